@@ -1,0 +1,49 @@
+"""Errors meant for people: one line that says what is wrong, where, and what to do."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class BenchError(Exception):
+    """Base of every error the command line prints without a traceback (exit code 1 inside a task)."""
+
+    exit_code = 1
+
+
+class UsageError(BenchError):
+    """The words of the command are wrong: unknown name, malformed file, impossible option (exit code 2)."""
+
+    exit_code = 2
+
+
+class DataError(BenchError):
+    """A dataset is missing, partial or damaged; the message names the first path and the remedy."""
+
+
+class WeightsError(BenchError):
+    """A weight file cannot be used; the message names the file and, where there is one, the key."""
+
+
+class EncoderError(BenchError):
+    """An encoder broke its contract: wrong shape, NaN, rows that depend on the batch."""
+
+
+class NotApplicable(BenchError):
+    """A task an encoder cannot do, with the reason; reported as such, never as a zero."""
+
+
+class MissingExtra(UsageError):
+    """An optional package is not installed; the message is the install line."""
+
+    def __init__(self, feature: str, extra: str, detail: str = "") -> None:
+        hint = f" ({detail})" if detail else ""
+        super().__init__(f"{feature} needs an extra that is not installed{hint}. Get it: pip install 'densebench[{extra}]'")
+
+
+def unknown(what: str, name: str, known: Iterable[str], listing: str) -> UsageError:
+    """A UsageError for an unregistered `name`, with the closest matches and where the full list is."""
+    close = difflib.get_close_matches(name, list(known), n=3, cutoff=0.5)
+    hint = f" Did you mean {' or '.join(repr(c) for c in close)}?" if close else ""
+    return UsageError(f"unknown {what} {name!r}.{hint} All: {listing}")
