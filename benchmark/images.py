@@ -1,0 +1,171 @@
+"""Pictures in: decode to 8-bit RGB, resize, and lay out as an encoder's authors do. Pillow only, so that one
+machine's pixels are every machine's pixels.
+
+Choices that change scores, and what they follow:
+
+- **Alpha is dropped**, as `Image.convert("RGB")` does in the reference code of CLIP, SigLIP and DINO; pass `background`
+  to composite instead.
+- **EXIF orientation is ignored** unless `exif=True`: the datasets' masks and published numbers ignore it.
+- **16-bit grey keeps its high byte**, which is what Pillow does with 16-bit colour.
+- **CMYK** goes through Pillow's conversion; no colour profile is applied.
+- **Animations** give their first frame.
+- A damaged file is a `DataError` that names it. It is never padded with grey and never replaced.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import struct
+import threading
+import warnings
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+from PIL import Image, ImageFile, ImageOps
+
+from benchmark.contracts import ImageTransform, Interpolation
+from benchmark.errors import DataError, UsageError
+
+FILTERS: dict[str, Image.Resampling] = {
+    "nearest": Image.Resampling.NEAREST,
+    "bilinear": Image.Resampling.BILINEAR,
+    "bicubic": Image.Resampling.BICUBIC,
+    "lanczos": Image.Resampling.LANCZOS,
+}
+DAMAGE = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, Image.DecompressionBombError)
+_strict_lock = threading.Lock()
+
+
+def decode(
+    source: Path | str | bytes | BinaryIO,
+    *,
+    exif: bool = False,
+    background: tuple[int, int, int] | None = None,
+) -> np.ndarray:
+    """[H, W, 3] uint8 sRGB of a path, encoded bytes or an open binary file.
+
+    Raises DataError, naming the file, when it is missing, is no image, or ends too early.
+    """
+    name = describe(source)
+    handle = io.BytesIO(source) if isinstance(source, bytes) else source
+    try:
+        with strict_truncation(), Image.open(handle) as image:
+            image.load()
+            upright = ImageOps.exif_transpose(image) if exif else image
+            return np.array(to_rgb(upright, background))
+    except FileNotFoundError:
+        raise DataError(f"{name}: no such image file. Check the path and the dataset's --data folder") from None
+    except DAMAGE as error:
+        raise DataError(f"{name}: cannot be read as an image ({first_line(error)}). Replace the file") from error
+
+
+def describe(source: object) -> str:
+    if isinstance(source, (str, Path)):
+        return str(source)
+    if isinstance(source, bytes):
+        return f"<{len(source)} bytes in memory>"
+    return str(getattr(source, "name", "<open file>"))
+
+
+def first_line(error: BaseException) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
+
+
+@contextlib.contextmanager
+def strict_truncation() -> Iterator[None]:
+    """Some libraries switch Pillow to fill what is missing of a file with grey, for the whole process."""
+    if not ImageFile.LOAD_TRUNCATED_IMAGES:
+        yield
+        return
+    with _strict_lock:
+        ImageFile.LOAD_TRUNCATED_IMAGES = False
+        try:
+            yield
+        finally:
+            ImageFile.LOAD_TRUNCATED_IMAGES = True
+
+
+def to_rgb(image: Image.Image, background: tuple[int, int, int] | None = None) -> Image.Image:
+    """`image` as 8-bit RGB under the rules at the top of this file."""
+    if image.mode == "RGB":
+        return image
+    if image.mode.startswith("I;16") or image.mode == "I":
+        values = np.asarray(image).astype(np.int64)
+        if values.min() < 0 or values.max() > 65535:
+            raise ValueError(
+                f"{image.mode} pixels from {values.min()} to {values.max()} are not an 8- or 16-bit picture"
+            )
+        return Image.fromarray((values >> 8).astype(np.uint8)).convert("RGB")
+    if image.mode == "F":
+        raise ValueError("floating-point pixels have no agreed range; convert the file to 8 bits")
+    if background is not None and (image.has_transparency_data or "A" in image.mode):
+        rgba = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", rgba.size, (*background, 255)), rgba).convert("RGB")
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Palette images with Transparency")  # alpha is dropped on purpose
+        return image.convert("RGB")
+
+
+def resize(
+    image: np.ndarray, height: int, width: int, interpolation: Interpolation = "bicubic", antialias: bool = True
+) -> np.ndarray:
+    """[height, width, 3] uint8 from [H, W, 3] uint8 (or [height, width] from [H, W]); the input itself when it fits already.
+
+    `antialias` widens the filter when shrinking, as Pillow's `resize` always does; without it the filter
+    samples at pixel centres. `nearest` never antialiases.
+    """
+    if image.shape[:2] == (height, width):
+        return image
+    if height < 1 or width < 1:
+        raise DataError(f"cannot resize an image of {image.shape[1]}x{image.shape[0]} to {width}x{height} pixels")
+    picture = Image.fromarray(np.ascontiguousarray(image))
+    if antialias or interpolation == "nearest":
+        return np.asarray(picture.resize((width, height), FILTERS[interpolation]))
+    if interpolation == "lanczos":
+        raise UsageError("lanczos has no form without antialiasing. Use bilinear or bicubic")
+    whole = (0, 0, picture.width, picture.height)
+    return np.asarray(picture.transform((width, height), Image.Transform.EXTENT, whole, FILTERS[interpolation]))
+
+
+def short_side_shape(height: int, width: int, size: int) -> tuple[int, int]:
+    """(height, width) with the short side at `size` and the long side rounded down, as torchvision and transformers do."""
+    if height <= width:
+        return size, int(size * width / height)
+    return int(size * height / width), size
+
+
+def center_crop(image: np.ndarray, height: int, width: int) -> np.ndarray:
+    """The middle [height, width] of an image; an odd margin leaves its larger half at the bottom and right.
+
+    This is transformers' rule. torchvision rounds half a pixel to even, so it may sit one pixel lower.
+    """
+    top, left = (image.shape[0] - height) // 2, (image.shape[1] - width) // 2
+    if top < 0 or left < 0:
+        raise DataError(f"cannot crop {width}x{height} out of an image of {image.shape[1]}x{image.shape[0]} pixels")
+    return image[top : top + height, left : left + width]
+
+
+def lay_out(image: np.ndarray, transform: ImageTransform) -> np.ndarray:
+    """[h, w, 3] uint8: `image` resized and cropped by `transform`."""
+    if transform.resize == "none":
+        return image
+    if transform.resize == "square":
+        height = width = transform.size
+    else:
+        height, width = short_side_shape(image.shape[0], image.shape[1], transform.size)
+    resized = resize(image, height, width, transform.interpolation, transform.antialias)
+    return center_crop(resized, transform.crop, transform.crop) if transform.crop else resized
+
+
+def to_float(image: np.ndarray) -> np.ndarray:
+    """[3, H, W] float32 in [0, 1] from [H, W, 3] uint8."""
+    return np.ascontiguousarray(image.transpose(2, 0, 1)).astype(np.float32) / np.float32(255)
+
+
+def apply_transform(image: np.ndarray, transform: ImageTransform) -> np.ndarray:
+    """[3, h, w] float32 in [0, 1]: what `encode_image` takes. Mean and std are left to the adapter."""
+    return to_float(lay_out(image, transform))
