@@ -1,0 +1,39 @@
+"""Classification: top-k hits with ties counted against the model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from benchmark.errors import DataError, EncoderError
+
+
+def label_ranks(scores: torch.Tensor, labels: torch.Tensor | np.ndarray) -> np.ndarray:
+    """[N] int64: how many classes of `scores` [N, C] beat or tie with the true one (0 is first).
+
+    Ties count against the model: a head that gives every class the same score has rank C-1 everywhere, and so cannot
+    pass for a perfect one. Raises EncoderError for NaN scores, DataError for labels outside 0 … C-1.
+    """
+    truth = torch.as_tensor(labels).long().to(scores.device)
+    if truth.shape != scores.shape[:1]:
+        raise DataError(f"{len(truth)} labels for {len(scores)} rows of scores: there must be one each")
+    if truth.numel() == 0:
+        return np.zeros(0, np.int64)
+    if bool(torch.isnan(scores).any()):
+        row = int(torch.isnan(scores).any(1).nonzero()[0, 0])
+        raise EncoderError(f"class scores of sample {row} hold NaN: check the encoder's features for this sample")
+    low, high = int(truth.min()), int(truth.max())
+    if low < 0 or high >= scores.shape[1]:
+        raise DataError(f"label {low if low < 0 else high} is outside 0 … {scores.shape[1] - 1}: check the label file")
+    own = scores.gather(1, truth[:, None])
+    return ((scores >= own).sum(1) - 1).cpu().numpy().astype(np.int64)
+
+
+def topk_hits(
+    scores: torch.Tensor, labels: torch.Tensor | np.ndarray, ks: Sequence[int] = (1, 5)
+) -> dict[int, np.ndarray]:
+    """For each k, [N] float64 of 0 and 1: is the true class among the k best (ties count against)?"""
+    ranks = label_ranks(scores, labels)
+    return {k: (ranks < k).astype(np.float64) for k in ks}

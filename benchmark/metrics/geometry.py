@@ -1,0 +1,133 @@
+"""Depth and surface normals: per-image error sums; both ways of averaging RMSE follow from them.
+
+Published RMSE is averaged per image by some (DINOv2, Probe3D) and pooled over pixels by others; both are kept.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+
+from benchmark.errors import DataError, EncoderError
+from benchmark.statistic import Statistic
+
+Map = np.ndarray | torch.Tensor
+ANGLE_BIN = 0.1  # degrees; the pooled median is exact to this, and finer by interpolation
+ANGLE_BINS = 1800
+THRESHOLDS = (11.25, 22.5, 30.0)  # degrees, the field's three
+
+
+def depth_errors(
+    pred: Map, target: Map, min_depth: float = 1e-3, max_depth: float = math.inf, clamp: bool = False
+) -> dict[str, float]:
+    """One image's row for `pred` and `target` [H, W] in metres, over pixels with min_depth < target < max_depth.
+
+    sse, n, abs_rel_sum, d1_hits (δ < 1.25), d2_hits (1.25²), d3_hits (1.25³) are sums; rmse, abs_rel and d1 are this
+    image's own values, NaN (left out of means) where it has no valid pixel. A prediction ≤ 0 hits no δ. `clamp` limits
+    predictions to [min_depth, max_depth] first. Raises DataError when sizes differ, EncoderError for a prediction
+    that is not finite on a valid pixel: such a pixel must never become a score.
+    """
+    guess, truth = torch.as_tensor(pred).double(), torch.as_tensor(target).double()
+    truth = truth.to(guess.device)
+    if guess.shape != truth.shape:
+        raise DataError(f"depth prediction is {tuple(guess.shape)} but its target is {tuple(truth.shape)}")
+    valid = torch.isfinite(truth) & (truth > min_depth) & (truth < max_depth)
+    guess, truth = guess[valid], truth[valid]
+    _require_finite(guess, "depth")
+    if clamp:
+        guess = guess.clamp(min_depth, max_depth)
+    error = guess - truth
+    ratio = torch.where(guess > 0, torch.maximum(guess / truth, truth / guess), torch.inf)
+    n = guess.numel()
+    sse, abs_rel = float((error**2).sum()), float((error.abs() / truth).sum())
+    hits = [int((ratio < 1.25**power).sum()) for power in (1, 2, 3)]
+    return {
+        "sse": sse,
+        "n": float(n),
+        "abs_rel_sum": abs_rel,
+        "d1_hits": float(hits[0]),
+        "d2_hits": float(hits[1]),
+        "d3_hits": float(hits[2]),
+        "rmse": math.sqrt(sse / n) if n else math.nan,
+        "abs_rel": abs_rel / n if n else math.nan,
+        "d1": hits[0] / n if n else math.nan,
+    }
+
+
+def angular_errors(pred: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    """Angles in degrees, float64 [...], between vectors [..., 3] of any length.
+
+    By atan2(|a × b|, a · b): the arc cosine loses half its digits near 0° and 180°. A zero vector has no direction and
+    is 90° from everything.
+    """
+    a, b = pred.double(), target.double()
+    cross = torch.linalg.cross(a, b, dim=-1).norm(dim=-1)
+    dot = (a * b).sum(-1)
+    angle = torch.rad2deg(torch.atan2(cross, dot))
+    no_direction = (a.abs().amax(-1) == 0) | (b.abs().amax(-1) == 0)
+    return torch.where(no_direction, 90.0, angle)
+
+
+def normal_errors(pred: Map, target: Map) -> dict[str, float | np.ndarray]:
+    """One image's row for `pred` and `target` [H, W, 3]; pixels whose target is zero or not finite are left out.
+
+    Sums: sum_sq_angle (degrees²), sum_angle, n, and hits_11, hits_22, hits_30 (angle < 11.25°, 22.5°, 30°); `angles`
+    [1800] int64 is the histogram in 0.1° bins; angular_rmse, mean_angle and median_angle are this image's own values,
+    NaN without a valid pixel. Raises DataError when sizes differ, EncoderError for a non-finite prediction.
+    """
+    guess, truth = torch.as_tensor(pred), torch.as_tensor(target)
+    truth = truth.to(guess.device)
+    if guess.shape != truth.shape or guess.shape[-1] != 3:
+        raise DataError(f"normals are {tuple(guess.shape)} against {tuple(truth.shape)}, expected twice [H, W, 3]")
+    valid = torch.isfinite(truth).all(-1) & (truth != 0).any(-1)
+    guess, truth = guess[valid], truth[valid]
+    _require_finite(guess, "normal")
+    angle = angular_errors(guess, truth)
+    n = angle.numel()
+    bins = (angle / ANGLE_BIN).long().clamp(max=ANGLE_BINS - 1)
+    total, squares = float(angle.sum()), float((angle**2).sum())
+    row: dict[str, float | np.ndarray] = {
+        "sum_sq_angle": squares,
+        "sum_angle": total,
+        "n": float(n),
+        "angles": torch.bincount(bins, minlength=ANGLE_BINS).cpu().numpy(),
+        "angular_rmse": math.sqrt(squares / n) if n else math.nan,
+        "mean_angle": total / n if n else math.nan,
+        "median_angle": float(np.median(angle.cpu().numpy())) if n else math.nan,
+    }
+    for threshold in THRESHOLDS:
+        row[f"hits_{int(threshold)}"] = float((angle < threshold).sum())
+    return row
+
+
+def depth_statistics() -> dict[str, Statistic]:
+    """Standard summaries of `depth_errors` rows: RMSE per image (the field's) and pooled, abs-rel, δ1 in percent."""
+    return {
+        "RMSE": Statistic("mean", ("rmse",)),
+        "RMSE_pooled": Statistic("root_ratio", ("sse", "n")),
+        "abs_rel": Statistic("ratio", ("abs_rel_sum", "n")),
+        "delta1": Statistic("ratio", ("d1_hits", "n"), scale=100.0),
+    }
+
+
+def normal_statistics() -> dict[str, Statistic]:
+    """Standard summaries of `normal_errors` rows, in degrees; the three thresholds in percent of pixels."""
+    shares = {f"{t:g}°": Statistic("ratio", (f"hits_{int(t)}", "n"), scale=100.0) for t in THRESHOLDS}
+    return {
+        "angular_RMSE": Statistic("mean", ("angular_rmse",)),
+        "angular_RMSE_pooled": Statistic("root_ratio", ("sum_sq_angle", "n")),
+        "mean_angle": Statistic("ratio", ("sum_angle", "n")),
+        "median_angle": Statistic("quantile", ("angles",), width=ANGLE_BIN),
+        **shares,
+    }
+
+
+def _require_finite(values: torch.Tensor, what: str) -> None:
+    bad = int((~torch.isfinite(values)).sum())
+    if bad:
+        raise EncoderError(
+            f"{bad} of {values.numel()} valid {what} predictions are NaN or infinite: "
+            "check the encoder's features; such pixels are never scored"
+        )

@@ -1,0 +1,99 @@
+"""Segmentation: per-image areas whose sums over images are mIoU, mean accuracy and pixel accuracy.
+
+Only three histograms are kept for each image, never a prediction, and they are what an interval or a paired test needs.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from benchmark.contracts import IGNORE
+from benchmark.errors import DataError
+from benchmark.statistic import Statistic
+
+Labels = np.ndarray | torch.Tensor
+
+
+class Areas(NamedTuple):
+    """Pixel counts per class of one image, each int64 [C]: true positives, union, labelled pixels."""
+
+    intersection: np.ndarray
+    union: np.ndarray
+    target_area: np.ndarray
+
+    def columns(self) -> dict[str, np.ndarray | int]:
+        """One row of `samples.parquet`, with the totals that pixel accuracy needs."""
+        return {
+            "intersection": self.intersection,
+            "union": self.union,
+            "target_area": self.target_area,
+            "correct": int(self.intersection.sum()),
+            "labelled": int(self.target_area.sum()),
+        }
+
+
+def confusion_areas(pred: Labels, target: Labels, num_classes: int, ignore: int = IGNORE) -> Areas:
+    """Intersection, union and target area of every class for `pred` [H, W] against `target` [H, W].
+
+    Pixels whose target is -1 or `ignore` are left out of all three; 255 is a class like any other once there are more
+    than 255. Works on the device of `pred`. Raises DataError when sizes differ or a label is outside 0 … num_classes-1.
+    """
+    guess = _integers(pred, "predictions")
+    truth = _integers(target, "targets").to(guess.device)
+    if guess.shape != truth.shape:
+        raise DataError(
+            f"prediction is {tuple(guess.shape)} but its target is {tuple(truth.shape)}: "
+            "masks must have the size of their image"
+        )
+    kept = truth != -1
+    if ignore != IGNORE or num_classes <= IGNORE:
+        kept &= truth != ignore
+    truth, guess = truth[kept], guess[kept]
+    _check_range(truth, num_classes, "target", f"ignored pixels carry {ignore} or -1")
+    _check_range(guess, num_classes, "prediction", "a head may only name classes of its dataset")
+
+    truth_area = torch.bincount(truth, minlength=num_classes)
+    guess_area = torch.bincount(guess, minlength=num_classes)
+    intersection = torch.bincount(truth[truth == guess], minlength=num_classes)
+    union = truth_area + guess_area - intersection
+    return Areas(intersection.cpu().numpy(), union.cpu().numpy(), truth_area.cpu().numpy())
+
+
+def miou(classes: tuple[int, ...] | None = None, cluster: str | None = None) -> Statistic:
+    """mIoU in percent over the classes with a non-empty union (mmsegmentation's rule), or over `classes` of them."""
+    return Statistic("miou", ("intersection", "union"), scale=100.0, classes=classes, cluster=cluster)
+
+
+def mean_accuracy(cluster: str | None = None) -> Statistic:
+    """Mean over labelled classes of the share of their pixels that is right, in percent."""
+    return Statistic("miou", ("intersection", "target_area"), scale=100.0, cluster=cluster)
+
+
+def pixel_accuracy(cluster: str | None = None) -> Statistic:
+    """Share of labelled pixels that is right, in percent."""
+    return Statistic("ratio", ("correct", "labelled"), scale=100.0, cluster=cluster)
+
+
+def per_class_iou(intersection: np.ndarray, union: np.ndarray) -> np.ndarray:
+    """[C] IoU in percent from [N, C] columns; NaN for a class that neither appears nor is predicted."""
+    top, bottom = np.sum(intersection, 0, dtype=np.float64), np.sum(union, 0, dtype=np.float64)
+    return np.where(bottom > 0, 100.0 * top / np.maximum(bottom, 1), np.nan)
+
+
+def _integers(labels: Labels, what: str) -> torch.Tensor:
+    tensor = torch.as_tensor(labels)
+    if tensor.dtype.is_floating_point or tensor.dtype.is_complex:
+        raise DataError(f"{what} are {tensor.dtype}, expected integer class indices")
+    return tensor.long()
+
+
+def _check_range(labels: torch.Tensor, num_classes: int, what: str, remedy: str) -> None:
+    if labels.numel() == 0:
+        return
+    low, high = int(labels.min()), int(labels.max())
+    if low < 0 or high >= num_classes:
+        bad = low if low < 0 else high
+        raise DataError(f"{what} label {bad} is outside 0 … {num_classes - 1}: {remedy}")
