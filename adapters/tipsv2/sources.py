@@ -1,0 +1,140 @@
+"""Where a model's files are: a folder of the user's, a folder inside the package, or the hub."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+
+from adapters.tipsv2.files import safetensors_shards
+from benchmark.contracts import ModelSpec
+from benchmark.errors import UsageError, WeightsError
+
+TOKENIZER = "tokenizer.model"
+OFFICIAL = "https://storage.googleapis.com/tips_data"
+HUB_FILES = ["config.json", "*.safetensors", "model.safetensors.index.json", TOKENIZER]
+
+
+@dataclass(frozen=True)
+class Source:
+    """The files of one model. `npz` is the official pair, `shards` a transformers folder; one of them is empty."""
+
+    name: str  # what the result row says: hub id with revision, or the path
+    tokenizer: Path
+    npz: tuple[Path, ...] = ()  # vision, text
+    shards: tuple[Path, ...] = ()
+    config: Path | None = None
+
+    @property
+    def weights(self) -> tuple[Path, ...]:
+        return self.npz or self.shards
+
+
+def find(spec: ModelSpec) -> Source:
+    """The files of `spec`. Raises WeightsError that says which file is missing, where to get it and where to put it."""
+    if spec.weights is not None:
+        path = Path(spec.weights).expanduser()
+        if not path.exists():
+            raise WeightsError(f"--weights {spec.weights}: no such file or folder. {get(spec)}")
+        return in_folder(spec, path.parent if path.is_file() else path, str(path), path if path.is_file() else None)
+    if spec.row.get("embedded"):
+        folder = Path(str(files("adapters") / "weights" / spec.name))
+        if not folder.is_dir():
+            raise WeightsError(
+                f"{spec.name}: its weights are not in this installation ({folder}). Reinstall densebench"
+            )
+        return in_folder(spec, folder, f"embedded {spec.name}")
+    if spec.row.get("hub"):
+        folder = from_hub(spec)
+        return in_folder(spec, folder, f"{spec.row['hub']}@{spec.row['revision']}")
+    raise WeightsError(f"{spec.name} is not on the hub. {get(spec)}")
+
+
+def in_folder(spec: ModelSpec, folder: Path, name: str, file: Path | None = None) -> Source:
+    """The model's files in `folder`; `file` picks one pair when the user named a file."""
+    config = folder / "config.json"
+    found = config if config.is_file() else None
+    pair = _pair(spec, folder, file)
+    if pair:
+        return Source(name, _tokenizer(spec, folder), npz=pair, config=found)
+    shards = safetensors_shards(folder)
+    if shards:
+        if found is None:
+            raise WeightsError(f"{folder} has {shards[0].name} but no config.json beside it. {get(spec)}")
+        return Source(name, _tokenizer(spec, folder), shards=tuple(shards), config=found)
+    raise WeightsError(f"{folder} holds no weights of {spec.name}. {get(spec)}")
+
+
+def get(spec: ModelSpec) -> str:
+    """The remedy line: the files' names and addresses."""
+    stems = stems_of(spec)
+    if not stems:
+        return f"A folder holds config.json, model.safetensors, {TOKENIZER}: --weights FOLDER"
+    row = spec.row
+    layout = "scenic" if spec.backend == "jax" else "pytorch"
+    address = f"{OFFICIAL}/{row['version']}/checkpoints/{layout}/"
+    stem = stems[-1] if layout == "scenic" else stems[0]
+    return (
+        f"Get {stem}_vision.npz and {stem}_text.npz from {address} and {OFFICIAL}/v1_0/checkpoints/{TOKENIZER}, "
+        f"put the three in one folder: --weights FOLDER"
+    )
+
+
+def stems_of(spec: ModelSpec) -> list[str]:
+    """Official file names less `_vision.npz`, PyTorch's before scenic's."""
+    npz = spec.row.get("npz", {})
+    return list(dict.fromkeys([*npz.get("torch", []), *npz.get("scenic", [])]))
+
+
+def from_hub(spec: ModelSpec) -> Path:
+    """The folder of the pinned revision in the hub's cache, downloaded if need be."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import GatedRepoError, LocalEntryNotFoundError, OfflineModeIsEnabled
+
+    repo, revision = spec.row["hub"], spec.row["revision"]
+    where = f"https://huggingface.co/{repo}/tree/{revision}"
+    remedy = f"Get config.json, model.safetensors and {TOKENIZER} from {where} and use --weights FOLDER"
+    try:
+        return Path(snapshot_download(repo, revision=revision, allow_patterns=HUB_FILES, local_files_only=spec.offline))
+    except GatedRepoError:
+        raise WeightsError(f"{repo} is gated: accept its terms at {where}, then hf auth login") from None
+    except (LocalEntryNotFoundError, OfflineModeIsEnabled):
+        why = (
+            "is not in the hub's cache and --offline is set" if spec.offline else "cannot be reached and is not cached"
+        )
+        raise WeightsError(f"{repo} {why}. {remedy}") from None
+    except Exception as e:  # httpx, SSL, HTTP status …: all mean "no weights", none is worth a traceback
+        raise WeightsError(
+            f"{repo} cannot be downloaded ({type(e).__name__}: {str(e).splitlines()[0]}). {remedy}"
+        ) from None
+
+
+def _pair(spec: ModelSpec, folder: Path, file: Path | None) -> tuple[Path, Path] | None:
+    present = sorted(p.name.removesuffix("_vision.npz") for p in folder.glob("*_vision.npz"))
+    texts = sorted(p.name.removesuffix("_text.npz") for p in folder.glob("*_text.npz"))
+    if file is not None and file.suffix == ".npz":
+        present = texts = [file.stem.removesuffix("_vision").removesuffix("_text")]
+    known = stems_of(spec)
+    if spec.backend == "jax":
+        known.reverse()
+    named = [stem for stem in known if stem in present or stem in texts]
+    if not named and not present and not texts:
+        return None
+    if not named and len(set(present) | set(texts)) > 1:
+        raise UsageError(
+            f"{folder} has {', '.join(present)}; which is {spec.name}? Use --weights FOLDER/NAME_vision.npz"
+        )
+    stem = named[0] if named else (present or texts)[0]
+    pair = folder / f"{stem}_vision.npz", folder / f"{stem}_text.npz"
+    for path in pair:
+        if not path.is_file():
+            raise WeightsError(f"{path} is missing: image and text weights come as a pair. {get(spec)}")
+    return pair
+
+
+def _tokenizer(spec: ModelSpec, folder: Path) -> Path:
+    path = folder / TOKENIZER
+    if not path.is_file():
+        address = f"{OFFICIAL}/v1_0/checkpoints/{TOKENIZER}"
+        raise WeightsError(f"{spec.name}: no {TOKENIZER} in {folder}. Get {address} and put it there")
+    return path

@@ -1,0 +1,105 @@
+"""What makes one TIPS model differ from another: widths, depths, and the feed-forward layer."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from benchmark.errors import WeightsError
+
+if TYPE_CHECKING:
+    from transformers import Tipsv2Config
+
+MAX_TOKENS = 64
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """The sizes of both towers. The text tower has the width of the image tower (TIPSv2, table 15)."""
+
+    width: int
+    depth: int
+    heads: int
+    mlp_width: int  # hidden width of the image tower's feed-forward layer as built: 4096 for the SwiGLU of g
+    text_depth: int
+    text_heads: int
+    text_mlp_width: int
+    swiglu: bool = False
+    patch_size: int = 14
+    image_size: int = 448  # pixels the model was made for; the position table may be smaller
+    vocabulary: int = 32_000
+    max_tokens: int = MAX_TOKENS
+
+    @classmethod
+    def from_row(cls, row: Mapping[str, Any]) -> Architecture | None:
+        """From the `arch` table of a row of models.toml; None when the row has none."""
+        return cls(**row["arch"]) if "arch" in row else None
+
+    @classmethod
+    def from_config(cls, path: Path) -> Architecture | None:
+        """From a `config.json` of transformers' layout; None when it does not describe both towers.
+
+        Raises WeightsError when the file is not JSON or of another model family.
+        """
+        try:
+            config = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError, json.JSONDecodeError) as e:
+            raise WeightsError(f"{path}: not a readable config.json ({e}). Download it again") from None
+        kind = config.get("model_type", "tipsv2") if isinstance(config, dict) else "no object"
+        if kind != "tipsv2":
+            raise WeightsError(
+                f"{path}: model_type is {kind!r}, a TIPS folder has 'tipsv2'. Use the folder's own model"
+            )
+        if not isinstance(config.get("vision_config"), dict) or not isinstance(config.get("text_config"), dict):
+            return None
+        from transformers import Tipsv2Config
+
+        return cls._of(Tipsv2Config(**{k: v for k, v in config.items() if not k.startswith("_")}))
+
+    @classmethod
+    def _of(cls, config: Tipsv2Config) -> Architecture:
+        vision: Any = config.vision_config
+        text: Any = config.text_config
+        mlp = int(vision.hidden_size * vision.mlp_ratio)
+        return cls(
+            width=vision.hidden_size,
+            depth=vision.num_hidden_layers,
+            heads=vision.num_attention_heads,
+            mlp_width=(int(mlp * 2 / 3) + 7) // 8 * 8 if vision.use_swiglu_ffn else mlp,
+            text_depth=text.num_hidden_layers,
+            text_heads=text.num_attention_heads,
+            text_mlp_width=text.intermediate_size,
+            swiglu=vision.use_swiglu_ffn,
+            patch_size=vision.patch_size,
+            image_size=vision.image_size,
+            vocabulary=text.vocab_size,
+            max_tokens=text.max_position_embeddings,
+        )
+
+    def to_config(self, grid: int, gelu: str = "erf") -> Tipsv2Config:
+        """The transformers configuration with a `grid` × `grid` position table."""
+        from transformers import Tipsv2Config, Tipsv2TextConfig, Tipsv2VisionConfig
+
+        ratio = self.mlp_width / self.width * (1.5 if self.swiglu else 1.0)
+        vision = Tipsv2VisionConfig(
+            hidden_size=self.width,
+            num_hidden_layers=self.depth,
+            num_attention_heads=self.heads,
+            mlp_ratio=int(ratio) if ratio == int(ratio) else ratio,
+            hidden_act="gelu" if gelu == "erf" else "gelu_pytorch_tanh",
+            image_size=grid * self.patch_size,
+            patch_size=self.patch_size,
+            use_swiglu_ffn=self.swiglu,
+        )
+        text = Tipsv2TextConfig(
+            vocab_size=self.vocabulary,
+            hidden_size=self.width,
+            intermediate_size=self.text_mlp_width,
+            num_hidden_layers=self.text_depth,
+            num_attention_heads=self.text_heads,
+            max_position_embeddings=self.max_tokens,
+        )
+        return Tipsv2Config(vision_config=vision, text_config=text)
