@@ -63,7 +63,7 @@ class Pixels:
 
 
 class RandomViT:
-    """A pre-norm ViT with fixed random weights; text is a bag of hashed byte trigrams through a random two-layer net."""
+    """A pre-norm ViT with fixed random weights; text is a bag of byte trigrams through a random net."""
 
     width, depth, heads, ratio, buckets, seed = 128, 4, 2, 2, 4096, 0
 

@@ -27,6 +27,8 @@ def to_map(tokens: torch.Tensor, height: int, width: int) -> torch.Tensor:
 
 def resolve_layers(layers: Sequence[int], depth: int, model: str) -> list[int]:
     """Block numbers 0 … depth-1. Raises UsageError for one the model does not have."""
+    if layers and not depth:
+        raise UsageError(f"{model} offers no intermediate layers")
     resolved = [layer + depth if layer < 0 else layer for layer in layers]
     for asked, layer in zip(layers, resolved):
         if not 0 <= layer < depth:

@@ -113,7 +113,7 @@ def to_rgb(image: Image.Image, background: tuple[int, int, int] | None = None) -
 def resize(
     image: np.ndarray, height: int, width: int, interpolation: Interpolation = "bicubic", antialias: bool = True
 ) -> np.ndarray:
-    """[height, width, 3] uint8 from [H, W, 3] uint8 (or [height, width] from [H, W]); the input itself when it fits already.
+    """[height, width, 3] uint8 from [H, W, 3] uint8, or [height, width] from [H, W]; the input itself when it fits.
 
     `antialias` widens the filter when shrinking, as Pillow's `resize` always does; without it the filter
     samples at pixel centres. `nearest` never antialiases.
@@ -131,8 +131,8 @@ def resize(
     return np.asarray(picture.transform((width, height), Image.Transform.EXTENT, whole, FILTERS[interpolation]))
 
 
-def short_side_shape(height: int, width: int, size: int) -> tuple[int, int]:
-    """(height, width) with the short side at `size` and the long side rounded down, as torchvision and transformers do."""
+def short_side_size(height: int, width: int, size: int) -> tuple[int, int]:
+    """(height, width) with the short side at `size`, the long side rounded down as torchvision and transformers do."""
     if height <= width:
         return size, int(size * width / height)
     return int(size * height / width), size
@@ -156,7 +156,7 @@ def lay_out(image: np.ndarray, transform: ImageTransform) -> np.ndarray:
     if transform.resize == "square":
         height = width = transform.size
     else:
-        height, width = short_side_shape(image.shape[0], image.shape[1], transform.size)
+        height, width = short_side_size(image.shape[0], image.shape[1], transform.size)
     resized = resize(image, height, width, transform.interpolation, transform.antialias)
     return center_crop(resized, transform.crop, transform.crop) if transform.crop else resized
 

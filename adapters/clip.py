@@ -1,0 +1,76 @@
+"""CLIP (Radford et al. 2021). What surprises:
+
+- `cls` is the projected pooled vector [B, 1, E], the one the paper retrieves and classifies with; E is narrower than
+  the patches' D in most variants. `layers` hold the unprojected CLS at width D.
+- `text_patches` follow MaskCLIP: the last block's value projection and output projection of each token, without
+  attention, residual or MLP, then the final norm and the image projection.
+- Captions past 77 tokens are cut and end in the end token, as in the authors' code with `truncate=True`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from transformers import AutoTokenizer, CLIPModel, CLIPVisionModel
+
+from adapters.patches import to_map
+from adapters.vit import VisionTransformer, load_pretrained, normalise_rows
+from adapters.weights_files import Checkpoint, locate
+from benchmark.contracts import ImageFeatures, ModelSpec
+from benchmark.errors import WeightsError
+
+
+class Clip(VisionTransformer):
+    """`CLIPModel`, or `CLIPVisionModel` where a checkpoint holds the image tower alone (then without text)."""
+
+    family = "clip"
+
+    def __init__(self, spec: ModelSpec, checkpoint: Checkpoint, model: Any) -> None:
+        super().__init__(spec, checkpoint, model)
+        self.projection: Any = getattr(self.model, "visual_projection", None)
+        tower: Any = self.model.vision_model if self.projection is not None else self.model
+        self.vision, self.blocks, self.norm = tower, tower.encoder.layers, tower.post_layernorm
+        self.finish(tower.config, text_dim=self.model.config.projection_dim if self.projection is not None else 0)
+        if self.projection is not None:
+            self.tokenizer = AutoTokenizer.from_pretrained(checkpoint.folder, local_files_only=True)
+            self.context: int = self.model.config.text_config.max_position_embeddings
+
+    def forward(self, pixels: torch.Tensor) -> Any:
+        return self.vision(pixels, interpolate_pos_encoding=True)
+
+    def features(self, output: Any, grid: tuple[int, int]) -> ImageFeatures:
+        pooled = output.pooler_output  # [B, D], after the final norm
+        cls = self.projection(pooled) if self.projection is not None else pooled
+        patches = self.norm(output.last_hidden_state[:, 1:])  # the final norm is applied to CLS alone by the model
+        return ImageFeatures(cls[:, None].float(), to_map(patches, *grid).float())
+
+    def extra_blocks(self, text_patches: bool) -> list[int]:
+        return [len(self.blocks) - 2] if text_patches else []
+
+    def text_tokens(self, output: Any, tokens: dict[int, torch.Tensor]) -> torch.Tensor:
+        last: Any = self.blocks[-1]
+        before = tokens[len(self.blocks) - 2][:, 1:]  # what enters the last block
+        value = last.self_attn.out_proj(last.self_attn.v_proj(last.layer_norm1(before)))
+        projected: torch.Tensor = self.projection(self.norm(value))
+        return projected
+
+    @torch.inference_mode()
+    def encode_text(self, texts: Sequence[str]) -> torch.Tensor:
+        """[N, E] float32, L2-normalised."""
+        tokens = self.tokenizer(
+            list(texts), padding=True, truncation=True, max_length=self.context, return_tensors="pt"
+        ).to(self.device)
+        output = self.model.get_text_features(**tokens)
+        return normalise_rows(output.pooler_output)
+
+
+def build(spec: ModelSpec) -> Clip:
+    """Raises WeightsError when the weights are missing, damaged or of another model."""
+    checkpoint = locate(spec)
+    kind = checkpoint.config.get("model_type")
+    if kind not in ("clip", "clip_vision_model"):
+        raise WeightsError(f"{spec.name}: {checkpoint.folder}/config.json is of a {kind!r} model, expected 'clip'")
+    model = load_pretrained(CLIPModel if kind == "clip" else CLIPVisionModel, checkpoint, spec.name)
+    return Clip(spec, checkpoint, model)

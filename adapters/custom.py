@@ -1,0 +1,150 @@
+"""An encoder of the user's own: `path/to/file.py:function` or `package.module:function`.
+
+The function takes nothing, or one `ModelSpec`, and returns an object with `card`, `transform` and `encode_image`.
+The text of the file counts as the adapter's code version, so that an edited file never meets its old features.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import importlib.util
+import inspect
+import sys
+import traceback
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import torch
+
+from benchmark.contracts import Encoder, EncoderCard, ImageTransform, ModelSpec, WeightsInfo
+from benchmark.digest import sha256_file
+from benchmark.errors import BenchError, EncoderError, UsageError
+
+
+def build(spec: ModelSpec) -> Encoder:
+    """The encoder that the named function returns, checked against the contract.
+
+    Raises UsageError when file, module or function is missing or fails, EncoderError when the result is no encoder.
+    """
+    place, _, name = spec.target.rpartition(":")
+    module = load_file(Path(place), spec.name) if place.endswith(".py") else load_module(place, spec.name)
+    function = getattr(module, name, None)
+    if not callable(function):
+        public = [n for n, v in vars(module).items() if inspect.isfunction(v) and not n.startswith("_")]
+        raise UsageError(f"{spec.name}: no function {name!r} in {place}. It has: {', '.join(public) or 'no functions'}")
+    encoder = call(function, spec)
+    check_contract(encoder, spec.name)
+    encoder.card = complete_card(encoder, module)
+    return encoder
+
+
+def load_file(path: Path, name: str) -> ModuleType:
+    if not path.is_file():
+        raise UsageError(f"{name}: no file {path}. Write FILE.py:FUNCTION with a path from the current folder")
+    module_name = f"densebench_custom_{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:12]}"
+    found = importlib.util.spec_from_file_location(module_name, path)
+    if found is None or found.loader is None:
+        raise UsageError(f"{name}: {path} cannot be loaded as Python")
+    module = importlib.util.module_from_spec(found)
+    sys.modules[module_name] = module  # dataclasses and pickling of worker functions look it up
+    try:
+        found.loader.exec_module(module)
+    except BenchError:
+        raise
+    except Exception as error:
+        raise UsageError(f"{name}: {blame(error, path)}") from error
+    return module
+
+
+def load_module(place: str, name: str) -> ModuleType:
+    try:
+        return importlib.import_module(place)
+    except Exception as error:
+        raise UsageError(
+            f"{name}: cannot import {place!r} ({type(error).__name__}: {error}). "
+            "Is the package installed, or the current folder on PYTHONPATH?"
+        ) from error
+
+
+def call(function: Callable[..., Any], spec: ModelSpec) -> Encoder:
+    required = [
+        p
+        for p in inspect.signature(function).parameters.values()
+        if p.default is p.empty and p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)
+    ]
+    if len(required) > 1:
+        raise UsageError(f"{spec.name}: the function may take one ModelSpec or nothing, it takes {len(required)}")
+    try:
+        encoder: Encoder = function(spec) if required else function()
+        return encoder
+    except BenchError:
+        raise
+    except Exception as error:
+        raise UsageError(f"{spec.name}: {blame(error, Path(inspect.getfile(function)))}") from error
+
+
+def blame(error: Exception, path: Path) -> str:
+    """`file:line: Error: message`, the line being the last one inside the user's file."""
+    frames = traceback.extract_tb(error.__traceback__)
+    inside = [f.lineno for f in frames if Path(f.filename).resolve() == path.resolve()]
+    line = error.lineno if isinstance(error, SyntaxError) else (inside[-1] if inside else None)
+    text = (str(error).splitlines() or [""])[0]
+    return f"{path}{f':{line}' if line else ''}: {type(error).__name__}: {text}"
+
+
+def check_contract(encoder: Any, name: str) -> None:
+    """Raises EncoderError naming the first member that is missing or of the wrong type."""
+    kind = type(encoder).__name__
+    if not isinstance(getattr(encoder, "card", None), EncoderCard):
+        raise EncoderError(f"{name}: {kind}.card must be an EncoderCard (from benchmark.contracts)")
+    if not isinstance(getattr(encoder, "transform", None), ImageTransform):
+        raise EncoderError(f"{name}: {kind}.transform must be an ImageTransform (from benchmark.contracts)")
+    if not callable(getattr(encoder, "encode_image", None)):
+        raise EncoderError(f"{name}: {kind} has no encode_image(images, request)")
+    card = encoder.card
+    if card.has_text and not callable(getattr(encoder, "encode_text", None)):
+        raise EncoderError(f"{name}: the card says has_text, but {kind} has no encode_text(texts)")
+    if card.has_text and card.text_dim < 1:
+        raise EncoderError(f"{name}: the card has text and text_dim {card.text_dim}; give encode_text's width")
+    if card.patch_size < 1 or card.embed_dim < 1 or card.num_cls < 1 or card.image_size < card.patch_size:
+        raise EncoderError(
+            f"{name}: the card must have embed_dim, num_cls, patch_size ≥ 1 and image_size ≥ patch_size, it has "
+            f"{card.embed_dim}, {card.num_cls}, {card.patch_size}, {card.image_size}"
+        )
+
+
+def complete_card(encoder: Any, module: ModuleType) -> EncoderCard:
+    """The card with the weights' sha256 and a code version that changes with the file."""
+    card: EncoderCard = encoder.card
+    source = module.__file__ or module.__name__
+    version = f"{card.code_version}+{sha256_file(source)[:12]}" if module.__file__ else card.code_version
+    weights = card.weights
+    if not weights.sha256:
+        digest = state_digest(encoder)
+        if digest is None:
+            raise EncoderError(
+                f"{card.name}: card.weights.sha256 is empty and no torch module was found to hash. "
+                "Give the sha256 of the weight file"
+            )
+        weights = WeightsInfo(weights.source or source, digest)
+    return replace(card, code_version=version, weights=weights)
+
+
+def state_digest(encoder: Any) -> str | None:
+    """sha256 over names, shapes and bytes of every torch module the encoder holds; None when it holds none."""
+    if isinstance(encoder, torch.nn.Module):
+        modules = {"": encoder}
+    else:
+        modules = {n: v for n, v in sorted(vars(encoder).items()) if isinstance(v, torch.nn.Module)}
+    if not modules:
+        return None
+    digest = hashlib.sha256()
+    for prefix, module in modules.items():
+        for key, tensor in sorted(module.state_dict().items()):
+            digest.update(f"{prefix}.{key}:{tensor.dtype}:{tuple(tensor.shape)}".encode())
+            digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()

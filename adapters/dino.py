@@ -1,0 +1,54 @@
+"""DINOv2 (Oquab et al. 2023), with registers (Darcet et al. 2023), and DINOv3 (Siméoni et al. 2025). Image only.
+
+Register tokens sit between CLS and the patches and are dropped. DINOv2's position table is for 518 pixels while its
+preprocessing crops 224; DINOv3 has no table (rotary positions).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from transformers import Dinov2Model, Dinov2WithRegistersModel, DINOv3ViTModel
+
+from adapters.patches import to_map
+from adapters.vit import VisionTransformer, load_pretrained
+from adapters.weights_files import Checkpoint, locate
+from benchmark.contracts import ImageFeatures, ModelSpec
+from benchmark.errors import WeightsError
+
+MODELS: dict[str, Any] = {
+    "dinov2": Dinov2Model,
+    "dinov2_with_registers": Dinov2WithRegistersModel,
+    "dinov3_vit": DINOv3ViTModel,
+}
+
+
+class Dino(VisionTransformer):
+    """CLS and patches after the final norm."""
+
+    family = "dino"
+
+    def __init__(self, spec: ModelSpec, checkpoint: Checkpoint, model: Any) -> None:
+        super().__init__(spec, checkpoint, model)
+        tower: Any = self.model
+        self.vision = tower
+        self.blocks = tower.encoder.layer if hasattr(tower, "encoder") else tower.model.layer
+        self.norm = tower.layernorm if hasattr(tower, "layernorm") else tower.norm
+        self.prefix = 1 + getattr(tower.config, "num_register_tokens", 0)
+        self.finish(tower.config)
+
+    def features(self, output: Any, grid: tuple[int, int]) -> ImageFeatures:
+        tokens: torch.Tensor = output.last_hidden_state  # [B, 1+registers+h*w, D], normed
+        return ImageFeatures(tokens[:, :1].float(), to_map(tokens[:, self.prefix :], *grid).float())
+
+
+def build(spec: ModelSpec) -> Dino:
+    """Raises WeightsError when the weights are missing, damaged or of another model."""
+    checkpoint = locate(spec)
+    kind = str(checkpoint.config.get("model_type"))
+    expected = spec.row.get("model_type", kind)
+    if kind not in MODELS or kind != expected:
+        wanted = expected if expected in MODELS else " or ".join(MODELS)
+        raise WeightsError(f"{spec.name}: {checkpoint.folder}/config.json is of a {kind!r} model, expected {wanted!r}")
+    return Dino(spec, checkpoint, load_pretrained(MODELS[kind], checkpoint, spec.name))

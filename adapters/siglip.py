@@ -1,0 +1,126 @@
+"""SigLIP (Zhai et al. 2023) and SigLIP 2 at fixed resolution (Tschannen et al. 2025). What surprises:
+
+- There is no CLS token: `cls` is the vector of the attention pool (MAP head), which the papers retrieve and classify
+  with. The `cls` of a layer is the same pool applied to that layer's tokens.
+- `text_patches` are the attention pool with all its attention on one token at a time: value projection, output
+  projection and the pool's MLP.
+- Texts are padded to 64 tokens without a mask, as in training. SigLIP's are lower-cased and lose their punctuation,
+  SigLIP 2's are lower-cased.
+- The hub's SigLIP 2 fixed-resolution checkpoints are `siglip` models with Gemma's tokenizer.
+"""
+
+from __future__ import annotations
+
+import re
+import string
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import sentencepiece
+import torch
+from transformers import AutoTokenizer, SiglipModel, SiglipVisionModel
+
+from adapters.patches import to_map
+from adapters.vit import VisionTransformer, load_pretrained, normalise_rows
+from adapters.weights_files import Checkpoint, locate
+from benchmark.contracts import ImageFeatures, LayerFeatures, ModelSpec
+from benchmark.errors import WeightsError
+
+
+class Siglip(VisionTransformer):
+    """`SiglipModel`, or `SiglipVisionModel` where a checkpoint holds the image tower alone (then without text)."""
+
+    family = "siglip"
+    prefix = 0
+
+    def __init__(self, spec: ModelSpec, checkpoint: Checkpoint, model: Any) -> None:
+        super().__init__(spec, checkpoint, model)
+        tower: Any = getattr(self.model, "vision_model", self.model)
+        text: Any = getattr(self.model.config, "text_config", None) if tower is not self.model else None
+        self.vision, self.blocks, self.norm, self.head = tower, tower.encoder.layers, tower.post_layernorm, tower.head
+        self.finish(tower.config, text_dim=text.projection_size if text else 0)
+        if text:
+            self.tokenize = tokenizer(checkpoint.folder, spec.name, text.max_position_embeddings)
+
+    def forward(self, pixels: torch.Tensor) -> Any:
+        return self.vision(pixels, interpolate_pos_encoding=True)
+
+    def features(self, output: Any, grid: tuple[int, int]) -> ImageFeatures:
+        return ImageFeatures(output.pooler_output[:, None].float(), to_map(output.last_hidden_state, *grid).float())
+
+    def layer(self, tokens: torch.Tensor, grid: tuple[int, int]) -> LayerFeatures:
+        tokens = self.norm(tokens)
+        return LayerFeatures(self.head(tokens)[:, None].float(), to_map(tokens, *grid).float())
+
+    def text_tokens(self, output: Any, tokens: dict[int, torch.Tensor]) -> torch.Tensor:
+        attention = self.head.attention
+        weight, bias = (p.chunk(3)[2] for p in (attention.in_proj_weight, attention.in_proj_bias))
+        value: torch.Tensor = attention.out_proj(torch.nn.functional.linear(output.last_hidden_state, weight, bias))
+        mixed: torch.Tensor = self.head.mlp(self.head.layernorm(value))
+        return value + mixed
+
+    @torch.inference_mode()
+    def encode_text(self, texts: Sequence[str]) -> torch.Tensor:
+        """[N, E] float32, L2-normalised."""
+        ids = self.tokenize(texts).to(self.device)
+        output = self.model.get_text_features(input_ids=ids)
+        return normalise_rows(output.pooler_output)
+
+
+def tokenizer(folder: Path, name: str, length: int) -> Any:
+    """Texts -> [N, length] token ids: SigLIP's from spiece.model, SigLIP 2's from tokenizer.json."""
+    if (folder / "spiece.model").is_file():
+        return PieceTokenizer(folder / "spiece.model", length)
+    if (folder / "tokenizer.json").is_file():
+        return GemmaTokenizer(folder, length)
+    raise WeightsError(f"{name}: neither spiece.model (SigLIP) nor tokenizer.json (SigLIP 2) in {folder}")
+
+
+class PieceTokenizer:
+    """SigLIP: canonical text (lower case, no punctuation, single spaces), end token, padded with the end token."""
+
+    def __init__(self, path: Path, length: int) -> None:
+        self.pieces = sentencepiece.SentencePieceProcessor(model_file=str(path))
+        self.length = length
+
+    def __call__(self, texts: Sequence[str]) -> torch.Tensor:
+        end = self.pieces.eos_id()
+        rows = [self.pieces.encode(canonical(text))[: self.length - 1] + [end] for text in texts]
+        return torch.tensor([row + [end] * (self.length - len(row)) for row in rows]).reshape(len(rows), self.length)
+
+
+def canonical(text: str) -> str:
+    """SigLIP's training text: lower case, ASCII punctuation removed, runs of space collapsed."""
+    text = text.lower().translate(str.maketrans("", "", string.punctuation))
+    return re.sub(r"\s+", " ", text).strip()
+
+
+class GemmaTokenizer:
+    """SigLIP 2: lower case, end token, padded on the right with the padding token."""
+
+    def __init__(self, folder: Path, length: int) -> None:
+        self.backend = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        self.length = length
+
+    def __call__(self, texts: Sequence[str]) -> torch.Tensor:
+        rows = self.backend(
+            [text.lower() for text in texts],
+            padding="max_length",
+            padding_side="right",
+            truncation=True,
+            max_length=self.length,
+            return_tensors="pt",
+        )
+        ids: torch.Tensor = rows["input_ids"]
+        return ids
+
+
+def build(spec: ModelSpec) -> Siglip:
+    """Raises WeightsError when the weights are missing, damaged or of another model."""
+    checkpoint = locate(spec)
+    kind = checkpoint.config.get("model_type")
+    if kind not in ("siglip", "siglip_vision_model"):
+        raise WeightsError(f"{spec.name}: {checkpoint.folder}/config.json is of a {kind!r} model, expected 'siglip'")
+    model = load_pretrained(SiglipModel if kind == "siglip" else SiglipVisionModel, checkpoint, spec.name)
+    return Siglip(spec, checkpoint, model)

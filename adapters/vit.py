@@ -1,0 +1,220 @@
+"""What every transformer encoder on `transformers` shares: loading, normalisation, padding, block outputs, precision.
+
+A family subclasses `VisionTransformer`, says where its parts are, and turns the last hidden states into features.
+Features are handed over in float32 whatever the model computes in.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from adapters.patches import center_pad, resolve_layers, to_map
+from adapters.placement import dtype_name, pick_device, pick_dtype
+from adapters.preprocessing import from_processor, from_row
+from adapters.weights_files import Checkpoint
+from benchmark.contracts import (
+    EncoderCard,
+    ImageFeatures,
+    ImageRequest,
+    ImageTransform,
+    LayerFeatures,
+    ModelSpec,
+)
+from benchmark.errors import UsageError, WeightsError
+
+IGNORED_KEYS = ("position_ids",)  # buffers that old checkpoints carry and the models rebuild
+
+
+class VisionTransformer:
+    """Base of the families. `vision` is the image tower, `blocks` and `norm` its parts.
+
+    `images` need not be whole patches: they are normalised, then zero-padded around the middle, the smaller half first.
+    """
+
+    family: ClassVar[str]
+    code_version: ClassVar[str] = "1"
+    prefix: int = 1  # tokens before the patches: CLS and registers
+
+    vision: Any
+    blocks: Sequence[Any]
+    norm: Callable[[torch.Tensor], torch.Tensor]
+    card: EncoderCard
+    transform: ImageTransform
+
+    def __init__(self, spec: ModelSpec, checkpoint: Checkpoint, model: Any) -> None:
+        self.device = pick_device(spec.device)
+        self.dtype = pick_dtype(spec.dtype, self.device)
+        self.model: Any = model.to(self.device, self.dtype).eval().requires_grad_(False)
+        self.spec = spec
+        self.checkpoint = checkpoint
+
+    def finish(self, config: Any, *, text_dim: int = 0, num_cls: int = 1, depth: int | None = None) -> None:
+        """Card and transform, from the checkpoint's own config and the row's licence and preprocessing."""
+        row, spec = self.spec.row, self.spec
+        image_size, patch = square(config.image_size, spec.name), square(config.patch_size, spec.name)
+        self.card = EncoderCard(
+            name=spec.name,
+            family=str(row.get("family", self.family)),
+            backend="torch",
+            embed_dim=config.hidden_size,
+            patch_size=patch,
+            image_size=image_size,
+            depth=len(self.blocks) if depth is None else depth,
+            num_cls=num_cls,
+            has_text=text_dim > 0,
+            text_dim=text_dim,
+            has_text_patches=text_dim > 0,
+            weights=self.checkpoint.weights,
+            licence=str(row.get("licence", "see the model's page")),
+            params=sum(p.numel() for p in self.model.parameters()),
+            dtype=dtype_name(self.dtype),
+            code_version=self.code_version,
+        )
+        check_variant(self.card, row, str(self.checkpoint.folder))
+        processor = self.checkpoint.read_json("preprocessor_config.json")
+        self.transform = (
+            from_row(row["transform"]) if "transform" in row else from_processor(processor, image_size, spec.name)
+        )
+        self.mean, self.std = (
+            torch.tensor(v, device=self.device).view(1, 3, 1, 1) for v in (self.transform.mean, self.transform.std)
+        )
+        if self.spec.options.get("compile", "no") not in ("no", "false", "0"):
+            self.vision = torch.compile(self.vision)
+
+    def prepare(self, images: torch.Tensor) -> torch.Tensor:
+        """[B, 3, H', W'] normalised, padded to whole patches, in the model's type and on its device."""
+        images = (images.to(self.device, torch.float32) - self.mean) / self.std
+        return center_pad(images, self.card.patch_size).to(self.dtype)
+
+    @contextlib.contextmanager
+    def captured(self, layers: Sequence[int]) -> Iterator[dict[int, torch.Tensor]]:
+        """Block number -> its output tokens, for the blocks asked for and no others."""
+        found: dict[int, torch.Tensor] = {}
+
+        def keep(number: int) -> Callable[..., None]:
+            def hook(_module: nn.Module, _inputs: Any, output: Any) -> None:
+                found[number] = output[0] if isinstance(output, tuple) else output
+
+            return hook
+
+        handles = [self.blocks[layer].register_forward_hook(keep(layer)) for layer in set(layers)]
+        try:
+            yield found
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    @torch.inference_mode()
+    def encode_image(self, images: torch.Tensor, request: ImageRequest = ImageRequest()) -> ImageFeatures:
+        """CLS, patches and what `request` adds, of [B, 3, H, W] float32 images in [0, 1]."""
+        layers = resolve_layers(request.layers, self.card.depth, self.card.name)
+        text_patches = request.text_patches and self.card.has_text_patches
+        pixels = self.prepare(images)
+        grid = (pixels.shape[-2] // self.card.patch_size, pixels.shape[-1] // self.card.patch_size)
+        watch = [*layers, *self.extra_blocks(text_patches)]
+        with self.captured(watch) as tokens:
+            output = self.forward(pixels)
+        features = self.features(output, grid)
+        features.layers = tuple(self.layer(tokens[layer], grid) for layer in layers)
+        if text_patches:
+            features.text_patches = to_map(self.text_tokens(output, tokens), *grid).float()
+        return features
+
+    # What a family says about itself.
+
+    def forward(self, pixels: torch.Tensor) -> Any:
+        return self.vision(pixels)
+
+    def features(self, output: Any, grid: tuple[int, int]) -> ImageFeatures:
+        raise NotImplementedError
+
+    def layer(self, tokens: torch.Tensor, grid: tuple[int, int]) -> LayerFeatures:
+        """CLS and patches of one block after the final norm; registers are dropped."""
+        tokens = self.norm(tokens)
+        return LayerFeatures(tokens[:, :1].float(), to_map(tokens[:, self.prefix :], *grid).float())
+
+    def extra_blocks(self, text_patches: bool) -> list[int]:
+        """Blocks whose outputs `text_tokens` reads."""
+        return []
+
+    def text_tokens(self, output: Any, tokens: dict[int, torch.Tensor]) -> torch.Tensor:
+        """[B, h*w, E] patches in text space."""
+        raise NotImplementedError
+
+
+def normalise_rows(rows: torch.Tensor) -> torch.Tensor:
+    return F.normalize(rows.float(), dim=-1)
+
+
+def square(value: Any, name: str) -> int:
+    """A size that a config writes as a number or a pair."""
+    if isinstance(value, (list, tuple)):
+        if len(set(value)) != 1:
+            raise UsageError(f"{name}: size {tuple(value)} is not square, which these adapters do not support")
+        return int(value[0])
+    return int(value)
+
+
+def check_variant(card: EncoderCard, row: Any, folder: str) -> None:
+    """Raises WeightsError when the checkpoint is another size of the family than its row says."""
+    for field in ("embed_dim", "patch_size", "image_size", "depth", "text_dim"):
+        expected, found = row.get(field), getattr(card, field)
+        if expected is not None and expected != found:
+            raise WeightsError(
+                f"{card.name}: {folder}/config.json has {field} {found}, {card.name} has {expected}. "
+                "Another variant's weights? Load them as hf:FOLDER"
+            )
+
+
+def load_pretrained(model_class: Any, checkpoint: Checkpoint, name: str, **options: Any) -> Any:
+    """The model with every weight from the files. Raises WeightsError naming file and key for any other outcome."""
+    import transformers
+
+    logging: Any = transformers.utils.logging
+    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()  # the loading report is turned into one line below
+    logging.disable_progress_bar()
+    try:
+        model, info = model_class.from_pretrained(
+            checkpoint.folder,
+            dtype=torch.float32,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,
+            local_files_only=True,
+            **options,
+        )
+    except (OSError, ValueError, RuntimeError, KeyError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise WeightsError(f"{name}: {checkpoint.files[0]} cannot be loaded: {reason}") from error
+    finally:
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()
+    refuse_partial(info, checkpoint, name)
+    return model
+
+
+def refuse_partial(info: dict[str, Any], checkpoint: Checkpoint, name: str) -> None:
+    where = checkpoint.files[0] if len(checkpoint.files) == 1 else checkpoint.folder
+    mismatched = sorted(info.get("mismatched_keys", ()))
+    if mismatched:
+        key, found, expected = mismatched[0]
+        raise WeightsError(
+            f"{name}: {where} has {key} of shape {list(found)}, the model needs {list(expected)}. "
+            "Wrong variant or config.json?"
+        )
+    missing = sorted(k for k in info.get("missing_keys", ()) if not k.endswith(IGNORED_KEYS))
+    unexpected = sorted(k for k in info.get("unexpected_keys", ()) if not k.endswith(IGNORED_KEYS))
+    if missing:
+        other = f" and has {len(unexpected)} keys of another model, e.g. {unexpected[0]}" if unexpected else ""
+        more = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
+        raise WeightsError(f"{name}: {where} lacks {missing[0]}{more}{other}. Is it the whole model, of this family?")
+    errors = info.get("error_msgs") or []
+    if errors:
+        raise WeightsError(f"{name}: {where} cannot be loaded: {str(next(iter(errors))).splitlines()[0]}")
