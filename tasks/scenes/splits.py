@@ -1,0 +1,29 @@
+"""The splits of `scenes`: each draws from its own random stream, so that no picture can be in two of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+LayoutName = Literal["open", "centred", "instance"]
+VIEWS = 4  # pictures of each object in the retrieval split
+
+
+@dataclass(frozen=True)
+class Split:
+    """`stream` names the random stream (never reused), `n` the number of pictures (0: unbounded)."""
+
+    stream: int
+    n: int
+    layout: LayoutName
+    targets: bool  # whether masks, depth, normals and captions are kept
+
+
+SPLITS: dict[str, Split] = {
+    "train": Split(1, 4000, "open", True),
+    "test": Split(2, 500, "open", True),
+    "pretrain": Split(3, 0, "open", False),
+    "labels-train": Split(4, 1200, "centred", False),
+    "labels-test": Split(5, 600, "centred", False),
+    "retrieval": Split(6, 720, "instance", False),
+}
