@@ -1,0 +1,107 @@
+"""Checkpoints without pickle: every tensor in one safetensors file, the rest in JSON, each written atomically."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from benchmark.errors import WeightsError
+
+
+def save_checkpoint(
+    folder: Path, step: int, tensors: dict[str, torch.Tensor], facts: dict[str, Any], keep: int
+) -> Path:
+    """Writes `folder`/step-N through a temporary name and removes all but the newest `keep`."""
+    target = folder / f"step-{step:08d}"
+    staging = folder / f".{target.name}.part"
+    shutil.rmtree(staging, ignore_errors=True)
+    staging.mkdir(parents=True)
+    save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, staging / "state.safetensors")
+    (staging / "state.json").write_text(json.dumps({**facts, "step": step}, indent=1))
+    for name in ("state.safetensors", "state.json"):
+        with open(staging / name, "rb") as f:
+            os.fsync(f.fileno())
+    shutil.rmtree(target, ignore_errors=True)
+    staging.rename(target)
+    for old in checkpoints(folder)[:-keep]:
+        shutil.rmtree(old)
+    return target
+
+
+def checkpoints(folder: Path) -> list[Path]:
+    """Complete checkpoints, oldest first."""
+    return sorted(p for p in folder.glob("step-*") if (p / "state.json").is_file())
+
+
+def load_checkpoint(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    """(tensors, facts). Raises WeightsError naming a file that cannot be read."""
+    try:
+        return load_file(path / "state.safetensors"), json.loads((path / "state.json").read_text())
+    except (OSError, SafetensorError, json.JSONDecodeError) as error:
+        raise WeightsError(
+            f"{path}: checkpoint cannot be read ({error}). Remove this folder to resume from the one before"
+        ) from None
+
+
+def module_tensors(prefix: str, module: nn.Module) -> dict[str, torch.Tensor]:
+    """The module's parameters and buffers under `prefix`, whole even where they are sharded."""
+    return {f"{prefix}/{k}": whole(v) for k, v in module.state_dict().items()}
+
+
+def restore_module(prefix: str, module: nn.Module, tensors: dict[str, torch.Tensor], where: Path) -> None:
+    """Copies `module_tensors` back in place; a missing tensor or another shape is an error."""
+    for name, value in module.state_dict().items():
+        stored = tensors.get(f"{prefix}/{name}")
+        if stored is None or stored.shape != value.shape:
+            found = "is missing" if stored is None else f"has shape {list(stored.shape)}, expected {list(value.shape)}"
+            raise WeightsError(
+                f"{where}: tensor {prefix}/{name} {found}. The checkpoint belongs to another configuration"
+            )
+        place(stored, value)
+
+
+def optimizer_tensors(module: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
+    """Optimiser state under `optimizer/<parameter>/<key>`."""
+    found = {}
+    for name, parameter in module.named_parameters():
+        for key, value in optimizer.state.get(parameter, {}).items():
+            found[f"optimizer/{name}/{key}"] = whole(torch.as_tensor(value))
+    return found
+
+
+def restore_optimizer(module: nn.Module, optimizer: torch.optim.Optimizer, tensors: dict[str, torch.Tensor]) -> None:
+    """Fills the optimiser's state from `optimizer_tensors`."""
+    for name, parameter in module.named_parameters():
+        prefix = f"optimizer/{name}/"
+        state = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+        for key, value in state.items():
+            optimizer.state[parameter][key] = like(value, parameter)
+
+
+@torch.no_grad()
+def place(stored: torch.Tensor, target: torch.Tensor) -> None:
+    """Copies a whole tensor into `target`, sharded or not."""
+    target.copy_(like(stored.to(target.dtype), target))
+
+
+def whole(tensor: torch.Tensor) -> torch.Tensor:
+    """The full tensor of a sharded one; others as they are."""
+    return tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
+
+
+def like(stored: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    """`stored` on the device of `target`, sharded as it is where the shapes agree."""
+    moved = stored.to(target.device) if stored.ndim else stored
+    if hasattr(target, "device_mesh") and stored.shape == target.shape:
+        from torch.distributed.tensor import distribute_tensor
+
+        return distribute_tensor(moved, target.device_mesh, target.placements)
+    return moved

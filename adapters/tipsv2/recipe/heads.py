@@ -1,0 +1,36 @@
+"""The projector in front of the self-supervised losses: MLP, unit-norm bottleneck, unit-norm prototypes."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from adapters.tipsv2.recipe.config import HeadConfig
+
+
+class ProjectionHead(nn.Module):
+    """Features [..., D] → cosine with each prototype [..., P]; temperatures are applied by the losses."""
+
+    def __init__(self, width: int, config: HeadConfig) -> None:
+        super().__init__()
+        widths = [width, *[config.hidden] * (config.layers - 1), config.bottleneck]
+        steps: list[nn.Module] = []
+        for i, (a, b) in enumerate(zip(widths[:-1], widths[1:])):
+            steps.append(nn.Linear(a, b))
+            if i < len(widths) - 2:
+                steps.append(nn.GELU())
+        self.mlp = nn.Sequential(*steps)
+        self.prototypes = nn.Parameter(torch.empty(config.prototypes, config.bottleneck))
+
+    def initialise(self, generator: torch.Generator) -> None:
+        """Fills all parameters from `generator`: normal prototypes, 1/√fan-in linear weights, zero biases."""
+        nn.init.normal_(self.prototypes, generator=generator)
+        for module in self.mlp:
+            if isinstance(module, nn.Linear):
+                nn.init.normal_(module.weight, std=module.in_features**-0.5, generator=generator)
+                nn.init.zeros_(module.bias)
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        z = F.normalize(self.mlp(features), dim=-1)  # [..., bottleneck]
+        return z @ F.normalize(self.prototypes, dim=-1).T  # [..., P]

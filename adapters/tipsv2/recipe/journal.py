@@ -1,0 +1,61 @@
+"""The record of a run: metrics.jsonl, a loss plot, and lines with images/s and ETA."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+
+class Journal:
+    """Appends one JSON line per reading; after a resume, readings past the checkpoint are dropped first."""
+
+    def __init__(self, folder: Path, steps: int, batch_size: int, start: int, quiet: bool = False) -> None:
+        self.path, self.steps, self.batch_size, self.quiet = folder / "metrics.jsonl", steps, batch_size, quiet
+        self._since, self._step = time.perf_counter(), start
+        if self.path.is_file():
+            kept = [line for line in self.path.read_text().splitlines() if json.loads(line)["step"] <= start]
+            self.path.write_text("".join(line + "\n" for line in kept))
+
+    def add(self, step: int, values: Mapping[str, Any]) -> None:
+        """Writes the reading after `step` steps, and prints it with the speed since the last one."""
+        now = time.perf_counter()
+        speed = (step - self._step) * self.batch_size / max(now - self._since, 1e-9)
+        self._since, self._step = now, step
+        row = {"step": step, **values, "images_per_s": round(speed, 1)}
+        self.note(row)
+        if not self.quiet:
+            left = (self.steps - step) * self.batch_size / max(speed, 1e-9)
+            shown = "  ".join(f"{k} {v:.4g}" for k, v in values.items())
+            print(f"step {step}/{self.steps}  {shown}  {speed:.0f} images/s  ETA {_clock(left)}", flush=True)
+
+    def note(self, row: Mapping[str, Any]) -> None:
+        """Writes one line as it is; `row` holds "step"."""
+        with open(self.path, "a", encoding="utf-8") as f:
+            f.write(json.dumps(dict(row)) + "\n")
+
+    def plot(self) -> Path | None:
+        """losses.png beside the metrics; None when there is nothing to draw."""
+        rows = [json.loads(line) for line in self.path.read_text().splitlines()] if self.path.is_file() else []
+        names = [n for n in ("loss", "contrastive", "dino", "patch") if any(n in r for r in rows)]
+        if not names:
+            return None
+        from matplotlib.figure import Figure
+
+        figure = Figure(figsize=(7, 4), layout="constrained")
+        axes = figure.add_subplot()
+        for name in names:
+            axes.plot([r["step"] for r in rows if name in r], [r[name] for r in rows if name in r], label=name)
+        axes.set(xlabel="step", ylabel="loss (nats)")
+        axes.legend(frameon=False)
+        target = self.path.with_name("losses.png")
+        figure.savefig(target, dpi=120)
+        return target
+
+
+def _clock(seconds: float) -> str:
+    minutes, s = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{s:02d}"

@@ -1,0 +1,74 @@
+"""The three losses: two-pair InfoNCE over the global batch, DINO on local crops, iBOT and iBOT++ on patches."""
+
+from __future__ import annotations
+
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+
+
+def contrastive_loss(images: torch.Tensor, texts: torch.Tensor, temperature: torch.Tensor) -> torch.Tensor:
+    """Softmax InfoNCE in both directions, averaged over the (CLS, caption) pairs.
+
+    `images` and `texts` are this process's rows [B, K, D], L2-normalised; the negatives are the rows of all
+    processes. The mean of the value over processes is the loss of the global batch.
+    """
+    pairs = [
+        0.5 * (_one_way(i, t, temperature) + _one_way(t, i, temperature))
+        for i, t in zip(images.unbind(1), texts.unbind(1))
+    ]
+    return torch.stack(pairs).mean()
+
+
+def _one_way(queries: torch.Tensor, keys: torch.Tensor, temperature: torch.Tensor) -> torch.Tensor:
+    logits = queries.float() @ gather_rows(keys.float()).T / temperature  # [B, B · world]
+    rank = dist.get_rank() if _distributed() else 0
+    labels = torch.arange(len(queries), device=queries.device) + rank * len(queries)
+    return F.cross_entropy(logits, labels)
+
+
+def dino_loss(student: torch.Tensor, target: torch.Tensor, temperature: float) -> torch.Tensor:
+    """Cross-entropy of the teacher's global-view target [B, P] with the student's crops [M, B, P]."""
+    log_q = (student.float() / temperature).log_softmax(-1)
+    return -(target.detach() * log_q).sum(-1).mean()
+
+
+def patch_loss(
+    student: torch.Tensor, target: torch.Tensor, temperature: float, weights: torch.Tensor | None = None
+) -> torch.Tensor:
+    """Cross-entropy of student [B, N, P] and target [B, N, P] averaged over patches, then over images.
+
+    iBOT: `weights` is the mask [B, N] and only masked patches count. iBOT++: no weights, every patch counts,
+    the visible ones too. Each is the paper's sum divided by the number of patches that it runs over.
+    """
+    log_q = (student.float() / temperature).log_softmax(-1)
+    each = -(target.detach() * log_q).sum(-1)  # [B, N]
+    if weights is None:
+        return each.mean()
+    weights = weights.to(each.dtype)
+    return ((each * weights).sum(1) / weights.sum(1).clamp_min(1)).mean()
+
+
+class _GatherRows(torch.autograd.Function):
+    """Rows of all processes in rank order; backward hands each process the sum of everyone's gradients for its rows."""
+
+    @staticmethod
+    def forward(ctx, rows: torch.Tensor) -> torch.Tensor:  # type: ignore[no-untyped-def, override]
+        parts = [torch.empty_like(rows) for _ in range(dist.get_world_size())]
+        dist.all_gather(parts, rows.contiguous())
+        return torch.cat(parts)
+
+    @staticmethod
+    def backward(ctx, grad: torch.Tensor) -> torch.Tensor:  # type: ignore[no-untyped-def, override]
+        grad = grad.contiguous()
+        dist.all_reduce(grad)
+        return grad.chunk(dist.get_world_size())[dist.get_rank()]
+
+
+def gather_rows(rows: torch.Tensor) -> torch.Tensor:
+    """[B, D] of this process → [B · world, D]; the identity in one process."""
+    return _GatherRows.apply(rows) if _distributed() else rows
+
+
+def _distributed() -> bool:
+    return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1

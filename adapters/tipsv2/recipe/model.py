@@ -1,0 +1,149 @@
+"""The student: transformers' Tipsv2Model, the two projectors and the contrastive temperature."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+from transformers import Tipsv2Config, Tipsv2Model
+
+from adapters.tipsv2.recipe.batch import Batch
+from adapters.tipsv2.recipe.config import ModelConfig, RecipeConfig
+from adapters.tipsv2.recipe.heads import ProjectionHead
+
+
+@dataclass
+class StudentOutput:
+    """What the losses read; b is the part of the batch B that runs the self-supervised branch."""
+
+    images: torch.Tensor  # [B, K, D] CLS, L2-normalised
+    texts: torch.Tensor  # [B, K, D] L2-normalised
+    temperature: torch.Tensor  # [] divisor of the cosine
+    clean_cls: torch.Tensor  # [b, K, D] of the unmasked global view, detached
+    clean_patches: torch.Tensor  # [b, N, D] of the unmasked global view, detached
+    local_logits: torch.Tensor | None  # [M, b, P]
+    patch_logits: torch.Tensor | None  # [b, N, P] of the masked view (or the clean one without masking)
+
+
+class Pretrainer(nn.Module):
+    """All that is trained. One `forward` makes every pass of the student, so that DDP and FSDP see one call."""
+
+    def __init__(self, config: RecipeConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.encoder = build_encoder(config.model)
+        self.log_temperature = nn.Parameter(torch.tensor(config.loss.temperature).log())
+        wanted = {"cls": uses_dino(config), "patch": uses_patches(config)}
+        self.heads = nn.ModuleDict(
+            {k: ProjectionHead(config.model.width, config.head) for k, on in wanted.items() if on}
+        )
+        self.encoder.temperature.requires_grad_(False)  # log_temperature is trained in its place, and exported into it
+        if not masks(config):
+            self.encoder.vision_model.embeddings.mask_token.requires_grad_(False)
+
+    def initialise(self, seed: int) -> None:
+        """Random weights that depend on `seed` alone."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.encoder.init_weights()
+            table = self.encoder.text_model.embeddings.token_embedding.weight
+            nn.init.normal_(table, std=table.shape[1] ** -0.5)  # the tower multiplies by √D: unit variance
+        for i, head in enumerate(self.heads.values()):
+            head.initialise(torch.Generator().manual_seed(seed + 1 + i))
+
+    @property
+    def temperature(self) -> torch.Tensor:
+        """The learned divisor of the cosine."""
+        return self.log_temperature.exp().clamp_min(self.config.loss.min_temperature)
+
+    def forward(self, batch: Batch, contrastive_only: bool = False) -> StudentOutput | tuple[torch.Tensor, ...]:
+        """All passes of a step; with `contrastive_only` what `embed` gives."""
+        if contrastive_only:
+            return self.embed(batch)
+        cls, patches = vision_tokens(self.encoder, batch.images)
+        rows = batch.ssl_rows
+        local, masked = None, None
+        if "cls" in self.heads:
+            local_cls, _ = vision_tokens(self.encoder, batch.local.flatten(0, 1))
+            local = self.heads["cls"](local_cls[:, self.config.loss.dino_cls]).unflatten(0, batch.local.shape[:2])
+        if "patch" in self.heads:
+            if masks(self.config):
+                seen = vision_tokens(self.encoder, batch.images[rows], batch.mask)[1]
+            else:
+                seen = patches[rows]
+            masked = self.heads["patch"](seen)
+        return StudentOutput(
+            images=F.normalize(cls[:, : len(batch.texts)].float(), dim=-1),
+            texts=self._texts(batch),
+            temperature=self.temperature,
+            clean_cls=cls[rows].detach(),
+            clean_patches=patches[rows].detach(),
+            local_logits=local,
+            patch_logits=masked,
+        )
+
+    def embed(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """(images, texts, temperature) of `StudentOutput`: all that the contrastive loss of a large batch needs."""
+        cls, _ = vision_tokens(self.encoder, batch.images)
+        return F.normalize(cls[:, : len(batch.texts)].float(), dim=-1), self._texts(batch), self.temperature
+
+    def _texts(self, batch: Batch) -> torch.Tensor:
+        return torch.stack([self.encode_text(ids) for ids in batch.texts], 1)
+
+    def encode_text(self, ids: torch.Tensor) -> torch.Tensor:
+        """ids [B, L], 0 where padded → [B, D], L2-normalised."""
+        pooled = self.encoder.text_model(input_ids=ids, attention_mask=(ids != 0).long()).pooler_output
+        return F.normalize(pooled.float(), dim=-1)
+
+
+def vision_tokens(
+    model: Tipsv2Model, images: torch.Tensor, mask: torch.Tensor | None = None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """(CLS [B, K, D], patches [B, N, D]) after the final norm; images in [0, 1], mask [B, N] bool."""
+    vision = model.vision_model
+    tokens = vision(pixel_values=images, bool_masked_pos=mask).last_hidden_state
+    num_cls = 1 + vision.config.num_register_tokens
+    return tokens[:, :num_cls], tokens[:, num_cls:]
+
+
+def build_encoder(model: ModelConfig) -> Tipsv2Model:
+    """A Tipsv2Model of these sizes; its weights are set by `Pretrainer.initialise` or by a checkpoint."""
+    vision = {
+        "hidden_size": model.width,
+        "num_hidden_layers": model.depth,
+        "num_attention_heads": model.heads,
+        "mlp_ratio": model.mlp_ratio,
+        "image_size": model.image_size,
+        "patch_size": model.patch_size,
+        "use_swiglu_ffn": model.swiglu,
+        "num_register_tokens": model.num_cls - 1,
+        "layerscale_value": model.layerscale,
+        "initializer_range": model.init_std,
+    }
+    text = {
+        "hidden_size": model.width,
+        "intermediate_size": model.text_mlp or 4 * model.width,
+        "num_hidden_layers": model.text_depth,
+        "num_attention_heads": model.text_heads,
+        "vocab_size": model.vocab_size,
+        "max_position_embeddings": model.max_text,
+        "initializer_range": model.init_std,
+    }
+    return Tipsv2Model(Tipsv2Config(vision_config=vision, text_config=text))
+
+
+def uses_dino(config: RecipeConfig) -> bool:
+    """Whether the DINO loss runs."""
+    return config.loss.dino > 0
+
+
+def uses_patches(config: RecipeConfig) -> bool:
+    """Whether a patch loss runs."""
+    return config.loss.patch > 0 and config.loss.patch_loss != "none"
+
+
+def masks(config: RecipeConfig) -> bool:
+    """Whether the student sees a masked view: always in pre-training, on request in distillation."""
+    return uses_patches(config) and (not config.teacher.path or config.teacher.mask)

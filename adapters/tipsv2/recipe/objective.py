@@ -1,0 +1,51 @@
+"""The weighted sum of the three losses, and the numbers that the log and the guards read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+
+from adapters.tipsv2.recipe.config import RecipeConfig
+from adapters.tipsv2.recipe.losses import contrastive_loss, dino_loss, patch_loss
+from adapters.tipsv2.recipe.model import StudentOutput
+from adapters.tipsv2.recipe.schedule import ramp
+
+
+def self_supervised_loss(
+    output: StudentOutput, targets: Mapping[str, torch.Tensor], mask: torch.Tensor, config: RecipeConfig, step: int
+) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    """(weighted DINO + patch loss, {"dino", "patch", "entropy_cls", "entropy_patch"})."""
+    total = output.images.new_zeros(())
+    terms: dict[str, torch.Tensor] = {}
+    temperature = config.head.student_temperature
+    if output.local_logits is not None:
+        terms["dino"] = dino_loss(output.local_logits, targets["cls"], temperature)
+        total = total + config.loss.dino * terms["dino"]
+    if output.patch_logits is not None:
+        only_masked = config.loss.patch_loss == "ibot" and (not config.teacher.path or config.teacher.mask)
+        terms["patch"] = patch_loss(output.patch_logits, targets["patch"], temperature, mask if only_masked else None)
+        total = total + config.loss.patch * terms["patch"]
+    for name, target in targets.items():
+        terms[f"entropy_{name}"] = assignment_entropy(target)
+    return ramp(step, config.train.steps, config.loss.ssl_ramp) * total, terms
+
+
+def pair_loss(
+    images: torch.Tensor, texts: torch.Tensor, temperature: torch.Tensor, config: RecipeConfig
+) -> torch.Tensor:
+    """The weighted contrastive loss over the pairs."""
+    return config.loss.contrastive * contrastive_loss(images, texts, temperature)
+
+
+@torch.no_grad()
+def assignment_entropy(target: torch.Tensor) -> torch.Tensor:
+    """Entropy of the mean assignment in nats: log(P) when all prototypes are used alike, 0 when one takes all."""
+    mean = target.reshape(-1, target.shape[-1]).mean(0)
+    return -(mean * mean.clamp_min(1e-12).log()).sum()
+
+
+@torch.no_grad()
+def feature_std(images: torch.Tensor) -> torch.Tensor:
+    """Mean standard deviation over the batch of the normalised CLS, times √D: 1 for spread, 0 for collapsed."""
+    return images.std(0).mean() * images.shape[-1] ** 0.5

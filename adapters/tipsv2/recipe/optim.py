@@ -1,0 +1,35 @@
+"""Adafactor (TIPSv2) and AdamW; matrices are decayed, biases, norms, scales and tables of one row are not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch import nn
+
+from adapters.tipsv2.recipe.config import OptimConfig
+
+
+def make_optimizer(named: Iterable[tuple[str, nn.Parameter]], config: OptimConfig) -> torch.optim.Optimizer:
+    """The optimiser over the parameters that take a gradient."""
+    decayed, free = [], []
+    for _, parameter in named:
+        if parameter.requires_grad:
+            (decayed if _is_matrix(parameter) else free).append(parameter)
+    groups = [
+        {"params": decayed, "weight_decay": config.weight_decay},
+        {"params": free, "weight_decay": 0.0},
+    ]
+    if config.name == "adamw":
+        return torch.optim.AdamW(groups, lr=config.lr, betas=config.betas)
+    return torch.optim.Adafactor(groups, lr=config.lr)
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
+    """The same rate for every group."""
+    for group in optimizer.param_groups:
+        group["lr"] = lr
+
+
+def _is_matrix(parameter: nn.Parameter) -> bool:
+    return sum(n > 1 for n in parameter.shape) > 1

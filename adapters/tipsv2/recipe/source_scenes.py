@@ -1,0 +1,87 @@
+"""Rendered scenes as a source: drawn on first use, kept in shards, so that later passes only read."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from adapters.tipsv2.recipe.config import DataConfig
+from adapters.tipsv2.recipe.samples import Sample
+from benchmark.digest import fingerprint
+
+RENDERER = "tasks.scenes.render:render"  # reached by name: adapters never import tasks
+SHARD = 500
+DEFAULT_SAMPLES = 40_000
+
+
+class ScenesSource:
+    """Scene `index` of the "pretrain" split, which no evaluation split shares; held-out scenes lie past `samples`."""
+
+    def __init__(self, samples: int, seed: int, size: int, folder: Path) -> None:
+        self.samples, self.seed, self.size, self.folder = samples, seed, size, folder
+        self._open: dict[int, tuple[np.ndarray, list[list[Any]]]] = {}
+
+    def __len__(self) -> int:
+        return self.samples
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_open": {}}
+
+    def load(self, index: int) -> Sample:
+        pixels, captions = self._shard(index // SHARD)
+        alt, *synthetic = captions[index % SHARD]
+        return Sample(Image.fromarray(pixels[index % SHARD]), alt, tuple(synthetic))
+
+    def held_out(self, count: int) -> list[Sample]:
+        first = -(-self.samples // SHARD) * SHARD
+        return [self.load(first + i) for i in range(count)]
+
+    def _shard(self, number: int) -> tuple[np.ndarray, list[list[Any]]]:
+        if number not in self._open:
+            folder = self.folder / f"{number:06d}"
+            if not (folder / "captions.json").is_file():
+                self._render(number, folder)
+            pixels = np.load(folder / "pixels.npy", mmap_mode="r", allow_pickle=False)
+            self._open[number] = pixels, json.loads((folder / "captions.json").read_text())
+        return self._open[number]
+
+    def _render(self, number: int, folder: Path) -> None:
+        render = _renderer()
+        scenes = [
+            render(self.seed, i, self.size, split="pretrain") for i in range(number * SHARD, (number + 1) * SHARD)
+        ]
+        staging = folder.with_name(f"{folder.name}.{os.getpid()}.part")
+        shutil.rmtree(staging, ignore_errors=True)
+        staging.mkdir(parents=True)
+        np.save(staging / "pixels.npy", np.stack([s.rgb for s in scenes]))
+        (staging / "captions.json").write_text(json.dumps([[s.alt, s.short, s.long] for s in scenes]))
+        try:
+            staging.rename(folder)
+        except OSError:  # another process was first; its shard holds the same bytes
+            shutil.rmtree(staging, ignore_errors=True)
+
+
+def open_scenes(config: DataConfig) -> ScenesSource:
+    """`data.samples` scenes of `data.size` pixels; shards are kept per scene version under `data.cache`."""
+    module = importlib.import_module(RENDERER.partition(":")[0].rpartition(".")[0])
+    version = str(getattr(module, "VERSION", "0"))
+    root = Path(config.cache) if config.cache else _cache_root()
+    folder = root / f"scenes-{fingerprint([version, config.seed, config.size])[:12]}"
+    return ScenesSource(config.samples or DEFAULT_SAMPLES, config.seed, config.size, folder)
+
+
+def _cache_root() -> Path:
+    return Path(os.environ.get("BENCH_CACHE") or Path.home() / ".cache" / "densebench") / "recipe"
+
+
+def _renderer() -> Callable[..., Any]:
+    module, _, name = RENDERER.partition(":")
+    return getattr(importlib.import_module(module), name)

@@ -1,0 +1,41 @@
+"""The tokeniser of a run: the given file, or one trained on its captions and kept in the run's folder."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from pathlib import Path
+
+import numpy as np
+
+from adapters.tipsv2.recipe.config import RecipeConfig
+from adapters.tipsv2.recipe.parallel import Place
+from adapters.tipsv2.recipe.samples import Source
+from adapters.tipsv2.recipe.text import Tokenizer, train_tokenizer
+
+SAMPLES_READ = 4000
+
+
+def run_tokenizer(config: RecipeConfig, source: Source, out: Path, place: Place) -> tuple[Tokenizer, RecipeConfig]:
+    """(tokeniser, config with the vocabulary size that it really has)."""
+    out.mkdir(parents=True, exist_ok=True)
+    path = Path(config.model.tokenizer) if config.model.tokenizer else out / "tokenizer.model"
+    if not config.model.tokenizer:
+        if place.first and not path.is_file():
+            _write_trained(config, source, path)
+        if place.world > 1:
+            import torch.distributed as dist
+
+            dist.barrier()
+    tokenizer = Tokenizer.read(path, config.model.max_text)
+    model = dataclasses.replace(config.model, vocab_size=tokenizer.vocab_size)
+    return tokenizer, dataclasses.replace(config, model=model)
+
+
+def _write_trained(config: RecipeConfig, source: Source, path: Path) -> None:
+    chosen = np.random.default_rng((config.train.seed, 3)).permutation(len(source))[:SAMPLES_READ]
+    samples = [source.load(int(i)) for i in sorted(chosen)]
+    texts = [text for s in samples for text in (s.alt, *s.synthetic)]
+    staging = path.with_name(path.name + ".part")
+    staging.write_bytes(train_tokenizer(texts, config.model.vocab_size, config.model.max_text).model)
+    os.replace(staging, path)

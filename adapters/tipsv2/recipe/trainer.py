@@ -1,0 +1,170 @@
+"""The run: data, student, teacher, optimiser, steps, checkpoints, export. The same call again resumes."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from adapters.tipsv2.recipe.checkpoint import (
+    checkpoints,
+    load_checkpoint,
+    module_tensors,
+    optimizer_tensors,
+    restore_module,
+    restore_optimizer,
+    save_checkpoint,
+)
+from adapters.tipsv2.recipe.config import RecipeConfig
+from adapters.tipsv2.recipe.distill import frozen_teacher
+from adapters.tipsv2.recipe.evaluation import evaluate
+from adapters.tipsv2.recipe.export import export_folder, load_weights
+from adapters.tipsv2.recipe.guards import Guards
+from adapters.tipsv2.recipe.journal import Journal
+from adapters.tipsv2.recipe.loader import Positions, steps_from
+from adapters.tipsv2.recipe.model import Pretrainer
+from adapters.tipsv2.recipe.optim import make_optimizer, set_learning_rate
+from adapters.tipsv2.recipe.parallel import Place, joined, mean_over_processes, wrap
+from adapters.tipsv2.recipe.samples import open_source
+from adapters.tipsv2.recipe.schedule import learning_rate
+from adapters.tipsv2.recipe.step import backward
+from adapters.tipsv2.recipe.teacher import Teacher
+from adapters.tipsv2.recipe.tokens import run_tokenizer
+from adapters.tipsv2.recipe.validation import retrieval
+from benchmark.errors import DataError, UsageError
+
+
+def train(config: RecipeConfig, out: Path, quiet: bool = False) -> Path:
+    """Trains into folder `out` and returns `out`/final, a transformers folder; resumes from the newest checkpoint."""
+    with joined(config.train) as place:
+        return Trainer(config, out, place, quiet).run()
+
+
+class Trainer:
+    """Holds what a checkpoint holds."""
+
+    def __init__(self, config: RecipeConfig, out: Path, place: Place, quiet: bool = False) -> None:
+        self.out, self.place, self.quiet = out, place, quiet
+        self.source = open_source(config.data)
+        self.tokenizer, config = run_tokenizer(config, self.source, out, place)
+        self.config = config
+        self.student = Pretrainer(config)
+        self.student.initialise(config.train.seed)
+        if config.init_from:
+            load_weights(Path(config.init_from), self.student)
+        self.student.to(place.device)
+        self.teacher = Teacher(config, self.student, frozen_teacher(config)).to(place.device)
+        self.model = wrap(self.student, config.train, place)
+        self.optimizer = make_optimizer(self.student.named_parameters(), config.optim)
+        self.guards = Guards(config)
+        self.step, self.bad, self.seconds = 0, 0, 0.0
+        self._resume()
+        self.journal = Journal(out, config.train.steps, config.train.batch_size, self.step, quiet or not place.first)
+
+    def run(self) -> Path:
+        """Steps until the end; returns the exported folder."""
+        train = self.config.train
+        begun = time.perf_counter() - self.seconds
+        batches = steps_from(
+            self.step, Positions(self.source, self.config), self.tokenizer, self.place.rank, self.place.world
+        )
+        for batch, bad in batches:
+            self._count_bad(bad)
+            terms = self._one_step(batch.to(self.place.device))
+            self.seconds = time.perf_counter() - begun
+            if self.step % train.log_every == 0 or self.step == train.steps:
+                self._log(terms)
+            if self._due(train.validate_every):
+                self._validate()
+            if self._due(train.checkpoint_every) or self.step == train.steps:
+                self._save()
+            if self._due(train.evaluate_every) and self.place.first:
+                self.journal.note({"step": self.step, **evaluate(self._export("evaluate"), self.out)})
+        final = self._export("final")
+        if self.place.first:
+            self.journal.plot()
+        return final
+
+    def _one_step(self, batch: Any) -> dict[str, torch.Tensor]:
+        config = self.config
+        set_learning_rate(self.optimizer, learning_rate(self.step, config.train.steps, config.optim))
+        self.optimizer.zero_grad(set_to_none=True)
+        autocast = torch.autocast(self.place.device.type, self.place.dtype, enabled=self.place.dtype != torch.float32)
+        terms = backward(self.model, self.teacher, batch, config, self.step, autocast)
+        terms["loss"] = mean_over_processes(terms["loss"], self.place)  # every process must stop together
+        kept = checkpoints(self.out)
+        self.guards.check_loss(float(terms["loss"]), self.step + 1, str(kept[-1]) if kept else "")
+        if config.optim.clip > 0:
+            terms["grad_norm"] = torch.nn.utils.clip_grad_norm_(self.student.parameters(), config.optim.clip)
+        self.optimizer.step()
+        self.teacher.update(self.student, self.step)
+        self.step += 1
+        return terms
+
+    def _log(self, terms: dict[str, torch.Tensor]) -> None:
+        means = {k: float(mean_over_processes(v.detach(), self.place)) for k, v in terms.items() if k != "grad_norm"}
+        self.guards.check_health(means, self.step)
+        if self.place.first:
+            self.journal.add(self.step, means | {"temperature": float(self.student.temperature)})
+
+    def _validate(self) -> None:
+        held_out = self.source.held_out(self.config.train.validate_samples)
+        if held_out and self.place.first:
+            found = retrieval(self.student, self.tokenizer, held_out, self.place.device)
+            self.journal.note({"step": self.step, "validation": found})
+            if not self.quiet:
+                print("   held-out R@1  " + "  ".join(f"{k} {v:.1f}" for k, v in found.items()), flush=True)
+
+    def _due(self, every: int) -> bool:
+        return every > 0 and self.step % every == 0
+
+    def _count_bad(self, messages: list[str]) -> None:
+        self.bad += len(messages)
+        if self.bad > self.config.data.max_bad:
+            raise DataError(
+                f"{self.bad} unreadable samples, data.max_bad = {self.config.data.max_bad}; the last: {messages[-1]}"
+            )
+
+    def _save(self) -> None:
+        tensors = module_tensors("student", self.student) | module_tensors("teacher", self.teacher)
+        tensors |= optimizer_tensors(self.student, self.optimizer)
+        facts = {
+            "config": self.config.digest(),
+            "bad": self.bad,
+            "seconds": round(self.seconds, 1),
+            "strikes": self.guards.strikes,
+        }
+        if self.place.first:
+            save_checkpoint(self.out, self.step, tensors, facts, self.config.train.keep)
+
+    def _resume(self) -> None:
+        found = checkpoints(self.out)
+        if not found:
+            return
+        tensors, facts = load_checkpoint(found[-1])
+        if facts["config"] != self.config.digest():
+            raise UsageError(f"{found[-1]} was made with another config. Give another --out, or remove {self.out}")
+        restore_module("student", self.student, tensors, found[-1])
+        restore_module("teacher", self.teacher, tensors, found[-1])
+        restore_optimizer(self.student, self.optimizer, tensors)
+        self.step, self.bad, self.seconds = facts["step"], facts["bad"], facts["seconds"]
+        self.guards.strikes = dict(facts["strikes"])
+
+    def _export(self, name: str) -> Path:
+        state = module_tensors("student", self.student)
+        encoder = {k.removeprefix("student/encoder."): v for k, v in state.items() if k.startswith("student/encoder.")}
+        heads = {k.removeprefix("student/heads."): v for k, v in state.items() if k.startswith("student/heads.")}
+        encoder["temperature"] = state["student/log_temperature"].exp().clamp_min(self.config.loss.min_temperature)
+        if self.place.first:
+            export_folder(self.out / name, encoder, heads, self.student, self.tokenizer.model)
+            facts = {
+                "config": self.config.digest(),
+                "steps": self.step,
+                "hours": round(self.seconds / 3600, 3),
+                "bad_samples": self.bad,
+            }
+            (self.out / name / "run.json").write_text(json.dumps(facts, indent=1) + "\n")
+        return self.out / name
