@@ -1,0 +1,52 @@
+"""densebench: dense evaluation of image and image-text encoders.
+
+The public names are imported on first use, so that `import benchmark` costs nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from benchmark.contracts import Encoder, EncoderCard, ImageFeatures, ImageRequest, ImageTransform, WeightsInfo
+    from benchmark.engine.encoders import load_encoder
+    from benchmark.engine.run import run
+    from benchmark.engine.single import load_task
+    from benchmark.errors import BenchError
+    from benchmark.results import read_all as load_results
+
+_PUBLIC = {
+    "run": "benchmark.engine.run:run",
+    "load_encoder": "benchmark.engine.encoders:load_encoder",
+    "load_task": "benchmark.engine.single:load_task",
+    "load_results": "benchmark.results:read_all",
+    "ImageRequest": "benchmark.contracts:ImageRequest",
+    "ImageFeatures": "benchmark.contracts:ImageFeatures",
+    "ImageTransform": "benchmark.contracts:ImageTransform",
+    "Encoder": "benchmark.contracts:Encoder",
+    "EncoderCard": "benchmark.contracts:EncoderCard",
+    "WeightsInfo": "benchmark.contracts:WeightsInfo",
+    "BenchError": "benchmark.errors:BenchError",
+}
+
+__all__ = [  # noqa: PLE0604
+    "BenchError",
+    "Encoder",
+    "EncoderCard",
+    "ImageFeatures",
+    "ImageRequest",
+    "ImageTransform",
+    "WeightsInfo",
+    "load_encoder",
+    "load_results",
+    "load_task",
+    "run",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PUBLIC:
+        raise AttributeError(f"module 'benchmark' has no attribute {name!r}")
+    module, _, attribute = _PUBLIC[name].partition(":")
+    return getattr(importlib.import_module(module), attribute)

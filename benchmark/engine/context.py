@@ -1,0 +1,101 @@
+"""What a running task sees: stored features, text embeddings, the live encoder, a progress bar."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from benchmark.contracts import Encoder, EncoderCard, FeatureReader, Need, Progress, TextEncoder
+from benchmark.errors import EncoderError, NotApplicable
+from benchmark.features.plan import Planner, identity
+from benchmark.features.store import FeatureStore
+
+TEXT_BATCH = 256
+NewProgress = Callable[[str, int], Progress]
+
+
+class NoProgress:
+    """A bar nobody sees."""
+
+    def advance(self, amount: int = 1) -> None:
+        """Nothing happens."""
+
+
+def silent(label: str, total: int) -> Progress:
+    """The progress of a run without a terminal."""
+    return NoProgress()
+
+
+@dataclass
+class Context:
+    """Implements `benchmark.contracts.TaskContext`."""
+
+    live: Encoder
+    planner: Planner
+    store: FeatureStore
+    protocol: Any
+    data: Mapping[str, Any]
+    seed: int
+    device: str
+    new_progress: NewProgress = silent
+
+    @property
+    def card(self) -> EncoderCard:
+        return self.live.card
+
+    def features(self, need: Need) -> FeatureReader:
+        """The stored array of `need`, which the task declared in `needs`."""
+        return self.planner.array(need)
+
+    def encoder(self) -> Encoder:
+        """The live encoder."""
+        return self.live
+
+    def progress(self, label: str, total: int) -> Progress:
+        """A new bar."""
+        return self.new_progress(label, total)
+
+    def text(self, texts: Sequence[str]) -> torch.Tensor:
+        """[N, E] float32 on the CPU, L2-normalised; encoded once and kept in the store."""
+        return encode_texts(self.live, self.store, list(texts), self.new_progress)
+
+
+def encode_texts(encoder: Encoder, store: FeatureStore, texts: list[str], progress: NewProgress) -> torch.Tensor:
+    """[N, E] embeddings of `texts`, from the store where they are in it.
+
+    Raises NotApplicable without a text tower, EncoderError when rows are not finite or not of unit length.
+    """
+    if not encoder.card.has_text or not isinstance(encoder, TextEncoder):
+        raise NotApplicable(f"{encoder.card.name} has no text tower")
+    digest = hashlib.sha256("\0".join(texts).encode("utf-8")).hexdigest()
+    array = store.array({**identity(encoder.card), "texts": digest}, len(texts), "float32")
+    missing = array.missing()
+    bar = progress("encoding text", sum(len(array.shard_range(s)) for s in missing)) if missing else None
+    for shard in missing:
+        items = array.shard_range(shard)
+        rows = []
+        for start in range(items.start, items.stop, TEXT_BATCH):
+            batch = texts[start : min(start + TEXT_BATCH, items.stop)]
+            with torch.inference_mode():
+                rows.append(encoder.encode_text(batch).float().cpu())
+            if bar:
+                bar.advance(len(batch))
+        embedded = torch.cat(rows)
+        _check_text(encoder, embedded, texts[items.start : items.stop])
+        array.write(shard, embedded.numpy())
+    return array[:]
+
+
+def _check_text(encoder: Encoder, rows: torch.Tensor, texts: Sequence[str]) -> None:
+    name = encoder.card.name
+    if rows.ndim != 2 or len(rows) != len(texts):
+        raise EncoderError(f"{name}: encode_text gave {list(rows.shape)} for {len(texts)} texts, expected [{len(texts)}, E]")
+    norms = rows.norm(dim=1)
+    off = torch.nonzero(~((norms - 1).abs() < 1e-2))
+    if len(off):
+        i = int(off[0])
+        raise EncoderError(f"{name}: encode_text({texts[i]!r}) has length {norms[i]:.4g}, expected 1. L2-normalise its rows")

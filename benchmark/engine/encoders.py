@@ -1,0 +1,94 @@
+"""Loading an encoder by name, and knowing whether it has changed without loading it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from benchmark.contracts import Encoder, ModelSpec
+from benchmark.digest import fingerprint
+from benchmark.engine.network import forbid_network
+from benchmark.errors import EncoderError, UsageError
+from benchmark.registry import build_encoder, check_model_name, models
+
+
+def load_encoder(
+    name: str,
+    *,
+    weights: str | Path | None = None,
+    backend: str = "torch",
+    device: str = "auto",
+    dtype: str = "auto",
+    offline: bool = False,
+    trust_remote_code: bool = False,
+    options: Mapping[str, str] | None = None,
+) -> Encoder:
+    """The encoder called `name`, ready to encode.
+
+    `name` is a registered model (`bench ls models`), `hf:REPO_OR_FOLDER`, `timm:NAME`, `open_clip:ARCH/TAG`,
+    `path/to/file.py:function` or `package.module:function`; `weights` a local checkpoint for it.
+    Raises UsageError for an unknown name, WeightsError for weights that cannot be used.
+    """
+    if offline:
+        forbid_network()
+    if weights is not None and not Path(weights).exists():
+        raise UsageError(f"--weights {weights}: no such file or folder")
+    spec = ModelSpec(
+        name,
+        weights=None if weights is None else str(weights),
+        backend=backend,
+        device=resolve_device(device),
+        dtype=dtype,
+        offline=offline,
+        trust_remote_code=trust_remote_code,
+        options=dict(options or {}),
+    )
+    encoder = build_encoder(spec)
+    for member in ("card", "transform", "encode_image"):
+        if not hasattr(encoder, member):
+            raise EncoderError(f"{name}: the object it builds has no {member!r}. See the Encoder contract in benchmark/contracts.py")
+    return encoder
+
+
+def resolve_device(device: str) -> str:
+    """`auto` is a CUDA GPU where there is one, else the CPU. Raises UsageError for a device torch does not see."""
+    import torch
+
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise UsageError(f"--device {device}: torch sees no CUDA GPU. Use --device cpu")
+    try:
+        torch.device(device)
+    except RuntimeError:
+        raise UsageError(f"--device {device!r} is no device. Use cpu, cuda or cuda:N") from None
+    return device
+
+
+def display_name(name: str, weights: str | None) -> str:
+    """The model's name in rows: with a local checkpoint, `name@checkpoint`."""
+    if name not in models() and ".py:" in name:
+        path, _, function = name.rpartition(":")
+        name = f"{Path(path).stem}:{function}"
+    return name if weights is None else f"{name}@{Path(weights).name}"
+
+
+def model_stamp(name: str, weights: str | None) -> str:
+    """A digest that changes when the model behind a name may have changed; costs a few `stat` calls, loads nothing."""
+    check_model_name(name)
+    row = {k: v for k, v in models().get(name, {}).items() if k != "entry_point"}
+    files: list[str] = []
+    candidates = [weights] if weights else []
+    candidates += [name.rpartition(":")[0] if ".py:" in name else name.removeprefix("hf:")]
+    for candidate in candidates:
+        path = Path(candidate)
+        if path.is_file():
+            files.append(_stat(path, path.name))
+        elif path.is_dir():
+            files += [_stat(p, p.relative_to(path).as_posix()) for p in sorted(path.rglob("*")) if p.is_file()]
+    return fingerprint({"name": name, "row": row, "files": files})
+
+
+def _stat(path: Path, name: str) -> str:
+    s = path.stat()
+    return f"{name}:{s.st_size}:{s.st_mtime_ns}"

@@ -1,0 +1,162 @@
+"""Resolving words into jobs: a unit, its protocol, its data, and where its row goes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from benchmark import subsets
+from benchmark.contracts import Dataset, Task
+from benchmark.digest import fingerprint
+from benchmark.engine.context import NewProgress
+from benchmark.engine.encoders import display_name
+from benchmark.engine.options import RunOptions
+from benchmark.engine.prescan import drop_unreadable
+from benchmark.errors import BenchError, UsageError, unknown
+from benchmark.protocol import EvalProtocol, load_protocol
+from benchmark.registry import Unit, load_task, open_dataset, protocol_file, resolve, suites, units
+from benchmark.results import Row, read_row, row_folder
+
+
+@dataclass
+class Job:
+    """One unit ready to be run by any encoder."""
+
+    unit: Unit
+    task: Task
+    protocol: EvalProtocol
+    data: Mapping[str, Any]  # split -> <Kind>Data
+    bad: list[str] = field(default_factory=list)
+
+    @property
+    def dataset_digest(self) -> str:
+        return fingerprint({split: data.digest for split, data in self.data.items()})
+
+
+@dataclass(frozen=True)
+class Slot:
+    """A job for one model: where its row goes and what would make an old row there stale."""
+
+    folder: Path
+    request: str
+
+    def finished(self) -> Row | None:
+        """The row that is already there for the same request, if any."""
+        try:
+            row = read_row(self.folder)
+        except BenchError:
+            return None
+        return row if row.data.get("request") == self.request and (self.folder / "samples.parquet").exists() else None
+
+    def not_applicable(self) -> str | None:
+        """The reason written there when the same request was found not applicable."""
+        try:
+            note = json.loads((self.folder / "not_applicable.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return None
+        return note["reason"] if note.get("request") == self.request else None
+
+
+def resolve_units(words: Sequence[str], suite: str | None) -> tuple[list[Unit], str]:
+    """Units of `--task` words and of a suite, without repeats, and the preset they are run by when none is given.
+
+    Raises UsageError for unknown names.
+    """
+    found: dict[Unit, None] = {}
+    preset = "fast"
+    if suite is not None:
+        if suite not in suites():
+            raise unknown("suite", suite, suites(), "bench ls suites")
+        preset = suites()[suite]["protocol"]
+        for word in suites()[suite]["units"]:
+            found.update(dict.fromkeys(units(word)))
+    for word in words:
+        found.update(dict.fromkeys(units(word)))
+    if not found:
+        raise UsageError("nothing to run. Give --task or --suite; see bench ls tasks")
+    return list(found), preset
+
+
+class JobMaker:
+    """Makes jobs; a dataset is opened once and a split is loaded once, however many tasks use it."""
+
+    def __init__(self, options: RunOptions, preset: str, progress: NewProgress) -> None:
+        self.options, self.preset, self.progress = options, preset, progress
+        self._datasets: dict[str, tuple[Dataset, Mapping[str, str]]] = {}
+        self._splits: dict[tuple[str, str, str], tuple[Any, list[str]]] = {}
+
+    def make(self, unit: Unit) -> Job:
+        """The job of `unit`. Raises UsageError for its protocol, DataError for its data."""
+        task = load_task(unit.task)
+        dataset, overrides = self._dataset(unit)
+        preset = self.options.protocol or self.preset
+        protocol = load_protocol(
+            unit.task, task.schemas, protocol_file(unit.task), preset, {**overrides, **self._overrides(unit, task)}
+        )
+        data, bad = {}, []
+        for split in task.splits(protocol.values):
+            data[split], lines = self._split(unit, dataset, task, split)
+            bad += lines
+        return Job(unit, task, protocol, data, bad)
+
+    def _overrides(self, unit: Unit, task: Task) -> dict[str, str]:
+        """The `--set` values meant for this task: `field=value` where it has the field, or `task.field=value`."""
+        fields = {name for schema in task.schemas.values() for name in schema.__dataclass_fields__}
+        out = {}
+        for key, text in self.options.overrides.items():
+            owner, _, name = key.rpartition(".")
+            if owner == unit.task or (not owner and name in fields):
+                out[name] = text
+        return out
+
+    def _dataset(self, unit: Unit) -> tuple[Dataset, Mapping[str, str]]:
+        key = unit.path or unit.dataset
+        if key not in self._datasets:
+            if unit.path and unit.path.startswith("mmseg:"):
+                self._datasets[key] = resolve("tasks.mm.datasets:open_config")(unit.path.removeprefix("mmseg:")), {}
+            elif unit.path:
+                user = resolve("tasks.datasets.user:open_task")(Path(unit.path))
+                self._datasets[key] = user.dataset, user.protocol_overrides
+            else:
+                self._datasets[key] = open_dataset(unit.dataset, self.options.data, self.options.dataset_options), {}
+        return self._datasets[key]
+
+    def _split(self, unit: Unit, dataset: Dataset, task: Task, split: str) -> tuple[Any, list[str]]:
+        key = (unit.path or unit.dataset, task.kind, split)
+        if key not in self._splits:
+            data, bad = dataset.data(task.kind, split), []
+            if self.options.limit is not None:
+                data = subsets.limit(task.kind, data, self.options.limit)
+            if self.options.max_bad:
+                data, bad = drop_unreadable(task.kind, data, self.options.max_bad, self.progress)
+            self._splits[key] = data, bad
+        return self._splits[key]
+
+
+def slot_of(job: Job, name: str, stamp: str, options: RunOptions) -> Slot:
+    """Where the row of `job` for model `name` goes, and the digest of everything asked for."""
+    label = job.protocol.name
+    label += f"-limit{options.limit}" if options.limit is not None else ""
+    label += f"-seed{options.seed}" if options.seed else ""
+    label += f"-{options.backend}" if options.backend != "torch" else ""
+    label += f"-{options.dtype}" if options.dtype != "auto" else ""
+    label += "".join(f"-{k}-{v}" for k, v in sorted(options.model_options.items()))
+    shown = display_name(name, options.weights)
+    folder = row_folder(options.results, shown, job.unit.task, job.unit.dataset, label, job.protocol.hash)
+    request = fingerprint(
+        {
+            "model": stamp,
+            "backend": options.backend,
+            "dtype": options.dtype,
+            "options": options.model_options,
+            "store": options.store,
+            "unit": str(job.unit),
+            "protocol": job.protocol.hash,
+            "data": job.dataset_digest,
+            "seed": options.seed,
+        }
+    )
+    return Slot(folder, request)

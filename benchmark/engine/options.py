@@ -1,0 +1,57 @@
+"""The options of a run, with their defaults and what they mean."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from benchmark.errors import UsageError
+from benchmark.features.codec import CODECS
+from benchmark.paths import cache_dir, data_dir, results_dir
+
+BACKENDS = ("torch", "jax")
+DTYPES = ("auto", "float32", "bfloat16", "float16")
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """How to run; what to run (models and units) is given beside it."""
+
+    protocol: str | None = None  # None: the suite's, else "fast"
+    overrides: Mapping[str, str] = field(default_factory=dict)  # protocol field -> text
+    weights: str | None = None
+    backend: str = "torch"
+    device: str = "auto"
+    dtype: str = "auto"
+    model_options: Mapping[str, str] = field(default_factory=dict)
+    dataset_options: Mapping[str, str] = field(default_factory=dict)
+    batch_size: int | None = None  # None: found by halving
+    limit: int | None = None
+    data: Path = field(default_factory=data_dir)
+    results: Path = field(default_factory=results_dir)
+    cache: Path = field(default_factory=cache_dir)
+    store: str = "float16"
+    offline: bool = False
+    trust_remote_code: bool = False
+    seed: int = 0
+    workers: int | None = None  # None: chosen
+    max_bad: int = 0
+    save_predictions: int = 0
+    force: bool = False
+    check: bool = True  # the cheap conformance check before a model's first run
+    command: str = ""
+
+    def __post_init__(self) -> None:
+        for name, value, known in (
+            ("--backend", self.backend, BACKENDS),
+            ("--dtype", self.dtype, DTYPES),
+            ("--store", self.store, CODECS),
+        ):
+            if value not in known:
+                raise UsageError(f"{name} {value!r} is not one of {', '.join(known)}")
+        for name, number, least in (("--limit", self.limit, 2), ("--batch-size", self.batch_size, 1), ("--workers", self.workers, 0)):
+            if number is not None and number < least:
+                raise UsageError(f"{name} {number} is below {least}")
+        if self.max_bad < 0 or self.save_predictions < 0:
+            raise UsageError("--max-bad and --save-predictions cannot be negative")

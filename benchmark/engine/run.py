@@ -1,0 +1,290 @@
+"""The run: for each model, one shared extraction, then every task that is missing, each saved as soon as it is done."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from benchmark.contracts import Encoder, Outcome
+from benchmark.digest import fingerprint, plain
+from benchmark.engine.context import Context, NewProgress, silent
+from benchmark.engine.encoders import display_name, load_encoder, model_stamp
+from benchmark.engine.environment import environment, peak_memory_mb
+from benchmark.engine.jobs import Job, JobMaker, Slot, resolve_units, slot_of
+from benchmark.engine.network import forbid_network
+from benchmark.engine.options import RunOptions
+from benchmark.errors import BenchError, NotApplicable, UsageError
+from benchmark.features.extract import Extractor
+from benchmark.features.plan import Planner
+from benchmark.features.store import FeatureStore
+from benchmark.files import write_text
+from benchmark.registry import Unit
+from benchmark.results import SCHEMA, Row, metrics_of, read_row, save
+
+
+@dataclass(frozen=True)
+class Note:
+    """Why a model has no row for a unit."""
+
+    model: str
+    unit: Unit | None
+    text: str
+
+
+@dataclass
+class Report:
+    """What a run did."""
+
+    rows: list[Row] = field(default_factory=list)
+    reused: int = 0
+    not_applicable: list[Note] = field(default_factory=list)
+    failures: list[Note] = field(default_factory=list)
+    forwards: dict[str, int] = field(default_factory=dict)  # model -> pictures encoded
+
+
+@dataclass
+class Hooks:
+    """What the command line listens to."""
+
+    progress: NewProgress = silent
+    row: Callable[[Row], None] = lambda row: None
+    failure: Callable[[Note], None] = lambda note: None
+    debug: bool = False
+
+
+def run(
+    models: Sequence[str] | str,
+    tasks: Sequence[str] | str = (),
+    *,
+    suite: str | None = None,
+    options: RunOptions | None = None,
+    hooks: Hooks | None = None,
+    **more: Any,
+) -> Report:
+    """Evaluates `models` on `tasks` (the words of --task) and on `suite`; further keywords are fields of RunOptions.
+
+    Rows that exist for the same request are read, not made again. A task that fails is reported and the others go on.
+    Raises UsageError before anything runs when a name, a protocol or an option is wrong.
+    """
+    options = options or RunOptions(**more)
+    hooks = hooks or Hooks()
+    models, tasks = _words(models), _words(tasks)
+    if options.offline:
+        forbid_network()
+    found, preset = resolve_units(tasks, suite)
+    stamps = {name: model_stamp(name, options.weights) for name in models}
+    report = Report()
+    jobs = _jobs(found, JobMaker(options, preset, hooks.progress), report, hooks)
+    for name in models:
+        _run_model(name, stamps[name], jobs, options, hooks, report)
+    return report
+
+
+def _words(value: Sequence[str] | str) -> list[str]:
+    return [value] if isinstance(value, str) else list(value)
+
+
+def _jobs(found: Sequence[Unit], maker: JobMaker, report: Report, hooks: Hooks) -> list[Job]:
+    jobs = []
+    for unit in found:
+        try:
+            jobs.append(maker.make(unit))
+        except UsageError:
+            raise
+        except BenchError as e:
+            _fail(report, hooks, Note("", unit, str(e)))
+    return jobs
+
+
+def _fail(report: Report, hooks: Hooks, note: Note) -> None:
+    report.failures.append(note)
+    hooks.failure(note)
+
+
+def _run_model(name: str, stamp: str, jobs: list[Job], options: RunOptions, hooks: Hooks, report: Report) -> None:
+    shown = display_name(name, options.weights)
+    todo: list[tuple[Job, Slot]] = []
+    for job in jobs:
+        slot = slot_of(job, name, stamp, options)
+        if not options.force and (row := slot.finished()):
+            report.rows.append(row)
+            report.reused += 1
+            hooks.row(row)
+        elif not options.force and (reason := slot.not_applicable()):
+            report.not_applicable.append(Note(shown, job.unit, reason))
+        else:
+            todo.append((job, slot))
+    if not todo:
+        return
+    try:
+        session = Session.open(name, shown, options, hooks)
+    except UsageError:
+        raise
+    except BenchError as e:
+        return _fail(report, hooks, Note(shown, None, str(e)))
+    applicable = [(job, slot) for job, slot in todo if not session.refuses(job, slot, report)]
+    for job, slot in applicable:
+        try:
+            session.plan(job)
+        except BenchError as e:
+            _fail(report, hooks, Note(shown, job.unit, str(e)))
+            applicable = [(j, s) for j, s in applicable if j is not job]
+    for job, slot in applicable:
+        try:
+            row = session.run(job, slot)
+        except NotApplicable as e:
+            session.refuse(job, slot, str(e), report)
+        except BenchError as e:
+            _fail(report, hooks, Note(shown, job.unit, str(e)))
+        except Exception as e:
+            if hooks.debug:
+                raise
+            text = f"{type(e).__name__}: {str(e).splitlines()[0] if str(e) else 'no message'}. Run with --debug for the traceback"
+            _fail(report, hooks, Note(shown, job.unit, text))
+        else:
+            report.rows.append(row)
+            hooks.row(row)
+    report.forwards[shown] = session.extractor.forwards
+
+
+@dataclass
+class Session:
+    """One loaded encoder and everything it shares between jobs."""
+
+    encoder: Encoder
+    shown: str
+    options: RunOptions
+    hooks: Hooks
+    store: FeatureStore
+    planner: Planner
+    extractor: Extractor
+
+    @classmethod
+    def open(cls, name: str, shown: str, options: RunOptions, hooks: Hooks) -> Session:
+        """Loads the encoder and, the first time it is seen, checks that it keeps its contract."""
+        encoder = load_encoder(
+            name,
+            weights=options.weights,
+            backend=options.backend,
+            device=options.device,
+            dtype=options.dtype,
+            offline=options.offline,
+            trust_remote_code=options.trust_remote_code,
+            options=options.model_options,
+        )
+        device = str(getattr(encoder, "device", options.device if options.device != "auto" else "cpu"))
+        if options.check:
+            _check_once(encoder, device, options)
+        store = FeatureStore(options.cache / "features", options.store)
+        planner = Planner(encoder.card, encoder.transform, store)
+        extractor = Extractor(encoder, device, options.batch_size, options.workers, hooks.progress)
+        return cls(encoder, shown, options, hooks, store, planner, extractor)
+
+    def refuses(self, job: Job, slot: Slot, report: Report) -> bool:
+        """Whether the encoder cannot do the job; the reason is written down and reported."""
+        card = self.encoder.card
+        reason = job.task.not_applicable(card, job.protocol.values)
+        if reason is None and job.task.needs_text and not card.has_text:
+            reason = f"{card.name} has no text tower"
+        if reason is not None:
+            self.refuse(job, slot, reason, report)
+        return reason is not None
+
+    def refuse(self, job: Job, slot: Slot, reason: str, report: Report) -> None:
+        """Notes that the job is not applicable."""
+        report.not_applicable.append(Note(self.shown, job.unit, reason))
+        write_text(slot.folder / "not_applicable.json", json.dumps({"reason": reason, "request": slot.request}))
+
+    def plan(self, job: Job) -> None:
+        """Joins what the job needs to the shared passes."""
+        self.planner.add(job.task.needs(self.encoder.card, job.protocol.values, job.data))
+
+    def run(self, job: Job, slot: Slot) -> Row:
+        """Extracts what is missing, runs the task, saves its row."""
+        started = time.perf_counter()
+        needs = job.task.needs(self.encoder.card, job.protocol.values, job.data)
+        passes = {id(p): p for p in map(self.planner.of, needs)}
+        before = self.extractor.forwards
+        extract_s = sum(self.extractor.run(p) for p in passes.values())
+        encoded = self.extractor.forwards - before
+        context = Context(
+            self.encoder,
+            self.planner,
+            self.store,
+            job.protocol.values,
+            job.data,
+            self.options.seed,
+            self.extractor.device,
+            self.hooks.progress,
+        )
+        outcome = job.task.run(context)
+        timing = {
+            "extract_s": round(extract_s, 3),
+            "fit_s": round(outcome.fit_s, 3),
+            "score_s": round(outcome.score_s, 3),
+            "total_s": round(time.perf_counter() - started, 3),
+            "images_per_s": round(encoded / extract_s, 2) if encoded and extract_s else None,
+        }
+        save(slot.folder, self._row(job, slot, outcome, timing), outcome.samples)
+        return read_row(slot.folder)
+
+    def _row(self, job: Job, slot: Slot, outcome: Outcome, timing: dict[str, Any]) -> dict[str, Any]:
+        card, protocol, options = self.encoder.card, job.protocol, self.options
+        identity = {"weights": card.weights.sha256, "unit": str(job.unit), "protocol": protocol.hash}
+        return {
+            "schema": SCHEMA,
+            "id": fingerprint({**identity, "data": job.dataset_digest, "seed": options.seed, "request": slot.request})[:16],
+            "created": datetime.now(UTC).isoformat(timespec="seconds"),
+            "command": options.command,
+            "seed": options.seed,
+            "request": slot.request,
+            "model": {
+                "name": self.shown,
+                "family": card.family,
+                "backend": card.backend,
+                "params": card.params,
+                "embed_dim": card.embed_dim,
+                "image_size": card.image_size,
+                "patch_size": card.patch_size,
+                "dtype": card.dtype,
+                "stored_as": options.store,
+                "licence": card.licence,
+                "options": dict(card.options),
+                "weights": plain(card.weights),
+            },
+            "task": {
+                "name": job.unit.task,
+                "dataset": job.unit.dataset,
+                "split": list(job.data)[-1],
+                "n": outcome.n,
+                "limit": options.limit,
+                "dataset_digest": job.dataset_digest,
+            },
+            "protocol": {"name": protocol.name, "hash": protocol.hash, "schema": protocol.schema, "fields": protocol.fields()},
+            "metrics": metrics_of(outcome, options.seed),
+            "main_metric": outcome.main_metric,
+            "details": plain(outcome.details),
+            "n_bad": len(job.bad),
+            "bad": job.bad,
+            "timing": timing,
+            "peak_memory_mb": peak_memory_mb(),
+            "environment": environment(),
+        }
+
+
+def _check_once(encoder: Encoder, device: str, options: RunOptions) -> None:
+    """The cheap conformance check, once for each weights, code version and dtype; raises BenchError when it fails."""
+    card = encoder.card
+    stamp = options.cache / "checked" / fingerprint([card.weights.sha256, card.code_version, card.backend, card.dtype, card.options])
+    if stamp.exists():
+        return
+    from benchmark.check import check_encoder
+
+    bad = [f for f in check_encoder(encoder, cheap=True, device=device).findings if not f.ok]
+    if bad:
+        raise BenchError(f"{card.name} breaks the encoder contract: {bad[0].name}: {bad[0].detail}. See bench check --model {card.name}")
+    write_text(stamp, card.name + "\n")

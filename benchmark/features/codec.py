@@ -1,0 +1,37 @@
+"""How float32 features are kept on disk: as they are, as float16, or as int8 with one scale per token."""
+
+from __future__ import annotations
+
+import numpy as np
+
+CODECS = ("float32", "float16", "int8")
+SCALE_BYTES = 4
+
+
+def encode(items: np.ndarray, codec: str) -> np.ndarray:
+    """float32 [..., D] -> what is written. int8 becomes [..., D + 4]: the values, then their float32 scale's bytes.
+
+    float16 falls back to float32 where a value would overflow (|x| > 65504), which `decode` sees by the dtype.
+    """
+    items = np.ascontiguousarray(items, dtype=np.float32)
+    if codec == "float32":
+        return items
+    if codec == "float16":
+        return items if np.abs(items).max(initial=0) > 65504 else items.astype(np.float16)
+    scale = np.abs(items).max(-1, keepdims=True) / 127
+    values = np.rint(items / np.where(scale > 0, scale, 1)).astype(np.int8)
+    return np.concatenate([values, np.ascontiguousarray(scale, dtype="<f4").view(np.int8)], -1)
+
+
+def decode(stored: np.ndarray, codec: str) -> np.ndarray:
+    """The inverse of `encode`, float32."""
+    if codec != "int8":
+        return stored.astype(np.float32)
+    stored = np.ascontiguousarray(stored)
+    scale = np.ascontiguousarray(stored[..., -SCALE_BYTES:]).view("<f4")
+    return stored[..., :-SCALE_BYTES].astype(np.float32) * scale
+
+
+def bytes_per_value(codec: str) -> int:
+    """Bytes for one stored value (int8's scale is negligible)."""
+    return {"float32": 4, "float16": 2, "int8": 1}[codec]

@@ -1,0 +1,251 @@
+"""Extraction: each picture is decoded in a worker, encoded once, and every wanted tap is written shard by shard.
+
+Batches start at shard boundaries and never cross them, so a run that was killed and taken up again forms the same
+batches, and therefore the same bits, as one that was not.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from benchmark.contracts import Encoder, ImageFeatures, ImageRequest, ImageSet, Progress, Tap
+from benchmark.errors import BenchError, DataError, EncoderError
+from benchmark.features import taps
+from benchmark.features.plan import Pass
+from benchmark.features.store import StoredArray
+from benchmark.views import Placement, ResolvedView
+
+NewProgress = Callable[[str, int], Progress]
+
+
+@dataclass
+class Decoded:
+    """A batch as a worker hands it over; `error` is the line for the user when a picture could not be read."""
+
+    indices: list[int]
+    pixels: list[np.ndarray]  # [3, h, w] uint8: views are made of 8-bit pixels, so nothing is lost
+    sizes: list[tuple[int, int]]
+    error: str | None = None
+
+
+class _Decoder(torch.utils.data.Dataset[Decoded]):
+    """Index -> one decoded batch; picklable, so that it runs in worker processes."""
+
+    def __init__(self, images: ImageSet, view: ResolvedView, batches: Sequence[list[int]]) -> None:
+        self.images, self.view, self.batches = images, view, batches
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __getitem__(self, number: int) -> Decoded:
+        out = Decoded(self.batches[number], [], [])
+        for index in out.indices:
+            try:
+                image = self.images.load(index)
+                out.pixels.append(np.rint(self.view.lay(image) * 255).astype(np.uint8))
+                out.sizes.append((image.shape[0], image.shape[1]))
+            except (DataError, OSError, ValueError) as e:  # carried over as words: not every exception survives pickling
+                where = "" if isinstance(e, DataError) else f"{self.images.image_id(index)}: cannot be read: "
+                out.error = f"{where}{e}"
+                break
+        return out
+
+
+class Extractor:
+    """Runs passes for one encoder. `forwards` counts the pictures encoded; `seconds` the time spent."""
+
+    def __init__(self, encoder: Encoder, device: str, batch_size: int | None, workers: int | None, progress: NewProgress):
+        self.encoder, self.device, self.progress = encoder, device, progress
+        self.workers = workers
+        self.batch_size = batch_size or (128 if device.startswith("cuda") else 32)
+        self.forwards = 0
+        self.seconds = 0.0
+
+    def run(self, task: Pass) -> float:
+        """Fills every tap of one pass and returns the seconds it took (0 when nothing was missing).
+
+        Raises DataError for an unreadable picture, EncoderError for a broken output, BenchError for a full disk;
+        whatever was finished stays.
+        """
+        todo = task.missing()
+        if not todo:
+            return 0.0
+        started = time.perf_counter()
+        wanted = {tap: array for tap, array in task.taps.items() if array.missing()}
+        request = taps.request_for(list(wanted))
+        any_array = next(iter(wanted.values()))
+        total = sum(len(any_array.shard_range(s)) for s in todo)
+        bar = self.progress(f"encoding {self.encoder.card.name}", total)
+        writer = _Writer()
+        try:
+            for shard in self._shards(task, any_array, todo, list(wanted), request, bar):
+                for tap, items in shard.items.items():
+                    writer.put(wanted[tap], shard.number, items)
+        finally:
+            writer.close()
+        spent = time.perf_counter() - started
+        self.seconds += spent
+        return spent
+
+    def _shards(
+        self, task: Pass, array: StoredArray, todo: list[int], wanted: list[Tap], request: ImageRequest, bar: Progress
+    ) -> Iterator[_Shard]:
+        batches, owner = [], []
+        for shard in todo:
+            items = list(array.shard_range(shard))
+            for i in range(0, len(items), self.batch_size):
+                batches.append(items[i : i + self.batch_size])
+                owner.append(shard)
+        current: _Shard | None = None
+        for number, batch in zip(owner, self._decoded(task, batches)):
+            if batch.error:
+                raise DataError(batch.error)
+            if current is None or current.number != number:
+                if current is not None:
+                    yield current.joined()
+                current = _Shard(number)
+            self._encode(task, batch, wanted, request, current)
+            bar.advance(len(batch.indices))
+        if current is not None:
+            yield current.joined()
+
+    def _decoded(self, task: Pass, batches: list[list[int]]) -> Iterator[Decoded]:
+        source = _Decoder(task.images, task.view, batches)
+        workers = self._worker_count(task.images, len(batches))
+        context = ("spawn" if self.encoder.card.backend == "jax" else "fork") if workers else None  # jax threads forbid fork
+        loader = torch.utils.data.DataLoader(
+            source,
+            batch_size=None,
+            num_workers=workers,
+            multiprocessing_context=context,
+            prefetch_factor=4 if workers else None,
+        )
+        return iter(loader)
+
+    def _worker_count(self, images: ImageSet, batches: int) -> int:
+        if self.workers is not None:
+            return self.workers
+        if getattr(images, "cheap", False) or batches < 3:  # starting a process costs more than it saves
+            return 0
+        return min(8, max(1, (os.cpu_count() or 1) - 1))
+
+    def _encode(self, task: Pass, batch: Decoded, wanted: list[Tap], request: ImageRequest, into: _Shard) -> None:
+        for at in _same_shape(batch.pixels):
+            stack = torch.from_numpy(np.stack([batch.pixels[i] for i in at]))
+            if self.device.startswith("cuda"):
+                stack = stack.pin_memory()
+            features = self.forward(stack, request)
+            self.forwards += len(at)
+            indices = [batch.indices[i] for i in at]
+            ids = [task.images.image_id(i) for i in indices]
+            sizes = [batch.sizes[i] for i in at]
+            places = [task.view.placement(*size) for size in sizes]
+            check_features(self.encoder, features, ids, stack.shape[2:])
+            for tap in wanted:
+                items = taps.take(tap, features, request, ids, sizes, places)
+                if not np.isfinite(items).all():
+                    bad = ids[int(np.argmax(~np.isfinite(items.reshape(len(items), -1)).all(1)))]
+                    raise EncoderError(f"{self.encoder.card.name}: {tap.name} of {bad} holds NaN or infinite values. Try --dtype float32")
+                into.add(tap, indices, items)
+
+    def forward(self, pixels: torch.Tensor, request: ImageRequest) -> ImageFeatures:
+        """encode_image of [B, 3, H, W] uint8, halving the batch for as long as memory runs out."""
+        try:
+            with torch.inference_mode():
+                images = pixels.to(self.device, non_blocking=True).float() / 255
+                return self.encoder.encode_image(images, request)
+        except Exception as e:
+            if not _out_of_memory(e):
+                raise
+        if len(pixels) == 1:
+            raise BenchError(f"{self.encoder.card.name}: one {tuple(pixels.shape[2:])} picture does not fit in memory. Use a smaller view or --dtype bfloat16")
+        if self.device.startswith("cuda"):
+            torch.cuda.empty_cache()
+        half = -(-len(pixels) // 2)
+        self.batch_size = min(self.batch_size, half)
+        return _concatenate([self.forward(part, request) for part in pixels.split(half)])
+
+
+class _Shard:
+    """The items of one shard as they come in; sub-batches of different shapes may arrive out of order."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.parts: dict[Tap, list[tuple[int, np.ndarray]]] = {}
+        self.items: dict[Tap, np.ndarray] = {}
+
+    def add(self, tap: Tap, indices: list[int], items: np.ndarray) -> None:
+        self.parts.setdefault(tap, []).extend(zip(indices, items))
+
+    def joined(self) -> _Shard:
+        for tap, parts in self.parts.items():
+            self.items[tap] = np.stack([item for _, item in sorted(parts, key=lambda p: p[0])])
+        self.parts = {}
+        return self
+
+
+class _Writer:
+    """Writes shards beside the encoder, at most two in flight; an error surfaces at the next call."""
+
+    def __init__(self) -> None:
+        self.pool = ThreadPoolExecutor(1)
+        self.pending: list[Future[None]] = []
+
+    def put(self, array: StoredArray, shard: int, items: np.ndarray) -> None:
+        self.pending.append(self.pool.submit(array.write, shard, items))
+        while len(self.pending) > 2:
+            self.pending.pop(0).result()
+
+    def close(self) -> None:
+        self.pool.shutdown(wait=True)
+        for future in self.pending:
+            future.result()
+
+
+def check_features(encoder: Encoder, features: ImageFeatures, ids: list[str], size: Sequence[int]) -> None:
+    """Raises EncoderError when shapes are not what the contract says, naming both."""
+    card, n = encoder.card, len(ids)
+    cls, patches = features.cls, features.patches
+    if cls.ndim != 3 or cls.shape[0] != n:
+        raise EncoderError(f"{card.name}: cls is {list(cls.shape)}, expected [{n}, K, D]. See bench check --model {card.name}")
+    h, w = -(-size[0] // card.patch_size), -(-size[1] // card.patch_size)
+    if patches.ndim != 4 or tuple(patches.shape[:3]) != (n, h, w):
+        raise EncoderError(
+            f"{card.name}: patches are {list(patches.shape)}, expected [{n}, {h}, {w}, D] "
+            f"({size[0]}×{size[1]} px / patch_size {card.patch_size}). Correct patch_size in the card, or the map's order"
+        )
+
+
+def _same_shape(pixels: list[np.ndarray]) -> list[list[int]]:
+    groups: dict[tuple[int, ...], list[int]] = {}
+    for i, array in enumerate(pixels):
+        groups.setdefault(array.shape, []).append(i)
+    return list(groups.values())
+
+
+def _out_of_memory(error: Exception) -> bool:
+    text = str(error)
+    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or (
+        isinstance(error, RuntimeError) and ("RESOURCE_EXHAUSTED" in text or "not enough memory" in text or "out of memory" in text)
+    )
+
+
+def _concatenate(parts: list[ImageFeatures]) -> ImageFeatures:
+    texts = [p.text_patches for p in parts if p.text_patches is not None]
+    layers = tuple(
+        type(group[0])(torch.cat([g.cls for g in group]), torch.cat([g.patches for g in group]))
+        for group in zip(*(p.layers for p in parts))
+    )
+    return ImageFeatures(
+        torch.cat([p.cls for p in parts]),
+        torch.cat([p.patches for p in parts]),
+        layers,
+        torch.cat(texts) if texts else None,
+    )

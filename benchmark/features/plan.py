@@ -1,0 +1,75 @@
+"""The planner: many tasks' needs become the fewest encoder passes, one per (pictures, view)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from benchmark.contracts import EncoderCard, ImageSet, ImageTransform, Need, Tap
+from benchmark.digest import plain
+from benchmark.errors import BenchError
+from benchmark.features.store import FeatureStore, StoredArray
+from benchmark.views import ResolvedView, resolve_view
+
+DENSE = ("patches", "text_patches")
+
+
+@dataclass
+class Pass:
+    """One forward of every picture of a set under one view, and all the taps taken on the way."""
+
+    images: ImageSet
+    view: ResolvedView
+    taps: dict[Tap, StoredArray] = field(default_factory=dict)
+
+    def missing(self) -> list[int]:
+        """Shards that at least one tap lacks, in order."""
+        return sorted({s for array in self.taps.values() for s in array.missing()})
+
+
+class Planner:
+    """Turns needs into passes for one encoder. Needs that ask for the same thing get the same stored array."""
+
+    def __init__(self, card: EncoderCard, transform: ImageTransform, store: FeatureStore) -> None:
+        self.card, self.transform, self.store = card, transform, store
+        self.passes: dict[tuple[str, str], Pass] = {}
+
+    def add(self, needs: Iterable[Need]) -> None:
+        """Joins `needs` to the passes. Raises BenchError for a dense tap of pictures whose grids differ in size."""
+        for need in needs:
+            view = resolve_view(need.view, self.transform, self.card, need.images)
+            ragged = view.transform is None and getattr(need.images, "uniform_shape", None) is None
+            if ragged and need.tap.name in DENSE:
+                raise BenchError(f"{need.tap.name} cannot be stored for a view that keeps each picture's shape; use view = square")
+            key = (need.images.digest, view.fingerprint())
+            found = self.passes.setdefault(key, Pass(need.images, view))
+            if need.tap not in found.taps:
+                found.taps[need.tap] = self._array(need.images, view, need.tap)
+
+    def of(self, need: Need) -> Pass:
+        """The pass that serves `need`."""
+        view = resolve_view(need.view, self.transform, self.card, need.images)
+        return self.passes[(need.images.digest, view.fingerprint())]
+
+    def array(self, need: Need) -> StoredArray:
+        """Where the features of `need` are or will be."""
+        return self.of(need).taps[need.tap]
+
+    def _array(self, images: ImageSet, view: ResolvedView, tap: Tap) -> StoredArray:
+        key = {**identity(self.card), "view": view.fingerprint(), "tap": plain(tap), "images": images.digest}
+        codec = None if tap.name in (*DENSE, "pixels") else "float32"  # vectors are small: keep them exact
+        return self.store.array(key, len(images), codec)
+
+
+def identity(card: EncoderCard) -> Mapping[str, Any]:
+    """What of an encoder decides its outputs. `model` is for people: it is left out of the key's hash."""
+    return {
+        "model": card.name,
+        "weights": card.weights.sha256,
+        "family": card.family,
+        "backend": card.backend,
+        "dtype": card.dtype,
+        "code": card.code_version,
+        "options": plain(card.options),
+    }

@@ -1,0 +1,217 @@
+"""The feature store: arrays on disk under a key made of everything that decides their values.
+
+A stored array is a folder: `manifest.json` (the key in words, shapes, a checksum per shard) and `shard-00000.npy` …
+Shards are written to a temporary name and renamed, then entered in the manifest under a lock: a process killed at any
+moment leaves only whole shards, and one that fails its checksum counts as missing.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import io
+import json
+import os
+import shutil
+import time
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from benchmark.digest import fingerprint
+from benchmark.errors import BenchError
+from benchmark.features import codec
+from benchmark.files import disk_errors, write_atomic, write_text
+
+SCHEMA = 1
+
+
+def shard_items(n: int) -> int:
+    """Items per shard. Fixed by the set's size alone, so that all arrays of one set have the same boundaries."""
+    return 128 if n <= 65536 else 4096
+
+
+@dataclass
+class StoredArray:
+    """One array [N, *item] under one key, complete or not."""
+
+    folder: Path
+    key: Mapping[str, Any]
+    n: int
+    codec: str  # float32, float16 or int8
+
+    def __post_init__(self) -> None:
+        self.size = shard_items(self.n)
+        self._open: OrderedDict[int, np.ndarray] = OrderedDict()
+        self._verified: set[int] = set()
+
+    @property
+    def num_shards(self) -> int:
+        return -(-self.n // self.size)
+
+    def shard_range(self, shard: int) -> range:
+        """The items of `shard`."""
+        return range(shard * self.size, min((shard + 1) * self.size, self.n))
+
+    # ------------------------------------------------------------------------------------------ writing
+
+    def missing(self) -> list[int]:
+        """Shards that are absent or damaged. Every shard is read once per process to compare its checksum."""
+        entries = self._manifest().get("shards", {})
+        return [s for s in range(self.num_shards) if not self._good(s, entries.get(str(s)))]
+
+    def write(self, shard: int, items: np.ndarray) -> None:
+        """Stores the float32 items of one shard, [len, *item]. Raises BenchError when the disk is full."""
+        if not np.isfinite(items).all():
+            raise ValueError("features must be finite before they are stored")
+        payload = codec.encode(items, self.codec)
+        buffer = io.BytesIO()
+        np.save(buffer, payload, allow_pickle=False)
+        data = buffer.getvalue()
+        write_atomic(self._path(shard), lambda f: f.write(data))
+        self._open.pop(shard, None)
+        with self._lock():
+            manifest = self._manifest() or {
+                "schema": SCHEMA,
+                "key": dict(self.key),
+                "n": self.n,
+                "codec": self.codec,
+                "item": list(items.shape[1:]),
+                "shards": {},
+            }
+            manifest["shards"][str(shard)] = hashlib.sha256(data).hexdigest()
+            write_text(self.folder / "manifest.json", json.dumps(manifest, indent=1))
+        self.__dict__.pop("item", None)
+        self._verified.add(shard)
+
+    # ------------------------------------------------------------------------------------------ reading
+
+    @cached_property
+    def item(self) -> tuple[int, ...]:
+        return tuple(self._manifest()["item"])
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return (self.n, *self.item)
+
+    def __len__(self) -> int:
+        return self.n
+
+    def __getitem__(self, rows: Any) -> torch.Tensor:
+        """float32 CPU tensor: [*item] for an int, [M, *item] for a slice or an array of indices."""
+        if isinstance(rows, (int, np.integer)):
+            return self._take(np.array([rows]))[0]
+        if isinstance(rows, slice):
+            return self._take(np.arange(*rows.indices(self.n)))
+        return self._take(np.asarray(rows))
+
+    def _take(self, rows: np.ndarray) -> torch.Tensor:
+        out = np.empty((len(rows), *self.item), np.float32)
+        shards = rows // self.size
+        for shard in np.unique(shards):
+            at = np.flatnonzero(shards == shard)
+            inside = rows[at] - shard * self.size
+            start, stop = int(inside[0]), int(inside[-1]) + 1
+            run = slice(start, stop) if stop - start == len(inside) and (np.diff(inside) == 1).all() else inside
+            out[at] = codec.decode(self._shard(int(shard))[run], self.codec)
+        return torch.from_numpy(out)
+
+    def _shard(self, shard: int) -> np.ndarray:
+        if shard not in self._open:
+            self._open[shard] = np.load(self._path(shard), mmap_mode="r", allow_pickle=False)
+            if len(self._open) > 64:  # file descriptors are few; the page cache keeps what matters
+                self._open.popitem(last=False)
+        self._open.move_to_end(shard)
+        return self._open[shard]
+
+    # ----------------------------------------------------------------------------------------- internal
+
+    def _path(self, shard: int) -> Path:
+        return self.folder / f"shard-{shard:05d}.npy"
+
+    def _good(self, shard: int, checksum: str | None) -> bool:
+        if checksum is None:
+            return False
+        if shard in self._verified:
+            return True
+        try:
+            with open(self._path(shard), "rb") as f:
+                ok = hashlib.file_digest(f, "sha256").hexdigest() == checksum
+        except OSError:
+            return False
+        if ok:
+            self._verified.add(shard)
+        return ok
+
+    def _manifest(self) -> dict[str, Any]:
+        try:
+            manifest = json.loads((self.folder / "manifest.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return {}
+        return manifest if manifest.get("schema") == SCHEMA else {}
+
+    @contextmanager
+    def _lock(self) -> Iterator[None]:
+        with disk_errors(self.folder), open(self.folder / ".lock", "w") as f:
+            fcntl.flock(f, fcntl.LOCK_EX)
+            yield
+
+
+class FeatureStore:
+    """All stored arrays under one folder (by default `<cache>/features`)."""
+
+    def __init__(self, root: Path, codec: str = "float16") -> None:
+        self.root, self.codec = root, codec
+        self._arrays: dict[str, StoredArray] = {}
+
+    def array(self, key: Mapping[str, Any], n: int, codec: str | None = None) -> StoredArray:
+        """The array of `key`, made if it is new. `codec` overrides the store's."""
+        name = codec or self.codec
+        digest = fingerprint({**{k: v for k, v in key.items() if k != "model"}, "codec": name})
+        if digest not in self._arrays:
+            self._arrays[digest] = StoredArray(self.root / digest[:2] / digest, key, n, name)
+        array = self._arrays[digest]
+        with disk_errors(array.folder):
+            array.folder.mkdir(parents=True, exist_ok=True)
+            os.utime(array.folder)  # the time of last use, for prune
+        return array
+
+    def entries(self) -> list[dict[str, Any]]:
+        """What is stored: folder, key, bytes, time of last use (seconds since 1970), shards present and expected."""
+        out = []
+        for path in sorted(self.root.glob("??/*/manifest.json")):
+            try:
+                manifest = json.loads(path.read_text(encoding="utf-8"))
+                expected = -(-manifest["n"] // shard_items(manifest["n"]))
+                size = sum(f.stat().st_size for f in path.parent.iterdir())
+                entry = {"folder": path.parent, "key": manifest["key"], "bytes": size, "codec": manifest["codec"]}
+            except (OSError, ValueError, KeyError):
+                continue
+            out.append({**entry, "used": path.parent.stat().st_mtime, "shards": len(manifest["shards"]), "of": expected})
+        return out
+
+    def prune(self, *, older_than_s: float | None = None, max_bytes: int | None = None, model: str | None = None) -> int:
+        """Deletes arrays unused for `older_than_s`, of `model`, and the least recently used above `max_bytes`.
+
+        Without a condition everything goes. Returns the bytes freed.
+        """
+        entries = sorted(self.entries(), key=lambda e: e["used"])
+        total, freed, now = sum(e["bytes"] for e in entries), 0, time.time()
+        unconditional = older_than_s is None and max_bytes is None and model is None
+        for e in entries:
+            old = older_than_s is not None and now - e["used"] > older_than_s
+            big = max_bytes is not None and total - freed > max_bytes
+            if unconditional or old or big or (model is not None and e["key"].get("model") == model):
+                try:
+                    shutil.rmtree(e["folder"])
+                except OSError as error:
+                    raise BenchError(f"{e['folder']}: cannot be deleted ({error.strerror})") from None
+                freed += e["bytes"]
+        return freed

@@ -1,0 +1,24 @@
+"""Where things are kept: caches, datasets, results. Each place has one environment variable."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+
+def cache_dir() -> Path:
+    """`$BENCH_CACHE`, else `$XDG_CACHE_HOME/densebench`, else `~/.cache/densebench`."""
+    if value := os.environ.get("BENCH_CACHE"):
+        return Path(value).expanduser()
+    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return Path(base).expanduser() / "densebench"
+
+
+def data_dir() -> Path:
+    """`$BENCH_DATA`, else `./data`."""
+    return Path(os.environ.get("BENCH_DATA", "data")).expanduser()
+
+
+def results_dir() -> Path:
+    """`$BENCH_RESULTS`, else `./results`."""
+    return Path(os.environ.get("BENCH_RESULTS", "results")).expanduser()

@@ -1,0 +1,164 @@
+"""Protocols as versioned data: a TOML preset becomes a frozen, hashed dataclass whose every field has a status.
+
+A preset file holds one task; each of its tables is a preset:
+
+    [fast]
+    schema = "pixel_probe"
+    description = "…"
+    pixels_per_image = { value = 64, status = "confirmed", source = "…" }
+
+`base = "other"` starts from another preset of the same file. Unknown, missing and mistyped fields are errors.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import tomllib
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib.abc import Traversable
+from pathlib import Path
+from typing import Any, cast
+
+from benchmark.contracts import FieldStatus
+from benchmark.digest import fingerprint, plain
+from benchmark.errors import UsageError, unknown
+
+STATUSES: tuple[FieldStatus, ...] = typing.get_args(FieldStatus)
+RESERVED = ("schema", "description", "base")
+
+
+@dataclass(frozen=True)
+class FieldOrigin:
+    """How sure a protocol field is, and who says so."""
+
+    status: FieldStatus
+    source: str
+
+
+@dataclass(frozen=True)
+class EvalProtocol:
+    """One preset, resolved: `values` is an instance of the task's schema dataclass."""
+
+    task: str
+    name: str
+    schema: str
+    description: str
+    values: Any
+    origins: Mapping[str, FieldOrigin] = field(compare=False, default_factory=dict)
+
+    @property
+    def hash(self) -> str:
+        """64 hex digits over task, schema and field values; names and remarks do not count."""
+        return fingerprint({"task": self.task, "schema": self.schema, "fields": self.values})
+
+    def fields(self) -> dict[str, Any]:
+        """Field name -> {value, status, source}, as rows store it."""
+        values = plain(self.values)
+        return {
+            name: {"value": value, "status": self.origins[name].status, "source": self.origins[name].source}
+            for name, value in values.items()
+        }
+
+    def not_confirmed(self) -> list[str]:
+        """Names of the fields that are inferred or unknown."""
+        return [name for name, origin in self.origins.items() if origin.status != "confirmed"]
+
+
+def presets(path: Path | Traversable) -> dict[str, dict[str, Any]]:
+    """The raw tables of a preset file. Raises UsageError when it is no TOML."""
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, tomllib.TOMLDecodeError) as e:
+        raise UsageError(f"{path}: cannot be read as TOML: {e}") from None
+
+
+def load_protocol(
+    task: str,
+    schemas: Mapping[str, type],
+    path: Path | Traversable,
+    name: str,
+    overrides: Mapping[str, str] | None = None,
+) -> EvalProtocol:
+    """The preset `name` of `task`, with `overrides` (field -> text, from the command line) applied.
+
+    An overridden field is marked confirmed with the source "set by the user"; the hash changes with it.
+    Raises UsageError naming the file, the preset and the field.
+    """
+    tables = presets(path)
+    if name not in tables:
+        raise unknown(f"protocol of {task}", name, tables, f"bench show {task}")
+    where = f"{path.name} [{name}]"
+    raw = _with_base(tables, name, where)
+    schema_name = raw.get("schema")
+    if schema_name not in schemas:
+        raise UsageError(f"{where}: schema {schema_name!r} is not one of {', '.join(schemas)}. Correct the preset")
+    schema = schemas[schema_name]
+    entries = {k: v for k, v in raw.items() if k not in RESERVED}
+    declared = {f.name: f for f in dataclasses.fields(schema)}
+    for key in entries:
+        if key not in declared:
+            raise unknown(f"field in {where}", key, declared, ", ".join(declared))
+    hints = typing.get_type_hints(schema)
+    values, origins = {}, {}
+    for key in declared:
+        if key not in entries:
+            raise UsageError(f"{where}: field {key!r} is missing. Add {key} = {{ value = …, status = …, source = … }}")
+        values[key], origins[key] = _entry(entries[key], hints[key], f"{where} {key}")
+    for key, text in (overrides or {}).items():
+        if key not in declared:
+            raise unknown(f"protocol field of {task} [{name}]", key, declared, f"bench show {task}")
+        values[key] = _coerce(_parse(text), hints[key], f"--set {key}")
+        origins[key] = FieldOrigin("confirmed", "set by the user")
+    try:
+        instance = schema(**values)
+    except ValueError as e:
+        raise UsageError(f"{where}: {e}") from None
+    label = name + ("+set" if overrides else "")
+    return EvalProtocol(task, label, cast(str, schema_name), raw.get("description", ""), instance, origins)
+
+
+def _with_base(tables: Mapping[str, Any], name: str, where: str) -> dict[str, Any]:
+    table = tables[name]
+    base = table.get("base")
+    if base is None:
+        return dict(table)
+    if base not in tables or base == name:
+        raise UsageError(f"{where}: base {base!r} is no other preset of this file")
+    return {**_with_base(tables, base, where), **table}
+
+
+def _entry(entry: Any, hint: Any, where: str) -> tuple[Any, FieldOrigin]:
+    if not isinstance(entry, dict) or set(entry) != {"value", "status", "source"}:
+        raise UsageError(f"{where}: must be {{ value = …, status = …, source = … }}")
+    if entry["status"] not in STATUSES:
+        raise UsageError(f"{where}: status {entry['status']!r} is not one of {', '.join(STATUSES)}")
+    return _coerce(entry["value"], hint, where), FieldOrigin(entry["status"], entry["source"])
+
+
+def _parse(text: str) -> Any:
+    """A command-line value read as TOML, or as a bare string where it is none."""
+    try:
+        return tomllib.loads(f"v = {text}")["v"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def _coerce(value: Any, hint: Any, where: str) -> Any:
+    """`value` as the field's type: int, float, bool, str, Literal, tuple[X, ...]. Nothing is converted in silence."""
+    origin = typing.get_origin(hint)
+    if origin is typing.Literal:
+        if value not in typing.get_args(hint):
+            raise UsageError(f"{where}: {value!r} is not one of {', '.join(map(str, typing.get_args(hint)))}")
+        return value
+    if origin is tuple:
+        if not isinstance(value, (list, tuple)):
+            raise UsageError(f"{where}: {value!r} must be a list")
+        inner = typing.get_args(hint)[0]
+        return tuple(_coerce(v, inner, where) for v in value)
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if type(value) is not hint:
+        raise UsageError(f"{where}: {value!r} is {type(value).__name__}, must be {getattr(hint, '__name__', hint)}")
+    return value

@@ -1,0 +1,192 @@
+"""Names to things, lazily: the tables are TOML, the code behind a name is imported only when it is used.
+
+Other packages plug in through the entry-point groups `densebench.adapters` (name -> builder) and `densebench.tasks`
+(name -> an object like `benchmark.contracts.Task` that also has `protocols`, the path of its preset file).
+"""
+
+from __future__ import annotations
+
+import importlib
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib.abc import Traversable
+from importlib.metadata import EntryPoint, entry_points
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, cast
+
+from benchmark.contracts import Dataset, DatasetInfo, Encoder, ModelSpec, Task
+from benchmark.errors import UsageError, unknown
+
+PREFIXES = {
+    "hf": "adapters.hub:build",
+    "timm": "adapters.timm_models:build",
+    "open_clip": "adapters.open_clip_models:build",
+}
+RETRIEVAL = ("image_to_text_retrieval", "text_to_image_retrieval")
+
+
+@cache
+def _table(package: str, name: str) -> dict[str, dict[str, Any]]:
+    return tomllib.loads((files(package) / name).read_text(encoding="utf-8"))
+
+
+def resolve(target: str) -> Any:
+    """The object of a `"module:attribute"` string, imported now."""
+    module, _, attribute = target.partition(":")
+    return getattr(importlib.import_module(module), attribute)
+
+
+# ---------------------------------------------------------------------------------------------- models
+
+
+def models() -> dict[str, dict[str, Any]]:
+    """Every registered model -> its row; rows of other packages hold `entry_point`."""
+    rows = dict(_table("adapters", "models.toml"))
+    for point in entry_points(group="densebench.adapters"):
+        rows.setdefault(point.name, {"family": "plug-in", "target": point.value, "entry_point": point})
+    return rows
+
+
+def build_encoder(spec: ModelSpec) -> Encoder:
+    """The encoder of `spec.name`: a registered name, `hf:…`, `timm:…`, `open_clip:…`, `file.py:function`, `module:function`."""
+    rows = models()
+    if spec.name in rows:
+        row = rows[spec.name]
+        point = cast("EntryPoint | None", row.get("entry_point"))
+        builder = point.load() if point else resolve(row["target"])
+        return cast(Encoder, builder(_with(spec, row=row)))
+    prefix, colon, target = spec.name.partition(":")
+    if colon and prefix in PREFIXES:
+        return cast(Encoder, resolve(PREFIXES[prefix])(_with(spec, target=target)))
+    if colon and target:
+        return cast(Encoder, resolve("adapters.custom:build")(_with(spec, target=spec.name)))
+    raise unknown("model", spec.name, rows, "bench ls models")
+
+
+def check_model_name(name: str) -> None:
+    """Raises UsageError for a name `build_encoder` could not resolve; imports nothing heavy."""
+    if name in models() or (":" in name and all(name.partition(":")[::2])):
+        return
+    raise unknown("model", name, models(), "bench ls models")
+
+
+def _with(spec: ModelSpec, **changes: Any) -> ModelSpec:
+    return ModelSpec(**{**vars(spec), **changes})
+
+
+# ----------------------------------------------------------------------------------------------- tasks
+
+
+def tasks() -> dict[str, dict[str, Any]]:
+    """The nine tasks, in the paper's order, and those of other packages."""
+    rows = dict(_table("tasks", "tasks.toml"))
+    for point in entry_points(group="densebench.tasks"):
+        rows.setdefault(point.name, {"title": point.name, "entry_point": point, "target": point.value})
+    return rows
+
+
+def load_task(name: str) -> Task:
+    """The task called `name`. Raises UsageError with the closest names."""
+    rows = tasks()
+    if name not in rows:
+        raise unknown("task", name, rows, "bench ls tasks")
+    point = rows[name].get("entry_point")
+    return cast(Task, point.load() if point else resolve(rows[name]["target"]))
+
+
+def protocol_file(name: str) -> Traversable | Path:
+    """The preset file of task `name`."""
+    row = tasks()[name]
+    if "entry_point" in row:
+        return Path(cast(Any, row["entry_point"].load()).protocols)
+    return files("tasks") / "protocols" / f"{name}.toml"
+
+
+def suites() -> dict[str, dict[str, Any]]:
+    """Suite name -> {title, units, protocol}."""
+    return _table("tasks", "suites.toml")
+
+
+# -------------------------------------------------------------------------------------------- datasets
+
+
+def datasets() -> dict[str, dict[str, Any]]:
+    """Every dataset -> its catalogue row."""
+    return _table("tasks.datasets", "catalog.toml")
+
+
+def dataset_info(name: str) -> DatasetInfo:
+    """The catalogue's facts about `name`."""
+    row = datasets()[name]
+    names = DatasetInfo.__dataclass_fields__
+    known = {k: tuple(v) if isinstance(v, list) else v for k, v in row.items() if k in names}
+    return DatasetInfo(name=name, **{k: v for k, v in known.items() if k != "name"})
+
+
+def open_dataset(name: str, root: Path | None, options: Mapping[str, str] | None = None) -> Dataset:
+    """The dataset `name` found under `root`. Raises DataError when it is not there."""
+    row = datasets()
+    if name not in row:
+        raise unknown("dataset", name, row, "bench ls datasets")
+    return cast(Dataset, resolve(row[name]["target"])(dataset_info(name), root, dict(options or {})))
+
+
+# ----------------------------------------------------------------------------------------------- units
+
+
+@dataclass(frozen=True)
+class Unit:
+    """One runnable thing, written `<task>/<dataset>`; `path` is set for a user's TOML file or an mmseg config."""
+
+    task: str
+    dataset: str
+    path: str | None = None
+
+    def __str__(self) -> str:
+        return f"{self.task}/{self.dataset}"
+
+
+def units(word: str) -> list[Unit]:
+    """What a `--task` word means: `task/dataset`, a dataset's best known probe, a task on all its datasets, a file.
+
+    Raises UsageError with the closest names.
+    """
+    if word.startswith("mmseg:"):
+        path = word.removeprefix("mmseg:")
+        return [Unit("linear_segmentation", Path(path).stem, f"mmseg:{path}")]
+    if word.endswith(".toml"):
+        return [_user_unit(word)]
+    rows, catalog = tasks(), datasets()
+    if "/" in word:
+        task, _, dataset = word.partition("/")
+        if task not in rows:
+            raise unknown("task", task, rows, "bench ls tasks")
+        if dataset not in catalog:
+            raise unknown("dataset", dataset, catalog, "bench ls datasets")
+        if task not in catalog[dataset]["tasks"]:
+            raise UsageError(f"{dataset} has no {task}; it has {', '.join(catalog[dataset]['tasks'])}")
+        return [Unit(task, dataset)]
+    if word in catalog:
+        return [Unit(task, word) for task in short_tasks(word)]
+    if word in rows:
+        return [Unit(word, name) for name, row in catalog.items() if word in row["tasks"] and not row.get("part_of")]
+    raise unknown("task or dataset", word, [*rows, *catalog], "bench ls tasks, bench ls datasets")
+
+
+def short_tasks(dataset: str) -> list[str]:
+    """The tasks a dataset's name alone stands for: its best known probe; both directions for captions."""
+    row = datasets()[dataset]
+    if "short" in row:
+        return list(row["short"])
+    both = [t for t in row["tasks"] if t in RETRIEVAL]
+    return both or row["tasks"][:1]
+
+
+def _user_unit(word: str) -> Unit:
+    if not Path(word).is_file():
+        raise UsageError(f"--task {word}: no such file. Write one like examples/my_task/, or see bench ls tasks")
+    task = resolve("tasks.datasets.user:open_task")(Path(word))
+    return Unit(task.task, task.dataset.info.name, str(Path(word).resolve()))

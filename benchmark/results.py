@@ -1,0 +1,172 @@
+"""Rows on disk: `results/<model>/<task>/<dataset>/<protocol>-<hash8>/{samples.parquet, result.json}`.
+
+`result.json` is written last and atomically: a folder without it is not a result.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmark.contracts import Outcome
+from benchmark.digest import plain
+from benchmark.errors import BenchError
+from benchmark.files import write_atomic, write_text
+from benchmark.statistic import Statistic
+
+SCHEMA = 1
+REQUIRED = ("schema", "id", "created", "seed", "model", "task", "protocol", "metrics", "main_metric", "timing", "environment")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One result: the JSON as it stands on disk, and the folder it stands in."""
+
+    data: Mapping[str, Any]
+    folder: Path
+
+    @property
+    def model(self) -> str:
+        return str(self.data["model"]["name"])
+
+    @property
+    def unit(self) -> str:
+        return f"{self.data['task']['name']}/{self.data['task']['dataset']}"
+
+    @property
+    def protocol_hash(self) -> str:
+        return str(self.data["protocol"]["hash"])
+
+    @property
+    def main(self) -> Mapping[str, Any]:
+        """{value, ci95, higher_is_better, unit, statistic} of the main metric."""
+        metric: Mapping[str, Any] = self.data["metrics"][self.data["main_metric"]]
+        return metric
+
+    def statistic(self, metric: str | None = None) -> Statistic:
+        """How `metric` (default: the main one) is computed from `samples`."""
+        return parse_statistic(self.data["metrics"][metric or self.data["main_metric"]]["statistic"])
+
+    @cached_property
+    def samples(self) -> dict[str, np.ndarray]:
+        """Column -> [N] or [N, C] array of the per-sample statistics. Raises BenchError naming a damaged file."""
+        return read_samples(self.folder / "samples.parquet")
+
+
+def parse_statistic(data: Mapping[str, Any]) -> Statistic:
+    """The Statistic a row stores as JSON."""
+    return Statistic(**{k: tuple(v) if isinstance(v, list) else v for k, v in data.items()})
+
+
+def slug(text: str) -> str:
+    """`text` as a folder name: letters, digits, `.`, `_`, `-`, `@`; other runs become one `-`."""
+    return re.sub(r"[^A-Za-z0-9._@-]+", "-", text).strip("-.") or "unnamed"
+
+
+def row_folder(results: Path, model: str, task: str, dataset: str, protocol: str, digest: str) -> Path:
+    """Where the row of this model and unit lies."""
+    return results / slug(model) / slug(task) / slug(dataset) / f"{slug(protocol)}-{digest[:8]}"
+
+
+def metrics_of(outcome: Outcome, seed: int) -> dict[str, dict[str, Any]]:
+    """The `metrics` of a row: every measurement with its value and bootstrap interval.
+
+    Raises BenchError when a value is not finite: a NaN never becomes a score.
+    """
+    from benchmark import stats
+
+    out = {}
+    for m in outcome.measurements:
+        value = m.statistic.of(outcome.samples)
+        if not np.isfinite(value):
+            raise BenchError(f"{m.name} is {value}: nothing was left to measure. Check the labels with bench data verify")
+        low, high = stats.interval(outcome.samples, m.statistic, seed=seed)
+        out[m.name] = {
+            "value": value,
+            "ci95": [float(low), float(high)],
+            "higher_is_better": m.higher_is_better,
+            "unit": m.unit,
+            "statistic": {k: v for k, v in plain(m.statistic).items() if v is not None},
+        }
+    return out
+
+
+def save(folder: Path, data: Mapping[str, Any], samples: Mapping[str, Any]) -> None:
+    """Writes one row; an older row in the same folder stops being one before its samples change."""
+    (folder / "result.json").unlink(missing_ok=True)
+    write_samples(folder / "samples.parquet", samples)
+    write_text(folder / "result.json", json.dumps(plain(data), indent=1, ensure_ascii=False) + "\n")
+
+
+def write_samples(path: Path, samples: Mapping[str, Any]) -> None:
+    """Columns as parquet; [N, C] arrays become fixed-size lists."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    columns = {}
+    for name, values in samples.items():
+        array = np.asarray(values)
+        if array.ndim == 2:
+            columns[name] = pa.FixedSizeListArray.from_arrays(pa.array(array.reshape(-1)), array.shape[1])
+        else:
+            columns[name] = pa.array(array.tolist() if array.dtype.kind in "OU" else array)
+    table = pa.table(columns)
+    write_atomic(path, lambda f: pq.write_table(table, f, compression="zstd"))
+
+
+def read_samples(path: Path) -> dict[str, np.ndarray]:
+    """The inverse of `write_samples`. Raises BenchError naming the file when it is missing or damaged."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        table = pq.read_table(path)
+    except (OSError, pa.ArrowException) as e:
+        raise BenchError(f"{path}: cannot be read ({str(e).splitlines()[0]}). Run the same bench run with --force") from None
+    out = {}
+    for name in table.column_names:
+        column = table[name].combine_chunks()
+        if pa.types.is_fixed_size_list(column.type):
+            out[name] = np.asarray(column.flatten()).reshape(len(column), column.type.list_size)
+        else:
+            out[name] = np.asarray(column.to_pylist()) if pa.types.is_string(column.type) else np.asarray(column)
+    return out
+
+
+def read_row(path: Path) -> Row:
+    """The row of a `result.json` or its folder. Raises BenchError naming the file when it is no whole row."""
+    file = path / "result.json" if path.is_dir() else path
+    try:
+        data = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as e:
+        raise BenchError(f"{file}: cannot be read as a result ({e}). Delete it and run again") from None
+    lost = [k for k in REQUIRED if not isinstance(data, dict) or k not in data]
+    if lost:
+        raise BenchError(f"{file}: not a densebench result: no {', '.join(lost)}")
+    if not isinstance(data["schema"], int) or data["schema"] > SCHEMA:
+        raise BenchError(f"{file}: schema {data['schema']} is newer than this densebench knows ({SCHEMA}). Update densebench")
+    if data["main_metric"] not in data["metrics"]:
+        raise BenchError(f"{file}: main_metric {data['main_metric']!r} is not among its metrics")
+    return Row(data, file.parent)
+
+
+def read_all(results: Path) -> tuple[list[Row], list[str]]:
+    """Every whole row under `results`, and one line for each file that was left out."""
+    rows, problems = [], []
+    for file in _result_files(results):
+        try:
+            rows.append(read_row(file))
+        except BenchError as e:
+            problems.append(str(e))
+    return rows, problems
+
+
+def _result_files(results: Path) -> Iterator[Path]:
+    yield from sorted(results.glob("*/*/*/*/result.json"))

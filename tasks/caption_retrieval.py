@@ -1,0 +1,77 @@
+"""Image→text and text→image retrieval (TIPSv2 §4.1, Table 6): R@1, R@5, R@10 by cosine, several captions per image.
+
+The surprise: which CLS token meets the caption is open for two-CLS models (TIPS pairs the first with alt-text, the
+second with synthetic captions), so it is a protocol field.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+
+from benchmark.contracts import DataKind, EncoderCard, Measurement, Need, Outcome, Tap, TaskContext, View
+from benchmark.metrics.retrieval import caption_positives, ranks, recall_hits
+from benchmark.statistic import Statistic
+from tasks.global_vectors import ClsChoice, GlobalVectors
+
+KS = (1, 5, 10)
+
+
+@dataclass(frozen=True)
+class CaptionRetrieval:
+    """Protocol of both retrieval directions."""
+
+    view: Literal["encoder", "square"]
+    view_size: int
+    cls: ClsChoice
+
+
+class CaptionRetrievalTask:
+    """One direction; both read the same stored vectors."""
+
+    kind: ClassVar[DataKind] = "captions"
+    needs_text: ClassVar[bool] = True
+    schemas: ClassVar[Mapping[str, type]] = {"cosine": CaptionRetrieval}
+
+    def __init__(self, name: str, queries: Literal["image", "text"]) -> None:
+        self.name, self.queries = name, queries
+
+    def splits(self, protocol: CaptionRetrieval) -> Sequence[str]:
+        return ("test",)
+
+    def not_applicable(self, card: EncoderCard, protocol: CaptionRetrieval) -> str | None:
+        return None
+
+    def needs(self, card: EncoderCard, protocol: CaptionRetrieval, data: Mapping[str, Any]) -> Sequence[Need]:
+        return [Need(data["test"].images, View(protocol.view, protocol.view_size), Tap("cls"))]
+
+    def run(self, context: TaskContext) -> Outcome:
+        """R@k of every query, the rank of its best positive kept as its sample."""
+        data, protocol = context.data["test"], context.protocol
+        started = time.perf_counter()
+        captions = [text for texts in data.captions for text in texts]
+        counts = [len(texts) for texts in data.captions]
+        (need,) = self.needs(context.card, protocol, context.data)
+        images = GlobalVectors(context.features(need), protocol.cls)
+        texts = context.text(captions)
+        to_text, to_image = caption_positives(counts)
+        names = np.array([data.images.image_id(i) for i in range(len(counts))])
+        if self.queries == "image":
+            rank, ids = ranks(images, texts, to_text, device=context.device), names
+        else:
+            rank = ranks(texts, images, to_image, device=context.device)
+            owner = np.repeat(np.arange(len(counts)), counts)
+            within = np.concatenate([np.arange(c) for c in counts])
+            ids = np.array([f"{names[o]}#{w}" for o, w in zip(owner, within)])
+        clusters = names if self.queries == "image" else np.repeat(names, counts)
+        samples = {"id": ids, "image": clusters, "rank": rank, **{f"hit@{k}": recall_hits(rank, k) for k in KS}}
+        measured = [Measurement(f"R@{k}", Statistic("mean", (f"hit@{k}",), 100.0, cluster="image"), True, "%") for k in KS]
+        return Outcome(samples, measured, "R@1", len(ids), score_s=time.perf_counter() - started)
+
+
+IMAGE_TO_TEXT = CaptionRetrievalTask("image_to_text_retrieval", "image")
+TEXT_TO_IMAGE = CaptionRetrievalTask("text_to_image_retrieval", "text")

@@ -1,0 +1,155 @@
+"""What the dense probes share: sampled pixels with their labels for training, full-resolution maps for scoring."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch.nn.functional import interpolate
+
+from benchmark.contracts import EncoderCard, FeatureReader, ImageSet, Need, Tap, TaskContext, View
+from benchmark.errors import DataError
+from benchmark.features.taps import pixel_indices
+from benchmark.views import Placement, resolve_view
+
+BLOCK = 32  # images read from the store at a time
+
+
+@dataclass(frozen=True)
+class PixelProbe:
+    """The fields every pixel-sampled probe has: one forward per picture, a convex head on sampled pixels.
+
+    A linear head commutes with bilinear up-sampling, so `pixels_per_image` random pixels, each with the bilinear
+    mixture of its four tokens and its exact label, are an unbiased sample of the full-resolution loss.
+    """
+
+    view: Literal["encoder", "square"]
+    view_size: int
+    layer: int  # -1 is the last
+    with_cls: bool  # CLS (first) concatenated to every token
+    pixels_per_image: int
+    holdout: float  # share of the TRAINING images on which the penalty is chosen
+    penalties: tuple[float, ...]
+
+
+def probe_needs(protocol: PixelProbe, data: Any, seed: int = 0) -> list[Need]:
+    """Sampled pixels of the training pictures, whole maps of the test pictures, and CLS of both if wanted."""
+    view = View(protocol.view, protocol.view_size)
+    layer = None if protocol.layer == -1 else protocol.layer
+    train, test = data["train"].images, data["test"].images
+    needs = [
+        Need(train, view, Tap("pixels", layer, protocol.pixels_per_image, seed)),
+        Need(test, view, Tap("patches", layer)),
+    ]
+    if protocol.with_cls:
+        needs += [Need(train, view, Tap("cls", layer)), Need(test, view, Tap("cls", layer))]
+    return needs
+
+
+def dense_not_applicable(card: EncoderCard, protocol: PixelProbe) -> str | None:
+    """Layers an encoder does not have."""
+    if protocol.layer != -1 and not -card.depth <= protocol.layer < card.depth:
+        return f"{card.name} has {card.depth} layers, the protocol asks for layer {protocol.layer}"
+    return None
+
+
+@dataclass
+class PixelSet:
+    """Training rows: features [n, D] float32, targets [n, …], the image each row is from, and held-out rows."""
+
+    features: torch.Tensor
+    targets: np.ndarray
+    image: np.ndarray
+    holdout: np.ndarray
+
+
+def training_pixels(
+    context: TaskContext,
+    needs: Sequence[Need],
+    protocol: PixelProbe,
+    read: Callable[[np.ndarray, np.ndarray], np.ndarray],
+) -> PixelSet:
+    """Features and labels of the sampled pixels of every training picture.
+
+    `read(target at the pixels, rows)` gives a mask of usable ones. Raises DataError when none is usable.
+    """
+    data = context.data["train"]
+    reader, tap = context.features(needs[0]), needs[0].tap
+    bar = context.progress("reading training labels", len(reader))
+    features, targets, owner = [], [], []
+    for start in range(0, len(reader), BLOCK):
+        block = reader[start : start + BLOCK]  # [b, count, D]
+        if protocol.with_cls:
+            cls = context.features(needs[2])[start : start + BLOCK][:, :1]
+            block = torch.cat([block, cls.expand(-1, block.shape[1], -1)], -1)
+        for i in range(len(block)):
+            truth = data.target(start + i)
+            rows, columns = pixel_indices(data.images.image_id(start + i), tap.count, tap.seed, *truth.shape[:2])
+            values = truth[rows, columns]
+            keep = read(values, rows)
+            features.append(block[i][torch.from_numpy(keep)])
+            targets.append(values[keep])
+            owner.append(np.full(int(keep.sum()), start + i))
+        bar.advance(len(block))
+    image = np.concatenate(owner)
+    if not len(image):
+        raise DataError("no labelled pixel in the training images: check the targets with bench data verify")
+    held = held_out_images(len(reader), protocol.holdout, context.seed)
+    return PixelSet(torch.cat(features), np.concatenate(targets), image, held[image])
+
+
+def held_out_images(n: int, share: float, seed: int) -> np.ndarray:
+    """[n] bool: the training images kept aside for choosing a penalty; at least one, never all."""
+    count = min(max(1, round(share * n)), n - 1)
+    order = np.argsort(np.random.PCG64(seed).random_raw(n), kind="stable")
+    held = np.zeros(n, bool)
+    held[order[:count]] = True
+    return held
+
+
+def predicted_maps(
+    context: TaskContext,
+    reader: FeatureReader,
+    cls: FeatureReader | None,
+    images: ImageSet,
+    need: Need,
+    head: Callable[[torch.Tensor], torch.Tensor],
+    label: str,
+) -> Iterator[tuple[int, Callable[[int, int], torch.Tensor]]]:
+    """For each test picture, its index and a function (H, W) -> the head's output [C, H, W] at full resolution.
+
+    `head` maps tokens [..., D] to [..., C]; it is applied to tokens and its output up-sampled (bilinear,
+    align_corners False), which for a linear head is the same as up-sampling first.
+    """
+    live = context.encoder()
+    view = resolve_view(need.view, live.transform, live.card, images)
+    bar = context.progress(label, len(reader))
+    for start in range(0, len(reader), BLOCK):
+        tokens = reader[start : start + BLOCK].to(context.device)  # [b, h, w, D]
+        if cls is not None:
+            extra = cls[start : start + BLOCK][:, 0].to(context.device)
+            tokens = torch.cat([tokens, extra[:, None, None].expand(*tokens.shape[:3], -1)], -1)
+        out = head(tokens).permute(0, 3, 1, 2)  # [b, C, h, w]
+        for i in range(len(out)):
+            yield start + i, lambda height, width, m=out[i]: upsample(m, height, width, view.placement(height, width))
+        bar.advance(len(out))
+
+
+def upsample(maps: torch.Tensor, height: int, width: int, place: Placement | None = None) -> torch.Tensor:
+    """[C, h, w] -> [C, height, width], bilinear, align_corners False; the padded border of the view is cut off."""
+    if place is None or place == Placement():
+        return interpolate(maps[None], (height, width), mode="bilinear", align_corners=False)[0]
+    full = round(height / place.height), round(width / place.width)
+    whole = interpolate(maps[None], full, mode="bilinear", align_corners=False)[0]
+    top, left = round(place.top * full[0]), round(place.left * full[1])
+    if top < 0 or left < 0:
+        raise DataError("a view that crops the picture cannot be scored at full resolution: use view = square")
+    return whole[:, top : top + height, left : left + width]
+
+
+def stack_rows(rows: Sequence[Any]) -> dict[str, np.ndarray]:
+    """Per-image dictionaries as columns."""
+    return {name: np.stack([np.asarray(row[name]) for row in rows]) for name in rows[0]}

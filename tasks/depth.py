@@ -1,0 +1,100 @@
+"""Monocular depth (TIPSv2 §4.1, Table 7): RMSE in metres at full resolution.
+
+`pixel_depth`: a linear head over 256 depth bins and, beside it, ridge regression, both on sampled pixels. RMSE is
+averaged over images, as DINOv2 and Probe3D do; the pooled value is reported too, because papers differ.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import torch
+
+from benchmark.contracts import DataKind, EncoderCard, Measurement, Need, Outcome, TaskContext
+from benchmark.heads.bins import fit_bins
+from benchmark.heads.ridge import fit_ridge
+from benchmark.metrics.geometry import depth_errors
+from benchmark.statistic import Statistic
+from tasks.dense import PixelProbe, dense_not_applicable, predicted_maps, probe_needs, stack_rows, training_pixels
+
+FAR = 80.0  # metres; the limit where neither the protocol nor the dataset sets one
+EIGEN = (slice(45, 471), slice(41, 601))  # rows and columns of 480 × 640, Eigen et al. 2014
+
+
+@dataclass(frozen=True)
+class PixelDepth(PixelProbe):
+    """A PixelProbe with depth bins between `min_depth` and `max_depth` metres (0: the dataset's own limit)."""
+
+    bins: int
+    min_depth: float
+    max_depth: float
+    crop: Literal["none", "eigen"]
+
+
+class DepthTask:
+    """Linear heads from patch tokens (and CLS) to metres."""
+
+    name: ClassVar[str] = "depth"
+    kind: ClassVar[DataKind] = "depth"
+    needs_text: ClassVar[bool] = False
+    schemas: ClassVar[Mapping[str, type]] = {"pixel_depth": PixelDepth}
+
+    def splits(self, protocol: PixelDepth) -> Sequence[str]:
+        return ("train", "test")
+
+    def not_applicable(self, card: EncoderCard, protocol: PixelDepth) -> str | None:
+        return dense_not_applicable(card, protocol)
+
+    def needs(self, card: EncoderCard, protocol: PixelDepth, data: Mapping[str, Any]) -> Sequence[Need]:
+        return probe_needs(protocol, data)
+
+    def run(self, context: TaskContext) -> Outcome:
+        """Fits both heads on sampled training pixels, scores every valid test pixel."""
+        protocol, test = context.protocol, context.data["test"]
+        near, far = protocol.min_depth, protocol.max_depth or getattr(test, "max_depth", 0.0) or FAR
+        needs = self.needs(context.card, protocol, context.data)
+        started = time.perf_counter()
+        pixels = training_pixels(context, needs, protocol, lambda v, _: np.isfinite(v) & (v > near) & (v < far))
+        depth = torch.from_numpy(pixels.targets.astype(np.float32))
+        ridge = fit_ridge(pixels.features, depth[:, None], protocol.penalties, pixels.holdout, device=context.device)
+        binned = fit_bins(
+            pixels.features, depth, pixels.holdout, near, far, protocol.bins, context.seed, device=context.device
+        )
+        fitted = time.perf_counter()
+
+        def both(tokens: torch.Tensor) -> torch.Tensor:
+            # Both are scored as maps of metres: the bins' expectation is taken on the grid, then up-sampled.
+            return torch.cat([binned.predict(tokens)[..., None], ridge.predict(tokens)], -1)
+
+        reader = context.features(needs[1])
+        cls = context.features(needs[3]) if protocol.with_cls else None
+        rows = []
+        for index, at_size in predicted_maps(context, reader, cls, test.images, needs[1], both, "scoring depth"):
+            target = test.target(index)
+            maps = at_size(*target.shape)
+            area = EIGEN if protocol.crop == "eigen" else (slice(None), slice(None))
+            row = depth_errors(maps[0][area], target[area], near, far, clamp=True)
+            row |= {f"ridge_{k}": v for k, v in depth_errors(maps[1][area], target[area], near, far, clamp=True).items()}
+            rows.append({"id": test.images.image_id(index), **row})
+        details = {"ridge_penalty": ridge.penalty, "max_depth_m": far}
+        return Outcome(
+            stack_rows(rows), depth_measurements(), "RMSE", len(rows), details, fitted - started, time.perf_counter() - fitted
+        )
+
+
+def depth_measurements() -> list[Measurement]:
+    """RMSE per image (main) and pooled, abs-rel, δ1; RMSE of the ridge head."""
+    return [
+        Measurement("RMSE", Statistic("mean", ("rmse",)), False, "m"),
+        Measurement("RMSE pooled", Statistic("root_ratio", ("sse", "n")), False, "m"),
+        Measurement("abs-rel", Statistic("ratio", ("abs_rel_sum", "n")), False, ""),
+        Measurement("δ1", Statistic("ratio", ("d1_hits", "n"), 100.0), True, "%"),
+        Measurement("RMSE ridge", Statistic("mean", ("ridge_rmse",)), False, "m"),
+    ]
+
+
+TASK = DepthTask()

@@ -1,0 +1,114 @@
+"""Instance retrieval (UnED, TIPSv2 §4.1): mean R@1 over domains on one merged index, and mAP.
+
+A hit must share label and domain with the query; a query that is in the index is not there for itself.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+
+from benchmark.contracts import DataKind, EncoderCard, Measurement, Need, Outcome, Tap, TaskContext, View
+from benchmark.metrics.retrieval import average_precision, instance_positives, ranks, recall_hits
+from benchmark.statistic import Statistic
+from tasks.global_vectors import ClsChoice, GlobalVectors
+
+
+@dataclass(frozen=True)
+class InstanceRetrieval:
+    """Protocol: the view, the CLS token, one merged index or one per domain, and whether mAP is computed."""
+
+    view: Literal["encoder", "square"]
+    view_size: int
+    cls: ClsChoice
+    index: Literal["merged", "per-domain"]
+    average_precision: bool
+
+
+class InstanceRetrievalTask:
+    """Nearest neighbours by cosine, every query against the whole index."""
+
+    name: ClassVar[str] = "instance_retrieval"
+    kind: ClassVar[DataKind] = "retrieval"
+    needs_text: ClassVar[bool] = False
+    schemas: ClassVar[Mapping[str, type]] = {"cosine": InstanceRetrieval}
+
+    def splits(self, protocol: InstanceRetrieval) -> Sequence[str]:
+        return ("test",)
+
+    def not_applicable(self, card: EncoderCard, protocol: InstanceRetrieval) -> str | None:
+        return None
+
+    def needs(self, card: EncoderCard, protocol: InstanceRetrieval, data: Mapping[str, Any]) -> Sequence[Need]:
+        view, test = View(protocol.view, protocol.view_size), data["test"]
+        sets = [test.queries] if test.queries.digest == test.index.digest else [test.queries, test.index]
+        return [Need(images, view, Tap("cls")) for images in sets]
+
+    def run(self, context: TaskContext) -> Outcome:
+        """R@1 and average precision of every query, averaged within domains and then over them."""
+        data, protocol = context.data["test"], context.protocol
+        started = time.perf_counter()
+        needs = self.needs(context.card, protocol, context.data)
+        queries = GlobalVectors(context.features(needs[0]), protocol.cls)
+        index = GlobalVectors(context.features(needs[-1]), protocol.cls)
+        domains = np.asarray(data.query_domains)
+        samples: dict[str, np.ndarray] = {
+            "id": np.array([data.queries.image_id(i) for i in range(len(queries))]),
+            "domain": domains,
+            "rank": np.zeros(len(queries), np.int64),
+        }
+        if protocol.average_precision:
+            samples["ap"] = np.full(len(queries), np.nan)
+        for rows, columns in _searches(data, protocol.index):
+            self._search(context, queries, index, rows, columns, samples)
+        samples["hit@1"] = recall_hits(samples["rank"], 1)
+        statistics = {"mean R@1": Statistic("group_mean", ("hit@1",), 100.0, group="domain")}
+        if protocol.average_precision:
+            statistics["mAP"] = Statistic("group_mean", ("ap",), 100.0, group="domain")
+        measured = [Measurement(name, s, True, "%") for name, s in statistics.items()]
+        details = {f"R@1 {d}": float(100 * samples["hit@1"][domains == d].mean()) for d in np.unique(domains)}
+        return Outcome(samples, measured, "mean R@1", len(queries), details, score_s=time.perf_counter() - started)
+
+    def _search(
+        self,
+        context: TaskContext,
+        queries: GlobalVectors,
+        index: GlobalVectors,
+        rows: np.ndarray,
+        columns: np.ndarray | None,
+        samples: dict[str, np.ndarray],
+    ) -> None:
+        data = context.data["test"]
+        gallery: Any = index if columns is None else index[columns]
+        columns = np.arange(len(index)) if columns is None else columns
+        own = None
+        if data.self_index is not None:
+            place = np.full(len(index) + 1, -1, np.int64)  # the last entry answers for -1: not in the index
+            place[columns] = np.arange(len(columns))
+            own = place[np.asarray(data.self_index)[rows]]
+        query_keys = _keys(data.query_domains, data.query_labels, rows)
+        positives = instance_positives(query_keys, _keys(data.index_domains, data.index_labels, columns), own)
+        asked: Any = queries if len(rows) == len(queries) else queries[rows]
+        samples["rank"][rows] = ranks(asked, gallery, positives, own, device=context.device)
+        if "ap" in samples:
+            samples["ap"][rows] = average_precision(asked, gallery, positives, own, device=context.device)
+
+
+def _searches(data: Any, kind: str) -> list[tuple[np.ndarray, np.ndarray | None]]:
+    """(query rows, index columns or None for all) of each search."""
+    if kind == "merged":
+        return [(np.arange(len(data.queries)), None)]
+    asked, there = np.asarray(data.query_domains), np.asarray(data.index_domains)
+    return [(np.flatnonzero(asked == d), np.flatnonzero(there == d)) for d in np.unique(asked)]
+
+
+def _keys(domains: Sequence[str], labels: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    labels = np.asarray(labels)
+    return np.array([f"{domains[i]}/{labels[i]}" for i in rows])
+
+
+TASK = InstanceRetrievalTask()

@@ -1,0 +1,85 @@
+"""Surface normals (TIPSv2 §4.1, Table 7): angular RMSE in degrees at full resolution.
+
+`pixel_normals`: ridge regression to the three components on sampled pixels, normalised after up-sampling.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+
+from benchmark.contracts import DataKind, EncoderCard, Measurement, Need, Outcome, TaskContext
+from benchmark.heads.ridge import fit_ridge
+from benchmark.metrics.geometry import ANGLE_BIN, normal_errors
+from benchmark.statistic import Statistic
+from tasks.dense import PixelProbe, dense_not_applicable, predicted_maps, probe_needs, stack_rows, training_pixels
+
+
+@dataclass(frozen=True)
+class PixelNormals(PixelProbe):
+    """A PixelProbe; nothing more to choose."""
+
+
+class NormalsTask:
+    """A linear head from patch tokens to unit vectors."""
+
+    name: ClassVar[str] = "normals"
+    kind: ClassVar[DataKind] = "normals"
+    needs_text: ClassVar[bool] = False
+    schemas: ClassVar[Mapping[str, type]] = {"pixel_normals": PixelNormals}
+
+    def splits(self, protocol: PixelNormals) -> Sequence[str]:
+        return ("train", "test")
+
+    def not_applicable(self, card: EncoderCard, protocol: PixelNormals) -> str | None:
+        return dense_not_applicable(card, protocol)
+
+    def needs(self, card: EncoderCard, protocol: PixelNormals, data: Mapping[str, Any]) -> Sequence[Need]:
+        return probe_needs(protocol, data)
+
+    def run(self, context: TaskContext) -> Outcome:
+        """Fits on sampled training pixels, scores every valid test pixel."""
+        protocol, test = context.protocol, context.data["test"]
+        needs = self.needs(context.card, protocol, context.data)
+        started = time.perf_counter()
+        pixels = training_pixels(context, needs, protocol, lambda v, _: np.isfinite(v).all(-1) & (v != 0).any(-1))
+        targets = torch.from_numpy(pixels.targets.astype(np.float32))
+        head = fit_ridge(pixels.features, targets, protocol.penalties, pixels.holdout, device=context.device)
+        fitted = time.perf_counter()
+        reader = context.features(needs[1])
+        cls = context.features(needs[3]) if protocol.with_cls else None
+        rows = []
+        for index, at_size in predicted_maps(context, reader, cls, test.images, needs[1], head.predict, "scoring normals"):
+            target = test.target(index)
+            prediction = at_size(*target.shape[:2]).permute(1, 2, 0)  # only the angle counts: length plays no part
+            rows.append({"id": test.images.image_id(index), **normal_errors(prediction, target)})
+        details = {"penalty": head.penalty}
+        return Outcome(
+            stack_rows(rows),
+            normal_measurements(),
+            "angular RMSE",
+            len(rows),
+            details,
+            fitted - started,
+            time.perf_counter() - fitted,
+        )
+
+
+def normal_measurements() -> list[Measurement]:
+    """Angular RMSE per image (main) and pooled, mean and median angle, shares of pixels below three angles."""
+    shares = [Measurement(f"{t:g}°", Statistic("ratio", (f"hits_{int(t)}", "n"), 100.0), True, "%") for t in (11.25, 22.5, 30.0)]
+    return [
+        Measurement("angular RMSE", Statistic("mean", ("angular_rmse",)), False, "°"),
+        Measurement("angular RMSE pooled", Statistic("root_ratio", ("sum_sq_angle", "n")), False, "°"),
+        Measurement("mean angle", Statistic("ratio", ("sum_angle", "n")), False, "°"),
+        Measurement("median angle", Statistic("quantile", ("angles",), width=ANGLE_BIN), False, "°"),
+        *shares,
+    ]
+
+
+TASK = NormalsTask()

@@ -1,0 +1,33 @@
+"""Class embeddings from prompt templates: each text normalised, averaged over templates, normalised again."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch.nn.functional import normalize
+
+from benchmark.contracts import TaskContext
+from tasks.datasets.prompts import prompt_list
+
+
+def templates_for(choice: str, data: object) -> Sequence[str]:
+    """The templates named by a protocol: a list of `tasks/prompts`, or `dataset` for the dataset's own.
+
+    A dataset without its own gets the 80 of OpenAI's ImageNet prompts.
+    """
+    if choice == "dataset":
+        return getattr(data, "templates", None) or prompt_list("openai_imagenet_80")
+    return prompt_list(choice)
+
+
+def class_embeddings(context: TaskContext, names: Sequence[str], templates: Sequence[str]) -> torch.Tensor:
+    """[C, E] unit vectors. A class name may list synonyms separated by `; `: each counts as one more template."""
+    texts, owner = [], []
+    for index, name in enumerate(names):
+        for synonym in name.split("; "):
+            texts += [template.replace("{}", synonym) for template in templates]
+            owner += [index] * len(templates)
+    rows = context.text(texts)
+    total = torch.zeros(len(names), rows.shape[1]).index_add_(0, torch.tensor(owner), rows)
+    return normalize(total, dim=-1)
