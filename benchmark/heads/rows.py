@@ -1,0 +1,84 @@
+"""Features of any origin as blocks of float rows, standardised once where memory allows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from benchmark.errors import EncoderError
+from benchmark.similarity import rows_of
+
+BLOCK = 16_384  # rows per block: the logits of 150 classes stay below 10 MB
+
+
+@dataclass(frozen=True)
+class Scaler:
+    """Mean and inverse standard deviation per feature [D] float64, from training rows only."""
+
+    mean: torch.Tensor
+    inverse: torch.Tensor
+
+    def fold(self, weight: torch.Tensor, bias: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Weight [C, D] and bias [C] on raw features that equal the given ones on standardised features."""
+        folded = weight * self.inverse
+        return folded, bias - folded @ self.mean
+
+
+def fit_scaler(x: Any, rows: np.ndarray, device: str, standardize: bool = True) -> Scaler:
+    """Two moments over `rows` of x [n, D]; a constant feature keeps scale 1. EncoderError names a non-finite row."""
+    total: torch.Tensor | None = None
+    squares: torch.Tensor | None = None
+    origin: torch.Tensor | None = None
+    for index in _chunks(rows):
+        part = rows_of(x, index, device).double()
+        origin = part[0].clone() if origin is None else origin  # moments about a nearby point keep their digits
+        if not bool(torch.isfinite(part).all()):
+            bad = int(index[int((~torch.isfinite(part)).any(1).nonzero()[0, 0])])
+            raise EncoderError(f"feature row {bad} holds NaN or infinity: check the encoder on this sample")
+        part -= origin
+        total = part.sum(0) if total is None else total + part.sum(0)
+        squares = (part**2).sum(0) if squares is None else squares + (part**2).sum(0)
+    if total is None or squares is None or origin is None:
+        raise EncoderError("no training rows: every row is held out or the training split is empty")
+    shift = total / len(rows)
+    variance = (squares / len(rows) - shift**2).clamp(min=0)
+    spread = torch.where(variance > 1e-12 * (squares / len(rows) + origin**2), variance, 1.0)
+    mean = origin + shift
+    return Scaler(mean, spread.rsqrt()) if standardize else Scaler(torch.zeros_like(mean), torch.ones_like(mean))
+
+
+class Rows:
+    """Blocks (features [b, D], labels [b]) of the chosen rows; features standardised, in `dtype`, on `device`."""
+
+    def __init__(
+        self, x: Any, y: torch.Tensor, rows: np.ndarray, scaler: Scaler, device: str, dtype: torch.dtype, keep: int
+    ) -> None:
+        self.x, self.rows, self.device, self.dtype = x, rows, device, dtype
+        self.y = y[torch.from_numpy(rows)].to(device)
+        self.mean, self.inverse = scaler.mean.to(dtype), scaler.inverse.to(dtype)
+        width = len(scaler.mean)
+        itemsize = torch.empty((), dtype=dtype).element_size()
+        self.stored: list[torch.Tensor] | None = None
+        if len(rows) * width * itemsize <= keep:
+            self.stored = [self._load(index) for index in _chunks(rows)]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        for i, index in enumerate(_chunks(self.rows)):
+            part = self.stored[i] if self.stored is not None else self._load(index)
+            yield part, self.y[i * BLOCK : i * BLOCK + len(index)]
+
+    def _load(self, index: np.ndarray) -> torch.Tensor:
+        part = rows_of(self.x, index, self.device).to(self.dtype)
+        return (part - self.mean) * self.inverse
+
+
+def _chunks(rows: np.ndarray) -> Iterator[np.ndarray]:
+    for i in range(0, len(rows), BLOCK):
+        yield rows[i : i + BLOCK]
