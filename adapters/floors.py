@@ -25,6 +25,7 @@ from benchmark.contracts import (
     WeightsInfo,
 )
 from benchmark.digest import fingerprint
+from benchmark.errors import UsageError
 
 IMAGE_SIZE = 96
 PATCH = 8
@@ -162,5 +163,7 @@ def positions(height: int, width: int, dim: int) -> torch.Tensor:
 
 def build(spec: ModelSpec) -> Pixels | RandomViT:
     """`pixels` or `random-vit`. Always float32: a floor should not move with --dtype."""
+    if spec.backend != "torch":
+        raise UsageError(f"{spec.name} has no {spec.backend} backend. Use --backend torch")
     device = pick_device(spec.device)
     return Pixels(device) if spec.name == "pixels" else RandomViT(device)

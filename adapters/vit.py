@@ -48,6 +48,8 @@ class VisionTransformer:
     transform: ImageTransform
 
     def __init__(self, spec: ModelSpec, checkpoint: Checkpoint, model: Any) -> None:
+        if spec.backend != "torch":
+            raise UsageError(f"{spec.name} has no {spec.backend} backend. Use --backend torch")
         self.device = pick_device(spec.device)
         self.dtype = pick_dtype(spec.dtype, self.device)
         self.model: Any = model.to(self.device, self.dtype).eval().requires_grad_(False)
@@ -88,9 +90,14 @@ class VisionTransformer:
             self.vision = torch.compile(self.vision)
 
     def prepare(self, images: torch.Tensor) -> torch.Tensor:
-        """[B, 3, H', W'] normalised, padded to whole patches, in the model's type and on its device."""
+        """[B, 3, H', W'] normalised, padded to whole patches, in the model's type and on its device.
+
+        The model's own size is never padded: SigLIP's so400m takes 384 pixels with patches of 14 and leaves 6 unseen.
+        """
         images = (images.to(self.device, torch.float32) - self.mean) / self.std
-        return center_pad(images, self.card.patch_size).to(self.dtype)
+        if images.shape[-2:] != (self.card.image_size, self.card.image_size):
+            images = center_pad(images, self.card.patch_size)
+        return images.to(self.dtype)
 
     @contextlib.contextmanager
     def captured(self, layers: Sequence[int]) -> Iterator[dict[int, torch.Tensor]]:

@@ -145,7 +145,7 @@ def how_to_get(repo: str, folder: Path | None = None) -> str:
 
 
 def download(repo: str, revision: str, spec: ModelSpec) -> Path:
-    """The hub snapshot's folder, from the cache where it is complete. Raises WeightsError with what to fetch by hand."""
+    """The hub snapshot's folder. Raises WeightsError that says what to fetch by hand, and where to put it."""
     from huggingface_hub import errors as hub
     from huggingface_hub import snapshot_download
 
@@ -163,7 +163,7 @@ def download(repo: str, revision: str, spec: ModelSpec) -> Path:
         return folder
     except hub.GatedRepoError:
         raise WeightsError(
-            f"{spec.name}: {repo} is gated. Accept its licence at https://huggingface.co/{repo} and run `hf auth login`, "
+            f"{spec.name}: {repo} is gated. Accept its licence at https://huggingface.co/{repo}, then `hf auth login`; "
             "or pass --weights FOLDER with its files"
         ) from None
     except hub.RevisionNotFoundError:
