@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection
 from typing import Literal
 
 from adapters.tipsv2.checkpoint import Checkpoint
@@ -10,7 +10,6 @@ from benchmark.contracts import EncoderCard, ImageTransform, ModelSpec
 from benchmark.errors import UsageError
 
 CODE_VERSION = "1"
-GELU = ("tanh", "erf")
 
 
 def transform_of(image_size: int) -> ImageTransform:
@@ -44,7 +43,7 @@ def card_of(
     )
 
 
-def choice(spec: ModelSpec, option: str, allowed: Sequence[str], default: str) -> str:
+def choice(spec: ModelSpec, option: str, allowed: Collection[str], default: str) -> str:
     """An option's value. Raises UsageError with the allowed values."""
     value = spec.options.get(option, default)
     if value not in allowed:

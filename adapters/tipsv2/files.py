@@ -51,7 +51,7 @@ def read_safetensors(paths: Iterable[Path]) -> dict[str, torch.Tensor]:
         _refuse_impostors(path)
         try:
             with safe_open(path, framework="pt") as shard:
-                tensors |= {key: shard.get_tensor(key) for key in shard.keys()}
+                tensors |= {key: shard.get_tensor(key) for key in shard.keys()}  # noqa: SIM118
         except (SafetensorError, OSError, ValueError) as e:
             raise WeightsError(f"{path} cannot be read ({e}): truncated or not safetensors. {AGAIN}") from None
     for key, value in tensors.items():

@@ -14,9 +14,10 @@ import torch.nn.functional as F
 
 from adapters.patches import center_pad, resolve_layers, to_map
 from adapters.placement import dtype_name, pick_device, pick_dtype
-from adapters.tipsv2.card import GELU, card_of, choice, flag, transform_of
+from adapters.tipsv2.card import card_of, choice, flag, transform_of
 from adapters.tipsv2.checkpoint import PREFIX, Checkpoint, load
 from adapters.tipsv2.tokenizer import PAD, Tokenizer
+from adapters.tipsv2.variants import TEXT_EPSILON
 from benchmark.contracts import ImageFeatures, ImageRequest, LayerFeatures, ModelSpec
 
 TEXT_BATCH = 256
@@ -41,7 +42,7 @@ class TipsTorch:
     """An Encoder with a text tower. `temperature` is what a cosine is divided by, None where the weights do not say."""
 
     def __init__(self, spec: ModelSpec) -> None:
-        self.gelu = choice(spec, "gelu", GELU, "erf")
+        self.gelu = choice(spec, "gelu", TEXT_EPSILON, "erf")
         device = pick_device(spec.device)
         self.dtype = pick_dtype(spec.dtype, device)
         checkpoint = load(spec)

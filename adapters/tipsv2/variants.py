@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from transformers import Tipsv2Config
 
 MAX_TOKENS = 64
+# The two official codes differ in the GELU of the image tower and in the LayerNorm epsilon of the text tower:
+# "tanh" names the numbers of the JAX code, with which the weights were trained, "erf" those of the PyTorch code.
+TEXT_EPSILON = {"tanh": 1e-6, "erf": 1e-5}
 
 
 @dataclass(frozen=True)
@@ -101,5 +104,6 @@ class Architecture:
             num_hidden_layers=self.text_depth,
             num_attention_heads=self.text_heads,
             max_position_embeddings=self.max_tokens,
+            layer_norm_eps=TEXT_EPSILON[gelu],
         )
         return Tipsv2Config(vision_config=vision, text_config=text)
