@@ -1,0 +1,200 @@
+"""Sequences of encoded files (pictures, masks, depth maps), wherever they lie: in a folder, inside archives, in
+parquet. All are small to pickle, so that worker processes can read them."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import accumulate
+from pathlib import Path
+from typing import Any, Protocol, cast
+
+import numpy as np
+
+from benchmark.errors import DataError
+from tasks.datasets import digests
+from tasks.datasets.names import Names
+
+
+class Blobs(Protocol):
+    """N byte strings with names; `digest` is over names and content."""
+
+    def __len__(self) -> int: ...
+
+    @property
+    def digest(self) -> str: ...
+
+    def name(self, index: int) -> str:
+        """Stable across machines."""
+        ...
+
+    def where(self, index: int) -> str:
+        """For people: the path to look at when item `index` is damaged."""
+        ...
+
+    def read(self, index: int) -> bytes:
+        """Raises DataError naming the file."""
+        ...
+
+
+@dataclass(frozen=True)
+class FileBlobs:
+    """Files below `root`."""
+
+    root: str
+    names: Names
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def name(self, index: int) -> str:
+        return self.names[index]
+
+    def where(self, index: int) -> str:
+        return str(Path(self.root) / self.names[index])
+
+    def read(self, index: int) -> bytes:
+        try:
+            return Path(self.where(index)).read_bytes()
+        except OSError as e:
+            raise DataError(f"{self.where(index)}: cannot be read ({e.strerror}). Check the dataset's folder") from None
+
+    @cached_property
+    def digest(self) -> str:
+        return digests.of_files(self.root, self.names)
+
+
+STORED, DEFLATED = 0, 8  # as in zip headers
+ZIP_HEADER = 30
+
+
+@dataclass(frozen=True)
+class SliceBlobs:
+    """Byte ranges of archives, read in place: members of plain tars (`header` 0) and of zips (`header` 1)."""
+
+    files: tuple[str, ...]
+    names: Names
+    file_of: np.ndarray  # [N] index into files
+    start: np.ndarray  # [N] bytes
+    size: np.ndarray  # [N] bytes as stored
+    method: np.ndarray  # [N] 0 stored, 8 deflated
+    header: np.ndarray  # [N] 1: `start` is at a zip's local header
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def name(self, index: int) -> str:
+        return self.names[index]
+
+    def where(self, index: int) -> str:
+        return f"{self.files[self.file_of[index]]}:{self.names[index]}"
+
+    def read(self, index: int) -> bytes:
+        start, size = int(self.start[index]), int(self.size[index])
+        try:
+            with open(self.files[self.file_of[index]], "rb", buffering=0) as f:
+                if self.header[index]:
+                    head = os.pread(f.fileno(), ZIP_HEADER, start)
+                    start += ZIP_HEADER + int.from_bytes(head[26:28], "little") + int.from_bytes(head[28:30], "little")
+                data = os.pread(f.fileno(), size, start)
+            if len(data) != size:
+                raise OSError(f"ends {size - len(data)} bytes early")
+            return zlib.decompress(data, -15) if self.method[index] == DEFLATED else data
+        except (OSError, zlib.error) as e:
+            raise DataError(f"{self.where(index)}: the archive is damaged here ({e}). Fetch it again") from None
+
+    @cached_property
+    def digest(self) -> str:
+        ranges = hashlib.sha256(b"".join(np.ascontiguousarray(a).tobytes() for a in (self.file_of, self.start)))
+        return digests.of_archives(self.files, ranges.hexdigest(), self, int(self.size.sum()))
+
+
+@dataclass(frozen=True)
+class RowBlobs:
+    """The `column` of parquet files, one row each: bytes, or the hub's {bytes, path} image structs."""
+
+    files: tuple[str, ...]
+    column: str
+    ends: tuple[int, ...]  # rows up to and including each file
+    rows: np.ndarray  # [N] global row numbers
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def _place(self, index: int) -> tuple[int, int]:
+        row = int(self.rows[index])
+        file = int(np.searchsorted(self.ends, row, side="right"))
+        return file, row - (self.ends[file - 1] if file else 0)
+
+    def name(self, index: int) -> str:
+        file, row = self._place(index)
+        return f"{Path(self.files[file]).name}#{row}"
+
+    def where(self, index: int) -> str:
+        file, row = self._place(index)
+        return f"{self.files[file]}: row {row}, column {self.column!r}"
+
+    def read(self, index: int) -> bytes:
+        from tasks.datasets.parquet import cell  # pyarrow takes a quarter of a second to import
+
+        file, row = self._place(index)
+        data = cell(self.files[file], self.column, row)
+        if not isinstance(data, bytes) or not data:
+            raise DataError(f"{self.where(index)}: holds no bytes. Fetch the parquet files that embed the pictures")
+        return data
+
+    @cached_property
+    def digest(self) -> str:
+        rows = hashlib.sha256(self.column.encode() + np.ascontiguousarray(self.rows).tobytes()).hexdigest()
+        return digests.of_whole_files(self.files, rows)
+
+
+def named(blobs: Blobs, index: int) -> io.BytesIO:
+    """Item `index` as a file object whose `name` says where it lies, so that decoders can name it in their errors."""
+    handle: Any = io.BytesIO(blobs.read(index))
+    handle.name = blobs.where(index)
+    return cast(io.BytesIO, handle)
+
+
+def concatenate(parts: Sequence[Blobs]) -> Blobs:
+    """`parts` one after the other."""
+    return parts[0] if len(parts) == 1 else ManyBlobs(tuple(parts))
+
+
+@dataclass(frozen=True)
+class ManyBlobs:
+    """Several sequences as one."""
+
+    parts: tuple[Blobs, ...]
+
+    @cached_property
+    def _ends(self) -> list[int]:
+        return list(accumulate(len(p) for p in self.parts))
+
+    def _place(self, index: int) -> tuple[Blobs, int]:
+        part = int(np.searchsorted(self._ends, index, side="right"))
+        return self.parts[part], index - (self._ends[part - 1] if part else 0)
+
+    def __len__(self) -> int:
+        return self._ends[-1]
+
+    def name(self, index: int) -> str:
+        part, row = self._place(index)
+        return part.name(row)
+
+    def where(self, index: int) -> str:
+        part, row = self._place(index)
+        return part.where(row)
+
+    def read(self, index: int) -> bytes:
+        part, row = self._place(index)
+        return part.read(row)
+
+    @cached_property
+    def digest(self) -> str:
+        return hashlib.sha256("+".join(p.digest for p in self.parts).encode()).hexdigest()

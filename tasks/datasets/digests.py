@@ -1,0 +1,150 @@
+"""Digests that follow content: the same files in the same order give the same digest on every machine.
+
+Up to 4 GB every byte counts; past that a file is known by its name, its size and its first and last 4 KiB, which
+notices a replaced or truncated file in minutes instead of hours. Hashes are kept by (path, size, mtime), so that
+the next run only asks the file system.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import sqlite3
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Protocol
+
+from benchmark.digest import fingerprint, sha256_file
+from benchmark.errors import DataError
+from benchmark.paths import cache_dir
+
+FULL_LIMIT = 4 * 10**9  # bytes
+EDGE = 4096  # bytes at either end
+Row = tuple[str, int, int, str]  # path, size, mtime_ns, mode
+
+
+class _Readable(Protocol):
+    def __len__(self) -> int: ...
+    def name(self, index: int) -> str: ...
+    def read(self, index: int) -> bytes: ...
+
+
+def of_files(root: str, names: Sequence[str]) -> str:
+    """sha256 over the names and contents of files below `root`. Raises DataError naming the first missing file."""
+    base = os.path.abspath(root)
+    paths = [os.path.join(base, name) for name in names]
+    stats = [_stat(path) for path in paths]
+    mode = "full" if sum(s.st_size for s in stats) <= FULL_LIMIT else "edges"
+    rows = [(path, s.st_size, s.st_mtime_ns, mode) for path, s in zip(paths, stats)]
+    return _combine(mode, zip(names, _cached(rows)))
+
+
+def of_whole_files(files: Sequence[str], rows: str) -> str:
+    """Digest of whole files (parquet shards) and of which rows of them are used."""
+    folder = os.path.dirname(os.path.abspath(files[0]))
+    names = [os.path.relpath(os.path.abspath(f), folder) for f in files]
+    return fingerprint({"files": of_files(folder, names), "rows": rows})
+
+
+def of_archives(files: Sequence[str], ranges: str, items: _Readable, total: int) -> str:
+    """Digest of archive members; equal to that of the same files unpacked."""
+    mode = "full" if total <= FULL_LIMIT else "edges"
+    stats = [(f, (s := _stat(f)).st_size, s.st_mtime_ns) for f in files]
+    key: Row = (fingerprint({"archives": stats, "ranges": ranges}), 0, 0, mode)
+    with _database() as db:
+        if known := _look_up(db, [key]).get(key):
+            return known
+        hashes = ((items.name(i), _hash_bytes(items.read(i), mode)) for i in range(len(items)))
+        value = _combine(mode, hashes)
+        _store(db, {key: value})
+    return value
+
+
+def _combine(mode: str, hashes: Iterable[tuple[str, str]]) -> str:
+    total = hashlib.sha256(f"files-1 {mode}\n".encode())
+    for name, value in hashes:
+        total.update(f"{name}\0{value}\n".encode("utf-8", "surrogateescape"))
+    return total.hexdigest()
+
+
+def _stat(path: str) -> os.stat_result:
+    try:
+        return os.stat(path)
+    except OSError as e:
+        raise DataError(f"{path}: {e.strerror}. Check the dataset's folder, or see bench data verify") from None
+
+
+def _hash_bytes(data: bytes, mode: str) -> str:
+    if mode == "full":
+        return hashlib.sha256(data).hexdigest()
+    return hashlib.sha256(f"{len(data)}".encode() + data[:EDGE] + data[-EDGE:]).hexdigest()
+
+
+def _hash_file(row: Row) -> str:
+    path, size, _, mode = row
+    try:
+        if mode == "full":
+            return sha256_file(path)
+        with open(path, "rb", buffering=0) as f:
+            head = os.pread(f.fileno(), EDGE, 0)
+            tail = os.pread(f.fileno(), EDGE, max(0, size - EDGE))
+        return hashlib.sha256(f"{size}".encode() + head + tail).hexdigest()
+    except OSError as e:
+        raise DataError(f"{path}: cannot be read ({e.strerror}). Check the dataset's folder") from None
+
+
+def _cached(rows: Sequence[Row]) -> Iterator[str]:
+    with _database() as db:
+        known = _look_up(db, rows)
+        fresh = {row: _hash_file(row) for row in rows if row not in known}
+        _store(db, fresh)
+    return (known.get(row) or fresh[row] for row in rows)
+
+
+@contextlib.contextmanager
+def _database() -> Iterator[sqlite3.Connection | None]:
+    """The hash table, or None where it cannot be opened (read-only or network disk): then nothing is remembered."""
+    db: sqlite3.Connection | None = None
+    try:
+        path = cache_dir() / "digests" / "files.sqlite"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        db = sqlite3.connect(path, timeout=30)
+        db.execute(
+            "create table if not exists files (path text, size int, mtime int, mode text, hash text,"
+            " primary key (path, size, mtime, mode)) without rowid"
+        )
+    except (sqlite3.Error, OSError):
+        db = None
+    try:
+        yield db
+    finally:
+        if db is not None:
+            db.close()
+
+
+def _look_up(db: sqlite3.Connection | None, rows: Sequence[Row]) -> dict[Row, str]:
+    if db is None:
+        return {}
+    query = "select hash from files where path = ? and size = ? and mtime = ? and mode = ?"
+    found: dict[Row, str] = {}
+    try:
+        for row in rows:
+            if hit := db.execute(query, _storable(row)).fetchone():
+                found[row] = hit[0]
+    except sqlite3.Error:
+        return {}
+    return found
+
+
+def _store(db: sqlite3.Connection | None, hashes: dict[Row, str]) -> None:
+    if db is None or not hashes:
+        return
+    with contextlib.suppress(sqlite3.Error), db:
+        db.executemany(
+            "insert or replace into files values (?, ?, ?, ?, ?)", [(*_storable(r), h) for r, h in hashes.items()]
+        )
+
+
+def _storable(row: Row) -> Row:
+    """File names that are no UTF-8 cannot be bound to SQLite text; their odd bytes are kept escaped."""
+    return (row[0].encode("utf-8", "backslashreplace").decode("utf-8"), *row[1:])

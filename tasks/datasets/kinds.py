@@ -1,0 +1,187 @@
+"""The data sets that readers hand out: frozen, picklable, read item by item. One class per kind."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from benchmark.contracts import IGNORE, ImageSet
+from benchmark.digest import fingerprint
+from benchmark.errors import DataError
+from benchmark.images import decode
+from tasks.datasets.arrays import picture_size
+from tasks.datasets.blobs import Blobs, named
+
+INVALID = -2  # in a Relabel table: a raw label the format does not allow
+IGNORED = -1  # in a Relabel table: never scored
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """Encoded pictures in a fixed order. `exif` turns them upright; few datasets need it."""
+
+    blobs: Blobs
+    exif: bool = False
+
+    def __len__(self) -> int:
+        return len(self.blobs)
+
+    @cached_property
+    def digest(self) -> str:
+        return fingerprint({"blobs": self.blobs.digest, "exif": self.exif}) if self.exif else self.blobs.digest
+
+    def image_id(self, index: int) -> str:
+        return self.blobs.name(index)
+
+    def load(self, index: int) -> np.ndarray:
+        return decode(named(self.blobs, index), exif=self.exif)
+
+
+@dataclass(frozen=True)
+class Relabel:
+    """raw mask value -> class index, IGNORED or INVALID; values past the table are INVALID."""
+
+    table: tuple[int, ...]
+
+    @classmethod
+    def identity(cls, classes: int) -> Relabel:
+        """0 … classes-1 as they are, 255 ignored (so at most 255 classes)."""
+        return cls(tuple(i if i < classes else IGNORED if i == IGNORE else INVALID for i in range(256)))
+
+    @classmethod
+    def reduce_zero(cls, classes: int) -> Relabel:
+        """1 … classes become 0 … classes-1; 0 ("other") and 255 are ignored."""
+        return cls(tuple(i - 1 if 1 <= i <= classes else IGNORED if i in (0, IGNORE) else INVALID for i in range(256)))
+
+    def apply(self, raw: np.ndarray, classes: int, where: str) -> np.ndarray:
+        """[H, W] class indices. Raises DataError naming the file and the first label out of range."""
+        table = np.asarray(self.table, dtype=np.int32)
+        values = raw.astype(np.int64)
+        beyond = (values < 0) | (values >= len(table))
+        mapped = table[np.where(beyond, 0, values)]
+        mapped[beyond] = INVALID
+        if (mapped == INVALID).any():
+            label = int(values[mapped == INVALID][0])
+            raise DataError(
+                f"{where}: label {label} is out of range for {classes} classes. Check the mask or the classes"
+            )
+        if classes <= IGNORE:
+            return np.where(mapped == IGNORED, IGNORE, mapped).astype(np.uint8)
+        return mapped
+
+
+@dataclass(frozen=True)
+class SegmentationSet:
+    """Pictures with class masks; `read_mask` gives the raw labels of a file."""
+
+    images: Pictures
+    masks: Blobs
+    class_names: tuple[str, ...]
+    relabel: Relabel
+    read_mask: Callable[[Blobs, int], np.ndarray]
+    background: int | None = None
+
+    @cached_property
+    def digest(self) -> str:
+        parts = (self.images.digest, self.masks.digest, self.class_names, self.relabel.table, self.background)
+        return fingerprint({"kind": "segmentation", "parts": parts})
+
+    def target(self, index: int) -> np.ndarray:
+        where = self.masks.where(index)
+        raw = self.read_mask(self.masks, index)
+        same_size(raw, self.images.blobs, index, where)
+        return self.relabel.apply(raw, len(self.class_names), where)
+
+
+@dataclass(frozen=True)
+class MapSet:
+    """Pictures with a map per picture: depth [H, W] metres, or normals [H, W, 3] unit vectors."""
+
+    images: Pictures
+    maps: Blobs
+    read_map: Callable[[Blobs, int], np.ndarray]
+    rule: str  # names what `read_map` does, for the digest
+
+    @cached_property
+    def digest(self) -> str:
+        return fingerprint({"kind": self.rule, "parts": (self.images.digest, self.maps.digest)})
+
+    def target(self, index: int) -> np.ndarray:
+        values = self.read_map(self.maps, index)
+        same_size(values, self.images.blobs, index, self.maps.where(index))
+        return values
+
+
+@dataclass(frozen=True)
+class CaptionSet:
+    """Pictures with one or more captions each."""
+
+    images: ImageSet
+    captions: tuple[tuple[str, ...], ...]
+
+    def __post_init__(self) -> None:
+        if len(self.captions) != len(self.images):
+            raise DataError(f"{len(self.images)} images have {len(self.captions)} caption lists. Check the file")
+        for i, texts in enumerate(self.captions):
+            if not texts or not all(t.strip() for t in texts):
+                raise DataError(f"{self.images.image_id(i)}: has no caption, or an empty one. Check the caption file")
+
+    @cached_property
+    def digest(self) -> str:
+        return fingerprint({"kind": "captions", "images": self.images.digest, "captions": self.captions})
+
+
+@dataclass(frozen=True)
+class LabelSet:
+    """Pictures with one class each."""
+
+    images: ImageSet
+    labels: np.ndarray  # [N] int64
+    class_names: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        if len(self.labels) and not 0 <= self.labels.min() <= self.labels.max() < len(self.class_names):
+            bad = int(np.flatnonzero((self.labels < 0) | (self.labels >= len(self.class_names)))[0])
+            raise DataError(
+                f"{self.images.image_id(bad)}: label {self.labels[bad]} is out of range for "
+                f"{len(self.class_names)} classes. Check the labels or the class list"
+            )
+
+    @cached_property
+    def digest(self) -> str:
+        parts = {"images": self.images.digest, "labels": self.labels.tolist(), "classes": self.class_names}
+        return fingerprint({"kind": "labels", **parts})
+
+
+@dataclass(frozen=True)
+class RetrievalSet:
+    """Queries and index; a hit shares label and domain with the query."""
+
+    queries: ImageSet
+    index: ImageSet
+    query_labels: np.ndarray  # [Q] int64
+    index_labels: np.ndarray  # [N] int64
+    query_domains: Sequence[str]
+    index_domains: Sequence[str]
+    self_index: np.ndarray | None = None  # [Q] int64
+
+    @cached_property
+    def digest(self) -> str:
+        numbers = [self.query_labels.tolist(), self.index_labels.tolist()]
+        numbers.append([] if self.self_index is None else self.self_index.tolist())
+        names = [list(self.query_domains), list(self.index_domains)]
+        images = [self.queries.digest, self.index.digest]
+        return fingerprint({"kind": "retrieval", "images": images, "numbers": numbers, "domains": names})
+
+
+def same_size(values: np.ndarray, pictures: Blobs, index: int, where: str) -> None:
+    """Raises DataError when a mask or map is not as large as its picture (from the header, nothing is decoded)."""
+    height, width = picture_size(pictures, index)
+    if values.shape[:2] != (height, width):
+        raise DataError(
+            f"{where}: is {values.shape[1]}x{values.shape[0]}, its image {pictures.where(index)} is {width}x{height}. "
+            "Both must be the same size"
+        )

@@ -1,0 +1,158 @@
+"""Finding a dataset under --data: unpacked in its official layout, or still in the archive it came in."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Protocol
+
+from benchmark.contracts import DatasetInfo
+from benchmark.errors import DataError, UsageError, unknown
+from benchmark.paths import data_dir
+from tasks.datasets.archives import Archive
+from tasks.datasets.blobs import Blobs, FileBlobs
+from tasks.datasets.names import Names
+
+log = logging.getLogger("densebench.data")
+
+
+class Store(Protocol):
+    """A read-only tree of files."""
+
+    def has(self, name: str) -> bool:
+        """Whether a file or folder of that name is there."""
+        ...
+
+    def names(self, folder: str = "", suffixes: tuple[str, ...] = ()) -> list[str]:
+        """Sorted names of the files below `folder`, at any depth; suffixes are lower case."""
+        ...
+
+    def where(self, name: str) -> str: ...
+
+    def missing(self, names: Sequence[str]) -> list[str]: ...
+
+    def blobs(self, names: Sequence[str]) -> Blobs: ...
+
+    def read(self, name: str) -> bytes: ...
+
+
+class Folder:
+    """A folder on disk."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def has(self, name: str) -> bool:
+        return (self.root / name).exists()
+
+    def names(self, folder: str = "", suffixes: tuple[str, ...] = ()) -> list[str]:
+        base, found = str(self.root), []
+        for path, folders, files in os.walk(self.root / folder, followlinks=True):
+            folders.sort()
+            relative = os.path.relpath(path, base)
+            start = "" if relative == "." else relative.replace(os.sep, "/") + "/"
+            found += [start + f for f in files if not suffixes or f.lower().endswith(suffixes)]
+        return sorted(found)
+
+    def where(self, name: str) -> str:
+        return str(self.root / name)
+
+    def missing(self, names: Sequence[str]) -> list[str]:
+        return [n for n in names if not (self.root / n).is_file()]
+
+    def blobs(self, names: Sequence[str]) -> FileBlobs:
+        return FileBlobs(str(self.root), Names(names))
+
+    def read(self, name: str) -> bytes:
+        try:
+            return (self.root / name).read_bytes()
+        except OSError as e:
+            raise DataError(f"{self.where(name)}: cannot be read ({e.strerror}). Check the folder") from None
+
+
+def bases(info: DatasetInfo, root: Path | None, also: Sequence[str] = ()) -> list[Path]:
+    """Folders a dataset may be in: `<data>/<name>`, `<data>/<another name>` and `<data>` itself."""
+    data = root if root is not None else data_dir()
+    return [data / name for name in (info.name, *also)] + [data]
+
+
+def find(
+    info: DatasetInfo,
+    root: Path | None,
+    marker: str,
+    folders: Sequence[str],
+    archives: Sequence[str] = (),
+    also: Sequence[str] = (),
+) -> Store:
+    """The tree that holds `marker`: an official folder (`folders`, tried in order) or an archive with one of them.
+
+    Raises DataError with the first path that was looked for and the command that helps.
+    """
+    places = bases(info, root, also)
+    for base in places:
+        for folder in (*folders, ""):
+            if (base / folder / marker).exists():
+                return Folder(base / folder)
+    for base in places:
+        found = sorted(p for pattern in archives for p in base.glob(pattern))
+        if found:
+            for prefix in (*(f + "/" for f in folders), ""):
+                archive = Archive(found, prefix)
+                if archive.has(marker):
+                    return archive
+    raise not_found(info, root, "/".join(p for p in (folders[0] if folders else "", marker) if p))
+
+
+def not_found(info: DatasetInfo, root: Path | None, wanted: str) -> DataError:
+    """The error for a dataset that is not there."""
+    data = root if root is not None else data_dir()
+    return DataError(f"{info.name}: no {wanted} under {data}. Get it: bench data prepare {info.name}")
+
+
+def checked(info: DatasetInfo, store: Store, names: Sequence[str]) -> Blobs:
+    """`names` of `store`. Raises DataError with the first missing path and the counts when any is missing."""
+    absent = store.missing(names)
+    if absent:
+        raise DataError(
+            f"{info.name}: {store.where(absent[0])} is missing; {len(names) - len(absent)} of {len(names)} files are "
+            f"there. Details: bench data verify {info.name}"
+        )
+    if not names:
+        raise DataError(f"{info.name}: no files where {len(names)} or more were expected. See bench show {info.name}")
+    return store.blobs(names)
+
+
+def note_size(info: DatasetInfo, split: str, found: int, expected: int | None) -> None:
+    """Says in the log when a split is not of its official size; the row's n says it too."""
+    if expected is not None and found != expected:
+        log.warning("%s %s: %d images, the official split has %d", info.name, split, found, expected)
+
+
+def lines(store: Store, name: str) -> list[str]:
+    """The non-empty lines of a text file, stripped."""
+    text = store.read(name).decode("utf-8", "replace")
+    return [line.strip() for line in text.splitlines() if line.strip()]
+
+
+def option(info: DatasetInfo, options: Mapping[str, str], key: str, choices: Sequence[str]) -> str:
+    """The choice made for `key`; the first is the default. Raises UsageError for another word."""
+    value = options.get(key, choices[0])
+    if value not in choices:
+        raise unknown(f"{key} of {info.name}", value, choices, ", ".join(choices))
+    return value
+
+
+def known_options(info: DatasetInfo, options: Mapping[str, str], *keys: str) -> None:
+    """Raises UsageError for an option this dataset does not have."""
+    for key in options:
+        if key not in keys:
+            raise UsageError(f"{info.name} has no option {key!r}; it has {', '.join(keys) or 'none'}")
+
+
+def split_error(info: DatasetInfo, kind: str, split: str) -> DataError:
+    """The error for a kind or split that the dataset does not have."""
+    return DataError(
+        f"{info.name}: no {kind} data for split {split!r}; it has {', '.join(info.kinds)} in {', '.join(info.splits)}"
+    )

@@ -1,0 +1,92 @@
+"""A user's own data: a TOML file that names a task, folders and classes becomes a runnable task.
+
+    task = "linear_segmentation"
+    name = "orchard"
+    classes = ["ground", "leaf", "apple"]
+    [train]
+    images = "train/images"
+    masks = "train/masks"
+    [test]
+    images = "test/images"
+    masks = "test/masks"
+
+Relative paths start at the file. `examples/my_task/` has one file for each of the nine tasks.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from benchmark.contracts import DataKind, DatasetInfo
+from tasks.datasets.places import split_error
+from tasks.datasets.prompts import SOURCES, prompt_list
+from tasks.datasets.user_fields import TaskFile, read_task_file
+from tasks.datasets.user_read import read_split
+
+
+@dataclass(frozen=True)
+class UserDataset:
+    """The data a TOML task names."""
+
+    info: DatasetInfo
+    file: TaskFile
+
+    def data(self, kind: DataKind, split: str) -> Any:
+        if kind != self.file.kind or split not in self.info.splits:
+            raise split_error(self.info, kind, split)
+        return read_split(self.file, split)
+
+
+@dataclass(frozen=True)
+class UserTask:
+    """A task name, its data, and what the file says about the protocol (field -> TOML text, as for `--set`)."""
+
+    task: str
+    dataset: UserDataset
+    protocol_overrides: Mapping[str, str] = field(default_factory=dict)
+    preset: str | None = None
+
+
+def open_task(path: Path) -> UserTask:
+    """The task of the TOML file at `path`. Raises UsageError "file:line: what is wrong"; data is read later."""
+    file = read_task_file(Path(path))
+    values = file.values
+    overrides = {key: json.dumps(value) for key, value in values.get("protocol", {}).items()}
+    if "templates" in values:
+        overrides["templates"] = json.dumps(_templates(file))
+    splits = ("test",) if "test" not in values and "split" not in values else ("train", "test")
+    info = DatasetInfo(
+        name=values["name"],
+        title=values.get("title", values["name"]),
+        licence=values.get("licence", "the user's own"),
+        citation="",
+        url="",
+        layout=str(file.path),
+        kinds=(file.kind,),
+        splits=splits,
+    )
+    return UserTask(values["task"], UserDataset(info, file), overrides, values.get("preset"))
+
+
+def _templates(file: TaskFile) -> list[str]:
+    """Prompt templates: a list, the name of one of ours (tcl_9, openai_imagenet_80), or a text file."""
+    value = file.values["templates"]
+    if isinstance(value, str):
+        if value in SOURCES:
+            value = list(prompt_list(value))
+        elif file.place(value).is_file():
+            value = [t for t in file.place(value).read_text(encoding="utf-8").splitlines() if t.strip()]
+        else:
+            raise file.wrong(
+                f"templates = {value!r}: no such file, and no list of ours (tcl_9, openai_imagenet_80)", "templates"
+            )
+    for template in value:
+        if not isinstance(template, str) or template.count("{}") != 1:
+            raise file.wrong(
+                f"template {template!r} must be a string with {{}} once, where the class name goes", "templates"
+            )
+    return value

@@ -1,0 +1,74 @@
+"""Masks, depth maps and normals as users save them: PNG or numpy."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image
+
+from benchmark.errors import DataError
+from tasks.datasets.arrays import index_image, numpy_file
+from tasks.datasets.blobs import Blobs
+
+MILLIMETRE = 0.001
+
+
+def _is_numpy(blobs: Blobs, index: int) -> bool:
+    return blobs.name(index).lower().endswith((".npy", ".npz"))
+
+
+def read_mask(blobs: Blobs, index: int) -> np.ndarray:
+    """[H, W] raw labels of a palette, grey or 16-bit PNG, or of an integer array."""
+    if not _is_numpy(blobs, index):
+        return index_image(blobs, index)
+    values = numpy_file(blobs, index)
+    if values.ndim != 2 or values.dtype.kind not in "iub":
+        raise DataError(f"{blobs.where(index)}: mask is {values.dtype} {list(values.shape)}, must be integers [H, W]")
+    return values
+
+
+@dataclass(frozen=True)
+class DepthReader:
+    """[H, W] float32 metres: file values × `scale`; 0 means the usual one (PNG millimetres, numpy metres)."""
+
+    scale: float = 0.0
+
+    def __call__(self, blobs: Blobs, index: int) -> np.ndarray:
+        array = _is_numpy(blobs, index)
+        values = numpy_file(blobs, index) if array else index_image(blobs, index)
+        if values.ndim != 2:
+            raise DataError(f"{blobs.where(index)}: depth is {list(values.shape)}, must be [H, W]")
+        return values.astype(np.float32) * np.float32(self.scale or (1.0 if array else MILLIMETRE))
+
+
+def read_normals(blobs: Blobs, index: int) -> np.ndarray:
+    """[H, W, 3] float32 unit vectors: an array, or an 8-bit RGB PNG with n = 2·v/255 - 1; (0, 0, 0) is invalid."""
+    if _is_numpy(blobs, index):
+        normals = numpy_file(blobs, index).astype(np.float32)
+    else:
+        normals = normals_from_rgb(blobs, index)
+    if normals.ndim != 3 or normals.shape[2] != 3:
+        raise DataError(f"{blobs.where(index)}: normals are {list(normals.shape)}, must be [H, W, 3]")
+    return unit(normals)
+
+
+def normals_from_rgb(blobs: Blobs, index: int) -> np.ndarray:
+    """[H, W, 3] float32 in [-1, 1] from an RGB picture; black and mid-grey pixels become zero vectors."""
+    try:
+        with Image.open(io.BytesIO(blobs.read(index))) as image:
+            rgb = np.asarray(image.convert("RGB"), dtype=np.float32)
+    except (OSError, SyntaxError, ValueError) as e:
+        raise DataError(f"{blobs.where(index)}: cannot be read as a picture ({e}). Replace the file") from None
+    normals = rgb * np.float32(2 / 255) - np.float32(1)
+    invalid = (rgb == 0).all(-1) | (np.abs(rgb - 127.5) < 2).all(-1)
+    normals[invalid] = 0
+    return normals
+
+
+def unit(vectors: np.ndarray) -> np.ndarray:
+    """`vectors` scaled to length 1; those shorter than ½ or not finite become zero (invalid)."""
+    length = np.linalg.norm(vectors, axis=-1, keepdims=True)
+    valid = np.isfinite(length) & (length > 0.5)
+    return np.where(valid, vectors / np.where(valid, length, 1), 0).astype(np.float32)
