@@ -48,8 +48,6 @@ class VisionTransformer:
     transform: ImageTransform
 
     def __init__(self, spec: ModelSpec, checkpoint: Checkpoint, model: Any) -> None:
-        if spec.backend != "torch":
-            raise UsageError(f"{spec.name} has no {spec.backend} backend. Use --backend torch")
         self.device = pick_device(spec.device)
         self.dtype = pick_dtype(spec.dtype, self.device)
         self.model: Any = model.to(self.device, self.dtype).eval().requires_grad_(False)

@@ -7,7 +7,6 @@ that runs code gets one line with the file's name, and no model is left half loa
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from safetensors import SafetensorError, safe_open
 
 from benchmark.contracts import ModelSpec, WeightsInfo
 from benchmark.digest import fingerprint, sha256_file
-from benchmark.errors import WeightsError
+from benchmark.errors import UsageError, WeightsError
 
 PATTERNS = ["*.json", "*.txt", "*.model", "*.safetensors"]
 PICKLES = ["*.bin"]
@@ -40,6 +39,8 @@ class Checkpoint:
 
 def locate(spec: ModelSpec) -> Checkpoint:
     """The checkpoint of `--weights`, of a folder named as `hf:FOLDER`, or of the hub. Raises WeightsError."""
+    if spec.backend != "torch":
+        raise UsageError(f"{spec.name} has no {spec.backend} backend. Use --backend torch")
     repo = spec.target or str(spec.row.get("hub", ""))
     if spec.weights:
         folder, source = local_folder(Path(spec.weights), spec.name), str(spec.weights)
@@ -145,22 +146,34 @@ def how_to_get(repo: str, folder: Path | None = None) -> str:
 
 
 def download(repo: str, revision: str, spec: ModelSpec) -> Path:
-    """The hub snapshot's folder. Raises WeightsError that says what to fetch by hand, and where to put it."""
+    """The hub snapshot's folder, from the cache for a pinned commit that is there whole.
+
+    Raises WeightsError that says what to fetch by hand, and where to put it.
+    """
+    from huggingface_hub import HfApi, snapshot_download
     from huggingface_hub import errors as hub
-    from huggingface_hub import snapshot_download
 
     if not repo:
         raise WeightsError(f"{spec.name}: nowhere to get weights from. Pass --weights FOLDER")
 
-    def get(patterns: Sequence[str], local: bool) -> Path:
-        return Path(snapshot_download(repo, revision=revision, allow_patterns=list(patterns), local_files_only=local))
+    def cached() -> Path | None:
+        try:
+            folder = Path(snapshot_download(repo, revision=revision, local_files_only=True))
+        except (hub.LocalEntryNotFoundError, hub.OfflineModeIsEnabled):
+            return None
+        return folder if (folder / "config.json").is_file() and is_whole(folder) else None
 
-    by_hand = f"{how_to_get(repo)}, or set HF_HOME to a cache that has them"
     try:
-        folder = get(PATTERNS, spec.offline)
-        if not any(folder.glob("*.safetensors")):
-            folder = get([*PATTERNS, *PICKLES], spec.offline)
-        return folder
+        pinned = len(revision) == 40
+        folder = cached() if pinned or spec.offline else None
+        if folder is None and not spec.offline:
+            names = {f.rfilename for f in HfApi().model_info(repo, revision=revision, timeout=20).siblings or ()}
+            safe = any(name.endswith(".safetensors") for name in names)
+            patterns = PATTERNS if safe else [*PATTERNS, *PICKLES]
+            folder = Path(snapshot_download(repo, revision=revision, allow_patterns=patterns))
+        if folder is not None:
+            return folder
+        reason = "--offline is set"
     except hub.GatedRepoError:
         raise WeightsError(
             f"{spec.name}: {repo} is gated. Accept its licence at https://huggingface.co/{repo}, then `hf auth login`; "
@@ -172,6 +185,19 @@ def download(repo: str, revision: str, spec: ModelSpec) -> Path:
         raise WeightsError(f"{spec.name}: no repository {repo} on the hub (if private: `hf auth login`)") from None
     except hub.HFValidationError:
         raise WeightsError(f"{spec.name}: {repo!r} is neither a folder here nor OWNER/NAME on the hub") from None
-    except (hub.LocalEntryNotFoundError, hub.OfflineModeIsEnabled, hub.HfHubHTTPError, OSError) as error:
-        state = "--offline is set" if spec.offline else f"the hub cannot be reached ({type(error).__name__})"
-        raise WeightsError(f"{spec.name}: {repo}@{revision} is not in the hub cache and {state}. {by_hand}") from None
+    except Exception as error:  # the HTTP client's own errors: no network, proxy, time-out
+        folder = cached()
+        if folder is not None:
+            return folder
+        reason = f"the hub cannot be reached ({type(error).__name__}: {error})"
+    raise WeightsError(
+        f"{spec.name}: {repo}@{revision} is not in the hub cache and {reason}. "
+        f"{how_to_get(repo)}, or set HF_HOME to a cache that has them"
+    )
+
+
+def is_whole(folder: Path) -> bool:
+    try:
+        return bool(weight_files(folder, "", ""))
+    except WeightsError:
+        return False
