@@ -23,11 +23,19 @@ SIZES: dict[str, dict[str, Any]] = {  # the five published sizes, two blocks dee
 
 
 def arch_row(size: str, depth: int = 2, **changes: Any) -> dict[str, Any]:
-    sizes = {"depth": depth, "text_depth": 2, "vocabulary": VOCABULARY, **SIZES[size], **changes}
+    """A row as in models.toml, for a model with an 8 x 8 position table."""
+    sizes = {"text_depth": 2, "vocabulary": VOCABULARY, **SIZES[size], **changes}
     sizes.setdefault("text_heads", sizes["heads"])
     sizes.setdefault("text_mlp_width", sizes["mlp_width"])
-    return {"arch": sizes, "image_size": 112, "family": "tipsv2", "licence": "Apache-2.0", "version": "v2_0",
-            "npz": {"torch": ["tips_v2_oss_x14"], "scenic": ["tips_v2_x14"]}}  # fmt: skip
+    width = sizes.pop("width")
+    return {
+        "arch": sizes, "embed_dim": width, "depth": depth, "patch_size": 14, "image_size": 112, "family": "tipsv2",
+        "licence": "Apache-2.0", "version": "v2_0", "npz": {"torch": ["tips_v2_oss_x14"], "scenic": ["tips_v2_x14"]},
+    }  # fmt: skip
+
+
+def sizes_of(row: dict[str, Any]) -> dict[str, Any]:
+    return {"width": row["embed_dim"], "depth": row["depth"], **row["arch"]}
 
 
 def spec(folder: Path | None, row: dict[str, Any], name: str = "tipsv2-x", **changes: Any) -> ModelSpec:
@@ -122,7 +130,7 @@ def write_pair(folder: Path, row: dict[str, Any], layout: str = "torch", grid: i
     """Writes the two files and the tokenizer; returns `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
     stem = row["npz"][layout][0]
-    arch = row["arch"]
+    arch = sizes_of(row)
     vision = official_vision(arch, grid, **options) if layout == "torch" else scenic_vision(arch, grid, **options)
     np.savez(folder / f"{stem}_vision.npz", **vision)
     np.savez(folder / f"{stem}_text.npz", **(official_text(arch) if layout == "torch" else scenic_text(arch)))

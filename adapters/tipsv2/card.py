@@ -28,7 +28,7 @@ def card_of(
         backend=backend,
         embed_dim=arch.width,
         patch_size=arch.patch_size,
-        image_size=int(spec.row.get("image_size", arch.image_size)),
+        image_size=int(spec.row["image_size"]) if "arch" in spec.row else arch.image_size,
         depth=arch.depth,
         num_cls=2,
         has_text=True,

@@ -109,7 +109,7 @@ def pick_device(device: str) -> jax.Device:
         return jax.devices({"cuda": "gpu"}.get(kind, kind))[int(index or 0)]
     except (RuntimeError, IndexError, ValueError):
         seen = ", ".join(sorted({d.platform for d in jax.devices()}))
-        raise UsageError(f"--device {device}: JAX sees only {seen} here. Install JAX for that device or use cpu") from None
+        raise UsageError(f"--device {device}: JAX sees only {seen}. Install JAX for it or use --device cpu") from None
 
 
 def pick_dtype(dtype: str, device: jax.Device) -> str:

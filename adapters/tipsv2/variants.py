@@ -38,8 +38,16 @@ class Architecture:
 
     @classmethod
     def from_row(cls, row: Mapping[str, Any]) -> Architecture | None:
-        """From the `arch` table of a row of models.toml; None when the row has none."""
-        return cls(**row["arch"]) if "arch" in row else None
+        """From a row of models.toml; None when the row leaves the sizes to config.json (it has no `arch`).
+
+        The text tower repeats the image tower's heads and MLP width where `arch` says nothing else.
+        """
+        if "arch" not in row:
+            return None
+        arch = dict(row["arch"])
+        same = {"text_heads": arch["heads"], "text_mlp_width": arch["mlp_width"]}
+        shared = {"width": "embed_dim", "depth": "depth", "patch_size": "patch_size", "image_size": "image_size"}
+        return cls(**{**same, **{name: row[key] for name, key in shared.items()}, **arch})
 
     @classmethod
     def from_config(cls, path: Path) -> Architecture | None:
