@@ -13,7 +13,7 @@ from tasks.scenes import shapes
 from tasks.scenes.tables import OBJECTS, read_table
 
 Point = tuple[float, float, float]
-Hit = Callable[[shapes.Origin, shapes.Axes], tuple[np.ndarray, shapes.Axes]]
+Hit = Callable[..., tuple[np.ndarray, shapes.Axes]]
 
 # (sin, cos) of multiples of 36°, written out: libm's last digit differs between machines.
 _TENTHS = (
@@ -39,7 +39,7 @@ class Part:
     def intersect(self, o: shapes.Origin, d: shapes.Axes) -> tuple[np.ndarray, shapes.Axes]:
         """First hit of rays given in the part's own frame: parameter [n] and normal, three arrays [n]."""
         hit: Hit = getattr(shapes, self.shape)
-        return hit(o, d, *self.values)  # type: ignore[call-arg]
+        return hit(o, d, *self.values)
 
 
 def _prism_planes(low: list[float], high: list[float], y0: float, y1: float) -> tuple[tuple[float, ...], ...]:
@@ -103,12 +103,8 @@ def _parts(row: dict[str, Any]) -> Iterator[Part]:
     elif shape == "triangle":
         points = tuple(map(tuple, row["points"]))
         cx, cy = (sum(p[i] for p in points) / 3 for i in (0, 1))
-        yield part(
-            shape,
-            (points,),
-            (cx, cy, 0.0),
-            max(math.sqrt((p[0] - cx) * (p[0] - cx) + (p[1] - cy) * (p[1] - cy)) for p in points),
-        )
+        squares = [(p[0] - cx) * (p[0] - cx) + (p[1] - cy) * (p[1] - cy) for p in points]
+        yield part(shape, (points,), (cx, cy, 0.0), math.sqrt(max(squares)))
     else:
         for planes in _star_arms(row["outer"], row["inner"], row["thickness"]):
             yield part("convex", (planes,), (0.0, 0.0, 0.0), row["outer"])

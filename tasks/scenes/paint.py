@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -10,28 +11,28 @@ from tasks.scenes.waves import fract, wave
 
 OWN_TEXTURES = ("plain", "stripes", "checks", "dots")
 
-Point = tuple[np.ndarray, np.ndarray, np.ndarray]
+Point = tuple[Any, Any, Any]
 
 
-def _stripes(p: Point, n: float) -> np.ndarray:
+def _stripes(p: Point, n: float) -> Any:
     return wave(p[1] * n) > 0.25
 
 
-def _checks(p: Point, n: float) -> np.ndarray:
+def _checks(p: Point, n: float) -> Any:
     cells = np.floor(p[0] * n + 0.01) + np.floor(p[1] * n + 0.01) + np.floor(p[2] * n + 0.01)
     return fract(cells * 0.5) > 0.25
 
 
-def _dots(p: Point, n: float) -> np.ndarray:
+def _dots(p: Point, n: float) -> Any:
     x, y, z = (fract(c * n + 0.31) - 0.5 for c in p)
     return x * x + y * y + z * z < 0.14
 
 
-def _leaves(p: Point, n: float) -> np.ndarray:
+def _leaves(p: Point, n: float) -> Any:
     return wave(p[0] * 3.1 + 0.3 * wave(p[2] * 4.3)) * wave(p[1] * 3.7 + 0.3 * wave(p[0] * 2.9)) > 0.12
 
 
-_MASKS: dict[str, Callable[[Point, float], np.ndarray]] = {
+_MASKS: dict[str, Callable[[Point, float], Any]] = {
     "stripes": _stripes,
     "checks": _checks,
     "dots": _dots,
@@ -52,7 +53,7 @@ _SECOND = {"band": (0.95, 0.95, 0.95), "waterline": (0.93, 0.90, 0.84), "spots":
 
 def pattern(
     texture: str, p: Point, main: tuple[float, float, float], accent: tuple[float, float, float], frequency: float
-) -> list[np.ndarray | float]:
+) -> list[Any]:
     """RGB as three arrays [n] (or floats for a plain surface) at points `p` of a part's own frame."""
     if texture == "plain":
         return list(main)

@@ -12,7 +12,7 @@ from tasks.scenes.captions import Captions, write_captions
 from tasks.scenes.layout import NOISE, Item, Layout, compose, scene_stream
 from tasks.scenes.objects import PARTS, Part
 from tasks.scenes.paint import pattern
-from tasks.scenes.shapes import dot
+from tasks.scenes.shapes import Axes, dot
 from tasks.scenes.splits import SPLITS
 from tasks.scenes.surroundings import hazy, paint_surroundings
 from tasks.scenes.tables import CLASS_INDEX, PAINTS, SKIES
@@ -108,9 +108,9 @@ def _draw(canvas: Canvas, layout: Layout, item: Item, part: Part, number: int) -
     hit = np.flatnonzero(t < canvas.depth[window].ravel())
     if len(hit) == 0:
         return
-    t, n = t[hit], tuple(k[hit] for k in n)
-    p = tuple(a + t * b[hit] for a, b in zip(o, d))
-    nx, ny, nz = n[0] / sx, n[1] / sy, n[2] / sz
+    t = t[hit]
+    p = (o[0] + t * d[0][hit], o[1] + t * d[1][hit], o[2] + t * d[2][hit])
+    nx, ny, nz = n[0][hit] / sx, n[1][hit] / sy, n[2][hit] / sz
     length = np.sqrt(dot((nx, ny, nz), (nx, ny, nz)))
     normal = ((c * nx + s * nz) / length, ny / length, (c * nz - s * nx) / length)
     where = (rows.start + hit // shape[1], columns.start + hit % shape[1])
@@ -123,7 +123,7 @@ def _draw(canvas: Canvas, layout: Layout, item: Item, part: Part, number: int) -
         canvas.normal[k][where] = normal[k]
 
 
-def _shaded(layout: Layout, item: Item, part: Part, p: tuple, normal: tuple, t: np.ndarray) -> list[np.ndarray]:
+def _shaded(layout: Layout, item: Item, part: Part, p: Axes, normal: Axes, t: np.ndarray) -> list[np.ndarray]:
     """Colours of points: paint, light from the sun and the sky, haze."""
     look = item.look
     main = {"main": look.rgb, "accent": look.accent}.get(part.paint) or PAINTS[part.paint]

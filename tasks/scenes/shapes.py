@@ -1,8 +1,8 @@
 """Ray intersections with ellipsoids, frusta, convex solids, tori and triangles.
 
 Every function takes an origin of three floats and directions of three arrays [n], and returns the ray parameter of the
-first hit in front of the camera (inf where there is none) with an outward normal (three arrays, not unit length). Only correctly rounded
-elementwise operations are used, so that the answer does not depend on the processor.
+first hit in front of the camera (inf where there is none) with an outward normal (three arrays, not unit length).
+Only correctly rounded elementwise operations are used, so that the answer does not depend on the processor.
 """
 
 from __future__ import annotations

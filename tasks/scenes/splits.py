@@ -16,14 +16,15 @@ class Split:
     stream: int
     n: int
     layout: LayoutName
-    targets: bool  # whether masks, depth, normals and captions are kept
+    targets: bool = False  # whether masks, depth, normals and captions are kept
+    unique_captions: bool = False  # whether equal captions are worded anew, so that each names one picture
 
 
 SPLITS: dict[str, Split] = {
-    "train": Split(1, 4000, "open", True),
-    "test": Split(2, 500, "open", True),
-    "pretrain": Split(3, 0, "open", False),
-    "labels-train": Split(4, 1200, "centred", False),
-    "labels-test": Split(5, 600, "centred", False),
-    "retrieval": Split(6, 720, "instance", False),
+    "train": Split(1, 4000, "open", targets=True),
+    "test": Split(2, 500, "open", targets=True, unique_captions=True),
+    "pretrain": Split(3, 0, "open"),
+    "labels-train": Split(4, 1200, "centred"),
+    "labels-test": Split(5, 600, "centred"),
+    "retrieval": Split(6, 720, "instance"),
 }

@@ -27,20 +27,16 @@ def paint_surroundings(canvas: Canvas, layout: Layout) -> None:
 
 def light(layout: Layout, normal: RGB, *, contrast: float = 1.0) -> float:
     """Brightness of a plane with a unit normal: ambient and direct light."""
-    direct = SKIES[layout.surroundings.sky]["sun"] * contrast
+    direct: float = SKIES[layout.surroundings.sky]["sun"] * contrast
     facing = sum(a * b for a, b in zip(normal, layout.sun))
     return 1.0 - 0.6 * direct + direct * max(facing, 0.0)
-
-
-def _haze(distance: np.ndarray | float) -> np.ndarray | float:
-    return distance / (distance + HAZE)
 
 
 def hazy(rgb: list[np.ndarray], distance: np.ndarray, layout: Layout) -> list[np.ndarray]:
     """Colours seen through `distance` metres of air (none indoors)."""
     if layout.surroundings.walls:
         return rgb
-    share = _haze(distance)
+    share = distance / (distance + HAZE)
     return [c + (h - c) * share for c, h in zip(rgb, SKIES[layout.surroundings.sky]["horizon"])]
 
 

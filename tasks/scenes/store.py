@@ -1,0 +1,187 @@
+"""Splits rendered once, in parallel, and kept under the cache folder with a checksum per file.
+
+A folder appears under its name by one rename, when it is complete; a file that no longer agrees with the manifest has
+the folder rendered again. Several processes may ask at once: one renders, the others wait.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from benchmark.digest import sha256_file
+from benchmark.errors import BenchError
+from benchmark.files import disk_errors, write_text
+from benchmark.paths import cache_dir
+from tasks.scenes.fill import SEED, fill, start_arrays
+from tasks.scenes.golden import GOLDEN
+from tasks.scenes.render import scene_captions
+from tasks.scenes.splits import SPLITS
+from tasks.scenes.tables import VERSION
+
+IN_PROCESS = 64  # scenes: fewer are rendered without starting processes
+WORDINGS = 64  # tries to make a caption unlike all before it
+
+
+@cache
+def rendered(split: str, size: int, n: int) -> Path:
+    """The folder that holds (at least) the first `n` scenes of a split; rendered when it is missing or damaged.
+
+    Files: images.npy and, for splits with targets, semantic.npy, depth.npy, normals.bin (zlib per picture) with
+    normals_end.npy, captions.json. Raises BenchError when the cache cannot be written.
+    """
+    root = cache_dir() / "scenes"
+    full = root / _name(split, size, SPLITS[split].n)
+    if n < SPLITS[split].n and intact(full):
+        return full
+    folder = root / _name(split, size, n)
+    with disk_errors(folder):
+        root.mkdir(parents=True, exist_ok=True)
+        with _locked(root / f".{folder.name}.lock"):
+            if not intact(folder):
+                _render_split(folder, split, size, n)
+    return folder
+
+
+def _name(split: str, size: int, n: int) -> str:
+    return f"{VERSION}-{GOLDEN[:8]}-{split}-{size}-{n}"
+
+
+def intact(folder: Path) -> bool:
+    """Whether the folder has a manifest and every file agrees with it.
+
+    A file whose length and time of change are those of the manifest is taken as read; another is hashed.
+    """
+    try:
+        files = json.loads((folder / "manifest.json").read_text())["files"]
+        for name, row in files.items():
+            stat = (folder / name).stat()
+            if stat.st_size != row["bytes"]:
+                return False
+            if stat.st_mtime_ns != row["mtime_ns"] and sha256_file(folder / name) != row["sha256"]:
+                return False
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return False
+    return True
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    with open(path, "w") as f:
+        fcntl.flock(f, fcntl.LOCK_EX)  # given back by the kernel even after kill -9
+        yield
+
+
+def _render_split(folder: Path, split: str, size: int, n: int) -> None:
+    for left in folder.parent.glob(f".{folder.name}.*.part"):  # by the lock, no living process is writing it
+        shutil.rmtree(left, ignore_errors=True)
+    staging = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}.", suffix=".part"))
+    try:
+        start_arrays(staging, split, size, n)
+        _fill_in_parallel(staging, split, size, n)
+        if SPLITS[split].targets:
+            _gather(staging, split, size)
+        for tick in staging.glob("tick-*"):
+            tick.unlink()
+        _write_manifest(staging, split, size, n)
+        if folder.exists():
+            shutil.rmtree(folder)
+        staging.rename(folder)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+def workers(n: int) -> int:
+    """Processes to render `n` scenes with: the processors this process may use, at most 16."""
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return 1 if n <= IN_PROCESS else min(usable, 16, -(-n // IN_PROCESS))
+
+
+def _fill_in_parallel(folder: Path, split: str, size: int, n: int) -> None:
+    count = workers(n)
+    if n <= IN_PROCESS:
+        fill(folder, split, size, 0, n)
+        return
+    edges = [n * k // count for k in range(count + 1)]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(p or os.getcwd() for p in sys.path)}
+    running = []
+    for start, stop in zip(edges[:-1], edges[1:]):
+        words = [sys.executable, "-m", "tasks.scenes.fill", str(folder), split, str(size), str(start), str(stop)]
+        running.append(subprocess.Popen(words, env=environment, stderr=subprocess.PIPE, text=True))
+    try:
+        _watch(running, folder, split, n)
+    finally:
+        for process in running:
+            process.kill()
+            process.wait()
+
+
+def _watch(running: list[subprocess.Popen[str]], folder: Path, split: str, n: int) -> None:
+    """Show progress until every process has ended. Raises BenchError with the message of one that failed."""
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task(f"rendering scenes ({split}), once", total=n)
+        while any(process.poll() is None for process in running):
+            time.sleep(0.05)
+            bar.update(task, completed=min(n, 16 * sum(t.stat().st_size for t in folder.glob("tick-*"))))
+    for process in running:
+        if process.returncode:
+            lines = (process.stderr.read() if process.stderr else "").strip().splitlines()
+            raise BenchError(lines[-1] if lines else f"{folder}: a rendering process ended with {process.returncode}")
+
+
+def _gather(folder: Path, split: str, size: int) -> None:
+    """Join the ranges' normals and captions."""
+    lengths = sorted(folder.glob("lengths-*.npy"))
+    np.save(folder / "normals_end.npy", np.cumsum(np.concatenate([np.load(p, allow_pickle=False) for p in lengths])))
+    with open(folder / "normals.bin", "wb") as out:
+        for path in sorted(folder.glob("normals-*.bin")):
+            with open(path, "rb") as part:
+                shutil.copyfileobj(part, out)
+            path.unlink()
+    captions: list[list[str]] = []
+    for path in sorted(folder.glob("captions-*.json")):
+        captions += json.loads(path.read_text())
+        path.unlink()
+    for path in lengths:
+        path.unlink()
+    if SPLITS[split].unique_captions:
+        captions = _worded_apart(captions, split, size)
+    (folder / "captions.json").write_text(json.dumps(captions))
+
+
+def _worded_apart(captions: list[list[str]], split: str, size: int) -> list[list[str]]:
+    """Captions none of which serves two pictures: a later one that repeats an earlier one is worded anew."""
+    used: set[str] = set()
+    for index, (alt, short, long) in enumerate(captions):
+        variant = 0
+        while (short in used or long in used) and variant < WORDINGS:
+            variant += 1
+            _, short, long = scene_captions(SEED, index, size, split, variant)
+        used.update((short, long))
+        captions[index] = [alt, short, long]
+    return captions
+
+
+def _write_manifest(folder: Path, split: str, size: int, n: int) -> None:
+    files = {
+        path.name: {"bytes": path.stat().st_size, "mtime_ns": path.stat().st_mtime_ns, "sha256": sha256_file(path)}
+        for path in sorted(folder.iterdir())
+    }
+    head = {"version": VERSION, "golden": GOLDEN, "seed": SEED, "split": split, "size": size, "n": n}
+    write_text(folder / "manifest.json", json.dumps({**head, "files": files}, indent=1))
