@@ -89,7 +89,9 @@ def _load(results: Path) -> dict[str, dict[str, Any]]:
         for models in floors.values():
             _largest(models)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as e:
-        raise BenchError(f"{path}: cannot be read as noise floors ({e!r}). Delete it and run bench compare --noise") from None
+        raise BenchError(
+            f"{path}: cannot be read as noise floors ({e!r}). Delete it and run bench compare --noise"
+        ) from None
     return floors
 
 

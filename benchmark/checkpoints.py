@@ -1,0 +1,152 @@
+"""Checkpoints in a folder that a training run writes into: which there are, and which are whole.
+
+A checkpoint is whole when nothing about its files has changed for a while and every weight file can be read to its
+end: safetensors headers against file sizes, npz indexes, the shards an index names. Nothing is unpickled.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import struct
+import zipfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmark.digest import fingerprint
+
+WEIGHT_SUFFIXES = (".safetensors", ".npz")
+UNFINISHED = (".tmp", ".part", ".incomplete")
+TEXT_HALF = "_text"  # of an npz pair: it belongs to the vision file
+PICKLES = (".pt", ".pth", ".ckpt", ".bin")
+LONGEST_HEADER = 100_000_000  # bytes; the limit of the safetensors format
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A weight file directly in the watched folder, or a folder below it that holds weight files."""
+
+    path: Path
+    name: str  # relative to the watched folder
+
+    def files(self) -> list[Path]:
+        """Every file of the checkpoint, sorted."""
+        if self.path.is_file():
+            pair = _npz_pair(self.path)
+            return sorted({self.path, pair} if pair else {self.path})
+        return sorted(p for p in self.path.rglob("*") if p.is_file())
+
+    def stamp(self) -> str:
+        """Changes whenever a file grows, appears, goes or is written again."""
+        seen = []
+        for file in self.files():
+            try:
+                facts = file.stat()
+            except FileNotFoundError:
+                continue
+            seen.append([file.name, facts.st_size, facts.st_mtime_ns])
+        return fingerprint(seen)[:16]
+
+    def modified(self) -> float:
+        """Seconds since the epoch of the newest file; 0 for a checkpoint that has gone."""
+        times = [f.stat().st_mtime for f in self.files() if f.exists()]
+        return max(times, default=0.0)
+
+    def order(self) -> tuple[float, str]:
+        """Sort key: the training step in the name where there is one, else the time."""
+        step = step_of(self.name)
+        return (self.modified() if step is None else float(step), self.name)
+
+
+def step_of(name: str) -> int | None:
+    """The last whole number in a checkpoint's name: "step-00000200" -> 200, "final" -> None."""
+    numbers = re.findall(r"\d+", Path(name).stem if name.endswith(WEIGHT_SUFFIXES) else name)
+    return int(numbers[-1]) if numbers else None
+
+
+def find(folder: Path) -> list[Checkpoint]:
+    """Weight files in `folder` and subfolders that hold some, in training order; hidden names are skipped."""
+    found = [Checkpoint(path, path.name) for path in _candidates(folder)]
+    return sorted(found, key=Checkpoint.order)
+
+
+def _candidates(folder: Path) -> Iterator[Path]:
+    for path in sorted(folder.iterdir()):
+        if path.name.startswith(".") or path.name.endswith(UNFINISHED):
+            continue
+        if (
+            path.is_dir()
+            and any(_weight_files(path))
+            or path.is_file()
+            and path.suffix in WEIGHT_SUFFIXES
+            and not path.stem.endswith("_text")
+        ):
+            yield path
+
+
+def _weight_files(folder: Path) -> Iterator[Path]:
+    return (p for p in folder.rglob("*") if p.suffix in WEIGHT_SUFFIXES and not p.name.startswith("."))
+
+
+def pickles(folder: Path) -> list[str]:
+    """Names of pickled checkpoints in `folder`, which are never opened."""
+    return sorted(p.name for p in folder.iterdir() if p.suffix in PICKLES)
+
+
+def _npz_pair(path: Path) -> Path | None:
+    """The text half of `NAME_vision.npz`."""
+    if path.suffix != ".npz" or not path.stem.endswith("_vision"):
+        return None
+    return path.with_name(path.name.replace("_vision.npz", "_text.npz"))
+
+
+def damage(checkpoint: Checkpoint) -> str | None:
+    """Why a checkpoint cannot be read yet (or at all), naming the file; None when it is whole."""
+    for file in checkpoint.files():
+        reason = _file_damage(file)
+        if reason:
+            return f"{file.name}: {reason}"
+    return None
+
+
+def _file_damage(file: Path) -> str | None:
+    try:
+        if file.suffix == ".safetensors":
+            return _safetensors_damage(file)
+        if file.suffix == ".npz":
+            return _npz_damage(file)
+        if file.name.endswith(".safetensors.index.json"):
+            shards = set(json.loads(file.read_text(encoding="utf-8"))["weight_map"].values())
+            lost = sorted(s for s in shards if not (file.parent / s).is_file())
+            return f"shards are missing: {', '.join(lost[:3])}" if lost else None
+        if file.suffix == ".json":
+            json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return "is missing"
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as e:
+        return f"cannot be read ({str(e).splitlines()[0] if str(e) else type(e).__name__})"
+    return None
+
+
+def _safetensors_damage(file: Path) -> str | None:
+    size = file.stat().st_size
+    with file.open("rb") as f:
+        start = f.read(8)
+        if len(start) < 8:
+            return f"{size} bytes are no safetensors file"
+        (length,) = struct.unpack("<Q", start)
+        if length > min(size - 8, LONGEST_HEADER):
+            return f"the header says {length} bytes, the file has {size}"
+        header = json.loads(f.read(length))
+    ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
+    expected = 8 + length + max(ends, default=0)
+    return None if size == expected else f"{size} of {expected} bytes are there"
+
+
+def _npz_damage(file: Path) -> str | None:
+    if not zipfile.is_zipfile(file):
+        return "no zip index at its end: it is not written to the end"
+    with zipfile.ZipFile(file) as archive:
+        odd = [n for n in archive.namelist() if not n.endswith(".npy")]
+    return f"holds {odd[0]!r}, which is no array" if odd else None

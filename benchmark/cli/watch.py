@@ -1,0 +1,80 @@
+"""`bench watch DIR`: scores each new checkpoint of a training run, for people and for CI."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from benchmark.history import History
+from benchmark.paths import results_dir
+from benchmark.results import slug
+
+REGRESSION = 3
+FAILED = 1
+
+
+def watch(
+    folder: Annotated[Path, typer.Argument(help="The folder that training writes checkpoints into", metavar="DIR")],
+    model: Annotated[str, typer.Option(help="The model whose weights the checkpoints are")],
+    suite: Annotated[str, typer.Option(help="What to score each checkpoint on")] = "scenes",
+    baseline: Annotated[
+        str | None, typer.Option(help="Compare with this model or folder [default: the checkpoint before]")
+    ] = None,
+    every: Annotated[float, typer.Option(help="Seconds between two looks", min=0.05)] = 30.0,
+    settle: Annotated[
+        float, typer.Option(help="Seconds without a change until a checkpoint counts as written", min=0)
+    ] = 10.0,
+    once: Annotated[
+        bool, typer.Option(help="Score what is there, then exit: 3 after a regression, 1 after a failure")
+    ] = False,
+    until_regression: Annotated[bool, typer.Option(help="Exit 3 at the first regression")] = False,
+    idle: Annotated[float | None, typer.Option(help="Exit after so many seconds without a new checkpoint")] = None,
+    tolerance: Annotated[
+        float | None, typer.Option(help="Smallest drop that counts [default: the noise floor, or 0]", min=0)
+    ] = None,
+    prepare: Annotated[
+        str | None,
+        typer.Option(help="Command that makes weights of a training state: 'bench export {checkpoint} {out}'"),
+    ] = None,
+    results: Annotated[Path | None, typer.Option(help="Where baselines and noise floors are looked up")] = None,
+    out: Annotated[Path | None, typer.Option(help="Rows, history and reports [default: RESULTS/watch/DIR]")] = None,
+    protocol: Annotated[str | None, typer.Option(help="Preset [default: the suite's]")] = None,
+    data: Annotated[Path | None, typer.Option(help="Where datasets lie")] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N")] = "auto",
+    dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16, float16")] = "auto",
+    limit: Annotated[int | None, typer.Option(help="At most this many samples of each split")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of the probes")] = 0,
+    offline: Annotated[bool, typer.Option(help="No network")] = False,
+) -> None:
+    """Scores each checkpoint once, when it is complete; history, trend, JUnit and Markdown lie in --out."""
+    from benchmark.watch import Plan, Watcher, engine_scorer
+
+    place = results or results_dir()
+    options = {
+        "protocol": protocol, "device": device, "dtype": dtype, "limit": limit, "seed": seed, "offline": offline,
+        "command": f"bench watch {folder} --model {model} --suite {suite}", **({"data": data} if data else {}),
+    }  # fmt: skip
+    plan = Plan(
+        folder, model, suite, out or place / "watch" / slug(folder.resolve().name), place,
+        baseline=baseline, tolerance=tolerance, every=every, settle=settle, once=once,
+        until_regression=until_regression, idle=idle, prepare=prepare,
+    )  # fmt: skip
+    watcher = Watcher(plan, engine_scorer(model, suite, **options), say=typer.echo)
+    try:
+        history = watcher.run()
+    except KeyboardInterrupt:
+        typer.echo("stopped; the same command goes on from here")
+        raise typer.Exit(130) from None
+    typer.echo(f"{plan.out / 'summary.md'}: {len(history.entries)} checkpoints; also history.csv, trend.png, junit.xml")
+    if code := exit_code(history, watcher.unreadable(history)):
+        raise typer.Exit(code)
+
+
+def exit_code(history: History, unreadable: list[str]) -> int:
+    """3 when a checkpoint of the history is worse than what it was compared with, 1 when one failed, else 0."""
+    if any(e.regressions for e in history.entries):
+        return REGRESSION
+    failed = any(e.failures or not e.points for e in history.entries)
+    return FAILED if failed or unreadable else 0

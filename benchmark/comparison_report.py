@@ -1,0 +1,130 @@
+"""A comparison as words: table cells, Markdown, JSON and JUnit."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+from benchmark.class_changes import ClassChange
+from benchmark.compare import Comparison, UnitComparison
+from benchmark.digest import plain
+from benchmark.junit import Case, junit_xml
+
+HEADER = ("task", "metric", "A", "B", "Δ (B − A)", "95 % interval", "adjusted p", "smallest visible", "n", "verdict")
+PUBLISHED_HEADER = ("task", "metric", "measured", "95 % interval", "published", "Δ", "source")
+MARKS = {
+    "better": "▲ better",
+    "worse": "▼ worse",
+    "no difference": "= no difference",
+    "too little data": "? too little data",
+}
+CLASSES_SHOWN = 5
+
+
+def digits(unit: str) -> int:
+    """Decimals that fit a unit: 2 for percent and degrees, 4 for metres."""
+    return 4 if unit == "m" else 2
+
+
+def number(value: float, unit: str, signed: bool = False) -> str:
+    """`value` with the decimals of its unit; a minus sign, not a hyphen."""
+    return f"{value:{'+' if signed else ''}.{digits(unit)}f}".replace("-", "−")
+
+
+def cells(u: UnitComparison) -> tuple[str, ...]:
+    """The table row of one unit, in the order of HEADER."""
+    low, high = (number(v, u.metric_unit, signed=True) for v in u.ci95)
+    p = "<0.001" if u.p_adjusted < 0.001 else f"{u.p_adjusted:.3f}"
+    values = (number(u.a, u.metric_unit), number(u.b, u.metric_unit), number(u.delta, u.metric_unit, signed=True))
+    name = f"{u.metric} {u.metric_unit}".strip() + (" ↑" if u.higher_is_better else " ↓")
+    return (u.unit, name, *values, f"[{low}, {high}]", p, number(u.mde, u.metric_unit), str(u.n), MARKS[u.verdict])
+
+
+def published_cells(comparison: Comparison) -> list[tuple[str, ...]]:
+    """The rows of a comparison with published numbers, in the order of PUBLISHED_HEADER."""
+    return [
+        (
+            g.unit, f"{g.metric} {g.metric_unit}".strip(), number(g.measured, g.metric_unit),
+            f"[{number(g.ci95[0], g.metric_unit)}, {number(g.ci95[1], g.metric_unit)}]",
+            f"{g.published:g}", number(g.measured - g.published, g.metric_unit, signed=True), g.source,
+        )
+        for g in comparison.published
+    ]  # fmt: skip
+
+
+def notable_classes(u: UnitComparison) -> list[ClassChange]:
+    """The classes whose change's interval leaves out 0, largest first, at most CLASSES_SHOWN."""
+    clear = [c for c in u.classes if c.ci95[0] > 0 or c.ci95[1] < 0]
+    return sorted(clear, key=lambda c: -abs(c.delta))[:CLASSES_SHOWN]
+
+
+def class_line(u: UnitComparison) -> str:
+    """One line of the per-class IoU changes worth reading; empty when there is none."""
+    parts = [f"{c.name} {number(c.delta, '%', signed=True)}" for c in notable_classes(u)]
+    return f"{u.unit}: IoU per class: {', '.join(parts)}" if parts else ""
+
+
+def summary(comparison: Comparison) -> str:
+    """One line: how many units are better, worse, the same, undecided."""
+    counts = [(v, sum(u.verdict == v for u in comparison.units)) for v in MARKS]
+    parts = [f"{n} {v}" for v, n in counts if n]
+    if comparison.published:
+        inside = sum(g.inside for g in comparison.published)
+        parts.append(
+            f"{inside} of {len(comparison.published)} published numbers inside the measured interval (not a test)"
+        )
+    if comparison.refused:
+        parts.append(f"{len(comparison.refused)} not compared")
+    return f"{comparison.a} → {comparison.b}: " + (", ".join(parts) or "nothing compared")
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """A Markdown table; `|` and line breaks in cells are escaped."""
+
+    def line(values: Sequence[str]) -> str:
+        return "| " + " | ".join(escape(v) for v in values) + " |"
+
+    return [line(header), "|" + " --- |" * len(header), *(line(r) for r in rows)]
+
+
+def escape(text: str) -> str:
+    """`text` as literal Markdown table content: no markup, no HTML."""
+    text = " ".join(text.split()).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return text.replace("|", "\\|").replace("`", "\\`").replace("[", "\\[").replace("]", "\\]")
+
+
+def markdown(comparison: Comparison) -> str:
+    """The comparison for a pull request or a job summary."""
+    lines = [f"## {escape(summary(comparison))}", ""]
+    if comparison.units:
+        lines += table(HEADER, [cells(u) for u in comparison.units])
+        lines += ["", "Δ and interval: paired bootstrap or McNemar on the same samples; p adjusted by Holm over the table; "
+                  "smallest visible: the effect this data would show four times out of five."]  # fmt: skip
+    if comparison.published:
+        lines += table(PUBLISHED_HEADER, published_cells(comparison))
+        lines += ["", "Published numbers have no samples and their protocol may differ: shown, not tested."]
+    classes = [line for u in comparison.units if (line := class_line(u))]
+    lines += [f"- {escape(line)}" for line in (*classes, *comparison.refused, *comparison.problems)]
+    return "\n".join(lines) + "\n"
+
+
+def to_json(comparison: Comparison) -> str:
+    """The whole comparison, classes included."""
+    return json.dumps({"summary": summary(comparison), **plain(comparison)}, indent=1, ensure_ascii=False)
+
+
+def cases(comparison: Comparison) -> list[Case]:
+    """One JUnit case for each unit: failed for a regression, error for a pair that was refused."""
+    suite = f"{comparison.a} → {comparison.b}"
+    out = []
+    for u in comparison.units:
+        text = dict(zip(HEADER, cells(u)))
+        words = f"{u.metric} {text['A']} → {text['B']} (Δ {text['Δ (B − A)']} {text['95 % interval']}, p {text['adjusted p']})"
+        outcome = {"worse": "failed", "too little data": "skipped"}.get(u.verdict, "passed")
+        out.append(Case(suite, f"{u.unit} {u.metric}", outcome, f"{u.verdict}: {words}"))  # type: ignore[arg-type]
+    return out + [Case(suite, line.split(":")[0], "error", line) for line in comparison.refused]
+
+
+def to_junit(comparison: Comparison) -> str:
+    """The comparison as JUnit XML."""
+    return junit_xml("bench compare", cases(comparison))

@@ -1,0 +1,152 @@
+"""What a watched training run has scored so far, kept so that a killed watcher goes on where it was."""
+
+from __future__ import annotations
+
+import csv
+import fcntl
+import io
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from benchmark.errors import BenchError, UsageError
+from benchmark.files import write_text
+
+STATE = "state.json"
+SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class Point:
+    """One number of one checkpoint."""
+
+    unit: str
+    protocol: str
+    metric: str
+    metric_unit: str
+    higher_is_better: bool
+    value: float
+    ci95: tuple[float, float]
+    verdict: str = ""  # against the baseline; empty when there is none
+    delta: float | None = None
+    p_adjusted: float | None = None
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One checkpoint that was scored; never scored again unless its files change."""
+
+    name: str
+    stamp: str
+    step: int | None
+    baseline: str
+    points: tuple[Point, ...] = ()
+    failures: tuple[str, ...] = ()
+    refused: tuple[str, ...] = ()
+    seconds: float = 0.0
+
+    @property
+    def key(self) -> str:
+        return f"{self.name}@{self.stamp}"
+
+    @property
+    def regressions(self) -> tuple[Point, ...]:
+        return tuple(p for p in self.points if p.verdict == "worse")
+
+
+@dataclass
+class History:
+    """The entries of one watched folder, in the order they were scored."""
+
+    folder: Path
+    model: str
+    suite: str
+    entries: list[Entry] = field(default_factory=list)
+
+    @classmethod
+    def open(cls, folder: Path, model: str, suite: str) -> History:
+        """The history kept in `folder`. Raises UsageError when it belongs to another model or suite."""
+        path = folder / STATE
+        if not path.is_file():
+            return cls(folder, model, suite)
+        try:
+            data = json.loads(path.read_text(encoding="utf-8"))
+            if data["schema"] != SCHEMA:
+                raise ValueError(f"schema {data['schema']}, not {SCHEMA}")
+            entries = [_entry(e) for e in data["entries"]]
+            kept = (data["model"], data["suite"])
+        except (OSError, ValueError, KeyError, TypeError) as e:
+            raise BenchError(
+                f"{path}: cannot be read as a watch's history ({e}). Move the file away to begin anew"
+            ) from None
+        if kept != (model, suite):
+            raise UsageError(
+                f"{folder} keeps the history of {kept[0]} on {kept[1]}. Give another --out for {model} on {suite}"
+            )
+        return cls(folder, model, suite, entries)
+
+    def knows(self, name: str, stamp: str) -> bool:
+        """Whether this very state of the checkpoint was scored."""
+        return any(e.key == f"{name}@{stamp}" for e in self.entries)
+
+    def add(self, entry: Entry) -> None:
+        """Keeps `entry`; on disk before this returns."""
+        self.entries.append(entry)
+        data = {
+            "schema": SCHEMA,
+            "model": self.model,
+            "suite": self.suite,
+            "entries": [asdict(e) for e in self.entries],
+        }
+        write_text(self.folder / STATE, json.dumps(data, indent=1, ensure_ascii=False) + "\n")
+
+    def units(self) -> list[str]:
+        """Every unit with a number, in the order of first appearance."""
+        return list(dict.fromkeys(p.unit for e in self.entries for p in e.points))
+
+    def csv(self) -> str:
+        """One line for each checkpoint and unit."""
+        out = io.StringIO()
+        names = (
+            "checkpoint",
+            "step",
+            "unit",
+            "protocol",
+            "metric",
+            "unit_of_metric",
+            "value",
+            "low",
+            "high",
+            "verdict",
+        )
+        writer = csv.writer(out, lineterminator="\n")
+        writer.writerow(names)
+        for e in self.entries:
+            step = "" if e.step is None else e.step
+            for p in e.points:
+                writer.writerow(
+                    [e.name, step, p.unit, p.protocol, p.metric, p.metric_unit, p.value, *p.ci95, p.verdict]
+                )
+        return out.getvalue()
+
+
+def _entry(data: dict[str, Any]) -> Entry:
+    points = tuple(Point(**{**p, "ci95": tuple(p["ci95"])}) for p in data["points"])
+    return Entry(**{**data, "points": points, "failures": tuple(data["failures"]), "refused": tuple(data["refused"])})
+
+
+@contextmanager
+def only_watcher(folder: Path) -> Iterator[None]:
+    """Holds the folder's lock, which goes when the process goes. Raises UsageError when another watcher has it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("w") as f:
+        try:
+            fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UsageError(
+                f"another bench watch already writes to {folder}. Stop it, or give another --out"
+            ) from None
+        yield

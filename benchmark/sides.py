@@ -1,0 +1,108 @@
+"""What a word given to `bench compare` stands for: result files, folders, a model's name, or the published numbers."""
+
+from __future__ import annotations
+
+import csv
+import difflib
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmark.errors import BenchError, UsageError
+from benchmark.results import Row, read_row
+
+PUBLISHED = "published"
+METRIC_NAMES = {
+    "top1": "top-1",
+    "knn_top1": "kNN top-1",
+    "linear_top1": "linear top-1",
+    "mean_R@1": "mean R@1",
+    "angular_RMSE": "angular RMSE",
+}
+
+
+@dataclass(frozen=True)
+class Side:
+    """One side of a comparison: rows of one model, at most one for each unit and protocol."""
+
+    name: str
+    rows: tuple[Row, ...]
+    problems: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class PublishedNumber:
+    """One number of a paper; it has no samples, so it is shown and never tested."""
+
+    model: str
+    model_id: str
+    task: str
+    dataset: str
+    metric: str
+    value: float
+    source: str
+    note: str
+
+    @property
+    def unit(self) -> str:
+        return f"{self.task}/{self.dataset}"
+
+
+def open_side(word: str, results: Path) -> Side:
+    """The rows `word` names: a `result.json`, a folder with rows anywhere below, or a model's name under `results`.
+
+    Raises UsageError when there is none or when the rows belong to several models.
+    """
+    path = Path(word)
+    named = not path.exists()
+    root = results / word if named else path
+    if named and not root.is_dir():
+        raise _nothing_called(word, results)
+    files = [root] if root.is_file() else sorted(root.rglob("result.json"))
+    rows, problems = [], []
+    for file in files:
+        try:
+            rows.append(read_row(file))
+        except BenchError as e:
+            problems.append(str(e))
+    if not rows:
+        raise UsageError(f"{word}: no result under {root}. " + (problems[0] if problems else "Run bench run first"))
+    return Side(_only_model(word, rows), tuple(rows), tuple(problems))
+
+
+def _only_model(word: str, rows: list[Row]) -> str:
+    models = sorted({r.model for r in rows})
+    if len(models) > 1:
+        raise UsageError(
+            f"{word} holds rows of {len(models)} models ({', '.join(models[:6])}). Name one of its folders"
+        )
+    return models[0]
+
+
+def _nothing_called(word: str, results: Path) -> UsageError:
+    known = sorted(p.name for p in results.iterdir() if p.is_dir()) if results.is_dir() else []
+    close = difflib.get_close_matches(word, known, n=3, cutoff=0.5)
+    hint = (
+        f"Did you mean {' or '.join(repr(c) for c in close)}?" if close else f"There: {', '.join(known) or 'nothing'}"
+    )
+    return UsageError(f"{word!r} is neither a path nor a model with rows in {results}. {hint}")
+
+
+def read_published(results: Path) -> list[PublishedNumber]:
+    """The rows of `<results>/published.csv`; empty when there is no such file. Raises BenchError naming a bad line."""
+    path = results / "published.csv"
+    if not path.is_file():
+        return []
+    out = []
+    with path.open(encoding="utf-8", newline="") as f:
+        for line, row in enumerate(csv.DictReader(f), start=2):
+            try:
+                out.append(_published(row))
+            except (KeyError, ValueError, TypeError) as e:
+                raise BenchError(f"{path}:{line}: not a published number ({e!r}). Correct the line") from None
+    return out
+
+
+def _published(row: dict[str, str]) -> PublishedNumber:
+    metric = METRIC_NAMES.get(row["metric"], row["metric"])
+    texts = {k: row.get(k) or "" for k in ("model", "model_id", "task", "dataset", "source", "note")}
+    return PublishedNumber(metric=metric, value=float(row["value"]), **texts)

@@ -1,0 +1,223 @@
+"""Scoring each new checkpoint of a training run once, and saying which of them lost something.
+
+Nothing is picked as "best": the numbers are those of the reported split, and choosing by them would spoil them.
+"""
+
+from __future__ import annotations
+
+import shlex
+import subprocess
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from benchmark import noise
+from benchmark.checkpoints import Checkpoint, damage, find, pickles, step_of
+from benchmark.compare import Comparison, compare, label
+from benchmark.errors import BenchError, UsageError
+from benchmark.history import Entry, History, Point, only_watcher
+from benchmark.results import Row, slug
+from benchmark.sides import PUBLISHED, open_side
+from benchmark.watch_report import write_reports
+
+Scorer = Callable[[Path, Path], tuple[list[Row], list[str]]]  # weights, results -> rows, failures
+
+
+@dataclass
+class Plan:
+    """What to watch, and until when."""
+
+    folder: Path
+    model: str
+    suite: str
+    out: Path  # state, rows, history, reports
+    results: Path  # where a baseline's name and the noise floors are looked up
+    baseline: str | None = None  # None: the checkpoint scored before
+    tolerance: float | None = None
+    every: float = 30.0  # seconds between two looks
+    settle: float = 10.0  # seconds without a change before a checkpoint counts as written
+    once: bool = False
+    until_regression: bool = False
+    idle: float | None = None  # stop after so many seconds without anything new
+    prepare: str | None = None  # command that turns a training state into weights: "… {checkpoint} … {out}"
+
+
+@dataclass
+class Watcher:
+    """The loop; `score`, `sleep` and `clock` are there to be replaced."""
+
+    plan: Plan
+    score: Scorer
+    say: Callable[[str], None] = print
+    sleep: Callable[[float], None] = time.sleep
+    clock: Callable[[], float] = time.monotonic
+    _seen: dict[str, tuple[str, float]] = field(default_factory=dict)
+    _said: set[str] = field(default_factory=set)
+
+    def run(self) -> History:
+        """Looks until the plan says to stop. Raises UsageError for a folder that is not there or is watched already."""
+        plan = self.plan
+        if not plan.folder.is_dir():
+            raise UsageError(f"{plan.folder}: no such folder. bench watch needs the folder that training writes into")
+        if plan.baseline == PUBLISHED:
+            raise UsageError(
+                "--baseline published: a paper gives no samples to test against. Name a measured model or folder"
+            )
+        if plan.baseline:
+            open_side(plan.baseline, plan.results)  # a wrong name is said before anything is scored
+        with only_watcher(plan.out):
+            history = History.open(plan.out, plan.model, plan.suite)
+            write_reports(history, self.unreadable(history))
+            quiet_since = self.clock()
+            while True:
+                if self._look(history):
+                    quiet_since = self.clock()
+                if self._done(history, self.clock() - quiet_since):
+                    return history
+                self.sleep(min(plan.every, plan.settle) if plan.once else plan.every)
+
+    def _done(self, history: History, quiet: float) -> bool:
+        plan = self.plan
+        if plan.until_regression and history.entries and history.entries[-1].regressions:
+            return True
+        if plan.once:
+            pending = [c for c in find(plan.folder) if not history.knows(c.name, c.stamp())]
+            return all(self._age(c) >= plan.settle for c in pending)
+        return plan.idle is not None and quiet >= plan.idle
+
+    def _look(self, history: History) -> bool:
+        """Scores every whole checkpoint that is new; whether there was one."""
+        worked = False
+        for name in pickles(self.plan.folder):
+            self._say_once(f"{name}: a pickle, never opened. Save checkpoints as safetensors")
+        for checkpoint in find(self.plan.folder):
+            stamp = checkpoint.stamp()
+            if history.knows(checkpoint.name, stamp) or self._age(checkpoint) < self.plan.settle:
+                continue
+            reason = damage(checkpoint)
+            if reason:
+                self._say_once(f"{checkpoint.name}: waiting: {reason}")
+                continue
+            entry = self._score(checkpoint, stamp, history)
+            history.add(entry)
+            worked = True
+            self._announce(entry)
+            write_reports(history, self.unreadable(history))
+            if self.plan.until_regression and entry.regressions:
+                return True
+        if not worked:
+            write_reports(history, self.unreadable(history))
+        return worked
+
+    def _age(self, checkpoint: Checkpoint) -> float:
+        """Seconds for which the checkpoint has been seen unchanged, by this process's own clock."""
+        stamp, now = checkpoint.stamp(), self.clock()
+        seen = self._seen.get(checkpoint.name)
+        if seen is None or seen[0] != stamp:
+            self._seen[checkpoint.name] = (stamp, now)
+            return 0.0
+        return now - seen[1]
+
+    def unreadable(self, history: History) -> list[str]:
+        """One line for each checkpoint that is there and has no entry, with the reason."""
+        lines = []
+        for c in find(self.plan.folder):
+            if not history.knows(c.name, c.stamp()):
+                lines.append(f"{c.name}: {damage(c) or 'not scored yet'}")
+        return lines
+
+    def _score(self, checkpoint: Checkpoint, stamp: str, history: History) -> Entry:
+        started = time.perf_counter()
+        rows_at = self.plan.out / "rows" / f"{slug(checkpoint.name)}-{stamp[:8]}"
+        try:
+            weights = self._prepared(checkpoint, stamp)
+            rows, failures = self.score(weights, rows_at)
+        except UsageError:
+            raise
+        except BenchError as e:
+            rows, failures = [], [str(e)]
+        baseline, found, refused = self._compared(rows, rows_at, history)
+        points = tuple(_point(row, found) for row in rows)
+        return Entry(
+            checkpoint.name, stamp, step_of(checkpoint.name), baseline, points, tuple(failures), tuple(refused),
+            round(time.perf_counter() - started, 3),
+        )  # fmt: skip
+
+    def _prepared(self, checkpoint: Checkpoint, stamp: str) -> Path:
+        """The weights to load: the checkpoint itself, or what --prepare makes of it."""
+        if not self.plan.prepare:
+            return checkpoint.path
+        target = self.plan.out / "prepared" / f"{slug(checkpoint.name)}-{stamp[:8]}"
+        target.parent.mkdir(parents=True, exist_ok=True)
+        words = [
+            w.replace("{checkpoint}", str(checkpoint.path)).replace("{out}", str(target))
+            for w in shlex.split(self.plan.prepare)
+        ]
+        try:
+            done = subprocess.run(words, capture_output=True, text=True, check=False)
+        except OSError as e:
+            raise UsageError(f"--prepare {words[0]!r}: {e.strerror}. Give a command that is on the PATH") from None
+        if done.returncode != 0:
+            last = (done.stderr.strip() or done.stdout.strip() or "no message").splitlines()[-1]
+            raise BenchError(f"{checkpoint.name}: --prepare failed with exit code {done.returncode}: {last}")
+        return target
+
+    def _compared(
+        self, rows: list[Row], rows_at: Path, history: History
+    ) -> tuple[str, Comparison | None, Sequence[str]]:
+        baseline = self.plan.baseline or self._previous(history)
+        if not baseline or not rows:
+            return baseline or "", None, ()
+        floors = noise.read(self.plan.results)
+        try:
+            found = compare(baseline, rows_at, results=self.plan.results, tolerance=self.plan.tolerance, floors=floors)
+        except UsageError as e:
+            return baseline, None, (str(e),)
+        return baseline, found, found.refused
+
+    def _previous(self, history: History) -> str | None:
+        for entry in reversed(history.entries):
+            if entry.points:
+                return str(self.plan.out / "rows" / f"{slug(entry.name)}-{entry.stamp[:8]}")
+        return None
+
+    def _announce(self, entry: Entry) -> None:
+        worse = ", ".join(f"{p.unit} {p.delta:+.3g} {p.metric_unit}" for p in entry.regressions if p.delta is not None)
+        state = f"worse: {worse}" if worse else f"{len(entry.points)} units scored, nothing worse"
+        self.say(f"{entry.name}: {state} ({entry.seconds:.0f} s)")
+        for line in (*entry.failures, *entry.refused):
+            self.say(f"{entry.name}: {line}")
+
+    def _say_once(self, line: str) -> None:
+        if line not in self._said:
+            self._said.add(line)
+            self.say(line)
+
+
+def _point(row: Row, found: Comparison | None) -> Point:
+    main = row.main
+    point = Point(
+        row.unit, label(row), str(row.data["main_metric"]), main["unit"], main["higher_is_better"], main["value"],
+        (main["ci95"][0], main["ci95"][1]),
+    )  # fmt: skip
+    if found is None:
+        return point
+    match = [u for u in found.units if u.unit == row.unit and u.protocol == point.protocol and u.metric == point.metric]
+    if not match:
+        return point
+    return Point(
+        **{**vars(point), "verdict": match[0].verdict, "delta": match[0].delta, "p_adjusted": match[0].p_adjusted}
+    )
+
+
+def engine_scorer(model: str, suite: str, **options: object) -> Scorer:
+    """A scorer that runs `suite` with `model` and the checkpoint as its weights; finished units are reused."""
+
+    def score(weights: Path, results: Path) -> tuple[list[Row], list[str]]:
+        from benchmark.engine.run import run
+
+        report = run(model, suite=suite, **{**options, "weights": str(weights), "results": results})
+        return report.rows, [f"{note.unit or note.model}: {note.text}" for note in report.failures]
+
+    return score
