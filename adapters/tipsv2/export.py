@@ -1,0 +1,80 @@
+"""One layout of TIPS weights to another: transformers folder, official PyTorch pair, official JAX (scenic) pair."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import get_args
+
+import numpy as np
+import torch
+from safetensors.torch import save
+
+from adapters.tipsv2.checkpoint import PARTS, PREFIX, Checkpoint, Layout, load
+from adapters.tipsv2.official import to_official
+from adapters.tipsv2.scenic import to_scenic
+from adapters.tipsv2.sources import TOKENIZER
+from benchmark.contracts import ModelSpec
+from benchmark.errors import UsageError
+from benchmark.files import write_atomic
+
+LAYOUTS: tuple[str, ...] = get_args(Layout)
+
+
+def export(spec: ModelSpec, to: str, out: Path) -> list[Path]:
+    """Writes the weights of `spec` in layout `to` under `out` and returns the files.
+
+    Back to the layout they came from, the arrays are the same bit for bit. Scenic has no LayerScale, mask token or CLS
+    position: the first and last are folded into their neighbours, the mask token is lost (zeros on the way back).
+    Raises UsageError for an unknown layout or a model that is not TIPS, WeightsError for damaged weights.
+    """
+    if to not in LAYOUTS:
+        raise UsageError(f"--to {to}: choose one of {', '.join(LAYOUTS)}")
+    if not str(spec.row.get("target", "adapters.tipsv2:")).startswith("adapters.tipsv2:"):
+        raise UsageError(f"--model {spec.name}: bench export converts TIPS and TIPSv2 weights only")
+    checkpoint = load(spec)
+    written = _transformers(checkpoint, out) if to == "transformers" else _npz(spec, checkpoint, to, out)
+    if "arch" not in spec.row and to != "transformers":
+        written.append(_config(checkpoint, out))
+    tokenizer = out / TOKENIZER
+    if not (tokenizer.exists() and tokenizer.samefile(checkpoint.tokenizer)):
+        write_atomic(tokenizer, lambda f: f.write(checkpoint.tokenizer.read_bytes()))
+    return [*written, tokenizer]
+
+
+def _npz(spec: ModelSpec, checkpoint: Checkpoint, to: str, out: Path) -> list[Path]:
+    scenic = to == "scenic-npz"
+    stem = next(iter(spec.row.get("npz", {}).get("scenic" if scenic else "torch", [])), spec.name)
+    written = []
+    for part in PARTS:
+        tensors = getattr(checkpoint, part)
+        flat = to_scenic(tensors, part, checkpoint.arch) if scenic else to_official(tensors, part)
+        if part == "text" and checkpoint.temperature is not None:
+            flat["temperature_contrastive" if scenic else "temperature"] = checkpoint.temperature
+        written.append(out / f"{stem}_{part}.npz")
+        write_atomic(written[-1], lambda f, arrays=_arrays(flat): np.savez(f, **arrays))  # type: ignore[misc]
+    return written
+
+
+def _transformers(checkpoint: Checkpoint, out: Path) -> list[Path]:
+    state = {PREFIX[part] + k: v.contiguous() for part in PARTS for k, v in getattr(checkpoint, part).items()}
+    if checkpoint.temperature is not None:
+        state["temperature"] = checkpoint.temperature.reshape(()).contiguous()
+    weights = out / "model.safetensors"
+    write_atomic(weights, lambda f: f.write(save(state, metadata={"format": "pt"})))
+    return [weights, _config(checkpoint, out)]
+
+
+def _config(checkpoint: Checkpoint, out: Path) -> Path:
+    config = checkpoint.arch.to_config(checkpoint.grid)
+    config.architectures = ["Tipsv2Model"]
+    if checkpoint.temperature is not None:
+        config.temperature_init_value = float(checkpoint.temperature)
+    out.mkdir(parents=True, exist_ok=True)
+    config.save_pretrained(out)
+    return out / "config.json"
+
+
+def _arrays(flat: Mapping[str, torch.Tensor]) -> dict[str, np.ndarray]:
+    """C-ordered numpy arrays; bfloat16, which numpy lacks, as float32."""
+    return {k: (v.float() if v.dtype == torch.bfloat16 else v).contiguous().numpy() for k, v in flat.items()}
