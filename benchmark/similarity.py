@@ -15,7 +15,7 @@ import torch
 
 TIE = 1e-12  # float64 rounding of a 10,000-term product of unit vectors stays below this
 DENSE = 0.01  # above this share of close pairs, one float64 product of the whole tile is cheaper than single pairs
-_PAIR_BYTES = 64 << 20
+_PAIR_BYTES = 4 << 20  # stays in cache
 
 
 def rounding_margin(dim: int) -> float:

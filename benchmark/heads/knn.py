@@ -1,0 +1,201 @@
+"""Exact k nearest neighbours by cosine over any number of stored features, and the votes of their labels.
+
+One float32 product per tile settles nearly everything: only scores that may still enter a query's k best are looked at
+again, and the last word is a float64 score, ties going to the lower index (`benchmark.similarity`). So the answer does
+not depend on block size, threads or device.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from benchmark.errors import DataError, EncoderError
+from benchmark.similarity import DENSE, count_rows, exact_pairs, exact_tile, rounding_margin, rows_of, true_pairs
+
+TEMPERATURE = 0.07  # Wu et al. 2018, and DINO, DINOv2 after it
+NEIGHBOURS = (10, 20, 100, 200)
+_GRID = 2.0**40  # float64 scores are compared on this grid: far above their rounding, far below any real difference
+_ROWS = 1024  # index rows in one tile
+
+
+def topk_search(
+    queries: Any,
+    index: Any,
+    k: int,
+    exclude: np.ndarray | None = None,
+    block_bytes: int = 256 << 20,
+    device: str = "cpu",
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """(scores [Q, k] float64, indices [Q, k] int64) of the k rows of `index` [N, D] with the highest cosine.
+
+    Sorted by falling score, equal scores by rising index; on the CPU. `queries` and `index` are tensors, arrays, memory
+    maps or feature readers, read in blocks; memory is `block_bytes` and a few times Q × k. `exclude` [Q] names one row
+    per query to leave out, -1 for none. Raises DataError when the index holds fewer than k other rows, EncoderError for
+    a row without direction (zero, NaN or infinite).
+    """
+    others = len(index) - (exclude is not None)
+    if not 1 <= k <= others:
+        raise DataError(f"k = {k} neighbours asked of {others} index rows: choose k between 1 and {others}")
+    own = np.full(len(queries), -1, np.int64) if exclude is None else np.asarray(exclude, np.int64)
+    width = int(queries.shape[1])
+    step = max(1, min(block_bytes // 2 // (8 * width), block_bytes // 2 // (8 * _ROWS), 8 * block_bytes // (256 * k)))
+    scores, indices = [], []
+    for start in range(0, len(queries), step):
+        stop = min(start + step, len(queries))
+        q = _directions(queries, start, stop, device, "query")
+        pool = _Pool(q, index, k)
+        skip = torch.as_tensor(own[start:stop], device=q.device)
+        for low in range(0, len(index), _ROWS):
+            g = _directions(index, low, min(low + _ROWS, len(index)), device, "index")
+            pool.add(g, low, skip)
+        best, where = pool.result()
+        scores.append(best.cpu())
+        indices.append(where.cpu())
+    if not scores:
+        return torch.zeros(0, k, dtype=torch.float64), torch.zeros(0, k, dtype=torch.int64)
+    return torch.cat(scores), torch.cat(indices)
+
+
+class _Pool:
+    """For one block of queries, every row seen so far that may be among the k best: flat (query, row, score)."""
+
+    def __init__(self, q: torch.Tensor, index: Any, k: int) -> None:
+        self.q, self.index, self.k = q, index, k
+        self.margin = 2 * rounding_margin(q.shape[1])
+        self.floor = torch.full((len(q),), -torch.inf, device=q.device)  # float32; a row below it is out for good
+        none = torch.zeros(0, dtype=torch.int64, device=q.device)
+        self.rows, self.cols, self.scores = [none], [none], [torch.zeros(0, dtype=torch.float64, device=q.device)]
+        self.pending = 0
+        self.settled = False
+
+    def add(self, g: torch.Tensor, low: int, skip: torch.Tensor) -> None:
+        """Take the tile of index rows g [n, D], which start at row `low`; tiles come in rising order."""
+        tile = self.q @ g.T
+        hidden = ((skip >= low) & (skip < low + len(g))).nonzero()[:, 0]
+        tile[hidden, skip[hidden] - low] = -torch.inf
+        mask = tile >= self.floor[:, None]
+        crowd = int(count_rows(mask).sum())
+        if crowd > max(DENSE * mask.numel(), self.k * len(self.q)) and bool(torch.isfinite(self.floor).all()):
+            rows, cols, score = self._settle_tile(g, hidden, skip[hidden] - low)
+        else:
+            rows, cols = true_pairs(mask)
+            score = tile[rows, cols].double()
+            if len(hidden):  # the floor may still be -inf
+                seen = score != -torch.inf
+                rows, cols, score = rows[seen], cols[seen], score[seen]
+        if not len(rows):
+            return
+        self.rows.append(rows)
+        self.cols.append(cols + low)
+        self.scores.append(score)
+        self.pending += len(rows)
+        self.settled = False
+        if self.pending > max(self.k * len(self.q) // 2, 1 << 16):
+            self._prune()
+
+    def result(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """(scores [b, k], indices [b, k]), decided in float64."""
+        self._prune()
+        self._settle()
+        return self.scores[0].view(-1, self.k), self.cols[0].view(-1, self.k)
+
+    def _settle_tile(
+        self, g: torch.Tensor, hidden: torch.Tensor, own: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Ties all over: what enters by float64 score; an equal score at a later row never does."""
+        if not self.settled:
+            self._prune()
+            self._settle()
+        exact = torch.round(exact_tile(self.q, g) * _GRID) / _GRID
+        exact[hidden, own] = -torch.inf
+        rows, cols = true_pairs(exact > self.scores[0].view(-1, self.k)[:, -1:])
+        return rows, cols, exact[rows, cols]
+
+    def _prune(self) -> None:
+        """Drop what can no longer be among the k best, and raise the floor."""
+        rows, cols, scores = torch.cat(self.rows), torch.cat(self.cols), torch.cat(self.scores)
+        order = _order(rows * 4.0 - scores)  # by query, then falling score: cosines lie within ±1
+        rows, cols, scores = rows[order], cols[order], scores[order]
+        starts = torch.searchsorted(rows, torch.arange(len(self.q) + 1, device=rows.device))
+        full = starts[1:] - starts[:-1] >= self.k
+        kth = scores[(starts[:-1] + self.k - 1).clamp(max=max(len(scores) - 1, 0))]
+        limit = torch.where(full, kth - self.margin, -torch.inf)
+        keep = scores >= limit[rows]
+        self.rows, self.cols, self.scores = [rows[keep]], [cols[keep]], [scores[keep]]
+        self.floor = limit.float()
+        self.pending = 0
+        if len(self.rows[0]) > 3 * self.k * len(self.q) + (1 << 16):
+            self._settle()
+
+    def _settle(self) -> None:
+        """Exactly the k best of each query (or all it has), by float64 score and then index."""
+        if self.settled:
+            return
+        rows, cols = self.rows[0], self.cols[0]
+        score = torch.round(self._exact(rows, cols) * _GRID) / _GRID
+        order = torch.argsort(cols, stable=True)
+        order = order[torch.argsort(score[order], descending=True, stable=True)]
+        order = order[torch.argsort(rows[order], stable=True)]
+        rows, cols, score = rows[order], cols[order], score[order]
+        starts = torch.searchsorted(rows, torch.arange(len(self.q), device=rows.device))
+        keep = torch.arange(len(rows), device=rows.device) - starts[rows] < self.k
+        self.rows, self.cols, self.scores = [rows[keep]], [cols[keep]], [score[keep]]
+        self.settled = len(self.rows[0]) == self.k * len(self.q)
+
+    def _exact(self, rows: torch.Tensor, cols: torch.Tensor) -> torch.Tensor:
+        """Float64 scores of pairs, reading the index in order and in parts."""
+        out = torch.zeros(len(rows), dtype=torch.float64, device=rows.device)
+        order = _order(cols)
+        for i in range(0, len(order), 1 << 15):
+            part = order[i : i + (1 << 15)]
+            distinct, place = torch.unique_consecutive(cols[part], return_inverse=True)
+            g = _unit(rows_of(self.index, distinct.cpu().numpy(), self.q.device))
+            out[part] = exact_pairs(self.q, g, rows[part], place)
+        return out
+
+
+def knn_votes(
+    scores: torch.Tensor,
+    neighbour_labels: torch.Tensor,
+    num_classes: int,
+    ks: Sequence[int] = NEIGHBOURS,
+    temperature: float = TEMPERATURE,
+) -> dict[int, torch.Tensor]:
+    """For every k, votes [Q, C] float64: the sum of softmax(score / temperature) over each class's neighbours.
+
+    `scores` [Q, K] and `neighbour_labels` [Q, K] come from one search with K ≥ max(ks), best first. The prediction is
+    `votes.argmax(1)`; call with slices of Q where Q × C is large.
+    """
+    if max(ks) > scores.shape[1]:
+        raise DataError(f"k = {max(ks)} votes from a search that kept {scores.shape[1]} neighbours: search with more")
+    weight = torch.softmax(scores.double() / temperature, 1)
+    votes, out, done = torch.zeros(len(scores), num_classes, dtype=torch.float64, device=scores.device), {}, 0
+    for k in sorted(ks):
+        votes.scatter_add_(1, neighbour_labels[:, done:k].long(), weight[:, done:k])
+        out[k], done = votes.clone(), k
+    return {k: out[k] for k in ks}
+
+
+def _directions(source: Any, start: int, stop: int, device: str, what: str) -> torch.Tensor:
+    rows = rows_of(source, slice(start, stop), device)
+    norm = rows.norm(dim=1)
+    fine = torch.isfinite(norm) & (norm > 0)
+    if not bool(fine.all()):
+        bad = start + int((~fine).nonzero()[0, 0])
+        raise EncoderError(f"{what} feature {bad} is zero, NaN or infinite: it has no direction; check the encoder")
+    return _unit(rows)
+
+
+def _unit(rows: torch.Tensor) -> torch.Tensor:
+    return torch.nn.functional.normalize(rows, dim=1, eps=0.0)
+
+
+def _order(key: torch.Tensor) -> torch.Tensor:
+    """Indices that sort a vector, equal keys in any order."""
+    if key.device.type == "cpu":  # numpy sorts in vector registers
+        return torch.from_numpy(np.argsort(key.numpy()))
+    return torch.argsort(key)
