@@ -20,10 +20,10 @@ class Batch:
 
     def to(self, device: torch.device) -> Batch:
         """The same batch on `device`."""
-        move = lambda t: t.to(device, non_blocking=True)  # noqa: E731
-        return Batch(
-            move(self.images), tuple(map(move, self.texts)), *map(move, (self.ssl_rows, self.local, self.mask))
+        images, rows, local, mask = (
+            t.to(device, non_blocking=True) for t in (self.images, self.ssl_rows, self.local, self.mask)
         )
+        return Batch(images, tuple(t.to(device, non_blocking=True) for t in self.texts), rows, local, mask)
 
     def split(self, parts: int) -> Sequence[Batch]:
         """`parts` micro-batches of equal length, in order."""

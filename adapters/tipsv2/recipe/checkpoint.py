@@ -103,5 +103,5 @@ def like(stored: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
     if hasattr(target, "device_mesh") and stored.shape == target.shape:
         from torch.distributed.tensor import distribute_tensor
 
-        return distribute_tensor(moved, target.device_mesh, target.placements)
+        return distribute_tensor(moved, target.device_mesh, target.placements)  # type: ignore[attr-defined]
     return moved

@@ -38,7 +38,7 @@ def read_config(source: str | Path, overrides: Mapping[str, Any] | None = None) 
 
 def from_table(table: Mapping[str, Any], where: str) -> RecipeConfig:
     """A checked RecipeConfig from nested tables; `where` names their origin in errors."""
-    config = _build(RecipeConfig, table, where, "")
+    config: RecipeConfig = _build(RecipeConfig, table, where, "")
     _validate(config, where)
     return config
 

@@ -68,9 +68,16 @@ def _check_match(config: RecipeConfig, theirs: RecipeConfig, folder: Path) -> No
         )
     if config.teacher.heads == "frozen" and theirs.head.prototypes != config.head.prototypes:
         raise UsageError(
-            f"{folder}: the teacher has {theirs.head.prototypes} prototypes, head.prototypes = {config.head.prototypes}"
+            f"{folder}: it has {theirs.head.prototypes} prototypes, head.prototypes = {config.head.prototypes}"
         )
     if config.teacher.heads == "ema" and theirs.model.width != config.model.width:
         raise UsageError(
-            f'teacher.heads = "ema" needs equal widths: {folder} has {theirs.model.width}, model.width = {config.model.width}'
+            f'teacher.heads = "ema" needs equal widths: {folder} has {theirs.model.width},'
+            f" model.width = {config.model.width}"
         )
+
+
+def sizes_of_teacher(config: RecipeConfig) -> ModelConfig:
+    """Sizes of the teacher that `teacher.path` names, or of the student where the folder is not there yet."""
+    folder = Path(config.teacher.path)
+    return sizes_of(folder) if (folder / "config.json").is_file() else config.model

@@ -51,7 +51,7 @@ def export_folder(
 
 
 def load_weights(folder: Path, student: Pretrainer, heads: bool = True) -> None:
-    """Weights of an exported folder into `student`; a position table of another size is resized (bilinear, antialiased).
+    """Weights of an exported folder into `student`; a position table of another size is resized.
 
     Raises WeightsError naming file and key.
     """
@@ -97,7 +97,8 @@ def read_recipe(folder: Path) -> dict[str, object]:
     path = folder / "recipe.json"
     if not path.is_file():
         raise WeightsError(f"{path}: missing; the folder was not written by `bench train`")
-    return json.loads(path.read_text())
+    table: dict[str, object] = json.loads(path.read_text())
+    return table
 
 
 def recipe_of(folder: Path) -> RecipeConfig:

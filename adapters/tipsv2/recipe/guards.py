@@ -45,7 +45,7 @@ class Guards:
             self.strikes[name] = self.strikes.get(name, 0) + 1 if terms[name] < limit else 0
             if self.strikes[name] >= guard.patience:
                 raise CollapseError(
-                    f"step {step}: {name} = {terms[name]:.3g} has stayed below {limit:.3g} for {guard.patience} readings:"
+                    f"step {step}: {name} = {terms[name]:.3g} stayed below {limit:.3g} for {guard.patience} readings:"
                     " the features have collapsed. Raise head.teacher_temperature, lower optim.lr, or set"
                     ' head.balance = "sinkhorn"'
                 )

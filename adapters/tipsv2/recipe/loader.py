@@ -1,8 +1,8 @@
-"""Steps as batches. Every random choice follows from (seed, position), so a run resumes anywhere with the same bytes."""
+"""Steps as batches. Every random choice follows from (seed, position): a run resumes anywhere with the same bytes."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -70,11 +70,13 @@ class Positions(Dataset[Example]):
                     raise
         rng = np.random.default_rng((self.config.train.seed, 1, position))
         texts = draw_pair(sample.alt, sample.synthetic, rng, loss.captions)
-        crop = lambda size, scale: random_view(sample.image, size, scale, views.ratio, views.flip, rng)  # noqa: E731
-        view = crop(views.global_size, views.global_scale)
+        view = random_view(sample.image, views.global_size, views.global_scale, views.ratio, views.flip, rng)
         ssl = position % loss.ssl_every == 0
         crops = views.local_crops if ssl and loss.dino > 0 else 0
-        local = [crop(views.local_size, views.local_scale) for _ in range(crops)]
+        local = [
+            random_view(sample.image, views.local_size, views.local_scale, views.ratio, views.flip, rng)
+            for _ in range(crops)
+        ]
         shape = (crops, views.local_size, views.local_size, 3)
         mask = random_mask((views.global_size // self.config.model.patch_size) ** 2, loss.mask_ratio, rng)
         return Example(view, texts, np.reshape(np.array(local, np.uint8), shape), mask, ssl, tuple(bad))
@@ -134,7 +136,7 @@ def steps_from(
 class _Given:
     """A batch sampler over a generator function, with a length."""
 
-    def __init__(self, make, length: int) -> None:  # type: ignore[no-untyped-def]
+    def __init__(self, make: Callable[[], Iterator[list[int]]], length: int) -> None:
         self.make, self.length = make, length
 
     def __iter__(self) -> Iterator[list[int]]:

@@ -12,6 +12,7 @@ from transformers import Tipsv2Config, Tipsv2Model
 from adapters.tipsv2.recipe.batch import Batch
 from adapters.tipsv2.recipe.config import ModelConfig, RecipeConfig
 from adapters.tipsv2.recipe.heads import ProjectionHead
+from adapters.tipsv2.recipe.initial import initialise_encoder
 
 
 @dataclass
@@ -45,13 +46,11 @@ class Pretrainer(nn.Module):
 
     def initialise(self, seed: int) -> None:
         """Random weights that depend on `seed` alone."""
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            self.encoder.init_weights()
-            table = self.encoder.text_model.embeddings.token_embedding.weight
-            nn.init.normal_(table, std=table.shape[1] ** -0.5)  # the tower multiplies by √D: unit variance
-        for i, head in enumerate(self.heads.values()):
-            head.initialise(torch.Generator().manual_seed(seed + 1 + i))
+        generator = torch.Generator().manual_seed(seed)
+        initialise_encoder(self.encoder, self.config.model, generator)
+        for head in self.heads.children():
+            if isinstance(head, ProjectionHead):
+                head.initialise(generator)
 
     @property
     def temperature(self) -> torch.Tensor:
@@ -62,15 +61,15 @@ class Pretrainer(nn.Module):
         """All passes of a step; with `contrastive_only` what `embed` gives."""
         if contrastive_only:
             return self.embed(batch)
-        cls, patches = vision_tokens(self.encoder, batch.images)
+        cls, patches = vision_tokens(self.encoder.vision_model, batch.images)
         rows = batch.ssl_rows
         local, masked = None, None
         if "cls" in self.heads:
-            local_cls, _ = vision_tokens(self.encoder, batch.local.flatten(0, 1))
+            local_cls, _ = vision_tokens(self.encoder.vision_model, batch.local.flatten(0, 1))
             local = self.heads["cls"](local_cls[:, self.config.loss.dino_cls]).unflatten(0, batch.local.shape[:2])
         if "patch" in self.heads:
             if masks(self.config):
-                seen = vision_tokens(self.encoder, batch.images[rows], batch.mask)[1]
+                seen = vision_tokens(self.encoder.vision_model, batch.images[rows], batch.mask)[1]
             else:
                 seen = patches[rows]
             masked = self.heads["patch"](seen)
@@ -86,7 +85,7 @@ class Pretrainer(nn.Module):
 
     def embed(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """(images, texts, temperature) of `StudentOutput`: all that the contrastive loss of a large batch needs."""
-        cls, _ = vision_tokens(self.encoder, batch.images)
+        cls, _ = vision_tokens(self.encoder.vision_model, batch.images)
         return F.normalize(cls[:, : len(batch.texts)].float(), dim=-1), self._texts(batch), self.temperature
 
     def _texts(self, batch: Batch) -> torch.Tensor:
@@ -99,12 +98,12 @@ class Pretrainer(nn.Module):
 
 
 def vision_tokens(
-    model: Tipsv2Model, images: torch.Tensor, mask: torch.Tensor | None = None
+    vision: nn.Module, images: torch.Tensor, mask: torch.Tensor | None = None
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """(CLS [B, K, D], patches [B, N, D]) after the final norm; images in [0, 1], mask [B, N] bool."""
-    vision = model.vision_model
     tokens = vision(pixel_values=images, bool_masked_pos=mask).last_hidden_state
-    num_cls = 1 + vision.config.num_register_tokens
+    patch = vision.config.patch_size  # type: ignore[union-attr]
+    num_cls = tokens.shape[1] - (images.shape[-2] // patch) * (images.shape[-1] // patch)  # type: ignore[operator]
     return tokens[:, :num_cls], tokens[:, num_cls:]
 
 

@@ -48,4 +48,4 @@ def assignment_entropy(target: torch.Tensor) -> torch.Tensor:
 @torch.no_grad()
 def feature_std(images: torch.Tensor) -> torch.Tensor:
     """Mean standard deviation over the batch of the normalised CLS, times √D: 1 for spread, 0 for collapsed."""
-    return images.std(0).mean() * images.shape[-1] ** 0.5
+    return images.std(0).mean().mul(images.shape[-1] ** 0.5)

@@ -12,7 +12,8 @@ from adapters.tipsv2.recipe.config import OptimConfig
 
 def make_optimizer(named: Iterable[tuple[str, nn.Parameter]], config: OptimConfig) -> torch.optim.Optimizer:
     """The optimiser over the parameters that take a gradient."""
-    decayed, free = [], []
+    decayed: list[nn.Parameter] = []
+    free: list[nn.Parameter] = []
     for _, parameter in named:
         if parameter.requires_grad:
             (decayed if _is_matrix(parameter) else free).append(parameter)

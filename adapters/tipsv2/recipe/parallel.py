@@ -53,7 +53,8 @@ def joined(train: TrainConfig) -> Iterator[Place]:
         return
     if train.batch_size % (world * train.accumulate):
         raise UsageError(
-            f"train.batch_size = {train.batch_size} must be divisible by {world} processes × train.accumulate = {train.accumulate}"
+            f"train.batch_size = {train.batch_size} must be divisible by {world} processes"
+            f" × train.accumulate = {train.accumulate}"
         )
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
     try:
@@ -65,7 +66,7 @@ def joined(train: TrainConfig) -> Iterator[Place]:
 def wrap(student: Pretrainer, train: TrainConfig, place: Place) -> nn.Module:
     """The callable model of a run: DDP, FSDP2 (layers, then the rest) or the student itself; compiled on request."""
     if train.activation_checkpointing:
-        student.encoder.gradient_checkpointing_enable()
+        student.encoder.gradient_checkpointing_enable()  # type: ignore[no-untyped-call]
     if train.strategy == "fsdp" and place.world > 1:
         from torch.distributed.fsdp import fully_shard
 
@@ -91,8 +92,9 @@ def synchronised(model: nn.Module, last: bool) -> Iterator[None]:
         with model.no_sync():
             yield
         return
-    if hasattr(model, "set_requires_gradient_sync"):
-        model.set_requires_gradient_sync(last)
+    set_sync = getattr(model, "set_requires_gradient_sync", None)
+    if set_sync is not None:
+        set_sync(last)
     yield
 
 

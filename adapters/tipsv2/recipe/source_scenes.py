@@ -84,4 +84,5 @@ def _cache_root() -> Path:
 
 def _renderer() -> Callable[..., Any]:
     module, _, name = RENDERER.partition(":")
-    return getattr(importlib.import_module(module), name)
+    found: Callable[..., Any] = getattr(importlib.import_module(module), name)
+    return found

@@ -7,6 +7,7 @@ in the memory of one micro-batch.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -49,7 +50,7 @@ def backward(
                 weight = len(part.ssl_rows) / len(batch.ssl_rows)
                 ssl, terms = self_supervised_loss(output, targets, part.mask, config, step)
                 loss = pairs + weight * ssl
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
         terms |= {"loss": ssl, "feature_std": feature_std(output.images)}
         for name, term in terms.items():
             sums[name] = sums.get(name, 0) + weight * term.detach()
@@ -58,13 +59,13 @@ def backward(
     return sums
 
 
-def _whole_batch(model: nn.Module, parts: list[Batch], config: RecipeConfig, autocast: torch.autocast) -> Kept:
+def _whole_batch(model: nn.Module, parts: Sequence[Batch], config: RecipeConfig, autocast: torch.autocast) -> Kept:
     with torch.no_grad(), autocast:
         pieces = [model(part, contrastive_only=True) for part in parts]
         images, texts, temperature = torch.cat([p[0] for p in pieces]), torch.cat([p[1] for p in pieces]), pieces[0][2]
-    leaves = [t.float().requires_grad_() for t in (images, texts, temperature)]
-    value = pair_loss(*leaves, config)
-    return Kept(value.detach(), *torch.autograd.grad(value, leaves))
+    images, texts, temperature = (t.float().requires_grad_() for t in (images, texts, temperature))
+    value = pair_loss(images, texts, temperature, config)
+    return Kept(value.detach(), *torch.autograd.grad(value, (images, texts, temperature)))
 
 
 def _stand_in(output: StudentOutput, kept: Kept, part: int, parts: int) -> torch.Tensor:

@@ -108,7 +108,7 @@ class Trainer:
         means = {k: float(mean_over_processes(v.detach(), self.place)) for k, v in terms.items() if k != "grad_norm"}
         self.guards.check_health(means, self.step)
         if self.place.first:
-            self.journal.add(self.step, means | {"temperature": float(self.student.temperature)})
+            self.journal.add(self.step, means | {"temperature": float(self.student.temperature.detach())})
 
     def _validate(self) -> None:
         held_out = self.source.held_out(self.config.train.validate_samples)

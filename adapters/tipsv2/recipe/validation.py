@@ -24,7 +24,7 @@ def retrieval(
     images = []
     for start in range(0, len(samples), 100):
         views = np.stack([centre_view(s.image, size) for s in samples[start : start + 100]])
-        images.append(vision_tokens(student.encoder, to_float(views).to(device))[0])
+        images.append(vision_tokens(student.encoder.vision_model, to_float(views).to(device))[0])
     cls = F.normalize(torch.cat(images).float(), dim=-1)  # [N, K, D]
     kinds = {"alt": ([s.alt for s in samples], 0)}
     for k in range(min(len(s.synthetic) for s in samples)):

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 import numpy as np
 from PIL import Image
 
+Range = tuple[float, float]
 Box = tuple[float, float, float, float]
 
 
-def crop_box(width: int, height: int, scale: Sequence[float], ratio: Sequence[float], rng: np.random.Generator) -> Box:
+def crop_box(width: int, height: int, scale: Range, ratio: Range, rng: np.random.Generator) -> Box:
     """(left, top, right, bottom) in pixels of a random crop: area share from `scale`, width / height from `ratio`.
 
     After ten boxes that do not fit, the largest centred box of an allowed ratio.
@@ -32,8 +32,8 @@ def crop_box(width: int, height: int, scale: Sequence[float], ratio: Sequence[fl
 def random_view(
     image: Image.Image,
     size: int,
-    scale: Sequence[float],
-    ratio: Sequence[float],
+    scale: Range,
+    ratio: Range,
     flip: float,
     rng: np.random.Generator,
 ) -> np.ndarray:
