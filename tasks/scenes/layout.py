@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tasks.scenes.paint import OWN_TEXTURES
 from tasks.scenes.rng import Stream
@@ -12,6 +12,7 @@ from tasks.scenes.tables import COLOURS, GROUNDS, OBJECTS, RGB, SKIES, TIE, USUA
 
 LAYOUT, NOISE, CAPTIONS, INSTANCE = 1, 2, 3, 4  # purposes of streams
 _INSTANCE_TIE = 0.4  # retrieval: more colours among objects of one category
+_FAR_SIZE = 0.55  # far objects of centred scenes are small, so that the near one stays the subject
 _COUNTS = (1, 1, 1, 1, 2, 2, 2, 2, 2, 2, 2, 3, 3, 3, 3, 3, 3, 4, 4, 4)  # objects in an open scene
 
 
@@ -167,7 +168,7 @@ def _open_items(rng: Stream) -> tuple[Item, ...]:
     for category in rng.sample(OBJECTS, rng.pick(_COUNTS)):
         look = draw_look(rng, category)
         for _ in range(12):
-            item = _place(rng, look, rng.uniform(-0.47, 0.47), rng.uniform(3.2, 6.2), 0.32)
+            item = _place(rng, look, rng.uniform(-0.47, 0.47), rng.uniform(3.0, 5.6), 0.32)
             if _apart(item, items):
                 items.append(item)
                 break
@@ -176,11 +177,12 @@ def _open_items(rng: Stream) -> tuple[Item, ...]:
 
 def _centred_items(rng: Stream, look: Look) -> tuple[Item, ...]:
     """One near object about the middle and up to two far ones of other categories."""
-    items = [_place(rng, look, rng.uniform(-0.12, 0.12), rng.uniform(3.0, 4.2), 0.5)]
+    items = [_place(rng, look, rng.uniform(-0.12, 0.12), rng.uniform(2.9, 3.9), 0.5)]
     others = [name for name in OBJECTS if name != look.category]
     for category in rng.sample(others, rng.integer(3)):
         far = draw_look(rng, category)
-        item = _place(rng, far, rng.uniform(-0.5, 0.5), rng.uniform(6.0, 8.0), 0.5)
+        far = replace(far, size=_FAR_SIZE * far.size)
+        item = _place(rng, far, rng.uniform(-0.5, 0.5), rng.uniform(6.4, 8.0), 0.5)
         if abs(item.x / item.z - items[0].x / items[0].z) > 0.25 and _apart(item, items):
             items.append(item)
     return tuple(items)
