@@ -75,13 +75,8 @@ def _candidates(folder: Path) -> Iterator[Path]:
     for path in sorted(folder.iterdir()):
         if path.name.startswith(".") or path.name.endswith(UNFINISHED):
             continue
-        if (
-            path.is_dir()
-            and any(_weight_files(path))
-            or path.is_file()
-            and path.suffix in WEIGHT_SUFFIXES
-            and not path.stem.endswith("_text")
-        ):
+        alone = path.suffix in WEIGHT_SUFFIXES and not path.stem.endswith(TEXT_HALF)
+        if any(_weight_files(path)) if path.is_dir() else alone:
             yield path
 
 

@@ -23,9 +23,10 @@ class ClassChange:
 
 
 def class_names(row: Row, count: int) -> list[str]:
-    """The class names a row carries in its details, else "class 0" …"""
-    names = (row.data.get("details") or {}).get("class_names") or []
-    return [str(names[c]) if c < len(names) else f"class {c}" for c in range(count)]
+    """The class names a row carries in its details (in the order of its columns), else "class 0" …"""
+    details = row.data.get("details") or {}
+    names = list(details.get("class_names") or details.get("per_class_iou") or ())
+    return [str(n) for n in names] if len(names) == count else [f"class {c}" for c in range(count)]
 
 
 def class_iou(row: Row, metric: str) -> np.ndarray | None:

@@ -98,8 +98,8 @@ def compare(
 ) -> Comparison:
     """A (the baseline) against B (the candidate): paths, model names in `results`, or `published`.
 
-    `tolerance` is in each metric's unit; None takes the unit's measured noise floor (`floors`: "unit@hash8" -> value), else
-    0. Raises UsageError when a side does not exist or no pair of rows could be compared.
+    `tolerance` is in each metric's unit; None takes the unit's measured noise floor (`floors`: "unit@hash8" -> value),
+    else 0. Raises UsageError when a side does not exist or no pair of rows could be compared.
     """
     if PUBLISHED in (str(a), str(b)):
         return _against_published(str(a), str(b), results)

@@ -19,6 +19,10 @@ MARKS = {
     "too little data": "? too little data",
 }
 CLASSES_SHOWN = 5
+METHOD_NOTE = (
+    "Δ and interval: paired on the same samples; p: paired bootstrap or McNemar, adjusted by Holm over the table; "
+    "smallest visible: the effect this data would show four times out of five."
+)
 
 
 def digits(unit: str) -> int:
@@ -98,8 +102,7 @@ def markdown(comparison: Comparison) -> str:
     lines = [f"## {escape(summary(comparison))}", ""]
     if comparison.units:
         lines += table(HEADER, [cells(u) for u in comparison.units])
-        lines += ["", "Δ and interval: paired bootstrap or McNemar on the same samples; p adjusted by Holm over the table; "
-                  "smallest visible: the effect this data would show four times out of five."]  # fmt: skip
+        lines += ["", METHOD_NOTE]
     if comparison.published:
         lines += table(PUBLISHED_HEADER, published_cells(comparison))
         lines += ["", "Published numbers have no samples and their protocol may differ: shown, not tested."]
@@ -119,7 +122,8 @@ def cases(comparison: Comparison) -> list[Case]:
     out = []
     for u in comparison.units:
         text = dict(zip(HEADER, cells(u)))
-        words = f"{u.metric} {text['A']} → {text['B']} (Δ {text['Δ (B − A)']} {text['95 % interval']}, p {text['adjusted p']})"
+        change = f"Δ {text['Δ (B − A)']} {text['95 % interval']}, adjusted p {text['adjusted p']}"
+        words = f"{u.metric} {text['A']} → {text['B']} ({change})"
         outcome = {"worse": "failed", "too little data": "skipped"}.get(u.verdict, "passed")
         out.append(Case(suite, f"{u.unit} {u.metric}", outcome, f"{u.verdict}: {words}"))  # type: ignore[arg-type]
     return out + [Case(suite, line.split(":")[0], "error", line) for line in comparison.refused]

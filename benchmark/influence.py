@@ -21,7 +21,7 @@ def influence(samples: Mapping[str, Any], statistic: Statistic) -> np.ndarray:
     Samples that share a cluster share one number: the cluster's sum stands at its first sample, the others hold 0.
     """
     matrix = statistic.matrix(samples)
-    moves = matrix @ _gradient(statistic, matrix.sum(0))
+    moves: np.ndarray = matrix @ _gradient(statistic, matrix.sum(0))
     if statistic.cluster is None:
         return moves
     _, first, member = np.unique(np.asarray(samples[statistic.cluster]), return_index=True, return_inverse=True)

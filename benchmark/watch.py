@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from benchmark import noise
 from benchmark.checkpoints import Checkpoint, damage, find, pickles, step_of
@@ -211,7 +212,7 @@ def _point(row: Row, found: Comparison | None) -> Point:
     )
 
 
-def engine_scorer(model: str, suite: str, **options: object) -> Scorer:
+def engine_scorer(model: str, suite: str, **options: Any) -> Scorer:
     """A scorer that runs `suite` with `model` and the checkpoint as its weights; finished units are reused."""
 
     def score(weights: Path, results: Path) -> tuple[list[Row], list[str]]:

@@ -12,6 +12,7 @@ from benchmark.history import Entry, History, Point
 from benchmark.junit import Case, junit_xml
 
 MARK = {"worse": " ▼", "better": " ▲"}
+LEGEND = "▼ worse, ▲ better: paired on the same samples, p adjusted by Holm over the units of a checkpoint."
 WORSE, LINE, BAND = "#c0362c", "#2f5d8a", "#2f5d8a"
 
 
@@ -54,8 +55,7 @@ def markdown(history: History, waiting: Sequence[str] = ()) -> str:
     lines = [f"## {escape(title)}", ""]
     if units:
         lines += table(("checkpoint", "compared with", *units), [_line(e, units) for e in history.entries])
-        lines += ["", "▼ worse, ▲ better: paired on the same samples, p adjusted by Holm over the units of a checkpoint.", "",
-                  "![Each unit over the checkpoints](trend.png)"]  # fmt: skip
+        lines += ["", LEGEND, "", "![Each unit over the checkpoints](trend.png)"]
     for e in history.entries:
         lines += [f"- {escape(e.name)}: {escape(line)}" for line in (*e.failures, *e.refused)]
     lines += [f"- {escape(line)}" for line in waiting]

@@ -140,5 +140,6 @@ def _gate(found: Comparison) -> None:
         raise typer.Exit(REGRESSION)
     if found.refused:
         raise BenchError(
-            f"--fail-on-regression: {len(found.refused)} of the baseline's units were not compared, first: {found.refused[0]}"
+            f"--fail-on-regression: {len(found.refused)} of the baseline's units were not compared, "
+            f"first: {found.refused[0]}"
         )
