@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,7 +44,7 @@ class Checkpoint:
     @property
     def grid(self) -> int:
         """Side of the position table."""
-        return round((self.vision["embeddings.position_embeddings"].shape[1] - 1) ** 0.5)
+        return math.isqrt(self.vision["embeddings.position_embeddings"].shape[1] - 1)
 
     @property
     def params(self) -> int:
@@ -165,7 +166,7 @@ class _Fit:
             side = table.shape[1] if table is not None and table.ndim == 4 else 0
         else:
             table = flat.get("pos_embed", flat.get("embeddings.position_embeddings"))
-            side = round(max(table.shape[1] - 1, 0) ** 0.5) if table is not None and table.ndim == 3 else 0
+            side = math.isqrt(max(table.shape[1] - 1, 0)) if table is not None and table.ndim == 3 else 0
         return side or self.arch.image_size // self.arch.patch_size
 
     def check(self, flat: Tensors, path: Path) -> None:

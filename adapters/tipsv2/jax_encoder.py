@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import torch
+import torch.utils.dlpack
 
 from adapters.patches import center_pad, resolve_layers, to_map
 from adapters.tipsv2 import jax_model as model
@@ -82,7 +84,7 @@ class TipsJax:
         pooled = model.pool_text(self.text["text_encoder_norm"], x, on_device[1], epsilon=self.epsilon)
         return to_torch(pooled)[: len(texts)]
 
-    def _tree(self, checkpoint: Checkpoint, part: str, dtype: jnp.dtype) -> dict:
+    def _tree(self, checkpoint: Checkpoint, part: str, dtype: Any) -> dict[str, Any]:
         flat = to_scenic(getattr(checkpoint, part), part, checkpoint.arch)
         arrays = {k: jax.device_put(v.float().numpy().astype(dtype, copy=False), self.device) for k, v in flat.items()}
         return model.unflatten(arrays)
@@ -92,12 +94,13 @@ def to_jax(images: torch.Tensor, device: jax.Device) -> jax.Array:
     """The same memory as a JAX array where torch's device is also JAX's; a copy to `device` otherwise."""
     on_gpu = device.platform in ("gpu", "cuda", "rocm")
     images = (images if on_gpu else images.cpu()).contiguous()
-    return jax.device_put(jnp.from_dlpack(images), device)
+    array: jax.Array = jax.device_put(jnp.from_dlpack(images), device)
+    return array
 
 
 def to_torch(array: jax.Array) -> torch.Tensor:
     """The same memory as a torch tensor. JAX arrays never change, so do not write into it."""
-    return torch.from_dlpack(array)
+    return torch.utils.dlpack.from_dlpack(array)
 
 
 def pick_device(device: str) -> jax.Device:

@@ -111,7 +111,8 @@ def layer_norm(norm: Tree, x: jax.Array, epsilon: float = EPSILON) -> jax.Array:
     wide = x.astype(jnp.float32)
     centred = wide - wide.mean(-1, keepdims=True)
     scaled = centred * jax.lax.rsqrt(jnp.square(centred).mean(-1, keepdims=True) + epsilon)
-    return (scaled * norm["scale"] + norm["bias"]).astype(x.dtype)
+    out: jax.Array = (scaled * norm["scale"] + norm["bias"]).astype(x.dtype)
+    return out
 
 
 def _attend(attention: Tree, x: jax.Array, mask: jax.Array | None) -> jax.Array:
@@ -123,13 +124,15 @@ def _attend(attention: Tree, x: jax.Array, mask: jax.Array | None) -> jax.Array:
 
 def _heads(projection: Tree, x: jax.Array) -> jax.Array:
     kernel = projection["kernel"]  # [D, H, d]
-    out = _matmul(x, kernel.reshape(kernel.shape[0], -1))
-    return out.reshape(*x.shape[:-1], *kernel.shape[1:]) + projection["bias"]
+    flat = _matmul(x, kernel.reshape(kernel.shape[0], -1))
+    out: jax.Array = flat.reshape(*x.shape[:-1], *kernel.shape[1:]) + projection["bias"]
+    return out
 
 
 def _merge_heads(projection: Tree, x: jax.Array) -> jax.Array:
     kernel = projection["kernel"]  # [H, d, D]
-    return _matmul(x.reshape(*x.shape[:-2], -1), kernel.reshape(-1, kernel.shape[-1])) + projection["bias"]
+    out: jax.Array = _matmul(x.reshape(*x.shape[:-2], -1), kernel.reshape(-1, kernel.shape[-1])) + projection["bias"]
+    return out
 
 
 def _feed_forward(block: Tree, x: jax.Array, gelu: str) -> jax.Array:
@@ -142,7 +145,8 @@ def _feed_forward(block: Tree, x: jax.Array, gelu: str) -> jax.Array:
 
 
 def _dense(layer: Tree, x: jax.Array) -> jax.Array:
-    return _matmul(x, layer["kernel"]) + layer["bias"]
+    out: jax.Array = _matmul(x, layer["kernel"]) + layer["bias"]
+    return out
 
 
 def _matmul(x: jax.Array, kernel: jax.Array) -> jax.Array:

@@ -35,13 +35,18 @@ TEXT = {
     "mlp.fc2": "mlp.c_proj",
 }
 # official name -> transformers' names, stacked along the first axis
-VISION_FUSED = {
+VISION_FUSED: dict[str, tuple[str, ...]] = {
     "attn.qkv.": ("attention.q_proj.", "attention.k_proj.", "attention.v_proj."),
     "mlp.w12.": ("mlp.gate_proj.", "mlp.up_proj."),
 }
-TEXT_FUSED = {"attn.in_proj_": ("self_attn.q_proj.", "self_attn.k_proj.", "self_attn.v_proj.")}
+TEXT_FUSED: dict[str, tuple[str, ...]] = {
+    "attn.in_proj_": ("self_attn.q_proj.", "self_attn.k_proj.", "self_attn.v_proj.")
+}
 BLOCKS = {"vision": ("encoder.layer.", "blocks."), "text": ("encoder.layers.", "transformer.resblocks.")}
-TABLES = {"vision": (VISION, VISION_FUSED), "text": (TEXT, TEXT_FUSED)}
+TABLES: dict[str, tuple[dict[str, str], dict[str, tuple[str, ...]]]] = {
+    "vision": (VISION, VISION_FUSED),
+    "text": (TEXT, TEXT_FUSED),
+}
 
 
 def from_official(arrays: Tensors, part: str) -> dict[str, torch.Tensor]:

@@ -85,10 +85,10 @@ def _block_to(
         _norm_to(out, f"{there}LayerNorm_{n}/", tensors, here + norm)
     for ours, theirs in QKV.items():
         weight, bias = (tensors[f"{here}{attention}{ours}.{kind}"] for kind in ("weight", "bias"))
-        out[f"{there}{ATTENTION}{theirs}kernel"] = weight.T.unflatten(1, (heads, -1))  # [D, H, d]
-        out[f"{there}{ATTENTION}{theirs}bias"] = bias.unflatten(0, (heads, -1))
+        out[f"{there}{ATTENTION}{theirs}kernel"] = weight.T.reshape(weight.shape[1], heads, -1)  # [D, H, d]
+        out[f"{there}{ATTENTION}{theirs}bias"] = bias.reshape(heads, -1)
     weight, bias = _scaled(tensors, here + output, here + "layer_scale1.lambda1")
-    out[f"{there}{ATTENTION}out/kernel"] = weight.T.unflatten(0, (heads, -1))  # [H, d, D]
+    out[f"{there}{ATTENTION}out/kernel"] = weight.T.reshape(heads, -1, weight.shape[0])  # [H, d, D]
     out[f"{there}{ATTENTION}out/bias"] = bias
     dense = SWIGLU if part == "vision" and arch.swiglu else MLP
     last = list(dense)[-1]

@@ -7,12 +7,12 @@ from importlib.resources import files
 from pathlib import Path
 
 from adapters.tipsv2.files import safetensors_shards
+from adapters.weights_files import download
 from benchmark.contracts import ModelSpec
 from benchmark.errors import UsageError, WeightsError
 
 TOKENIZER = "tokenizer.model"
 OFFICIAL = "https://storage.googleapis.com/tips_data"
-HUB_FILES = ["config.json", "*.safetensors", "model.safetensors.index.json", TOKENIZER]
 
 
 @dataclass(frozen=True)
@@ -41,11 +41,11 @@ def find(spec: ModelSpec) -> Source:
         folder = Path(str(files("adapters") / "weights" / spec.name))
         if not folder.is_dir():
             raise WeightsError(
-                f"{spec.name}: its weights are not in this installation ({folder}). Reinstall densebench"
+                f"{spec.name}: no weights in {folder}. Install densebench again, or use --weights FOLDER"
             )
         return in_folder(spec, folder, f"embedded {spec.name}")
     if spec.row.get("hub"):
-        folder = from_hub(spec)
+        folder = download(spec.row["hub"], spec.row["revision"], spec)
         return in_folder(spec, folder, f"{spec.row['hub']}@{spec.row['revision']}")
     raise WeightsError(f"{spec.name} is not on the hub. {get(spec)}")
 
@@ -86,29 +86,6 @@ def stems_of(spec: ModelSpec) -> list[str]:
     return list(dict.fromkeys([*npz.get("torch", []), *npz.get("scenic", [])]))
 
 
-def from_hub(spec: ModelSpec) -> Path:
-    """The folder of the pinned revision in the hub's cache, downloaded if need be."""
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import GatedRepoError, LocalEntryNotFoundError, OfflineModeIsEnabled
-
-    repo, revision = spec.row["hub"], spec.row["revision"]
-    where = f"https://huggingface.co/{repo}/tree/{revision}"
-    remedy = f"Get config.json, model.safetensors and {TOKENIZER} from {where} and use --weights FOLDER"
-    try:
-        return Path(snapshot_download(repo, revision=revision, allow_patterns=HUB_FILES, local_files_only=spec.offline))
-    except GatedRepoError:
-        raise WeightsError(f"{repo} is gated: accept its terms at {where}, then hf auth login") from None
-    except (LocalEntryNotFoundError, OfflineModeIsEnabled):
-        why = (
-            "is not in the hub's cache and --offline is set" if spec.offline else "cannot be reached and is not cached"
-        )
-        raise WeightsError(f"{repo} {why}. {remedy}") from None
-    except Exception as e:  # httpx, SSL, HTTP status …: all mean "no weights", none is worth a traceback
-        raise WeightsError(
-            f"{repo} cannot be downloaded ({type(e).__name__}: {str(e).splitlines()[0]}). {remedy}"
-        ) from None
-
-
 def _pair(spec: ModelSpec, folder: Path, file: Path | None) -> tuple[Path, Path] | None:
     present = sorted(p.name.removesuffix("_vision.npz") for p in folder.glob("*_vision.npz"))
     texts = sorted(p.name.removesuffix("_text.npz") for p in folder.glob("*_text.npz"))
@@ -121,9 +98,7 @@ def _pair(spec: ModelSpec, folder: Path, file: Path | None) -> tuple[Path, Path]
     if not named and not present and not texts:
         return None
     if not named and len(set(present) | set(texts)) > 1:
-        raise UsageError(
-            f"{folder} has {', '.join(present)}; which is {spec.name}? Use --weights FOLDER/NAME_vision.npz"
-        )
+        raise UsageError(f"{folder} has {', '.join(present)}: say which with --weights FOLDER/NAME_vision.npz")
     stem = named[0] if named else (present or texts)[0]
     pair = folder / f"{stem}_vision.npz", folder / f"{stem}_text.npz"
     for path in pair:

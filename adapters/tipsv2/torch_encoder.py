@@ -8,6 +8,7 @@ and MLP kept, and not MaskCLIP's bare values.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -23,13 +24,14 @@ from benchmark.contracts import ImageFeatures, ImageRequest, LayerFeatures, Mode
 TEXT_BATCH = 256
 
 
-def build_model(checkpoint: Checkpoint, gelu: str = "erf") -> torch.nn.Module:
+def build_model(checkpoint: Checkpoint, gelu: str = "erf") -> Any:
     """transformers' Tipsv2Model in evaluation mode, sharing the checkpoint's memory."""
     from transformers import Tipsv2Model
     from transformers.initialization import no_init_weights
 
     with no_init_weights():
-        model = Tipsv2Model._from_config(checkpoint.arch.to_config(checkpoint.grid, gelu), attn_implementation="sdpa")
+        config = checkpoint.arch.to_config(checkpoint.grid, gelu)
+        model: Any = Tipsv2Model._from_config(config, attn_implementation="sdpa")  # type: ignore[no-untyped-call]
     state = {PREFIX["vision"] + k: v for k, v in checkpoint.vision.items()}
     state |= {PREFIX["text"] + k: v for k, v in checkpoint.text.items()}
     temperature = checkpoint.temperature
@@ -46,7 +48,7 @@ class TipsTorch:
         device = pick_device(spec.device)
         self.dtype = pick_dtype(spec.dtype, device)
         checkpoint = load(spec)
-        self.model = build_model(checkpoint, self.gelu).to(device, self.dtype)
+        self.model: Any = build_model(checkpoint, self.gelu).to(device, self.dtype)
         self.device = device
         self.tokenizer = Tokenizer(checkpoint.tokenizer, checkpoint.arch.vocabulary, checkpoint.arch.max_tokens)
         self.temperature = None if checkpoint.temperature is None else float(checkpoint.temperature)
@@ -94,11 +96,12 @@ class TipsTorch:
         return F.normalize(pooled.float(), dim=-1)
 
 
-def value_path(block: torch.nn.Module, x: torch.Tensor) -> torch.Tensor:
+def value_path(block: Any, x: torch.Tensor) -> torch.Tensor:
     """A block whose attention is replaced by its values: every token attends to itself alone. [B, N, D] to the same."""
     attention = block.attention
     x = x + block.layer_scale1(attention.o_proj(attention.v_proj(block.norm1(x))))
-    return x + block.layer_scale2(block.mlp(block.norm2(x)))
+    out: torch.Tensor = x + block.layer_scale2(block.mlp(block.norm2(x)))
+    return out
 
 
 def build(spec: ModelSpec) -> TipsTorch:
