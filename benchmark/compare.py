@@ -213,7 +213,7 @@ def _with_verdict(u: UnitComparison, p_adjusted: float) -> UnitComparison:
 def verdict(u: UnitComparison, p_adjusted: float) -> Verdict:
     """better / worse: significant after adjustment and beyond the tolerance; too little data: a difference worth
     knowing (2 points, or 5 % of A for metres and degrees) would have been missed more often than one time in five."""
-    if u.n < FEWEST_SAMPLES:
+    if u.n < FEWEST_SAMPLES or not np.isfinite(p_adjusted):
         return "too little data"
     if p_adjusted < ALPHA and abs(u.delta) > u.tolerance:
         return "better" if (u.delta > 0) == u.higher_is_better else "worse"

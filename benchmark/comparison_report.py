@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from benchmark.class_changes import ClassChange
 from benchmark.compare import Comparison, UnitComparison
@@ -20,7 +22,8 @@ MARKS = {
 }
 CLASSES_SHOWN = 5
 METHOD_NOTE = (
-    "Δ and interval: paired on the same samples; p: paired bootstrap or McNemar, adjusted by Holm over the table; "
+    "Δ and interval: paired bootstrap over the same samples; p: McNemar for hits, else a paired randomisation test, "
+    "adjusted by Holm over the table; "
     "smallest visible: the effect this data would show four times out of five."
 )
 
@@ -111,9 +114,19 @@ def markdown(comparison: Comparison) -> str:
     return "\n".join(lines) + "\n"
 
 
+def without_nan(value: Any) -> Any:
+    """`value` with None for NaN and infinities, which JSON has no word for."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {str(k): without_nan(v) for k, v in value.items()}
+    return [without_nan(v) for v in value] if isinstance(value, (list, tuple)) else value
+
+
 def to_json(comparison: Comparison) -> str:
     """The whole comparison, classes included."""
-    return json.dumps({"summary": summary(comparison), **plain(comparison)}, indent=1, ensure_ascii=False)
+    data = without_nan({"summary": summary(comparison), **plain(comparison)})
+    return json.dumps(data, indent=1, ensure_ascii=False, allow_nan=False)
 
 
 def cases(comparison: Comparison) -> list[Case]:

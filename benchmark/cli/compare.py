@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from benchmark import comparison_report as report
 from benchmark import noise as noise_floor
@@ -18,6 +19,8 @@ from benchmark.files import write_text
 from benchmark.paths import results_dir
 
 REGRESSION = 3
+WIDE, NARROW = 200, 135  # columns of a terminal
+DROPPED_WHEN_NARROW = ("metric", "A", "B", "smallest visible", "n")
 STYLES = {"better": "green", "worse": "bold red", "no difference": "dim", "too little data": "yellow"}
 
 
@@ -73,9 +76,11 @@ def compare(
 
 def print_comparison(found: Comparison, classes: bool = False) -> None:
     """The comparison as a table, then one line for each thing left out."""
-    console = Console(soft_wrap=True)
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=WIDE, color_system=None)  # a log has no edge to wrap at
     if found.units:
-        console.print(_table(found))
+        console.print(_table(found, narrow=console.width < NARROW))
     if found.published:
         console.print(_published_table(found))
     for u in found.units:
@@ -88,13 +93,16 @@ def print_comparison(found: Comparison, classes: bool = False) -> None:
     console.print(report.summary(found), markup=False, highlight=False)
 
 
-def _table(found: Comparison) -> Table:
+def _table(found: Comparison, narrow: bool) -> Table:
     table = Table(box=None, pad_edge=False, header_style="dim")
-    for i, name in enumerate(report.HEADER):
-        table.add_column(name, justify="left" if i in (0, 1, 9) else "right", no_wrap=i != 5)
+    kept = [i for i, name in enumerate(report.HEADER) if not (narrow and name in DROPPED_WHEN_NARROW)]
+    for i in kept:
+        table.add_column(
+            report.HEADER[i], justify="left" if i in (0, 1, 9) else "right", no_wrap=i != 0, overflow="fold"
+        )
     for u in found.units:
-        *most, verdict = report.cells(u)
-        table.add_row(*most, f"[{STYLES[u.verdict]}]{verdict}[/]")
+        cells = report.cells(u)
+        table.add_row(*(Text(cells[i], style=STYLES[u.verdict] if i == 9 else "") for i in kept))
     return table
 
 
@@ -105,7 +113,7 @@ def _published_table(found: Comparison) -> Table:
     for i, name in enumerate(report.PUBLISHED_HEADER):
         table.add_column(name, justify="left" if i in (0, 1, 6) else "right")
     for row in report.published_cells(found):
-        table.add_row(*row)
+        table.add_row(*(Text(cell) for cell in row))
     return table
 
 
@@ -121,7 +129,7 @@ def _print_classes(console: Console, found: Comparison, unit: str) -> None:
         for c in u.classes:
             low, high = (report.number(v, "%", signed=True) for v in c.ci95)
             values = (report.number(c.a, "%"), report.number(c.b, "%"), report.number(c.delta, "%", signed=True))
-            table.add_row(c.name, *values, f"[{low}, {high}]")
+            table.add_row(*map(Text, (c.name, *values, f"[{low}, {high}]")))
         console.print(table)
 
 

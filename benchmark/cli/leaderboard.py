@@ -1,0 +1,28 @@
+"""`bench leaderboard`: the page, CSV and Markdown of everything under results/."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from benchmark.paths import results_dir
+
+
+def leaderboard(
+    results: Annotated[Path | None, typer.Option(help="Where the rows are [default: results]")] = None,
+    out: Annotated[Path | None, typer.Option(help="Where the three files go [default: the same folder]")] = None,
+) -> None:
+    """Writes leaderboard.html (one self-contained page), leaderboard.csv and leaderboard.md from the files alone."""
+    from benchmark.leaderboard import build
+
+    built = build(results or results_dir(), out)
+    for line in built.problems:
+        typer.echo(f"left out: {line}", err=True)
+    for path in built.paths:
+        typer.echo(str(path))
+    typer.echo(
+        f"{built.rows} rows on {built.boards} boards"
+        + (f", {len(built.problems)} files left out" if built.problems else "")
+    )

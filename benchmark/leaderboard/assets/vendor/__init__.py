@@ -1,0 +1,1 @@
+"""Third-party scripts, unchanged, each with its licence beside it."""

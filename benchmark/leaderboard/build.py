@@ -1,0 +1,51 @@
+"""Builds the three files of the leaderboard."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmark.errors import BenchError, UsageError
+from benchmark.files import write_text
+from benchmark.leaderboard.collect import collect
+from benchmark.leaderboard.page import page
+from benchmark.leaderboard.payload import payload
+from benchmark.leaderboard.tables import as_csv, as_markdown
+from benchmark.sides import PublishedNumber, read_published
+
+NAMES = ("leaderboard.html", "leaderboard.csv", "leaderboard.md")
+
+
+@dataclass(frozen=True)
+class Built:
+    """What was written, and what was left out of it."""
+
+    paths: tuple[Path, ...]
+    rows: int
+    boards: int
+    problems: tuple[str, ...]
+
+
+def build(results: Path, out: Path | None = None) -> Built:
+    """Writes leaderboard.html, .csv and .md into `out` (default: `results`).
+
+    Damaged, half-written and foreign files are named in the page and left out. Raises UsageError when there is no row
+    and no published number at all.
+    """
+    boards, problems = collect(results)
+    published: list[PublishedNumber] = []
+    try:
+        published = read_published(results)
+    except BenchError as e:
+        problems.append(str(e))
+    if not boards and not published:
+        raise UsageError(f"{results}: no result to show. " + (problems[0] if problems else "Run bench run first"))
+    texts = (
+        page(payload(boards, published, problems, results)),
+        as_csv(boards, published),
+        as_markdown(boards, problems),
+    )
+    paths = tuple((out or results) / name for name in NAMES)
+    for path, text in zip(paths, texts):
+        write_text(path, text)
+    return Built(paths, sum(len(b.entries) for b in boards), len(boards), tuple(problems))

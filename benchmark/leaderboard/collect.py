@@ -1,0 +1,172 @@
+"""Rows to boards: a board holds the rows that may be compared, and only those."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from benchmark.class_changes import class_iou, class_names
+from benchmark.compare import sample_ids
+from benchmark.errors import BenchError
+from benchmark.influence import influence
+from benchmark.leaderboard.standing import Standing, standings
+from benchmark.results import Row, read_all
+
+SAMPLES_SHOWN = 160  # of each board, evenly spaced; all of them decide intervals and ties
+ROW_DEPTH = 5  # parts of MODEL/TASK/DATASET/PROTOCOL-HASH/result.json
+WATCHED = "watch"  # the folder of bench watch, whose checkpoints have their own report
+NUMBERS_SHOWN = 400_000  # per-sample and per-class numbers in the whole page
+
+
+@dataclass
+class Entry:
+    """One row on a board."""
+
+    row: Row
+    variant: str  # what its folder says beyond protocol and hash: "seed1", "bfloat16"; mostly empty
+    standing: Standing
+    classes: list[float] | None = None  # IoU in percent, NaN where a class never occurs
+    samples: list[float] | None = None  # the metric of single samples
+
+    @property
+    def name(self) -> str:
+        return f"{self.row.model} · {self.variant}" if self.variant else self.row.model
+
+
+@dataclass
+class Board:
+    """Rows of one unit, protocol hash, dataset digest and main metric, best first."""
+
+    unit: str
+    first: Row
+    entries: list[Entry] = field(default_factory=list)
+    class_names: list[str] = field(default_factory=list)
+    sample_ids: list[str] = field(default_factory=list)
+    total_samples: int = 0
+
+
+def collect(results: Path) -> tuple[list[Board], list[str]]:
+    """Every board under `results`, and one line for each file that was left out."""
+    rows, problems = read_all(results)
+    problems += _unfinished(results)
+    groups: dict[tuple[str, ...], list[Row]] = {}
+    for row in rows:
+        reason = _unusable(row)
+        if reason:
+            problems.append(f"{row.folder / 'result.json'}: left out: {reason}")
+        else:
+            groups.setdefault(_key(row), []).append(row)
+    budget = NUMBERS_SHOWN // max(len(rows), 1)
+    boards = [_board(groups[key], budget, problems) for key in sorted(groups)]
+    return [b for b in boards if b.entries], sorted(problems)
+
+
+def _unfinished(results: Path) -> list[str]:
+    """Rows that were being written when something stopped, and result files that lie where no row belongs."""
+    halves = [
+        f"{file.parent}: half-written: there is no result.json beside its samples"
+        for file in sorted(results.glob("*/*/*/*/samples.parquet"))
+        if not (file.parent / "result.json").is_file()
+    ]
+    strays = [
+        f"{file}: left out: rows lie at MODEL/TASK/DATASET/PROTOCOL-HASH/result.json"
+        for file in sorted(results.rglob("result.json"))
+        if len(file.relative_to(results).parts) != ROW_DEPTH and file.relative_to(results).parts[0] != WATCHED
+    ]
+    return halves + strays
+
+
+def _key(row: Row) -> tuple[str, ...]:
+    d = row.data
+    return (
+        row.unit,
+        str(d["protocol"]["name"]),
+        row.protocol_hash,
+        str(d["task"]["dataset_digest"]),
+        str(d["main_metric"]),
+    )
+
+
+def _unusable(row: Row) -> str | None:
+    """What a foreign or hand-edited row lacks, or None."""
+    try:
+        main = row.main
+        numbers = (main["value"], *main["ci95"])
+        if not all(isinstance(v, (int, float)) and math.isfinite(v) for v in numbers) or len(numbers) != 3:
+            return f"{row.data['main_metric']} is not a finite number with an interval"
+        row.statistic()
+        for part, names in (
+            (row.data["model"], ("name", "family", "params", "weights")),
+            (row.data["task"], ("name", "dataset", "n", "dataset_digest")),
+            (row.data["protocol"], ("name", "hash", "fields")),
+        ):
+            lost = [n for n in names if n not in part]
+            if lost:
+                return f"no {', '.join(lost)}"
+        main["unit"], main["higher_is_better"]
+    except (KeyError, TypeError, ValueError, AttributeError) as e:
+        return f"not a whole row ({type(e).__name__}: {e})"
+    return None
+
+
+def _board(rows: list[Row], budget: int, problems: list[str]) -> Board:
+    """The board of rows that share a key; rows whose samples are damaged or differ are named and left out."""
+    rows = sorted(rows, key=lambda r: (r.model, r.folder.name))
+    kept, moves, ids = [], [], None
+    board = Board(rows[0].unit, rows[0])
+    for row in rows:
+        try:
+            found, move = sample_ids(row), influence(row.samples, row.statistic())
+        except (BenchError, KeyError, ValueError, IndexError, StopIteration) as e:
+            problems.append(f"{row.folder}: left out: samples.parquet does not fit its result.json ({e})")
+            continue
+        if ids is None:
+            ids = found
+        elif not np.array_equal(ids, found):
+            problems.append(f"{row.folder}: left out: its samples are not those of {kept[0].folder} (same digest)")
+            continue
+        kept.append(row)
+        moves.append(move)
+        board.entries.append(_entry(row, budget, Standing()))
+        row.__dict__.pop("samples", None)  # memory stays that of one board
+    if ids is None:
+        return board
+    board.total_samples = len(ids)
+    board.sample_ids = [str(i) for i in ids[shown(len(ids), budget)]]
+    board.class_names = class_names(kept[0], len(board.entries[0].classes or ()))
+    values = np.array([r.main["value"] for r in kept])
+    ranked = standings(values, np.stack(moves), bool(kept[0].main["higher_is_better"]))
+    for entry, standing in zip(board.entries, ranked):
+        entry.standing = standing
+    board.entries.sort(key=lambda e: (e.standing.rank, e.name))
+    return board
+
+
+def shown(total: int, budget: int) -> np.ndarray:
+    """Positions of the samples that the page shows."""
+    count = min(total, SAMPLES_SHOWN, max(budget // 2, 12))
+    return np.linspace(0, total - 1, count).round().astype(int)
+
+
+def _entry(row: Row, budget: int, standing: Standing) -> Entry:
+    statistic, metric = row.statistic(), str(row.data["main_metric"])
+    matrix = statistic.matrix(row.samples)
+    picked = statistic.value(matrix[shown(len(matrix), budget)])
+    iou = class_iou(row, metric)
+    classes = [float(v) for v in iou] if iou is not None and len(iou) <= max(budget // 2, 12) else None
+    return Entry(row, variant(row), standing, classes, [float(v) for v in picked])
+
+
+def variant(row: Row) -> str:
+    """The part of a row's folder name between the protocol's name and its hash: seed, dtype, backend, limit."""
+    name = row.folder.name.removesuffix(f"-{row.protocol_hash[:8]}")
+    return name.removeprefix(str(row.data["protocol"]["name"])).strip("-")
+
+
+def models_of(boards: Iterable[Board]) -> list[str]:
+    """Every name on a board, sorted."""
+    return sorted({e.name for b in boards for e in b.entries})

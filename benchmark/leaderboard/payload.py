@@ -1,0 +1,156 @@
+"""Boards as the data of the page: plain JSON in which models, protocols and environments stand once."""
+
+from __future__ import annotations
+
+import base64
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from benchmark.comparison_report import without_nan
+from benchmark.digest import canonical_json, fingerprint, plain
+from benchmark.leaderboard.collect import Board, Entry
+from benchmark.registry import tasks
+from benchmark.sides import PublishedNumber
+
+PICTURE_BYTES = 400_000  # of one picture; larger ones are named, not shown
+PICTURES_BYTES = 12_000_000  # of all pictures in the page
+DETAIL_CHARACTERS = 4000
+PICTURE_TYPES = {".png": "image/png", ".jpg": "image/jpeg", ".webp": "image/webp"}
+
+
+class Interned:
+    """Values that many rows share, each kept once; `index` gives a value's place."""
+
+    def __init__(self) -> None:
+        self.values: list[Any] = []
+        self._places: dict[str, int] = {}
+
+    def index(self, value: Any) -> int:
+        key = fingerprint(without_nan(plain(value)))
+        if key not in self._places:
+            self._places[key] = len(self.values)
+            self.values.append(value)
+        return self._places[key]
+
+
+def payload(
+    boards: Sequence[Board], published: Sequence[PublishedNumber], problems: Sequence[str], results: Path
+) -> dict[str, Any]:
+    """Everything the page knows."""
+    protocols, environments = Interned(), Interned()
+    names = {name: i for i, name in enumerate(sorted({e.name for b in boards for e in b.entries}))}
+    pictures = Pictures(results)
+    rows = [
+        _row(number, entry, names, environments, pictures)
+        for number, board in enumerate(boards)
+        for entry in board.entries
+    ]
+    return without_nan(
+        {
+            "boards": [_board(b, protocols) for b in boards],
+            "models": _models(boards, names),
+            "rows": rows,
+            "protocols": protocols.values,
+            "environments": environments.values,
+            "published": [plain(p) for p in published],
+            "problems": [_relative(line, results) for line in problems],
+            "tasks": {name: row["title"] for name, row in tasks().items()},
+        }
+    )
+
+
+def _board(board: Board, protocols: Interned) -> dict[str, Any]:
+    d, main = board.first.data, board.first.main
+    return {
+        "task": d["task"]["name"], "dataset": d["task"]["dataset"], "split": d["task"].get("split", ""),
+        "n": board.total_samples, "digest": d["task"]["dataset_digest"],
+        "protocol": protocols.index({"task": d["task"]["name"], **d["protocol"]}),
+        "metric": d["main_metric"], "unit": main["unit"], "up": bool(main["higher_is_better"]),
+        "suite": "scenes" if d["task"]["dataset"] == "scenes" else "data",
+        "classes": board.class_names, "samples": board.sample_ids,
+    }  # fmt: skip
+
+
+def _models(boards: Sequence[Board], names: Mapping[str, int]) -> list[dict[str, Any]]:
+    found: dict[str, list[Entry]] = {}
+    for board in boards:
+        for entry in board.entries:
+            found.setdefault(entry.name, []).append(entry)
+    out = []
+    for name in names:
+        m = found[name][0].row.data["model"]
+        speeds = [s for e in found[name] if (s := (e.row.data["timing"] or {}).get("images_per_s"))]
+        memory = [s for e in found[name] if (s := e.row.data.get("peak_memory_mb"))]
+        facts = {
+            k: m.get(k)
+            for k in ("family", "params", "licence", "backend", "dtype", "image_size", "patch_size", "weights")
+        }
+        out.append(
+            {"name": name, **facts, "speed": median(speeds) if speeds else None, "memory": max(memory, default=None)}
+        )
+    return out
+
+
+def _row(
+    number: int, entry: Entry, names: Mapping[str, int], environments: Interned, pictures: Pictures
+) -> dict[str, Any]:
+    d, main, s = entry.row.data, entry.row.main, entry.standing
+    metrics = {
+        name: {k: m.get(k) for k in ("value", "ci95", "unit", "higher_is_better")} for name, m in d["metrics"].items()
+    }
+    return {
+        "b": number, "m": names[entry.name], "v": main["value"], "lo": main["ci95"][0], "hi": main["ci95"][1],
+        "rank": s.rank, "sd": round(s.rank_sd, 2), "tie": s.tied, "delta": s.delta, "p": round(s.p, 4),
+        "classes": entry.classes and [_short(v) for v in entry.classes],
+        "samples": entry.samples and [_short(v) for v in entry.samples],
+        "metrics": metrics, "env": environments.index(d["environment"]),
+        "timing": d["timing"], "memory": d.get("peak_memory_mb"), "bad": d.get("n_bad", 0), "seed": d["seed"],
+        "command": d.get("command", ""), "created": d["created"], "id": d["id"], "weights": d["model"]["weights"],
+        "details": _details(d.get("details")), "folder": pictures.relative(entry.row.folder),
+        "pictures": pictures.of(entry.row.folder),
+    }  # fmt: skip
+
+
+def _details(details: Any) -> Any:
+    """What a task noted beside its metrics; the per-class values have their own place, long notes are only named."""
+    kept = {k: v for k, v in (details or {}).items() if k not in ("per_class_iou", "class_names")}
+    if len(canonical_json(without_nan(plain(kept)))) > DETAIL_CHARACTERS:
+        return {"": f"{', '.join(sorted(kept))}: too long for the page, see result.json"}
+    return kept
+
+
+class Pictures:
+    """The pictures beside rows, as data URIs up to a total; what is past it is named."""
+
+    def __init__(self, results: Path) -> None:
+        self.results, self.left = results, PICTURES_BYTES
+
+    def relative(self, folder: Path) -> str:
+        """`folder` as seen from the results folder."""
+        return folder.relative_to(self.results).as_posix() if folder.is_relative_to(self.results) else folder.name
+
+    def of(self, folder: Path) -> list[dict[str, str]]:
+        """Name and data URI (or "" where it would make the page too large) of each picture in `folder`/pictures."""
+        out = []
+        for file in sorted((folder / "pictures").glob("*")):
+            if file.suffix not in PICTURE_TYPES or not file.is_file():
+                continue
+            size = file.stat().st_size
+            uri = ""
+            if size <= min(PICTURE_BYTES, self.left):
+                self.left -= size
+                uri = f"data:{PICTURE_TYPES[file.suffix]};base64," + base64.b64encode(file.read_bytes()).decode("ascii")
+            out.append({"name": file.stem, "src": uri})
+        return out
+
+
+def _relative(line: str, results: Path) -> str:
+    return line.replace(f"{results}/", "").replace(str(results), "")
+
+
+def _short(value: float) -> float | None:
+    """4 significant digits; None for NaN."""
+    return float(f"{value:.4g}") if math.isfinite(value) else None
