@@ -27,7 +27,10 @@ CAPTIONS = {"both": (2, 1), "long": (2,), "short": (1,)}  # positions in [alt, s
 
 @lru_cache(maxsize=32)
 def _array(path: Path) -> np.ndarray:
-    loaded: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
+    try:
+        loaded: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError) as e:
+        raise DataError(f"{path}: cannot be read ({e}). Delete its folder: it is rendered again") from None
     return loaded
 
 
@@ -215,7 +218,8 @@ class Scenes:
         if kind == "retrieval" and split == "test":
             return SceneRetrieval(self.pictures("retrieval"))
         raise DataError(
-            f"scenes: no {kind} data for split {split!r}; it has {', '.join(self.info.kinds)} in train, test"
+            f"scenes: no {kind} data for split {split!r}. It has segmentation, depth, normals, captions and labels "
+            "in train and test, retrieval in test"
         )
 
     def pictures(self, split: str) -> Pictures:

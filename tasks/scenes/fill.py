@@ -93,8 +93,8 @@ def main() -> int:
     try:
         with disk_errors(folder):
             fill(folder, split, size, start, stop)
-    except BenchError as e:
-        print(e, file=sys.stderr)
+    except (BenchError, OSError) as e:
+        print(e if isinstance(e, BenchError) else f"{folder}: {e}", file=sys.stderr)
         return 1
     return 0
 

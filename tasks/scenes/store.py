@@ -37,7 +37,6 @@ IN_PROCESS = 64  # scenes: fewer are rendered without starting processes
 WORDINGS = 64  # tries to make a caption unlike all before it
 
 
-@cache
 def rendered(split: str, size: int, n: int) -> Path:
     """The folder that holds (at least) the first `n` scenes of a split; rendered when it is missing or damaged.
 
@@ -45,15 +44,27 @@ def rendered(split: str, size: int, n: int) -> Path:
     normals_end.npy, captions.json. Raises BenchError when the cache cannot be written.
     """
     root = cache_dir() / "scenes"
+    folder = _ensured(root, split, size, n)
+    if not (folder / "manifest.json").is_file():  # pruned since this process last asked
+        _ensured.cache_clear()
+        folder = _ensured(root, split, size, n)
+    return folder
+
+
+@cache
+def _ensured(root: Path, split: str, size: int, n: int) -> Path:
     full = root / _name(split, size, SPLITS[split].n)
     if n < SPLITS[split].n and intact(full):
         return full
     folder = root / _name(split, size, n)
-    with disk_errors(folder):
-        root.mkdir(parents=True, exist_ok=True)
-        with _locked(root / f".{folder.name}.lock"):
-            if not intact(folder):
-                _render_split(folder, split, size, n)
+    try:
+        with disk_errors(folder):
+            root.mkdir(parents=True, exist_ok=True)
+            with _locked(root / f".{folder.name}.lock"):
+                if not intact(folder):
+                    _render_split(folder, split, size, n)
+    except OSError as e:
+        raise BenchError(f"{folder}: cannot be written ({e.strerror}). Choose another cache with BENCH_CACHE") from None
     return folder
 
 
@@ -136,13 +147,13 @@ def _watch(running: list[subprocess.Popen[str]], folder: Path, split: str, n: in
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task(f"rendering scenes ({split}), once", total=n)
-        while any(process.poll() is None for process in running):
+        while any(process.poll() is None for process in running) and not any(process.poll() for process in running):
             time.sleep(0.05)
             bar.update(task, completed=min(n, 16 * sum(t.stat().st_size for t in folder.glob("tick-*"))))
     for process in running:
         if process.returncode:
             lines = (process.stderr.read() if process.stderr else "").strip().splitlines()
-            raise BenchError(lines[-1] if lines else f"{folder}: a rendering process ended with {process.returncode}")
+            raise BenchError(lines[-1] if lines else f"scenes: a rendering process ended with {process.returncode}")
 
 
 def _gather(folder: Path, split: str, size: int) -> None:
