@@ -13,9 +13,11 @@ from torch.nn.functional import interpolate
 from benchmark.contracts import EncoderCard, FeatureReader, ImageSet, Need, Tap, TaskContext, View
 from benchmark.errors import DataError
 from benchmark.features.taps import pixel_indices
+from benchmark.heads.ridge import RidgeAccumulator, RidgeHead
 from benchmark.views import Placement, resolve_view
 
 BLOCK = 32  # images read from the store at a time
+ROWS = 65536  # sampled pixels given to a head at a time
 
 
 @dataclass(frozen=True)
@@ -99,6 +101,15 @@ def training_pixels(
         raise DataError("no labelled pixel in the training images: check the targets with bench data verify")
     held = held_out_images(len(reader), protocol.holdout, context.seed)
     return PixelSet(torch.cat(features), np.concatenate(targets), image, held[image])
+
+
+def fit_ridge(pixels: PixelSet, targets: torch.Tensor, penalties: Sequence[float], device: str) -> RidgeHead:
+    """Ridge regression from the sampled features to `targets` [n, O], penalty chosen on the held-out images."""
+    fit = RidgeAccumulator(pixels.features.shape[1], targets.shape[1], device)
+    for start in range(0, len(targets), ROWS):
+        rows = slice(start, start + ROWS)
+        fit.add(pixels.features[rows], targets[rows], pixels.holdout[rows])
+    return fit.solve(penalties)
 
 
 def held_out_images(n: int, share: float, seed: int) -> np.ndarray:

@@ -16,10 +16,17 @@ import torch
 
 from benchmark.contracts import DataKind, EncoderCard, Measurement, Need, Outcome, TaskContext
 from benchmark.heads.bins import fit_bins
-from benchmark.heads.ridge import fit_ridge
 from benchmark.metrics.geometry import depth_errors
 from benchmark.statistic import Statistic
-from tasks.dense import PixelProbe, dense_not_applicable, predicted_maps, probe_needs, stack_rows, training_pixels
+from tasks.dense import (
+    PixelProbe,
+    dense_not_applicable,
+    fit_ridge,
+    predicted_maps,
+    probe_needs,
+    stack_rows,
+    training_pixels,
+)
 
 FAR = 80.0  # metres; the limit where neither the protocol nor the dataset sets one
 EIGEN = (slice(45, 471), slice(41, 601))  # rows and columns of 480 × 640, Eigen et al. 2014
@@ -60,7 +67,7 @@ class DepthTask:
         started = time.perf_counter()
         pixels = training_pixels(context, needs, protocol, lambda v, _: np.isfinite(v) & (v > near) & (v < far))
         depth = torch.from_numpy(pixels.targets.astype(np.float32))
-        ridge = fit_ridge(pixels.features, depth[:, None], protocol.penalties, pixels.holdout, device=context.device)
+        ridge = fit_ridge(pixels, depth[:, None], protocol.penalties, context.device)
         binned = fit_bins(
             pixels.features, depth, pixels.holdout, near, far, protocol.bins, context.seed, device=context.device
         )

@@ -14,10 +14,17 @@ import numpy as np
 import torch
 
 from benchmark.contracts import DataKind, EncoderCard, Measurement, Need, Outcome, TaskContext
-from benchmark.heads.ridge import fit_ridge
 from benchmark.metrics.geometry import ANGLE_BIN, normal_errors
 from benchmark.statistic import Statistic
-from tasks.dense import PixelProbe, dense_not_applicable, predicted_maps, probe_needs, stack_rows, training_pixels
+from tasks.dense import (
+    PixelProbe,
+    dense_not_applicable,
+    fit_ridge,
+    predicted_maps,
+    probe_needs,
+    stack_rows,
+    training_pixels,
+)
 
 
 @dataclass(frozen=True)
@@ -49,7 +56,7 @@ class NormalsTask:
         started = time.perf_counter()
         pixels = training_pixels(context, needs, protocol, lambda v, _: np.isfinite(v).all(-1) & (v != 0).any(-1))
         targets = torch.from_numpy(pixels.targets.astype(np.float32))
-        head = fit_ridge(pixels.features, targets, protocol.penalties, pixels.holdout, device=context.device)
+        head = fit_ridge(pixels, targets, protocol.penalties, context.device)
         fitted = time.perf_counter()
         reader = context.features(needs[1])
         cls = context.features(needs[3]) if protocol.with_cls else None

@@ -1,0 +1,108 @@
+"""The command line: words in, words and tables out. A command's file is imported only when it is used."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+import traceback
+from typing import Any
+
+import typer
+from typer.core import TyperGroup
+
+from benchmark.errors import BenchError
+
+# name -> "module:function or Typer app"; the order is that of `bench --help`
+COMMANDS = {
+    "run": "benchmark.cli.run:run",
+    "plan": "benchmark.cli.plan:plan",
+    "ls": "benchmark.cli.ls:ls",
+    "show": "benchmark.cli.show:show",
+    "check": "benchmark.cli.check:check",
+    "data": "benchmark.cli.data:app",
+    "cache": "benchmark.cli.cache:app",
+    "train": "benchmark.cli.train:train",
+    "distill": "benchmark.cli.distill:distill",
+    "export": "benchmark.cli.export:export",
+    "leaderboard": "benchmark.cli.leaderboard:leaderboard",
+    "compare": "benchmark.cli.compare:compare",
+    "reproduce": "benchmark.cli.reproduce:reproduce",
+    "watch": "benchmark.cli.watch:watch",
+    "look": "benchmark.cli.look:look",
+}
+
+
+class LazyGroup(TyperGroup):
+    """A command group that imports a command's module when the command is looked up."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        if cmd_name not in COMMANDS:
+            return None
+        module, _, attribute = COMMANDS[cmd_name].partition(":")
+        found = getattr(importlib.import_module(module), attribute)
+        if not isinstance(found, typer.Typer):
+            one = typer.Typer(add_completion=False, rich_markup_mode=None)
+            one.command(cmd_name)(found)
+            found = one
+        command = typer.main.get_command(found)
+        command.name = cmd_name
+        return command
+
+
+app = typer.Typer(cls=LazyGroup, rich_markup_mode=None, context_settings={"help_option_names": ["-h", "--help"]})
+
+
+@app.callback()
+def root(debug: bool = typer.Option(False, "--debug", help="Show the traceback of an error")) -> None:
+    """Dense evaluation of image and image-text encoders: nine tasks, one extraction, every number with its interval.
+
+    Example: bench run --model dinov2-b --task ade20k
+    """
+    if debug:
+        os.environ["BENCH_DEBUG"] = "1"
+
+
+def debugging() -> bool:
+    """Whether --debug was given."""
+    return bool(os.environ.get("BENCH_DEBUG"))
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Entry point of `bench`. Exit codes: 0 done, 1 some task failed, 2 wrong usage, 3 regression."""
+    words = sys.argv[1:] if argv is None else argv
+    if "--debug" in words:  # accepted anywhere, not only before the command
+        words = [w for w in words if w != "--debug"]
+        os.environ["BENCH_DEBUG"] = "1"
+    try:
+        code = app(words, prog_name="bench", standalone_mode=False)
+        sys.exit(code if isinstance(code, int) else 0)
+    except KeyboardInterrupt:
+        print("interrupted: what was finished is saved; the same command goes on from there", file=sys.stderr)
+        sys.exit(130)
+    except BrokenPipeError:  # `bench ls | head`
+        sys.stdout = None  # type: ignore[assignment]
+        sys.exit(0)
+    except Exception as e:
+        sys.exit(_explain(e))
+
+
+def _explain(error: Exception) -> int:
+    """Prints one line for `error` and returns the exit code."""
+    if debugging():
+        traceback.print_exc()
+    if isinstance(error, BenchError):
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    if hasattr(error, "format_message"):  # the parser's own: unknown option, missing argument
+        message = error.format_message() or "missing argument"
+        print(f"error: {' '.join(message.split())} See bench --help", file=sys.stderr)
+        return int(getattr(error, "exit_code", 2))
+    if type(error).__name__ == "Abort":
+        return 1
+    detail = str(error).splitlines()[0] if str(error) else "no message"
+    print(f"error: {type(error).__name__}: {detail}. This is a defect of densebench: run with --debug and report it", file=sys.stderr)
+    return 1

@@ -1,0 +1,68 @@
+"""`bench ls`: every registered name."""
+
+from __future__ import annotations
+
+import json as jsonlib
+from typing import Annotated, Any
+
+import typer
+
+from benchmark.errors import unknown
+
+KINDS = ("models", "tasks", "datasets", "suites")
+
+
+def ls(
+    what: Annotated[str, typer.Argument(help="models, tasks, datasets or suites")],
+    json: Annotated[bool, typer.Option("--json", help="Machine-readable: one JSON object per line")] = False,
+) -> None:
+    """List what is registered. Example: bench ls models"""
+    from benchmark import registry
+
+    if what not in KINDS:
+        raise unknown("list", what, KINDS, ", ".join(f"bench ls {k}" for k in KINDS))
+    rows = {k: {f: v for f, v in row.items() if f != "entry_point"} for k, row in getattr(registry, what)().items()}
+    if json:
+        for name, row in rows.items():
+            typer.echo(jsonlib.dumps({"name": name, **row}, ensure_ascii=False))
+        return
+    headers, lines = TABLES[what](rows)
+    typer.echo(columns(headers, lines))
+
+
+def columns(headers: list[str], lines: list[list[Any]]) -> str:
+    """Left-aligned columns as plain text: a table library costs more time to import than the whole listing."""
+    cells = [headers, *[["" if c is None else str(c) for c in line] for line in lines]]
+    widths = [max(len(row[i]) for row in cells) for i in range(len(headers))]
+    return "\n".join("  ".join(c.ljust(w) for c, w in zip(row, widths)).rstrip() for row in cells)
+
+
+def _models(rows: dict[str, dict[str, Any]]) -> tuple[list[str], list[list[Any]]]:
+    lines = []
+    for name, r in rows.items():
+        where = r.get("hub") or ("in the package" if r.get("embedded") or r.get("family") == "floors" else r.get("target", ""))
+        text = "yes" if r.get("has_text") else "no"
+        lines.append([name, r.get("family"), r.get("image_size"), r.get("patch_size"), r.get("embed_dim"), text, r.get("licence"), where])
+    return ["model", "family", "px", "patch", "width", "text", "licence", "weights"], lines
+
+
+def _tasks(rows: dict[str, dict[str, Any]]) -> tuple[list[str], list[list[Any]]]:
+    from benchmark.registry import datasets
+
+    catalog = datasets()
+    lines = []
+    for name, row in rows.items():
+        members = [d for d, info in catalog.items() if name in info["tasks"] and not info.get("part_of")]
+        lines.append([name, row.get("metric"), ", ".join(members)])
+    return ["task", "metric", "datasets"], lines
+
+
+def _datasets(rows: dict[str, dict[str, Any]]) -> tuple[list[str], list[list[Any]]]:
+    return ["dataset", "licence", "tasks"], [[n, r.get("licence"), ", ".join(r["tasks"])] for n, r in rows.items()]
+
+
+def _suites(rows: dict[str, dict[str, Any]]) -> tuple[list[str], list[list[Any]]]:
+    return ["suite", "units", "protocol", "what"], [[n, len(r["units"]), r["protocol"], r["title"]] for n, r in rows.items()]
+
+
+TABLES = {"models": _models, "tasks": _tasks, "datasets": _datasets, "suites": _suites}

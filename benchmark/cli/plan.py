@@ -1,0 +1,74 @@
+"""`bench plan`: what a run would cost, before it costs it."""
+
+from __future__ import annotations
+
+import json as jsonlib
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def plan(
+    model: Annotated[list[str] | None, typer.Option("--model", "-m", help="As for bench run")] = None,
+    task: Annotated[list[str] | None, typer.Option("--task", "-t", help="As for bench run")] = None,
+    suite: Annotated[str | None, typer.Option(help="A name of bench ls suites")] = None,
+    protocol: Annotated[str | None, typer.Option(help="A preset: fast, paper, …")] = None,
+    set_: Annotated[list[str] | None, typer.Option("--set", help="Change a protocol field: field=value")] = None,
+    weights: Annotated[str | None, typer.Option(help="A local checkpoint for --model")] = None,
+    backend: Annotated[str, typer.Option(help="torch or jax")] = "torch",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N")] = "auto",
+    dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16, float16")] = "auto",
+    batch_size: Annotated[str, typer.Option(help="auto or a number")] = "auto",
+    limit: Annotated[int | None, typer.Option(help="At most this many samples of each split")] = None,
+    data: Annotated[Path | None, typer.Option(help="Where datasets lie")] = None,
+    results: Annotated[Path | None, typer.Option(help="Where rows are looked up")] = None,
+    store: Annotated[str, typer.Option(help="float16, float32, int8")] = "float16",
+    offline: Annotated[bool, typer.Option("--offline", help="No network at all")] = False,
+    trust_remote_code: Annotated[bool, typer.Option("--trust-remote-code", help="Allow code from a hub repository")] = False,
+    seed: Annotated[int, typer.Option(help="As for bench run")] = 0,
+    json: Annotated[bool, typer.Option("--json", help="One JSON object per model")] = False,
+) -> None:
+    """Print forwards, time, disk and memory per task, and what tasks share; ten seconds of calibration.
+
+    Example: bench plan --suite scenes --model random-vit
+    """
+    from benchmark.cli.cache import human
+    from benchmark.cli.run import default_models, parse_batch, parse_pairs
+    from benchmark.cli.tables import plain_table
+    from benchmark.engine.forecast import forecast
+    from benchmark.engine.options import RunOptions
+
+    options = RunOptions(
+        protocol=protocol, overrides=parse_pairs(set_ or [], "--set"), weights=weights, backend=backend, device=device,
+        dtype=dtype, batch_size=parse_batch(batch_size), limit=limit, store=store, offline=offline,
+        trust_remote_code=trust_remote_code, seed=seed,
+        **{k: v for k, v in {"data": data, "results": results}.items() if v is not None},
+    )  # fmt: skip
+    if not task and suite is None:
+        suite = "scenes"
+    for found in forecast(model or default_models()[:1], task or [], suite, options):
+        if json:
+            rates = {f"{h}x{w}": rate for (h, w), rate in found.images_per_s.items()}
+            totals = {"forwards": found.forwards, "forwards_without_sharing": found.forwards_unshared}
+            body = {"model": found.model, "units": [asdict(line) for line in found.lines], "images_per_s": rates}
+            typer.echo(jsonlib.dumps({**body, **totals, "memory": found.memory}))
+            continue
+        typer.echo(found.model)
+        plain_table(
+            ["task / dataset", "pictures", "forwards", "shared", "head rows", "disk", "encode s", ""],
+            [
+                [
+                    line.unit, line.images, line.forwards - line.shared, line.shared, line.head_rows,
+                    human(line.disk), f"{line.seconds:.0f}", line.note,
+                ]
+                for line in found.lines
+            ],
+            right=range(1, 7),
+        )  # fmt: skip
+        rates = ", ".join(f"{rate:.1f} images/s at {h}×{w} px" for (h, w), rate in found.images_per_s.items())
+        typer.echo(f"{found.forwards} forwards instead of {found.forwards_unshared} without sharing. {rates}")
+        seconds = sum(line.seconds for line in found.lines)
+        disk = sum(line.disk for line in found.lines)
+        typer.echo(f"encoding {seconds:.0f} s, disk {human(disk)}, about {human(found.memory)} of memory beside the encoder")

@@ -1,0 +1,142 @@
+"""`bench run`: models × tasks, each row saved as soon as it is done."""
+
+from __future__ import annotations
+
+import json as jsonlib
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from benchmark.errors import UsageError
+
+EXAMPLE = "Example: bench run --model dinov2-b --model siglip2-b16-256 --task ade20k --task nyuv2 --protocol fast"
+
+
+def run(
+    model: Annotated[list[str] | None, typer.Option("--model", "-m", help="A name of bench ls models, hf:…, timm:…, open_clip:…, file.py:function")] = None,
+    task: Annotated[list[str] | None, typer.Option("--task", "-t", help="task/dataset, a dataset, a task, a TOML file, mmseg:FILE; repeats")] = None,
+    suite: Annotated[str | None, typer.Option(help="A name of bench ls suites")] = None,
+    protocol: Annotated[str | None, typer.Option(help="A preset: fast, paper, … [default: the suite's, else fast]")] = None,
+    set_: Annotated[list[str] | None, typer.Option("--set", help="Change a protocol field: field=value or task.field=value")] = None,
+    weights: Annotated[str | None, typer.Option(help="A local checkpoint for --model")] = None,
+    backend: Annotated[str, typer.Option(help="torch or jax")] = "torch",
+    gelu: Annotated[str | None, typer.Option(help="tanh or erf, for TIPS [default: what each official code does]")] = None,
+    compile_: Annotated[bool, typer.Option("--compile", help="torch.compile the image tower")] = False,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N")] = "auto",
+    dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16, float16")] = "auto",
+    batch_size: Annotated[str, typer.Option(help="auto halves when memory runs out, or a number")] = "auto",
+    limit: Annotated[int | None, typer.Option(help="At most this many samples of each split; its own rows")] = None,
+    data: Annotated[Path | None, typer.Option(help="Where datasets lie [default: $BENCH_DATA or ./data]")] = None,
+    results: Annotated[Path | None, typer.Option(help="Where rows go [default: $BENCH_RESULTS or ./results]")] = None,
+    store: Annotated[str, typer.Option(help="How dense features are kept: float16, float32, int8")] = "float16",
+    offline: Annotated[bool, typer.Option("--offline", help="No network at all")] = False,
+    trust_remote_code: Annotated[bool, typer.Option("--trust-remote-code", help="Allow code from a hub repository to run")] = False,
+    seed: Annotated[int, typer.Option(help="Seed of pixel sampling, hold-out and bootstrap")] = 0,
+    workers: Annotated[int | None, typer.Option(help="Processes that decode images [default: chosen]")] = None,
+    max_bad: Annotated[int, typer.Option(help="Allow so many unreadable images; the row lists them")] = 0,
+    save_predictions: Annotated[int, typer.Option(help="Keep pictures of the best, median and worst N predictions")] = 0,
+    force: Annotated[bool, typer.Option("--force", help="Make rows again that are already there")] = False,
+    no_check: Annotated[bool, typer.Option("--no-check", help="Skip the conformance check of a new model")] = False,
+    json: Annotated[bool, typer.Option("--json", help="One JSON object per row on standard output")] = False,
+) -> None:
+    """Evaluate models on tasks. Without arguments: the embedded model and the floors on the nine scenes tasks.
+
+    The same command again does only what is missing.
+    Example: bench run --model dinov2-b --task ade20k --task nyuv2
+    """
+    from benchmark.cli.bars import bars
+    from benchmark.cli.tables import show_report
+    from benchmark.engine.options import RunOptions
+    from benchmark.engine.run import Hooks, Note
+    from benchmark.engine.run import run as run_models
+    from benchmark.results import Row
+    from benchmark.summary import write_tables
+
+    models = list(model or default_models())
+    if not task and suite is None:
+        if model is None or weights is None:
+            suite = "scenes"
+        else:
+            raise UsageError("give --task or --suite beside --weights")
+    options = RunOptions(
+        protocol=protocol,
+        overrides=parse_pairs(set_ or [], "--set"),
+        weights=weights,
+        backend=backend,
+        device=device,
+        dtype=dtype,
+        model_options={k: v for k, v in {"gelu": gelu, "compile": "1" if compile_ else None}.items() if v is not None},
+        batch_size=parse_batch(batch_size),
+        limit=limit,
+        store=store,
+        offline=offline,
+        trust_remote_code=trust_remote_code,
+        seed=seed,
+        workers=workers,
+        max_bad=max_bad,
+        save_predictions=save_predictions,
+        force=force,
+        check=not no_check,
+        command=" ".join(["bench", *sys.argv[1:]]),
+        **{k: v for k, v in {"data": data, "results": results}.items() if v is not None},
+    )
+    if weights is not None and len(models) != 1:
+        raise UsageError("--weights belongs to one --model; give exactly one")
+
+    def failed(note: Note) -> None:
+        where = "/".join(p for p in (note.model, str(note.unit) if note.unit else "") if p)
+        print(f"error: {where}: {note.text}", file=sys.stderr)
+
+    def saved(row: Row) -> None:
+        if json:
+            typer.echo(jsonlib.dumps({**row.data, "folder": str(row.folder)}, ensure_ascii=False))
+
+    from benchmark.cli import debugging
+
+    with bars(quiet=json) as progress:
+        report = run_models(models, task or [], suite=suite, options=options, hooks=Hooks(progress, saved, failed, debugging()))
+    written = write_tables(options.results)
+    if json:
+        for note in report.not_applicable:
+            typer.echo(jsonlib.dumps({"model": note.model, "unit": str(note.unit), "not_applicable": note.text}))
+    else:
+        show_report(report, options.results, written)
+    if report.failures:
+        raise typer.Exit(1)
+
+
+def default_models() -> list[str]:
+    """What `bench run` evaluates when it is told nothing: the embedded models that are in the package, and the floors."""
+    from benchmark.registry import models
+
+    rows = models()
+    embedded = [n for n in ("tipsv2-mini", "clip-mini") if rows.get(n, {}).get("embedded") and _has_weights(n)]
+    return [*embedded, "random-vit", "pixels"]
+
+
+def _has_weights(name: str) -> bool:
+    from importlib.resources import files
+
+    return (files("adapters") / "weights" / name / "model.safetensors").is_file()
+
+
+def parse_pairs(words: list[str], flag: str) -> dict[str, str]:
+    """`key=value` words as a dictionary. Raises UsageError for a word without `=`."""
+    out = {}
+    for word in words:
+        key, equals, value = word.partition("=")
+        if not equals or not key:
+            raise UsageError(f"{flag} {word!r}: must be field=value")
+        out[key.strip()] = value.strip()
+    return out
+
+
+def parse_batch(text: str) -> int | None:
+    """None for `auto`. Raises UsageError for anything that is no positive number."""
+    if text == "auto":
+        return None
+    if not text.isdigit() or int(text) < 1:
+        raise UsageError(f"--batch-size {text!r}: must be auto or a positive number")
+    return int(text)

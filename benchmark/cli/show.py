@@ -1,0 +1,86 @@
+"""`bench show NAME`: everything known about one name."""
+
+from __future__ import annotations
+
+import json as jsonlib
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from benchmark.errors import unknown
+
+
+def show(
+    name: Annotated[str, typer.Argument(help="A model, task, task/dataset, dataset or suite")],
+    protocol: Annotated[str | None, typer.Option(help="Only this preset of a task")] = None,
+    out: Annotated[Path | None, typer.Option(help="For scenes: where the contact sheet goes [default: ./scenes.png]")] = None,
+    json: Annotated[bool, typer.Option("--json", help="Machine-readable")] = False,
+) -> None:
+    """Show a model's facts, a protocol's fields with status and source, a dataset's layout, licence and how to get it.
+
+    Example: bench show linear_segmentation
+    """
+    from benchmark import registry
+
+    task, _, dataset = name.partition("/")
+    if dataset:
+        registry.units(name)  # an unknown half is named here
+        name = task
+    if name in registry.models():
+        _pairs(name, {k: v for k, v in registry.models()[name].items() if k != "entry_point"}, json)
+    elif name in registry.tasks():
+        _task(name, protocol, json)
+    elif name in registry.datasets():
+        _dataset(name, out, json)
+    elif name in registry.suites():
+        _pairs(name, registry.suites()[name], json)
+    else:
+        known = [*registry.models(), *registry.tasks(), *registry.datasets(), *registry.suites()]
+        raise unknown("name", name, known, "bench ls models|tasks|datasets|suites")
+
+
+def _pairs(name: str, row: dict[str, Any], json: bool) -> None:
+    if json:
+        typer.echo(jsonlib.dumps({"name": name, **row}, ensure_ascii=False))
+        return
+    typer.echo(name)
+    for key, value in row.items():
+        text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+        lines = text.strip().splitlines() or [""]
+        typer.echo(f"  {key:16} {lines[0]}")
+        for line in lines[1:]:
+            typer.echo(f"  {'':16} {line}")
+
+
+def _task(name: str, only: str | None, json: bool) -> None:
+    from benchmark import registry
+    from benchmark.protocol import load_protocol, presets
+
+    task, path = registry.load_task(name), registry.protocol_file(name)
+    names = [only] if only else list(presets(path))
+    for preset in names:
+        found = load_protocol(name, task.schemas, path, preset)
+        if json:
+            body = {"task": name, "protocol": preset, "hash": found.hash, "schema": found.schema, "fields": found.fields()}
+            typer.echo(jsonlib.dumps(body, ensure_ascii=False))
+            continue
+        from benchmark.cli.tables import plain_table
+
+        typer.echo(f"{name} [{preset}] {found.hash[:8]}: {found.description}")
+        fields = found.fields()
+        plain_table(
+            ["  field", "value", "status", "source"],
+            [[f"  {k}", v["value"], v["status"], v["source"]] for k, v in fields.items()],
+        )
+        typer.echo("")
+
+
+def _dataset(name: str, out: Path | None, json: bool) -> None:
+    from benchmark import registry
+
+    _pairs(name, registry.datasets()[name], json)
+    if name == "scenes":
+        path = registry.resolve("tasks.scenes.sheet:contact_sheet")(out or Path("scenes.png"))
+        if not json:
+            typer.echo(f"  contact sheet    {path}")

@@ -1,0 +1,111 @@
+"""The tables a person sees on the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from benchmark.engine.run import Report
+from benchmark.results import Row
+from benchmark.summary import digits, format_value
+
+ARROW = {True: "↑", False: "↓"}
+
+
+def plain_table(headers: Sequence[str], rows: Iterable[Sequence[Any]], right: Sequence[int] = ()) -> None:
+    """A borderless table; columns whose number is in `right` are aligned right."""
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for i, name in enumerate(headers):
+        table.add_column(name, justify="right" if i in right else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*(escape(str(cell)) for cell in row))
+    _console().print(table)
+
+
+def _console() -> Console:
+    """A file or a pipe has no width of its own: nothing is folded there."""
+    console = Console()
+    return console if console.is_terminal else Console(width=200)
+
+
+def show_report(report: Report, results: Path, written: Sequence[Path]) -> None:
+    """Units down, models across, each value with its 95 % interval; then seconds per phase and where the files are."""
+    console = _console()
+    models = list(dict.fromkeys([r.model for r in report.rows] + [n.model for n in report.not_applicable]))
+    tables: dict[tuple[str, str, str], dict[str, Row]] = {}
+    for row in report.rows:
+        key = (row.unit, row.data["protocol"]["name"].removesuffix("+set"), row.protocol_hash)
+        tables.setdefault(key, {})[row.model] = row
+    reasons = {(n.model, str(n.unit)): n.text for n in report.not_applicable}
+    if tables:
+        shared = {unit.partition("/")[2] for unit, *_ in tables}
+        wide = console.width >= 48 + 21 * len(models)
+        console.print(_main_table(models, tables, reasons, next(iter(shared)) if len(shared) == 1 else None, wide))
+        console.print(_seconds_table(models, report.rows))
+    for text in dict.fromkeys(f"n/a {n.model}: {n.text}" for n in report.not_applicable):
+        console.print(text, style="dim", markup=False, highlight=False)
+    if any(row.data["task"]["dataset"] == "scenes" for row in report.rows):
+        console.print("scenes is rendered: it tests the plumbing and small models; it does not rank real encoders.", style="dim")
+    fresh = len(report.rows) - report.reused
+    console.print(f"{fresh} rows made, {report.reused} were there. Rows: {results}/<model>/<task>/<dataset>/", highlight=False)
+    if written:
+        console.print("Tables: " + ", ".join(map(str, written)), highlight=False)
+    if report.failures:
+        console.print(f"{len(report.failures)} failed; the same command tries them again.", style="bold red")
+
+
+def _main_table(
+    models: Sequence[str],
+    tables: dict[tuple[str, str, str], dict[str, Row]],
+    reasons: dict[tuple[str, str], str],
+    dataset: str | None,
+    wide: bool,
+) -> Table:
+    """`dataset` is the one all units share: it is said once, in the header."""
+    how = "value [95 % interval]" if wide else "value ± half the 95 % interval"
+    table = Table(box=None, pad_edge=False, header_style="dim", caption=how, caption_justify="left")
+    table.add_column(f"task on {dataset}" if dataset else "task / dataset", no_wrap=True)
+    table.add_column("metric", no_wrap=True)
+    for model in models:
+        table.add_column(escape(model), justify="right", no_wrap=True)
+    for (unit, protocol, _), rows in tables.items():
+        first = next(iter(rows.values()))
+        unit_text = f" {first.main['unit']}" if first.main["unit"] else ""
+        name = f"{first.data['main_metric']}{unit_text} {ARROW[first.main['higher_is_better']]}"
+        shown = unit.partition("/")[0] if dataset else unit
+        values = {m: r.main["value"] for m, r in rows.items()}
+        best = (max if first.main["higher_is_better"] else min)(values.values())
+        cells = []
+        for model in models:
+            if model in rows:
+                text = format_value(rows[model].main) if wide else _half(rows[model])
+                cells.append(f"[bold]{escape(text)}[/]" if values[model] == best and len(rows) > 1 else escape(text))
+            else:
+                cells.append("[dim]n/a[/]" if (model, unit) in reasons else "")
+        table.add_row(escape(shown if protocol == "fast" else f"{shown} ({protocol})"), escape(name), *cells)
+    return table
+
+
+def _half(row: Row) -> str:
+    d = digits(row.main["unit"])
+    low, high = row.main["ci95"]
+    return f"{row.main['value']:.{d}f} ±{(high - low) / 2:.{d}f}"
+
+
+def _seconds_table(models: Sequence[str], rows: Sequence[Row]) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    table.add_column("seconds", no_wrap=True)
+    for phase in ("extract", "fit", "score", "total", "images/s", "peak MB"):
+        table.add_column(phase, justify="right")
+    for model in models:
+        mine = [r.data for r in rows if r.model == model]
+        sums = [sum(d["timing"][f"{phase}_s"] for d in mine) for phase in ("extract", "fit", "score", "total")]
+        rates = [d["timing"]["images_per_s"] for d in mine if d["timing"]["images_per_s"]]
+        peak = max((d["peak_memory_mb"] for d in mine), default=0)
+        table.add_row(escape(model), *(f"{s:.1f}" for s in sums), f"{max(rates):.0f}" if rates else "–", f"{peak:.0f}")
+    return table

@@ -1,0 +1,83 @@
+"""`results/results.csv` and `results/results.md`: every row there is, one line each, made from the files alone."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmark.files import write_text
+from benchmark.results import Row, read_all
+
+COLUMNS = (
+    "model", "task", "dataset", "metric", "value", "ci95_low", "ci95_high", "unit", "n", "n_bad",
+    "protocol", "protocol_hash", "weights_sha256", "dataset_digest", "seed", "dtype", "total_s", "densebench", "created", "id",
+)  # fmt: skip
+
+
+def write_tables(results: Path) -> list[Path]:
+    """Writes both tables and returns their paths; files that are no whole row are left out."""
+    rows = sorted(read_all(results)[0], key=lambda r: (r.unit, r.data["protocol"]["name"], r.model))
+    if not rows:
+        return []
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    for row in rows:
+        for name, metric in row.data["metrics"].items():
+            writer.writerow(_line(row, name, metric))
+    paths = [results / "results.csv", results / "results.md"]
+    write_text(paths[0], text.getvalue())
+    write_text(paths[1], markdown(rows))
+    return paths
+
+
+def _line(row: Row, name: str, metric: Mapping[str, Any]) -> list[Any]:
+    d = row.data
+    low, high = metric["ci95"]
+    return [
+        row.model, d["task"]["name"], d["task"]["dataset"], name, repr(metric["value"]), repr(low), repr(high),
+        metric["unit"], d["task"]["n"], d["n_bad"], d["protocol"]["name"], d["protocol"]["hash"],
+        d["model"]["weights"]["sha256"], d["task"]["dataset_digest"], d["seed"], d["model"]["dtype"],
+        d["timing"]["total_s"], d["environment"]["densebench"]["version"], d["created"], d["id"],
+    ]  # fmt: skip
+
+
+def markdown(rows: Sequence[Row]) -> str:
+    """One table per protocol hash of a unit: rows of different hashes are never in one table."""
+    groups: dict[tuple[str, str, str], list[Row]] = {}
+    for row in rows:
+        key = (row.unit, str(row.data["protocol"]["name"]), row.protocol_hash + str(row.data["task"]["dataset_digest"]))
+        groups.setdefault(key, []).append(row)
+    out = ["# Results", ""]
+    for (unit, protocol, _), members in groups.items():
+        first = members[0]
+        out += [f"## {unit}", "", f"protocol `{protocol}` `{first.protocol_hash[:8]}`, n = {first.data['task']['n']}", ""]
+        names = list(first.data["metrics"])
+        out += ["| model | " + " | ".join(_escape(n) for n in names) + " |", "|---" * (len(names) + 1) + "|"]
+        for row in members:
+            cells = [format_value(row.data["metrics"][n]) for n in names if n in row.data["metrics"]]
+            out.append(f"| {_escape(row.model)} | " + " | ".join(cells) + " |")
+        out.append("")
+    return "\n".join(out)
+
+
+def digits(unit: str) -> int:
+    """Decimals shown: percent and degrees 1, metres and ratios 3."""
+    return 1 if unit in ("%", "°") else 3
+
+
+def format_value(metric: Mapping[str, Any], interval: bool = True) -> str:
+    """`57.8 [56.9, 58.6] %`."""
+    d = digits(metric["unit"])
+    text = f"{metric['value']:.{d}f}"
+    if interval:
+        low, high = metric["ci95"]
+        text += f" [{low:.{d}f}, {high:.{d}f}]"
+    return text
+
+
+def _escape(text: str) -> str:
+    return text.replace("|", "\\|")

@@ -1,0 +1,41 @@
+"""Shared fixtures: a small encoder that counts, pictures in memory, a cache for the whole session."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # two test processes on two cores
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+# One cache for all test processes of a session: scenes are rendered once.
+_RUN = os.environ.get("PYTEST_XDIST_TESTRUNUID", str(os.getpid()))
+os.environ.setdefault("BENCH_TEST_CACHE", str(Path(tempfile.gettempdir()) / f"densebench-tests-{_RUN}"))
+os.environ["BENCH_CACHE"] = os.environ["BENCH_TEST_CACHE"]
+
+import pytest  # noqa: E402
+import torch  # noqa: E402
+
+torch.set_num_threads(1)
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """The process that started the session removes its cache."""
+    import shutil
+
+    if not hasattr(session.config, "workerinput"):
+        for path in Path(tempfile.gettempdir()).glob(f"densebench-tests-{os.environ.get('PYTEST_XDIST_TESTRUNUID', os.getpid())}"):
+            shutil.rmtree(path, ignore_errors=True)
+
+
+@pytest.fixture
+def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty results folder that commands use by default."""
+    monkeypatch.setenv("BENCH_RESULTS", str(tmp_path / "results"))
+    return tmp_path / "results"
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> Path:
+    """A feature cache of this test's own (scenes stay in the session's)."""
+    return tmp_path / "cache"

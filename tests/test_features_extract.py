@@ -1,0 +1,146 @@
+import numpy as np
+import pytest
+import torch
+from torch.nn.functional import interpolate
+
+from benchmark.contracts import Need, Tap, View
+from benchmark.engine.context import silent
+from benchmark.errors import DataError, EncoderError
+from benchmark.features.extract import Extractor
+from benchmark.features.plan import Planner
+from benchmark.features.store import FeatureStore
+from benchmark.features.taps import mix_at_pixels, pixel_coordinates, pixel_indices
+from benchmark.views import Placement
+from small import Noise, SmallEncoder
+
+SQUARE = View("square")
+TAPS = [Tap("cls"), Tap("patches"), Tap("mean_patches"), Tap("text_patches"), Tap("pixels", None, 5, 1), Tap("patches", 0)]
+
+
+def planned(encoder, images, taps, folder, view=SQUARE):
+    planner = Planner(encoder.card, encoder.transform, FeatureStore(folder, "float32"))
+    needs = [Need(images, view, tap) for tap in taps]
+    planner.add(needs)
+    return planner, needs
+
+
+def extracted(encoder, images, folder, taps=TAPS, batch_size=7, workers=0, view=SQUARE):
+    planner, needs = planned(encoder, images, taps, folder, view)
+    extractor = Extractor(encoder, "cpu", batch_size, workers, silent)
+    for need in needs:
+        extractor.run(planner.of(need))
+    return [planner.array(need)[:] for need in needs], extractor
+
+
+def test_six_taps_cost_one_forward_per_picture(tmp_path):
+    encoder, images = SmallEncoder(), Noise(150)
+    arrays, extractor = extracted(encoder, images, tmp_path)
+    assert encoder.seen == extractor.forwards == 150
+    shapes = [tuple(a.shape) for a in arrays]
+    assert shapes == [(150, 2, 6), (150, 4, 4, 6), (150, 6), (150, 4, 4, 6), (150, 5, 6), (150, 4, 4, 6)]
+    assert torch.allclose(arrays[2], arrays[1].mean((1, 2)), atol=1e-6)
+    extracted(encoder, images, tmp_path)
+    assert encoder.seen == 150, "a second run encodes nothing"
+    extracted(encoder, images, tmp_path, [*TAPS, Tap("cls", 1)])
+    assert encoder.seen == 300, "a new tap needs one more pass"
+
+
+def test_encoder_view_and_equal_square_are_one_pass(tmp_path):
+    encoder = SmallEncoder()
+    planner, _ = planned(encoder, Noise(3), [Tap("cls")], tmp_path)
+    planner.add([Need(Noise(3), View("encoder"), Tap("patches")), Need(Noise(3), View("square", 32), Tap("cls"))])
+    assert len(planner.passes) == 1
+    planner.add([Need(Noise(3), View("square", 40), Tap("cls"))])
+    assert len(planner.passes) == 2
+
+
+def test_workers_and_batch_sizes_do_not_change_a_bit(tmp_path):
+    images = Noise(140)
+    (one, *_), _ = extracted(SmallEncoder(), images, tmp_path / "a", workers=0)
+    (two, *_), _ = extracted(SmallEncoder(), images, tmp_path / "b", workers=2)
+    assert torch.equal(one, two)
+
+
+def test_batches_start_at_shard_boundaries(tmp_path):
+    encoder = SmallEncoder()
+    extracted(encoder, Noise(300), tmp_path, batch_size=50)
+    assert encoder.batches == [50, 50, 28, 50, 50, 28, 44]
+
+
+def test_interrupted_extraction_gives_the_same_bits(tmp_path):
+    images = Noise(300)
+    whole, _ = extracted(SmallEncoder(), images, tmp_path / "whole")
+    with pytest.raises(EncoderError):
+        extracted(SmallEncoder(nan_at=200), images, tmp_path / "cut")  # the first shard stays
+    encoder = SmallEncoder()
+    resumed, _ = extracted(encoder, images, tmp_path / "cut")
+    assert encoder.seen == 172
+    assert all(torch.equal(a, b) for a, b in zip(whole, resumed))
+
+
+def test_out_of_memory_halves_until_it_fits(tmp_path):
+    encoder = SmallEncoder(fail_above=3)
+    arrays, extractor = extracted(encoder, Noise(40), tmp_path / "a", batch_size=16)
+    expected, _ = extracted(SmallEncoder(), Noise(40), tmp_path / "b", batch_size=16)
+    assert extractor.batch_size <= 3 and max(encoder.batches) <= 3
+    assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(arrays, expected))
+
+
+def test_nan_features_name_the_picture(tmp_path):
+    with pytest.raises(EncoderError, match=r"small: \w+ of noise/0/33 holds NaN"):
+        extracted(SmallEncoder(nan_at=33), Noise(40), tmp_path)
+
+
+class Broken(Noise):
+    def load(self, index):
+        if index == 11:
+            raise DataError("b/11.jpg: cannot be read: truncated")
+        return super().load(index)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_unreadable_picture_stops_the_pass_and_is_named(tmp_path, workers):
+    with pytest.raises(DataError, match="b/11.jpg: cannot be read"):
+        extracted(SmallEncoder(), Broken(20), tmp_path, workers=workers)
+
+
+class WrongGrid(SmallEncoder):
+    def encode_image(self, images, request=None):
+        out = super().encode_image(images)
+        out.patches = out.patches.flatten(1, 2)
+        return out
+
+
+def test_token_lists_instead_of_maps_are_refused(tmp_path):
+    with pytest.raises(EncoderError, match=r"patches are \[7, 16, 6\], expected \[7, 4, 4, D\]"):
+        extracted(WrongGrid(), Noise(10), tmp_path, [Tap("cls")])
+
+
+def test_sampled_pixels_equal_the_upsampled_map():
+    grid = torch.randn(4, 6, 3, dtype=torch.float64)
+    up = interpolate(grid.permute(2, 0, 1)[None], (37, 50), mode="bilinear", align_corners=False)[0]
+    rows, columns = pixel_indices("a", 200, 0, 37, 50)
+    mixed = mix_at_pixels(grid, rows, columns, 37, 50, Placement())
+    assert torch.allclose(mixed, up[:, rows, columns].T, atol=1e-12)
+
+
+def test_pixel_coordinates_are_pinned_and_uniform():
+    at = pixel_coordinates("scene/1", 3, 0)
+    again = pixel_coordinates("scene/1", 3, 0)
+    assert np.array_equal(at, again) and not np.array_equal(at, pixel_coordinates("scene/1", 3, 1))
+    many = np.concatenate([pixel_coordinates(str(i), 64, 0) for i in range(200)])
+    assert (0 <= many).all() and (many < 1).all()
+    assert np.abs(np.histogram(many, 10, (0, 1))[0] / many.size - 0.1).max() < 0.01
+
+
+def test_padded_view_puts_pixels_where_the_picture_lies(tmp_path):
+    encoder, images = SmallEncoder(), Noise(3, 20, 30)  # padded to 24 × 32
+    images = UniformNoise(3, 20, 30)
+    (patches,), _ = extracted(encoder, images, tmp_path, [Tap("patches")], view=View("pad-to-patch"))
+    assert tuple(patches.shape) == (3, 3, 4, 6)
+
+
+class UniformNoise(Noise):
+    @property
+    def uniform_shape(self):
+        return (self.height, self.width)

@@ -1,0 +1,112 @@
+import json
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from benchmark.errors import BenchError
+from benchmark.features import codec
+from benchmark.features.store import FeatureStore, shard_items
+
+
+def filled(store: FeatureStore, n: int = 300, **key: str):
+    array = store.array({"weights": "w", **key}, n)
+    values = np.random.default_rng(0).normal(size=(n, 2, 3)).astype(np.float32)
+    for shard in array.missing():
+        rows = array.shard_range(shard)
+        array.write(shard, values[rows.start : rows.stop])
+    return array, values
+
+
+def test_reads_back_ints_slices_and_scattered_indices(tmp_path):
+    array, values = filled(FeatureStore(tmp_path, "float32"))
+    assert array.shape == (300, 2, 3) and array.missing() == []
+    for rows in (7, slice(100, 290), slice(None), np.array([299, 0, 128, 128, 5])):
+        assert torch.equal(array[rows], torch.from_numpy(values[rows]))
+
+
+@pytest.mark.parametrize(("name", "worst"), [("float32", 0.0), ("float16", 5e-4), ("int8", 1 / 254)])
+def test_codecs_keep_what_they_promise(name, worst):
+    values = np.random.default_rng(1).normal(size=(50, 4, 64)).astype(np.float32)
+    back = codec.decode(codec.encode(values, name), name)
+    scale = np.abs(values) if name == "float16" else np.abs(values).max(-1, keepdims=True)
+    assert (np.abs(back - values) <= worst * scale + 1e-7).all()
+
+
+@given(hnp.arrays(np.float32, (3, 8), elements=st.floats(-2.0**100, 2.0**100, width=32)))
+@settings(max_examples=50)
+def test_no_codec_makes_a_finite_value_infinite(values):
+    for name in codec.CODECS:
+        assert np.isfinite(codec.decode(codec.encode(values, name), name)).all()
+
+
+def test_truncated_shard_is_noticed_and_redone(tmp_path):
+    array, values = filled(FeatureStore(tmp_path, "float32"))
+    path = array.folder / "shard-00001.npy"
+    path.write_bytes(path.read_bytes()[:-5])
+    again, _ = filled(FeatureStore(tmp_path, "float32"))
+    assert torch.equal(again[:], torch.from_numpy(values))
+    path.write_bytes(path.read_bytes()[:-1] + b"x")
+    assert FeatureStore(tmp_path, "float32").array({"weights": "w"}, 300).missing() == [1]
+
+
+def test_a_shard_that_was_written_but_not_entered_counts_as_missing(tmp_path):
+    """What a kill between the two writes leaves behind."""
+    array, _ = filled(FeatureStore(tmp_path))
+    manifest = json.loads((array.folder / "manifest.json").read_text())
+    del manifest["shards"]["2"]
+    (array.folder / "manifest.json").write_text(json.dumps(manifest))
+    assert FeatureStore(tmp_path).array({"weights": "w"}, 300).missing() == [2]
+
+
+def test_damaged_manifest_means_everything_is_missing(tmp_path):
+    array, _ = filled(FeatureStore(tmp_path))
+    (array.folder / "manifest.json").write_text("{")
+    assert FeatureStore(tmp_path).array({"weights": "w"}, 300).missing() == [0, 1, 2]
+
+
+def test_every_part_of_the_key_counts_but_the_name_for_people(tmp_path):
+    store = FeatureStore(tmp_path)
+    first = store.array({"weights": "w", "view": "a", "model": "x"}, 10).folder
+    assert store.array({"weights": "w", "view": "a", "model": "y"}, 10).folder == first
+    assert store.array({"weights": "w", "view": "b", "model": "x"}, 10).folder != first
+    assert FeatureStore(tmp_path, "int8").array({"weights": "w", "view": "a"}, 10).folder != first
+
+
+def test_not_finite_features_are_never_stored(tmp_path):
+    array = FeatureStore(tmp_path).array({}, 2)
+    with pytest.raises(ValueError, match="finite"):
+        array.write(0, np.array([[1.0], [np.nan]], np.float32))
+
+
+def test_full_disk_is_one_line_and_keeps_what_was_there(tmp_path, monkeypatch):
+    array, values = filled(FeatureStore(tmp_path, "float32"))
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(BenchError, match="disk is full. Free some space"):
+        array.write(0, values[:128] + 1)
+    assert torch.equal(array[:], torch.from_numpy(values))
+    assert not list(array.folder.glob("*.tmp"))
+
+
+def test_prune_by_model_age_and_size(tmp_path):
+    store = FeatureStore(tmp_path)
+    for model in ("a", "b", "c"):
+        filled(store, model=model, view=model)
+    assert {e["key"]["model"] for e in store.entries()} == {"a", "b", "c"}
+    assert store.prune(older_than_s=3600) == 0
+    store.prune(model="b")
+    assert {e["key"]["model"] for e in store.entries()} == {"a", "c"}
+    store.prune(max_bytes=1)
+    assert store.entries() == []
+
+
+def test_shard_boundaries_depend_on_the_sets_size_alone():
+    assert shard_items(100) == shard_items(65536) == 128
+    assert shard_items(1_281_167) == 4096

@@ -1,0 +1,126 @@
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import pytest
+
+from benchmark.errors import UsageError
+from benchmark.protocol import load_protocol, presets
+from benchmark.registry import load_task, protocol_file, tasks
+
+
+@dataclass(frozen=True)
+class Toy:
+    k: int
+    rate: float
+    mode: Literal["a", "b"]
+    sizes: tuple[int, ...]
+
+
+TOML = """
+[base]
+schema = "toy"
+description = "first"
+k = { value = 3, status = "confirmed", source = "paper §1" }
+rate = { value = 1, status = "inferred", source = "code" }
+mode = { value = "a", status = "unknown", source = "nobody" }
+sizes = { value = [1, 2], status = "confirmed", source = "paper §2" }
+
+[child]
+base = "base"
+k = { value = 4, status = "confirmed", source = "paper §3" }
+"""
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "toy.toml"
+    path.write_text(TOML)
+    return path
+
+
+def load(path: Path, name: str = "base", **overrides: str):
+    return load_protocol("toy", {"toy": Toy}, path, name, overrides)
+
+
+def test_preset_becomes_a_frozen_dataclass_with_status_and_source(file):
+    found = load(file)
+    assert found.values == Toy(3, 1.0, "a", (1, 2))
+    assert found.fields()["rate"] == {"value": 1.0, "status": "inferred", "source": "code"}
+    assert found.not_confirmed() == ["rate", "mode"]
+
+
+def test_hash_ignores_names_and_remarks(file):
+    assert load(file).hash != load(file, "child").hash
+    file.write_text(TOML.replace("paper §1", "elsewhere").replace("first", "second"))
+    renamed = load(file)
+    file.write_text(TOML)
+    assert renamed.hash == load(file).hash
+
+
+def test_child_inherits_and_overrides(file):
+    assert load(file, "child").values == Toy(4, 1.0, "a", (1, 2))
+
+
+def test_set_changes_value_hash_and_origin(file):
+    found = load(file, k="7", sizes="[5]", mode="b")
+    assert found.values == Toy(7, 1.0, "b", (5,))
+    assert found.name == "base+set" and found.hash != load(file).hash
+    assert found.origins["k"].source == "set by the user"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("k = { value = 3", "kk = { value = 3", r"unknown field in toy.toml \[base\] 'kk'. Did you mean 'k'"),
+        ('"unknown"', '"surely"', "status 'surely' is not one of confirmed, inferred, unknown"),
+        ("value = 3", 'value = "3"', "'3' is str, must be int"),
+        ("value = 3,", "value = true,", "True is bool, must be int"),
+        ('value = "a"', 'value = "c"', "'c' is not one of a, b"),
+        ("value = [1, 2]", "value = [1, 2.5]", "2.5 is float, must be int"),
+        ('schema = "toy"', 'schema = "tow"', "schema 'tow' is not one of toy"),
+        (', source = "paper §2"', "", "must be { value = …, status = …, source = … }"),
+        ("rate = ", "# rate = ", "field 'rate' is missing"),
+        ("[child]", "[child", "cannot be read as TOML"),
+    ],
+)
+def test_wrong_presets_are_named(file, old, new, message):
+    file.write_text(TOML.replace(old, new, 1))
+    with pytest.raises(UsageError, match=message):
+        load(file)
+
+
+def test_unknown_preset_suggests(file):
+    with pytest.raises(UsageError, match="Did you mean 'base'"):
+        load(file, "bass")
+
+
+@pytest.mark.parametrize("task", list(tasks()))
+def test_every_preset_of_every_task_loads_and_is_sourced(task):
+    loaded = load_task(task)
+    for name in presets(protocol_file(task)):
+        found = load_protocol(task, loaded.schemas, protocol_file(task), name)
+        assert all(origin.source for origin in found.origins.values())
+
+
+def test_hashes_of_the_fast_presets_are_pinned():
+    """A changed hash means rows that no longer compare with those published: change it knowingly."""
+    found = {}
+    for task in tasks():
+        found[task] = load_protocol(task, load_task(task).schemas, protocol_file(task), "fast").hash[:8]
+    pinned = dict(line.split() for line in (Path(__file__).parent / "fast_hashes.txt").read_text().splitlines())
+    assert found == pinned
+
+
+def test_hash_is_the_same_in_another_process():
+    code = (
+        "from benchmark.protocol import load_protocol; from benchmark.registry import *;"
+        "print(load_protocol('depth', load_task('depth').schemas, protocol_file('depth'), 'fast').hash[:8])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=Path(__file__).parents[1]
+    )
+    pinned = dict(line.split() for line in (Path(__file__).parent / "fast_hashes.txt").read_text().splitlines())
+    assert done.stdout.strip() == pinned["depth"]
