@@ -227,7 +227,9 @@ class RetrievalData(Protocol):
     index_labels: np.ndarray  # [N] int64
     query_domains: Sequence[str]  # [Q]
     index_domains: Sequence[str]  # [N]
-    self_index: np.ndarray | None  # [Q] position of each query in the index (to be excluded), -1 where absent; None: none is there
+    self_index: (
+        np.ndarray | None
+    )  # [Q] position of each query in the index (to be excluded), -1 where absent; None: none is there
 
 
 @dataclass(frozen=True)
@@ -354,7 +356,10 @@ class Task(Protocol):
 class FeatureReader(Protocol):
     """The stored array of one Need; reads slices from disk, so memory stays flat."""
 
-    shape: tuple[int, ...]  # (N, *item)
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(N, *item)."""
+        ...
 
     def __len__(self) -> int: ...
 
@@ -372,11 +377,16 @@ class Progress(Protocol):
 class TaskContext(Protocol):
     """What a task may touch while it runs."""
 
-    card: EncoderCard
-    protocol: Any
-    data: Mapping[str, Any]
-    seed: int
-    device: str
+    @property
+    def card(self) -> EncoderCard: ...
+    @property
+    def protocol(self) -> Any: ...
+    @property
+    def data(self) -> Mapping[str, Any]: ...
+    @property
+    def seed(self) -> int: ...
+    @property
+    def device(self) -> str: ...
 
     def features(self, need: Need) -> FeatureReader: ...
 

@@ -19,7 +19,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib.abc import Traversable
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from benchmark.contracts import FieldStatus
 from benchmark.digest import fingerprint, plain
@@ -91,7 +91,7 @@ def load_protocol(
         raise unknown(f"protocol of {task}", name, tables, f"bench show {task}")
     where = f"{path.name} [{name}]"
     raw = _with_base(tables, name, where)
-    schema_name = raw.get("schema")
+    schema_name = str(raw.get("schema"))
     if schema_name not in schemas:
         raise UsageError(f"{where}: schema {schema_name!r} is not one of {', '.join(schemas)}. Correct the preset")
     schema = schemas[schema_name]
@@ -116,7 +116,7 @@ def load_protocol(
     except ValueError as e:
         raise UsageError(f"{where}: {e}") from None
     label = name + ("+set" if overrides else "")
-    return EvalProtocol(task, label, cast(str, schema_name), raw.get("description", ""), instance, origins)
+    return EvalProtocol(task, label, schema_name, raw.get("description", ""), instance, origins)
 
 
 def _with_base(tables: Mapping[str, Any], name: str, where: str) -> dict[str, Any]:

@@ -122,7 +122,7 @@ def dataset_info(name: str) -> DatasetInfo:
     """The catalogue's facts about `name`."""
     row = datasets()[name]
     names = DatasetInfo.__dataclass_fields__
-    known = {k: tuple(v) if isinstance(v, list) else v for k, v in row.items() if k in names}
+    known: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in row.items() if k in names}
     return DatasetInfo(name=name, **{k: v for k, v in known.items() if k != "name"})
 
 

@@ -22,7 +22,19 @@ from benchmark.files import write_atomic, write_text
 from benchmark.statistic import Statistic
 
 SCHEMA = 1
-REQUIRED = ("schema", "id", "created", "seed", "model", "task", "protocol", "metrics", "main_metric", "timing", "environment")
+REQUIRED = (
+    "schema",
+    "id",
+    "created",
+    "seed",
+    "model",
+    "task",
+    "protocol",
+    "metrics",
+    "main_metric",
+    "timing",
+    "environment",
+)
 
 
 @dataclass(frozen=True)
@@ -62,7 +74,8 @@ class Row:
 
 def parse_statistic(data: Mapping[str, Any]) -> Statistic:
     """The Statistic a row stores as JSON."""
-    return Statistic(**{k: tuple(v) if isinstance(v, list) else v for k, v in data.items()})
+    fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in data.items()}
+    return Statistic(**fields)
 
 
 def slug(text: str) -> str:
@@ -86,7 +99,9 @@ def metrics_of(outcome: Outcome, seed: int) -> dict[str, dict[str, Any]]:
     for m in outcome.measurements:
         value = m.statistic.of(outcome.samples)
         if not np.isfinite(value):
-            raise BenchError(f"{m.name} is {value}: nothing was left to measure. Check the labels with bench data verify")
+            raise BenchError(
+                f"{m.name} is {value}: nothing was left to measure. Check the labels with bench data verify"
+            )
         low, high = stats.interval(outcome.samples, m.statistic, seed=seed)
         out[m.name] = {
             "value": value,
@@ -129,7 +144,9 @@ def read_samples(path: Path) -> dict[str, np.ndarray]:
     try:
         table = pq.read_table(path)
     except (OSError, pa.ArrowException) as e:
-        raise BenchError(f"{path}: cannot be read ({str(e).splitlines()[0]}). Run the same bench run with --force") from None
+        raise BenchError(
+            f"{path}: cannot be read ({str(e).splitlines()[0]}). Run the same bench run with --force"
+        ) from None
     out = {}
     for name in table.column_names:
         column = table[name].combine_chunks()
@@ -151,7 +168,9 @@ def read_row(path: Path) -> Row:
     if lost:
         raise BenchError(f"{file}: not a densebench result: no {', '.join(lost)}")
     if not isinstance(data["schema"], int) or data["schema"] > SCHEMA:
-        raise BenchError(f"{file}: schema {data['schema']} is newer than this densebench knows ({SCHEMA}). Update densebench")
+        raise BenchError(
+            f"{file}: schema {data['schema']} is newer than this densebench knows ({SCHEMA}). Update densebench"
+        )
     if data["main_metric"] not in data["metrics"]:
         raise BenchError(f"{file}: main_metric {data['main_metric']!r} is not among its metrics")
     return Row(data, file.parent)

@@ -59,7 +59,8 @@ class DataSubset:
         return getattr(self.base, name)
 
     def target(self, index: int) -> np.ndarray:
-        return self.base.target(self.rows[index])
+        found: np.ndarray = self.base.target(self.rows[index])
+        return found
 
 
 class RetrievalSubset:

@@ -54,7 +54,12 @@ def markdown(rows: Sequence[Row]) -> str:
     out = ["# Results", ""]
     for (unit, protocol, _), members in groups.items():
         first = members[0]
-        out += [f"## {unit}", "", f"protocol `{protocol}` `{first.protocol_hash[:8]}`, n = {first.data['task']['n']}", ""]
+        out += [
+            f"## {unit}",
+            "",
+            f"protocol `{protocol}` `{first.protocol_hash[:8]}`, n = {first.data['task']['n']}",
+            "",
+        ]
         names = list(first.data["metrics"])
         out += ["| model | " + " | ".join(_escape(n) for n in names) + " |", "|---" * (len(names) + 1) + "|"]
         for row in members:

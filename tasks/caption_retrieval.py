@@ -69,7 +69,9 @@ class CaptionRetrievalTask:
             ids = np.array([f"{names[o]}#{w}" for o, w in zip(owner, within)])
         clusters = names if self.queries == "image" else np.repeat(names, counts)
         samples = {"id": ids, "image": clusters, "rank": rank, **{f"hit@{k}": recall_hits(rank, k) for k in KS}}
-        measured = [Measurement(f"R@{k}", Statistic("mean", (f"hit@{k}",), 100.0, cluster="image"), True, "%") for k in KS]
+        measured = [
+            Measurement(f"R@{k}", Statistic("mean", (f"hit@{k}",), 100.0, cluster="image"), True, "%") for k in KS
+        ]
         return Outcome(samples, measured, "R@1", len(ids), score_s=time.perf_counter() - started)
 
 

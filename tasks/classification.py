@@ -88,7 +88,10 @@ class ClassificationTask:
         """Both kinds of top-1; samples hold a hit per picture and method."""
         protocol, test = context.protocol, context.data["test"]
         labels = np.asarray(test.labels)
-        samples: dict[str, Any] = {"id": np.array([test.images.image_id(i) for i in range(len(labels))]), "label": labels}
+        samples: dict[str, Any] = {
+            "id": np.array([test.images.image_id(i) for i in range(len(labels))]),
+            "label": labels,
+        }
         details: dict[str, Any] = {}
         started = time.perf_counter()
         hits = self._knn(context)

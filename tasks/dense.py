@@ -14,7 +14,7 @@ from benchmark.contracts import EncoderCard, FeatureReader, ImageSet, Need, Tap,
 from benchmark.errors import DataError
 from benchmark.features.taps import pixel_indices
 from benchmark.heads.ridge import RidgeAccumulator, RidgeHead
-from benchmark.views import Placement, resolve_view
+from benchmark.views import Placement, ResolvedView, resolve_view
 
 BLOCK = 32  # images read from the store at a time
 ROWS = 65536  # sampled pixels given to a head at a time
@@ -145,8 +145,17 @@ def predicted_maps(
             tokens = torch.cat([tokens, extra[:, None, None].expand(*tokens.shape[:3], -1)], -1)
         out = head(tokens).permute(0, 3, 1, 2)  # [b, C, h, w]
         for i in range(len(out)):
-            yield start + i, lambda height, width, m=out[i]: upsample(m, height, width, view.placement(height, width))
+            yield start + i, _Upsampler(out[i], view)
         bar.advance(len(out))
+
+
+@dataclass
+class _Upsampler:
+    maps: torch.Tensor  # [C, h, w]
+    view: ResolvedView
+
+    def __call__(self, height: int, width: int) -> torch.Tensor:
+        return upsample(self.maps, height, width, self.view.placement(height, width))
 
 
 def upsample(maps: torch.Tensor, height: int, width: int, place: Placement | None = None) -> torch.Tensor:

@@ -85,11 +85,19 @@ class DepthTask:
             maps = at_size(*target.shape)
             area = EIGEN if protocol.crop == "eigen" else (slice(None), slice(None))
             row = depth_errors(maps[0][area], target[area], near, far, clamp=True)
-            row |= {f"ridge_{k}": v for k, v in depth_errors(maps[1][area], target[area], near, far, clamp=True).items()}
+            row |= {
+                f"ridge_{k}": v for k, v in depth_errors(maps[1][area], target[area], near, far, clamp=True).items()
+            }
             rows.append({"id": test.images.image_id(index), **row})
         details = {"ridge_penalty": ridge.penalty, "max_depth_m": far}
         return Outcome(
-            stack_rows(rows), depth_measurements(), "RMSE", len(rows), details, fitted - started, time.perf_counter() - fitted
+            stack_rows(rows),
+            depth_measurements(),
+            "RMSE",
+            len(rows),
+            details,
+            fitted - started,
+            time.perf_counter() - fitted,
         )
 
 

@@ -48,7 +48,12 @@ class LinearSegmentationTask:
         if labels.max() >= classes:
             raise DataError(f"label {labels.max()} in a training mask, but there are {classes} classes")
         head = fit_logistic(
-            pixels.features, torch.from_numpy(labels), classes, protocol.penalties, pixels.holdout, device=context.device
+            pixels.features,
+            torch.from_numpy(labels),
+            classes,
+            protocol.penalties,
+            pixels.holdout,
+            device=context.device,
         )
         fitted = time.perf_counter()
         rows = score_segmentation(context, needs, head.logits, classes, protocol.with_cls)

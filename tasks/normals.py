@@ -61,7 +61,9 @@ class NormalsTask:
         reader = context.features(needs[1])
         cls = context.features(needs[3]) if protocol.with_cls else None
         rows = []
-        for index, at_size in predicted_maps(context, reader, cls, test.images, needs[1], head.predict, "scoring normals"):
+        for index, at_size in predicted_maps(
+            context, reader, cls, test.images, needs[1], head.predict, "scoring normals"
+        ):
             target = test.target(index)
             prediction = at_size(*target.shape[:2]).permute(1, 2, 0)  # only the angle counts: length plays no part
             rows.append({"id": test.images.image_id(index), **normal_errors(prediction, target)})
@@ -79,7 +81,10 @@ class NormalsTask:
 
 def normal_measurements() -> list[Measurement]:
     """Angular RMSE per image (main) and pooled, mean and median angle, shares of pixels below three angles."""
-    shares = [Measurement(f"{t:g}°", Statistic("ratio", (f"hits_{int(t)}", "n"), 100.0), True, "%") for t in (11.25, 22.5, 30.0)]
+    shares = [
+        Measurement(f"{t:g}°", Statistic("ratio", (f"hits_{int(t)}", "n"), 100.0), True, "%")
+        for t in (11.25, 22.5, 30.0)
+    ]
     return [
         Measurement("angular RMSE", Statistic("mean", ("angular_rmse",)), False, "°"),
         Measurement("angular RMSE pooled", Statistic("root_ratio", ("sum_sq_angle", "n")), False, "°"),

@@ -9,7 +9,7 @@ import torch
 from torch.nn.functional import interpolate, normalize
 
 from benchmark import images
-from benchmark.contracts import ImageRequest, TaskContext
+from benchmark.contracts import ImageRequest, Interpolation, TaskContext
 from benchmark.errors import EncoderError
 from benchmark.windows import fuse, window_boxes
 
@@ -23,8 +23,8 @@ def window_maps(context: TaskContext, image: np.ndarray, texts: torch.Tensor, pr
     into probabilities if `softmax`, and averaged over overlapping windows.
     """
     encoder, patch = context.encoder(), context.card.patch_size
-    rule = "bicubic" if protocol.interpolation == "encoder" else protocol.interpolation
-    height, width = images.short_side_size(*image.shape[:2], protocol.view_size)
+    rule: Interpolation = "bicubic" if protocol.interpolation == "encoder" else protocol.interpolation
+    height, width = images.short_side_size(image.shape[0], image.shape[1], protocol.view_size)
     picture = images.resize(image, height, width, rule, True)
     pixels = torch.from_numpy(picture).permute(2, 0, 1).float() / 255  # [3, h, w]
     boxes = window_boxes(height, width, protocol.window, protocol.stride)

@@ -52,7 +52,9 @@ class ZeroShotClassificationTask:
         """top-1 and top-5; each sample keeps the rank of its true class."""
         data, protocol = context.data["test"], context.protocol
         started = time.perf_counter()
-        classes = class_embeddings(context, data.class_names, templates_for(protocol.templates, data)).to(context.device)
+        classes = class_embeddings(context, data.class_names, templates_for(protocol.templates, data)).to(
+            context.device
+        )
         (need,) = self.needs(context.card, protocol, context.data)
         images = GlobalVectors(context.features(need), protocol.cls)
         labels = np.asarray(data.labels)

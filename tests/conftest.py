@@ -24,7 +24,9 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     import shutil
 
     if not hasattr(session.config, "workerinput"):
-        for path in Path(tempfile.gettempdir()).glob(f"densebench-tests-{os.environ.get('PYTEST_XDIST_TESTRUNUID', os.getpid())}"):
+        for path in Path(tempfile.gettempdir()).glob(
+            f"densebench-tests-{os.environ.get('PYTEST_XDIST_TESTRUNUID', os.getpid())}"
+        ):
             shutil.rmtree(path, ignore_errors=True)
 
 

@@ -1,9 +1,9 @@
 from types import SimpleNamespace
 
 import numpy as np
+from small import Noise
 
 from benchmark import subsets
-from small import Noise
 
 
 def labels(n=10):

@@ -84,7 +84,7 @@ def main(argv: list[str] | None = None) -> None:
         print("interrupted: what was finished is saved; the same command goes on from there", file=sys.stderr)
         sys.exit(130)
     except BrokenPipeError:  # `bench ls | head`
-        sys.stdout = None  # type: ignore[assignment]
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # so that the flush at exit is quiet
         sys.exit(0)
     except Exception as e:
         sys.exit(_explain(e))
@@ -104,5 +104,8 @@ def _explain(error: Exception) -> int:
     if type(error).__name__ == "Abort":
         return 1
     detail = str(error).splitlines()[0] if str(error) else "no message"
-    print(f"error: {type(error).__name__}: {detail}. This is a defect of densebench: run with --debug and report it", file=sys.stderr)
+    print(
+        f"error: {type(error).__name__}: {detail}. This is a defect of densebench: run with --debug and report it",
+        file=sys.stderr,
+    )
     return 1

@@ -11,7 +11,9 @@ import typer
 
 from benchmark.errors import UsageError
 
-app = typer.Typer(help="Stored features: list them, make room. Example: bench cache prune --max-size 20GB", rich_markup_mode=None)
+app = typer.Typer(
+    help="Stored features: list them, make room. Example: bench cache prune --max-size 20GB", rich_markup_mode=None
+)
 UNITS = {"": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12}
 
 
@@ -41,7 +43,9 @@ def ls(json: Annotated[bool, typer.Option("--json", help="One JSON object per li
 @app.command()
 def prune(
     older_than: Annotated[str | None, typer.Option(help="Unused for longer than this: 12h, 30d")] = None,
-    max_size: Annotated[str | None, typer.Option(help="Keep at most this much, dropping the least recently used: 20GB")] = None,
+    max_size: Annotated[
+        str | None, typer.Option(help="Keep at most this much, dropping the least recently used: 20GB")
+    ] = None,
     model: Annotated[str | None, typer.Option(help="Only this model's")] = None,
     all_: Annotated[bool, typer.Option("--all", help="Everything")] = False,
 ) -> None:

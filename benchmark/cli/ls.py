@@ -40,9 +40,22 @@ def columns(headers: list[str], lines: list[list[Any]]) -> str:
 def _models(rows: dict[str, dict[str, Any]]) -> tuple[list[str], list[list[Any]]]:
     lines = []
     for name, r in rows.items():
-        where = r.get("hub") or ("in the package" if r.get("embedded") or r.get("family") == "floors" else r.get("target", ""))
+        where = r.get("hub") or (
+            "in the package" if r.get("embedded") or r.get("family") == "floors" else r.get("target", "")
+        )
         text = "yes" if r.get("has_text") else "no"
-        lines.append([name, r.get("family"), r.get("image_size"), r.get("patch_size"), r.get("embed_dim"), text, r.get("licence"), where])
+        lines.append(
+            [
+                name,
+                r.get("family"),
+                r.get("image_size"),
+                r.get("patch_size"),
+                r.get("embed_dim"),
+                text,
+                r.get("licence"),
+                where,
+            ]
+        )
     return ["model", "family", "px", "patch", "width", "text", "licence", "weights"], lines
 
 
@@ -62,7 +75,9 @@ def _datasets(rows: dict[str, dict[str, Any]]) -> tuple[list[str], list[list[Any
 
 
 def _suites(rows: dict[str, dict[str, Any]]) -> tuple[list[str], list[list[Any]]]:
-    return ["suite", "units", "protocol", "what"], [[n, len(r["units"]), r["protocol"], r["title"]] for n, r in rows.items()]
+    return ["suite", "units", "protocol", "what"], [
+        [n, len(r["units"]), r["protocol"], r["title"]] for n, r in rows.items()
+    ]
 
 
 TABLES = {"models": _models, "tasks": _tasks, "datasets": _datasets, "suites": _suites}

@@ -26,7 +26,9 @@ def plan(
     results: Annotated[Path | None, typer.Option(help="Where rows are looked up")] = None,
     store: Annotated[str, typer.Option(help="float16, float32, int8")] = "float16",
     offline: Annotated[bool, typer.Option("--offline", help="No network at all")] = False,
-    trust_remote_code: Annotated[bool, typer.Option("--trust-remote-code", help="Allow code from a hub repository")] = False,
+    trust_remote_code: Annotated[
+        bool, typer.Option("--trust-remote-code", help="Allow code from a hub repository")
+    ] = False,
     seed: Annotated[int, typer.Option(help="As for bench run")] = 0,
     json: Annotated[bool, typer.Option("--json", help="One JSON object per model")] = False,
 ) -> None:
@@ -39,20 +41,20 @@ def plan(
     from benchmark.cli.tables import plain_table
     from benchmark.engine.forecast import forecast
     from benchmark.engine.options import RunOptions
+    from benchmark.paths import data_dir, results_dir
 
     options = RunOptions(
         protocol=protocol, overrides=parse_pairs(set_ or [], "--set"), weights=weights, backend=backend, device=device,
         dtype=dtype, batch_size=parse_batch(batch_size), limit=limit, store=store, offline=offline,
-        trust_remote_code=trust_remote_code, seed=seed,
-        **{k: v for k, v in {"data": data, "results": results}.items() if v is not None},
+        trust_remote_code=trust_remote_code, seed=seed, data=data or data_dir(), results=results or results_dir(),
     )  # fmt: skip
     if not task and suite is None:
         suite = "scenes"
     for found in forecast(model or default_models()[:1], task or [], suite, options):
         if json:
-            rates = {f"{h}x{w}": rate for (h, w), rate in found.images_per_s.items()}
+            speeds = {f"{h}x{w}": rate for (h, w), rate in found.images_per_s.items()}
             totals = {"forwards": found.forwards, "forwards_without_sharing": found.forwards_unshared}
-            body = {"model": found.model, "units": [asdict(line) for line in found.lines], "images_per_s": rates}
+            body = {"model": found.model, "units": [asdict(line) for line in found.lines], "images_per_s": speeds}
             typer.echo(jsonlib.dumps({**body, **totals, "memory": found.memory}))
             continue
         typer.echo(found.model)
@@ -71,4 +73,6 @@ def plan(
         typer.echo(f"{found.forwards} forwards instead of {found.forwards_unshared} without sharing. {rates}")
         seconds = sum(line.seconds for line in found.lines)
         disk = sum(line.disk for line in found.lines)
-        typer.echo(f"encoding {seconds:.0f} s, disk {human(disk)}, about {human(found.memory)} of memory beside the encoder")
+        typer.echo(
+            f"encoding {seconds:.0f} s, disk {human(disk)}, about {human(found.memory)} of memory beside the encoder"
+        )

@@ -15,14 +15,26 @@ EXAMPLE = "Example: bench run --model dinov2-b --model siglip2-b16-256 --task ad
 
 
 def run(
-    model: Annotated[list[str] | None, typer.Option("--model", "-m", help="A name of bench ls models, hf:…, timm:…, open_clip:…, file.py:function")] = None,
-    task: Annotated[list[str] | None, typer.Option("--task", "-t", help="task/dataset, a dataset, a task, a TOML file, mmseg:FILE; repeats")] = None,
+    model: Annotated[
+        list[str] | None,
+        typer.Option("--model", "-m", help="A name of bench ls models, hf:…, timm:…, open_clip:…, file.py:function"),
+    ] = None,
+    task: Annotated[
+        list[str] | None,
+        typer.Option("--task", "-t", help="task/dataset, a dataset, a task, a TOML file, mmseg:FILE; repeats"),
+    ] = None,
     suite: Annotated[str | None, typer.Option(help="A name of bench ls suites")] = None,
-    protocol: Annotated[str | None, typer.Option(help="A preset: fast, paper, … [default: the suite's, else fast]")] = None,
-    set_: Annotated[list[str] | None, typer.Option("--set", help="Change a protocol field: field=value or task.field=value")] = None,
+    protocol: Annotated[
+        str | None, typer.Option(help="A preset: fast, paper, … [default: the suite's, else fast]")
+    ] = None,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", help="Change a protocol field: field=value or task.field=value")
+    ] = None,
     weights: Annotated[str | None, typer.Option(help="A local checkpoint for --model")] = None,
     backend: Annotated[str, typer.Option(help="torch or jax")] = "torch",
-    gelu: Annotated[str | None, typer.Option(help="tanh or erf, for TIPS [default: what each official code does]")] = None,
+    gelu: Annotated[
+        str | None, typer.Option(help="tanh or erf, for TIPS [default: what each official code does]")
+    ] = None,
     compile_: Annotated[bool, typer.Option("--compile", help="torch.compile the image tower")] = False,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N")] = "auto",
     dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16, float16")] = "auto",
@@ -32,11 +44,15 @@ def run(
     results: Annotated[Path | None, typer.Option(help="Where rows go [default: $BENCH_RESULTS or ./results]")] = None,
     store: Annotated[str, typer.Option(help="How dense features are kept: float16, float32, int8")] = "float16",
     offline: Annotated[bool, typer.Option("--offline", help="No network at all")] = False,
-    trust_remote_code: Annotated[bool, typer.Option("--trust-remote-code", help="Allow code from a hub repository to run")] = False,
+    trust_remote_code: Annotated[
+        bool, typer.Option("--trust-remote-code", help="Allow code from a hub repository to run")
+    ] = False,
     seed: Annotated[int, typer.Option(help="Seed of pixel sampling, hold-out and bootstrap")] = 0,
     workers: Annotated[int | None, typer.Option(help="Processes that decode images [default: chosen]")] = None,
     max_bad: Annotated[int, typer.Option(help="Allow so many unreadable images; the row lists them")] = 0,
-    save_predictions: Annotated[int, typer.Option(help="Keep pictures of the best, median and worst N predictions")] = 0,
+    save_predictions: Annotated[
+        int, typer.Option(help="Keep pictures of the best, median and worst N predictions")
+    ] = 0,
     force: Annotated[bool, typer.Option("--force", help="Make rows again that are already there")] = False,
     no_check: Annotated[bool, typer.Option("--no-check", help="Skip the conformance check of a new model")] = False,
     json: Annotated[bool, typer.Option("--json", help="One JSON object per row on standard output")] = False,
@@ -51,6 +67,7 @@ def run(
     from benchmark.engine.options import RunOptions
     from benchmark.engine.run import Hooks, Note
     from benchmark.engine.run import run as run_models
+    from benchmark.paths import data_dir, results_dir
     from benchmark.results import Row
     from benchmark.summary import write_tables
 
@@ -80,7 +97,8 @@ def run(
         force=force,
         check=not no_check,
         command=" ".join(["bench", *sys.argv[1:]]),
-        **{k: v for k, v in {"data": data, "results": results}.items() if v is not None},
+        data=data or data_dir(),
+        results=results or results_dir(),
     )
     if weights is not None and len(models) != 1:
         raise UsageError("--weights belongs to one --model; give exactly one")
@@ -96,7 +114,9 @@ def run(
     from benchmark.cli import debugging
 
     with bars(quiet=json) as progress:
-        report = run_models(models, task or [], suite=suite, options=options, hooks=Hooks(progress, saved, failed, debugging()))
+        report = run_models(
+            models, task or [], suite=suite, options=options, hooks=Hooks(progress, saved, failed, debugging())
+        )
     written = write_tables(options.results)
     if json:
         for note in report.not_applicable:

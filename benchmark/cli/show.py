@@ -14,7 +14,9 @@ from benchmark.errors import unknown
 def show(
     name: Annotated[str, typer.Argument(help="A model, task, task/dataset, dataset or suite")],
     protocol: Annotated[str | None, typer.Option(help="Only this preset of a task")] = None,
-    out: Annotated[Path | None, typer.Option(help="For scenes: where the contact sheet goes [default: ./scenes.png]")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="For scenes: where the contact sheet goes [default: ./scenes.png]")
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="Machine-readable")] = False,
 ) -> None:
     """Show a model's facts, a protocol's fields with status and source, a dataset's layout, licence and how to get it.
@@ -62,7 +64,13 @@ def _task(name: str, only: str | None, json: bool) -> None:
     for preset in names:
         found = load_protocol(name, task.schemas, path, preset)
         if json:
-            body = {"task": name, "protocol": preset, "hash": found.hash, "schema": found.schema, "fields": found.fields()}
+            body = {
+                "task": name,
+                "protocol": preset,
+                "hash": found.hash,
+                "schema": found.schema,
+                "fields": found.fields(),
+            }
             typer.echo(jsonlib.dumps(body, ensure_ascii=False))
             continue
         from benchmark.cli.tables import plain_table

@@ -50,9 +50,13 @@ def show_report(report: Report, results: Path, written: Sequence[Path]) -> None:
     for text in dict.fromkeys(f"n/a {n.model}: {n.text}" for n in report.not_applicable):
         console.print(text, style="dim", markup=False, highlight=False)
     if any(row.data["task"]["dataset"] == "scenes" for row in report.rows):
-        console.print("scenes is rendered: it tests the plumbing and small models; it does not rank real encoders.", style="dim")
+        console.print(
+            "scenes is rendered: it tests the plumbing and small models; it does not rank real encoders.", style="dim"
+        )
     fresh = len(report.rows) - report.reused
-    console.print(f"{fresh} rows made, {report.reused} were there. Rows: {results}/<model>/<task>/<dataset>/", highlight=False)
+    console.print(
+        f"{fresh} rows made, {report.reused} were there. Rows: {results}/<model>/<task>/<dataset>/", highlight=False
+    )
     if written:
         console.print("Tables: " + ", ".join(map(str, written)), highlight=False)
     if report.failures:

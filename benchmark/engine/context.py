@@ -93,9 +93,13 @@ def encode_texts(encoder: Encoder, store: FeatureStore, texts: list[str], progre
 def _check_text(encoder: Encoder, rows: torch.Tensor, texts: Sequence[str]) -> None:
     name = encoder.card.name
     if rows.ndim != 2 or len(rows) != len(texts):
-        raise EncoderError(f"{name}: encode_text gave {list(rows.shape)} for {len(texts)} texts, expected [{len(texts)}, E]")
+        raise EncoderError(
+            f"{name}: encode_text gave {list(rows.shape)} for {len(texts)} texts, expected [{len(texts)}, E]"
+        )
     norms = rows.norm(dim=1)
     off = torch.nonzero(~((norms - 1).abs() < 1e-2))
     if len(off):
         i = int(off[0])
-        raise EncoderError(f"{name}: encode_text({texts[i]!r}) has length {norms[i]:.4g}, expected 1. L2-normalise its rows")
+        raise EncoderError(
+            f"{name}: encode_text({texts[i]!r}) has length {norms[i]:.4g}, expected 1. L2-normalise its rows"
+        )

@@ -46,7 +46,9 @@ def load_encoder(
     encoder = build_encoder(spec)
     for member in ("card", "transform", "encode_image"):
         if not hasattr(encoder, member):
-            raise EncoderError(f"{name}: the object it builds has no {member!r}. See the Encoder contract in benchmark/contracts.py")
+            raise EncoderError(
+                f"{name}: the object it builds has no {member!r}. See the Encoder contract in benchmark/contracts.py"
+            )
     return encoder
 
 

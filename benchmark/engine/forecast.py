@@ -10,10 +10,10 @@ from typing import Any
 import torch
 
 from benchmark.contracts import Encoder, ImageRequest, Need
+from benchmark.engine.context import silent
 from benchmark.engine.encoders import display_name, load_encoder, model_stamp
 from benchmark.engine.jobs import Job, JobMaker, resolve_units, slot_of
 from benchmark.engine.options import RunOptions
-from benchmark.engine.context import silent
 from benchmark.errors import BenchError
 from benchmark.features import codec as codecs
 from benchmark.features.plan import DENSE, Pass, Planner
@@ -144,7 +144,7 @@ def _values(need: Need, encoder: Encoder, planner: Planner) -> int:
     card = encoder.card
     view = planner.of(need).view
     side = view.transform.crop or view.transform.size if view.transform else card.image_size
-    grid = -(-side // card.patch_size) ** 2
+    grid = -((-side // card.patch_size) ** 2)
     width = card.text_dim if need.tap.name == "text_patches" else card.embed_dim
     if need.tap.name in DENSE:
         return grid * width

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -104,7 +105,7 @@ class JobMaker:
 
     def _overrides(self, unit: Unit, task: Task) -> dict[str, str]:
         """The `--set` values meant for this task: `field=value` where it has the field, or `task.field=value`."""
-        fields = {name for schema in task.schemas.values() for name in schema.__dataclass_fields__}
+        fields = {f.name for schema in task.schemas.values() for f in dataclasses.fields(schema)}
         out = {}
         for key, text in self.options.overrides.items():
             owner, _, name = key.rpartition(".")
@@ -127,7 +128,7 @@ class JobMaker:
     def _split(self, unit: Unit, dataset: Dataset, task: Task, split: str) -> tuple[Any, list[str]]:
         key = (unit.path or unit.dataset, task.kind, split)
         if key not in self._splits:
-            data, bad = dataset.data(task.kind, split), []
+            data, bad = dataset.data(task.kind, split), list[str]()
             if self.options.limit is not None:
                 data = subsets.limit(task.kind, data, self.options.limit)
             if self.options.max_bad:

@@ -21,7 +21,9 @@ def forbid_network() -> None:
 
     def guarded(self: socket.socket, address: Any) -> None:
         if self.family in (socket.AF_INET, socket.AF_INET6) and address[0] not in LOCAL:
-            raise BenchError(f"--offline: a connection to {address[0]} was refused. Fetch weights and data first, without --offline")
+            raise BenchError(
+                f"--offline: a connection to {address[0]} was refused. Fetch weights and data first, without --offline"
+            )
         connect(self, address)
 
     guarded.densebench = True  # type: ignore[attr-defined]

@@ -50,7 +50,11 @@ class RunOptions:
         ):
             if value not in known:
                 raise UsageError(f"{name} {value!r} is not one of {', '.join(known)}")
-        for name, number, least in (("--limit", self.limit, 2), ("--batch-size", self.batch_size, 1), ("--workers", self.workers, 0)):
+        for name, number, least in (
+            ("--limit", self.limit, 2),
+            ("--batch-size", self.batch_size, 1),
+            ("--workers", self.workers, 0),
+        ):
             if number is not None and number < least:
                 raise UsageError(f"{name} {number} is below {least}")
         if self.max_bad < 0 or self.save_predictions < 0:

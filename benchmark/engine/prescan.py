@@ -7,8 +7,8 @@ from typing import Any
 
 from benchmark import subsets
 from benchmark.contracts import DataKind
-from benchmark.errors import DataError
 from benchmark.engine.context import NewProgress
+from benchmark.errors import DataError
 
 
 def drop_unreadable(kind: DataKind, data: Any, allowed: int, progress: NewProgress) -> tuple[Any, list[str]]:

@@ -119,7 +119,7 @@ def _run_model(name: str, stamp: str, jobs: list[Job], options: RunOptions, hook
         else:
             todo.append((job, slot))
     if not todo:
-        return
+        return None
     try:
         session = Session.open(name, shown, options, hooks)
     except UsageError:
@@ -237,7 +237,9 @@ class Session:
         identity = {"weights": card.weights.sha256, "unit": str(job.unit), "protocol": protocol.hash}
         return {
             "schema": SCHEMA,
-            "id": fingerprint({**identity, "data": job.dataset_digest, "seed": options.seed, "request": slot.request})[:16],
+            "id": fingerprint({**identity, "data": job.dataset_digest, "seed": options.seed, "request": slot.request})[
+                :16
+            ],
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
             "command": options.command,
             "seed": options.seed,
@@ -264,7 +266,12 @@ class Session:
                 "limit": options.limit,
                 "dataset_digest": job.dataset_digest,
             },
-            "protocol": {"name": protocol.name, "hash": protocol.hash, "schema": protocol.schema, "fields": protocol.fields()},
+            "protocol": {
+                "name": protocol.name,
+                "hash": protocol.hash,
+                "schema": protocol.schema,
+                "fields": protocol.fields(),
+            },
             "metrics": metrics_of(outcome, options.seed),
             "main_metric": outcome.main_metric,
             "details": plain(outcome.details),
@@ -279,12 +286,18 @@ class Session:
 def _check_once(encoder: Encoder, device: str, options: RunOptions) -> None:
     """The cheap conformance check, once for each weights, code version and dtype; raises BenchError when it fails."""
     card = encoder.card
-    stamp = options.cache / "checked" / fingerprint([card.weights.sha256, card.code_version, card.backend, card.dtype, card.options])
+    stamp = (
+        options.cache
+        / "checked"
+        / fingerprint([card.weights.sha256, card.code_version, card.backend, card.dtype, card.options])
+    )
     if stamp.exists():
         return
     from benchmark.check import check_encoder
 
     bad = [f for f in check_encoder(encoder, cheap=True, device=device).findings if not f.ok]
     if bad:
-        raise BenchError(f"{card.name} breaks the encoder contract: {bad[0].name}: {bad[0].detail}. See bench check --model {card.name}")
+        raise BenchError(
+            f"{card.name} breaks the encoder contract: {bad[0].name}: {bad[0].detail}. See bench check --model {card.name}"
+        )
     write_text(stamp, card.name + "\n")

@@ -29,7 +29,8 @@ def decode(stored: np.ndarray, codec: str) -> np.ndarray:
         return stored.astype(np.float32)
     stored = np.ascontiguousarray(stored)
     scale = np.ascontiguousarray(stored[..., -SCALE_BYTES:]).view("<f4")
-    return stored[..., :-SCALE_BYTES].astype(np.float32) * scale
+    values: np.ndarray = stored[..., :-SCALE_BYTES].astype(np.float32) * scale
+    return values
 
 
 def bytes_per_value(codec: str) -> int:

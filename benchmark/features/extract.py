@@ -20,7 +20,7 @@ from benchmark.errors import BenchError, DataError, EncoderError
 from benchmark.features import taps
 from benchmark.features.plan import Pass
 from benchmark.features.store import StoredArray
-from benchmark.views import Placement, ResolvedView
+from benchmark.views import ResolvedView
 
 NewProgress = Callable[[str, int], Progress]
 
@@ -51,7 +51,11 @@ class _Decoder(torch.utils.data.Dataset[Decoded]):
                 image = self.images.load(index)
                 out.pixels.append(np.rint(self.view.lay(image) * 255).astype(np.uint8))
                 out.sizes.append((image.shape[0], image.shape[1]))
-            except (DataError, OSError, ValueError) as e:  # carried over as words: not every exception survives pickling
+            except (
+                DataError,
+                OSError,
+                ValueError,
+            ) as e:  # carried over as words: not every exception survives pickling
                 where = "" if isinstance(e, DataError) else f"{self.images.image_id(index)}: cannot be read: "
                 out.error = f"{where}{e}"
                 break
@@ -61,7 +65,9 @@ class _Decoder(torch.utils.data.Dataset[Decoded]):
 class Extractor:
     """Runs passes for one encoder. `forwards` counts the pictures encoded; `seconds` the time spent."""
 
-    def __init__(self, encoder: Encoder, device: str, batch_size: int | None, workers: int | None, progress: NewProgress):
+    def __init__(
+        self, encoder: Encoder, device: str, batch_size: int | None, workers: int | None, progress: NewProgress
+    ):
         self.encoder, self.device, self.progress = encoder, device, progress
         self.workers = workers
         self.batch_size = batch_size or (128 if device.startswith("cuda") else 32)
@@ -119,7 +125,9 @@ class Extractor:
     def _decoded(self, task: Pass, batches: list[list[int]]) -> Iterator[Decoded]:
         source = _Decoder(task.images, task.view, batches)
         workers = self._worker_count(task.images, len(batches))
-        context = ("spawn" if self.encoder.card.backend == "jax" else "fork") if workers else None  # jax threads forbid fork
+        context = (
+            ("spawn" if self.encoder.card.backend == "jax" else "fork") if workers else None
+        )  # jax threads forbid fork
         loader = torch.utils.data.DataLoader(
             source,
             batch_size=None,
@@ -152,7 +160,9 @@ class Extractor:
                 items = taps.take(tap, features, request, ids, sizes, places)
                 if not np.isfinite(items).all():
                     bad = ids[int(np.argmax(~np.isfinite(items.reshape(len(items), -1)).all(1)))]
-                    raise EncoderError(f"{self.encoder.card.name}: {tap.name} of {bad} holds NaN or infinite values. Try --dtype float32")
+                    raise EncoderError(
+                        f"{self.encoder.card.name}: {tap.name} of {bad} holds NaN or infinite values. Try --dtype float32"
+                    )
                 into.add(tap, indices, items)
 
     def forward(self, pixels: torch.Tensor, request: ImageRequest) -> ImageFeatures:
@@ -165,12 +175,14 @@ class Extractor:
             if not _out_of_memory(e):
                 raise
         if len(pixels) == 1:
-            raise BenchError(f"{self.encoder.card.name}: one {tuple(pixels.shape[2:])} picture does not fit in memory. Use a smaller view or --dtype bfloat16")
+            raise BenchError(
+                f"{self.encoder.card.name}: one {tuple(pixels.shape[2:])} picture does not fit in memory. Use a smaller view or --dtype bfloat16"
+            )
         if self.device.startswith("cuda"):
             torch.cuda.empty_cache()
         half = -(-len(pixels) // 2)
         self.batch_size = min(self.batch_size, half)
-        return _concatenate([self.forward(part, request) for part in pixels.split(half)])
+        return _concatenate([self.forward(part, request) for part in torch.split(pixels, half)])
 
 
 class _Shard:
@@ -214,7 +226,9 @@ def check_features(encoder: Encoder, features: ImageFeatures, ids: list[str], si
     card, n = encoder.card, len(ids)
     cls, patches = features.cls, features.patches
     if cls.ndim != 3 or cls.shape[0] != n:
-        raise EncoderError(f"{card.name}: cls is {list(cls.shape)}, expected [{n}, K, D]. See bench check --model {card.name}")
+        raise EncoderError(
+            f"{card.name}: cls is {list(cls.shape)}, expected [{n}, K, D]. See bench check --model {card.name}"
+        )
     h, w = -(-size[0] // card.patch_size), -(-size[1] // card.patch_size)
     if patches.ndim != 4 or tuple(patches.shape[:3]) != (n, h, w):
         raise EncoderError(
@@ -233,7 +247,8 @@ def _same_shape(pixels: list[np.ndarray]) -> list[list[int]]:
 def _out_of_memory(error: Exception) -> bool:
     text = str(error)
     return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or (
-        isinstance(error, RuntimeError) and ("RESOURCE_EXHAUSTED" in text or "not enough memory" in text or "out of memory" in text)
+        isinstance(error, RuntimeError)
+        and ("RESOURCE_EXHAUSTED" in text or "not enough memory" in text or "out of memory" in text)
     )
 
 

@@ -41,7 +41,9 @@ class Planner:
             view = resolve_view(need.view, self.transform, self.card, need.images)
             ragged = view.transform is None and getattr(need.images, "uniform_shape", None) is None
             if ragged and need.tap.name in DENSE:
-                raise BenchError(f"{need.tap.name} cannot be stored for a view that keeps each picture's shape; use view = square")
+                raise BenchError(
+                    f"{need.tap.name} cannot be stored for a view that keeps each picture's shape; use view = square"
+                )
             key = (need.images.digest, view.fingerprint())
             found = self.passes.setdefault(key, Pass(need.images, view))
             if need.tap not in found.taps:

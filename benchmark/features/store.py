@@ -194,10 +194,14 @@ class FeatureStore:
                 entry = {"folder": path.parent, "key": manifest["key"], "bytes": size, "codec": manifest["codec"]}
             except (OSError, ValueError, KeyError):
                 continue
-            out.append({**entry, "used": path.parent.stat().st_mtime, "shards": len(manifest["shards"]), "of": expected})
+            out.append(
+                {**entry, "used": path.parent.stat().st_mtime, "shards": len(manifest["shards"]), "of": expected}
+            )
         return out
 
-    def prune(self, *, older_than_s: float | None = None, max_bytes: int | None = None, model: str | None = None) -> int:
+    def prune(
+        self, *, older_than_s: float | None = None, max_bytes: int | None = None, model: str | None = None
+    ) -> int:
         """Deletes arrays unused for `older_than_s`, of `model`, and the least recently used above `max_bytes`.
 
         Without a condition everything goes. Returns the bytes freed.

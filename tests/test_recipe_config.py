@@ -1,0 +1,123 @@
+"""Configs: one clear line for what does not fit; the packaged ones hold the paper's numbers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from recipe_fixtures import tiny
+
+from adapters.tipsv2.recipe.config_file import CONFIGS, parse_override, read_config
+from adapters.tipsv2.recipe.cost import estimate, step_flops
+from adapters.tipsv2.recipe.schedule import learning_rate, ramp, teacher_temperature
+from benchmark.errors import UsageError
+
+
+def write(folder: Path, text: str, name: str = "mine.toml") -> Path:
+    path = folder / name
+    path.write_text(text)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[loss]\nweigth = 1", r"unknown key 'loss\.weigth'"),
+        ("[loss]\npatch_los = 'ibot'", r"'loss\.patch_los'.*Did you mean 'loss\.patch_loss'"),
+        ("[model]\nwidth = 'big'", r"mine\.toml: model\.width = 'big' is str; it must be int"),
+        ("[loss]\npatch_loss = 'mae'", r"loss\.patch_loss = 'mae'; it must be one of 'none', 'ibot', 'ibot\+\+'"),
+        ("[views]\nglobal_scale = [0.1]", r"views\.global_scale = \[0\.1\]; it must be a list like \[0\.0, 0\.0\]"),
+        ("[views]\nglobal_size = 100", r"views\.global_size = 100 must be whole patches"),
+        ("[model]\nheads = 5", r"model\.width = 768 must be divisible by model\.heads = 5"),
+        ("model = 3", r"\[model\] must be a table"),
+        ("[train]\naccumulate = 3", r"must be divisible by train\.accumulate = 3"),
+        ("extends = 'none.toml'", r"extends 'none\.toml', but .* does not exist"),
+        ("[model", r"mine\.toml: not a readable TOML file"),
+    ],
+)
+def test_a_wrong_config_is_one_line(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(UsageError, match=message) as caught:
+        read_config(write(tmp_path, text))
+    assert "\n" not in str(caught.value)
+
+
+def test_unknown_packaged_name_lists_the_close_ones() -> None:
+    with pytest.raises(UsageError, match="unknown training config 'tipsv2-mni'.*'tipsv2-mini'"):
+        read_config("tipsv2-mni")
+
+
+def test_a_config_cannot_extend_itself(tmp_path: Path) -> None:
+    write(tmp_path, "extends = 'b.toml'", "a.toml")
+    with pytest.raises(UsageError, match="extends itself"):
+        read_config(write(tmp_path, "extends = 'a.toml'", "b.toml"))
+
+
+def test_overrides_win_and_are_typed() -> None:
+    config = read_config("tipsv2-mini", dict([parse_override("train.steps=7"), parse_override("loss.patch_loss=ibot")]))
+    assert (config.train.steps, config.loss.patch_loss) == (7, "ibot")
+    with pytest.raises(UsageError, match="is not KEY=VALUE"):
+        parse_override("steps")
+
+
+@pytest.mark.parametrize("name", sorted(p.stem for p in CONFIGS.glob("*.toml")))
+def test_every_packaged_config_reads_under_its_own_name(name: str) -> None:
+    assert read_config(name).name == name
+
+
+def test_paper_stages_hold_the_confirmed_numbers() -> None:
+    low, high = read_config("g-224"), read_config("g-448")
+    assert (low.train.steps, low.train.batch_size, low.views.global_size, low.views.local_size) == (90000, 8192, 224, 98)
+    assert (high.train.steps, high.train.batch_size, high.views.global_size, high.views.local_size) == (9000, 4096, 448, 140)
+    for config in (low, high):
+        assert (config.loss.contrastive, config.loss.dino, config.loss.patch) == (1, 1, 2)
+        assert (config.views.local_crops, config.loss.mask_ratio, config.ema.scope) == (6, 0.75, "head")
+        assert (config.head.balance, config.optim.name) == ("center", "adafactor")
+    assert not read_config("distil-l").teacher.mask
+
+
+def test_minis_differ_in_the_loss_alone() -> None:
+    import dataclasses
+
+    full, ibot, clip = (read_config(n) for n in ("tipsv2-mini", "tips-mini", "clip-mini"))
+    for other in (ibot, clip):
+        assert dataclasses.replace(other, name=full.name, loss=full.loss) == full
+
+
+def test_digest_ignores_where_a_run_runs_and_sees_what_changes_weights() -> None:
+    base = tiny()
+    assert tiny(train__log_every=5, data__workers=2, train__checkpoint_every=3).digest() == base.digest()
+    assert tiny(optim__lr=2e-3).digest() != base.digest()
+
+
+def test_dry_run_counts_the_published_parameters_without_building_them() -> None:
+    cost = estimate(read_config("g-224"), devices=512)
+    assert cost.vision_params == pytest.approx(1.136e9, rel=0.01)
+    assert cost.text_params == pytest.approx(389e6, rel=0.01)
+    assert cost.samples == 90000 * 8192
+    assert estimate(read_config("distil-b")).vision_params == pytest.approx(86e6, rel=0.01)
+
+
+def test_flops_follow_the_passes() -> None:
+    clip = step_flops(tiny(loss__dino=0.0, loss__patch_loss="none"))
+    full = step_flops(tiny())
+    assert step_flops(tiny(ema__scope="full")) > full > clip
+    assert step_flops(tiny(train__activation_checkpointing=True)) > full
+
+
+def test_learning_rate_warms_up_and_ends_at_its_floor() -> None:
+    optim = tiny(optim__lr=1.0, optim__warmup=0.1, optim__final_lr=0.0).optim
+    rates = [learning_rate(s, 100, optim) for s in range(100)]
+    assert rates[0] == pytest.approx(0.1)
+    assert max(rates) == pytest.approx(1.0)
+    assert rates[-1] < 0.01
+    flat = tiny(optim__lr=1.0, optim__schedule="trapezoid", optim__decay=0.2).optim
+    assert [learning_rate(s, 100, flat) for s in (50, 79)] == [1.0, 1.0]
+    assert learning_rate(90, 100, flat) == pytest.approx(0.5)
+
+
+def test_teacher_temperature_and_ramp_are_linear() -> None:
+    head = tiny(head__teacher_warmup_temperature=0.04, head__teacher_temperature=0.08, head__teacher_warmup=0.5).head
+    assert teacher_temperature(25, 100, head) == pytest.approx(0.06)
+    assert teacher_temperature(99, 100, head) == pytest.approx(0.08)
+    assert [ramp(s, 100, 0.2) for s in (0, 10, 50)] == [0.0, 0.5, 1.0]
+    assert ramp(0, 100, 0.0) == 1.0

@@ -1,0 +1,66 @@
+"""Two processes give the loss, the gradient and the weights of one process on the same global batch."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from recipe_fixtures import tiny
+from safetensors.torch import load_file
+
+from adapters.tipsv2.recipe.trainer import train
+
+HERE = Path(__file__).parent
+CODE = """
+import sys
+from pathlib import Path
+from recipe_fixtures import tiny
+from adapters.tipsv2.recipe.trainer import train
+changes = eval(sys.argv[2])
+train(tiny(train__log_every=1, **changes), Path(sys.argv[1]), quiet=True)
+"""
+
+
+def two_processes(out: Path, **changes: object) -> Path:
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        port = s.getsockname()[1]
+    shared = {"PYTHONPATH": f"{HERE}:{HERE.parent}", "OMP_NUM_THREADS": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1"}
+    runs = []
+    for rank in range(2):
+        env = {**os.environ, **shared, "MASTER_PORT": str(port), "RANK": str(rank), "LOCAL_RANK": str(rank)}
+        runs.append(subprocess.Popen([sys.executable, "-c", CODE, str(out), repr(changes)], env=env, stderr=subprocess.PIPE))
+    for run in runs:
+        _, errors = run.communicate(timeout=120)
+        assert run.returncode == 0, errors.decode()[-3000:]
+    return out / "final"
+
+
+def losses(out: Path) -> list[dict[str, float]]:
+    return [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"head__balance": "center", "train__accumulate": 2},
+        {"head__balance": "sinkhorn", "train__strategy": "fsdp"},
+    ],
+    ids=["ddp-center-accumulated", "fsdp-sinkhorn"],
+)
+def test_two_processes_equal_one(tmp_path: Path, changes: dict[str, object]) -> None:
+    final = two_processes(tmp_path / "two", train__steps=3, **changes)
+    alone = train(tiny(train__log_every=1, train__steps=3, head__balance=changes["head__balance"]), tmp_path / "one", quiet=True)
+    for one, two in zip(losses(tmp_path / "one"), losses(tmp_path / "two"), strict=True):
+        for name in ("loss", "contrastive", "dino", "patch"):
+            tolerance = 1e-6 if one["step"] == 1 else 1e-4  # later steps start from weights that differ by rounding
+            assert two[name] == pytest.approx(one[name], rel=tolerance), (name, one["step"])
+    first, second = load_file(alone / "model.safetensors"), load_file(final / "model.safetensors")
+    for name, value in first.items():
+        torch.testing.assert_close(second[name], value, rtol=1e-3, atol=2e-4)

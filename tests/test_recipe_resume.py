@@ -1,0 +1,146 @@
+"""Resume is bit-identical, also after kill -9; a failed run keeps its last good checkpoint."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from recipe_fixtures import tiny
+
+from adapters.tipsv2.recipe import trainer
+from adapters.tipsv2.recipe.checkpoint import checkpoints
+from adapters.tipsv2.recipe.guards import CollapseError, DivergenceError
+from adapters.tipsv2.recipe.trainer import train
+from benchmark.errors import DataError, UsageError, WeightsError
+
+HERE = Path(__file__).parent
+FILES = ("model.safetensors", "heads.safetensors", "config.json", "tokenizer.model")
+
+
+class Interrupted(Exception):
+    pass
+
+
+def interrupt_after(monkeypatch: pytest.MonkeyPatch, steps: int) -> None:
+    original, done = trainer.Trainer._one_step, [0]
+
+    def one_step(self, batch):  # type: ignore[no-untyped-def]
+        if done[0] == steps:
+            raise Interrupted
+        done[0] += 1
+        return original(self, batch)
+
+    monkeypatch.setattr(trainer.Trainer, "_one_step", one_step)
+
+
+@pytest.mark.parametrize("optimiser", ["adamw", "adafactor"])
+def test_resumed_run_ends_in_the_same_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, optimiser: str) -> None:
+    config = tiny(optim__name=optimiser, ema__scope="full" if optimiser == "adamw" else "head")
+    straight = train(config, tmp_path / "straight", quiet=True)
+    with monkeypatch.context() as patched:
+        interrupt_after(patched, 3)  # the newest checkpoint is at step 2
+        with pytest.raises(Interrupted):
+            train(config, tmp_path / "resumed", quiet=True)
+    resumed = train(config, tmp_path / "resumed", quiet=True)
+    for name in FILES:
+        assert (straight / name).read_bytes() == (resumed / name).read_bytes(), name
+    steps = [json.loads(line)["step"] for line in (tmp_path / "resumed" / "metrics.jsonl").read_text().splitlines()]
+    assert steps == [2, 4, 6]
+
+
+def test_killed_run_continues_to_the_bytes_of_an_undisturbed_one(tmp_path: Path) -> None:
+    code = (
+        "import sys; from pathlib import Path; from recipe_fixtures import tiny;"
+        "from adapters.tipsv2.recipe.trainer import train;"
+        "train(tiny(train__steps=60, train__checkpoint_every=5), Path(sys.argv[1]))"
+    )
+    env = {**os.environ, "PYTHONPATH": f"{HERE}:{HERE.parent}", "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-c", code]
+    run = subprocess.Popen([*command, str(tmp_path / "killed")], env=env, stdout=subprocess.DEVNULL)
+    deadline = time.monotonic() + 60
+    while not checkpoints(tmp_path / "killed") and time.monotonic() < deadline:
+        time.sleep(0.01)
+    run.send_signal(signal.SIGKILL)
+    run.wait()
+    assert checkpoints(tmp_path / "killed"), "no checkpoint within a minute"
+    assert not (tmp_path / "killed" / "final").exists()
+    config = tiny(train__steps=60, train__checkpoint_every=5)
+    again = train(config, tmp_path / "killed", quiet=True)
+    straight = train(config, tmp_path / "straight", quiet=True)
+    for name in FILES:
+        assert (straight / name).read_bytes() == (again / name).read_bytes(), name
+
+
+def test_nan_loss_stops_with_one_line_and_keeps_the_last_good_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = trainer.backward
+
+    def backward(*args):  # type: ignore[no-untyped-def]
+        terms = original(*args)
+        return terms | {"loss": terms["loss"] * (float("nan") if args[4] >= 5 else 1.0)}
+
+    monkeypatch.setattr(trainer, "backward", backward)
+    with pytest.raises(DivergenceError, match=r"step 6: the loss is nan\. The last good checkpoint is .*step-00000004"):
+        train(tiny(), tmp_path, quiet=True)
+    assert checkpoints(tmp_path)[-1].name == "step-00000004"
+
+
+def test_collapse_is_stopped_with_its_reason(tmp_path: Path) -> None:
+    config = tiny(guard__min_entropy=1.01, guard__patience=2, guard__after=0.0)  # above the maximum: always too low
+    with pytest.raises(CollapseError, match="entropy_cls = .* stayed below .* for 2 readings: the features have collapsed"):
+        train(config, tmp_path, quiet=True)
+
+
+def test_another_config_in_the_same_folder_is_refused(tmp_path: Path) -> None:
+    train(tiny(train__steps=2), tmp_path, quiet=True)
+    with pytest.raises(UsageError, match="was made with another config"):
+        train(tiny(train__steps=2, optim__lr=2e-3), tmp_path, quiet=True)
+
+
+def test_damaged_checkpoint_is_one_line_naming_the_folder(tmp_path: Path) -> None:
+    train(tiny(train__steps=2), tmp_path, quiet=True)
+    (checkpoints(tmp_path)[-1] / "state.safetensors").write_bytes(b"short")
+    with pytest.raises(WeightsError, match="step-00000002: checkpoint cannot be read"):
+        train(tiny(train__steps=2), tmp_path, quiet=True)
+
+
+def test_bad_samples_are_counted_and_limited(tmp_path: Path) -> None:
+    one_epoch = tiny(train__steps=12, data__path="5,17", data__max_bad=9)
+    final = train(one_epoch, tmp_path / "some", quiet=True)
+    assert json.loads((final / "run.json").read_text())["bad_samples"] >= 2
+    with pytest.raises(DataError, match="square 5: cannot be read|square 17: cannot be read"):
+        train(tiny(train__steps=12, data__path="5,17"), tmp_path / "none", quiet=True)
+
+
+def test_workers_do_not_change_a_byte(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", f"{HERE}:{HERE.parent}")
+    config = tiny(train__steps=2)
+    alone = train(config, tmp_path / "alone", quiet=True)
+    helped = train(tiny(train__steps=2, data__workers=1), tmp_path / "helped", quiet=True)
+    assert (alone / "model.safetensors").read_bytes() == (helped / "model.safetensors").read_bytes()
+
+
+def test_exported_folder_loads_in_transformers_with_equal_features(tmp_path: Path) -> None:
+    from transformers import Tipsv2Model
+
+    from adapters.tipsv2.recipe.export import load_weights, recipe_of
+    from adapters.tipsv2.recipe.model import Pretrainer, vision_tokens
+
+    final = train(tiny(train__steps=2), tmp_path, quiet=True)
+    student = Pretrainer(recipe_of(final))
+    load_weights(final, student)
+    loaded = Tipsv2Model.from_pretrained(final).eval()
+    images = torch.rand(2, 3, 16, 16)
+    with torch.no_grad():
+        ours = vision_tokens(student.encoder.vision_model, images)
+        theirs = loaded.vision_model(pixel_values=images).last_hidden_state
+    torch.testing.assert_close(torch.cat(ours, 1), theirs)
+    assert float(loaded.temperature.detach()) == pytest.approx(float(student.temperature.detach()), rel=1e-6)

@@ -1,0 +1,146 @@
+"""Head-only EMA, stop-gradient, masking: what reaches the teacher and what does not."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from recipe_fixtures import Squares, tiny
+
+from adapters.tipsv2.recipe.batch import Batch
+from adapters.tipsv2.recipe.ema import momentum_at
+from adapters.tipsv2.recipe.loader import Collate, Positions
+from adapters.tipsv2.recipe.masking import random_mask
+from adapters.tipsv2.recipe.model import Pretrainer
+from adapters.tipsv2.recipe.objective import self_supervised_loss
+from adapters.tipsv2.recipe.step import backward
+from adapters.tipsv2.recipe.teacher import Teacher
+from adapters.tipsv2.recipe.text import train_tokenizer
+
+OFF = torch.autocast("cpu", enabled=False)
+
+
+def prepared(**changes: Any) -> tuple[Pretrainer, Teacher, Batch]:
+    config = tiny(**changes)
+    source = Squares(96)
+    texts = [t for i in range(60) for t in (source.load(i).alt, *source.load(i).synthetic)]
+    tokenizer = train_tokenizer(texts, 90, 16)
+    student = Pretrainer(config)
+    student.initialise(0)
+    positions = Positions(source, config)
+    batch, _ = Collate(tokenizer)([positions[i] for i in range(8)])
+    return student, Teacher(config, student), batch
+
+
+def test_only_the_projector_has_moving_averages() -> None:
+    student, teacher, _ = prepared()
+    assert teacher.vision is None
+    assert {n.split(".")[0] for n, _ in teacher.named_parameters()} == {"heads"}
+    assert sum(p.numel() for p in teacher.parameters()) == sum(p.numel() for p in student.heads.parameters())
+
+
+def test_full_ema_averages_the_vision_tower_too() -> None:
+    _, teacher, _ = prepared(ema__scope="full")
+    assert {n.split(".")[0] for n, _ in teacher.named_parameters()} == {"heads", "vision"}
+
+
+def test_averages_move_by_the_momentum_and_never_by_gradient() -> None:
+    student, teacher, batch = prepared(ema__momentum=0.9, ema__final_momentum=0.9)
+    before = {n: p.clone() for n, p in teacher.heads.named_parameters()}
+    backward(student, teacher, batch, student.config, 0, OFF)
+    assert all(p.grad is None and not p.requires_grad for p in teacher.parameters())
+    with torch.no_grad():
+        for p in student.heads.parameters():
+            p += 1.0
+    teacher.update(student, 0)
+    for name, average in teacher.heads.named_parameters():
+        torch.testing.assert_close(average, before[name] + 0.1)
+
+
+def test_no_gradient_reaches_the_shared_encoder_through_the_target() -> None:
+    student, teacher, batch = prepared()
+    output = student(batch)
+    assert not output.clean_cls.requires_grad
+    assert not output.clean_patches.requires_grad
+    assert all(not t.requires_grad for t in teacher(output, batch, 0).values())
+
+
+@pytest.mark.parametrize("scope", ["head", "full"])
+def test_masked_input_never_reaches_the_teacher(scope: str) -> None:
+    student, teacher, batch = prepared(ema__scope=scope)
+    unmasked = teacher(student(batch), batch, 0)
+    batch.mask = ~batch.mask
+    remasked = teacher(student(batch), batch, 0)
+    for name in ("cls", "patch"):
+        assert torch.equal(unmasked[name], remasked[name])
+
+
+def test_the_student_sees_the_mask_and_only_inside_the_patch_loss() -> None:
+    student, _, batch = prepared()
+    first = student(batch)
+    batch.mask = ~batch.mask
+    second = student(batch)
+    assert first.patch_logits is not None
+    assert second.patch_logits is not None
+    assert not torch.allclose(first.patch_logits, second.patch_logits)
+    assert torch.equal(first.images, second.images)
+
+
+def test_ibot_and_ibot_plus_plus_differ_by_the_visible_patches_alone() -> None:
+    student, teacher, batch = prepared(loss__patch_loss="ibot", loss__dino=0.0)
+    output = student(batch)
+    targets = teacher(output, batch, 0)
+    plus = tiny(loss__patch_loss="ibot++", loss__dino=0.0)
+    ones = torch.ones_like(batch.mask)
+    full, _ = self_supervised_loss(output, targets, ones, student.config, 5)
+    every, _ = self_supervised_loss(output, targets, batch.mask, plus, 5)
+    masked, _ = self_supervised_loss(output, targets, batch.mask, student.config, 5)
+    torch.testing.assert_close(full, every)
+    assert not torch.allclose(masked, every)
+
+
+def test_contrastive_run_has_no_projector_and_no_targets() -> None:
+    student, teacher, batch = prepared(loss__dino=0.0, loss__patch_loss="none")
+    output = student(batch)
+    assert len(student.heads) == 0
+    assert teacher(output, batch, 0) == {}
+    assert batch.local.shape[0] == 0
+
+
+def test_mask_hides_exactly_the_ratio() -> None:
+    masks = np.stack([random_mask(64, 0.75, np.random.default_rng(i)) for i in range(50)])
+    assert (masks.sum(1) == 48).all()
+    assert masks.mean(0).min() > 0.5
+    assert masks.mean(0).max() < 0.98
+
+
+def test_momentum_runs_from_start_to_end() -> None:
+    assert momentum_at(0, 100, 0.9, 1.0) == pytest.approx(0.9)
+    assert momentum_at(50, 100, 0.9, 1.0) == pytest.approx(0.95)
+    assert momentum_at(100, 100, 0.9, 1.0) == pytest.approx(1.0)
+
+
+def test_initial_weights_depend_on_the_seed_alone() -> None:
+    first, second, other = (Pretrainer(tiny()) for _ in range(3))
+    first.initialise(3)
+    torch.randn(7)
+    second.initialise(3)
+    other.initialise(4)
+    a, b, c = (m.state_dict() for m in (first, second, other))
+    assert all(torch.equal(a[k], b[k]) for k in a)
+    assert not torch.equal(a["encoder.vision_model.embeddings.cls_token"], c["encoder.vision_model.embeddings.cls_token"])
+
+
+@pytest.mark.parametrize("parts", [2, 4])
+def test_micro_batches_give_the_gradient_of_the_whole_batch(parts: int) -> None:
+    student, teacher, batch = prepared()
+    terms = backward(student, teacher, batch, student.config, 3, OFF)
+    whole = {n: p.grad.clone() for n, p in student.named_parameters() if p.grad is not None}
+    student.zero_grad()
+    again = backward(student, teacher, batch, tiny(train__accumulate=parts), 3, OFF)
+    assert float(again["loss"]) == pytest.approx(float(terms["loss"]), rel=1e-5)
+    for name, parameter in student.named_parameters():
+        if parameter.grad is not None:
+            torch.testing.assert_close(parameter.grad, whole[name], rtol=2e-4, atol=2e-6)
