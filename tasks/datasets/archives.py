@@ -21,16 +21,20 @@ Member = tuple[str, int, int, int, int]  # name, start, stored size, method, zip
 
 
 class Archive:
-    """Members of several archives under one name space; `prefix` is cut off their names."""
+    """Members of several archives under one name space; `prefix` is cut off their names.
 
-    def __init__(self, files: Sequence[Path], prefix: str = "") -> None:
+    With `shard_names` each name starts with its archive's stem: webdataset shards may repeat their keys.
+    """
+
+    def __init__(self, files: Sequence[Path], prefix: str = "", shard_names: bool = False) -> None:
         self.files = tuple(str(f) for f in files)
         self.prefix = prefix
         self._index: dict[str, tuple[int, int, int, int, int]] = {}
         for number, file in enumerate(files):
             for name, *place in _members(file):
                 if name.startswith(prefix):
-                    self._index[name.removeprefix(prefix)] = (number, place[0], place[1], place[2], place[3])
+                    short = f"{file.stem}/{name}" if shard_names else name.removeprefix(prefix)
+                    self._index[short] = (number, place[0], place[1], place[2], place[3])
 
     def has(self, name: str) -> bool:
         return name in self._index or any(key.startswith(name.rstrip("/") + "/") for key in self._index)

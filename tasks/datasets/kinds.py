@@ -8,7 +8,7 @@ from functools import cached_property
 
 import numpy as np
 
-from benchmark.contracts import IGNORE, ImageSet
+from benchmark.contracts import IGNORE
 from benchmark.digest import fingerprint
 from benchmark.errors import DataError
 from benchmark.images import decode
@@ -119,7 +119,7 @@ class MapSet:
 class CaptionSet:
     """Pictures with one or more captions each."""
 
-    images: ImageSet
+    images: Pictures
     captions: tuple[tuple[str, ...], ...]
 
     def __post_init__(self) -> None:
@@ -138,7 +138,7 @@ class CaptionSet:
 class LabelSet:
     """Pictures with one class each."""
 
-    images: ImageSet
+    images: Pictures
     labels: np.ndarray  # [N] int64
     class_names: tuple[str, ...]
 
@@ -160,8 +160,8 @@ class LabelSet:
 class RetrievalSet:
     """Queries and index; a hit shares label and domain with the query."""
 
-    queries: ImageSet
-    index: ImageSet
+    queries: Pictures
+    index: Pictures
     query_labels: np.ndarray  # [Q] int64
     index_labels: np.ndarray  # [N] int64
     query_domains: Sequence[str]

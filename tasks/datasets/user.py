@@ -23,9 +23,11 @@ from typing import Any
 
 from benchmark.contracts import DataKind, DatasetInfo
 from tasks.datasets.places import split_error
-from tasks.datasets.prompts import SOURCES, prompt_list
+from tasks.datasets.prompts import prompt_list
 from tasks.datasets.user_fields import TaskFile, read_task_file
 from tasks.datasets.user_read import read_split
+
+TEMPLATES = ("tcl_9", "openai_imagenet_80")
 
 
 @dataclass(frozen=True)
@@ -76,17 +78,13 @@ def _templates(file: TaskFile) -> list[str]:
     """Prompt templates: a list, the name of one of ours (tcl_9, openai_imagenet_80), or a text file."""
     value = file.values["templates"]
     if isinstance(value, str):
-        if value in SOURCES:
+        if value in TEMPLATES:
             value = list(prompt_list(value))
         elif file.place(value).is_file():
             value = [t for t in file.place(value).read_text(encoding="utf-8").splitlines() if t.strip()]
         else:
-            raise file.wrong(
-                f"templates = {value!r}: no such file, and no list of ours (tcl_9, openai_imagenet_80)", "templates"
-            )
+            raise file.wrong(f"templates = {value!r}: no file, and none of {', '.join(TEMPLATES)}", "templates")
     for template in value:
         if not isinstance(template, str) or template.count("{}") != 1:
-            raise file.wrong(
-                f"template {template!r} must be a string with {{}} once, where the class name goes", "templates"
-            )
-    return value
+            raise file.wrong(f"template {template!r} must hold {{}} once, where the class name goes", "templates")
+    return [str(template) for template in value]

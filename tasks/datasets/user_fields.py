@@ -170,9 +170,9 @@ def _check_splits(file: TaskFile) -> None:
             if key not in table:
                 where = "" if one_folder else f" in [{split}]"
                 raise file.wrong(f"{key!r} is missing{where}; {file.values['task']} needs {', '.join(must)}", split)
-    if file.kind == "segmentation" or file.values["task"] == "zero_shot_classification":
-        if "classes" not in file.values:
-            raise file.wrong("'classes' is missing: a list of names, or a text file with one name per line")
+    named = file.kind == "segmentation" or file.values["task"] == "zero_shot_classification"
+    if named and "classes" not in file.values:
+        raise file.wrong("'classes' is missing: a list of names, or a text file with one name per line")
     _check_split_rule(file)
 
 

@@ -1,0 +1,98 @@
+"""COCO captions on Karpathy's test split: 5,000 images of val2014.
+
+The split is `dataset_coco.json`. Its sentence ids are COCO's annotation ids, so captions come from
+`annotations/captions_*2014.json` through pycocotools where those files are there, else from the split file itself.
+Images have 5 to 7 captions; published numbers use the first five (option `captions=all` keeps all).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from benchmark.contracts import DataKind, DatasetInfo
+from benchmark.errors import DataError
+from tasks.datasets.captions import Entry, caption_count, elsewhere, from_entries, karpathy
+from tasks.datasets.catalog import expected
+from tasks.datasets.kinds import CaptionSet
+from tasks.datasets.places import Folder, find, known_options, note_size, split_error
+
+SPLIT_FILE = "dataset_coco.json"
+SUBSETS = ("val2014", "train2014")
+
+
+@dataclass(frozen=True)
+class Coco:
+    """Karpathy's test split."""
+
+    info: DatasetInfo
+    root: Path | None
+    keep: int | None
+
+    def data(self, kind: DataKind, split: str) -> CaptionSet:
+        if kind != "captions" or split not in self.info.splits:
+            raise split_error(self.info, kind, split)
+        try:
+            found = self._karpathy(split)
+        except DataError:
+            other = elsewhere(self.info, self.root, split, self.keep)
+            if other is None:
+                raise
+            found = other
+        note_size(self.info, split, len(found.images), expected(self.info.name, split))
+        return found
+
+    def _karpathy(self, split: str) -> CaptionSet:
+        listing = find(self.info, self.root, SPLIT_FILE, ("karpathy", "annotations"), ("caption_datasets.zip",))
+        pictures = find(self.info, self.root, SUBSETS[0], ("images",), ("val2014.zip", "train2014.zip"))
+        entries = karpathy(listing, SPLIT_FILE, split)
+        files = {e.file.split("/")[0] for e in entries}
+        notes = find_annotations(self.info, self.root, sorted(files & set(SUBSETS)))
+        if notes:
+            entries = [official_captions(e, notes) for e in entries]
+        return from_entries(self.info, pictures, entries, self.keep)
+
+
+def find_annotations(info: DatasetInfo, root: Path | None, subsets: Sequence[str]) -> dict[str, Any]:
+    """subset -> pycocotools index of its captions file; empty unless every subset has one."""
+    found = {}
+    for subset in subsets:
+        name = f"captions_{subset}.json"
+        try:
+            store = find(info, root, name, ("annotations",))
+        except DataError:
+            return {}
+        if isinstance(store, Folder):
+            found[subset] = load_captions(Path(store.where(name)))
+    return found
+
+
+def load_captions(path: Path) -> Any:
+    """The pycocotools index of a captions file. Raises DataError when it is none."""
+    from pycocotools.coco import COCO
+
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints its progress
+            return COCO(str(path))
+    except (ValueError, KeyError, TypeError, AssertionError) as e:
+        raise DataError(f"{path}: is no COCO captions file ({type(e).__name__}: {e}). Fetch it again") from None
+
+
+def official_captions(entry: Entry, notes: Mapping[str, Any]) -> Entry:
+    """`entry` with the captions COCO's own file has under the same ids."""
+    index = notes[entry.file.split("/")[0]]
+    absent = [i for i in entry.ids if i not in index.anns]
+    if absent:
+        raise DataError(f"{entry.file}: caption {absent[0]} of {SPLIT_FILE} is not in COCO's file. Fetch both again")
+    texts = tuple(index.anns[i]["caption"].strip() for i in entry.ids)
+    return replace(entry, captions=texts) if texts else entry
+
+
+def open_dataset(info: DatasetInfo, root: Path | None, options: Mapping[str, str]) -> Coco:
+    """COCO under `root`. Options: captions = 5 | all."""
+    known_options(info, options, "captions")
+    return Coco(info, root, caption_count(info, options))

@@ -1,0 +1,63 @@
+"""DOCCI: one long description per image, 5,000 in the test split.
+
+`docci_descriptions.jsonlines` has example_id, split, image_file and description. Its own splits `qual_dev` and
+`qual_test` are left out.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmark.contracts import DataKind, DatasetInfo
+from benchmark.errors import DataError
+from tasks.datasets.captions import Entry, elsewhere, from_entries
+from tasks.datasets.catalog import expected
+from tasks.datasets.kinds import CaptionSet
+from tasks.datasets.places import Store, find, known_options, lines, note_size, split_error
+
+SPLIT_FILE = "docci_descriptions.jsonlines"
+
+
+@dataclass(frozen=True)
+class Docci:
+    """The official train and test splits."""
+
+    info: DatasetInfo
+    root: Path | None
+
+    def data(self, kind: DataKind, split: str) -> CaptionSet:
+        if kind != "captions" or split not in self.info.splits:
+            raise split_error(self.info, kind, split)
+        try:
+            listing = find(self.info, self.root, SPLIT_FILE, ("DOCCI",))
+            pictures = find(self.info, self.root, "images", ("DOCCI",), ("docci_images.tar",))
+            found = from_entries(self.info, pictures, entries(listing, split), None)
+        except DataError:
+            other = elsewhere(self.info, self.root, split, None)
+            if other is None:
+                raise
+            found = other
+        note_size(self.info, split, len(found.images), expected(self.info.name, split))
+        return found
+
+
+def entries(store: Store, split: str) -> list[Entry]:
+    """The pictures of `split`, in the file's order. Raises DataError naming the line that is wrong."""
+    found = []
+    for number, line in enumerate(lines(store, SPLIT_FILE), 1):
+        try:
+            row = json.loads(line)
+            if row["split"] == split:
+                found.append(Entry("images/" + row["image_file"], (" ".join(row["description"].split()),)))
+        except (ValueError, KeyError, TypeError, AttributeError) as e:
+            raise DataError(f"{store.where(SPLIT_FILE)}:{number}: {type(e).__name__} {e}. Fetch it again") from None
+    return found
+
+
+def open_dataset(info: DatasetInfo, root: Path | None, options: Mapping[str, str]) -> Docci:
+    """DOCCI under `root`; no options."""
+    known_options(info, options)
+    return Docci(info, root)

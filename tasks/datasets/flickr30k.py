@@ -1,0 +1,52 @@
+"""Flickr30K on Karpathy's test split: 1,000 images with five captions each."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmark.contracts import DataKind, DatasetInfo
+from benchmark.errors import DataError
+from tasks.datasets.captions import caption_count, elsewhere, from_entries, karpathy
+from tasks.datasets.catalog import expected
+from tasks.datasets.kinds import CaptionSet
+from tasks.datasets.places import find, known_options, note_size, split_error
+
+SPLIT_FILE = "dataset_flickr30k.json"
+FOLDERS = ("flickr30k-images", "flickr30k_images/flickr30k_images", "flickr30k_images", "Images", "images")
+
+
+@dataclass(frozen=True)
+class Flickr30k:
+    """Karpathy's test split."""
+
+    info: DatasetInfo
+    root: Path | None
+    keep: int | None
+
+    def data(self, kind: DataKind, split: str) -> CaptionSet:
+        if kind != "captions" or split not in self.info.splits:
+            raise split_error(self.info, kind, split)
+        try:
+            found = self._karpathy(split)
+        except DataError:
+            other = elsewhere(self.info, self.root, split, self.keep)
+            if other is None:
+                raise
+            found = other
+        note_size(self.info, split, len(found.images), expected(self.info.name, split))
+        return found
+
+    def _karpathy(self, split: str) -> CaptionSet:
+        listing = find(self.info, self.root, SPLIT_FILE, ("karpathy", "annotations"), ("caption_datasets.zip",))
+        entries = karpathy(listing, SPLIT_FILE, split)
+        marker = entries[0].file if entries else FOLDERS[0]
+        folder = find(self.info, self.root, marker, FOLDERS, ("flickr30k-images.tar",))
+        return from_entries(self.info, folder, entries, self.keep)
+
+
+def open_dataset(info: DatasetInfo, root: Path | None, options: Mapping[str, str]) -> Flickr30k:
+    """Flickr30K under `root`. Options: captions = 5 | all."""
+    known_options(info, options, "captions")
+    return Flickr30k(info, root, caption_count(info, options))

@@ -1,0 +1,181 @@
+"""NAVI v1: one scanned object per picture, with depth; normals are derived from the depth.
+
+Train is the multiview collections, test the wild sets, every fourth picture of each list sorted by name; objects
+without both are left out (Probe3D's protocol; it lists folders unsorted, so the exact pictures differ by run there).
+Depth PNGs hold inverse depth, scaled: 655,350 / value is millimetres, 0 is background. A picture is brought to
+512 px on the short side by nearest neighbour and centre-cropped, then cropped to a square around the object and
+brought to `size` (option, 512); `crop=none` stops before that. `depth=relative` scales each picture's depth to
+[0.01, 1].
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmark.contracts import DataKind, DatasetInfo
+from benchmark.digest import fingerprint
+from benchmark.errors import DataError, UsageError
+from benchmark.images import decode
+from tasks.datasets.arrays import index_image
+from tasks.datasets.blobs import Blobs, named
+from tasks.datasets.catalog import expected
+from tasks.datasets.navi_geometry import Framing, normals_of
+from tasks.datasets.places import Store, checked, find, known_options, note_size, option, split_error
+
+MILLIMETRES = 65535 * 10.0  # inverse-depth code of NAVI's own reader: depth = 65535 · 10 / value
+STEP = 4
+
+
+@dataclass(frozen=True)
+class NaviImages:
+    """Pictures framed around their object."""
+
+    pictures: Blobs
+    depths: Blobs
+    framing: Framing
+
+    def __len__(self) -> int:
+        return len(self.pictures)
+
+    @cached_property
+    def digest(self) -> str:
+        return fingerprint({"navi": (self.pictures.digest, self.depths.digest), "framing": self.framing})
+
+    def image_id(self, index: int) -> str:
+        return self.pictures.name(index)
+
+    def load(self, index: int) -> np.ndarray:
+        image = decode(named(self.pictures, index), exif=True)
+        frame = self.framing.frame(self.raw_depth(index))
+        return frame.picture(image, self.pictures.where(index))
+
+    def raw_depth(self, index: int) -> np.ndarray:
+        """[H, W] float32 metres as stored; 0 off the object."""
+        code = index_image(self.depths, index).astype(np.float32)
+        return np.where(code > 0, np.float32(MILLIMETRES / 1000) / np.maximum(code, 1), 0).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class NaviDepth:
+    """Depth in metres, or relative per picture."""
+
+    images: NaviImages
+    relative: bool
+
+    @cached_property
+    def digest(self) -> str:
+        return fingerprint({"navi-depth": self.images.digest, "relative": self.relative})
+
+    def target(self, index: int) -> np.ndarray:
+        raw = self.images.raw_depth(index)
+        depth = self.images.framing.frame(raw).map(raw)
+        if not self.relative or not (depth > 0).any():
+            return depth
+        low, high = depth[depth > 0].min(), depth.max()
+        scaled = (depth - low) / max(0.01, high - low) * 0.99 + 0.01
+        return np.where(depth > 0, scaled, 0).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class NaviNormals:
+    """Normals from the framed depth and the camera's focal length."""
+
+    images: NaviImages
+    focal: tuple[float, ...]  # pixels of the original picture
+
+    @cached_property
+    def digest(self) -> str:
+        return fingerprint({"navi-normals": self.images.digest, "focal": self.focal})
+
+    def target(self, index: int) -> np.ndarray:
+        raw = self.images.raw_depth(index)
+        frame = self.images.framing.frame(raw)
+        return normals_of(frame.map(raw), self.focal[index] * frame.scale, frame.centre)
+
+
+@dataclass(frozen=True)
+class Navi:
+    """The dataset under `root`."""
+
+    info: DatasetInfo
+    root: Path | None
+    framing: Framing
+    relative: bool
+
+    def data(self, kind: DataKind, split: str) -> Any:
+        if kind not in self.info.kinds or split not in self.info.splits:
+            raise split_error(self.info, kind, split)
+        store = self._store()
+        chosen = _pictures(self.info, store, split)[::STEP]
+        images = NaviImages(
+            checked(self.info, store, [p for p, _ in chosen]),
+            checked(self.info, store, [_depth_name(p) for p, _ in chosen]),
+            self.framing,
+        )
+        note_size(self.info, split, len(images), expected(self.info.name, split))
+        if kind == "depth":
+            return NaviDepth(images, self.relative)
+        return NaviNormals(images, tuple(focal for _, focal in chosen))
+
+    def _store(self) -> Store:
+        """The folder that holds objects: v1's tar calls it navi_v1 or navi_v1.0 and users rename it."""
+        for folder in ("navi_v1", "navi_v1.0", "navi_v1.5", ""):
+            try:
+                store = find(self.info, self.root, folder or ".", (), ("navi_v1*.tar",))
+            except DataError:
+                continue
+            store = find(self.info, self.root, ".", (folder,)) if store.has(f"{folder}/.") and folder else store
+            if any(n.endswith("/wild_set/annotations.json") for n in store.names("", ("annotations.json",))):
+                return store
+        return find(self.info, self.root, "<object>/wild_set/annotations.json", ("navi_v1",))
+
+
+def _depth_name(picture: str) -> str:
+    folder, name = picture.rsplit("/images/", 1)
+    return f"{folder}/depth/{name.rsplit('.', 1)[0]}.png"
+
+
+def _pictures(info: DatasetInfo, store: Store, split: str) -> list[tuple[str, float]]:
+    """(picture, focal length in pixels), sorted, of the objects that have both kinds of collection."""
+    lists = [n for n in store.names("", ("annotations.json",)) if n.count("/") >= 2]
+    scenes: dict[str, list[str]] = {}
+    for name in lists:
+        folder = name.rsplit("/", 1)[0]
+        scenes.setdefault(folder.rsplit("/", 1)[0], []).append(folder)
+    found = []
+    for obj in sorted(scenes):
+        wild = [s for s in scenes[obj] if s.endswith("/wild_set")]
+        multiview = sorted(s for s in scenes[obj] if s.rsplit("/", 1)[1].startswith("multiview"))
+        if wild and multiview:
+            for scene in multiview if split == "train" else wild:
+                found += _annotated(store, scene)
+    if not found:
+        raise DataError(f"{info.name}: no object with wild_set and multiview pictures in {store.where('')}")
+    return found
+
+
+def _annotated(store: Store, scene: str) -> list[tuple[str, float]]:
+    where = store.where(f"{scene}/annotations.json")
+    try:
+        rows = json.loads(store.read(f"{scene}/annotations.json"))
+        pairs = [(f"{scene}/images/{row['filename']}", float(row["camera"]["focal_length"])) for row in rows]
+    except (ValueError, KeyError, TypeError) as e:
+        raise DataError(f"{where}: is no NAVI annotation file ({type(e).__name__}: {e}). Fetch it again") from None
+    return sorted(pairs)
+
+
+def open_dataset(info: DatasetInfo, root: Path | None, options: Mapping[str, str]) -> Navi:
+    """NAVI under `root`. Options: size = 512, crop = object | none, depth = metric | relative."""
+    known_options(info, options, "size", "crop", "depth")
+    size = options.get("size", "512")
+    if not size.isdigit() or not 32 <= int(size) <= 4096:
+        raise UsageError(f"{info.name}: size = {size!r} must be a number of pixels from 32 to 4096")
+    framing = Framing(int(size), option(info, options, "crop", ("object", "none")) == "object")
+    return Navi(info, root, framing, option(info, options, "depth", ("metric", "relative")) == "relative")

@@ -1,0 +1,97 @@
+"""NYU Depth v2: depth from the BTS files or the labelled set, normals from GeoNet (train) and Ladicky (test).
+
+Depth PNGs hold millimetres in 16 bits; 0 is invalid. The test images are the 654 of the official split; a BTS test
+file's number is its place in `nyu_depth_v2_labeled.mat`, counted from 0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmark.contracts import DataKind, DatasetInfo
+from benchmark.errors import DataError
+from tasks.datasets.arrays import index_image
+from tasks.datasets.blobs import Blobs
+from tasks.datasets.catalog import expected
+from tasks.datasets.kinds import MapSet, Pictures
+from tasks.datasets.nyuv2_labelled import labelled_depth
+from tasks.datasets.nyuv2_normals import heldout_normals, train_normals
+from tasks.datasets.places import Store, checked, find, known_options, lines, note_size, option, split_error
+
+ALSO = ("nyu", "nyu_depth_v2", "nyu_v2")
+FOLDERS = ("nyu_depth_v2", "nyu")
+LISTS = {
+    "train": ("nyudepthv2_train_files_with_gt.txt", "nyu_train.txt"),
+    "test": ("nyudepthv2_test_files_with_gt.txt", "nyu_test.txt"),
+}
+ROOTS = {
+    "train": ("sync", "nyu_depth_v2/sync", ""),
+    "test": ("official_splits/test", "nyu_depth_v2/official_splits/test", ""),
+}
+MILLIMETRE = np.float32(0.001)
+
+
+@dataclass(frozen=True)
+class NyuV2:
+    """Depth and normals; `source` chooses the depth files."""
+
+    info: DatasetInfo
+    root: Path | None
+    source: str = "bts"
+
+    def data(self, kind: DataKind, split: str) -> Any:
+        if kind not in self.info.kinds or split not in self.info.splits:
+            raise split_error(self.info, kind, split)
+        if kind == "normals":
+            found = (train_normals if split == "train" else heldout_normals)(self.info, self.root, ALSO)
+        elif self.source == "labelled":
+            found = labelled_depth(self.info, self.root, ALSO, split)
+        else:
+            found = bts_depth(self.info, self.root, split)
+        if self.source == "bts" or kind == "normals":
+            note_size(self.info, split, len(found.images), expected(self.info.name, split, kind))
+        return found
+
+
+def bts_depth(info: DatasetInfo, root: Path | None, split: str) -> MapSet:
+    """The BTS split: pairs of rgb JPEG and synchronised 16-bit depth PNG, by list file."""
+    store, listing = _find_list(info, root, split)
+    pairs = [line.split()[:2] for line in lines(store, listing)]
+    pairs = [[p.lstrip("/") for p in pair] for pair in pairs if len(pair) == 2 and pair[1] != "None"]
+    if not pairs:
+        raise DataError(f"{store.where(listing)}: names no pairs of picture and depth. Fetch the list again")
+    base = next((b for b in ROOTS[split] if store.has(f"{b}/{pairs[0][0]}" if b else pairs[0][0])), ROOTS[split][0])
+    start = base + "/" if base else ""
+    images = Pictures(checked(info, store, [start + a for a, _ in pairs]))
+    depths = checked(info, store, [start + b for _, b in pairs])
+    return MapSet(images, depths, read_depth, "nyu-depth-png-mm")
+
+
+def _find_list(info: DatasetInfo, root: Path | None, split: str) -> tuple[Store, str]:
+    error: DataError | None = None
+    for name in LISTS[split]:
+        for folders in ((), FOLDERS, ("train_test_inputs",)):
+            try:
+                return find(info, root, name, folders, ("nyu*.zip", "nyu*.tar"), ALSO), name
+            except DataError as e:
+                error = error or e
+    raise error or DataError(f"{info.name}: no list of {split} files")
+
+
+def read_depth(maps: Blobs, index: int) -> np.ndarray:
+    """[H, W] float32 metres of a 16-bit PNG in millimetres; 0 invalid."""
+    values = index_image(maps, index)
+    if values.dtype == np.uint8:
+        raise DataError(f"{maps.where(index)}: is an 8-bit PNG; NYU depth has 16 bits. Fetch the file again")
+    return values.astype(np.float32) * MILLIMETRE
+
+
+def open_dataset(info: DatasetInfo, root: Path | None, options: Mapping[str, str]) -> NyuV2:
+    """NYUv2 under `root`. Options: source = bts | labelled (depth only)."""
+    known_options(info, options, "source")
+    return NyuV2(info, root, option(info, options, "source", ("bts", "labelled")))

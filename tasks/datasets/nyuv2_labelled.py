@@ -1,0 +1,113 @@
+"""NYUv2's labelled set: `nyu_depth_v2_labeled.mat` (HDF5) with 1,449 images and depths, and `splits.mat`.
+
+MATLAB stores arrays the other way round, so HDF5 shows images as [N, 3, W, H] and depths as [N, W, H].
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmark.contracts import DatasetInfo
+from benchmark.digest import fingerprint
+from benchmark.errors import DataError
+from tasks.datasets import digests
+from tasks.datasets.places import bases, not_found
+
+MAT, SPLITS = "nyu_depth_v2_labeled.mat", "splits.mat"
+KEYS = {"train": "trainNdxs", "test": "testNdxs"}
+
+
+@lru_cache(maxsize=4)
+def _open(path: str) -> Any:
+    import h5py
+
+    try:
+        return h5py.File(path, "r")
+    except OSError as e:
+        raise DataError(f"{path}: is no readable HDF5 file ({str(e).splitlines()[0]}). Fetch it again") from None
+
+
+def slab(path: str, key: str, index: int) -> np.ndarray:
+    """Entry `index` of an HDF5 array, as [H, W] or [H, W, 3]."""
+    file = _open(path)
+    if key not in file:
+        raise DataError(f"{path}: has no array {key!r}; it has {', '.join(file)}. Fetch it again")
+    try:
+        return np.ascontiguousarray(np.asarray(file[key][index]).T)
+    except OSError as e:
+        raise DataError(f"{path}: {key}[{index}] cannot be read ({str(e).splitlines()[0]}). Fetch it again") from None
+
+
+@dataclass(frozen=True)
+class LabelledImages:
+    """The pictures `rows` of the labelled set; all are 480 × 640."""
+
+    path: str
+    rows: tuple[int, ...]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @cached_property
+    def digest(self) -> str:
+        rows = hashlib.sha256(repr(self.rows).encode()).hexdigest()
+        return fingerprint({"images": digests.of_whole_files([self.path], rows)})
+
+    def image_id(self, index: int) -> str:
+        return f"{MAT}#{self.rows[index]:04d}"
+
+    def load(self, index: int) -> np.ndarray:
+        return slab(self.path, "images", self.rows[index]).astype(np.uint8, copy=False)
+
+
+@dataclass(frozen=True)
+class LabelledDepth:
+    """Pictures with the in-painted `depths`, or the `rawDepths` whose holes are 0."""
+
+    images: LabelledImages
+    key: str = "depths"
+
+    @cached_property
+    def digest(self) -> str:
+        return fingerprint({"images": self.images.digest, "depth": self.key})
+
+    def target(self, index: int) -> np.ndarray:
+        return slab(self.images.path, self.key, self.images.rows[index]).astype(np.float32, copy=False)
+
+
+def locate(info: DatasetInfo, root: Path | None, also: Sequence[str], name: str) -> Path:
+    """The file `name` in the dataset's folder. Raises DataError."""
+    for base in bases(info, root, also):
+        for folder in ("", "nyu_depth_v2", "nyuv2", "surfacenormal_metadata"):
+            if (base / folder / name).is_file():
+                return base / folder / name
+    raise not_found(info, root, name)
+
+
+def labelled_images(info: DatasetInfo, root: Path | None, also: Sequence[str], split: str) -> LabelledImages:
+    """The official 795 or 654 images."""
+    path = locate(info, root, also, MAT)
+    return LabelledImages(str(path), split_rows(locate(info, root, also, SPLITS), split))
+
+
+def split_rows(path: Path, split: str) -> tuple[int, ...]:
+    """Row numbers from 0 of `splits.mat`, whose own count from 1."""
+    from scipy.io import loadmat
+
+    try:
+        numbers = loadmat(path)[KEYS[split]].ravel()
+    except (OSError, ValueError, KeyError, NotImplementedError) as e:
+        raise DataError(f"{path}: has no {KEYS[split]} ({type(e).__name__}). Fetch it again") from None
+    return tuple(int(n) - 1 for n in numbers)
+
+
+def labelled_depth(info: DatasetInfo, root: Path | None, also: Sequence[str], split: str) -> Any:
+    """Depth of the labelled set, in metres."""
+    return LabelledDepth(labelled_images(info, root, also, split))

@@ -1,0 +1,137 @@
+"""NYUv2 surface normals. Train: GeoNet's `.mat` files. Test: Ladicky's normals of the labelled set's 654 images.
+
+GeoNet pictures are stored minus a mean, in doubled form; two of its 30,916 files are known to be bad and are left out
+(the 6,920th and the 21,182nd by name, as Probe3D does). A pixel counts when its depth is in (0, 10] metres.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmark.contracts import DatasetInfo
+from benchmark.digest import fingerprint
+from benchmark.errors import DataError
+from tasks.datasets import digests
+from tasks.datasets.arrays import matlab_file
+from tasks.datasets.blobs import Blobs, FileBlobs
+from tasks.datasets.names import Names
+from tasks.datasets.nyuv2_labelled import LabelledImages, labelled_images, locate, slab
+from tasks.datasets.places import checked, find
+from tasks.datasets.user_maps import normals_from_rgb, unit
+
+GEONET_FILES = 30916
+GEONET_BAD = (6919, 21181)
+GEONET_MEAN = np.array([122.175, 116.169, 103.508], dtype=np.float32)
+HEIGHT, WIDTH = 480, 640
+MAX_DEPTH = 10.0
+ARRAY = "all_normals.npy"
+
+
+@dataclass(frozen=True)
+class GeoNetImages:
+    """Pictures inside GeoNet's `.mat` files."""
+
+    files: Blobs
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    @cached_property
+    def digest(self) -> str:
+        return fingerprint({"geonet-images": self.files.digest})
+
+    def image_id(self, index: int) -> str:
+        return self.files.name(index)
+
+    def load(self, index: int) -> np.ndarray:
+        stored = _variable(self.files, index, "img").astype(np.float32)
+        return np.clip(stored + 2 * GEONET_MEAN, 0, 255).astype(np.uint8)
+
+
+@dataclass(frozen=True)
+class GeoNetNormals:
+    """GeoNet's training pictures and normals."""
+
+    images: GeoNetImages
+
+    @cached_property
+    def digest(self) -> str:
+        return fingerprint({"geonet-normals": self.images.digest})
+
+    def target(self, index: int) -> np.ndarray:
+        normals = unit(_variable(self.images.files, index, "norm").astype(np.float32))
+        depth = _variable(self.images.files, index, "depth")
+        normals[~((depth > 0) & (depth <= MAX_DEPTH))] = 0
+        return normals
+
+
+def _variable(files: Blobs, index: int, name: str) -> np.ndarray:
+    variables = matlab_file(files, index)
+    if name not in variables:
+        raise DataError(f"{files.where(index)}: has no {name!r}. Fetch GeoNet's files again")
+    return np.asarray(variables[name][:HEIGHT, :WIDTH])
+
+
+def train_normals(info: DatasetInfo, root: Path | None, also: Sequence[str]) -> Any:
+    """GeoNet's 30,914 pictures."""
+    store = find(info, root, "nyu_geonet", (), (), also)
+    names = store.names("nyu_geonet", (".mat",))
+    if len(names) == GEONET_FILES:
+        names = [n for i, n in enumerate(names) if i not in GEONET_BAD]
+    return GeoNetNormals(GeoNetImages(checked(info, store, names)))
+
+
+@dataclass(frozen=True)
+class LabelledNormals:
+    """The labelled set's pictures with Ladicky's normals from one array or from PNGs; holes of the raw depth, and
+    depths past 10 m, are invalid."""
+
+    images: LabelledImages
+    array: str = ""  # .npy [1449, 480, 640, 3]
+    pngs: FileBlobs | None = None
+
+    @cached_property
+    def digest(self) -> str:
+        targets = self.pngs.digest if self.pngs is not None else digests.of_whole_files([self.array], "")
+        return fingerprint({"ladicky": targets, "images": self.images.digest})
+
+    def target(self, index: int) -> np.ndarray:
+        row = self.images.rows[index]
+        if self.pngs is not None:
+            normals = normals_from_rgb(self.pngs, index)
+        else:
+            normals = np.load(self.array, mmap_mode="r", allow_pickle=False)[row].astype(np.float32)
+        depth = slab(self.images.path, "rawDepths", row)
+        if normals.shape != (*depth.shape, 3):
+            where = self.pngs.where(index) if self.pngs is not None else self.array
+            raise DataError(f"{where}: normals {row} are {list(normals.shape)}, the image is {list(depth.shape)}")
+        normals = unit(normals)
+        normals[~((depth > 0) & (depth <= MAX_DEPTH))] = 0
+        return normals
+
+
+def heldout_normals(info: DatasetInfo, root: Path | None, also: Sequence[str]) -> Any:
+    """The 654 official test images."""
+    images = labelled_images(info, root, also, "test")
+    folder = Path(images.path).parent / "normals"
+    if folder.is_dir():
+        names = [f"{row:04d}.png" for row in images.rows]
+        absent = [n for n in names if not (folder / n).is_file()]
+        if absent:
+            have = f"{len(names) - len(absent)} of {len(names)}"
+            raise DataError(f"{info.name}: {folder / absent[0]} is missing; {have} are there. See bench show nyuv2")
+        return LabelledNormals(images, pngs=FileBlobs(str(folder), Names(names)))
+    path = locate(info, root, also, ARRAY)
+    try:
+        shape = np.load(path, mmap_mode="r", allow_pickle=False).shape
+    except (ValueError, OSError) as e:
+        raise DataError(f"{path}: is no plain numpy array ({e}). Save all_normals again with numpy.save") from None
+    if len(shape) != 4 or shape[3] != 3:
+        raise DataError(f"{path}: is {list(shape)}, must be [N, 480, 640, 3]. Save all_normals again with numpy.save")
+    return LabelledNormals(images, array=str(path))
