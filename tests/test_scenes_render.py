@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import subprocess
@@ -43,12 +44,12 @@ def test_golden_scenes_have_their_pinned_bytes() -> None:
 
 
 def test_bytes_do_not_depend_on_the_vector_unit() -> None:
-    from numpy._core._multiarray_umath import __cpu_dispatch__, __cpu_features__
-
-    usable = [name for name in __cpu_dispatch__ if __cpu_features__[name]]
+    core = "numpy._core" if int(np.__version__.split(".")[0]) > 1 else "numpy.core"
+    numpy_core = importlib.import_module(f"{core}._multiarray_umath")
+    usable = [name for name in numpy_core.__cpu_dispatch__ if numpy_core.__cpu_features__[name]]
     code = (
         "import json; from tasks.scenes.golden import GOLDEN_SCENES, measure;"
-        "from numpy._core._multiarray_umath import __cpu_features__ as f;"
+        f"from {core}._multiarray_umath import __cpu_features__ as f;"
         "print(json.dumps([measure(list(GOLDEN_SCENES)), [k for k, v in f.items() if v]]))"
     )
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(p or os.getcwd() for p in sys.path)}
