@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -103,4 +104,193 @@ def pascal_context(data: Path, count: int = 3, raw: bool = False) -> Path:
             savemat(data / "pascal_context" / "trainval" / f"{n}.mat", {"LabelMap": labels})
         else:
             save_png(root / "SegmentationClassContext" / f"{n}.png", mask(i, 60))
+    return root
+
+
+def karpathy_json(path: Path, images: list[dict]) -> None:
+    """Karpathy's `dataset_*.json`."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps({"images": images, "dataset": path.stem.removeprefix("dataset_")}))
+
+
+def coco(data: Path, counts: tuple[int, ...] = (5, 7, 6), annotations: bool = True) -> Path:
+    """val2014 pictures, Karpathy's split and COCO's own captions (marked "official")."""
+    root = data / "coco"
+    images, notes, pictures, number = [], [], [], 100
+    for i, count in enumerate((*counts, 5)):
+        name = f"COCO_val2014_{i:012d}.jpg"
+        save_jpeg(root / "val2014" / name, i)
+        ids = list(range(number, number + count))
+        number += count
+        texts = [f"A thing {i} seen as {j}." for j in range(count)]
+        sentences = [{"raw": t, "tokens": t.lower().split(), "sentid": s} for t, s in zip(texts, ids)]
+        split = "test" if i < len(counts) else "restval"
+        images.append(
+            {"filepath": "val2014", "filename": name, "imgid": i, "cocoid": i, "split": split, "sentids": ids}
+            | {"sentences": sentences}
+        )
+        pictures.append({"id": i, "file_name": name, "height": 24, "width": 32})
+        notes += [{"id": s, "image_id": i, "caption": t + " (official)"} for t, s in zip(texts, ids)]
+    karpathy_json(root / "dataset_coco.json", images)
+    if annotations:
+        (root / "annotations").mkdir()
+        captions = {"info": {}, "licenses": [], "images": pictures, "annotations": notes}
+        (root / "annotations" / "captions_val2014.json").write_text(json.dumps(captions))
+    return root
+
+
+def flickr30k(data: Path, test: int = 3) -> Path:
+    """`flickr30k-images` and Karpathy's split."""
+    root = data / "flickr30k"
+    images = []
+    for i in range(test + 2):
+        name = f"{1000 + i}.jpg"
+        save_jpeg(root / "flickr30k-images" / name, i)
+        sentences = [{"raw": f"Picture {i}, caption {j} .", "imgid": i, "sentid": 5 * i + j} for j in range(5)]
+        split = "test" if i < test else "train"
+        images.append({"filename": name, "imgid": i, "split": split, "sentences": sentences, "sentids": list(range(5))})
+    karpathy_json(root / "dataset_flickr30k.json", images)
+    return root
+
+
+def docci(data: Path) -> Path:
+    """`docci_descriptions.jsonlines` and `images/`."""
+    root = data / "docci"
+    rows = []
+    for i, split in enumerate(("train", "train", "test", "test", "test", "qual_dev")):
+        name = f"{split}_{i:05d}.jpg"
+        save_jpeg(root / "images" / name, i)
+        rows.append(
+            {"example_id": name[:-4], "split": split, "image_file": name, "description": f"Long text {i}.\nMore."}
+        )
+    (root / "docci_descriptions.jsonlines").write_text("".join(json.dumps(r) + "\n" for r in rows))
+    return root
+
+
+SYNSETS = ("n01440764", "n01443537", "n15075141")  # tench 0, goldfish 1, toilet paper 999
+
+
+def imagenet(data: Path, per_class: int = 2) -> Path:
+    """`{train,val}/<synset>/*.JPEG` with a grey and a CMYK file among them."""
+    root = data / "imagenet1k"
+    for split in ("train", "val"):
+        for c, synset in enumerate(SYNSETS):
+            for i in range(per_class):
+                name = f"{synset}_{i}.JPEG" if split == "train" else f"ILSVRC2012_val_{c * per_class + i + 1:08d}.JPEG"
+                mode = {(0, 0): "L", (1, 1): "CMYK"}.get((c, i), "RGB")
+                save_jpeg(root / split / synset / name, 10 * c + i + (split == "val") * 100, mode=mode)
+    return root
+
+
+def nyu_bts(data: Path, train: int = 3, test: int = 2) -> Path:
+    """The BTS layout: JPEG and 16-bit depth PNG in millimetres with holes, and its list files."""
+    root = data / "nyuv2" / "nyu_depth_v2"
+    for split, folder, room, count in (
+        ("train", "sync", "kitchen_0028b", train),
+        ("test", "official_splits/test", "kitchen", test),
+    ):
+        rows = []
+        for i in range(count):
+            save_jpeg(root / folder / room / f"rgb_{i:05d}.jpg", i)
+            depth = np.linspace(500, 9990, 24 * 32).reshape(24, 32).astype(np.uint16)
+            depth[:3] = 0
+            save_png(root / folder / room / f"sync_depth_{i:05d}.png", depth)
+            rows.append(f"/{room}/rgb_{i:05d}.jpg /{room}/sync_depth_{i:05d}.png 518.8579\n")
+        (root / f"nyudepthv2_{split}_files_with_gt.txt").write_text("".join(rows))
+    return root
+
+
+def nyu_labelled(data: Path, count: int = 5) -> Path:
+    """`nyu_depth_v2_labeled.mat` (HDF5, transposed), `splits.mat`, GeoNet's `.mat` files and Ladicky's normals."""
+    import h5py
+    from scipy.io import savemat
+
+    root = data / "nyuv2"
+    root.mkdir(parents=True, exist_ok=True)
+    pictures = np.stack([picture(i) for i in range(count)])
+    depths = np.stack([np.full((24, 32), 1.0 + i, np.float32) for i in range(count)])
+    raw = depths.copy()
+    raw[:, :2] = 0
+    with h5py.File(root / "nyu_depth_v2_labeled.mat", "w") as f:
+        f["images"] = pictures.transpose(0, 3, 2, 1)
+        f["depths"] = depths.transpose(0, 2, 1)
+        f["rawDepths"] = raw.transpose(0, 2, 1)
+    rows = {"trainNdxs": np.array([[3], [4], [5]], np.uint16), "testNdxs": np.array([[1], [2]], np.uint16)}
+    savemat(root / "splits.mat", rows)
+    normals = np.zeros((count, 24, 32, 3), np.float32)
+    normals[..., 2] = -2.0  # not unit: readers must normalise
+    (root / "surfacenormal_metadata").mkdir(exist_ok=True)
+    np.save(root / "surfacenormal_metadata" / "all_normals.npy", normals)
+    (root / "nyu_geonet").mkdir(exist_ok=True)
+    mean = 2 * np.array([122.175, 116.169, 103.508])
+    for i in range(2):
+        depth = np.full((24, 32), 2.0)
+        depth[0], depth[1] = 0, 11
+        norm = np.zeros((24, 32, 3))
+        norm[..., 1] = -1
+        name = root / "nyu_geonet" / f"kitchen_0028b_{i}-1.mat"
+        savemat(name, {"img": picture(i).astype(np.float64) - mean, "depth": depth, "norm": norm})
+    return root
+
+
+def navi(data: Path, views: int = 5) -> Path:
+    """`navi_v1/<object>/…` with inverse-depth PNGs, masks and annotations; one object without a wild set."""
+    root = data / "navi" / "navi_v1"
+    for obj, scenes in (("dino", ("multiview-00-pixel_5", "wild_set")), ("soap", ("multiview-00-canon",))):
+        for s, scene in enumerate(scenes):
+            rows = []
+            for i in range(views):
+                height, width = (60, 80) if i % 2 else (80, 60)
+                save_jpeg(root / obj / scene / "images" / f"{i:03d}.jpg", 10 * s + i, height, width)
+                save_png(root / obj / scene / "depth" / f"{i:03d}.png", navi_code(height, width))
+                save_png(
+                    root / obj / scene / "masks" / f"{i:03d}.png", (navi_code(height, width) > 0).astype(np.uint8) * 255
+                )
+                camera = {"q": [1, 0, 0, 0], "t": [0, 0, 500], "focal_length": 70.0, "camera_model": "pixel_5"}
+                rows.append(
+                    {"object_id": obj, "camera": camera, "filename": f"{i:03d}.jpg", "image_size": [height, width]}
+                    | {"scene_name": scene, "split": "train", "occluded": False}
+                )
+            (root / obj / scene / "annotations.json").write_text(json.dumps(rows))
+    return root
+
+
+def navi_code(height: int, width: int) -> np.ndarray:
+    """[H, W] uint16: a flat patch 500 mm away, facing the camera, on a background of 0."""
+    code = np.zeros((height, width), np.uint16)
+    code[20:50, 25:45] = round(65535 * 10 / 500)
+    return code
+
+
+def uned(data: Path) -> Path:
+    """`info_files/<domain>/*.json` and `images/`, all eight domains, four queries each."""
+    root = data / "uned"
+    folders = {
+        "food2k": "food2k/Food2k_complete/{c}",
+        "cars": "cars/car_ims",
+        "sop": "sop/chair_final",
+        "inshop": "deepfashion/inshop/img/{c}",
+        "inat": "inat/iNaturalist/train_val2018/{c}",
+        "met": "met/MET/{c}",
+        "gldv2": "gldv2/images/index/{c}",
+        "rp2k": "rp2k/all/test/饮料{c}",
+    }
+    for d, (name, folder) in enumerate(folders.items()):
+        rows = {"test": [], "index": []}
+        for i in range(4):
+            path = f"{folder.format(c=i // 2)}/{i}.jpg"
+            save_jpeg(root / "images" / path, 100 * d + i)
+            rows["test"].append({"path": path, "class_id": i // 2})
+        if name in ("inshop", "met", "gldv2"):
+            for i in range(6):
+                path = f"{folder.format(c=i // 2)}/index_{i}.jpg"
+                save_jpeg(root / "images" / path, 100 * d + 50 + i)
+                rows["index"].append({"path": path, "class_id": i // 2})
+        if name == "gldv2":
+            rows["test"][0]["class_id"] = [0, 1]
+        for split, entries in rows.items():
+            if entries:
+                file = root / "info_files" / name / f"{split}.json"
+                file.parent.mkdir(parents=True, exist_ok=True)
+                file.write_text(json.dumps(entries))
     return root

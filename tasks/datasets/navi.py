@@ -23,14 +23,27 @@ from benchmark.contracts import DataKind, DatasetInfo
 from benchmark.digest import fingerprint
 from benchmark.errors import DataError, UsageError
 from benchmark.images import decode
+from tasks.datasets.archives import Archive
 from tasks.datasets.arrays import index_image
 from tasks.datasets.blobs import Blobs, named
 from tasks.datasets.catalog import expected
 from tasks.datasets.navi_geometry import Framing, normals_of
-from tasks.datasets.places import Store, checked, find, known_options, note_size, option, split_error
+from tasks.datasets.places import (
+    Folder,
+    Store,
+    bases,
+    checked,
+    known_options,
+    not_found,
+    note_size,
+    option,
+    split_error,
+)
 
 MILLIMETRES = 65535 * 10.0  # inverse-depth code of NAVI's own reader: depth = 65535 · 10 / value
 STEP = 4
+FOLDERS = ("navi_v1", "navi_v1.0", "navi_v1.5", "")
+MARKER = "wild_set/annotations.json"
 
 
 @dataclass(frozen=True)
@@ -125,16 +138,18 @@ class Navi:
         return NaviNormals(images, tuple(focal for _, focal in chosen))
 
     def _store(self) -> Store:
-        """The folder that holds objects: v1's tar calls it navi_v1 or navi_v1.0 and users rename it."""
-        for folder in ("navi_v1", "navi_v1.0", "navi_v1.5", ""):
-            try:
-                store = find(self.info, self.root, folder or ".", (), ("navi_v1*.tar",))
-            except DataError:
-                continue
-            store = find(self.info, self.root, ".", (folder,)) if store.has(f"{folder}/.") and folder else store
-            if any(n.endswith("/wild_set/annotations.json") for n in store.names("", ("annotations.json",))):
-                return store
-        return find(self.info, self.root, "<object>/wild_set/annotations.json", ("navi_v1",))
+        """The folder that holds the objects: v1's tar calls it navi_v1 or navi_v1.0, and users rename it."""
+        for base in bases(self.info, self.root):
+            for folder in FOLDERS:
+                if next((base / folder).glob(f"*/{MARKER}"), None):
+                    return Folder(base / folder)
+            if archives := sorted(base.glob("navi_v1*.tar")):
+                archive = Archive(archives[:1])
+                marked = next((n for n in archive.names("", ("annotations.json",)) if n.endswith(MARKER)), None)
+                if marked is not None:
+                    depth = marked.count("/") - MARKER.count("/") - 1
+                    return Archive(archives[:1], "".join(p + "/" for p in marked.split("/")[:depth]))
+        raise not_found(self.info, self.root, f"navi_v1/<object>/{MARKER}")
 
 
 def _depth_name(picture: str) -> str:
@@ -144,7 +159,7 @@ def _depth_name(picture: str) -> str:
 
 def _pictures(info: DatasetInfo, store: Store, split: str) -> list[tuple[str, float]]:
     """(picture, focal length in pixels), sorted, of the objects that have both kinds of collection."""
-    lists = [n for n in store.names("", ("annotations.json",)) if n.count("/") >= 2]
+    lists = [n for n in store.names("", ("annotations.json",)) if n.count("/") == 2]
     scenes: dict[str, list[str]] = {}
     for name in lists:
         folder = name.rsplit("/", 1)[0]

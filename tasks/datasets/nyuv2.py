@@ -33,7 +33,7 @@ ROOTS = {
     "train": ("sync", "nyu_depth_v2/sync", ""),
     "test": ("official_splits/test", "nyu_depth_v2/official_splits/test", ""),
 }
-MILLIMETRE = np.float32(0.001)
+PER_METRE = np.float32(1000)
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ def read_depth(maps: Blobs, index: int) -> np.ndarray:
     values = index_image(maps, index)
     if values.dtype == np.uint8:
         raise DataError(f"{maps.where(index)}: is an 8-bit PNG; NYU depth has 16 bits. Fetch the file again")
-    return values.astype(np.float32) * MILLIMETRE
+    return values.astype(np.float32) / PER_METRE
 
 
 def open_dataset(info: DatasetInfo, root: Path | None, options: Mapping[str, str]) -> NyuV2:

@@ -75,7 +75,8 @@ def _variable(files: Blobs, index: int, name: str) -> np.ndarray:
     variables = matlab_file(files, index)
     if name not in variables:
         raise DataError(f"{files.where(index)}: has no {name!r}. Fetch GeoNet's files again")
-    return np.asarray(variables[name][:HEIGHT, :WIDTH])
+    values: np.ndarray = variables[name]
+    return values[:HEIGHT, :WIDTH]
 
 
 def train_normals(info: DatasetInfo, root: Path | None, also: Sequence[str]) -> Any:

@@ -1,0 +1,312 @@
+"""Caption, label, geometry and retrieval sets in their official layouts."""
+
+from __future__ import annotations
+
+import io
+import json
+import pickle
+import tarfile
+
+import miniatures as mini
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from benchmark.errors import DataError
+from benchmark.registry import open_dataset
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("BENCH_CACHE", str(tmp_path / "cache"))
+
+
+def image_struct(path):
+    return {"bytes": path.read_bytes(), "path": path.name}
+
+
+def add_bytes(archive, name, data):
+    member = tarfile.TarInfo(name)
+    member.size = len(data)
+    archive.addfile(member, io.BytesIO(data))
+
+
+# ------------------------------------------------------------------------------------------- captions
+
+
+def test_coco_takes_the_first_five_official_captions_of_the_test_split(tmp_path):
+    mini.coco(tmp_path)
+    data = open_dataset("coco", tmp_path).data("captions", "test")
+    assert len(data.images) == 3 and [len(c) for c in data.captions] == [5, 5, 5]
+    assert data.captions[1][4] == "A thing 1 seen as 4. (official)"
+    every = open_dataset("coco", tmp_path, {"captions": "all"}).data("captions", "test")
+    assert [len(c) for c in every.captions] == [5, 7, 6] and every.digest != data.digest
+    assert every.images.digest == data.images.digest
+
+
+def test_coco_without_annotation_files_uses_the_split_files_sentences(tmp_path):
+    mini.coco(tmp_path, annotations=False)
+    assert open_dataset("coco", tmp_path).data("captions", "test").captions[0][0] == "A thing 0 seen as 0."
+
+
+def test_coco_missing_picture_is_named_with_counts(tmp_path):
+    root = mini.coco(tmp_path)
+    (root / "val2014/COCO_val2014_000000000001.jpg").unlink()
+    with pytest.raises(DataError, match=r"COCO_val2014_000000000001.jpg is missing; 2 of 3 files"):
+        open_dataset("coco", tmp_path).data("captions", "test")
+
+
+def test_flickr_folder_parquet_and_shards_hold_the_same_pictures_and_captions(tmp_path):
+    root = mini.flickr30k(tmp_path / "folder")
+    plain = open_dataset("flickr30k", tmp_path / "folder").data("captions", "test")
+    names = [f"{1000 + i}.jpg" for i in range(5)]
+    captions = [[f"Picture {i}, caption {j} ." for j in range(5)] for i in range(5)]
+    table = {"image": [image_struct(root / "flickr30k-images" / n) for n in names], "caption": captions}
+    table["split"] = ["test"] * 3 + ["train"] * 2
+    (tmp_path / "hub/flickr30k").mkdir(parents=True)
+    pq.write_table(pa.table(table), tmp_path / "hub/flickr30k/test-00000-of-00001.parquet", row_group_size=2)
+    (tmp_path / "wds/flickr30k/test").mkdir(parents=True)
+    for shard in range(2):
+        with tarfile.open(tmp_path / f"wds/flickr30k/test/{shard}.tar", "w") as archive:
+            for i in (range(2), range(2, 3))[shard]:
+                add_bytes(archive, f"{i:04d}.jpg", (root / "flickr30k-images" / names[i]).read_bytes())
+                add_bytes(archive, f"{i:04d}.txt", "\n".join(captions[i]).encode())
+    for kind in ("hub", "wds"):
+        other = pickle.loads(pickle.dumps(open_dataset("flickr30k", tmp_path / kind).data("captions", "test")))
+        assert other.captions == plain.captions and len(other.images) == 3
+        assert all((other.images.load(i) == plain.images.load(i)).all() for i in range(3))
+
+
+def test_docci_splits_come_from_the_jsonlines_and_descriptions_are_one_line(tmp_path):
+    root = mini.docci(tmp_path)
+    dataset = open_dataset("docci", tmp_path)
+    test = dataset.data("captions", "test")
+    assert len(test.images) == 3 and len(dataset.data("captions", "train").images) == 2
+    assert test.captions[0] == ("Long text 2. More.",)
+    with tarfile.open(root / "docci_images.tar", "w") as archive:
+        archive.add(root / "images", "images")
+    for path in (root / "images").iterdir():
+        path.unlink()
+    (root / "images").rmdir()
+    assert open_dataset("docci", tmp_path).data("captions", "test").digest == test.digest
+
+
+def test_docci_damaged_line_is_named(tmp_path):
+    root = mini.docci(tmp_path)
+    with open(root / "docci_descriptions.jsonlines", "a") as f:
+        f.write("{broken\n")
+    with pytest.raises(DataError, match=r"docci_descriptions.jsonlines:7: JSONDecodeError"):
+        open_dataset("docci", tmp_path).data("captions", "test")
+
+
+# --------------------------------------------------------------------------------------------- labels
+
+
+def check_imagenet(data):
+    assert data.labels.tolist() == [0, 0, 1, 1, 999, 999] and data.labels.dtype == np.int64
+    assert len(data.class_names) == 1000 and data.class_names[1] == "goldfish"
+    assert all(data.images.load(i).shape == (24, 32, 3) for i in range(6))
+
+
+def test_imagenet_folders_with_grey_and_cmyk_files(tmp_path):
+    mini.imagenet(tmp_path)
+    dataset = open_dataset("imagenet1k", tmp_path)
+    check_imagenet(dataset.data("labels", "train"))
+    check_imagenet(dataset.data("labels", "test"))
+
+
+def test_imagenet_official_tars_are_read_in_place(tmp_path):
+    root = mini.imagenet(tmp_path / "folder")
+    out = tmp_path / "tars" / "imagenet1k"
+    out.mkdir(parents=True)
+    with tarfile.open(out / "ILSVRC2012_img_train.tar", "w") as outer:
+        for synset in mini.SYNSETS:
+            inner = io.BytesIO()
+            with tarfile.open(fileobj=inner, mode="w") as archive:
+                for path in sorted((root / "train" / synset).iterdir()):
+                    archive.add(path, path.name)
+            add_bytes(outer, f"{synset}.tar", inner.getvalue())
+    rows = ["ImageId,PredictionString"]
+    with tarfile.open(out / "ILSVRC2012_img_val.tar", "w") as archive:
+        for path in sorted((root / "val").rglob("*.JPEG")):
+            archive.add(path, path.name)
+            rows.append(f"{path.stem},{path.parent.name} 1 2 3 4")
+    (out / "LOC_val_solution.csv").write_text("\n".join(rows))
+    dataset = open_dataset("imagenet1k", tmp_path / "tars")
+    for split in ("train", "test"):
+        data = pickle.loads(pickle.dumps(dataset.data("labels", split)))
+        check_imagenet(data)
+        plain = open_dataset("imagenet1k", tmp_path / "folder").data("labels", split)
+        assert all((data.images.load(i) == plain.images.load(i)).all() for i in range(6))
+
+
+def test_imagenet_hub_parquet_and_shards(tmp_path):
+    root = mini.imagenet(tmp_path / "folder")
+    files = sorted((root / "val").rglob("*.JPEG"))
+    labels = [0, 0, 1, 1, 999, 999]
+    (tmp_path / "hub/imagenet1k/data").mkdir(parents=True)
+    for part, rows in enumerate((range(4), range(4, 6))):
+        table = pa.table({"image": [image_struct(files[i]) for i in rows], "label": [labels[i] for i in rows]})
+        pq.write_table(
+            table, tmp_path / f"hub/imagenet1k/data/validation-0000{part}-of-00002.parquet", row_group_size=3
+        )
+    (tmp_path / "wds/imagenet1k").mkdir(parents=True)
+    with tarfile.open(tmp_path / "wds/imagenet1k/imagenet1k-validation-00.tar", "w") as archive:
+        for path, label in zip(files, labels):
+            add_bytes(archive, f"{path.stem}.jpg", path.read_bytes())
+            add_bytes(archive, f"{path.stem}.cls", str(label).encode())
+    check_imagenet(open_dataset("imagenet1k", tmp_path / "hub").data("labels", "test"))
+    check_imagenet(open_dataset("imagenet1k", tmp_path / "wds").data("labels", "test"))
+
+
+def test_flat_validation_folder_without_classes_says_which_file_tells_them(tmp_path):
+    root = mini.imagenet(tmp_path)
+    for path in sorted((root / "val").rglob("*.JPEG")):
+        path.rename(root / "val" / path.name)
+    for synset in mini.SYNSETS:
+        (root / "val" / synset).rmdir()
+    with pytest.raises(DataError, match="LOC_val_solution.csv"):
+        open_dataset("imagenet1k", tmp_path).data("labels", "test")
+
+
+# ------------------------------------------------------------------------------------------- geometry
+
+
+def test_nyu_depth_is_metres_and_holes_stay_zero(tmp_path):
+    mini.nyu_bts(tmp_path)
+    dataset = open_dataset("nyuv2", tmp_path)
+    assert len(dataset.data("depth", "train").images) == 3
+    data = dataset.data("depth", "test")
+    target = data.target(0)
+    assert target.dtype == np.float32 and (target[:3] == 0).all() and target[3:].min() > 1.5
+    assert target.max() == np.float32(9.99) and data.images.load(0).shape == (24, 32, 3)
+
+
+def test_nyu_eight_bit_depth_is_refused(tmp_path):
+    root = mini.nyu_bts(tmp_path)
+    mini.save_png(root / "official_splits/test/kitchen/sync_depth_00001.png", np.zeros((24, 32), np.uint8))
+    with pytest.raises(DataError, match=r"sync_depth_00001.png: is an 8-bit PNG"):
+        open_dataset("nyuv2", tmp_path).data("depth", "test").target(1)
+
+
+def test_nyu_labelled_mat_is_turned_upright_and_counted_from_one(tmp_path):
+    mini.nyu_labelled(tmp_path)
+    dataset = open_dataset("nyuv2", tmp_path, {"source": "labelled"})
+    train, test = dataset.data("depth", "train"), dataset.data("depth", "test")
+    assert [train.images.image_id(i)[-4:] for i in range(3)] == ["0002", "0003", "0004"] and len(test.images) == 2
+    assert (test.images.load(1) == mini.picture(1)).all() and (train.target(0) == 3.0).all()
+    assert train.digest != test.digest and pickle.loads(pickle.dumps(test)).target(0).shape == (24, 32)
+
+
+def test_nyu_normals_are_unit_vectors_and_invalid_where_depth_is(tmp_path):
+    mini.nyu_labelled(tmp_path)
+    dataset = open_dataset("nyuv2", tmp_path)
+    test, train = dataset.data("normals", "test"), dataset.data("normals", "train")
+    assert (test.target(0)[:2] == 0).all() and (test.target(0)[2:] == [0, 0, -1]).all()
+    assert (train.target(0)[:2] == 0).all() and (train.target(0)[2:] == [0, -1, 0]).all()
+    assert np.abs(train.images.load(1).astype(int) - mini.picture(1)).max() <= 1
+    assert test.target(0).dtype == train.target(0).dtype == np.float32
+
+
+def test_nyu_object_array_of_normals_is_refused(tmp_path):
+    root = mini.nyu_labelled(tmp_path)
+    np.save(root / "surfacenormal_metadata/all_normals.npy", np.array([{}], dtype=object), allow_pickle=True)
+    with pytest.raises(DataError, match="all_normals.npy: is no plain numpy array"):
+        open_dataset("nyuv2", tmp_path).data("normals", "test")
+
+
+def test_navi_takes_every_fourth_picture_of_objects_with_both_collections(tmp_path):
+    mini.navi(tmp_path)
+    dataset = open_dataset("navi", tmp_path, {"size": "64"})
+    train, test = dataset.data("depth", "train"), dataset.data("depth", "test")
+    assert [train.images.image_id(i) for i in range(2)] == [
+        "dino/multiview-00-pixel_5/images/000.jpg",
+        "dino/multiview-00-pixel_5/images/004.jpg",
+    ]
+    assert len(test.images) == 2 and all("wild_set" in test.images.image_id(i) for i in range(2))
+
+
+def test_navi_frames_the_object_and_depth_is_metres(tmp_path):
+    mini.navi(tmp_path)
+    data = open_dataset("navi", tmp_path, {"size": "64"}).data("depth", "test")
+    depth = data.target(0)
+    assert depth.shape == (64, 64) == data.images.load(0).shape[:2]
+    assert np.allclose(depth[depth > 0], 0.5, atol=1e-4) and 0.6 < (depth > 0).mean() < 0.75
+    whole = open_dataset("navi", tmp_path, {"size": "64", "crop": "none"}).data("depth", "test")
+    assert (whole.target(0) > 0).mean() < 0.25 and whole.images.digest != data.images.digest
+    relative = open_dataset("navi", tmp_path, {"depth": "relative", "size": "64"}).data("depth", "test").target(0)
+    assert relative.max() <= 1 and (relative > 0).sum() == (depth > 0).sum()
+
+
+def test_navi_normals_of_a_flat_patch_face_the_camera(tmp_path):
+    mini.navi(tmp_path)
+    normals = open_dataset("navi", tmp_path, {"size": "64"}).data("normals", "test").target(0)
+    valid = (normals != 0).any(-1)
+    assert valid.mean() > 0.5 and np.allclose(normals[valid], [0, 0, -1], atol=1e-4)
+
+
+def test_navi_normals_follow_a_slanted_plane(tmp_path):
+    from tasks.datasets.navi_geometry import normals_of
+
+    normal = np.array([0.3, -0.2, -0.9]) / np.linalg.norm([0.3, -0.2, -0.9])
+    x, y = (np.arange(40) + 0.5 - 18) / 50, (np.arange(30) + 0.5 - 16) / 50
+    depth = -1.0 / (normal[0] * x[None] + normal[1] * y[:, None] + normal[2])
+    found = normals_of(depth.astype(np.float32), 50.0, (18.0, 16.0))
+    assert np.allclose(found[1:-1, 1:-1], normal, atol=1e-3) and (found[0] == 0).all()
+
+
+def test_navi_tar_gives_the_same_set(tmp_path):
+    mini.navi(tmp_path / "folder")
+    (tmp_path / "tar/navi").mkdir(parents=True)
+    with tarfile.open(tmp_path / "tar/navi/navi_v1.0.tar", "w") as archive:
+        archive.add(tmp_path / "folder/navi/navi_v1", "navi_v1")
+    plain = open_dataset("navi", tmp_path / "folder").data("normals", "train")
+    packed = open_dataset("navi", tmp_path / "tar").data("normals", "train")
+    assert plain.digest == packed.digest and (plain.target(0) == packed.target(0)).all()
+
+
+# ------------------------------------------------------------------------------------------ retrieval
+
+
+def test_uned_domain_searches_itself_and_knows_its_own_place(tmp_path):
+    mini.uned(tmp_path)
+    data = open_dataset("cars196", tmp_path).data("retrieval", "test")
+    assert data.self_index.tolist() == [0, 1, 2, 3] and data.query_labels.tolist() == [0, 0, 1, 1]
+    assert set(data.query_domains) == {"cars196"} and data.queries.digest == data.index.digest
+
+
+def test_uned_merged_index_holds_all_domains_with_shifted_places(tmp_path):
+    mini.uned(tmp_path)
+    data = open_dataset("uned", tmp_path).data("retrieval", "test")
+    assert len(data.queries) == 32 and len(data.index) == 5 * 4 + 3 * 6
+    assert sorted(set(data.index_domains)) == sorted(
+        ["food2k", "cars196", "sop", "inshop", "inat", "met", "gldv2", "rp2k"]
+    )
+    for q, place in enumerate(data.self_index):
+        if place >= 0:
+            assert data.index.image_id(place) == data.queries.image_id(q)
+            assert (data.index.load(place) == data.queries.load(q)).all()
+            assert data.index_domains[place] == data.query_domains[q]
+    assert (data.self_index < 0).sum() == 12
+    assert pickle.loads(pickle.dumps(data)).digest == data.digest
+
+
+def test_uned_query_of_two_classes_makes_them_one(tmp_path):
+    mini.uned(tmp_path)
+    data = open_dataset("gldv2", tmp_path).data("retrieval", "test")
+    assert data.query_labels.tolist() == [0, 0, 0, 0] and data.index_labels.tolist() == [0, 0, 0, 0, 2, 2]
+
+
+def test_uned_escaped_rp2k_names_are_found(tmp_path):
+    root = mini.uned(tmp_path)
+    for folder in sorted((root / "images/rp2k/all/test").iterdir()):
+        folder.rename(folder.with_name("#U996e#U6599" + folder.name[-1]))
+    assert open_dataset("rp2k", tmp_path).data("retrieval", "test").queries.load(0).shape == (24, 32, 3)
+
+
+def test_uned_entry_without_class_is_named(tmp_path):
+    root = mini.uned(tmp_path)
+    (root / "info_files/sop/test.json").write_text(json.dumps([{"path": "x.jpg"}]))
+    with pytest.raises(DataError, match=r"sop/test.json: entry 0 has no path or class_id"):
+        open_dataset("sop", tmp_path).data("retrieval", "test")
