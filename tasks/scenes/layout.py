@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from tasks.scenes.paint import OWN_TEXTURES
 from tasks.scenes.rng import Stream
 from tasks.scenes.splits import SPLITS, VIEWS
-from tasks.scenes.tables import COLOURS, GROUNDS, OBJECTS, RGB, SKIES, TIE, USUAL, VERSION
+from tasks.scenes.tables import COLOURS, GROUNDS, OBJECTS, RGB, ROUND, SKIES, TIE, USUAL, VERSION
 
 LAYOUT, NOISE, CAPTIONS, INSTANCE = 1, 2, 3, 4  # purposes of streams
 _INSTANCE_TIE = 0.4  # retrieval: more colours among objects of one category
@@ -104,14 +104,16 @@ def draw_look(rng: Stream, category: str, *, tie: float = TIE) -> Look:
     r, g, b = (min(max(c + rng.uniform(-0.06, 0.06), 0.03), 1.0) for c in COLOURS[colour])
     dark = max(r, g, b) < 0.25 or rng.chance(0.45)
     mixed = [0.45 * c + 0.55 for c in (r, g, b)] if dark else [0.62 * c for c in (r, g, b)]
-    width = rng.uniform(0.9, 1.12)
+    width, height, length = (rng.uniform(0.9, 1.12) for _ in range(3))
+    if category in ROUND:
+        height = length = width
     return Look(
         category=category,
         colour=colour,
         rgb=(r, g, b),
         accent=(mixed[0], mixed[1], mixed[2]),
         size=rng.uniform(1.2, 1.85),
-        scale=(width, rng.uniform(0.9, 1.12), width * rng.uniform(0.92, 1.08)),
+        scale=(width, height, length),
         texture=rng.pick(OWN_TEXTURES),
         frequency=rng.uniform(1.8, 3.4),
     )

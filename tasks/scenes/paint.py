@@ -42,7 +42,7 @@ _MASKS: dict[str, Callable[[Point, float], Any]] = {
     "hoops": lambda p, n: wave(p[1] * 4.0) < -0.8,
     "tiles": lambda p, n: fract(p[1] * 9.0) < 0.22,
     "waterline": lambda p, n: p[1] > 0.26,
-    "spots": lambda p, n: wave(p[0] * 2.6 + 0.2) * wave(p[2] * 2.6 + 0.3) > 0.45,
+    "spots": lambda p, n: _dots(p, 4.1),
     "sill": lambda p, n: p[1] < 0.20,
     "hub": lambda p, n: p[0] * p[0] + p[1] * p[1] < 0.0064,
 }

@@ -22,6 +22,7 @@ _WORLD = read_table("world.toml")
 
 VERSION: int = _WORLD["version"]
 TIE: float = _WORLD["tie"]
+ROUND: tuple[str, ...] = tuple(_WORLD["round"])
 STUFF: tuple[str, ...] = tuple(_WORLD["stuff"])
 USUAL: dict[str, str] = _WORLD["usual"]
 OBJECTS: tuple[str, ...] = tuple(USUAL)
