@@ -66,8 +66,18 @@ def test_every_packaged_config_reads_under_its_own_name(name: str) -> None:
 
 def test_paper_stages_hold_the_confirmed_numbers() -> None:
     low, high = read_config("g-224"), read_config("g-448")
-    assert (low.train.steps, low.train.batch_size, low.views.global_size, low.views.local_size) == (90000, 8192, 224, 98)
-    assert (high.train.steps, high.train.batch_size, high.views.global_size, high.views.local_size) == (9000, 4096, 448, 140)
+    assert (low.train.steps, low.train.batch_size, low.views.global_size, low.views.local_size) == (
+        90000,
+        8192,
+        224,
+        98,
+    )
+    assert (high.train.steps, high.train.batch_size, high.views.global_size, high.views.local_size) == (
+        9000,
+        4096,
+        448,
+        140,
+    )
     for config in (low, high):
         assert (config.loss.contrastive, config.loss.dino, config.loss.patch) == (1, 1, 2)
         assert (config.views.local_crops, config.loss.mask_ratio, config.ema.scope) == (6, 0.75, "head")

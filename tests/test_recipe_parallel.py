@@ -31,11 +31,18 @@ def two_processes(out: Path, **changes: object) -> Path:
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
         port = s.getsockname()[1]
-    shared = {"PYTHONPATH": f"{HERE}:{HERE.parent}", "OMP_NUM_THREADS": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1"}
+    shared = {
+        "PYTHONPATH": f"{HERE}:{HERE.parent}",
+        "OMP_NUM_THREADS": "1",
+        "WORLD_SIZE": "2",
+        "MASTER_ADDR": "127.0.0.1",
+    }
     runs = []
     for rank in range(2):
         env = {**os.environ, **shared, "MASTER_PORT": str(port), "RANK": str(rank), "LOCAL_RANK": str(rank)}
-        runs.append(subprocess.Popen([sys.executable, "-c", CODE, str(out), repr(changes)], env=env, stderr=subprocess.PIPE))
+        runs.append(
+            subprocess.Popen([sys.executable, "-c", CODE, str(out), repr(changes)], env=env, stderr=subprocess.PIPE)
+        )
     for run in runs:
         _, errors = run.communicate(timeout=120)
         assert run.returncode == 0, errors.decode()[-3000:]
@@ -56,7 +63,9 @@ def losses(out: Path) -> list[dict[str, float]]:
 )
 def test_two_processes_equal_one(tmp_path: Path, changes: dict[str, object]) -> None:
     final = two_processes(tmp_path / "two", train__steps=3, **changes)
-    alone = train(tiny(train__log_every=1, train__steps=3, head__balance=changes["head__balance"]), tmp_path / "one", quiet=True)
+    alone = train(
+        tiny(train__log_every=1, train__steps=3, head__balance=changes["head__balance"]), tmp_path / "one", quiet=True
+    )
     for one, two in zip(losses(tmp_path / "one"), losses(tmp_path / "two"), strict=True):
         for name in ("loss", "contrastive", "dino", "patch"):
             tolerance = 1e-6 if one["step"] == 1 else 1e-4  # later steps start from weights that differ by rounding

@@ -95,7 +95,9 @@ def test_nan_loss_stops_with_one_line_and_keeps_the_last_good_checkpoint(
 
 def test_collapse_is_stopped_with_its_reason(tmp_path: Path) -> None:
     config = tiny(guard__min_entropy=1.01, guard__patience=2, guard__after=0.0)  # above the maximum: always too low
-    with pytest.raises(CollapseError, match="entropy_cls = .* stayed below .* for 2 readings: the features have collapsed"):
+    with pytest.raises(
+        CollapseError, match="entropy_cls = .* stayed below .* for 2 readings: the features have collapsed"
+    ):
         train(config, tmp_path, quiet=True)
 
 

@@ -130,7 +130,9 @@ def test_initial_weights_depend_on_the_seed_alone() -> None:
     other.initialise(4)
     a, b, c = (m.state_dict() for m in (first, second, other))
     assert all(torch.equal(a[k], b[k]) for k in a)
-    assert not torch.equal(a["encoder.vision_model.embeddings.cls_token"], c["encoder.vision_model.embeddings.cls_token"])
+    assert not torch.equal(
+        a["encoder.vision_model.embeddings.cls_token"], c["encoder.vision_model.embeddings.cls_token"]
+    )
 
 
 @pytest.mark.parametrize("parts", [2, 4])

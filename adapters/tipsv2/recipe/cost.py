@@ -49,9 +49,8 @@ def estimate(config: RecipeConfig, devices: int = 1, tflops: float = 989.0, util
     """
     with torch.device("meta"):
         student = Pretrainer(config)
-    count = lambda module: sum(p.numel() for p in module.parameters())  # noqa: E731
-    vision, text = count(student.encoder.vision_model), count(student.encoder.text_model)
-    heads = count(student.heads)
+    towers = (student.encoder.vision_model, student.encoder.text_model, student.heads)
+    vision, text, heads = (sum(p.numel() for p in tower.parameters()) for tower in towers)
     flops = step_flops(config)
     shards = devices if config.train.strategy == "fsdp" else 1
     state = 8 if config.optim.name == "adamw" else 0.1  # Adafactor keeps one row and one column for each matrix
@@ -68,9 +67,7 @@ def step_flops(config: RecipeConfig) -> float:
     """FLOPs of one optimiser step over the global batch."""
     batch, views = config.train.batch_size, config.views
     chosen = batch // config.loss.ssl_every
-    text = batch * tower_flops(
-        config.model.max_text, config.model.width, config.model.text_depth, _text_mlp(config.model)
-    )
+    text = batch * text_flops(config.model)
     whole = vision_flops(config.model, views.global_size)
     forward = batch * whole + 2 * text
     if uses_dino(config):
@@ -88,6 +85,11 @@ def step_flops(config: RecipeConfig) -> float:
         total += chosen * whole
     teacher_rows = chosen * (uses_dino(config) + patches(config) * uses_patches(config))
     return float(total + teacher_rows * head_flops(config))
+
+
+def text_flops(model: ModelConfig) -> float:
+    """One forward of one caption of `max_text` tokens."""
+    return tower_flops(model.max_text, model.width, model.text_depth, 2 * (model.text_mlp or 4 * model.width))
 
 
 def vision_flops(model: ModelConfig, size: int) -> float:
@@ -116,10 +118,6 @@ def patches(config: RecipeConfig) -> int:
     return (config.views.global_size // config.model.patch_size) ** 2
 
 
-def _text_mlp(model: ModelConfig) -> int:
-    return 2 * (model.text_mlp or 4 * model.width)
-
-
 def _activation_bytes(config: RecipeConfig, devices: int) -> float:
     micro = config.train.batch_size / devices / config.train.accumulate
     chosen = micro / config.loss.ssl_every
@@ -127,9 +125,13 @@ def _activation_bytes(config: RecipeConfig, devices: int) -> float:
     tokens = micro * patches(config) + chosen * (
         config.views.local_crops * local * uses_dino(config) + patches(config) * masks(config)
     )
-    width = config.model.width
-    per_layer = 2 if config.train.activation_checkpointing else 34
-    vision = tokens * width * config.model.depth * per_layer
-    text = 2 * micro * config.model.max_text * width * config.model.text_depth * per_layer
+    layer = 34 * config.model.width
+    vision = _kept(tokens * layer, config.model.depth, config)
+    text = _kept(2 * micro * config.model.max_text * layer, config.model.text_depth, config)
     logits = chosen * patches(config) * config.head.prototypes * 6 * uses_patches(config)
     return vision + text + logits
+
+
+def _kept(one_layer: float, depth: int, config: RecipeConfig) -> float:
+    """Bytes of a tower: every layer, or each layer's input (2 of the 34 bytes) and one layer at work."""
+    return one_layer * (1 + depth * 2 / 34) if config.train.activation_checkpointing else one_layer * depth

@@ -8,6 +8,8 @@ import math
 import torch
 from torch import nn
 
+from adapters.tipsv2.recipe.checkpoint import whole
+
 
 def averaged_copy(module: nn.Module) -> nn.Module:
     """A copy that starts equal and never takes a gradient."""
@@ -18,7 +20,7 @@ def averaged_copy(module: nn.Module) -> nn.Module:
 def update_average(average: nn.Module, online: nn.Module, momentum: float) -> None:
     """average ← momentum · average + (1 − momentum) · online, parameter by parameter."""
     for kept, new in zip(average.parameters(), online.parameters()):
-        kept.lerp_(new.to(kept.dtype), 1 - momentum)
+        kept.lerp_(whole(new).to(kept.dtype), 1 - momentum)
 
 
 def momentum_at(step: int, steps: int, start: float, end: float) -> float:

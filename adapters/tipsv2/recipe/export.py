@@ -67,7 +67,7 @@ def load_weights(folder: Path, student: Pretrainer, heads: bool = True) -> None:
             raise WeightsError(f"{file}: {name} has shape {list(found.shape)}, the config asks for {list(value.shape)}")
         place(found.to(value.dtype), value)
     with torch.no_grad():
-        student.log_temperature.copy_(stored["temperature"].float().log())
+        student.log_temperature.copy_(stored["temperature"].float().log().reshape(1))
     head_file = folder / "heads.safetensors"
     if heads and head_file.is_file():
         kept = _read(head_file)

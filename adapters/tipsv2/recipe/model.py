@@ -21,7 +21,7 @@ class StudentOutput:
 
     images: torch.Tensor  # [B, K, D] CLS, L2-normalised
     texts: torch.Tensor  # [B, K, D] L2-normalised
-    temperature: torch.Tensor  # [] divisor of the cosine
+    temperature: torch.Tensor  # [1] divisor of the cosine
     clean_cls: torch.Tensor  # [b, K, D] of the unmasked global view, detached
     clean_patches: torch.Tensor  # [b, N, D] of the unmasked global view, detached
     local_logits: torch.Tensor | None  # [M, b, P]
@@ -35,7 +35,7 @@ class Pretrainer(nn.Module):
         super().__init__()
         self.config = config
         self.encoder = build_encoder(config.model)
-        self.log_temperature = nn.Parameter(torch.tensor(config.loss.temperature).log())
+        self.log_temperature = nn.Parameter(torch.tensor([config.loss.temperature]).log())  # [1]: FSDP takes no scalar
         wanted = {"cls": uses_dino(config), "patch": uses_patches(config)}
         self.heads = nn.ModuleDict(
             {k: ProjectionHead(config.model.width, config.head) for k, on in wanted.items() if on}

@@ -72,7 +72,7 @@ def wrap(student: Pretrainer, train: TrainConfig, place: Place) -> nn.Module:
 
         for layer in [*student.encoder.vision_model.encoder.layer, *student.encoder.text_model.encoder.layers]:
             fully_shard(layer)
-        fully_shard(student)
+        fully_shard(student, ignored_params={student.encoder.temperature})  # a scalar, and not trained
         model: nn.Module = student
     elif place.world > 1:
         model = nn.parallel.DistributedDataParallel(

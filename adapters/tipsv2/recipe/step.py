@@ -28,7 +28,7 @@ class Kept:
     value: torch.Tensor
     images: torch.Tensor  # [B, K, D]
     texts: torch.Tensor  # [B, K, D]
-    temperature: torch.Tensor
+    temperature: torch.Tensor  # [1]
 
 
 def backward(
@@ -72,4 +72,4 @@ def _stand_in(output: StudentOutput, kept: Kept, part: int, parts: int) -> torch
     size = len(output.images)
     rows = slice(part * size, (part + 1) * size)
     dot = (output.images * kept.images[rows]).sum() + (output.texts * kept.texts[rows]).sum()
-    return dot + output.temperature * kept.temperature / parts
+    return dot + (output.temperature * kept.temperature).sum() / parts

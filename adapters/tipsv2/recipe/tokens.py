@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 from pathlib import Path
@@ -12,6 +13,7 @@ from adapters.tipsv2.recipe.config import RecipeConfig
 from adapters.tipsv2.recipe.parallel import Place
 from adapters.tipsv2.recipe.samples import Source
 from adapters.tipsv2.recipe.text import Tokenizer, train_tokenizer
+from benchmark.errors import DataError
 
 SAMPLES_READ = 4000
 
@@ -34,8 +36,13 @@ def run_tokenizer(config: RecipeConfig, source: Source, out: Path, place: Place)
 
 def _write_trained(config: RecipeConfig, source: Source, path: Path) -> None:
     chosen = np.random.default_rng((config.train.seed, 3)).permutation(len(source))[:SAMPLES_READ]
-    samples = [source.load(int(i)) for i in sorted(chosen)]
-    texts = [text for s in samples for text in (s.alt, *s.synthetic)]
+    texts: list[str] = []
+    for index in sorted(chosen):
+        with contextlib.suppress(DataError):  # the limit on bad samples is kept by the training loop
+            sample = source.load(int(index))
+            texts += [sample.alt, *sample.synthetic]
+    if not texts:
+        raise DataError(f"data.path = {config.data.path!r}: none of {len(chosen)} samples can be read")
     staging = path.with_name(path.name + ".part")
     staging.write_bytes(train_tokenizer(texts, config.model.vocab_size, config.model.max_text).model)
     os.replace(staging, path)

@@ -17,6 +17,7 @@ from adapters.tipsv2.recipe.checkpoint import (
     restore_module,
     restore_optimizer,
     save_checkpoint,
+    whole,
 )
 from adapters.tipsv2.recipe.config import RecipeConfig
 from adapters.tipsv2.recipe.distill import frozen_teacher
@@ -81,8 +82,10 @@ class Trainer:
                 self._validate()
             if self._due(train.checkpoint_every) or self.step == train.steps:
                 self._save()
-            if self._due(train.evaluate_every) and self.place.first:
-                self.journal.note({"step": self.step, **evaluate(self._export("evaluate"), self.out)})
+            if self._due(train.evaluate_every):
+                folder = self._export("evaluate")
+                if self.place.first:
+                    self.journal.note({"step": self.step, **evaluate(folder, self.out)})
         final = self._export("final")
         if self.place.first:
             self.journal.plot()
@@ -107,13 +110,16 @@ class Trainer:
     def _log(self, terms: dict[str, torch.Tensor]) -> None:
         means = {k: float(mean_over_processes(v.detach(), self.place)) for k, v in terms.items() if k != "grad_norm"}
         self.guards.check_health(means, self.step)
+        means["temperature"] = float(whole(self.student.temperature.detach()))
         if self.place.first:
-            self.journal.add(self.step, means | {"temperature": float(self.student.temperature.detach())})
+            self.journal.add(self.step, means)
 
     def _validate(self) -> None:
         held_out = self.source.held_out(self.config.train.validate_samples)
-        if held_out and self.place.first:
-            found = retrieval(self.student, self.tokenizer, held_out, self.place.device)
+        if not held_out:
+            return
+        found = retrieval(self.student, self.tokenizer, held_out, self.place.device)  # all processes: shards meet here
+        if self.place.first:
             self.journal.note({"step": self.step, "validation": found})
             if not self.quiet:
                 print("   held-out R@1  " + "  ".join(f"{k} {v:.1f}" for k, v in found.items()), flush=True)
@@ -157,7 +163,8 @@ class Trainer:
         state = module_tensors("student", self.student)
         encoder = {k.removeprefix("student/encoder."): v for k, v in state.items() if k.startswith("student/encoder.")}
         heads = {k.removeprefix("student/heads."): v for k, v in state.items() if k.startswith("student/heads.")}
-        encoder["temperature"] = state["student/log_temperature"].exp().clamp_min(self.config.loss.min_temperature)
+        lowest = self.config.loss.min_temperature
+        encoder["temperature"] = state["student/log_temperature"].exp().clamp_min(lowest).reshape(())
         if self.place.first:
             export_folder(self.out / name, encoder, heads, self.student, self.tokenizer.model)
             facts = {

@@ -1,0 +1,151 @@
+"""Sources in files: a folder with captions.jsonl, and tar shards whose members share a stem."""
+
+from __future__ import annotations
+
+import glob
+import json
+import tarfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from PIL import Image
+
+from adapters.tipsv2.recipe.config import DataConfig
+from adapters.tipsv2.recipe.samples import Sample
+from benchmark.errors import DataError
+from benchmark.images import decode
+
+PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
+CAPTIONS = "captions.jsonl"
+
+
+def sample_from(image: Any, row: Mapping[str, Any], config: DataConfig, where: str) -> Sample:
+    """A Sample from encoded bytes (or a path) and a row of captions. Raises DataError naming `where`.
+
+    A synthetic column may hold one caption or a list of them; an empty one is left out.
+    """
+    for column in (config.alt, *config.synthetic):
+        if column not in row:
+            found = ", ".join(map(repr, row))
+            raise DataError(f"{where}: no column {column!r}; there are {found}. Set data.alt, data.synthetic")
+    synthetic: list[str] = []
+    for column in config.synthetic:
+        value = row[column]
+        synthetic += [str(v) for v in (value if isinstance(value, (list, tuple)) else [value]) if v]
+    return Sample(picture(image, where), str(row[config.alt] or ""), tuple(synthetic))
+
+
+def picture(image: Any, where: str) -> Image.Image:
+    """An RGB Pillow image from a path, bytes or a decoded image; the error names `where`."""
+    if isinstance(image, Image.Image):
+        return image.convert("RGB")
+    try:
+        return Image.fromarray(decode(image))
+    except DataError as error:
+        raise DataError(f"{where}: {error}") from None
+
+
+@dataclass
+class FolderSource:
+    """Pictures named by the lines of `root`/captions.jsonl."""
+
+    root: Path
+    rows: list[dict[str, Any]]
+    config: DataConfig
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def load(self, index: int) -> Sample:
+        row = self.rows[index]
+        where = f"{self.root / CAPTIONS}:{index + 1}"
+        if self.config.image not in row:
+            found = ", ".join(map(repr, row))
+            raise DataError(f"{where}: no column {self.config.image!r}; there are {found}. Set data.image")
+        return sample_from(self.root / str(row[self.config.image]), row, self.config, where)
+
+    def held_out(self, count: int) -> list[Sample]:
+        return []
+
+
+def open_folder(config: DataConfig) -> FolderSource:
+    """The folder `data.path`. Raises DataError when captions.jsonl is missing or a line is no JSON object."""
+    root = Path(config.path)
+    file = root / CAPTIONS
+    if not file.is_file():
+        raise DataError(f"{file}: missing. A folder source holds pictures and {CAPTIONS}, one JSON object a line")
+    rows = []
+    for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise DataError(f"{file}:{number}: not JSON ({error})") from None
+        if not isinstance(row, dict):
+            raise DataError(f"{file}:{number}: a JSON object is needed, this is {type(row).__name__}")
+        rows.append(row)
+    return FolderSource(root, rows[: config.samples or None], config)
+
+
+@dataclass
+class TarSource:
+    """Members `stem.jpg` and `stem.json` of tar files, read in place by offset: random access without unpacking."""
+
+    shards: list[str]
+    entries: list[tuple[int, tuple[int, int], tuple[int, int]]]  # shard, (offset, size) of picture and of JSON
+    config: DataConfig
+    _open: dict[int, BinaryIO] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.entries)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_open": {}}
+
+    def load(self, index: int) -> Sample:
+        shard, image, text = self.entries[index]
+        where = f"{self.shards[shard]}, sample {index}"
+        try:
+            row = json.loads(self._read(shard, text))
+        except (OSError, ValueError) as error:
+            raise DataError(f"{where}: captions cannot be read ({error})") from None
+        return sample_from(self._read(shard, image), row, self.config, where)
+
+    def held_out(self, count: int) -> list[Sample]:
+        return []
+
+    def _read(self, shard: int, span: tuple[int, int]) -> bytes:
+        if shard not in self._open:
+            self._open[shard] = open(self.shards[shard], "rb")  # noqa: SIM115 - kept open for the run
+        file = self._open[shard]
+        file.seek(span[0])
+        data = file.read(span[1])
+        if len(data) != span[1]:
+            raise DataError(f"{self.shards[shard]}: ends inside a member; the shard is truncated")
+        return data
+
+
+def open_tar(config: DataConfig) -> TarSource:
+    """The shards that `data.path` (a pattern) names, in sorted order. Raises DataError naming an unreadable shard."""
+    shards = sorted(glob.glob(config.path))
+    if not shards:
+        raise DataError(f"data.path = {config.path!r} matches no file. Give a pattern like shards/*.tar")
+    entries = [(number, *spans) for number, shard in enumerate(shards) for spans in tar_pairs(shard)]
+    return TarSource(shards, entries[: config.samples or None], config)
+
+
+def tar_pairs(shard: str) -> Sequence[tuple[tuple[int, int], tuple[int, int]]]:
+    """(offset, size) of each picture and of its JSON, in the order of the pictures."""
+    images: dict[str, tuple[int, int]] = {}
+    texts: dict[str, tuple[int, int]] = {}
+    try:
+        with tarfile.open(shard) as tar:
+            for member in tar:
+                stem, dot, ending = member.name.partition(".")
+                kind = images if (dot + ending).lower() in PICTURES else texts if ending == "json" else None
+                if kind is not None and member.isfile():
+                    kind[stem] = (member.offset_data, member.size)
+    except (tarfile.TarError, OSError, EOFError) as error:
+        raise DataError(f"{shard}: not a readable tar file ({error}). Fetch the shard again") from None
+    return [(span, texts[stem]) for stem, span in images.items() if stem in texts]

@@ -1,0 +1,206 @@
+"""Folders, tar shards, parquet, hub data sets and scenes give the same samples; what is wrong is one line."""
+
+from __future__ import annotations
+
+import io
+import json
+import pickle
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from adapters.tipsv2.recipe.captions import draw_pair
+from adapters.tipsv2.recipe.config import DataConfig
+from adapters.tipsv2.recipe.samples import open_source
+from adapters.tipsv2.recipe.source_scenes import ScenesSource
+from adapters.tipsv2.recipe.text import Tokenizer, train_tokenizer
+from adapters.tipsv2.recipe.views import crop_box, random_view
+from benchmark.errors import BenchError, DataError, UsageError, WeightsError
+
+ROWS = [{"alt": f"alt {i}", "short": f"short {i}", "long": [f"long {i}", f"longer {i}"]} for i in range(3)]
+
+
+def png(value: int) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(np.full((6, 8, 3), value, np.uint8)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def settings(source: str, path: Path | str, **more: Any) -> DataConfig:
+    return DataConfig(source=source, path=str(path), synthetic=("short", "long"), **more)
+
+
+def folder(root: Path) -> DataConfig:
+    lines = []
+    for i, row in enumerate(ROWS):
+        (root / f"{i}.png").write_bytes(png(i))
+        lines.append(json.dumps({**row, "image": f"{i}.png"}))
+    (root / "captions.jsonl").write_text("\n".join(lines))
+    return settings("folder", root)
+
+
+def tar(root: Path) -> DataConfig:
+    for shard, members in (("a", (0, 1)), ("b", (2,))):
+        with tarfile.open(root / f"{shard}.tar", "w") as out:
+            for i in members:
+                for name, data in ((f"{i}.png", png(i)), (f"{i}.json", json.dumps(ROWS[i]).encode())):
+                    info = tarfile.TarInfo(name)
+                    info.size = len(data)
+                    out.addfile(info, io.BytesIO(data))
+    return settings("tar", root / "*.tar")
+
+
+def parquet(root: Path) -> DataConfig:
+    pq.write_table(pa.Table.from_pylist([{**r, "image": png(i)} for i, r in enumerate(ROWS)]), root / "a.parquet")
+    return settings("parquet", root)
+
+
+def hub(root: Path) -> DataConfig:
+    rows = [{**r, "image": {"bytes": png(i), "path": None}} for i, r in enumerate(ROWS)]
+    (root / "data").mkdir()
+    pq.write_table(pa.Table.from_pylist(rows), root / "data" / "train-00000-of-00001.parquet")
+    return settings("hub", root)
+
+
+@pytest.fixture(autouse=True)
+def quiet_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path_factory.mktemp("hf"))
+
+
+@pytest.mark.parametrize("make", [folder, tar, parquet, hub])
+def test_every_source_gives_pictures_and_captions_in_order(tmp_path: Path, make: Any) -> None:
+    source = open_source(make(tmp_path))
+    assert len(source) == 3
+    for i in range(3):
+        sample = source.load(i)
+        assert np.asarray(sample.image).shape == (6, 8, 3)
+        assert np.asarray(sample.image).max() == i
+        assert sample.alt == f"alt {i}"
+        assert sample.synthetic == (f"short {i}", f"long {i}", f"longer {i}")
+    if make in (folder, tar):
+        assert pickle.loads(pickle.dumps(source)).load(1).alt == "alt 1"
+
+
+@pytest.mark.parametrize("make", [folder, tar, parquet, hub])
+def test_a_missing_column_names_itself_and_those_that_exist(tmp_path: Path, make: Any) -> None:
+    import dataclasses
+
+    config = dataclasses.replace(make(tmp_path), alt="title")
+    with pytest.raises(DataError, match="no column 'title'; there are .*'alt'") as caught:
+        open_source(config).load(0)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_damaged_picture_names_its_row(tmp_path: Path) -> None:
+    config = folder(tmp_path)
+    (tmp_path / "1.png").write_bytes(png(1)[:30])
+    with pytest.raises(DataError, match=r"captions\.jsonl:2: .*1\.png"):
+        open_source(config).load(1)
+
+
+def test_an_unreadable_shard_is_named(tmp_path: Path) -> None:
+    config = tar(tmp_path)
+    (tmp_path / "b.tar").write_bytes(b"<html>not found</html>" * 50)
+    with pytest.raises(DataError, match=r"b\.tar: not a readable tar file"):
+        open_source(config)
+
+
+def test_a_shard_cut_short_fails_at_its_last_member(tmp_path: Path) -> None:
+    config = tar(tmp_path)
+    source = open_source(config)
+    data = (tmp_path / "b.tar").read_bytes()
+    (tmp_path / "b.tar").write_bytes(data[:520])
+    with pytest.raises(DataError, match="b.tar"):
+        source.load(2)
+
+
+def test_a_damaged_parquet_file_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "a.parquet").write_bytes(b"PAR1 but not really")
+    with pytest.raises(DataError, match=r"cannot be read") as caught:
+        open_source(settings("parquet", tmp_path))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("source", "path", "message"),
+    [
+        ("folder", "none", "captions.jsonl: missing"),
+        ("tar", "none/*.tar", "matches no file"),
+        ("parquet", "none", "matches no parquet file"),
+        ("imagenet", "", "must be scenes, folder, tar, parquet, hub or module:function"),
+        ("nowhere:at_all", "", "cannot be loaded"),
+    ],
+)
+def test_a_source_that_is_not_there_is_one_line(source: str, path: str, message: str) -> None:
+    with pytest.raises((DataError, UsageError), match=message):
+        open_source(settings(source, path))
+
+
+def test_scenes_are_rendered_once_and_held_out_ones_are_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("adapters.tipsv2.recipe.source_scenes.SHARD", 4)
+    source = open_source(DataConfig(samples=6, size=32, cache=str(tmp_path)))
+    first = source.load(5)
+    assert first.image.size == (32, 32)
+    assert len(first.synthetic) == 2
+    monkeypatch.setattr("adapters.tipsv2.recipe.source_scenes._renderer", lambda: pytest.fail("rendered again"))
+    again = open_source(DataConfig(samples=6, size=32, cache=str(tmp_path))).load(5)
+    assert np.array_equal(np.asarray(first.image), np.asarray(again.image))
+    monkeypatch.undo()
+    monkeypatch.setattr("adapters.tipsv2.recipe.source_scenes.SHARD", 4)
+    seen = {np.asarray(source.load(i).image).tobytes() for i in range(6)}
+    assert isinstance(source, ScenesSource)
+    assert not seen & {np.asarray(s.image).tobytes() for s in source.held_out(3)}
+
+
+def test_captions_meet_their_cls_and_granularities_are_drawn_evenly() -> None:
+    rng = np.random.default_rng(0)
+    drawn = [draw_pair("alt", ("a", "b"), rng) for _ in range(400)]
+    assert {first for first, _ in drawn} == {"alt"}
+    assert 160 < sum(second == "a" for _, second in drawn) < 240
+    assert draw_pair("alt", (), rng) == ("alt", "alt")
+    assert draw_pair("alt", ("a",), rng, "alt") == ("alt", "alt")
+    assert draw_pair("alt", ("a",), rng, "synthetic") == ("a", "a")
+
+
+def test_crops_stay_inside_with_the_asked_area_and_ratio() -> None:
+    rng = np.random.default_rng(0)
+    for _ in range(200):
+        left, top, right, bottom = crop_box(100, 60, (0.2, 0.5), (0.8, 1.25), rng)
+        assert 0 <= left < right <= 100.001
+        assert 0 <= top < bottom <= 60.001
+        assert 0.2 <= (right - left) * (bottom - top) / 6000 <= 0.5 + 1e-9
+        assert 0.8 - 1e-9 <= (right - left) / (bottom - top) <= 1.25 + 1e-9
+    assert crop_box(1000, 10, (0.9, 1.0), (0.8, 1.25), rng) == pytest.approx((493.75, 0, 506.25, 10))
+
+
+def test_flip_mirrors_the_view() -> None:
+    ramp = Image.fromarray(np.tile(np.arange(16, dtype=np.uint8)[None, :, None] * 10, (16, 1, 3)))
+    straight = random_view(ramp, 8, (1.0, 1.0), (1.0, 1.0), 0.0, np.random.default_rng(0))
+    mirrored = random_view(ramp, 8, (1.0, 1.0), (1.0, 1.0), 1.0, np.random.default_rng(0))
+    assert np.array_equal(straight, mirrored[:, ::-1])
+
+
+def test_tokenizer_lowercases_pads_with_zero_and_repeats_its_bytes() -> None:
+    texts = [f"a {c} box on the {g}" for c in ("red", "blue", "green") for g in ("grass", "sand")]
+    tokenizer = train_tokenizer(texts, 120, 16)
+    assert train_tokenizer(texts, 120, 16).model == tokenizer.model
+    ids = tokenizer(["A RED box", "a red box on the grass"])
+    assert ids.shape[0] == 2
+    assert ids[0, len(tokenizer.ids("a red box")) :].eq(0).all()
+    assert tokenizer.ids("A RED box") == tokenizer.ids("a red box")
+    assert 0 not in tokenizer.ids("a red box")
+    assert tokenizer.ids("") == [1]
+
+
+def test_a_file_that_is_no_tokenizer_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "tokenizer.model").write_bytes(b"<html>")
+    with pytest.raises(WeightsError, match=r"tokenizer\.model: not a SentencePiece model"):
+        Tokenizer.read(tmp_path / "tokenizer.model", 16)
+    with pytest.raises(BenchError, match="no such file"):
+        Tokenizer.read(tmp_path / "none.model", 16)
