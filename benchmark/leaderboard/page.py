@@ -29,7 +29,7 @@ def page(data: Mapping[str, Any]) -> str:
         "@@SCRIPTS@@": scripts,
         "@@DATA@@": embedded_json(data),
     }
-    out = (_assets() / "page.html").read_text(encoding="utf-8")
+    out: str = (_assets() / "page.html").read_text(encoding="utf-8")
     for mark, text in parts.items():
         before, _, after = out.partition(mark)
         out = before + text + after

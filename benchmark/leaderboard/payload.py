@@ -48,7 +48,7 @@ def payload(
         for number, board in enumerate(boards)
         for entry in board.entries
     ]
-    return without_nan(
+    found: dict[str, Any] = without_nan(
         {
             "boards": [_board(b, protocols) for b in boards],
             "models": _models(boards, names),
@@ -60,6 +60,7 @@ def payload(
             "tasks": {name: row["title"] for name, row in tasks().items()},
         }
     )
+    return found
 
 
 def _board(board: Board, protocols: Interned) -> dict[str, Any]:

@@ -68,4 +68,5 @@ def rank_spread(good: np.ndarray, moves: np.ndarray) -> np.ndarray:
     else:
         draws = good + normal * np.sqrt((moves**2).sum(1))
     order = np.argsort(np.argsort(-draws, axis=1), axis=1)
-    return order.std(0)
+    spread: np.ndarray = order.std(0)
+    return spread

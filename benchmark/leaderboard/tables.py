@@ -11,35 +11,44 @@ from benchmark.leaderboard.collect import Board, Entry
 from benchmark.sides import PublishedNumber
 
 COLUMNS = (
-    "task", "dataset", "protocol", "protocol_hash", "dataset_digest", "metric", "unit", "higher_is_better", "n", "rank", "tied_with_best",
-    "model", "family", "params", "licence", "value", "ci95_low", "ci95_high", "delta_to_best", "p_adjusted", "weights_sha256",
-    "source",
+    "task", "dataset", "protocol", "protocol_hash", "dataset_digest", "metric", "unit", "higher_is_better", "n",
+    "rank", "tied_with_best", "model", "family", "params", "licence", "value", "ci95_low", "ci95_high",
+    "delta_to_best", "p_adjusted", "weights_sha256", "source",
 )  # fmt: skip
+LEGEND = (
+    "≈: not significantly worse than the best (paired, Holm, 5 %). Intervals: 95 %. The page `leaderboard.html` has "
+    "costs, classes, samples and every row's origin."
+)
+MARKDOWN_HEADER_TAIL = ("95 % interval", "Δ to best")
 
 
 def as_csv(boards: Sequence[Board], published: Sequence[PublishedNumber]) -> str:
     """Measured rows, then the published numbers, whose `source` names the paper."""
     out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(COLUMNS)
+    writer = csv.DictWriter(out, COLUMNS, restval="", lineterminator="\n")
+    writer.writeheader()
     for board in boards:
         for entry in board.entries:
             writer.writerow(_cells(board, entry))
     for p in published:
-        writer.writerow([p.task, p.dataset, "published", "", "", p.metric, "", "", "", "", "", _plain_cell(p.model), "", "", "",
-                         repr(p.value), "", "", "", "", "", p.source])  # fmt: skip
+        known = {"task": p.task, "dataset": p.dataset, "metric": p.metric, "value": repr(p.value), "source": p.source}
+        writer.writerow({**known, "protocol": "published", "model": _plain_cell(p.model)})
     return out.getvalue()
 
 
-def _cells(board: Board, entry: Entry) -> list[object]:
+def _cells(board: Board, entry: Entry) -> dict[str, object]:
     d, main, s = board.first.data, entry.row.main, entry.standing
     m = entry.row.data["model"]
-    return [
-        d["task"]["name"], d["task"]["dataset"], d["protocol"]["name"], d["protocol"]["hash"], d["task"]["dataset_digest"],
-        d["main_metric"], main["unit"], main["higher_is_better"], board.total_samples, s.rank, s.tied, _plain_cell(entry.name),
-        m["family"], m["params"], m.get("licence", ""), repr(main["value"]), repr(main["ci95"][0]), repr(main["ci95"][1]),
-        f"{s.delta:.6g}", f"{s.p:.4g}", m["weights"].get("sha256", ""), "measured",
-    ]  # fmt: skip
+    return {
+        "task": d["task"]["name"], "dataset": d["task"]["dataset"], "protocol": d["protocol"]["name"],
+        "protocol_hash": d["protocol"]["hash"], "dataset_digest": d["task"]["dataset_digest"],
+        "metric": d["main_metric"], "unit": main["unit"], "higher_is_better": main["higher_is_better"],
+        "n": board.total_samples, "rank": s.rank, "tied_with_best": s.tied, "model": _plain_cell(entry.name),
+        "family": _plain_cell(str(m["family"])), "params": m["params"], "licence": _plain_cell(str(m.get("licence", ""))),
+        "value": repr(main["value"]), "ci95_low": repr(main["ci95"][0]), "ci95_high": repr(main["ci95"][1]),
+        "delta_to_best": f"{s.delta:.6g}", "p_adjusted": f"{s.p:.4g}",
+        "weights_sha256": m["weights"].get("sha256", ""), "source": "measured",
+    }  # fmt: skip
 
 
 def _plain_cell(text: str) -> str:
@@ -49,15 +58,14 @@ def _plain_cell(text: str) -> str:
 
 def as_markdown(boards: Sequence[Board], problems: Sequence[str]) -> str:
     """One table for each board: rows of different protocol hashes or datasets never share one."""
-    lines = ["# Leaderboard", "", "≈: not significantly worse than the best (paired, Holm, 5 %). "
-             "Intervals: 95 %. The page `leaderboard.html` has costs, classes, samples and every row's origin.", ""]  # fmt: skip
+    lines = ["# Leaderboard", "", LEGEND, ""]
     for board in boards:
         d, main = board.first.data, board.first.main
-        unit = main["unit"]
-        lines += [f"## {escape(board.unit)}", "", f"{escape(d['main_metric'])} {unit} {'↑' if main['higher_is_better'] else '↓'}, "
-                  f"protocol `{escape(d['protocol']['name'])}` `{d['protocol']['hash'][:8]}`, n = {board.total_samples}", ""]  # fmt: skip
-        rows = [_markdown_cells(e, unit) for e in board.entries]
-        lines += [*table(("", "model", str(d["main_metric"]), "95 % interval", "Δ to best"), rows), ""]
+        metric = f"{d['main_metric']} {main['unit']}".strip() + (" ↑" if main["higher_is_better"] else " ↓")
+        protocol = f"protocol `{escape(d['protocol']['name'])}` `{d['protocol']['hash'][:8]}`"
+        lines += [f"## {escape(board.unit)}", "", f"{escape(metric)}, {protocol}, n = {board.total_samples}", ""]
+        rows = [_markdown_cells(e, main["unit"]) for e in board.entries]
+        lines += [*table(("", "model", str(d["main_metric"]), *MARKDOWN_HEADER_TAIL), rows), ""]
     if problems:
         lines += ["## Left out", "", *(f"- {escape(p)}" for p in problems), ""]
     return "\n".join(lines)

@@ -1,0 +1,121 @@
+// Quality against cost, with the models that nothing beats on both.
+const COSTS = {
+  speed: ["images per second of this run's machine (more is cheaper)", (m) => m.speed, true, speed],
+  params: ["parameters", (m) => m.params, false, params],
+  memory: ["peak memory, MiB", (m) => m.memory, false, (v) => (v ? v.toFixed(0) : "–")],
+};
+const PALETTE = ["#2f7fb5", "#d9822b", "#3f9b6c", "#b8517f", "#7a68b8", "#a08a1f", "#3d9fa8", "#c2574b"];
+const SHAPES = ["circle", "rectRot", "triangle", "rect", "cross", "star", "crossRot", "dash"];
+let charts = [];
+
+function costView() {
+  const board = currentBoard();
+  if (!board) return [empty("No row passes the filters.")];
+  const [label, cost, moreIsBetter, format] = COSTS[state.cost];
+  const rows = shownRows(board).filter((r) => cost(r.model));
+  rows.forEach((r) => { r.front = onFront(r, rows, cost, moreIsBetter, board.up); });
+  const box = h("div", { class: "card chart" });
+  if (rows.length) later(() => costChart(box, board, rows, label, cost));
+  return [
+    h("div", { class: "controls" }, boardSelect(board),
+      select("Cost", Object.entries(COSTS).map(([k, v]) => [k, v[0]]), state.cost, (v) => { state.cost = v; render(); })),
+    heading(`${board.title} on ${board.dataset} against cost`, "Vertical lines are 95 % intervals. The line joins the models that no other beats on both. " +
+      "Speed and memory were measured where the rows were made: compare them only between rows of one machine."),
+    rows.length ? box : empty("No row shown has this cost."),
+    dataTable({ id: "cost", rows, caption: `Quality and cost on ${boardLabel(board)}`, sort: { key: "value", down: board.up }, columns: [
+      { key: "model", label: "Model", pin: true, value: (r) => r.model.name, cell: (r) => modelName(r.model) },
+      { key: "value", label: `${board.metric} ${board.unit}`, num: true, first: board.up ? "desc" : "asc", value: (r) => r.v, cell: valueCell, kind: mark },
+      { key: "cost", label: label.split(" (")[0], num: true, value: (r) => cost(r.model), cell: (r) => format(cost(r.model)) },
+      { key: "front", label: "unbeaten on both", value: (r) => (r.front ? 0 : 1), cell: (r) => (r.front ? "yes" : "") },
+      { key: "where", label: "machine", value: (r) => machine(r), cell: (r) => h("span", { class: "soft small" }, machine(r)) },
+    ] }),
+  ];
+}
+function machine(row) {
+  const e = data.environments[row.env] ?? {};
+  return e.gpu || [e.cpu, e.threads && `${e.threads} threads`].filter(Boolean).join(", ");
+}
+function onFront(r, rows, cost, moreIsBetter, up) {
+  const good = (x) => (up ? x.v : -x.v), cheap = (x) => (moreIsBetter ? cost(x.model) : -cost(x.model));
+  return !rows.some((o) => good(o) >= good(r) && cheap(o) >= cheap(r) && (good(o) > good(r) || cheap(o) > cheap(r)));
+}
+function costChart(box, board, rows, label, cost) {
+  const families = unique(rows.map((r) => r.model.family));
+  const sets = families.map((family, i) => ({
+    label: family, pointStyle: SHAPES[i % SHAPES.length], pointRadius: 5.5, pointHoverRadius: 8, borderWidth: 2,
+    borderColor: PALETTE[i % PALETTE.length], backgroundColor: PALETTE[i % PALETTE.length] + "cc",
+    data: rows.filter((r) => r.model.family === family).map((r) => ({ x: cost(r.model), y: r.v, row: r })),
+  }));
+  const front = rows.filter((r) => r.front).sort((a, b) => cost(a.model) - cost(b.model)).map((r) => ({ x: cost(r.model), y: r.v, row: r }));
+  sets.push({ label: "unbeaten on both", type: "line", data: front, pointRadius: 0, pointHitRadius: 0, borderWidth: 1, borderDash: [4, 4], borderColor: css("--soft") });
+  chart(box, `${board.metric} against ${label}; the table below holds the same numbers`, {
+    type: "scatter", data: { datasets: sets }, plugins: [errorBars, pointNames(rows.length <= 40)],
+    options: options({ x: label, y: `${board.metric} ${board.unit} ${board.up ? "↑" : "↓"}`, log: true },
+      (p) => `${p.raw.row.model.name}: ${number(p.raw.y, board.unit)} ${board.unit}`, (p) => showRow(p.row)),
+  });
+}
+// ---- shared by every chart of the page
+const css = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+const waiting = [];
+const later = (draw) => waiting.push(draw); // charts need their box to be in the page
+function chart(box, says, config) {
+  const canvas = h("canvas", { role: "img", "aria-label": says });
+  box.replaceChildren(canvas);
+  charts.push(new Chart(canvas, config));
+}
+function options(axes, tip, click) {
+  const axis = (text, log) => ({
+    type: log ? "logarithmic" : "linear", title: { display: true, text, color: css("--soft") }, grid: { color: css("--line") },
+    border: { color: css("--line-strong") }, ticks: { color: css("--soft"), maxTicksLimit: 9, includeBounds: !axes.range }, grace: log ? 0 : "6%",
+  });
+  return {
+    animation: false, maintainAspectRatio: false, responsive: true, layout: { padding: { right: 26, top: 8 } },
+    scales: { x: { ...axis(axes.x, axes.log), ...(axes.range ?? {}) }, y: { ...axis(axes.y, false), ...(axes.range ?? {}) } },
+    plugins: { legend: { position: "bottom", labels: { color: css("--ink"), usePointStyle: true, boxHeight: 7 } }, tooltip: { callbacks: { label: tip } } },
+    onClick: (event, hits, c) => { const point = hits[0] && c.data.datasets[hits[0].datasetIndex].data[hits[0].index]; if (point?.row && click) click(point); },
+  };
+}
+const errorBars = {
+  id: "errorBars",
+  beforeDatasetsDraw(c) {
+    const { ctx } = c;
+    ctx.save();
+    ctx.lineWidth = 1.2;
+    c.data.datasets.forEach((set, i) => {
+      if (set.type === "line" || !c.isDatasetVisible(i)) return;
+      ctx.strokeStyle = set.borderColor + "88";
+      for (const p of set.data) {
+        const x = c.scales.x.getPixelForValue(p.x);
+        ctx.beginPath();
+        ctx.moveTo(x, c.scales.y.getPixelForValue(p.row.lo));
+        ctx.lineTo(x, c.scales.y.getPixelForValue(p.row.hi));
+        ctx.stroke();
+      }
+    });
+    ctx.restore();
+  },
+};
+function pointNames(wanted) {
+  return {
+    id: "pointNames",
+    afterDatasetsDraw(c) {
+      if (!wanted || c.width < 480) return;
+      const { ctx } = c;
+      const taken = [];
+      ctx.save();
+      ctx.font = "11px system-ui, sans-serif";
+      ctx.fillStyle = css("--ink");
+      const points = c.data.datasets.flatMap((set, i) => (set.type === "line" || !c.isDatasetVisible(i) ? [] : set.data));
+      for (const p of points.sort((a, b) => b.row.front - a.row.front || a.row.rank - b.row.rank)) {
+        const width = ctx.measureText(p.row.model.name).width;
+        const y = c.scales.y.getPixelForValue(p.y) - 7;
+        let x = c.scales.x.getPixelForValue(p.x) + 8;
+        if (x + width > c.chartArea.right + 22) x -= width + 16;
+        if (taken.some((t) => x < t.x + t.width && t.x < x + width && Math.abs(t.y - y) < 12)) continue; // no label over another
+        taken.push({ x, y, width });
+        ctx.fillText(p.row.model.name, x, y);
+      }
+      ctx.restore();
+    },
+  };
+}

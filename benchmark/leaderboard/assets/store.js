@@ -1,0 +1,56 @@
+// The embedded data, joined; the state of the page; what the filters let through.
+const data = JSON.parse(byId("data").textContent);
+data.boards.forEach((b, i) => Object.assign(b, { i, rows: [], unitName: `${b.task}/${b.dataset}`, title: data.tasks[b.task] ?? b.task }));
+data.models.forEach((m, i) => Object.assign(m, { i, rows: [] }));
+data.rows.forEach((r, i) => {
+  Object.assign(r, { i, board: data.boards[r.b], model: data.models[r.m] });
+  r.board.rows.push(r);
+  r.model.rows.push(r);
+});
+const protocolOf = (board) => data.protocols[board.protocol];
+const TASK_ORDER = Object.keys(data.tasks);
+const taskPlace = (name) => (TASK_ORDER.indexOf(name) + 1 || 99);
+const byTask = (a, b) => taskPlace(a.task) - taskPlace(b.task) || a.dataset.localeCompare(b.dataset) || a.i - b.i;
+const SIZES = {
+  "": ["any", 0, Infinity], s: ["below 50 M", 0, 5e7], m: ["50 to 150 M", 5e7, 1.5e8], l: ["150 to 500 M", 1.5e8, 5e8],
+  xl: ["above 500 M", 5e8, Infinity],
+};
+const groups = new Map(); // rows that one table may hold: a suite under one preset; each column is one hash
+for (const board of [...data.boards].sort(byTask)) {
+  const name = `${board.suite === "scenes" ? "scenes" : "datasets"} · ${protocolOf(board).name}`;
+  if (!groups.has(name)) groups.set(name, []);
+  groups.get(name).push(board);
+}
+const groupNames = [...groups.keys()].sort((a, b) => a.startsWith("scenes") - b.startsWith("scenes") || a.localeCompare(b));
+
+const state = {
+  view: "overview", group: groupNames[0] ?? "", board: null, a: null, b: null, cost: "speed", pinned: null,
+  filter: { q: "", task: "", dataset: "", family: "", size: "", licence: "" }, sorts: {}, pages: {},
+};
+function modelPasses(m) {
+  const f = state.filter;
+  const [, low, high] = SIZES[f.size];
+  return (!f.q || m.name.toLowerCase().includes(f.q.toLowerCase())) && (!f.family || m.family === f.family) &&
+    (!f.licence || m.licence === f.licence) && (f.size === "" || (m.params >= low && m.params < high));
+}
+function boardPasses(b) {
+  const f = state.filter;
+  return (!f.task || b.task === f.task) && (!f.dataset || b.dataset === f.dataset);
+}
+const shownBoards = () => [...data.boards].sort(byTask).filter(boardPasses);
+const shownRows = (board) => board.rows.filter((r) => modelPasses(r.model));
+function boardLabel(board) {
+  return `${board.title} · ${board.dataset} · ${protocolOf(board).name}-${protocolOf(board).hash.slice(0, 8)}`;
+}
+function unique(values) {
+  return [...new Set(values.filter((v) => v !== null && v !== undefined && v !== ""))].sort();
+}
+// The board of the views that show one: the chosen one if the filters keep it, else the first that suits.
+function currentBoard(suits = () => true) {
+  const boards = shownBoards().filter((b) => suits(b) && shownRows(b).length);
+  return boards.find((b) => b.i === state.board) ?? boards.find((b) => (groups.get(state.group) ?? []).includes(b)) ?? boards[0] ?? null;
+}
+function boardSelect(board, suits = () => true) {
+  const boards = shownBoards().filter((b) => suits(b) && shownRows(b).length);
+  return select("Task, dataset, protocol", boards.map((b) => [b.i, boardLabel(b)]), board.i, (v) => { state.board = +v; render(); });
+}
