@@ -20,7 +20,8 @@ from benchmark.contracts import DatasetInfo, ImageSet
 from benchmark.errors import BenchError, DataError, UsageError
 from tasks.scenes import CLASS_NAMES, OBJECTS, STUFF, store
 from tasks.scenes.captions import write_captions
-from tasks.scenes.dataset import Pictures, Scenes, open_dataset
+from tasks.scenes.dataset import Scenes, open_dataset
+from tasks.scenes.kinds import Pictures
 from tasks.scenes.layout import compose
 from tasks.scenes.render import render
 from tasks.scenes.sheet import class_colours, contact_sheet

@@ -1,0 +1,195 @@
+"""What each kind of task reads of a rendered split: frozen, picklable, one class per kind."""
+
+from __future__ import annotations
+
+import json
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmark.digest import fingerprint
+from benchmark.errors import DataError
+from tasks.scenes.fill import SEED
+from tasks.scenes.golden import GOLDEN
+from tasks.scenes.splits import VIEWS
+from tasks.scenes.tables import CLASS_NAMES, DOMAINS, OBJECTS, VERSION
+
+CAPTIONS = {"both": (2, 1), "long": (2,), "short": (1,)}  # positions in [alt, short, long]
+
+
+@lru_cache(maxsize=32)
+def _array(path: Path) -> np.ndarray:
+    try:
+        loaded: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError) as e:
+        raise DataError(f"{path}: cannot be read ({e}). Delete its folder: it is rendered again") from None
+    return loaded
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """The first `n` pictures of a rendered split, read lazily from `folder`."""
+
+    folder: Path
+    split: str
+    size: int
+    n: int
+
+    def __len__(self) -> int:
+        return self.n
+
+    @property
+    def digest(self) -> str:
+        """Of what the pictures are drawn from and of the renderer's pinned output, not of the pixels: cheap."""
+        return _digest("images", self)
+
+    def image_id(self, index: int) -> str:
+        return f"scenes-{VERSION}/{self.split}/{self.check(index):05d}"
+
+    def load(self, index: int) -> np.ndarray:
+        return np.array(_array(self.folder / "images.npy")[self.check(index)])
+
+    def check(self, index: int) -> int:
+        """`index`, or IndexError when there is no such picture."""
+        if not 0 <= index < self.n:
+            raise IndexError(f"scenes: picture {index} of {self.n}")
+        return int(index)
+
+
+def _digest(what: str, pictures: Pictures, **more: Any) -> str:
+    head = {"dataset": "scenes", "version": VERSION, "golden": GOLDEN, "seed": SEED}
+    return fingerprint(
+        {**head, "split": pictures.split, "size": pictures.size, "n": len(pictures), "what": what, **more}
+    )
+
+
+@dataclass(frozen=True)
+class SceneSegmentation:
+    """Stuff and object classes; every pixel has one."""
+
+    images: Pictures
+    class_names: Sequence[str] = CLASS_NAMES
+    background: int | None = None
+
+    @property
+    def digest(self) -> str:
+        return _digest("segmentation", self.images)
+
+    def target(self, index: int) -> np.ndarray:
+        """[S, S] uint8 index into CLASS_NAMES."""
+        return np.array(_array(self.images.folder / "semantic.npy")[self.images.check(index)])
+
+
+@dataclass(frozen=True)
+class SceneDepth:
+    """Planar depth in metres, infinite (so not scored) in the sky."""
+
+    images: Pictures
+
+    @property
+    def digest(self) -> str:
+        return _digest("depth", self.images)
+
+    def target(self, index: int) -> np.ndarray:
+        """[S, S] float32 metres."""
+        return np.array(_array(self.images.folder / "depth.npy")[self.images.check(index)])
+
+
+@dataclass(frozen=True)
+class SceneNormals:
+    """Unit normals towards the camera: x right, y down, z ahead; zero in the sky."""
+
+    images: Pictures
+
+    @property
+    def digest(self) -> str:
+        return _digest("normals", self.images)
+
+    def target(self, index: int) -> np.ndarray:
+        """[S, S, 3] float32."""
+        ends = _array(self.images.folder / "normals_end.npy")
+        start, end = (int(ends[index - 1]) if self.images.check(index) else 0), int(ends[index])
+        with open(self.images.folder / "normals.bin", "rb") as f:
+            f.seek(start)
+            planes = np.frombuffer(zlib.decompress(f.read(end - start)), np.float32)
+        return np.moveaxis(planes.reshape(3, self.images.size, self.images.size), 0, -1).copy()
+
+
+@dataclass(frozen=True)
+class SceneCaptions:
+    """The long and the short caption of each picture, in this order, or one of them.
+
+    In the test split no text serves two pictures: the later one's captions are worded anew.
+    """
+
+    images: Pictures
+    which: str = "both"
+
+    @property
+    def digest(self) -> str:
+        return _digest("captions", self.images, which=self.which)
+
+    @cached_property
+    def captions(self) -> Sequence[Sequence[str]]:
+        rows = json.loads((self.images.folder / "captions.json").read_text())[: len(self.images)]
+        return tuple(tuple(row[k] for k in CAPTIONS[self.which]) for row in rows)
+
+
+@dataclass(frozen=True)
+class SceneLabels:
+    """Pictures of one near object each; classes in turn, so balanced."""
+
+    images: Pictures
+    class_names: Sequence[str] = OBJECTS
+
+    @property
+    def digest(self) -> str:
+        return _digest("labels", self.images)
+
+    @property
+    def labels(self) -> np.ndarray:
+        return np.arange(len(self.images), dtype=np.int64) % len(OBJECTS)
+
+
+@dataclass(frozen=True)
+class SceneRetrieval:
+    """Each object under four views, lights and surroundings; every picture is a query over all the others.
+
+    Labels are objects, domains are groups of categories.
+    """
+
+    queries: Pictures
+
+    @property
+    def index(self) -> Pictures:
+        return self.queries
+
+    @property
+    def digest(self) -> str:
+        return _digest("retrieval", self.queries)
+
+    @property
+    def query_labels(self) -> np.ndarray:
+        return np.arange(len(self.queries), dtype=np.int64) // VIEWS
+
+    @property
+    def index_labels(self) -> np.ndarray:
+        return self.query_labels
+
+    @cached_property
+    def query_domains(self) -> Sequence[str]:
+        domain = {category: name for name, members in DOMAINS.items() for category in members}
+        return tuple(domain[OBJECTS[label % len(OBJECTS)]] for label in self.query_labels.tolist())
+
+    @property
+    def index_domains(self) -> Sequence[str]:
+        return self.query_domains
+
+    @property
+    def self_index(self) -> np.ndarray:
+        return np.arange(len(self.queries), dtype=np.int64)
