@@ -117,9 +117,13 @@ def layer_norm(norm: Tree, x: jax.Array, epsilon: float = EPSILON) -> jax.Array:
 
 def _attend(attention: Tree, x: jax.Array, mask: jax.Array | None) -> jax.Array:
     query, key, value = (_heads(attention[name], x) for name in ("query", "key", "value"))  # [B, N, H, d]
-    with jax.default_matmul_precision(_precision(x)):
-        mixed = jax.nn.dot_product_attention(query, key, value, mask=mask)
-    return _merge_heads(attention["out"], mixed)
+    precision = _precision(x)
+    scores = jnp.einsum("bnhd,bmhd->bhnm", query, key, precision=precision).astype(jnp.float32)
+    scores = scores * query.shape[-1] ** -0.5
+    if mask is not None:
+        scores = jnp.where(mask, scores, -jnp.inf)
+    shares = jax.nn.softmax(scores, axis=-1).astype(x.dtype)
+    return _merge_heads(attention["out"], jnp.einsum("bhnm,bmhd->bnhd", shares, value, precision=precision))
 
 
 def _heads(projection: Tree, x: jax.Array) -> jax.Array:
