@@ -161,7 +161,7 @@ def docci(data: Path) -> Path:
         name = f"{split}_{i:05d}.jpg"
         save_jpeg(root / "images" / name, i)
         rows.append(
-            {"example_id": name[:-4], "split": split, "image_file": name, "description": f"Long text {i}.\nMore."}
+            {"example_id": name[:-4], "split": split, "image_file": name, "description": f"Long text {i}.\nMore"}
         )
     (root / "docci_descriptions.jsonlines").write_text("".join(json.dumps(r) + "\n" for r in rows))
     return root

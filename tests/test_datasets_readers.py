@@ -83,7 +83,7 @@ def test_docci_splits_come_from_the_jsonlines_and_descriptions_are_one_line(tmp_
     dataset = open_dataset("docci", tmp_path)
     test = dataset.data("captions", "test")
     assert len(test.images) == 3 and len(dataset.data("captions", "train").images) == 2
-    assert test.captions[0] == ("Long text 2. More.",)
+    assert test.captions[0] == ("Long text 2. More",) and len(test.digest) == 64
     with tarfile.open(root / "docci_images.tar", "w") as archive:
         archive.add(root / "images", "images")
     for path in (root / "images").iterdir():
@@ -232,7 +232,7 @@ def test_navi_frames_the_object_and_depth_is_metres(tmp_path):
     data = open_dataset("navi", tmp_path, {"size": "64"}).data("depth", "test")
     depth = data.target(0)
     assert depth.shape == (64, 64) == data.images.load(0).shape[:2]
-    assert np.allclose(depth[depth > 0], 0.5, atol=1e-4) and 0.6 < (depth > 0).mean() < 0.75
+    assert np.allclose(depth[depth > 0], 0.5, atol=3e-4) and 0.6 < (depth > 0).mean() < 0.75
     whole = open_dataset("navi", tmp_path, {"size": "64", "crop": "none"}).data("depth", "test")
     assert (whole.target(0) > 0).mean() < 0.25 and whole.images.digest != data.images.digest
     relative = open_dataset("navi", tmp_path, {"depth": "relative", "size": "64"}).data("depth", "test").target(0)

@@ -83,11 +83,12 @@ class SegmentationSet:
     relabel: Relabel
     read_mask: Callable[[Blobs, int], np.ndarray]
     background: int | None = None
+    templates: tuple[str, ...] = ()  # the data's own prompts; empty: the protocol's
 
     @cached_property
     def digest(self) -> str:
         parts = (self.images.digest, self.masks.digest, self.class_names, self.relabel.table, self.background)
-        return fingerprint({"kind": "segmentation", "parts": parts})
+        return fingerprint({"kind": "segmentation", "parts": parts, "templates": self.templates})
 
     def target(self, index: int) -> np.ndarray:
         where = self.masks.where(index)
@@ -141,6 +142,7 @@ class LabelSet:
     images: Pictures
     labels: np.ndarray  # [N] int64
     class_names: tuple[str, ...]
+    templates: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if len(self.labels) and not 0 <= self.labels.min() <= self.labels.max() < len(self.class_names):
@@ -153,7 +155,7 @@ class LabelSet:
     @cached_property
     def digest(self) -> str:
         parts = {"images": self.images.digest, "labels": self.labels.tolist(), "classes": self.class_names}
-        return fingerprint({"kind": "labels", **parts})
+        return fingerprint({"kind": "labels", "templates": self.templates, **parts})
 
 
 @dataclass(frozen=True)

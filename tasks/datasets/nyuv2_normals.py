@@ -51,7 +51,8 @@ class GeoNetImages:
 
     def load(self, index: int) -> np.ndarray:
         stored = _variable(self.files, index, "img").astype(np.float32)
-        return np.clip(stored + 2 * GEONET_MEAN, 0, 255).astype(np.uint8)
+        pixels: np.ndarray = np.clip(stored + 2 * GEONET_MEAN, 0, 255).astype(np.uint8)
+        return pixels
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,7 @@ def _variable(files: Blobs, index: int, name: str) -> np.ndarray:
     if name not in variables:
         raise DataError(f"{files.where(index)}: has no {name!r}. Fetch GeoNet's files again")
     values: np.ndarray = variables[name]
-    return values[:HEIGHT, :WIDTH]
+    return np.ascontiguousarray(values[:HEIGHT, :WIDTH])
 
 
 def train_normals(info: DatasetInfo, root: Path | None, also: Sequence[str]) -> Any:

@@ -23,11 +23,8 @@ from typing import Any
 
 from benchmark.contracts import DataKind, DatasetInfo
 from tasks.datasets.places import split_error
-from tasks.datasets.prompts import prompt_list
 from tasks.datasets.user_fields import TaskFile, read_task_file
-from tasks.datasets.user_read import read_split
-
-TEMPLATES = ("tcl_9", "openai_imagenet_80")
+from tasks.datasets.user_read import prompt_templates, read_split
 
 
 @dataclass(frozen=True)
@@ -50,7 +47,6 @@ class UserTask:
     task: str
     dataset: UserDataset
     protocol_overrides: Mapping[str, str] = field(default_factory=dict)
-    preset: str | None = None
 
 
 def open_task(path: Path) -> UserTask:
@@ -59,7 +55,8 @@ def open_task(path: Path) -> UserTask:
     values = file.values
     overrides = {key: json.dumps(value) for key, value in values.get("protocol", {}).items()}
     if "templates" in values:
-        overrides["templates"] = json.dumps(_templates(file))
+        prompt_templates(file)
+        overrides["templates"] = json.dumps("dataset")
     splits = ("test",) if "test" not in values and "split" not in values else ("train", "test")
     info = DatasetInfo(
         name=values["name"],
@@ -71,20 +68,4 @@ def open_task(path: Path) -> UserTask:
         kinds=(file.kind,),
         splits=splits,
     )
-    return UserTask(values["task"], UserDataset(info, file), overrides, values.get("preset"))
-
-
-def _templates(file: TaskFile) -> list[str]:
-    """Prompt templates: a list, the name of one of ours (tcl_9, openai_imagenet_80), or a text file."""
-    value = file.values["templates"]
-    if isinstance(value, str):
-        if value in TEMPLATES:
-            value = list(prompt_list(value))
-        elif file.place(value).is_file():
-            value = [t for t in file.place(value).read_text(encoding="utf-8").splitlines() if t.strip()]
-        else:
-            raise file.wrong(f"templates = {value!r}: no file, and none of {', '.join(TEMPLATES)}", "templates")
-    for template in value:
-        if not isinstance(template, str) or template.count("{}") != 1:
-            raise file.wrong(f"template {template!r} must hold {{}} once, where the class name goes", "templates")
-    return [str(template) for template in value]
+    return UserTask(values["task"], UserDataset(info, file), overrides)

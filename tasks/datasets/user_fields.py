@@ -41,7 +41,6 @@ COMMON: dict[str, tuple[type, ...]] = {
     "name": (str,),
     "title": (str,),
     "licence": (str,),
-    "preset": (str,),
     "protocol": (dict,),
     "train": (dict,),
     "test": (dict,),

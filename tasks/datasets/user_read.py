@@ -10,9 +10,12 @@ import numpy as np
 from benchmark.contracts import IGNORE
 from benchmark.errors import DataError
 from tasks.datasets.kinds import IGNORED, INVALID, CaptionSet, LabelSet, MapSet, Relabel, RetrievalSet, SegmentationSet
+from tasks.datasets.prompts import prompt_list
 from tasks.datasets.user_fields import TaskFile
 from tasks.datasets.user_maps import DepthReader, read_mask, read_normals
 from tasks.datasets.user_source import IMAGES, Source, stem, table_rows
+
+TEMPLATES = ("tcl_9", "openai_imagenet_80")
 
 
 def read_split(file: TaskFile, split: str) -> Any:
@@ -21,7 +24,15 @@ def read_split(file: TaskFile, split: str) -> Any:
     if file.kind == "segmentation":
         images, masks = source.pairs("masks")
         names = class_names(file)
-        return SegmentationSet(images, masks, names, _relabel(file, len(names)), read_mask, _background(file, names))
+        return SegmentationSet(
+            images,
+            masks,
+            names,
+            _relabel(file, len(names)),
+            read_mask,
+            _background(file, names),
+            prompt_templates(file),
+        )
     if file.kind == "depth":
         images, maps = source.pairs("depth")
         scale = float(file.values.get("depth_scale", 0.0))
@@ -46,6 +57,22 @@ def class_names(file: TaskFile) -> tuple[str, ...]:
     if len(value) < 2 or not all(isinstance(n, str) and n for n in value):
         raise file.wrong(f"classes must be two or more names, not {value!r}", "classes")
     return tuple(value)
+
+
+def prompt_templates(file: TaskFile) -> tuple[str, ...]:
+    """The data's own prompts: a list, the name of one of ours (tcl_9, openai_imagenet_80), or a text file."""
+    value = file.values.get("templates", ())
+    if isinstance(value, str):
+        if value in TEMPLATES:
+            value = list(prompt_list(value))
+        elif file.place(value).is_file():
+            value = [t for t in file.place(value).read_text(encoding="utf-8").splitlines() if t.strip()]
+        else:
+            raise file.wrong(f"templates = {value!r}: no file, and none of {', '.join(TEMPLATES)}", "templates")
+    for template in value:
+        if not isinstance(template, str) or template.count("{}") != 1:
+            raise file.wrong(f"template {template!r} must hold {{}} once, where the class name goes", "templates")
+    return tuple(str(template) for template in value)
 
 
 def _background(file: TaskFile, names: tuple[str, ...]) -> int | None:
@@ -96,7 +123,8 @@ def _labels(source: Source) -> LabelSet:
     for (where, _, _), word in zip(rows, words):
         if word not in known:
             raise DataError(f"{where}: label {word!r} is not one of the {len(names)} classes. Correct one of the two")
-    return LabelSet(source.images, np.array([known[w] for w in words], dtype=np.int64), names)
+    labels = np.array([known[w] for w in words], dtype=np.int64)
+    return LabelSet(source.images, labels, names, prompt_templates(source.file))
 
 
 def _all_words(source: Source) -> list[str]:

@@ -1,0 +1,193 @@
+"""A user's own data: nine kinds of TOML task, and mistakes answered with their line."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import pickle
+import shutil
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from benchmark.errors import DataError, UsageError
+from tasks.datasets.user import open_task
+from tasks.datasets.user_fields import KIND_OF
+
+EXAMPLES = Path(__file__).parents[1] / "examples" / "my_task"
+
+
+@pytest.fixture(scope="module")
+def examples(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("my_task")
+    for path in EXAMPLES.glob("*.toml"):
+        shutil.copy(path, folder)
+    spec = importlib.util.spec_from_file_location("make_data", EXAMPLES / "make_data.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    module.main(folder / "data", train=8, test=4)
+    return folder
+
+
+@pytest.fixture
+def write(tmp_path):
+    def write(text: str) -> Path:
+        path = tmp_path / "my_task.toml"
+        path.write_text(text)
+        return path
+
+    return write
+
+
+@pytest.mark.parametrize("task", KIND_OF)
+def test_every_task_has_an_example_that_reads(examples, task):
+    user = open_task(examples / f"{task}.toml")
+    assert user.task == task
+    for split in user.dataset.info.splits:
+        data = user.dataset.data(KIND_OF[task], split)
+        images = data.queries if KIND_OF[task] == "retrieval" else data.images
+        assert len(images) >= 2 and images.load(0).shape == (64, 64, 3)
+        assert len(data.digest) == 64 and pickle.loads(pickle.dumps(data)).digest == data.digest
+
+
+def test_segmentation_masks_pair_by_name_and_label_255_is_ignored(examples):
+    data = open_task(examples / "linear_segmentation.toml").dataset.data("segmentation", "test")
+    assert data.class_names == ("ground", "leaf", "apple")
+    assert [data.images.image_id(i) for i in range(2)] == ["1000.jpg", "1001.jpg"]
+    raw = np.asarray(Image.open(examples / "data/segmentation/test/masks/1000.png"))
+    assert (data.target(0) == raw).all() and data.target(0).dtype == np.uint8
+
+
+def test_templates_reach_the_data_and_the_protocol(examples):
+    user = open_task(examples / "zero_shot_segmentation.toml")
+    assert user.protocol_overrides == {"templates": '"dataset"'}
+    data = user.dataset.data("segmentation", "test")
+    assert data.templates[0] == "a photo of a {}." and data.background == 0
+
+
+def test_depth_png_is_millimetres_and_a_share_splits_without_overlap(examples):
+    dataset = open_task(examples / "depth.toml").dataset
+    train, test = dataset.data("depth", "train"), dataset.data("depth", "test")
+    ids = [{s.images.image_id(i) for i in range(len(s.images))} for s in (train, test)]
+    assert not ids[0] & ids[1] and len(ids[0] | ids[1]) == 8
+    assert 1.9 < train.target(0).min() <= train.target(0).max() < 2.1
+
+
+def test_normals_are_unit_vectors(examples):
+    data = open_task(examples / "normals.toml").dataset.data("normals", "test")
+    assert np.allclose(np.linalg.norm(data.target(1), axis=-1), 1, atol=1e-5) and data.target(1)[0, 0, 2] < -0.9
+
+
+def test_classes_by_folder_agree_between_splits(examples):
+    dataset = open_task(examples / "classification.toml").dataset
+    train, test = dataset.data("labels", "train"), dataset.data("labels", "test")
+    assert train.class_names == test.class_names == ("apple", "leaf")
+    assert {train.images.image_id(i).split("/")[0] for i in np.flatnonzero(train.labels == 0)} == {"apple"}
+
+
+def test_retrieval_queries_are_the_index_with_domains(examples):
+    data = open_task(examples / "instance_retrieval.toml").dataset.data("retrieval", "test")
+    assert data.self_index.tolist() == list(range(8)) and set(data.query_domains) == {"orchard", "garden"}
+    assert (np.bincount(data.query_labels) == 2).all()
+
+
+def test_separate_queries_share_label_numbers_with_the_index(examples, write, tmp_path):
+    shutil.copytree(examples / "data/retrieval/images", tmp_path / "index")
+    shutil.copytree(examples / "data/retrieval/images", tmp_path / "queries")
+    shutil.copy(examples / "data/retrieval/labels.csv", tmp_path / "i.csv")
+    rows = (tmp_path / "i.csv").read_text().splitlines()
+    (tmp_path / "q.csv").write_text("\n".join([rows[0], *reversed(rows[1:])]))
+    head = 'task = "instance_retrieval"\nname = "x"\nimages = "index"\nlabels = "i.csv"\n'
+    path = write(head + 'queries = "queries"\nquery_labels = "q.csv"\n')
+    data = open_task(path).dataset.data("retrieval", "test")
+    assert data.self_index is None and data.query_labels.tolist() == data.index_labels.tolist()
+
+
+def test_shards_hold_pictures_and_masks_side_by_side(examples, write, tmp_path):
+    for part, names in enumerate((("1000", "1001"), ("1002", "1003"))):
+        with tarfile.open(tmp_path / f"shard-{part}.tar", "w") as archive:
+            for name in names:
+                for kind, suffix in (("images", "jpg"), ("masks", "png")):
+                    archive.add(examples / f"data/segmentation/test/{kind}/{name}.{suffix}", f"{name}.{suffix}")
+    path = write(
+        'task = "zero_shot_segmentation"\nname = "x"\nclasses = ["ground", "leaf", "apple"]\n'
+        'images = "shard-*.tar"\nmasks = "shard-*.tar"\n'
+    )
+    packed = open_task(path).dataset.data("segmentation", "test")
+    plain = open_task(examples / "zero_shot_segmentation.toml").dataset.data("segmentation", "test")
+    assert packed.images.digest == plain.images.digest and (packed.target(3) == plain.target(3)).all()
+
+
+SEG = 'task = "linear_segmentation"\nname = "x"\nclasses = ["a", "b"]\n'
+HEAD = 'task = "linear_segmentation"\nname = "x"\n\n'
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('task = "linear_segmentation"\nname = "x\n', r":2: is not TOML"),
+        ('name = "x"\n', r":1: 'task' is missing"),
+        ('\ntask = "depht"\nname = "x"\n', r":2: unknown task 'depht'. Did you mean 'depth'\?"),
+        ('task = "depth"\nname = "a/b"\n', r":2: name = 'a/b' becomes a folder"),
+        (
+            HEAD + '[train]\nimages = "i"\nmask = "m"\n',
+            r":6: unknown field 'mask' in \[train\]. Did you mean 'masks'",
+        ),
+        (HEAD + "classes = 3\n", r":4: classes = 3 is int, must be list or str"),
+        (SEG + '[train]\nimages = "i"\nmasks = "m"\n', r"'images' is missing in \[test\]"),
+        (SEG + '[test]\nimages = "i"\nmasks = "m"\n[train]\nimages = "i"\n', r":7: 'masks' is missing in \[train\]"),
+        (SEG + 'images = "i"\nmasks = "m"\n', r":4: a trained task needs two splits"),
+        (SEG + 'images = "i"\nmasks = "m"\nsplit = { test = 2.0 }\n', r":6: split must be"),
+        (SEG + "depth_scale = 0.1\n", r":4: unknown field 'depth_scale'"),
+        (
+            SEG + 'templates = ["no place"]\n[train]\nimages="i"\nmasks="m"\n[test]\nimages="i"\nmasks="m"',
+            r":4: template",
+        ),
+    ],
+)
+def test_mistakes_name_the_line_and_the_remedy(write, text, message):
+    with pytest.raises(UsageError, match=message):
+        open_task(write(text))
+
+
+def test_missing_folder_names_the_line_of_its_key(write):
+    path = write(SEG + '[train]\nimages = "i"\nmasks = "m"\n\n[test]\nimages = "nowhere"\nmasks = "m"\n')
+    with pytest.raises(UsageError, match=r"my_task.toml:9: images = 'nowhere': no such folder"):
+        open_task(path).dataset.data("segmentation", "test")
+
+
+def test_picture_without_mask_is_named_with_counts(examples, write, tmp_path):
+    shutil.copytree(examples / "data/segmentation/test", tmp_path / "t")
+    (tmp_path / "t/masks/1002.png").unlink()
+    table = '{ images = "t/images", masks = "t/masks" }'
+    path = write(SEG.replace('"a", "b"', '"a", "b", "c"') + f"train = {table}\ntest = {table}\n")
+    with pytest.raises(DataError, match=r"masks: no file named like 1002.jpg; 3 of 4 have one"):
+        open_task(path).dataset.data("segmentation", "test")
+
+
+def test_bad_rows_of_tables_name_their_line(examples, write, tmp_path):
+    shutil.copytree(examples / "data/captions", tmp_path / "c")
+    path = write('task = "text_to_image_retrieval"\nname = "x"\nimages = "c/images"\ncaptions = "c/captions.jsonl"\n')
+    rows = (tmp_path / "c/captions.jsonl").read_text().splitlines()
+    for broken, message in (
+        ("{", r"captions.jsonl:2: is not JSON"),
+        (json.dumps({"image": "9.jpg", "caption": "x"}), r"captions.jsonl:2: no picture '9.jpg'"),
+        (json.dumps({"image": "1.jpg", "caption": " "}), r"captions.jsonl:2: caption .* is empty"),
+        (json.dumps({"caption": "x"}), r"captions.jsonl:2: has no 'image'"),
+    ):
+        (tmp_path / "c/captions.jsonl").write_text("\n".join([rows[0], broken, *rows[2:]]))
+        with pytest.raises(DataError, match=message):
+            open_task(path).dataset.data("captions", "test")
+
+
+def test_label_out_of_the_class_list_names_its_line(examples, write, tmp_path):
+    shutil.copytree(examples / "data/classification", tmp_path / "c")
+    text = (EXAMPLES / "zero_shot_classification.toml").read_text().replace("data/classification", "c")
+    (tmp_path / "c/test.csv").write_text(
+        (tmp_path / "c/test.csv").read_text().replace("1001.jpg,apple", "1001.jpg,pear")
+    )
+    with pytest.raises(DataError, match=r"test.csv:3: label 'pear' is not one of the 2 classes"):
+        open_task(write(text)).dataset.data("labels", "test")
