@@ -30,7 +30,8 @@ def rows_of(source: Any, rows: Any, device: torch.device | str) -> torch.Tensor:
     """`source[rows]` as float32 [n, D] on `device`; a tensor, array, memory map or feature reader."""
     part = source[rows]
     if not isinstance(part, torch.Tensor):
-        part = torch.from_numpy(np.ascontiguousarray(part, dtype=np.float32))
+        array = np.ascontiguousarray(part, dtype=np.float32)
+        part = torch.from_numpy(array if array.flags.writeable else array.copy())
     return part.to(device=device, dtype=torch.float32)
 
 

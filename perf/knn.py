@@ -1,0 +1,107 @@
+"""Cost of exact kNN over the bare product and over faiss' flat index: 1,000,000 × 256 memory-mapped, 2,000 queries.
+
+    python perf/knn.py [--rows N] [--k K]
+
+faiss-cpu is compared where it is installed. Each contender runs in a process of its own, so that peak memory is its.
+"""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import multiprocessing.connection
+import resource
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from benchmark.heads.knn import topk_search
+
+WIDTH, QUERIES, BLOCK = 256, 2_000, 1024
+
+
+def make(path: Path, rows: int) -> None:
+    """Unit vectors, written in blocks."""
+    rng = np.random.default_rng(0)
+    index = np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=(rows, WIDTH))
+    for start in range(0, rows, 50_000):
+        block = rng.standard_normal((min(50_000, rows - start), WIDTH), dtype=np.float32)
+        index[start : start + len(block)] = block / np.linalg.norm(block, axis=1, keepdims=True)
+
+
+def queries() -> np.ndarray:
+    """[QUERIES, WIDTH] unit vectors."""
+    rows = np.random.default_rng(1).standard_normal((QUERIES, WIDTH), dtype=np.float32)
+    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+
+
+def bare(path: Path, k: int) -> np.ndarray:
+    """The products alone."""
+    index, q = np.load(path, mmap_mode="r"), torch.from_numpy(queries())
+    for start in range(0, len(index), BLOCK):
+        torch.matmul(q, torch.from_numpy(np.array(index[start : start + BLOCK])).T)
+    return np.zeros(0)
+
+
+def ours(path: Path, k: int) -> np.ndarray:
+    """Exact neighbours."""
+    return topk_search(queries(), np.load(path, mmap_mode="r"), k)[1].numpy()
+
+
+def faiss_flat(path: Path, k: int) -> np.ndarray:
+    """faiss.IndexFlatIP, adding included: it keeps the vectors in memory."""
+    import faiss
+
+    faiss.omp_set_num_threads(torch.get_num_threads())
+    index = faiss.IndexFlatIP(WIDTH)
+    index.add(np.load(path, mmap_mode="r"))
+    return index.search(queries(), k)[1]
+
+
+def measured(
+    call: Callable[[Path, int], np.ndarray], path: Path, k: int, pipe: multiprocessing.connection.Connection
+) -> None:
+    """Send (seconds, peak GB, neighbours)."""
+    start = time.perf_counter()
+    found = call(path, k)
+    took = time.perf_counter() - start
+    pipe.send((took, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, found))
+
+
+def main() -> None:
+    """Print seconds, peak memory and the ratio to the bare product."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rows", type=int, default=1_000_000)
+    parser.add_argument("--k", type=int, default=200)
+    args = parser.parse_args()
+    contenders: dict[str, Callable[[Path, int], np.ndarray]] = {"bare product": bare, "topk_search": ours}
+    try:
+        import faiss  # noqa: F401
+
+        contenders["faiss flat"] = faiss_flat
+    except ImportError:
+        print("faiss is not installed: pip install faiss-cpu to compare")
+    spawn = multiprocessing.get_context("spawn")
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "index.npy"
+        make(path, args.rows)
+        found, base = {}, 0.0
+        for name, call in contenders.items():
+            receiver, sender = spawn.Pipe(duplex=False)
+            process = spawn.Process(target=measured, args=(call, path, args.k, sender))
+            process.start()
+            took, peak, found[name] = receiver.recv()
+            process.join()
+            base = base or took
+            print(f"{name}: {took:.2f} s ({took / base:.2f} × bare), peak {peak:.2f} GB")
+    if "faiss flat" in found:
+        same = np.mean([len(np.intersect1d(a, b)) / args.k for a, b in zip(found["topk_search"], found["faiss flat"])])
+        print(f"neighbours shared with faiss: {100 * same:.4f} %")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,101 @@
+"""Retrieval ranks and average precision against a brute-force loop, and the tie rule."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from benchmark.errors import DataError, EncoderError
+from benchmark.metrics.classification import label_ranks, topk_hits
+from benchmark.metrics.retrieval import (
+    Positives,
+    average_precision,
+    caption_positives,
+    instance_positives,
+    ranks,
+    recall_hits,
+)
+
+
+def brute_force(q: np.ndarray, g: np.ndarray, lists: list[list[int]], exclude: np.ndarray) -> tuple:
+    found, precision = [], []
+    for row, positives, own in zip(q.astype(float) @ g.astype(float).T, lists, exclude):
+        negative = np.ones(len(g), bool)
+        negative[[*positives, *([own] if own >= 0 else [])]] = False
+        if not positives:
+            found.append(len(g)), precision.append(np.nan)
+            continue
+        best = np.sort(row[positives])[::-1]
+        ahead = [(row[negative] >= s - 1e-11).sum() for s in best]
+        found.append(ahead[0])
+        precision.append(np.mean([(i + 1) / (i + 1 + n) for i, n in enumerate(ahead)]))
+    return np.array(found), np.array(precision)
+
+
+@pytest.mark.parametrize("kind", ["random", "integer", "duplicates"])
+@pytest.mark.parametrize("block", [7, 64, 2048])
+def test_ranks_and_average_precision_equal_a_loop_for_any_block(kind: str, block: int) -> None:
+    rng = np.random.default_rng(3)
+    q, g = rng.normal(size=(60, 8)).astype(np.float32), rng.normal(size=(200, 8)).astype(np.float32)
+    if kind == "integer":
+        q, g = np.round(q), np.round(g)
+    if kind == "duplicates":
+        g[50:100], g[100:150] = g[:50], g[0]
+    lists = [rng.choice(200, rng.integers(0, 9), replace=False).tolist() for _ in q]
+    exclude = np.array([-1 if e in p else e for e, p in zip(rng.integers(-1, 200, 60), lists)])
+    expected_ranks, expected_ap = brute_force(q, g, lists, exclude)
+    positives = Positives.from_lists(lists)
+    assert np.array_equal(ranks(q, g, positives, exclude, block), expected_ranks)
+    np.testing.assert_allclose(average_precision(q, g, positives, exclude, block), expected_ap, atol=1e-12)
+
+
+def test_a_collapsed_encoder_does_not_pass_for_a_perfect_one() -> None:
+    same = np.full((30, 16), 0.37, np.float32)
+    to_text, to_image = caption_positives([1] * 30)
+    assert recall_hits(ranks(same, same, to_text), 10).mean() == 0
+    assert average_precision(same, same, to_image).max() < 0.05
+
+
+def test_best_of_several_captions_counts_and_its_siblings_never_push_it_back() -> None:
+    image = np.array([[1.0, 0.0]])
+    texts = np.array([[0.9, 0.0], [0.8, 0.0], [0.85, 0.0], [0.1, 0.0]])
+    assert ranks(image, texts, Positives.from_lists([[1, 0]])).tolist() == [0]
+    assert ranks(image, texts, Positives.from_lists([[1]])).tolist() == [2]
+
+
+def test_caption_positives_point_both_ways() -> None:
+    to_text, to_image = caption_positives([2, 1, 3])
+    assert to_text.offsets.tolist() == [0, 2, 3, 6] and to_text.indices.tolist() == [0, 1, 2, 3, 4, 5]
+    assert to_image.indices.tolist() == [0, 0, 1, 2, 2, 2]
+
+
+def test_instance_positives_leave_the_query_out_and_need_the_domain() -> None:
+    keys = ["cars/1", "cars/2", "food/1", "cars/1"]
+    positives = instance_positives(keys, keys, np.arange(4))
+    lists = [positives.indices[a:b].tolist() for a, b in zip(positives.offsets, positives.offsets[1:])]
+    assert lists == [[3], [], [], [0]]
+
+
+def test_bad_features_and_lists_are_refused() -> None:
+    good, bad = np.ones((2, 3), np.float32), np.array([[1, 1, 1], [1, np.nan, 1]], np.float32)
+    one_each = Positives.from_lists([[0], [1]])
+    with pytest.raises(EncoderError, match="query feature 1 holds NaN"):
+        ranks(bad, good, one_each)
+    with pytest.raises(EncoderError, match="gallery feature 1 holds NaN"):
+        ranks(good, bad, Positives.from_lists([[0], [0]]))
+    with pytest.raises(DataError, match="outside the gallery"):
+        ranks(good, good, Positives.from_lists([[0], [2]]))
+    with pytest.raises(DataError, match="1 lists of positives for 2 queries"):
+        ranks(good, good, Positives.from_lists([[0]]))
+
+
+def test_classification_ties_count_against_the_model() -> None:
+    import torch
+
+    scores = torch.tensor([[1.0, 1.0, 0.0], [0.0, 2.0, 1.0], [3.0, 3.0, 3.0]])
+    assert label_ranks(scores, np.array([0, 1, 2])).tolist() == [1, 0, 2]
+    assert topk_hits(scores, np.array([0, 1, 2]), (1, 2))[2].tolist() == [1, 1, 0]
+    with pytest.raises(EncoderError, match="sample 0 hold NaN"):
+        label_ranks(torch.tensor([[float("nan"), 0.0]]), np.array([0]))
+    with pytest.raises(DataError, match="label 3 is outside"):
+        label_ranks(scores, np.array([0, 3, 1]))
