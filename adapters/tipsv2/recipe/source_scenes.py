@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import json
 import os
@@ -70,11 +71,11 @@ class ScenesSource:
 
 
 def open_scenes(config: DataConfig) -> ScenesSource:
-    """`data.samples` scenes of `data.size` pixels; shards are kept per scene version under `data.cache`."""
-    module = importlib.import_module(RENDERER.partition(":")[0].rpartition(".")[0])
-    version = str(getattr(module, "VERSION", "0"))
+    """`data.samples` scenes of `data.size` pixels; shards are kept under `data.cache`, apart for each renderer's output."""
+    first = _renderer()(config.seed, 0, config.size, split="pretrain")
+    drawn = hashlib.sha256(first.rgb.tobytes() + first.long.encode()).hexdigest()
     root = Path(config.cache) if config.cache else _cache_root()
-    folder = root / f"scenes-{fingerprint([version, config.seed, config.size])[:12]}"
+    folder = root / f"scenes-{fingerprint([drawn, config.seed, config.size, SHARD])[:12]}"
     return ScenesSource(config.samples or DEFAULT_SAMPLES, config.seed, config.size, folder)
 
 
