@@ -43,7 +43,7 @@ def build(results: Path, out: Path | None = None) -> Built:
     texts = (
         page(payload(boards, published, problems, results)),
         as_csv(boards, published),
-        as_markdown(boards, problems),
+        as_markdown(boards, [line.replace(f"{results}/", "") for line in problems]),
     )
     paths = tuple((out or results) / name for name in NAMES)
     for path, text in zip(paths, texts):
