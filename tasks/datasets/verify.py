@@ -1,0 +1,172 @@
+"""`bench data verify`: does what is on disk look like the official data set? Counts, digests, sizes, labels, damage."""
+
+from __future__ import annotations
+
+import collections
+import multiprocessing
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from benchmark.contracts import IGNORE, DataKind, Dataset
+from benchmark.errors import BenchError
+from tasks.datasets.catalog import expected
+
+SAMPLE = 2000  # pictures of a larger split that are read unless all are asked for
+CHUNK = 64  # pictures a worker reads at a time
+
+
+@dataclass
+class SplitReport:
+    """What was found in one kind of data of one split."""
+
+    kind: str
+    split: str
+    found: int = 0
+    expected: int | None = None
+    read: int = 0  # pictures (and targets) that were decoded
+    digest: str = ""
+    sizes: dict[str, int] = field(default_factory=dict)  # "640x480" -> pictures read
+    labels: dict[str, int] = field(default_factory=dict)  # class name -> pixels or pictures
+    values: str = ""  # range of depth, share of valid pixels
+    unreadable: list[str] = field(default_factory=list)  # one line each
+    missing: str = ""  # why the split could not be opened
+
+    @property
+    def complete(self) -> bool:
+        """Whether the split opened, has its official count, and everything that was read could be read."""
+        return not self.missing and not self.unreadable and self.expected in (None, self.found)
+
+
+def verify(
+    dataset: Dataset,
+    *,
+    everything: bool = False,
+    workers: int = 1,
+    progress: Callable[[str, int], Any] | None = None,
+    options: dict[str, str] | None = None,
+) -> Iterator[SplitReport]:
+    """One report for each kind and split of `dataset`, as they are finished.
+
+    Up to SAMPLE pictures, evenly spread, are decoded with their targets; `everything` decodes all.
+    """
+    info = dataset.info
+    for kind in info.kinds:
+        for split in info.splits:
+            yield from _split(dataset, kind, split, everything, workers, progress, options or {})
+
+
+def _split(
+    dataset: Dataset,
+    kind: DataKind,
+    split: str,
+    everything: bool,
+    workers: int,
+    progress: Callable[[str, int], Any] | None,
+    options: dict[str, str],
+) -> Iterator[SplitReport]:
+    name = dataset.info.name
+    try:
+        data = dataset.data(kind, split)
+        count = len(data.queries) if kind == "retrieval" else len(data.images)
+        official = None if _part_only(options) else expected(name, split, kind)
+        report = SplitReport(kind, split, count, official, digest=data.digest)
+    except BenchError as e:
+        yield SplitReport(kind, split, expected=expected(name, split, kind), missing=str(e))
+        return
+    if kind != "retrieval":
+        _read(data, report, everything, workers, progress)
+        yield report
+        return
+    _read(_Plain(data.queries), report, everything, workers, progress)
+    report.labels = dict(collections.Counter(data.query_domains))
+    yield report
+    index = SplitReport(
+        kind, f"{split} index", len(data.index), None if _part_only(options) else expected(name, "test_index")
+    )
+    _read(_Plain(data.index), index, everything, workers, progress)
+    index.digest, index.labels = data.index.digest, dict(collections.Counter(data.index_domains))
+    yield index
+
+
+def _part_only(options: dict[str, str]) -> bool:
+    """Options that change how many pictures a split has."""
+    return bool(options.keys() & {"domains", "source", "train"})
+
+
+@dataclass(frozen=True)
+class _Plain:
+    """Pictures without targets, in the shape `_chunk` reads."""
+
+    images: Any
+
+
+def _read(data: Any, report: SplitReport, everything: bool, workers: int, progress: Any) -> None:
+    total = len(data.images)
+    rows = (
+        list(range(total)) if everything or total <= SAMPLE else np.linspace(0, total - 1, SAMPLE).astype(int).tolist()
+    )
+    chunks = [rows[i : i + CHUNK] for i in range(0, len(rows), CHUNK)]
+    bar = progress(f"{report.kind} {report.split}", len(rows)) if progress else None
+    histogram: collections.Counter[int] = collections.Counter()
+    ranges: list[tuple[float, float, float]] = []
+    for sizes, labels, span, bad, done in _over(partial(_chunk, data), chunks, workers):
+        for size, count in sizes.items():
+            report.sizes[size] = report.sizes.get(size, 0) + count
+        histogram.update(labels)
+        ranges += span
+        report.unreadable += bad
+        report.read += done
+        if bar is not None:
+            bar.advance(done)
+    names = getattr(data, "class_names", ())
+    if report.kind == "labels":
+        histogram = collections.Counter(np.asarray(data.labels).tolist())
+    report.labels = {names[i] if 0 <= i < len(names) else "ignored": n for i, n in sorted(histogram.items())}
+    if ranges:
+        low, high, share = (np.array(ranges)[:, c] for c in range(3))
+        report.values = f"{np.nanmin(low):.3f} … {np.nanmax(high):.3f}, {100 * share.mean():.1f} % of pixels valid"
+
+
+def _over(work: Callable[[list[int]], Any], chunks: list[list[int]], workers: int) -> Iterator[Any]:
+    if workers <= 1 or len(chunks) < 2:
+        yield from map(work, chunks)
+        return
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(min(workers, len(chunks)), mp_context=context) as pool:
+        yield from pool.map(work, chunks)
+
+
+def _chunk(
+    data: Any, rows: list[int]
+) -> tuple[dict[str, int], dict[int, int], list[tuple[float, float, float]], list[str], int]:
+    """Sizes, label counts, (low, high, valid share) per map, and one line per picture that cannot be read."""
+    sizes: collections.Counter[str] = collections.Counter()
+    labels: collections.Counter[int] = collections.Counter()
+    spans, bad = [], []
+    for row in rows:
+        try:
+            image = data.images.load(row)
+            sizes[f"{image.shape[1]}x{image.shape[0]}"] += 1
+            if hasattr(data, "target"):
+                target = data.target(row)
+                if target.dtype.kind in "iu":
+                    values, counts = np.unique(target, return_counts=True)
+                    many = len(data.class_names) > IGNORE
+                    labels.update({-1 if v == IGNORE and not many else int(v): int(c) for v, c in zip(values, counts)})
+                else:
+                    spans.append(_span(target))
+        except BenchError as e:
+            bad.append(str(e))
+    return dict(sizes), dict(labels), spans, bad, len(rows)
+
+
+def _span(target: np.ndarray) -> tuple[float, float, float]:
+    """(lowest, highest, share of valid pixels) of a depth or normals map."""
+    valid = (target != 0).any(-1) if target.ndim == 3 else np.isfinite(target) & (target > 0)
+    kept = target[valid]
+    return (float(kept.min()), float(kept.max()), float(valid.mean())) if kept.size else (np.nan, np.nan, 0.0)

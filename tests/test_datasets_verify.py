@@ -1,0 +1,196 @@
+"""`bench data verify` and `prepare` on miniatures and on a small local server."""
+
+from __future__ import annotations
+
+import gzip
+import http.server
+import io
+import json
+import tarfile
+import threading
+import zipfile
+
+import miniatures as mini
+import pytest
+
+from benchmark.cli import main
+from benchmark.errors import DataError
+from benchmark.registry import datasets
+from tasks.datasets import catalog, fetch
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("BENCH_CACHE", str(tmp_path / "cache"))
+
+
+def bench(capsys, *words):
+    with pytest.raises(SystemExit) as stop:
+        main(list(words))
+    out = capsys.readouterr()
+    return stop.value.code, out.out, out.err
+
+
+@pytest.fixture
+def official_counts(monkeypatch):
+    """Lets miniatures pass as official: `counts` are those of the miniature."""
+
+    def set_counts(name, **counts):
+        rows = {**catalog.catalog(), name: {**catalog.catalog()[name], "counts": counts}}
+        monkeypatch.setattr(catalog, "catalog", lambda: rows)
+
+    return set_counts
+
+
+def test_verify_says_ok_with_sizes_labels_and_digest(tmp_path, capsys, official_counts):
+    mini.ade20k(tmp_path)
+    official_counts("ade20k", train=4, test=3)
+    code, out, _ = bench(capsys, "data", "verify", "ade20k", "--data", str(tmp_path), "--workers", "1")
+    assert code == 0 and "segmentation train: ok, 4 pictures, as official" in out
+    assert "32x24 (1)" in out and "read    4 of 4, 0 unreadable" in out and "digest" in out and "%" in out
+
+
+def test_verify_counts_differ_and_unreadable_files_are_listed(tmp_path, capsys):
+    root = mini.ade20k(tmp_path)
+    damaged = root / "images/training/ADE_train_00000002.jpg"
+    damaged.write_bytes(damaged.read_bytes()[:100])
+    code, out, _ = bench(capsys, "data", "verify", "ade20k", "--data", str(tmp_path), "--workers", "1", "--json")
+    train = json.loads(out.splitlines()[0])
+    assert code == 1 and train["found"] == 4 and train["expected"] == 20210 and not train["complete"]
+    assert len(train["unreadable"]) == 1 and "ADE_train_00000002.jpg" in train["unreadable"][0]
+
+
+def test_verify_of_an_absent_set_names_path_counts_and_command(tmp_path, capsys):
+    code, out, _ = bench(capsys, "data", "verify", "nyuv2", "--data", str(tmp_path))
+    assert code == 1 and "depth train: MISSING" in out and "expected 24231 pictures" in out
+    assert "nyudepthv2_train_files_with_gt.txt" in out and "bench data prepare nyuv2" in out
+
+
+@pytest.mark.parametrize(
+    "name", ["voc2012", "pc60", "nyuv2", "navi", "imagenet1k", "coco", "docci", "uned", "flickr30k"]
+)
+def test_verify_reads_every_family(tmp_path, capsys, name):
+    makers = {
+        "pc60": (mini.pascal_context,),
+        "nyuv2": (mini.nyu_bts, mini.nyu_labelled),
+        "imagenet1k": (mini.imagenet,),
+    }
+    for maker in makers.get(name, (getattr(mini, name, None),)):
+        maker(tmp_path)
+    _, out, err = bench(capsys, "data", "verify", name, "--data", str(tmp_path), "--workers", "1", "--json")
+    reports = [json.loads(line) for line in out.splitlines()]
+    assert reports and not any(r["missing"] or r["unreadable"] for r in reports), (out, err)
+    assert all(r["read"] == r["found"] > 0 and len(r["digest"]) == 64 for r in reports)
+
+
+def test_verify_takes_a_users_toml(tmp_path, capsys):
+    mini.ade20k(tmp_path)
+    base = "ade20k/ADEChallengeData2016"
+    (tmp_path / "t.toml").write_text(
+        'task = "zero_shot_segmentation"\nname = "x"\nclasses = "names.txt"\nreduce_zero_label = true\n'
+        f'images = "{base}/images/validation"\nmasks = "{base}/annotations/validation"\n'
+    )
+    (tmp_path / "names.txt").write_text("".join(f"class {i}\n" for i in range(150)))
+    code, out, _ = bench(capsys, "data", "verify", str(tmp_path / "t.toml"), "--workers", "1")
+    assert code == 0 and "segmentation test: ok, 3 pictures" in out
+
+
+def test_every_dataset_says_its_licence_layout_and_how_to_get_it():
+    rows = datasets()
+    assert len(rows) == 22 and sum(r.get("part_of") == "uned" for r in rows.values()) == 8
+    for name, row in rows.items():
+        assert row["licence"] and row["citation"] and row["layout"] and row["tasks"] and row["kinds"], name
+        assert row.get("fetch") or row.get("hub") or row.get("steps") or name == "scenes", name
+        assert set(row["counts"] if name != "scenes" else {"test": 0}) & {"test", "test_depth"}, name
+    members = [r["counts"] for r in rows.values() if r.get("part_of")]
+    assert sum(c["test"] for c in members) == rows["uned"]["counts"]["test"] == 241986
+    assert sum(c["test_index"] for c in members) == rows["uned"]["counts"]["test_index"] == 1397126
+
+
+# -------------------------------------------------------------------------------------------- prepare
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    """Serves `files` with ranges; `break_after` bytes it hangs up once."""
+
+    files: dict[str, bytes] = {}
+    break_after = 0
+    asked: list[str] = []
+
+    def do_GET(self):
+        body, start = self.files[self.path], 0
+        if wanted := self.headers.get("Range"):
+            start = int(wanted.removeprefix("bytes=").rstrip("-"))
+            type(self).asked.append(wanted)
+        self.send_response(206 if start else 200)
+        self.send_header("Content-Length", str(len(body) - start))
+        self.end_headers()
+        if type(self).break_after and not start:
+            self.wfile.write(body[: type(self).break_after])
+            type(self).break_after = 0
+            self.wfile.flush()
+            self.connection.close()
+            return
+        self.wfile.write(body[start:])
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def server():
+    Handler.files, Handler.asked, Handler.break_after = {}, [], 0
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as running:
+        threading.Thread(target=running.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{running.server_port}"
+        running.shutdown()
+
+
+def test_broken_download_goes_on_where_it_stopped(tmp_path, server):
+    Handler.files["/a.zip"] = bytes(range(256)) * 40
+    Handler.break_after = 3000
+    with pytest.raises(DataError, match="The same command goes on where it stopped"):
+        fetch.download(f"{server}/a.zip", tmp_path / "a.zip")
+    assert not (tmp_path / "a.zip").exists() and (tmp_path / "a.zip.part").stat().st_size == 3000
+    fetch.download(f"{server}/a.zip", tmp_path / "a.zip")
+    assert (tmp_path / "a.zip").read_bytes() == Handler.files["/a.zip"] and Handler.asked == ["bytes=3000-"]
+
+
+def test_prepare_fetches_gunzips_unpacks_and_prints_the_steps_left(tmp_path, capsys, server, monkeypatch):
+    tar, packed = io.BytesIO(), io.BytesIO()
+    with tarfile.open(fileobj=tar, mode="w") as archive:
+        archive.addfile(tarfile.TarInfo("empty"))
+    with zipfile.ZipFile(packed, "w") as archive:
+        archive.writestr("info/test.json", "[]")
+    Handler.files = {"/x.tar.gz": gzip.compress(tar.getvalue()), "/y.zip": packed.getvalue()}
+    items = [
+        {"url": f"{server}/x.tar.gz", "to": "docci/x.tar", "gunzip": True},
+        {"url": f"{server}/y.zip", "to": "docci/y.zip", "unpack": True},
+    ]
+    rows = {"docci": {**catalog.catalog()["docci"], "fetch": items, "steps": ["ask for the rest"]}}
+    monkeypatch.setattr(fetch, "catalog", lambda: rows)
+    code, out, _ = bench(capsys, "data", "prepare", "docci", "--data", str(tmp_path))
+    assert code == 0 and "by hand: ask for the rest" in out and "licence: CC-BY-4.0" in out
+    assert (tmp_path / "docci/x.tar").read_bytes() == tar.getvalue()
+    assert (tmp_path / "docci/info/test.json").read_text() == "[]"
+    Handler.files = {}
+    code, out, _ = bench(capsys, "data", "prepare", "docci", "--data", str(tmp_path), "--offline")
+    assert code == 0 and out.count("is there") == 2
+
+
+def test_prepare_offline_opens_no_connection_and_says_what_to_fetch(tmp_path, capsys, monkeypatch):
+    def refuse(*_, **__):
+        raise AssertionError("a connection was opened")
+
+    monkeypatch.setattr("socket.socket.connect", refuse)
+    code, _, err = bench(capsys, "data", "prepare", "ade20k", "--data", str(tmp_path), "--offline")
+    assert code == 1 and "ADEChallengeData2016.zip is missing" in err and "data.csail.mit.edu" in err
+    code, _, err = bench(capsys, "data", "prepare", "ade20", "--data", str(tmp_path))
+    assert code == 2 and "Did you mean 'ade20k'" in err
+
+
+def test_archive_member_that_leaves_the_folder_is_refused(tmp_path):
+    with tarfile.open(tmp_path / "bad.tar", "w") as archive:
+        archive.addfile(tarfile.TarInfo("../outside"))
+    with pytest.raises(DataError, match="bad.tar: cannot be unpacked"):
+        fetch.unpack(tmp_path / "bad.tar", tmp_path / "in")
