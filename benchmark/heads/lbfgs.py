@@ -32,10 +32,13 @@ def minimise(
     tolerance: float,
     max_iterations: int = 200,
     memory: int = 20,
+    noise: float = 0.0,
 ) -> Minimum:
     """The minimum of `objective` (value and gradient) from `x`, all in float64.
 
     Stops when the quadratic model promises less than `tolerance` × |value| of further decrease: ½ gᵀH g.
+    `noise` is the relative rounding of the value; a step that raises it by less is taken on the gradient's word, which
+    keeps more digits than a float32 loss.
     """
     value, grad = objective(x)
     evaluations = 1
@@ -50,7 +53,7 @@ def minimise(
             candidate = x + step * direction
             new_value, new_grad = objective(candidate)
             evaluations += 1
-            if new_value <= value + 1e-4 * step * slope:
+            if new_value <= value + 1e-4 * step * slope + noise * abs(value):
                 break
             # The parabola through both values and the slope has its lowest point here.
             parabola = -slope * step**2 / (2 * (new_value - value - slope * step))

@@ -123,7 +123,12 @@ class _Problem:
             start = torch.zeros(self.classes, len(self.scaler.mean) + 1, dtype=torch.float64, device=self.prior.device)
             start[:, -1] = self.prior
         return minimise(
-            lambda p: self._objective(p, penalty), start, self._preconditioner(penalty), tolerance, self.max_iterations
+            lambda p: self._objective(p, penalty),
+            start,
+            self._preconditioner(penalty),
+            tolerance,
+            self.max_iterations,
+            noise=0.1 * torch.finfo(self.data.dtype).eps,
         )
 
     def raw(self, parameters: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -1,0 +1,95 @@
+"""Nearest neighbours: exact, with ties to the lower index, whatever the blocks; votes for every k."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from sklearn.neighbors import KNeighborsClassifier
+
+from benchmark.errors import DataError, EncoderError
+from benchmark.heads.knn import knn_votes, topk_search
+
+
+def brute_force(q: np.ndarray, g: np.ndarray, k: int, own: np.ndarray) -> np.ndarray:
+    unit = [(x / np.linalg.norm(x, axis=1, keepdims=True)).astype(np.float32).astype(float) for x in (q, g)]
+    score = np.round(unit[0] @ unit[1].T * 2**30)
+    score[own >= 0, own[own >= 0]] = -np.inf
+    return np.argsort(-score, axis=1, kind="stable")[:, :k]
+
+
+@pytest.mark.parametrize(
+    ("kind", "n", "dim", "k"),
+    [("random", 3000, 8, 200), ("copies", 5000, 16, 10), ("integers", 2500, 4, 7), ("one point", 3000, 8, 20),
+     ("small", 30, 8, 29)],
+)  # fmt: skip
+def test_search_equals_brute_force_ties_included(kind: str, n: int, dim: int, k: int) -> None:
+    rng = np.random.default_rng(5)
+    g, q = rng.normal(size=(n, dim)).astype(np.float32), rng.normal(size=(40, dim)).astype(np.float32)
+    if kind == "copies":
+        g[1000:2000], g[4000:4500] = g[:1000], g[3]
+    if kind == "integers":
+        g, q = np.round(g) + 0.5, np.round(2 * q) + 0.5
+    if kind == "one point":
+        g[:] = g[0]
+    own = rng.integers(-1, n, 40)
+    expected = brute_force(q, g, k, own)
+    for block_bytes in (1 << 16, 256 << 20):
+        score, index = topk_search(q, g, k, own, block_bytes)
+        assert np.array_equal(index.numpy(), expected)
+        assert (score.diff(dim=1) <= 0).all()
+
+
+def test_search_reads_a_memory_map(tmp_path: Path) -> None:
+    g = np.random.default_rng(0).normal(size=(2500, 6)).astype(np.float32)
+    np.save(tmp_path / "index.npy", g)
+    mapped = np.load(tmp_path / "index.npy", mmap_mode="r")
+    assert torch.equal(topk_search(g[:9], mapped, 5)[1], topk_search(g[:9], torch.tensor(g), 5)[1])
+
+
+def test_the_best_rows_may_come_last() -> None:
+    target = np.array([[1.0, 0.0]], np.float32)
+    angle = np.linspace(1.5, 0.0, 5000)
+    rows = np.stack([np.cos(angle), np.sin(angle)], 1).astype(np.float32)
+    assert topk_search(target, rows, 4)[1].tolist() == [[4999, 4998, 4997, 4996]]
+
+
+def test_impossible_searches_are_refused() -> None:
+    rows = np.ones((4, 3), np.float32)
+    with pytest.raises(DataError, match="k = 5 neighbours asked of 4"):
+        topk_search(rows, rows, 5)
+    zero = rows.copy()
+    zero[2] = 0
+    with pytest.raises(EncoderError, match="index feature 2 is zero"):
+        topk_search(rows, zero, 1)
+    with pytest.raises(EncoderError, match="query feature 2 is zero"):
+        topk_search(zero, rows, 1)
+
+
+@pytest.mark.parametrize("k", [10, 20, 100])
+def test_votes_equal_scikit_learns_for_every_k_of_one_search(k: int) -> None:
+    rng = np.random.default_rng(0)
+    x, y, q = rng.normal(size=(400, 8)), rng.integers(0, 6, 400), rng.normal(size=(60, 8))
+    x, q = x.astype(np.float32), q.astype(np.float32)
+    score, index = topk_search(q, x, 100)
+    votes = knn_votes(score, torch.tensor(y)[index], 6, (10, 20, 100))[k]
+    reference = KNeighborsClassifier(k, metric="cosine", weights=lambda d: np.exp((1 - d) / 0.07)).fit(x, y)
+    share = votes / votes.sum(1, keepdim=True)
+    np.testing.assert_allclose(share.numpy(), reference.predict_proba(q), atol=1e-4)
+    assert np.array_equal(votes.argmax(1).numpy(), reference.predict(q))
+
+
+def test_tied_votes_go_to_the_lower_class_as_scikit_learns_do() -> None:
+    x, y = np.array([[1.0, 0.1], [1.0, -0.1]], np.float32), np.array([1, 0])
+    score, index = topk_search(np.array([[1.0, 0.0]], np.float32), x, 2)
+    votes = knn_votes(score, torch.tensor(y)[index], 2, (2,))[2]
+    assert votes[0, 0] == votes[0, 1]
+    reference = KNeighborsClassifier(2, metric="cosine", weights=lambda d: np.exp((1 - d) / 0.07)).fit(x, y)
+    assert votes.argmax(1).tolist() == reference.predict(np.array([[1.0, 0.0]])).tolist() == [0]
+
+
+def test_votes_beyond_the_search_are_refused() -> None:
+    with pytest.raises(DataError, match="kept 5 neighbours"):
+        knn_votes(torch.zeros(1, 5), torch.zeros(1, 5), 2, (10,))

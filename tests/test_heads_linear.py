@@ -1,0 +1,178 @@
+"""Convex and iterative heads: agreement with scikit-learn, selection on held-out rows, bad input."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from sklearn.linear_model import LogisticRegression, Ridge
+
+from benchmark.errors import DataError, EncoderError
+from benchmark.heads.bins import fit_bins
+from benchmark.heads.linear_sweep import fit_linear_sweep
+from benchmark.heads.logistic import fit_logistic
+from benchmark.heads.ridge import RidgeAccumulator
+
+
+def blobs(n: int, classes: int, dim: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Badly scaled, off-centre features with noisy linear classes."""
+    rng = np.random.default_rng(seed)
+    z = rng.normal(size=(n, dim))
+    y = (z @ rng.normal(size=(dim, classes)) + rng.gumbel(size=(n, classes))).argmax(1)
+    return (z * rng.uniform(0.1, 20, dim) + 10 * rng.normal(size=dim)).astype(np.float32), y
+
+
+@pytest.mark.parametrize(("classes", "dim", "n", "penalty"), [(3, 5, 300, 1e-2), (7, 20, 900, 1e-3), (2, 4, 100, 1e-3)])
+def test_logistic_probabilities_equal_scikit_learns(classes: int, dim: int, n: int, penalty: float) -> None:
+    x, y = blobs(n, classes, dim)
+    z = (x - x.mean(0, dtype=np.float64)) / x.std(0, dtype=np.float64)
+    # For two classes scikit-learn penalises one vector where the multinomial model has two of half its length.
+    strength = (2 if classes == 2 else 1) / (n * penalty)
+    reference = LogisticRegression(C=strength, tol=1e-9, max_iter=5000).fit(z, y).predict_proba(z)
+    for dtype, tolerance in ((torch.float64, 1e-12), (torch.float32, 1e-10)):
+        head = fit_logistic(x, y, classes, [penalty], dtype=dtype, tolerance=tolerance)
+        ours = torch.softmax(head.logits(torch.tensor(x)).double(), 1).numpy()
+        assert np.abs(ours - reference).max() < 1e-4
+
+
+def test_logistic_never_predicts_a_class_without_rows_and_stays_finite() -> None:
+    x, y = blobs(400, 4, 6)
+    head = fit_logistic(x, np.where(y == 2, 5, y), 8, [1e-3])
+    assert head.weight.shape == (8, 6) and torch.isfinite(head.logits(torch.tensor(x))).all()
+    assert set(head.logits(torch.tensor(x)).argmax(1).tolist()) <= {0, 1, 3, 5}
+
+
+def test_logistic_chooses_a_stronger_penalty_when_features_are_noise() -> None:
+    x, y = blobs(600, 3, 10)
+    hold = np.arange(600) % 4 == 0
+    real = fit_logistic(x, y, 3, holdout=hold)
+    noise = fit_logistic(np.random.default_rng(1).normal(size=(600, 100)).astype(np.float32), y, 3, holdout=hold)
+    assert noise.penalty > real.penalty
+    assert real.history[-1]["refit"] == 1
+
+
+def test_logistic_does_not_depend_on_where_its_rows_are_kept() -> None:
+    x, y = blobs(500, 3, 8)
+    kept = fit_logistic(x, y, 3, [1e-3])
+    streamed = fit_logistic(torch.tensor(x), y, 3, [1e-3], keep_bytes=0)
+    torch.testing.assert_close(kept.weight, streamed.weight)
+
+
+def test_logistic_copes_with_constant_and_duplicate_features() -> None:
+    x, y = blobs(300, 3, 4)
+    x = np.concatenate([x, x[:, :2], np.full((300, 1), 7, np.float32)], 1)
+    head = fit_logistic(x, y, 3, [1e-4])
+    assert torch.isfinite(head.weight).all()
+    assert (head.logits(torch.tensor(x)).argmax(1).numpy() == y).mean() > 0.6
+
+
+def test_logistic_refuses_bad_rows_and_labels() -> None:
+    x, y = blobs(50, 3, 4)
+    spoiled = x.copy()
+    spoiled[17, 2] = np.nan
+    with pytest.raises(EncoderError, match="feature row 17 holds NaN"):
+        fit_logistic(spoiled, y, 3, [1e-3])
+    with pytest.raises(DataError, match="label 2 is outside 0 … 1"):
+        fit_logistic(x, y, 2, [1e-3])
+    with pytest.raises(DataError, match="no held-out training rows"):
+        fit_logistic(x, y, 3)
+    with pytest.raises(DataError, match="50 of 50 rows are held out"):
+        fit_logistic(x, y, 3, holdout=np.ones(50, bool))
+
+
+@pytest.mark.parametrize("standardize", [False, True])
+def test_ridge_equals_scikit_learns_for_any_blocks(standardize: bool) -> None:
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(500, 12)) * rng.uniform(0.1, 30, 12) + 40
+    y = x @ rng.normal(size=(12, 3)) + 5 * rng.normal(size=(500, 3))
+    z = (x - x.mean(0)) / x.std(0) if standardize else x
+    reference = Ridge(alpha=500 * 0.03).fit(z, y).predict(z)
+    for step in (7, 500):
+        fit = RidgeAccumulator(12, 3)
+        for i in range(0, 500, step):
+            fit.add(torch.tensor(x[i : i + step]), torch.tensor(y[i : i + step]))
+        ours = fit.solve([0.03], standardize).predict(torch.tensor(x)).numpy()
+        np.testing.assert_allclose(ours, reference, rtol=1e-8, atol=1e-8)
+
+
+def test_ridge_held_out_error_from_gram_matrices_is_the_real_one() -> None:
+    rng = np.random.default_rng(0)
+    x, held = rng.normal(size=(300, 6)), np.arange(300) % 3 == 0
+    y = x @ rng.normal(size=(6, 1)) + rng.normal(size=(300, 1))
+    fit = RidgeAccumulator(6, 1)
+    fit.add(torch.tensor(x), torch.tensor(y), held)
+    for record in fit.solve([1e-3, 1e-1, 10.0], standardize=False).history:
+        reference = Ridge(alpha=200 * record["penalty"]).fit(x[~held], y[~held])
+        gap = reference.predict(x[held]).ravel() - y[held].ravel()
+        assert record["holdout_rmse"] == pytest.approx(np.sqrt((gap**2).mean()), rel=1e-8)
+
+
+def test_ridge_refuses_nan_and_missing_rows() -> None:
+    fit = RidgeAccumulator(2, 1)
+    with pytest.raises(DataError, match="no training rows"):
+        fit.solve([1.0])
+    fit.add(torch.ones(3, 2), torch.ones(3, 1))
+    with pytest.raises(EncoderError, match="ridge row 4 holds NaN"):
+        fit.add(torch.tensor([[1.0, 1.0], [float("nan"), 1.0]]), torch.ones(2, 1))
+
+
+def test_bins_predict_a_linear_depth_within_range_and_repeat_for_a_seed() -> None:
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(4000, 8)).astype(np.float32)
+    depth = np.clip(4 + x @ rng.normal(size=8) * 0.4, 0.5, 9.5).astype(np.float32)
+    depth[::10] = 0  # invalid
+    held = np.arange(4000) % 5 == 0
+    heads = [fit_bins(x, depth, held, 1e-3, 10, 32, learning_rates=(1e-3, 1e-2), steps=150, batch=512) for _ in "ab"]
+    guess = heads[0].predict(torch.tensor(x)).numpy()
+    assert guess.min() > 0 and guess.max() < 10
+    valid = depth > 0
+    assert np.sqrt(((guess - depth)[valid] ** 2).mean()) < 0.4 * depth[valid].std()
+    assert torch.equal(heads[0].weight, heads[1].weight)
+    with pytest.raises(DataError, match="no depth lies between"):
+        fit_bins(x, np.zeros(4000), None, 1e-3, 10)
+
+
+def test_bins_expectation_is_dinov2s_formula() -> None:
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(200, 3)).astype(np.float32)
+    head = fit_bins(x, np.full(200, 2.0), None, 0.001, 10, 16, steps=3)
+    scores = np.maximum(x @ head.weight.numpy().T + head.bias.numpy(), 0) + 0.1
+    expected = (scores / scores.sum(1, keepdims=True)) @ np.linspace(0.001, 10, 16)
+    np.testing.assert_allclose(head.predict(torch.tensor(x)).numpy(), expected, rtol=1e-5)
+
+
+def test_sweep_finds_the_useful_source_and_a_sound_rate() -> None:
+    rng = np.random.default_rng(0)
+    x, noise = rng.normal(size=(2, 2000, 16)).astype(np.float32)
+    y = (x @ rng.normal(size=(16, 5))).argmax(1)
+    held = np.arange(2000) % 5 == 0
+    head = fit_linear_sweep({"noise": noise, "cls": x}, y, 5, held, steps=200, batch=256)
+    assert head.source == "cls" and len(head.table) == 26
+    assert (head.logits(torch.tensor(x)).argmax(1).numpy() == y).mean() > 0.85
+
+
+def test_sweep_is_plain_sgd_for_each_of_its_heads() -> None:
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(64, 4)).astype(np.float32), rng.integers(0, 3, 64)
+    held = np.arange(64) < 32
+    swept = fit_linear_sweep({"x": x}, y, 3, held, learning_rates=[0.1], weight_decays=[0.01], steps=5, batch=32)
+    layer = torch.nn.Linear(4, 3)
+    torch.nn.init.zeros_(layer.bias)
+    layer.weight.data = 0.01 * torch.randn(3, 4, generator=torch.Generator().manual_seed(0))
+    weights = [{"params": [layer.weight], "weight_decay": 0.01}, {"params": [layer.bias]}]
+    optimiser = torch.optim.SGD(weights, lr=0.1 * 32 / 256, momentum=0.9)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, 5)
+    for _ in range(5):
+        optimiser.zero_grad()
+        torch.nn.functional.cross_entropy(layer(torch.tensor(x[32:])), torch.tensor(y[32:])).backward()
+        optimiser.step()
+        schedule.step()
+    torch.testing.assert_close(swept.weight, layer.weight.data)
+    torch.testing.assert_close(swept.bias, layer.bias.data)
+
+
+def test_sweep_records_a_diverging_head_and_goes_on() -> None:
+    x, y = blobs(400, 3, 6)
+    held = np.arange(400) % 4 == 0
+    head = fit_linear_sweep({"x": x}, y, 3, held, learning_rates=[1e-3, 1e38], steps=60, batch=64)
+    assert head.learning_rate == 1e-3 and min(r["holdout_top1"] for r in head.table) == 0

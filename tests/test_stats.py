@@ -1,0 +1,162 @@
+"""Intervals cover, paired tests hold their level, and both agree with scipy and statsmodels on small cases."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from scipy import stats as scipy_stats
+from statsmodels.stats.contingency_tables import mcnemar as statsmodels_mcnemar
+from statsmodels.stats.multitest import multipletests
+
+from benchmark.errors import UsageError
+from benchmark.statistic import Statistic
+from benchmark.stats import bootstrap_distribution, holm, interval, mcnemar, minimum_detectable_effect, paired
+from benchmark.stats.bootstrap import expanded_tails
+
+MEAN = Statistic("mean", ("a",))
+RATIO = Statistic("ratio", ("a", "b"))
+MIOU = Statistic("miou", ("intersection", "union"), scale=100.0)
+CLASS_IOU = np.linspace(0.3, 0.9, 8)
+FREQUENCY = np.linspace(0.1, 0.9, 8)
+PINNED = [29.000000000000004, 18.0, 19.0, 14.0]  # sums of the first four resamples of 0 … 6
+
+
+def mean_table(rng: np.random.Generator) -> dict[str, np.ndarray]:
+    return {"a": rng.normal(1.0, 2.0, 80)}
+
+
+def ratio_table(rng: np.random.Generator) -> dict[str, np.ndarray]:
+    n = rng.integers(1, 50, 120).astype(float)
+    return {"a": n * rng.gamma(2, 0.5, 120), "b": n}
+
+
+def miou_table(rng: np.random.Generator, images: int = 150, models: int = 1) -> list[dict[str, np.ndarray]]:
+    """Models that share what is easy and hard about each image, and differ by chance alone."""
+    union = rng.integers(0, 400, (images, 8)) * (rng.random((images, 8)) < FREQUENCY)
+    ease = CLASS_IOU + rng.normal(0, 0.05, (images, 8))
+    draws = [np.clip(ease + rng.normal(0, 0.08, ease.shape), 0, 1) for _ in range(models)]
+    return [{"intersection": np.round(union * d), "union": union.astype(float)} for d in draws]
+
+
+def seeds(n: int) -> list[np.random.Generator]:
+    return [np.random.default_rng([77, i]) for i in range(n)]
+
+
+@pytest.mark.parametrize(("name", "statistic"), [("mean", MEAN), ("ratio", RATIO), ("miou", MIOU)])
+def test_intervals_cover_a_known_truth_95_times_in_100(name: str, statistic: Statistic) -> None:
+    make = {"mean": mean_table, "ratio": ratio_table, "miou": lambda rng: miou_table(rng)[0]}[name]
+    truth = 1.0 if name != "miou" else MIOU.of(miou_table(np.random.default_rng(0), 200_000)[0])
+    bounds = np.array([interval(make(rng), statistic, 600, seed=i) for i, rng in enumerate(seeds(1000))])
+    coverage = np.mean((bounds[:, 0] <= truth) & (truth <= bounds[:, 1]))
+    assert 0.93 <= coverage <= 0.97
+
+
+@pytest.mark.parametrize("name", ["miou", "hits", "rmse"])
+def test_two_models_without_a_true_difference_are_told_apart_5_times_in_100(name: str) -> None:
+    def pair(rng: np.random.Generator) -> tuple[list[dict[str, np.ndarray]], Statistic]:
+        if name == "miou":
+            return miou_table(rng, models=2), MIOU
+        if name == "hits":
+            chance = rng.random(200)
+            return [{"a": (rng.random(200) < chance).astype(float)} for _ in "ab"], MEAN
+        n, hard = rng.integers(1, 100, 80).astype(float), rng.gamma(2, 1, 80)
+        return [{"a": n * hard * rng.gamma(5, 0.2, 80), "b": n} for _ in "ab"], Statistic("root_ratio", ("a", "b"))
+
+    rejected = 0
+    for i, rng in enumerate(seeds(200)):
+        (a, b), statistic = pair(rng)
+        rejected += paired(a, b, statistic, 400, seed=i).p <= 0.05
+    assert rejected / 200 <= 0.05 + 2 * np.sqrt(0.05 * 0.95 / 200)
+
+
+def test_a_real_difference_is_found_with_its_sign() -> None:
+    a = miou_table(np.random.default_rng(1))[0]
+    b = {**a, "intersection": np.round(a["intersection"] * 0.97)}
+    result = paired(a, b, MIOU)
+    assert result.delta < 0 and result.ci95[1] < 0 and result.p < 0.01
+    assert result.delta == pytest.approx(MIOU.of(b) - MIOU.of(a))
+    assert 0 < result.mde < abs(result.delta)
+
+
+def test_a_model_does_not_differ_from_itself() -> None:
+    a = miou_table(np.random.default_rng(1))[0]
+    result = paired(a, a, MIOU)
+    assert (result.delta, result.ci95, result.p) == (0.0, (0.0, 0.0), 1.0)
+
+
+@pytest.mark.parametrize("method", ["bca", "percentile"])
+def test_interval_is_scipys_on_the_same_resamples(method: str) -> None:
+    rng = np.random.default_rng(0)
+    n = rng.integers(1, 9, 25).astype(float)
+    table = {"a": n * rng.random(25), "b": n}
+    values = bootstrap_distribution(table, RATIO, 999, seed=3)
+    low, high = expanded_tails(0.95, 25)
+    assert low + high == pytest.approx(1)
+    reference = scipy_stats.bootstrap(
+        (table["a"], table["b"]), lambda a, b, axis: a.sum(axis) / b.sum(axis), paired=True, n_resamples=0,
+        confidence_level=high - low, method={"bca": "BCa"}.get(method, method),
+        bootstrap_result=SimpleNamespace(bootstrap_distribution=values), vectorized=True,
+    ).confidence_interval  # fmt: skip
+    ours = interval(table, RATIO, 999, seed=3, method=method)  # type: ignore[arg-type]
+    assert ours == pytest.approx((reference.low, reference.high), rel=1e-12)
+
+
+def test_bootstrap_standard_error_is_the_textbook_one() -> None:
+    a = np.random.default_rng(0).normal(size=400)
+    spread = bootstrap_distribution({"a": a}, MEAN, 5000).std()
+    assert spread == pytest.approx(a.std() / np.sqrt(400), rel=0.04)
+
+
+def test_draws_of_a_seed_are_pinned() -> None:
+    values = bootstrap_distribution({"a": np.arange(7.0)}, MEAN, 4, seed=0) * 7
+    assert values.tolist() == PINNED
+
+
+def test_clusters_are_resampled_together() -> None:
+    rng = np.random.default_rng(0)
+    scene = np.repeat(np.arange(60), 10)
+    table = {"a": rng.normal(size=60)[scene] + 0.01 * rng.normal(size=600), "scene": scene}
+    plain = np.diff(interval(table, MEAN))[0]
+    together = np.diff(interval(table, Statistic("mean", ("a",), cluster="scene")))[0]
+    assert together == pytest.approx(np.sqrt(10) * plain, rel=0.15)
+
+
+def test_undefined_and_constant_metrics_have_undefined_and_point_intervals() -> None:
+    assert np.isnan(interval({"a": np.full(5, np.nan)}, MEAN)).all()
+    assert interval({"a": np.ones(5)}, MEAN) == (1.0, 1.0)
+    assert np.isnan(paired({"a": np.full(5, np.nan)}, {"a": np.ones(5)}, MEAN).p)
+
+
+@pytest.mark.parametrize(("only_a", "only_b"), [(0, 0), (3, 9), (10, 10), (1, 30), (0, 5)])
+def test_exact_mcnemar_is_statsmodels(only_a: int, only_b: int) -> None:
+    a = np.array([1] * only_a + [0] * only_b + [1] * 20 + [0] * 7)
+    b = np.array([0] * only_a + [1] * only_b + [1] * 20 + [0] * 7)
+    reference = statsmodels_mcnemar([[20, only_a], [only_b, 7]], exact=True).pvalue
+    assert mcnemar(a, b, mid_p=False) == pytest.approx(reference, rel=1e-12)
+    assert mcnemar(a, b) <= reference + 1e-12
+    assert paired({"a": a}, {"a": b}, MEAN, 50).method.startswith("McNemar")
+
+
+def test_holm_is_statsmodels_and_leaves_nan_out() -> None:
+    p = np.array([0.01, 0.04, 0.03, 0.005, 0.5])
+    np.testing.assert_allclose(holm(p), multipletests(p, method="holm")[1])
+    with_gap = holm([0.01, np.nan, 0.04])
+    assert with_gap[0] == 0.02 and np.isnan(with_gap[1]) and with_gap[2] == 0.04
+    assert holm([]).tolist() == []
+
+
+def test_minimum_detectable_effect_is_2_8_standard_errors() -> None:
+    deltas = np.random.default_rng(0).normal(0, 3, 100_000)
+    assert minimum_detectable_effect(deltas) == pytest.approx(2.8016 * 3, rel=0.01)
+
+
+def test_tables_of_other_samples_are_refused() -> None:
+    with pytest.raises(UsageError, match="tables of 3 and 4 samples cannot be paired"):
+        paired({"a": np.ones(3)}, {"a": np.ones(4)}, MEAN)
+    grouped = Statistic("mean", ("a",), cluster="scene")
+    with pytest.raises(UsageError, match="column 'scene' differs"):
+        paired({"a": np.ones(2), "scene": [0, 1]}, {"a": np.ones(2), "scene": [0, 2]}, grouped)
+    with pytest.raises(UsageError, match="clustered by column 'scene'"):
+        interval({"a": np.ones(2)}, grouped)
