@@ -106,6 +106,8 @@ def damage(checkpoint: Checkpoint) -> str | None:
 
 
 def _file_damage(file: Path) -> str | None:
+    if not file.is_file():
+        return "is missing"
     try:
         if file.suffix == ".safetensors":
             return _safetensors_damage(file)
@@ -117,8 +119,6 @@ def _file_damage(file: Path) -> str | None:
             return f"shards are missing: {', '.join(lost[:3])}" if lost else None
         if file.suffix == ".json":
             json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return "is missing"
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as e:
         return f"cannot be read ({str(e).splitlines()[0] if str(e) else type(e).__name__})"
     return None

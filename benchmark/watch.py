@@ -55,6 +55,7 @@ class Watcher:
     clock: Callable[[], float] = time.monotonic
     _seen: dict[str, tuple[str, float]] = field(default_factory=dict)
     _said: set[str] = field(default_factory=set)
+    _reported: tuple[Any, ...] = ()
 
     def run(self) -> History:
         """Looks until the plan says to stop. Raises UsageError for a folder that is not there or is watched already."""
@@ -69,7 +70,7 @@ class Watcher:
             open_side(plan.baseline, plan.results)  # a wrong name is said before anything is scored
         with only_watcher(plan.out):
             history = History.open(plan.out, plan.model, plan.suite)
-            write_reports(history, self.unreadable(history))
+            self._report(history)
             quiet_since = self.clock()
             while True:
                 if self._look(history):
@@ -104,12 +105,18 @@ class Watcher:
             history.add(entry)
             worked = True
             self._announce(entry)
-            write_reports(history, self.unreadable(history))
+            self._report(history)
             if self.plan.until_regression and entry.regressions:
                 return True
-        if not worked:
-            write_reports(history, self.unreadable(history))
+        self._report(history)
         return worked
+
+    def _report(self, history: History) -> None:
+        """Writes the reports when there is something new to say."""
+        state = (len(history.entries), *self.unreadable(history))
+        if state != self._reported:
+            write_reports(history, state[1:])
+            self._reported = state
 
     def _age(self, checkpoint: Checkpoint) -> float:
         """Seconds for which the checkpoint has been seen unchanged, by this process's own clock."""

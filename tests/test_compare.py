@@ -1,0 +1,220 @@
+"""Paired comparison: what is paired, what is refused, what the verdicts and exit codes say."""
+
+from __future__ import annotations
+
+import io
+import json
+from contextlib import redirect_stdout
+from pathlib import Path
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+from rows import NINE, row_data, simulate, write_row, write_rows
+
+from benchmark import comparison_report as report
+from benchmark import noise
+from benchmark.cli import main
+from benchmark.compare import compare
+from benchmark.errors import UsageError
+from benchmark.influence import influence, paired_error
+from benchmark.results import read_row, save
+from benchmark.stats import paired
+
+FAST = {"resamples": 1000}
+
+
+def run(*words: object) -> tuple[int, str]:
+    """Exit code and standard output of `bench compare …`."""
+    out = io.StringIO()
+    with redirect_stdout(out), pytest.raises(SystemExit) as done:
+        main(["compare", *map(str, words)])
+    return int(done.value.code or 0), out.getvalue()
+
+
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("results")
+    write_rows(folder, {"base": 0.6, "worse": 0.5})
+    return folder
+
+
+def test_a_model_compared_with_itself_shows_no_difference_on_any_task(measured: Path) -> None:
+    found = compare("base", "base", results=measured, **FAST)
+    assert len(found.units) == 9
+    assert {u.verdict for u in found.units} == {"no difference"}
+    assert all(u.delta == 0 and u.p_adjusted == 1 for u in found.units)
+
+
+def test_a_weaker_model_is_worse_whichever_way_the_metric_points(measured: Path) -> None:
+    verdicts = {u.unit.split("/")[0]: u for u in compare("base", "worse", results=measured, **FAST).units}
+    assert verdicts["depth"].verdict == "worse" and verdicts["depth"].delta > 0
+    assert verdicts["linear_segmentation"].verdict == "worse" and verdicts["linear_segmentation"].delta < 0
+    back = {u.unit.split("/")[0]: u.verdict for u in compare("worse", "base", results=measured, **FAST).units}
+    assert back["depth"] == back["linear_segmentation"] == "better"
+
+
+def test_delta_equals_the_difference_of_the_stored_values(measured: Path) -> None:
+    for u in compare("base", "worse", results=measured, **FAST).units:
+        rows = [read_row(next((measured / m / u.unit).iterdir())) for m in ("base", "worse")]
+        assert u.delta == pytest.approx(rows[1].main["value"] - rows[0].main["value"])
+        assert u.ci95[0] <= u.delta <= u.ci95[1]
+
+
+def test_files_folders_and_names_mean_the_same_row(measured: Path) -> None:
+    folder = next((measured / "base" / "depth" / "scenes").iterdir())
+    other = next((measured / "worse" / "depth" / "scenes").iterdir())
+    by_folder = compare(folder, other, results=measured, **FAST)
+    by_file = compare(folder / "result.json", other / "result.json", results=measured, **FAST)
+    assert by_folder.units == by_file.units
+    assert [u.unit for u in by_folder.units] == ["depth/scenes"]
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"protocol_name": "paper"}, "the protocols differ"),
+        ({"n": 60}, "the dataset digests differ"),
+    ],
+)
+def test_rows_of_another_protocol_or_dataset_are_refused_by_name(tmp_path: Path, change: dict, words: str) -> None:
+    write_row(tmp_path, "a", "depth")
+    write_row(tmp_path, "b", "depth", **change)
+    with pytest.raises(UsageError, match=f"depth/scenes: not compared: {words}"):
+        compare("a", "b", results=tmp_path)
+
+
+def test_rows_whose_samples_overlap_are_refused_not_paired_on_the_overlap(tmp_path: Path) -> None:
+    write_row(tmp_path, "a", "depth")
+    write_row(tmp_path, "a", "normals")
+    folder = write_row(tmp_path, "b", "depth")
+    write_row(tmp_path, "b", "normals")
+    row = read_row(folder)
+    save(folder, row.data, {k: v[:-3] for k, v in row.samples.items()})
+    found = compare("a", "b", results=tmp_path, **FAST)
+    assert [u.unit for u in found.units] == ["normals/scenes"]
+    assert found.refused == ("depth/scenes: not compared: the samples differ (120 and 117, 117 in common)",)
+
+
+def test_a_unit_the_candidate_lacks_is_named(tmp_path: Path) -> None:
+    write_rows(tmp_path, {"a": 0.6}, ["depth", "normals"])
+    write_rows(tmp_path, {"b": 0.6}, ["depth"])
+    assert compare("a", "b", results=tmp_path, **FAST).refused == ("normals/scenes: not compared: b has no row of it",)
+
+
+def test_a_folder_with_several_models_is_ambiguous(measured: Path) -> None:
+    with pytest.raises(UsageError, match="holds rows of 2 models"):
+        compare(measured, "base", results=measured)
+
+
+def test_an_unknown_side_suggests_the_close_name(measured: Path) -> None:
+    with pytest.raises(UsageError, match="Did you mean 'base'"):
+        compare("bsae", "base", results=measured)
+
+
+def test_too_few_samples_give_no_verdict(tmp_path: Path) -> None:
+    write_row(tmp_path, "a", "depth", 0.9, n=6)
+    write_row(tmp_path, "b", "depth", 0.1, n=6)
+    assert compare("a", "b", results=tmp_path, **FAST).units[0].verdict == "too little data"
+
+
+def test_a_drop_inside_the_tolerance_is_no_regression(measured: Path) -> None:
+    loose = {u.unit: u for u in compare("base", "worse", results=measured, tolerance=50.0, **FAST).units}
+    assert {u.verdict for u in loose.values()} <= {"no difference", "too little data"}
+
+
+def test_the_noise_floor_is_the_default_tolerance(tmp_path: Path) -> None:
+    write_rows(tmp_path, {"a": 0.6, "b": 0.5}, ["linear_segmentation"])
+    unit = compare("a", "b", results=tmp_path, **FAST).units[0]
+    assert unit.verdict == "worse"
+    key = noise.key_of(read_row(next((tmp_path / "a" / "linear_segmentation" / "scenes").iterdir())))
+    floors = {"schema": 1, "floors": {key: {"a": {"floor": abs(unit.delta) + 1, "runs": {}}}}}
+    (tmp_path / "noise.json").write_text(json.dumps(floors))
+    again = compare("a", "b", results=tmp_path, floors=noise.read(tmp_path), **FAST).units[0]
+    assert again.tolerance == pytest.approx(abs(unit.delta) + 1) and again.verdict == "no difference"
+
+
+def test_false_regressions_stay_rare_over_simulated_pairs_of_equal_models() -> None:
+    statistics = {task: simulate(task, 0.6, 80, "x").measurements[0].statistic for task in NINE}
+    rejected = 0
+    for pair in range(200):
+        task = NINE[pair % len(NINE)]
+        a, b = (simulate(task, 0.6, 80, "same", seed=2 * pair + i).samples for i in (0, 1))
+        rejected += paired(a, b, statistics[task], resamples=300, seed=pair).p < 0.05
+    assert rejected <= 17  # 5 % of 200 is 10; 17 is the binomial 98.6 % point
+
+
+def test_class_changes_name_the_class_that_was_lost(tmp_path: Path) -> None:
+    write_row(tmp_path, "a", "linear_segmentation")
+    outcome = simulate("linear_segmentation", 0.6, 120, "a")
+    outcome.samples["intersection"][:, 2] //= 2
+    data = row_data("b", "linear_segmentation", outcome)
+    save(
+        tmp_path / "b" / "linear_segmentation" / "scenes" / f"fast-{data['protocol']['hash'][:8]}",
+        data,
+        outcome.samples,
+    )
+    unit = compare("a", "b", results=tmp_path, **FAST).units[0]
+    assert unit.classes[0].name == "sphere" and unit.classes[0].delta < -15 and unit.classes[0].p < 1e-6
+    assert all(c.delta == 0 for c in unit.classes[1:])
+    assert "sphere −" in report.class_line(unit)
+
+
+@pytest.mark.parametrize("task", NINE)
+def test_influence_predicts_the_bootstrap_standard_error(task: str) -> None:
+    outcomes = [simulate(task, skill, 300, f"m{i}") for i, skill in enumerate((0.6, 0.58))]
+    statistic = outcomes[0].measurements[0].statistic
+    moves = [influence(o.samples, statistic) for o in outcomes]
+    matrices = [statistic.matrix(o.samples) for o in outcomes]
+    counts = np.random.default_rng(0).multinomial(300, np.full(300, 1 / 300), 2000)
+    deltas = statistic.value(counts @ matrices[1]) - statistic.value(counts @ matrices[0])
+    assert paired_error(*moves) == pytest.approx(deltas.std(), rel=0.08)
+    assert abs(moves[0].sum()) < 1e-6 * np.abs(moves[0]).sum()
+
+
+def test_exit_codes_tell_regression_refusal_and_peace_apart(measured: Path, tmp_path: Path) -> None:
+    place = ("--results", measured)
+    assert run("base", "base", "--fail-on-regression", *place)[0] == 0
+    assert run("base", "worse", *place)[0] == 0
+    assert run("base", "worse", "--fail-on-regression", *place)[0] == 3
+    write_rows(tmp_path, {"a": 0.6}, ["depth", "normals"])
+    write_rows(tmp_path, {"b": 0.6}, ["depth"])
+    assert run("a", "b", "--results", tmp_path)[0] == 0
+    code, _ = run("a", "b", "--fail-on-regression", "--results", tmp_path)
+    assert code == 1
+
+
+def test_reports_hold_every_unit_and_survive_hostile_names(tmp_path: Path) -> None:
+    name = "<script>|`x`"
+    write_row(tmp_path, "a", "depth", 0.6)
+    write_row(tmp_path, name, "depth", 0.4)
+    other = next(p for p in tmp_path.iterdir() if p.name != "a")
+    found = compare("a", other, results=tmp_path, **FAST)
+    assert found.b == name
+    text = report.markdown(found)
+    assert "<script>" not in text and "depth/scenes" in text
+    suites = ElementTree.fromstring(report.to_junit(found))
+    assert suites.attrib["failures"] == "1" and suites[0].attrib["name"] == f"a → {name}"
+    data = json.loads(report.to_json(found))
+    assert data["units"][0]["verdict"] == "worse" and data["units"][0]["ci95"][0] > 0
+
+
+def test_command_writes_markdown_and_junit_and_prints_json(measured: Path, tmp_path: Path) -> None:
+    md, xml = tmp_path / "c.md", tmp_path / "c.xml"
+    code, out = run("base", "worse", "--results", measured, "--json", "--markdown", md, "--junit", xml)
+    assert code == 0 and len(json.loads(out)["units"]) == 9
+    assert md.read_text().count("▼ worse") >= 7
+    assert ElementTree.parse(xml).getroot().attrib["tests"] == "9"
+
+
+def test_published_numbers_are_shown_and_never_tested(tmp_path: Path) -> None:
+    write_row(tmp_path, "tipsv2-l", "linear_segmentation", dataset="ade20k", protocol_name="paper")
+    head = "model,model_id,task,dataset,metric,value,source,note\n"
+    (tmp_path / "published.csv").write_text(
+        head + "TIPSv2 L/14,tipsv2-l,linear_segmentation,ade20k,mIoU,50.1,a paper,\n"
+    )
+    found = compare("published", "tipsv2-l", results=tmp_path)
+    assert not found.units and found.published[0].published == 50.1
+    assert "shown, not tested" in report.markdown(found)
+    code, _ = run("published", "tipsv2-l", "--fail-on-regression", "--results", tmp_path)
+    assert code == 2

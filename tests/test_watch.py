@@ -1,0 +1,248 @@
+"""Watching checkpoints: which are whole, that each is scored once, what survives kill -9, what is a regression."""
+
+from __future__ import annotations
+
+import csv
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+from rows import write_rows
+from safetensors.numpy import save, save_file
+
+from benchmark.checkpoints import damage, find, step_of
+from benchmark.errors import BenchError, UsageError
+from benchmark.history import History, only_watcher
+from benchmark.results import Row, read_all
+from benchmark.watch import Plan, Watcher
+
+TASKS = ("linear_segmentation", "depth")
+WEIGHTS = {"w": np.arange(256, dtype=np.float32)}
+
+
+class Clock:
+    """Time that passes only while somebody sleeps; `then` runs after each sleep."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.then: list[object] = []
+
+    def __call__(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+        if self.then:
+            self.then.pop(0)()  # type: ignore[operator]
+
+
+class Scorer:
+    """Stands for the engine: writes simulated rows whose skill is the one in the checkpoint's name."""
+
+    def __init__(self, skills: dict[str, float]) -> None:
+        self.skills, self.calls = skills, []
+
+    def __call__(self, weights: Path, results: Path) -> tuple[list[Row], list[str]]:
+        self.calls.append(weights.name)
+        write_rows(results, {f"mini@{weights.name}": self.skills[weights.name]}, TASKS)
+        return read_all(results)[0], []
+
+
+def checkpoint(folder: Path, name: str) -> Path:
+    """A whole checkpoint: a folder with one safetensors file."""
+    (folder / name).mkdir(parents=True)
+    save_file(WEIGHTS, folder / name / "model.safetensors")
+    return folder / name
+
+
+def watcher(tmp_path: Path, scorer: Scorer, clock: Clock, **plan: object) -> Watcher:
+    plan = {"once": True, "settle": 5.0, "every": 5.0, **plan}
+    made = Plan(tmp_path / "run", "mini", "scenes", tmp_path / "out", tmp_path / "results", **plan)  # type: ignore[arg-type]
+    return Watcher(made, scorer, say=lambda line: None, sleep=clock.sleep, clock=clock)
+
+
+def test_steps_order_checkpoints_not_their_names(tmp_path: Path) -> None:
+    for name in ("step-1000", "step-200", "step-30"):
+        checkpoint(tmp_path, name)
+    assert [c.name for c in find(tmp_path)] == ["step-30", "step-200", "step-1000"]
+    assert step_of("model-00012.safetensors") == 12 and step_of("final") is None
+
+
+def test_hidden_unfinished_and_pickled_files_are_no_checkpoints(tmp_path: Path) -> None:
+    checkpoint(tmp_path, ".step-1.part")
+    checkpoint(tmp_path, "step-2.tmp")
+    (tmp_path / "step-3.pt").write_bytes(b"x")
+    (tmp_path / "logs").mkdir()
+    assert find(tmp_path) == []
+
+
+def test_truncated_files_are_seen_at_every_length(tmp_path: Path) -> None:
+    whole = save(WEIGHTS)
+    path = tmp_path / "step-1.safetensors"
+    for length in (0, 4, 8, 20, len(whole) // 2, len(whole) - 1):
+        path.write_bytes(whole[:length])
+        assert damage(find(tmp_path)[0]) is not None, length
+    path.write_bytes(whole)
+    assert damage(find(tmp_path)[0]) is None
+    path.write_bytes(whole + b"x")
+    assert damage(find(tmp_path)[0]) is not None
+
+
+def test_an_npz_pair_is_one_checkpoint_and_needs_both_halves(tmp_path: Path) -> None:
+    np.savez(tmp_path / "a_vision.npz", **WEIGHTS)
+    assert [c.name for c in find(tmp_path)] == ["a_vision.npz"]
+    assert damage(find(tmp_path)[0]) == "a_text.npz: is missing"
+    np.savez(tmp_path / "a_text.npz", **WEIGHTS)
+    assert len(find(tmp_path)) == 1 and damage(find(tmp_path)[0]) is None
+    half = (tmp_path / "a_text.npz").read_bytes()[:-30]
+    (tmp_path / "a_text.npz").write_bytes(half)
+    assert "a_text.npz" in (damage(find(tmp_path)[0]) or "")
+
+
+def test_missing_shards_are_named(tmp_path: Path) -> None:
+    folder = checkpoint(tmp_path, "step-1")
+    (folder / "model.safetensors.index.json").write_text('{"weight_map": {"w": "model-2-of-2.safetensors"}}')
+    assert "model-2-of-2.safetensors" in (damage(find(tmp_path)[0]) or "")
+
+
+def test_each_checkpoint_is_scored_once_and_the_injected_regression_is_caught(tmp_path: Path) -> None:
+    for name in ("step-1", "step-2", "step-3"):
+        checkpoint(tmp_path / "run", name)
+    scorer, clock = Scorer({"step-1": 0.6, "step-2": 0.61, "step-3": 0.45}), Clock()
+    history = watcher(tmp_path, scorer, clock).run()
+    assert scorer.calls == ["step-1", "step-2", "step-3"]
+    assert [bool(e.regressions) for e in history.entries] == [False, False, True]
+    assert {p.unit for p in history.entries[2].regressions} == {"linear_segmentation/scenes", "depth/scenes"}
+    watcher(tmp_path, scorer, clock).run()
+    assert len(scorer.calls) == 3
+
+
+def test_a_baseline_is_compared_with_every_checkpoint(tmp_path: Path) -> None:
+    write_rows(tmp_path / "results", {"good": 0.6}, TASKS)
+    for name in ("step-1", "step-2"):
+        checkpoint(tmp_path / "run", name)
+    history = watcher(tmp_path, Scorer({"step-1": 0.45, "step-2": 0.45}), Clock(), baseline="good").run()
+    assert [len(e.regressions) for e in history.entries] == [2, 2]
+
+
+@pytest.mark.parametrize("baseline", ["nobody", "published"])
+def test_a_baseline_that_cannot_be_tested_is_said_before_scoring(tmp_path: Path, baseline: str) -> None:
+    checkpoint(tmp_path / "run", "step-1")
+    scorer = Scorer({"step-1": 0.5})
+    with pytest.raises(UsageError, match=baseline):
+        watcher(tmp_path, scorer, Clock(), baseline=baseline).run()
+    assert scorer.calls == []
+
+
+def test_a_growing_checkpoint_is_waited_for(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    path, whole = tmp_path / "run" / "step-1.safetensors", save(WEIGHTS)
+    path.write_bytes(whole[:100])
+    scorer, clock = Scorer({"step-1.safetensors": 0.6}), Clock()
+    grow = [lambda: path.write_bytes(whole[:300]), lambda: path.write_bytes(whole)]
+    seen_at: list[float] = []
+    clock.then = [*grow, *[lambda: None] * 9]
+    watch = watcher(tmp_path, scorer, clock, once=False, idle=20.0, every=3.0)
+    score = watch.score
+    watch.score = lambda w, r: (seen_at.append(clock.now), score(w, r))[1]
+    watch.run()
+    assert scorer.calls == ["step-1.safetensors"]
+    assert seen_at[0] >= 6 + 5  # whole at 6 s, and 5 s without a change
+
+
+def test_a_half_written_checkpoint_is_an_error_for_ci_when_asked_once(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "step-1.safetensors").write_bytes(save(WEIGHTS)[:100])
+    watch = watcher(tmp_path, Scorer({}), Clock())
+    history = watch.run()
+    assert history.entries == [] and len(watch.unreadable(history)) == 1
+    junit = ElementTree.parse(tmp_path / "out" / "junit.xml").getroot()
+    assert junit.attrib["errors"] == "1"
+
+
+def test_a_checkpoint_written_again_is_scored_again(tmp_path: Path) -> None:
+    folder = checkpoint(tmp_path / "run", "latest")
+    scorer, clock = Scorer({"latest": 0.6}), Clock()
+    watcher(tmp_path, scorer, clock).run()
+    save_file({"w": np.zeros(300, np.float32)}, folder / "model.safetensors")
+    history = watcher(tmp_path, scorer, clock).run()
+    assert scorer.calls == ["latest", "latest"] and len(history.entries) == 2
+
+
+def test_a_failure_is_kept_and_the_next_checkpoint_still_scored(tmp_path: Path) -> None:
+    for name in ("step-1", "step-2"):
+        checkpoint(tmp_path / "run", name)
+
+    class Failing(Scorer):
+        def __call__(self, weights: Path, results: Path) -> tuple[list[Row], list[str]]:
+            if weights.name == "step-1":
+                raise BenchError("step-1: weights are NaN. Train again")
+            return super().__call__(weights, results)
+
+    history = watcher(tmp_path, Failing({"step-2": 0.6}), Clock()).run()
+    assert history.entries[0].failures == ("step-1: weights are NaN. Train again",)
+    assert len(history.entries[1].points) == 2
+
+
+def test_reports_are_written_for_people_and_for_ci(tmp_path: Path) -> None:
+    for name in ("step-1", "step-2"):
+        checkpoint(tmp_path / "run", name)
+    watcher(tmp_path, Scorer({"step-1": 0.6, "step-2": 0.45}), Clock()).run()
+    out = tmp_path / "out"
+    assert "step-2 | step-1-" in (out / "summary.md").read_text()
+    assert (out / "trend.png").read_bytes()[:4] == b"\x89PNG"
+    rows = list(csv.DictReader((out / "history.csv").open()))
+    assert [r["verdict"] for r in rows if r["checkpoint"] == "step-2"] == ["worse", "worse"]
+    junit = ElementTree.parse(out / "junit.xml").getroot()
+    assert (junit.attrib["tests"], junit.attrib["failures"]) == ("4", "2")
+
+
+def test_two_watchers_of_one_folder_are_refused(tmp_path: Path) -> None:
+    with only_watcher(tmp_path), pytest.raises(UsageError, match="another bench watch"), only_watcher(tmp_path):
+        pass
+
+
+def test_a_history_of_another_model_is_refused(tmp_path: Path) -> None:
+    checkpoint(tmp_path / "run", "step-1")
+    watcher(tmp_path, Scorer({"step-1": 0.6}), Clock()).run()
+    with pytest.raises(UsageError, match="keeps the history of mini on scenes"):
+        History.open(tmp_path / "out", "other", "scenes")
+
+
+def test_kill_minus_nine_loses_no_scored_checkpoint(tmp_path: Path) -> None:
+    """Killed while the second checkpoint is being scored: the first is not scored again, the second is."""
+    for name in ("step-1", "step-2"):
+        checkpoint(tmp_path / "run", name)
+    script = f"""
+import sys, time
+sys.path[:0] = [{str(Path(__file__).parent)!r}, {str(Path(__file__).parents[1])!r}]
+from pathlib import Path
+from test_watch import Scorer
+from benchmark.watch import Plan, Watcher
+scorer = Scorer({{"step-1": 0.6, "step-2": 0.6}})
+def score(weights, results):
+    if weights.name == "step-2":
+        Path({str(tmp_path / "second")!r}).touch()
+        time.sleep(60)
+    return scorer(weights, results)
+root = Path({str(tmp_path)!r})
+plan = Plan(root / "run", "mini", "scenes", root / "out", root / "results", settle=0.05, every=0.05, once=True)
+Watcher(plan, score).run()
+"""
+    process = subprocess.Popen([sys.executable, "-c", script], env={**os.environ, "OMP_NUM_THREADS": "1"})
+    deadline = time.monotonic() + 60
+    while not (tmp_path / "second").exists() and time.monotonic() < deadline and process.poll() is None:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert (tmp_path / "second").exists()
+    scorer = Scorer({"step-1": 0.6, "step-2": 0.6})
+    history = watcher(tmp_path, scorer, Clock()).run()
+    assert scorer.calls == ["step-2"]
+    assert [e.name for e in history.entries] == ["step-1", "step-2"]
