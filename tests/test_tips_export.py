@@ -6,13 +6,14 @@ import numpy as np
 import pytest
 import tips_layouts as tips
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from transformers import Tipsv2Model
 from typer.testing import CliRunner
 
 import benchmark.cli.export as command
 from adapters.tipsv2 import build
 from adapters.tipsv2.export import export
+from adapters.tipsv2.variants import Architecture
 from benchmark.contracts import ImageRequest
 from benchmark.errors import UsageError
 
@@ -47,6 +48,19 @@ def test_an_npz_pair_comes_back_bit_for_bit(tmp_path, size, layout):
     assert (tmp_path / "out/tokenizer.model").read_bytes() == tips.tokenizer_bytes()
 
 
+@pytest.mark.parametrize("size", ["So400m", "g"])
+def test_a_saved_model_comes_back_bit_for_bit(tmp_path, size):
+    """What `save_pretrained` writes, through the npz pair and back: names, shapes and bits."""
+    row = tips.arch_row(size)
+    Tipsv2Model(Architecture.from_row(row).to_config(8)).save_pretrained(tmp_path / "a")
+    (tmp_path / "a/tokenizer.model").write_bytes(tips.tokenizer_bytes())
+    export(tips.spec(tmp_path / "a", row), "torch-npz", tmp_path / "b")
+    export(tips.spec(tmp_path / "b", row), "transformers", tmp_path / "c")
+    before, after = load_file(tmp_path / "a/model.safetensors"), load_file(tmp_path / "c/model.safetensors")
+    assert before.keys() == after.keys()
+    assert all(torch.equal(before[k], after[k]) for k in before)
+
+
 def test_a_negative_zero_keeps_its_sign_through_scenic(tmp_path):
     row = tips.arch_row("S")
     folder = tips.write_pair(tmp_path / "in", row, "scenic")
@@ -58,17 +72,22 @@ def test_a_negative_zero_keeps_its_sign_through_scenic(tmp_path):
     assert np.signbit(after).all()
 
 
-def test_a_transformers_folder_comes_back_bit_for_bit(tmp_path):
+@pytest.mark.parametrize("names", ["hub", "module"])
+def test_a_transformers_folder_comes_back_bit_for_bit(tmp_path, names):
     row = tips.arch_row("B")
     folder = tips.write_pair(tmp_path / "npz", row)
     export(tips.spec(folder, row), "transformers", tmp_path / "a")
+    if names == "module":  # as `bench train` writes
+        model = Tipsv2Model.from_pretrained(tmp_path / "a")
+        state = {k: v.detach().contiguous() for k, v in model.state_dict().items()}
+        save_file(state, tmp_path / "a/model.safetensors", metadata={"format": "pt"})
     export(tips.spec(tmp_path / "a", {"family": "tipsv2"}), "transformers", tmp_path / "b")
     assert (tmp_path / "a/model.safetensors").read_bytes() == (tmp_path / "b/model.safetensors").read_bytes()
     assert (tmp_path / "a/config.json").read_bytes() == (tmp_path / "b/config.json").read_bytes()
 
 
 @pytest.mark.parametrize("start", ["torch", "scenic"])
-@pytest.mark.parametrize("size", ["L", "g"])
+@pytest.mark.parametrize("size", ["So400m", "g"])
 def test_every_layout_gives_the_same_outputs_in_every_backend(tmp_path, size, start):
     row = tips.arch_row(size)
     folder = tips.write_pair(tmp_path / "in", row, start)
@@ -110,7 +129,7 @@ def test_half_precision_weights_stay_half_precision(tmp_path):
     name = folder / "tips_v2_oss_x14_vision.npz"
     np.savez(name, **{k: v.astype(np.float16) for k, v in np.load(name).items()})
     export(tips.spec(folder, row), "transformers", tmp_path / "out")
-    assert load_file(tmp_path / "out/model.safetensors")["vision_model.layernorm.weight"].dtype == torch.float16
+    assert load_file(tmp_path / "out/model.safetensors")["vision_encoder.norm.weight"].dtype == torch.float16
 
 
 def test_an_unknown_layout_and_another_family_are_refused(tmp_path):

@@ -23,8 +23,10 @@ from benchmark.errors import WeightsError
 Layout = Literal["transformers", "torch-npz", "scenic-npz"]
 Tensors = dict[str, torch.Tensor]
 TEMPERATURES = ("temperature", "temperature_contrastive")
-# the hub's own files keep the official names behind a prefix
+# the hub's files, and those of `save_pretrained`, keep the official names behind a prefix
 HUB_PREFIX = {"vision": "vision_encoder.", "text": "text_encoder."}
+# … but for the image tower's MLP, which `save_pretrained` calls as the text tower's
+HUB_MLP = {"mlp.c_fc": "mlp.fc1", "mlp.c_proj": "mlp.fc2"}
 PREFIX = {"vision": "vision_model.", "text": "text_model."}
 PARTS = ("vision", "text")
 
@@ -40,11 +42,17 @@ class Checkpoint:
     layout: Layout
     info: WeightsInfo
     tokenizer: Path
+    hub_names: bool = True  # of a transformers folder: as the hub and `save_pretrained` write, not as the modules say
 
     @property
     def grid(self) -> int:
         """Side of the position table."""
         return math.isqrt(self.vision["embeddings.position_embeddings"].shape[1] - 1)
+
+    def state_dict(self) -> Tensors:
+        """Both towers under Tipsv2Model's own names, and `temperature` (a scalar) where it is known."""
+        state = {prefix + k: v for part, prefix in PREFIX.items() for k, v in getattr(self, part).items()}
+        return state if self.temperature is None else {**state, "temperature": self.temperature.reshape(())}
 
     @property
     def params(self) -> int:
@@ -57,12 +65,15 @@ def load(spec: ModelSpec) -> Checkpoint:
     arch = _architecture(spec, source)
     read = _read_pair(source) if source.npz else _read_transformers(source, spec)
     layout, flat, temperature = read
-    towers = {}
+    towers, hub_names = {}, True
     for part, path in zip(PARTS, source.npz or (source.shards[0],) * 2):
         fits = _Fit(spec.name, part, arch, layout if layout != "transformers" else _dialect(flat[part]))
         fits.check(flat[part], path)
+        hub_names = hub_names and fits.layout != "transformers"
         towers[part] = fits.ours(flat[part])
-    return Checkpoint(arch, towers["vision"], towers["text"], temperature, layout, _info(source), source.tokenizer)
+    return Checkpoint(
+        arch, towers["vision"], towers["text"], temperature, layout, _info(source), source.tokenizer, hub_names
+    )
 
 
 def shapes(arch: Architecture, grid: int) -> dict[str, Tensors]:
@@ -116,7 +127,7 @@ def _read_transformers(
         for part in PARTS:
             for prefix in (HUB_PREFIX[part], PREFIX[part]):
                 if key.startswith(prefix):
-                    flat[part][key.removeprefix(prefix)] = value
+                    flat[part][_official_mlp(key.removeprefix(prefix), part)] = value
                     break
             else:
                 continue
@@ -126,6 +137,12 @@ def _read_transformers(
     if temperature is None and source.config is not None:
         temperature = _configured_temperature(source.config)
     return "transformers", flat, temperature
+
+
+def _official_mlp(key: str, part: str) -> str:
+    for saved, official in HUB_MLP.items() if part == "vision" else ():
+        key = key.replace(saved, official)
+    return key
 
 
 def _configured_temperature(path: Path) -> torch.Tensor | None:

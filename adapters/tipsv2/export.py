@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from safetensors.torch import save
 
-from adapters.tipsv2.checkpoint import PARTS, PREFIX, Checkpoint, Layout, load
+from adapters.tipsv2.checkpoint import HUB_MLP, HUB_PREFIX, PARTS, PREFIX, Checkpoint, Layout, load
 from adapters.tipsv2.official import to_official
 from adapters.tipsv2.scenic import to_scenic
 from adapters.tipsv2.sources import TOKENIZER
@@ -57,12 +57,28 @@ def _npz(spec: ModelSpec, checkpoint: Checkpoint, to: str, out: Path) -> list[Pa
 
 
 def _transformers(checkpoint: Checkpoint, out: Path) -> list[Path]:
-    state = {PREFIX[part] + k: v.contiguous() for part in PARTS for k, v in getattr(checkpoint, part).items()}
+    state = {k: v.contiguous() for part in PARTS for k, v in _named(checkpoint, part).items()}
     if checkpoint.temperature is not None:
         state["temperature"] = checkpoint.temperature.reshape(()).contiguous()
     weights = out / "model.safetensors"
     write_atomic(weights, lambda f: f.write(save(state, metadata={"format": "pt"})))
     return [weights, _config(checkpoint, out)]
+
+
+def _named(checkpoint: Checkpoint, part: str) -> dict[str, torch.Tensor]:
+    """One tower as the hub's files and `save_pretrained` name it; by module where the source did so."""
+    tensors: dict[str, torch.Tensor] = getattr(checkpoint, part)
+    if not checkpoint.hub_names:
+        return {PREFIX[part] + k: v for k, v in tensors.items()}
+    saved = {official: name for name, official in HUB_MLP.items()} if part == "vision" else {}
+    official = to_official(tensors, part)
+    return {HUB_PREFIX[part] + _replaced(k, saved): v for k, v in official.items()}
+
+
+def _replaced(key: str, table: Mapping[str, str]) -> str:
+    for old, new in table.items():
+        key = key.replace(old, new)
+    return key
 
 
 def _config(checkpoint: Checkpoint, out: Path) -> Path:

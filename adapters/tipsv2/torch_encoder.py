@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from adapters.patches import center_pad, resolve_layers, to_map
 from adapters.placement import dtype_name, pick_device, pick_dtype
 from adapters.tipsv2.card import card_of, choice, flag, transform_of
-from adapters.tipsv2.checkpoint import PREFIX, Checkpoint, load
+from adapters.tipsv2.checkpoint import Checkpoint, load
 from adapters.tipsv2.tokenizer import PAD, Tokenizer
 from adapters.tipsv2.variants import TEXT_EPSILON
 from benchmark.contracts import ImageFeatures, ImageRequest, LayerFeatures, ModelSpec
@@ -32,11 +32,7 @@ def build_model(checkpoint: Checkpoint, gelu: str = "erf") -> Any:
     with no_init_weights():
         config = checkpoint.arch.to_config(checkpoint.grid, gelu)
         model: Any = Tipsv2Model._from_config(config, attn_implementation="sdpa")  # type: ignore[no-untyped-call]
-    state = {PREFIX["vision"] + k: v for k, v in checkpoint.vision.items()}
-    state |= {PREFIX["text"] + k: v for k, v in checkpoint.text.items()}
-    temperature = checkpoint.temperature
-    state["temperature"] = model.temperature.detach() if temperature is None else temperature.reshape(())
-    model.load_state_dict(state, assign=True)
+    model.load_state_dict({"temperature": model.temperature.detach(), **checkpoint.state_dict()}, assign=True)
     return model.eval().requires_grad_(False)
 
 
