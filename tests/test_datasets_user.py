@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import importlib.util
 import json
 import pickle
@@ -14,6 +15,7 @@ import pytest
 from PIL import Image
 
 from benchmark.errors import DataError, UsageError
+from tasks.datasets.idx import read_idx
 from tasks.datasets.user import open_task
 from tasks.datasets.user_fields import KIND_OF
 
@@ -191,3 +193,21 @@ def test_label_out_of_the_class_list_names_its_line(examples, write, tmp_path):
     )
     with pytest.raises(DataError, match=r"test.csv:3: label 'pear' is not one of the 2 classes"):
         open_task(write(text)).dataset.data("labels", "test")
+
+
+def test_idx_files_give_grey_pictures_as_rgb_with_their_labels(write, tmp_path):
+    pictures = np.arange(6 * 28 * 28, dtype=np.uint8).reshape(6, 28, 28)
+    header = bytes([0, 0, 8, 3]) + np.array([6, 28, 28], ">u4").tobytes()
+    (tmp_path / "x-images-idx3-ubyte.gz").write_bytes(gzip.compress(header + pictures.tobytes()))
+    labels = bytes([0, 0, 8, 1]) + np.array([6], ">u4").tobytes() + bytes([0, 1] * 3)
+    (tmp_path / "x-labels-idx1-ubyte").write_bytes(labels)
+    path = write(
+        'task = "zero_shot_classification"\nname = "x"\nclasses = ["bag", "coat"]\n'
+        'images = "x-images-idx3-ubyte.gz"\nlabels = "x-labels-idx1-ubyte"\n'
+    )
+    data = open_task(path).dataset.data("labels", "test")
+    assert data.labels.tolist() == [0, 1] * 3 and (data.images.load(4) == pictures[4][..., None]).all()
+    (tmp_path / "x-images-idx3-ubyte.gz").write_bytes(gzip.compress(header + pictures.tobytes()[:-1]))
+    with pytest.raises(DataError, match=r"holds 4719 bytes, its header says 4720"):
+        read_idx.cache_clear()
+        open_task(path).dataset.data("labels", "test")

@@ -9,6 +9,7 @@ import numpy as np
 
 from benchmark.contracts import IGNORE
 from benchmark.errors import DataError
+from tasks.datasets.idx import IdxStore, read_idx
 from tasks.datasets.kinds import IGNORED, INVALID, CaptionSet, LabelSet, MapSet, Relabel, RetrievalSet, SegmentationSet
 from tasks.datasets.prompts import prompt_list
 from tasks.datasets.user_fields import TaskFile
@@ -116,6 +117,8 @@ def _captions(source: Source) -> CaptionSet:
 
 
 def _labels(source: Source) -> LabelSet:
+    if isinstance(source.store, IdxStore):
+        return _idx_labels(source)
     rows = _label_rows(source, "labels") if "labels" in source.fields else _by_folder(source)
     words = [word for _, word, _ in rows]
     names = class_names(source.file) if "classes" in source.file.values else tuple(_all_words(source))
@@ -125,6 +128,22 @@ def _labels(source: Source) -> LabelSet:
             raise DataError(f"{where}: label {word!r} is not one of the {len(names)} classes. Correct one of the two")
     labels = np.array([known[w] for w in words], dtype=np.int64)
     return LabelSet(source.images, labels, names, prompt_templates(source.file))
+
+
+def _idx_labels(source: Source) -> LabelSet:
+    """MNIST's pair of files: labels lie at their pictures' positions."""
+    if "labels" not in source.fields or "classes" not in source.file.values:
+        raise source.file.wrong("idx pictures need labels = …-labels-idx1-ubyte and classes", *source.keys("images"))
+    path = source.file.place(source.fields["labels"])
+    if not path.is_file():
+        raise source.file.wrong(f"labels = {source.fields['labels']!r}: no such file ({path})", *source.keys("labels"))
+    labels = read_idx(str(path))
+    if labels.shape != (len(source.store.names()),):
+        raise DataError(f"{path}: holds {list(labels.shape)} labels for {len(source.store.names())} pictures")
+    rows = np.array([int(n) for n in source.names])
+    return LabelSet(
+        source.images, labels[rows].astype(np.int64), class_names(source.file), prompt_templates(source.file)
+    )
 
 
 def _all_words(source: Source) -> list[str]:

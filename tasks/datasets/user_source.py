@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 from benchmark.errors import DataError
 from tasks.datasets.archives import Archive
 from tasks.datasets.blobs import Blobs
+from tasks.datasets.idx import IdxStore, is_idx
 from tasks.datasets.kinds import Pictures
 from tasks.datasets.places import Folder, Store
 from tasks.datasets.user_fields import TaskFile
@@ -43,10 +44,12 @@ class Source:
         path = self.file.place(value)
         if path.is_dir():
             return Folder(path)
+        if is_idx(path) and path.is_file():
+            return IdxStore(path)
         shards = sorted(path.parent.glob(path.name)) if path.suffix in (".tar", ".zip") else []
         if shards:
             return Archive(shards)
-        raise self.file.wrong(f"{key} = {value!r}: no such folder or .tar/.zip ({path})", *self.keys(key))
+        raise self.file.wrong(f"{key} = {value!r}: no such folder, .tar, .zip or idx file ({path})", *self.keys(key))
 
     def _suffixes(self) -> tuple[str, ...]:
         """Where pictures and PNG targets share a place (shards), pictures are the ones that are no PNG."""
