@@ -148,6 +148,14 @@ def test_another_family_is_named_by_its_keys(folder):
     assert "is no TIPS image tower: its keys are 'conv1'" in refusal(folder)
 
 
+def test_files_of_another_published_model_are_refused_by_name(tmp_path):
+    """TIPS and TIPSv2 of one size have the same shapes: only the name tells them apart."""
+    row = {**ROW, "npz": {"torch": ["tips_oss_b14_highres_distilled"], "scenic": []}}
+    folder = tips.write_pair(tmp_path, row)
+    message = refusal(folder, models()["tipsv2-b"], name="tipsv2-b")
+    assert "tips_oss_b14_highres_distilled_vision.npz holds weights of tips-b, not of tipsv2-b" in message
+
+
 def test_swapped_files_are_refused(folder):
     (folder / VISION).rename(folder / "x")
     (folder / TEXT).rename(folder / VISION)

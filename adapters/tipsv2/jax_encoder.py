@@ -93,13 +93,19 @@ class TipsJax:
 def to_jax(images: torch.Tensor, device: jax.Device) -> jax.Array:
     """The same memory as a JAX array where torch's device is also JAX's; a copy to `device` otherwise."""
     on_gpu = device.platform in ("gpu", "cuda", "rocm")
-    images = (images if on_gpu else images.cpu()).contiguous()
+    images = (images if on_gpu else images.cpu()).detach().contiguous()
     array: jax.Array = jax.device_put(jnp.from_dlpack(images), device)
     return array
 
 
 def to_torch(array: jax.Array) -> torch.Tensor:
-    """The same memory as a torch tensor. JAX arrays never change, so do not write into it."""
+    """The same memory as a torch tensor; JAX arrays never change, so do not write into it.
+
+    From a device that torch does not see (a TPU, a GPU under a CPU-only torch) it is a copy on the CPU.
+    """
+    (device,) = array.devices()
+    if device.platform != "cpu" and not (device.platform in ("gpu", "cuda", "rocm") and torch.cuda.is_available()):
+        return torch.from_numpy(np.array(array))
     return torch.utils.dlpack.from_dlpack(array)
 
 

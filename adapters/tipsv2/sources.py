@@ -10,6 +10,7 @@ from adapters.tipsv2.files import safetensors_shards
 from adapters.weights_files import download
 from benchmark.contracts import ModelSpec
 from benchmark.errors import UsageError, WeightsError
+from benchmark.registry import models
 
 TOKENIZER = "tokenizer.model"
 OFFICIAL = "https://storage.googleapis.com/tips_data"
@@ -86,6 +87,13 @@ def stems_of(spec: ModelSpec) -> list[str]:
     return list(dict.fromkeys([*npz.get("torch", []), *npz.get("scenic", [])]))
 
 
+def owner_of(stem: str) -> str | None:
+    """The registered model whose official files are called `stem`."""
+    return next(
+        (name for name, row in models().items() if any(stem in stems for stems in row.get("npz", {}).values())), None
+    )
+
+
 def _pair(spec: ModelSpec, folder: Path, file: Path | None) -> tuple[Path, Path] | None:
     present = sorted(p.name.removesuffix("_vision.npz") for p in folder.glob("*_vision.npz"))
     texts = sorted(p.name.removesuffix("_text.npz") for p in folder.glob("*_text.npz"))
@@ -100,6 +108,9 @@ def _pair(spec: ModelSpec, folder: Path, file: Path | None) -> tuple[Path, Path]
     if not named and len(set(present) | set(texts)) > 1:
         raise UsageError(f"{folder} has {', '.join(present)}: say which with --weights FOLDER/NAME_vision.npz")
     stem = named[0] if named else (present or texts)[0]
+    owner = owner_of(stem)
+    if owner and not named and owner != spec.name:
+        raise WeightsError(f"{folder / stem}_vision.npz holds weights of {owner}, not of {spec.name}: --model {owner}")
     pair = folder / f"{stem}_vision.npz", folder / f"{stem}_text.npz"
     for path in pair:
         if not path.is_file():
