@@ -71,7 +71,7 @@ class ScenesSource:
 
 
 def open_scenes(config: DataConfig) -> ScenesSource:
-    """`data.samples` scenes of `data.size` pixels; shards are kept under `data.cache`, apart for each renderer's output."""
+    """`data.samples` scenes of `data.size` pixels; shards lie under `data.cache`, apart for each renderer's output."""
     first = _renderer()(config.seed, 0, config.size, split="pretrain")
     drawn = hashlib.sha256(first.rgb.tobytes() + first.long.encode()).hexdigest()
     root = Path(config.cache) if config.cache else _cache_root()

@@ -1,0 +1,97 @@
+"""The ablation: every row of `ablation_rows.toml`, several seeds, equal FLOPs, one read-out fixed in advance.
+
+    python -m adapters.tipsv2.recipe.ablation runs/ablation [--set train.steps=400] [--dry-run]
+
+The same command resumes: a finished (row, seed) is read, not trained again. Distilled rows take as teacher the
+"CLIP + DINO + iBOT++" run of the same seed.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+from scipy import stats
+
+from adapters.tipsv2.recipe.config import RecipeConfig
+from adapters.tipsv2.recipe.config_file import parse_override, read_config
+from adapters.tipsv2.recipe.cost import step_flops
+from adapters.tipsv2.recipe.evaluation import evaluate
+from adapters.tipsv2.recipe.trainer import train
+
+ROWS = Path(__file__).with_name("ablation_rows.toml")
+TEACHER = "CLIP + DINO + iBOT++"
+
+
+def plan(changes: dict[str, Any], out: Path) -> list[tuple[str, int, RecipeConfig]]:
+    """(row, seed, config) in the order they are trained; `train.steps` gives each row the FLOPs of the base config."""
+    table = tomllib.loads(ROWS.read_text(encoding="utf-8"))
+    base = read_config(table["base"], changes)
+    budget = step_flops(base) * base.train.steps
+    runs = []
+    for seed in table["seeds"]:
+        for row, own in table["rows"].items():
+            teacher = folder_of(out, TEACHER, seed) / "final"
+            values = {k: str(teacher) if v == "{teacher}" else v for k, v in own.items()}
+            config = read_config(table["base"], {**changes, **values, "name": row, "train.seed": seed})
+            steps = max(round(budget / step_flops(config)), 1)
+            values |= {"name": row, "train.seed": seed, "train.steps": steps}
+            runs.append((row, seed, read_config(table["base"], {**changes, **values})))
+    return runs
+
+
+def folder_of(out: Path, row: str, seed: int) -> Path:
+    """Where a run lies."""
+    return out / f"{re.sub(r'[^a-z0-9]+', '-', row.lower().replace('++', '-pp')).strip('-')}-seed{seed}"
+
+
+def summary(measured: dict[str, list[dict[str, float]]]) -> list[str]:
+    """A Markdown table: mean over seeds ± half the 95 % t-interval, for each row and task."""
+    tasks = sorted({task for runs in measured.values() for run in runs for task in run})
+    lines = ["| row | " + " | ".join(tasks) + " |", "|---" * (len(tasks) + 1) + "|"]
+    for row, runs in measured.items():
+        cells = []
+        for task in tasks:
+            values = np.array([run[task] for run in runs if task in run])
+            cells.append(cell(values))
+        lines.append(f"| {row} | " + " | ".join(cells) + " |")
+    return lines
+
+
+def cell(values: np.ndarray) -> str:
+    """ "mean ± half-width" of a t-interval; a single seed has no interval."""
+    if len(values) == 0:
+        return "–"
+    if len(values) == 1:
+        return f"{values[0]:.3g} (one seed)"
+    half = stats.t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / len(values) ** 0.5
+    return f"{values.mean():.3g} ± {half:.2g}"
+
+
+def main(
+    out: Annotated[Path, typer.Argument(help="Folder of all runs.")],
+    set_: Annotated[list[str] | None, typer.Option("--set", help="KEY=VALUE over the base config.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print rows, seeds and steps; train nothing.")] = False,
+) -> None:
+    """Train and score every row and seed, then write summary.md."""
+    measured: dict[str, list[dict[str, float]]] = {}
+    for row, seed, config in plan(dict(parse_override(text) for text in set_ or []), out):
+        typer.echo(f"{row}, seed {seed}: {config.train.steps} steps")
+        if dry_run:
+            continue
+        folder = folder_of(out, row, seed)
+        scores = folder / "scores.json"
+        if not scores.is_file():
+            found = evaluate(train(config, folder), folder)
+            scores.write_text(json.dumps(found, indent=1))
+        measured.setdefault(row, []).append(json.loads(scores.read_text())["evaluation"])
+        (out / "summary.md").write_text("\n".join(summary(measured)) + "\n")
+
+
+if __name__ == "__main__":
+    typer.run(main)
