@@ -6,6 +6,7 @@ python perf/bootstrap.py
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 
 import numpy as np
 
@@ -27,10 +28,11 @@ def main() -> None:
     statistic = Statistic("miou", ("intersection", "union"), scale=100.0)
     a, b = table(0), table(0)
     b["intersection"] = (b["intersection"] * 0.99).astype(np.int64)
-    for name, call in {
+    calls: dict[str, Callable[[], object]] = {
         "interval": lambda: interval(a, statistic, RESAMPLES),
         "paired": lambda: paired(a, b, statistic, RESAMPLES),
-    }.items():
+    }
+    for name, call in calls.items():
         times = []
         for _ in range(3):
             start = time.perf_counter()
