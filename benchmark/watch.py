@@ -55,7 +55,7 @@ class Watcher:
     clock: Callable[[], float] = time.monotonic
     _seen: dict[str, tuple[str, float]] = field(default_factory=dict)
     _said: set[str] = field(default_factory=set)
-    _reported: tuple[Any, ...] = ()
+    _reported: tuple[int, list[str]] = (-1, [])
 
     def run(self) -> History:
         """Looks until the plan says to stop. Raises UsageError for a folder that is not there or is watched already."""
@@ -113,10 +113,10 @@ class Watcher:
 
     def _report(self, history: History) -> None:
         """Writes the reports when there is something new to say."""
-        state = (len(history.entries), *self.unreadable(history))
-        if state != self._reported:
-            write_reports(history, state[1:])
-            self._reported = state
+        waiting = self.unreadable(history)
+        if (len(history.entries), waiting) != self._reported:
+            write_reports(history, waiting)
+            self._reported = (len(history.entries), waiting)
 
     def _age(self, checkpoint: Checkpoint) -> float:
         """Seconds for which the checkpoint has been seen unchanged, by this process's own clock."""

@@ -1,0 +1,177 @@
+"""The leaderboard's files: what a board holds, what ties, what is left out; the same rows give the same bytes."""
+
+from __future__ import annotations
+
+import base64
+import csv
+import hashlib
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from rows import row_data, simulate, write_row, write_rows
+
+from benchmark.errors import UsageError
+from benchmark.leaderboard import build
+from benchmark.leaderboard.collect import collect
+from benchmark.leaderboard.standing import standings
+
+ROOT = Path(__file__).parents[1]
+PNG = base64.b64decode(
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
+)
+
+
+def page_data(results: Path) -> dict[str, Any]:
+    """The JSON inside leaderboard.html."""
+    html = (results / "leaderboard.html").read_text(encoding="utf-8")
+    return json.loads(re.search(r'<script type="application/json" id="data">(.*?)</script>', html, re.S).group(1))
+
+
+def test_a_board_never_mixes_protocols_or_datasets(tmp_path: Path) -> None:
+    write_rows(tmp_path, {"a": 0.6, "b": 0.5}, ["depth"])
+    write_row(tmp_path, "a", "depth", protocol_name="paper")
+    write_row(tmp_path, "c", "depth", n=60)
+    boards, problems = collect(tmp_path)
+    assert problems == []
+    assert sorted([e.name for e in b.entries] for b in boards) == [["a"], ["a", "b"], ["c"]]
+
+
+def test_the_best_is_first_whichever_way_the_metric_points(tmp_path: Path) -> None:
+    write_rows(tmp_path, {"weak": 0.3, "strong": 0.8, "middle": 0.5}, ["depth", "linear_segmentation"])
+    for board in collect(tmp_path)[0]:
+        assert [e.name for e in board.entries] == ["strong", "middle", "weak"]
+        assert [e.standing.rank for e in board.entries] == [1, 2, 3]
+
+
+def test_equal_models_tie_with_the_best_and_weaker_ones_do_not(tmp_path: Path) -> None:
+    write_rows(tmp_path, {"a": 0.6, "twin": 0.6, "weak": 0.4}, ["linear_segmentation"], n=300)
+    tied = {e.name: e.standing.tied for e in collect(tmp_path)[0][0].entries}
+    assert tied == {"a": True, "twin": True, "weak": False}
+
+
+def test_ties_are_called_at_the_promised_rate() -> None:
+    """Of pairs with no true difference at most about 5 % lose their tie."""
+    rng = np.random.default_rng(0)
+    lost = 0
+    for _ in range(400):
+        noise = rng.standard_normal((2, 200))
+        moves = (noise - noise.mean(1, keepdims=True)) / 200
+        lost += not all(s.tied for s in standings(noise.mean(1), moves, True))
+    assert lost <= 32
+
+
+def test_rank_spread_is_wide_for_equal_models_and_nothing_for_distant_ones() -> None:
+    rng = np.random.default_rng(0)
+    moves = rng.standard_normal((3, 100)) / 100
+    near, far = (
+        standings(np.array([1.0, 1.0, -9.0]), moves, True)[:2],
+        standings(np.array([1.0, 5.0, -9.0]), moves, True),
+    )
+    assert all(0.4 < s.rank_sd < 0.6 for s in near)
+    assert all(s.rank_sd == 0 for s in far)
+
+
+def test_files_that_are_no_rows_are_named_and_the_rest_is_shown(tmp_path: Path) -> None:
+    write_rows(tmp_path, {"good": 0.6}, ["depth", "normals"])
+    damaged = write_row(tmp_path, "damaged", "depth")
+    (damaged / "samples.parquet").write_bytes(b"PAR1 nothing")
+    (write_row(tmp_path, "half", "depth") / "result.json").unlink()
+    cut = write_row(tmp_path, "cut", "depth") / "result.json"
+    cut.write_text(cut.read_text()[:200])
+    newer = write_row(tmp_path, "newer", "depth", schema=99)
+    write_row(tmp_path, "nan", "depth", metrics={"RMSE": {"value": float("nan"), "ci95": [0, 1]}}, main_metric="RMSE")
+    foreign = tmp_path / "foreign" / "depth" / "scenes" / "x-1" / "result.json"
+    foreign.parent.mkdir(parents=True)
+    foreign.write_text('{"accuracy": 1}')
+    built = build(tmp_path)
+    text = "\n".join(built.problems)
+    for name in ("damaged", "half", "cut", "newer", "nan", "foreign"):
+        assert f"/{name}/" in text, name
+    assert built.rows == 2 and newer.is_dir()
+    data = page_data(tmp_path)
+    assert [m["name"] for m in data["models"]] == ["good"] and len(data["problems"]) == 6
+    assert not any(str(tmp_path) in line for line in data["problems"])
+
+
+def test_a_row_of_other_samples_under_the_same_digest_is_left_out(tmp_path: Path) -> None:
+    write_row(tmp_path, "a", "depth")
+    outcome = simulate("depth", 0.6, 120, "b")
+    outcome.samples["id"][0] = "elsewhere"
+    from benchmark.results import row_folder, save
+
+    data = row_data("b", "depth", outcome)
+    save(row_folder(tmp_path, "b", "depth", "scenes", "fast", data["protocol"]["hash"]), data, outcome.samples)
+    boards, problems = collect(tmp_path)
+    assert [e.name for e in boards[0].entries] == ["a"]
+    assert len(problems) == 1 and "its samples are not those of" in problems[0]
+
+
+def test_the_same_rows_give_the_same_bytes(tmp_path: Path) -> None:
+    write_rows(tmp_path / "results", {"a": 0.6, "b": 0.55}, ["depth", "linear_segmentation", "classification"])
+    first, second = build(tmp_path / "results", tmp_path / "one"), build(tmp_path / "results", tmp_path / "two")
+    assert [p.read_bytes() for p in first.paths] == [p.read_bytes() for p in second.paths]
+
+
+def test_the_committed_leaderboard_is_what_the_committed_rows_give(tmp_path: Path) -> None:
+    committed = ROOT / "results"
+    for made in build(committed, tmp_path).paths:
+        assert made.read_text(encoding="utf-8") == (committed / made.name).read_text(encoding="utf-8"), (
+            f"{made.name} is stale: run bench leaderboard and commit it"
+        )
+
+
+def test_hostile_names_stay_text_in_every_file(tmp_path: Path) -> None:
+    name = "</script><script>alert(1)</script>"
+    write_row(tmp_path, name, "depth")
+    write_row(tmp_path, "=1+1", "depth")
+    build(tmp_path)
+    html = (tmp_path / "leaderboard.html").read_text(encoding="utf-8")
+    assert "alert(1)" in html and "<script>alert" not in html
+    assert name in [m["name"] for m in page_data(tmp_path)["models"]]
+    assert "<script>" not in (tmp_path / "leaderboard.md").read_text()
+    assert "'=1+1" in [r["model"] for r in csv.DictReader((tmp_path / "leaderboard.csv").open())]
+
+
+def test_the_page_allows_its_own_scripts_only_and_asks_for_nothing(tmp_path: Path) -> None:
+    write_row(tmp_path, "a", "depth")
+    build(tmp_path)
+    html = (tmp_path / "leaderboard.html").read_text(encoding="utf-8")
+    policy = re.search(r'Content-Security-Policy" content="([^"]+)"', html).group(1)
+    assert policy.startswith("default-src 'none'")
+    scripts = re.findall(r"<script>(.*?)</script>", html, re.S)
+    for script in scripts:
+        digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+        assert f"'sha256-{digest}'" in policy
+    assert len(scripts) == 2
+    assert not re.search(r'(src|href)="(?!#|data:)', html)
+
+
+def test_pictures_beside_a_row_are_in_the_page(tmp_path: Path) -> None:
+    folder = write_row(tmp_path, "a", "depth")
+    (folder / "pictures").mkdir()
+    (folder / "pictures" / "worst-1.png").write_bytes(PNG)
+    build(tmp_path)
+    (picture,) = page_data(tmp_path)["rows"][0]["pictures"]
+    assert picture["name"] == "worst-1" and base64.b64decode(picture["src"].partition(",")[2]) == PNG
+
+
+def test_published_numbers_alone_make_a_page_and_no_result_at_all_is_said(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no result to show"):
+        build(tmp_path)
+    head = "model,model_id,task,dataset,metric,value,source,note\n"
+    (tmp_path / "published.csv").write_text(head + "X,x,depth,nyuv2,RMSE,0.3,a paper,\n")
+    build(tmp_path)
+    assert page_data(tmp_path)["published"][0]["value"] == 0.3
+    assert "published" in (tmp_path / "leaderboard.csv").read_text()
+
+
+def test_rows_that_differ_in_seed_only_stand_beside_each_other(tmp_path: Path) -> None:
+    folder = write_row(tmp_path, "a", "depth")
+    write_row(tmp_path / "other", "a", "depth", seed=1)
+    twin = next((tmp_path / "other" / "a" / "depth" / "scenes").iterdir())
+    twin.rename(folder.with_name(folder.name.replace("fast-", "fast-seed1-")))
+    assert sorted(e.name for e in collect(tmp_path)[0][0].entries) == ["a", "a · seed1"]
