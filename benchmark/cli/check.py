@@ -1,0 +1,78 @@
+"""`bench check`: does an encoder keep its contract?"""
+
+from __future__ import annotations
+
+import json as jsonlib
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+
+from benchmark.check import CheckReport, check_encoder
+from benchmark.contracts import Encoder, LabelData
+from benchmark.engine.encoders import load_encoder, resolve_device
+from benchmark.errors import BenchError
+from benchmark.registry import models, open_dataset
+
+
+def check(
+    model: Annotated[list[str], typer.Option("--model", "-m", help="As for bench run; repeats")],
+    weights: Annotated[str | None, typer.Option(help="A local checkpoint")] = None,
+    backend: Annotated[str, typer.Option(help="torch or jax")] = "torch",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N")] = "auto",
+    dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16, float16")] = "auto",
+    offline: Annotated[bool, typer.Option("--offline", help="No network")] = False,
+    cheap: Annotated[bool, typer.Option("--cheap", help="Only what bench run checks by itself")] = False,
+    trust_remote_code: Annotated[bool, typer.Option("--trust-remote-code", help="Run a hub repository's code")] = False,
+    json: Annotated[bool, typer.Option("--json", help="One JSON line per finding")] = False,
+) -> None:
+    """Shapes, orientation, batch and padding invariance, odd sizes, number types, speed. Exits 1 when something is off.
+
+    Example: bench check --model my_encoder.py:build
+    """
+    target = resolve_device(device)
+
+    def load(name: str, kind: str) -> Encoder:
+        return load_encoder(
+            name, weights=weights, backend=backend, device=target, dtype=kind, offline=offline,
+            trust_remote_code=trust_remote_code,
+        )  # fmt: skip
+
+    failures = 0
+    for name in model:
+        encoder = load(name, dtype)
+        report = check_encoder(
+            encoder,
+            cheap=cheap,
+            device=target,
+            reload=lambda kind, name=name: load(name, kind),  # type: ignore[misc]
+            labelled=None if cheap else scenes(),
+            golden=models().get(name, {}).get("golden_tokens"),
+        )
+        failures += not report.ok
+        show(report, json)
+    if failures:
+        raise typer.Exit(1)
+
+
+def scenes() -> LabelData | None:
+    """The embedded pictures with one label each; None where they cannot be rendered."""
+    try:
+        data: LabelData = open_dataset("scenes", None).data("labels", "test")
+    except BenchError:
+        return None
+    return data
+
+
+def show(report: CheckReport, json: bool) -> None:
+    if json:
+        for finding in report.findings:
+            typer.echo(jsonlib.dumps({"model": report.model, **asdict(finding)}, ensure_ascii=False))
+        return
+    from benchmark.cli.tables import plain_table
+
+    rows = [("ok" if f.ok else "FAILED", f.name, f.value, f.detail) for f in report.findings]
+    plain_table(("", "check", "found", "what to do"), rows)
+    wrong = sum(not f.ok for f in report.findings)
+    verdict = f"{wrong} of {len(rows)} checks failed" if wrong else f"all {len(rows)} checks passed"
+    typer.echo(f"{report.model}: {verdict} in {report.seconds:.1f} s")
