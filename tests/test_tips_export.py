@@ -123,11 +123,16 @@ def test_a_model_without_fixed_sizes_takes_its_config_along(tmp_path):
     assert_close(outputs(tmp_path / "b", free), outputs(tmp_path / "a", free))
 
 
-def test_half_precision_weights_stay_half_precision(tmp_path):
+def test_half_precision_weights_stay_half_precision_and_fold_exactly(tmp_path):
     row = tips.arch_row("S")
     folder = tips.write_pair(tmp_path / "in", row)
     name = folder / "tips_v2_oss_x14_vision.npz"
     np.savez(name, **{k: v.astype(np.float16) for k, v in np.load(name).items()})
+    export(tips.spec(folder, row), "scenic-npz", tmp_path / "scenic")
+    tanh = {"gelu": "tanh"}
+    want = outputs(folder, row, options=tanh)
+    assert_close(outputs(tmp_path / "scenic", row, options=tanh), want)
+    assert_close(outputs(folder, row, options=tanh, backend="jax"), want, 2e-6)
     export(tips.spec(folder, row), "transformers", tmp_path / "out")
     assert load_file(tmp_path / "out/model.safetensors")["vision_encoder.norm.weight"].dtype == torch.float16
 

@@ -124,16 +124,19 @@ def _norm_from(out: dict[str, torch.Tensor], here: str, arrays: Tensors, there: 
 
 
 def _scaled(tensors: Tensors, layer: str, scale: str) -> tuple[torch.Tensor, torch.Tensor]:
-    """Weight [out, in] and bias [out] with a LayerScale multiplied in; untouched where it is all ones."""
+    """Weight [out, in] and bias [out] with a LayerScale multiplied in; untouched where it is all ones.
+
+    Half-precision weights become float32 by it: rounding the product would move the outputs by 1e-4.
+    """
     weight, bias = tensors[layer + ".weight"], tensors[layer + ".bias"]
     gamma = tensors.get(scale)
     if gamma is None or (not gamma.is_meta and bool((gamma == 1).all())):
         return weight, bias
-    return weight * gamma[:, None], bias * gamma
+    return weight.float() * gamma.float()[:, None], bias.float() * gamma.float()
 
 
 def _plus(token: torch.Tensor, position: torch.Tensor) -> torch.Tensor:
     """Sum, but the very token where the position is zero: -0.0 + 0.0 would lose its sign bit."""
     if not position.is_meta and not position.any():
         return token
-    return token + position
+    return token.float() + position.float()
