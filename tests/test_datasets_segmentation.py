@@ -15,6 +15,7 @@ from miniatures import ade20k, mask, pascal_context, save_png, voc2012
 
 from benchmark.errors import DataError, UsageError
 from benchmark.registry import open_dataset
+from tasks.datasets import digests
 
 
 @pytest.fixture(autouse=True)
@@ -176,3 +177,41 @@ def test_context_raw_labels_map_to_the_59_classes_and_the_rest_is_background(tmp
     data = open_dataset("pc60", tmp_path).data("segmentation", "test")
     names = np.array(data.class_names)
     assert names[data.target(0)[[0, 0, 23, 23], [0, 31, 0, 31]]].tolist() == ["aeroplane", "bag", "background", "wood"]
+
+
+def test_large_sets_are_digested_by_their_edges_in_folders_and_archives_alike(tmp_path, monkeypatch):
+    root = ade20k(tmp_path / "folder")
+    full = open_dataset("ade150", tmp_path / "folder").data("segmentation", "test").digest
+    monkeypatch.setattr(digests, "FULL_LIMIT", 10)
+    monkeypatch.setattr(digests, "EDGE", 64)
+    plain = open_dataset("ade150", tmp_path / "folder").data("segmentation", "test")
+    for suffix in ("zip", "tar"):
+        (tmp_path / suffix).mkdir()
+        if suffix == "zip":
+            with zipfile.ZipFile(tmp_path / "zip" / "ADEChallengeData2016.zip", "w") as archive:
+                for path in sorted(root.rglob("*.*")):
+                    archive.write(path, path.relative_to(root.parent))
+        else:
+            with tarfile.open(tmp_path / "tar" / "ADEChallengeData2016.tar", "w") as archive:
+                archive.add(root, root.name)
+        packed = open_dataset("ade150", tmp_path / suffix).data("segmentation", "test")
+        assert packed.digest == plain.digest != full
+    picture = root / "images/validation/ADE_val_00000001.jpg"
+    picture.write_bytes(picture.read_bytes()[:-3] + b"\0\0\0")
+    assert open_dataset("ade150", tmp_path / "folder").data("segmentation", "test").digest != plain.digest
+
+
+def test_second_digest_reads_no_file_again(tmp_path, monkeypatch):
+    ade20k(tmp_path)
+    first = open_dataset("ade150", tmp_path).data("segmentation", "test").digest
+    monkeypatch.setattr(digests, "_hash_file", lambda row: pytest.fail(f"read {row[0]} again"))
+    assert open_dataset("ade150", tmp_path).data("segmentation", "test").digest == first
+
+
+def test_damaged_digest_cache_is_made_again(tmp_path, monkeypatch):
+    ade20k(tmp_path)
+    first = open_dataset("ade150", tmp_path).data("segmentation", "test").digest
+    (tmp_path / "cache" / "digests" / "files.sqlite").write_bytes(b"not a database" * 100)
+    assert open_dataset("ade150", tmp_path).data("segmentation", "test").digest == first
+    monkeypatch.setattr(digests, "_hash_file", lambda row: pytest.fail(f"read {row[0]} again"))
+    assert open_dataset("ade150", tmp_path).data("segmentation", "test").digest == first

@@ -95,18 +95,40 @@ class SliceBlobs:
         return f"{self.files[self.file_of[index]]}:{self.names[index]}"
 
     def read(self, index: int) -> bytes:
-        start, size = int(self.start[index]), int(self.size[index])
+        data = self._ranges(index, ((0, int(self.size[index])),))
+        try:
+            return zlib.decompress(data, -15) if self.method[index] == DEFLATED else data
+        except zlib.error as e:
+            raise self._damaged(index, e) from None
+
+    def edges(self, index: int, count: int) -> tuple[int, bytes, bytes]:
+        """(size, first, last `count` bytes) of item `index`; a stored one is not read in full."""
+        if self.method[index] == DEFLATED:
+            data = self.read(index)
+            return len(data), data[:count], data[-count:]
+        size = int(self.size[index])
+        short = min(count, size)
+        both = self._ranges(index, ((0, short), (size - short, short)))
+        return size, both[:short], both[short:]
+
+    def _ranges(self, index: int, parts: tuple[tuple[int, int], ...]) -> bytes:
+        """The (offset, length) `parts` of an item's stored bytes, one after the other."""
+        start = int(self.start[index])
         try:
             with open(self.files[self.file_of[index]], "rb", buffering=0) as f:
                 if self.header[index]:
                     head = os.pread(f.fileno(), ZIP_HEADER, start)
                     start += ZIP_HEADER + int.from_bytes(head[26:28], "little") + int.from_bytes(head[28:30], "little")
-                data = os.pread(f.fileno(), size, start)
-            if len(data) != size:
-                raise OSError(f"ends {size - len(data)} bytes early")
-            return zlib.decompress(data, -15) if self.method[index] == DEFLATED else data
-        except (OSError, zlib.error) as e:
-            raise DataError(f"{self.where(index)}: the archive is damaged here ({e}). Fetch it again") from None
+                data = b"".join(os.pread(f.fileno(), length, start + offset) for offset, length in parts)
+        except OSError as e:
+            raise self._damaged(index, e) from None
+        short = sum(length for _, length in parts) - len(data)
+        if short:
+            raise self._damaged(index, f"ends {short} bytes early")
+        return data
+
+    def _damaged(self, index: int, why: object) -> DataError:
+        return DataError(f"{self.where(index)}: the archive is damaged here ({why}). Fetch it again")
 
     @cached_property
     def digest(self) -> str:

@@ -12,6 +12,7 @@ import hashlib
 import os
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import Protocol
 
 from benchmark.digest import fingerprint, sha256_file
@@ -27,6 +28,7 @@ class _Readable(Protocol):
     def __len__(self) -> int: ...
     def name(self, index: int) -> str: ...
     def read(self, index: int) -> bytes: ...
+    def edges(self, index: int, count: int) -> tuple[int, bytes, bytes]: ...
 
 
 def of_files(root: str, names: Sequence[str]) -> str:
@@ -54,7 +56,7 @@ def of_archives(files: Sequence[str], ranges: str, items: _Readable, total: int)
     with _database() as db:
         if known := _look_up(db, [key]).get(key):
             return known
-        hashes = ((items.name(i), _hash_bytes(items.read(i), mode)) for i in range(len(items)))
+        hashes = ((items.name(i), _hash_member(items, i, mode)) for i in range(len(items)))
         value = _combine(mode, hashes)
         _store(db, {key: value})
     return value
@@ -74,10 +76,11 @@ def _stat(path: str) -> os.stat_result:
         raise DataError(f"{path}: {e.strerror}. Check the dataset's folder, or see bench data verify") from None
 
 
-def _hash_bytes(data: bytes, mode: str) -> str:
+def _hash_member(items: _Readable, index: int, mode: str) -> str:
     if mode == "full":
-        return hashlib.sha256(data).hexdigest()
-    return hashlib.sha256(f"{len(data)}".encode() + data[:EDGE] + data[-EDGE:]).hexdigest()
+        return hashlib.sha256(items.read(index)).hexdigest()
+    size, head, tail = items.edges(index, EDGE)
+    return hashlib.sha256(f"{size}".encode() + head + tail).hexdigest()
 
 
 def _hash_file(row: Row) -> str:
@@ -104,22 +107,35 @@ def _cached(rows: Sequence[Row]) -> Iterator[str]:
 @contextlib.contextmanager
 def _database() -> Iterator[sqlite3.Connection | None]:
     """The hash table, or None where it cannot be opened (read-only or network disk): then nothing is remembered."""
-    db: sqlite3.Connection | None = None
+    path = cache_dir() / "digests" / "files.sqlite"
     try:
-        path = cache_dir() / "digests" / "files.sqlite"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        db = sqlite3.connect(path, timeout=30)
-        db.execute(
-            "create table if not exists files (path text, size int, mtime int, mode text, hash text,"
-            " primary key (path, size, mtime, mode)) without rowid"
-        )
-    except (sqlite3.Error, OSError):
+        db = _open(path)
+    except sqlite3.OperationalError:
+        db = None
+    except sqlite3.DatabaseError:  # damaged: what it held can be made again
+        path.unlink(missing_ok=True)
+        db = _open(path)
+    except OSError:
         db = None
     try:
         yield db
     finally:
         if db is not None:
             db.close()
+
+
+def _open(path: Path) -> sqlite3.Connection | None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    db = sqlite3.connect(path, timeout=30)
+    try:
+        db.execute(
+            "create table if not exists files (path text, size int, mtime int, mode text, hash text,"
+            " primary key (path, size, mtime, mode)) without rowid"
+        )
+    except sqlite3.Error:
+        db.close()
+        raise
+    return db
 
 
 def _look_up(db: sqlite3.Connection | None, rows: Sequence[Row]) -> dict[Row, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -154,7 +155,7 @@ class LabelSet:
 
     @cached_property
     def digest(self) -> str:
-        parts = {"images": self.images.digest, "labels": self.labels.tolist(), "classes": self.class_names}
+        parts = {"images": self.images.digest, "labels": array_digest(self.labels), "classes": self.class_names}
         return fingerprint({"kind": "labels", "templates": self.templates, **parts})
 
 
@@ -172,11 +173,16 @@ class RetrievalSet:
 
     @cached_property
     def digest(self) -> str:
-        numbers = [self.query_labels.tolist(), self.index_labels.tolist()]
-        numbers.append([] if self.self_index is None else self.self_index.tolist())
-        names = [list(self.query_domains), list(self.index_domains)]
+        places = np.array([-1]) if self.self_index is None else self.self_index
+        numbers = [array_digest(a) for a in (self.query_labels, self.index_labels, places)]
+        domains = ["\0".join(names) for names in (self.query_domains, self.index_domains)]
         images = [self.queries.digest, self.index.digest]
-        return fingerprint({"kind": "retrieval", "images": images, "numbers": numbers, "domains": names})
+        return fingerprint({"kind": "retrieval", "images": images, "numbers": numbers, "domains": domains})
+
+
+def array_digest(values: np.ndarray) -> str:
+    """sha256 of an integer array's values; a million of them take milliseconds."""
+    return hashlib.sha256(np.ascontiguousarray(values, dtype="<i8").tobytes()).hexdigest()
 
 
 def same_size(values: np.ndarray, pictures: Blobs, index: int, where: str) -> None:
