@@ -37,6 +37,10 @@ class PixelDepth(PixelProbe):
     """A PixelProbe with depth bins between `min_depth` and `max_depth` metres (0: the dataset's own limit)."""
 
     bins: int
+    bin_loss: Literal["sig", "l2"]  # scale-invariant log loss, or squared error
+    bin_steps: int
+    bin_batch: int  # sampled pixels per step
+    bin_rates: tuple[float, ...]  # AdamW; more than one are judged on the held-out training images
     min_depth: float
     max_depth: float
     crop: Literal["none", "eigen"]
@@ -69,7 +73,18 @@ class DepthTask:
         depth = torch.from_numpy(pixels.targets.astype(np.float32))
         ridge = fit_ridge(pixels, depth[:, None], protocol.penalties, context.device)
         binned = fit_bins(
-            pixels.features, depth, pixels.holdout, near, far, protocol.bins, context.seed, device=context.device
+            pixels.features,
+            depth,
+            pixels.holdout if len(protocol.bin_rates) > 1 else None,
+            near,
+            far,
+            protocol.bins,
+            context.seed,
+            learning_rates=protocol.bin_rates,
+            steps=protocol.bin_steps,
+            batch=protocol.bin_batch,
+            loss=protocol.bin_loss,
+            device=context.device,
         )
         fitted = time.perf_counter()
 

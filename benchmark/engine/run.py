@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TypeVar
 
 from benchmark.contracts import Encoder, Outcome
 from benchmark.digest import fingerprint, plain
@@ -24,6 +24,9 @@ from benchmark.features.store import FeatureStore
 from benchmark.files import write_text
 from benchmark.registry import Unit
 from benchmark.results import SCHEMA, Row, metrics_of, read_row, save
+
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -105,6 +108,22 @@ def _fail(report: Report, hooks: Hooks, note: Note) -> None:
     hooks.failure(note)
 
 
+def _attempt(action: Callable[[], T], note: Note, report: Report, hooks: Hooks) -> T | None:
+    """The action's value, or None and a failure with its one line. Wrong usage and "not applicable" pass through."""
+    try:
+        return action()
+    except (UsageError, NotApplicable):
+        raise
+    except BenchError as e:
+        _fail(report, hooks, replace(note, text=str(e)))
+    except Exception as e:
+        if hooks.debug:
+            raise
+        words = str(e).splitlines()[0] if str(e) else "no message"
+        _fail(report, hooks, replace(note, text=f"{type(e).__name__}: {words}. Run with --debug for the traceback"))
+    return None
+
+
 def _run_model(name: str, stamp: str, jobs: list[Job], options: RunOptions, hooks: Hooks, report: Report) -> None:
     shown = display_name(name, options.weights)
     todo: list[tuple[Job, Slot]] = []
@@ -120,32 +139,22 @@ def _run_model(name: str, stamp: str, jobs: list[Job], options: RunOptions, hook
             todo.append((job, slot))
     if not todo:
         return None
-    try:
-        session = Session.open(name, shown, options, hooks)
-    except UsageError:
-        raise
-    except BenchError as e:
-        return _fail(report, hooks, Note(shown, None, str(e)))
+    session = _attempt(lambda: Session.open(name, shown, options, hooks), Note(shown, None, ""), report, hooks)
+    if session is None:
+        return
     applicable = [(job, slot) for job, slot in todo if not session.refuses(job, slot, report)]
-    for job, slot in applicable:
+    planned = [
+        (job, slot)
+        for job, slot in applicable
+        if _attempt(lambda job=job: session.plan(job), Note(shown, job.unit, ""), report, hooks)  # type: ignore[misc]
+    ]
+    for job, slot in planned:
         try:
-            session.plan(job)
-        except BenchError as e:
-            _fail(report, hooks, Note(shown, job.unit, str(e)))
-            applicable = [(j, s) for j, s in applicable if j is not job]
-    for job, slot in applicable:
-        try:
-            row = session.run(job, slot)
+            row = _attempt(lambda: session.run(job, slot), Note(shown, job.unit, ""), report, hooks)  # noqa: B023
         except NotApplicable as e:
             session.refuse(job, slot, str(e), report)
-        except BenchError as e:
-            _fail(report, hooks, Note(shown, job.unit, str(e)))
-        except Exception as e:
-            if hooks.debug:
-                raise
-            text = f"{type(e).__name__}: {str(e).splitlines()[0] if str(e) else 'no message'}. Run with --debug for the traceback"
-            _fail(report, hooks, Note(shown, job.unit, text))
-        else:
+            continue
+        if row is not None:
             report.rows.append(row)
             hooks.row(row)
     report.forwards[shown] = session.extractor.forwards
@@ -199,9 +208,10 @@ class Session:
         report.not_applicable.append(Note(self.shown, job.unit, reason))
         write_text(slot.folder / "not_applicable.json", json.dumps({"reason": reason, "request": slot.request}))
 
-    def plan(self, job: Job) -> None:
-        """Joins what the job needs to the shared passes."""
+    def plan(self, job: Job) -> bool:
+        """Joins what the job needs to the shared passes; True when that worked."""
         self.planner.add(job.task.needs(self.encoder.card, job.protocol.values, job.data))
+        return True
 
     def run(self, job: Job, slot: Slot) -> Row:
         """Extracts what is missing, runs the task, saves its row."""

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -19,6 +19,8 @@ from tasks.scenes.golden import GOLDEN
 from tasks.scenes.splits import VIEWS
 from tasks.scenes.tables import CLASS_NAMES, DOMAINS, OBJECTS, VERSION
 
+# Prompts in the words of the captions; `bench run` uses them where a protocol says templates = dataset.
+TEMPLATES = ("{}", "a {}", "a {} on the ground", "photo {}", "{} picture")
 CAPTIONS = {"both": (2, 1), "long": (2,), "short": (1,)}  # positions in [alt, short, long]
 
 
@@ -39,9 +41,15 @@ class Pictures:
     split: str
     size: int
     n: int
+    cheap: ClassVar[bool] = True  # read from a memory map: no worker process is worth its start
 
     def __len__(self) -> int:
         return self.n
+
+    @property
+    def uniform_shape(self) -> tuple[int, int]:
+        """Every picture is square, so cropping the resized short side leaves the whole picture."""
+        return self.size, self.size
 
     @property
     def digest(self) -> str:
@@ -75,10 +83,11 @@ class SceneSegmentation:
     images: Pictures
     class_names: Sequence[str] = CLASS_NAMES
     background: int | None = None
+    templates: ClassVar[Sequence[str]] = TEMPLATES
 
     @property
     def digest(self) -> str:
-        return _digest("segmentation", self.images)
+        return _digest("segmentation", self.images, templates=self.templates)
 
     def target(self, index: int) -> np.ndarray:
         """[S, S] uint8 index into CLASS_NAMES."""
@@ -87,13 +96,17 @@ class SceneSegmentation:
 
 @dataclass(frozen=True)
 class SceneDepth:
-    """Planar depth in metres, infinite (so not scored) in the sky."""
+    """Planar depth in metres, infinite in the sky; what is nearer than `max_depth` is scored.
+
+    Beyond it are mountains and the last rows of the ground, a few pixels high.
+    """
 
     images: Pictures
+    max_depth: ClassVar[float] = 20.0  # metres
 
     @property
     def digest(self) -> str:
-        return _digest("depth", self.images)
+        return _digest("depth", self.images, max_depth=self.max_depth)
 
     def target(self, index: int) -> np.ndarray:
         """[S, S] float32 metres."""
@@ -146,10 +159,11 @@ class SceneLabels:
 
     images: Pictures
     class_names: Sequence[str] = OBJECTS
+    templates: ClassVar[Sequence[str]] = TEMPLATES
 
     @property
     def digest(self) -> str:
-        return _digest("labels", self.images)
+        return _digest("labels", self.images, templates=self.templates)
 
     @property
     def labels(self) -> np.ndarray:

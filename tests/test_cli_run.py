@@ -1,0 +1,295 @@
+"""The main job through the command line, on the embedded data."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmark.cli import main
+from benchmark.registry import suites
+from benchmark.results import read_all, read_row
+
+ROOT = Path(__file__).parents[1]
+NINE = suites()["scenes"]["units"]
+FIELDS = {
+    "schema": int, "id": str, "created": str, "command": str, "seed": int, "model": dict, "task": dict, "protocol": dict,
+    "metrics": dict, "main_metric": str, "n_bad": int, "timing": dict, "peak_memory_mb": float, "environment": dict,
+}  # fmt: skip
+
+
+def bench(*words: str) -> int:
+    """The exit code of `bench WORDS`, run in this process."""
+    with pytest.raises(SystemExit) as stop:
+        main(list(words))
+    return int(stop.value.code or 0)
+
+
+@pytest.fixture(scope="module")
+def first(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Nine rows of random-vit and the pixels floor."""
+    folder = tmp_path_factory.mktemp("nine")
+    words = ["run", "--model", "random-vit", "--model", "pixels", "--suite", "scenes", "--limit", "40"]
+    assert bench(*words, "--results", str(folder)) == 0
+    return folder
+
+
+def test_nine_rows_with_every_field(first):
+    rows, problems = read_all(first)
+    assert not problems
+    mine = {r.unit: r for r in rows if r.model == "random-vit"}
+    assert sorted(mine) == sorted(NINE)
+    for row in mine.values():
+        for name, kind in FIELDS.items():
+            assert isinstance(row.data[name], kind), name
+        assert {"name", "family", "backend", "params", "image_size", "patch_size", "dtype", "weights"} <= set(
+            row.data["model"]
+        )
+        assert set(row.data["model"]["weights"]) == {"source", "sha256"}
+        assert {"name", "dataset", "split", "n", "dataset_digest"} <= set(row.data["task"])
+        assert {"extract_s", "fit_s", "score_s", "total_s", "images_per_s"} == set(row.data["timing"])
+        assert {"python", "platform", "cpu", "threads", "gpu", "packages", "densebench"} <= set(row.data["environment"])
+        assert {"version", "commit", "dirty"} == set(row.data["environment"]["densebench"])
+        assert {f["status"] for f in row.data["protocol"]["fields"].values()} <= {"confirmed", "inferred", "unknown"}
+        assert row.folder.name.endswith("-" + row.protocol_hash[:8])
+        for metric in row.data["metrics"].values():
+            low, high = metric["ci95"]
+            assert low <= metric["value"] <= high
+            assert set(metric) >= {"value", "ci95", "higher_is_better", "unit"}
+
+
+def test_every_metric_can_be_computed_again_from_the_samples_on_disk(first):
+    for row in read_all(first)[0]:
+        for name, metric in row.data["metrics"].items():
+            assert row.statistic(name).of(row.samples) == pytest.approx(metric["value"], rel=1e-12), (row.unit, name)
+        assert len(next(iter(row.samples.values()))) == row.data["task"]["n"]
+
+
+def test_a_floor_without_text_has_no_image_text_rows_and_says_why(first):
+    rows = {r.unit for r in read_all(first)[0] if r.model == "pixels"}
+    assert len(rows) == 5 and "image_to_text_retrieval/scenes" not in rows
+
+
+def test_the_same_command_again_makes_nothing(first, capsys):
+    words = ["run", "--model", "random-vit", "--model", "pixels", "--suite", "scenes", "--limit", "40"]
+    stamps = {r.folder: (r.folder / "result.json").stat().st_mtime_ns for r in read_all(first)[0]}
+    assert bench(*words, "--results", str(first)) == 0
+    assert "0 rows made, 14 were there" in capsys.readouterr().out
+    assert stamps == {r.folder: (r.folder / "result.json").stat().st_mtime_ns for r in read_all(first)[0]}
+
+
+def test_tables_list_every_row_with_its_interval(first):
+    csv = (first / "results.csv").read_text().splitlines()
+    markdown = (first / "results.md").read_text()
+    assert csv[0].startswith("model,task,dataset,metric,value,ci95_low,ci95_high")
+    assert sum(line.startswith("random-vit,linear_segmentation,scenes,mIoU,") for line in csv) == 1
+    assert markdown.count("\n## ") == 9
+
+
+def test_rows_as_json_lines(first, capsys):
+    assert (
+        bench("run", "--model", "pixels", "--suite", "scenes", "--limit", "40", "--results", str(first), "--json") == 0
+    )
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert sum("metrics" in line for line in lines) == 5 and sum("not_applicable" in line for line in lines) == 4
+
+
+COUNTING = """
+from small import SmallEncoder
+ENCODERS = []
+def build(spec):
+    ENCODERS.append(SmallEncoder("counting"))
+    return ENCODERS[-1]
+"""
+
+
+def test_nine_tasks_encode_each_picture_once(tmp_path, results, monkeypatch):
+    """Train, test, labels-train, labels-test and retrieval pictures: one forward each, whatever the tasks."""
+    (tmp_path / "counting.py").write_text(COUNTING)
+    monkeypatch.setenv("BENCH_CACHE", str(tmp_path / "cache"))
+    os.symlink(Path(os.environ["BENCH_TEST_CACHE"]) / "scenes", tmp_path / "scenes", target_is_directory=True)
+    (tmp_path / "cache").mkdir()
+    source = Path(os.environ["BENCH_TEST_CACHE"]) / "scenes"
+    source.mkdir(parents=True, exist_ok=True)
+    os.symlink(source, tmp_path / "cache" / "scenes", target_is_directory=True)
+    from benchmark.engine.run import run
+
+    report = run(f"{tmp_path}/counting.py:build", suite="scenes", limit=30, check=False, results=results)
+    assert not report.failures and len(report.rows) == 9
+    from benchmark.registry import open_dataset
+
+    scenes = open_dataset("scenes", None)
+    from benchmark.subsets import limit
+
+    kinds = [("segmentation", "train"), ("segmentation", "test"), ("labels", "train"), ("labels", "test")]
+    expected = sum(len(limit(k, scenes.data(k, s), 30).images) for k, s in kinds)
+    expected += len(limit("retrieval", scenes.data("retrieval", "test"), 30).queries)
+    assert list(report.forwards.values()) == [expected]
+
+
+def run_in_process(results: Path, cache: Path, **more: str) -> subprocess.Popen[bytes]:
+    cache.mkdir(exist_ok=True)
+    scenes = Path(os.environ["BENCH_TEST_CACHE"]) / "scenes"
+    scenes.mkdir(parents=True, exist_ok=True)
+    if not (cache / "scenes").exists():
+        os.symlink(scenes, cache / "scenes", target_is_directory=True)
+    words = ["run", "--model", "random-vit", "--task", "scenes", "--limit", "300", "--results", str(results)]
+    units = ["linear_segmentation/scenes", "normals/scenes", "instance_retrieval/scenes"]
+    words = ["run", "--model", "random-vit", "--limit", "300", "--results", str(results)]
+    words += [w for unit in units for w in ("--task", unit)]
+    env = {**os.environ, "BENCH_CACHE": str(cache), "PYTHONPATH": str(ROOT), **more}
+    return subprocess.Popen(
+        [sys.executable, "-m", "benchmark.cli", *words],
+        cwd=ROOT,
+        env=env,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+    )
+
+
+def numbers(results: Path) -> dict[str, object]:
+    rows, problems = read_all(results)
+    assert not problems
+    return {r.unit: {k: (m["value"], m["ci95"]) for k, m in r.data["metrics"].items()} for r in rows}
+
+
+def test_killed_at_any_moment_gives_the_same_numbers_to_the_last_digit(tmp_path):
+    calm = run_in_process(tmp_path / "calm", tmp_path / "calm-cache")
+    assert calm.wait(300) == 0, calm.stderr.read()
+    expected = numbers(tmp_path / "calm")
+    assert len(expected) == 3
+    cache, results = tmp_path / "cache", tmp_path / "results"
+
+    def shards() -> int:
+        return len(list(cache.glob("features/*/*/shard-*.npy")))
+
+    moments = [lambda: shards() >= 1, lambda: shards() >= 5, lambda: any(results.glob("*/*/*/*/result.json"))]
+    for reached in moments:
+        process = run_in_process(results, cache)
+        while process.poll() is None and not reached():
+            time.sleep(0.01)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    last = run_in_process(results, cache)
+    assert last.wait(300) == 0, last.stderr.read()
+    assert numbers(results) == expected
+    for unit in expected:
+        task, dataset = unit.split("/")
+        a, b = (next((tmp_path / d / "random-vit" / task / dataset).iterdir()) for d in ("calm", "results"))
+        assert (a / "samples.parquet").read_bytes() == (b / "samples.parquet").read_bytes()
+
+
+def test_one_and_two_threads_agree_within_a_tenth_of_a_point(tmp_path):
+    one = run_in_process(tmp_path / "one", tmp_path / "cache1", OMP_NUM_THREADS="1")
+    assert one.wait(300) == 0, one.stderr.read()
+    two = run_in_process(tmp_path / "two", tmp_path / "cache2", OMP_NUM_THREADS="2")
+    assert two.wait(300) == 0, two.stderr.read()
+    a, b = numbers(tmp_path / "one"), numbers(tmp_path / "two")
+    for unit, metrics in a.items():
+        for name, (value, _) in metrics.items():
+            assert abs(value - b[unit][name][0]) <= 0.1, (unit, name)
+
+
+def test_no_socket_is_opened(first, tmp_path, monkeypatch):
+    def refuse(*_):
+        raise AssertionError("a connection was tried")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    words = [
+        "run",
+        "--model",
+        "pixels",
+        "--task",
+        "instance_retrieval/scenes",
+        "--limit",
+        "24",
+        "--results",
+        str(tmp_path),
+    ]
+    assert bench(*words) == 0
+
+
+def test_force_makes_the_same_row_again(first):
+    words = ["run", "--model", "pixels", "--task", "depth/scenes", "--limit", "40", "--results", str(first)]
+    row = next(r for r in read_all(first)[0] if r.model == "pixels" and r.unit == "depth/scenes")
+    before = (row.folder / "result.json").stat().st_mtime_ns
+    assert bench(*words, "--force") == 0
+    again = read_row(row.folder)
+    assert (row.folder / "result.json").stat().st_mtime_ns > before
+    assert {k: m["value"] for k, m in again.data["metrics"].items()} == {
+        k: m["value"] for k, m in row.data["metrics"].items()
+    }
+
+
+def test_a_changed_field_is_another_protocol(first):
+    words = ["run", "--model", "pixels", "--task", "depth/scenes", "--limit", "40", "--results", str(first)]
+    assert bench(*words, "--set", "depth.pixels_per_image=16") == 0
+    hashes = {r.protocol_hash for r in read_all(first)[0] if r.unit == "depth/scenes"}
+    assert len(hashes) == 2
+
+
+def test_full_disk_is_one_line_and_keeps_finished_tasks(tmp_path, capsys, monkeypatch):
+    words = [
+        "run",
+        "--model",
+        "pixels",
+        "--limit",
+        "24",
+        "--results",
+        str(tmp_path / "r"),
+        "--task",
+        "instance_retrieval/scenes",
+    ]
+    assert bench(*words) == 0
+    kept = [r.folder for r in read_all(tmp_path / "r")[0]]
+    real = os.fsync
+
+    def full(handle):
+        if "depth" in os.readlink(f"/proc/self/fd/{handle}"):
+            raise OSError(28, "No space left on device")
+        return real(handle)
+
+    monkeypatch.setattr("os.fsync", full)
+    assert bench(*words, "--task", "depth/scenes") == 1
+    err = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error")]
+    assert len(err) == 1 and "the disk is full" in err[0]
+    assert [r.folder for r in read_all(tmp_path / "r")[0]] == kept
+
+
+NAN = """
+from small import SmallEncoder
+def build(spec):
+    return SmallEncoder("broken", nan_at=70)
+"""
+
+
+def test_nan_features_fail_their_tasks_and_keep_the_others(tmp_path, capsys):
+    (tmp_path / "broken.py").write_text(NAN)
+    words = [
+        "run",
+        "--model",
+        f"{tmp_path}/broken.py:build",
+        "--limit",
+        "40",
+        "--results",
+        str(tmp_path / "r"),
+        "--no-check",
+    ]
+    words += ["--task", "instance_retrieval/scenes", "--task", "zero_shot_segmentation/scenes"]
+    assert bench(*words) == 1
+    err = capsys.readouterr().err.splitlines()
+    assert len(err) == 1 and "holds NaN or infinite values" in err[0]
+    assert len(read_all(tmp_path / "r")[0]) == 1
+
+
+def test_predictions_are_finite_numbers_in_every_row(first):
+    for row in read_all(first)[0]:
+        assert all(np.isfinite(m["value"]) for m in row.data["metrics"].values())

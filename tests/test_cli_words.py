@@ -1,0 +1,144 @@
+"""Words in, words out: names, help, listings, and one line for every mistake."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from benchmark.cli import COMMANDS, main
+
+ROOT = Path(__file__).parents[1]
+
+
+def bench(*words: str) -> int:
+    with pytest.raises(SystemExit) as stop:
+        main(list(words))
+    return int(stop.value.code or 0)
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "message"),
+    [
+        (["run", "--model", "tipsv2-1", "--task", "scenes"], 2, "unknown model 'tipsv2-1'. Did you mean 'tipsv2-l'"),
+        (["run", "--model", "pixels", "--task", "ade2k"], 2, "unknown task or dataset 'ade2k'. Did you mean 'ade20k'"),
+        (["run", "--model", "pixels", "--task", "depth/ade20k"], 2, "ade20k has no depth"),
+        (["run", "--model", "pixels", "--suite", "scene"], 2, "unknown suite 'scene'. Did you mean 'scenes'"),
+        (["run", "--model", "pixels", "--protocol", "fats"], 2, "'fats'. Did you mean 'fast'"),
+        (["run", "--model", "pixels", "--set", "k"], 2, "--set 'k': must be field=value"),
+        (["run", "--model", "pixels", "--task", "depth/scenes", "--set", "depth.holdout=often"], 2, "'often' is str"),
+        (["run", "--model", "pixels", "--task", "none.toml"], 2, "none.toml: no such file"),
+        (["run", "--model", "pixels", "--weights", "nowhere", "--task", "scenes"], 2, "--weights nowhere: no such file"),
+        (["run", "--model", "pixels", "--batch-size", "0"], 2, "--batch-size '0': must be auto or a positive number"),
+        (["run", "--model", "pixels", "--limit", "1"], 2, "--limit 1 is below 2"),
+        (["run", "--model", "pixels", "--dtype", "int4"], 2, "--dtype 'int4' is not one of auto, float32"),
+        (["run", "--model", "pixels", "--backend", "tf"], 2, "--backend 'tf' is not one of torch, jax"),
+        (["run", "--model", "nowhere.py:build", "--task", "depth/scenes"], 2, "nowhere.py"),
+        (["run", "--modle", "pixels"], 2, "--modle"),
+        (["rnu"], 2, "rnu"),
+        (["ls", "model"], 2, "unknown list 'model'. Did you mean 'models'"),
+        (["show", "depht"], 2, "unknown name 'depht'. Did you mean 'depth'"),
+        (["cache", "prune"], 2, "say what to delete"),
+        (["cache", "prune", "--older-than", "3 weeks"], 2, "must be a number with s, m, h or d"),
+    ],
+)  # fmt: skip
+def test_wrong_words_get_one_line_and_code(words, code, message, capsys, results):
+    assert bench(*words) == code
+    err = capsys.readouterr().err.strip().splitlines()
+    assert len(err) == 1, err
+    assert err[0].startswith("error: ") and message in err[0]
+
+
+def test_missing_data_is_one_line_and_exit_1(capsys, results, tmp_path):
+    assert bench("run", "--model", "pixels", "--task", "ade20k", "--data", str(tmp_path)) == 1
+    err = capsys.readouterr().err.strip().splitlines()
+    assert len(err) == 1 and "linear_segmentation/ade20k" in err[0] and "bench data" in err[0]
+
+
+@pytest.mark.parametrize("command", list(COMMANDS))
+def test_every_command_has_help_with_an_example(command, capsys):
+    assert bench(command, "--help") == 0
+    text = capsys.readouterr().out
+    assert f"bench {command}" in text and "Example" in text
+
+
+def test_help_lists_every_command(capsys):
+    assert bench("--help") == 0
+    text = capsys.readouterr().out
+    assert all(f"  {name} " in text for name in COMMANDS)
+
+
+@pytest.mark.parametrize("what", ["models", "tasks", "datasets", "suites"])
+def test_ls_as_text_and_as_json_name_the_same_things(what, capsys):
+    assert bench("ls", what) == 0
+    names = [line.split()[0] for line in capsys.readouterr().out.splitlines()[1:]]
+    assert bench("ls", what, "--json") == 0
+    assert names == [json.loads(line)["name"] for line in capsys.readouterr().out.splitlines()]
+
+
+def test_ls_and_help_import_nothing_heavy():
+    code = (
+        "import sys, io, contextlib\n"
+        "from benchmark.cli import main\n"
+        "for words in (['ls', 'models'], ['ls', 'tasks'], ['--help']):\n"
+        "    with contextlib.suppress(SystemExit), contextlib.redirect_stdout(io.StringIO()):\n"
+        "        main(words)\n"
+        "import benchmark\n"
+        "heavy = {'torch', 'jax', 'transformers', 'mmseg', 'mmengine', 'pandas', 'sklearn', 'scipy'} & set(sys.modules)\n"
+        "print(sorted(heavy))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_show_prints_every_protocol_field_with_status_and_source(capsys):
+    assert bench("show", "linear_segmentation", "--protocol", "fast") == 0
+    text = capsys.readouterr().out
+    for word in ("pixels_per_image", "64", "confirmed", "penalties"):
+        assert word in text
+
+
+def test_show_dataset_names_licence_layout_and_how_to_get_it(capsys):
+    assert bench("show", "ade20k") == 0
+    text = capsys.readouterr().out
+    for word in ("licence", "layout", "ADEChallengeData2016", "citation"):
+        assert word in text
+
+
+def test_show_scenes_writes_a_contact_sheet(capsys, tmp_path):
+    assert bench("show", "scenes", "--out", str(tmp_path / "sheet.png")) == 0
+    assert (tmp_path / "sheet.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_plan_counts_forwards_with_and_without_sharing(capsys, results):
+    assert bench("plan", "--model", "pixels", "--suite", "scenes", "--limit", "24", "--json") == 0
+    plan = json.loads(capsys.readouterr().out)
+    assert plan["forwards"] == 24 * 5
+    assert plan["forwards_without_sharing"] > plan["forwards"]
+    assert {u["unit"]: u["note"] for u in plan["units"]}["zero_shot_classification/scenes"] == "n/a: no text tower"
+
+
+def test_cache_ls_and_prune(capsys, results, tmp_path, monkeypatch):
+    from benchmark.features.store import FeatureStore
+
+    monkeypatch.setenv("BENCH_CACHE", str(tmp_path))
+    import numpy as np
+
+    FeatureStore(tmp_path / "features").array({"model": "m", "tap": {"name": "cls"}}, 3).write(
+        0, np.ones((3, 4), np.float32)
+    )
+    assert bench("cache", "ls") == 0
+    assert "1 arrays" in capsys.readouterr().out
+    assert bench("cache", "prune", "--all") == 0
+    assert bench("cache", "ls", "--json") == 0
+    assert capsys.readouterr().out.splitlines()[-1].endswith(str(tmp_path / "features"))
+
+
+def test_module_form_is_the_same_command():
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmark.cli", "ls", "suites"], capture_output=True, text=True, cwd=ROOT
+    )
+    assert done.returncode == 0 and "scenes" in done.stdout
