@@ -251,6 +251,20 @@ def test_offline_without_a_cache_says_where_the_files_are(tmp_path, monkeypatch)
     assert "--weights FOLDER" in message
 
 
+def test_the_pinned_revision_is_read_from_the_hubs_cache(tmp_path, folder, monkeypatch):
+    """A stand-in for a download: the cache folders that huggingface_hub itself would write."""
+    revision = "0123456789abcdef" * 2 + "01234567"
+    row = {**ROW, "hub": "google/tipsv2-x14", "revision": revision}
+    export(tips.spec(folder, ROW), "transformers", tmp_path / "hub/models--google--tipsv2-x14/snapshots" / revision)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    for offline in (True, False):
+        checkpoint = load(tips.spec(None, row, offline=offline))
+        assert checkpoint.info.source == f"google/tipsv2-x14@{revision}"
+        assert torch.equal(
+            checkpoint.text["final_layer_norm.bias"], load(tips.spec(folder, ROW)).text["final_layer_norm.bias"]
+        )
+
+
 def test_an_absent_embedded_model_says_so():
     row = {"embedded": True, "family": "tipsv2"}
     assert "tipsv2-nano: no weights in " in refusal(None, row, name="tipsv2-nano")

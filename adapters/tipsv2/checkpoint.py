@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 
@@ -76,6 +77,7 @@ def load(spec: ModelSpec) -> Checkpoint:
     )
 
 
+@lru_cache(maxsize=4)
 def shapes(arch: Architecture, grid: int) -> dict[str, Tensors]:
     """Both towers as meta tensors: names and shapes without memory."""
     from transformers import Tipsv2Model
