@@ -1,0 +1,122 @@
+"""A paper's tables beside our measured rows: what agrees, what differs, what was not measured, what is not known."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmark.comparison_report import escape, number, table
+from benchmark.errors import UsageError
+from benchmark.results import Row, read_all
+from benchmark.sides import PublishedNumber, read_published
+
+# What a name covers: the published models whose ids start so.
+PAPERS = {"tipsv2": ("tipsv2-",), "tips": ("tips-",), "siglip2": ("siglip2-",), "dinov2": ("dinov2-",)}
+PRESET = "paper"
+HEADER = ("model", "task", "metric", "published", "measured", "95 % interval", "Δ", "protocol", "state")
+
+
+@dataclass(frozen=True)
+class Line:
+    """One published number and the measured row of the same model, dataset and metric, if there is one."""
+
+    published: PublishedNumber
+    row: Row | None
+
+    @property
+    def state(self) -> str:
+        """not measured / inside / outside the measured interval."""
+        if self.row is None:
+            return "not measured"
+        low, high = self.row.data["metrics"][self.published.metric]["ci95"]
+        where = "inside the interval" if low <= self.published.value <= high else "outside the interval"
+        return where if self.row.data["protocol"]["name"] == PRESET else f"{where}, another protocol"
+
+
+@dataclass(frozen=True)
+class Reproduction:
+    """Every published number of a paper's models, in the paper's order, and the doubtful protocol fields."""
+
+    name: str
+    lines: tuple[Line, ...]
+    doubts: tuple[tuple[str, str, str, str], ...]  # task, field, status, source
+
+    @property
+    def measured(self) -> int:
+        return sum(line.row is not None for line in self.lines)
+
+
+def reproduce(name: str, results: Path) -> Reproduction:
+    """The published numbers of `name` beside the rows under `results`. Raises UsageError for an unknown paper."""
+    if name not in PAPERS:
+        raise UsageError(f"no published tables of {name!r}. There are: {', '.join(PAPERS)}")
+    numbers = [p for p in read_published(results) if p.model_id.startswith(PAPERS[name])]
+    if not numbers:
+        raise UsageError(f"{results / 'published.csv'} holds no number of {name}. Give --results with that file")
+    rows, _ = read_all(results)
+    lines = tuple(Line(p, _measured(p, rows)) for p in numbers)
+    return Reproduction(name, lines, _doubts({p.task for p in numbers}))
+
+
+def _measured(number: PublishedNumber, rows: Sequence[Row]) -> Row | None:
+    """The row to set beside `number`: that of the `paper` preset where there is one; never one made with --limit."""
+    found = [
+        r
+        for r in rows
+        if r.model == number.model_id
+        and r.unit == number.unit
+        and number.metric in r.data["metrics"]
+        and not r.data["task"].get("limit")
+    ]
+    return min(found, key=lambda r: (r.data["protocol"]["name"] != PRESET, r.folder.name), default=None)
+
+
+def _doubts(tasks: set[str]) -> tuple[tuple[str, str, str, str], ...]:
+    """The fields of each task's `paper` preset that nobody has confirmed."""
+    from benchmark.protocol import load_protocol, presets
+    from benchmark.registry import load_task, protocol_file
+    from benchmark.registry import tasks as registered
+
+    out = []
+    for task in registered():
+        if task not in tasks or PRESET not in presets(protocol_file(task)):
+            continue
+        protocol = load_protocol(task, load_task(task).schemas, protocol_file(task), PRESET)
+        for field in protocol.not_confirmed():
+            origin = protocol.origins[field]
+            out.append((task, field, origin.status, origin.source))
+    return tuple(out)
+
+
+def cells(line: Line) -> tuple[str, ...]:
+    """One table row, in the order of HEADER."""
+    p = line.published
+    if line.row is None:
+        return (p.model, p.unit, p.metric, f"{p.value:g}", "–", "", "", "", line.state)
+    m = line.row.data["metrics"][p.metric]
+    unit, protocol = m["unit"], line.row.data["protocol"]
+    interval = f"[{number(m['ci95'][0], unit)}, {number(m['ci95'][1], unit)}]"
+    delta = number(m["value"] - p.value, unit, signed=True)
+    label = f"{protocol['name']}-{protocol['hash'][:8]}"
+    return (p.model, p.unit, p.metric, f"{p.value:g}", number(m["value"], unit), interval, delta, label, line.state)
+
+
+def summary(found: Reproduction) -> str:
+    """One line that says plainly how much of the paper has been measured."""
+    total = len(found.lines)
+    if not found.measured:
+        return f"{found.name}: none of {total} published numbers has been measured, so nothing is confirmed or in doubt"
+    inside = sum(line.state == "inside the interval" for line in found.lines)
+    return (
+        f"{found.name}: {found.measured} of {total} published numbers measured, {inside} of them inside the measured "
+        f"95 % interval under the {PRESET} preset; {len(found.doubts)} fields of that preset are not confirmed"
+    )
+
+
+def markdown(found: Reproduction) -> str:
+    """The whole comparison."""
+    lines = [f"# {escape(summary(found))}", "", *table(HEADER, [cells(line) for line in found.lines]), ""]
+    lines += [f"## Fields of the {PRESET} preset that are not confirmed", ""]
+    lines += table(("task", "field", "status", "source"), found.doubts) if found.doubts else ["None is listed."]
+    return "\n".join(lines) + "\n"

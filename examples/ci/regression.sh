@@ -1,0 +1,13 @@
+#!/bin/sh
+# The same for any CI: exit code 3 is a regression, 1 a checkpoint that could not be scored, 0 neither.
+#   sh regression.sh CHECKPOINTS [MODEL] [SUITE] [BASELINE]
+# Reports for the CI: bench-watch/junit.xml and bench-watch/summary.md.
+set -eu
+checkpoints=$1
+model=${2:-tipsv2-mini}
+suite=${3:-scenes}
+baseline=${4:-}
+
+set -- watch "$checkpoints" --model "$model" --suite "$suite" --out bench-watch --once
+if [ -n "$baseline" ]; then set -- "$@" --baseline "$baseline"; fi
+exec bench "$@"
