@@ -12,7 +12,7 @@ import importlib.util
 import inspect
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
@@ -140,8 +140,11 @@ def state_digest(encoder: Any) -> str | None:
         modules = {"": encoder}
     else:
         modules = {n: v for n, v in sorted(vars(encoder).items()) if isinstance(v, torch.nn.Module)}
-    if not modules:
-        return None
+    return module_digest(modules) if modules else None
+
+
+def module_digest(modules: Mapping[str, torch.nn.Module]) -> str:
+    """sha256 over names, types, shapes and bytes of the modules' states."""
     digest = hashlib.sha256()
     for prefix, module in modules.items():
         for key, tensor in sorted(module.state_dict().items()):

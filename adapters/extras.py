@@ -1,0 +1,30 @@
+"""Optional packages: the install line when one is missing, a plain line when torchvision breaks it."""
+
+from __future__ import annotations
+
+import importlib
+from types import ModuleType
+
+from benchmark.errors import MissingExtra, UsageError
+
+
+def import_extra(module: str, extra: str, feature: str) -> ModuleType:
+    """The module. Raises MissingExtra when it is not installed, UsageError when torchvision stops its import."""
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name == module:
+            raise MissingExtra(feature, extra) from None
+        if error.name and error.name.startswith("torchvision"):
+            raise UsageError(torchvision_line(feature, module, "it is not installed")) from None
+        raise MissingExtra(feature, extra, f"{module} needs {error.name}") from None
+    except (ImportError, RuntimeError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UsageError(torchvision_line(feature, module, reason)) from None
+
+
+def torchvision_line(feature: str, module: str, reason: str) -> str:
+    return (
+        f"{feature} needs {module}, which needs torchvision, and that cannot be imported here ({reason}). Install "
+        "the torchvision build that pytorch.org gives for this torch, or use an hf: model, which does without it"
+    )

@@ -1,0 +1,97 @@
+"""`open_clip:ARCH/TAG`: a model of open_clip with its own tokeniser (extra `open_clip`); `ARCH` alone with `--weights`.
+
+`cls` is the projected image vector and `patches` the last block's tokens after the final norm. There are no
+`text_patches` and no other layers: open_clip's towers differ too much for one rule.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from adapters.custom import module_digest
+from adapters.extras import import_extra
+from adapters.patches import center_pad
+from adapters.placement import dtype_name, pick_device, pick_dtype
+from adapters.vit import normalise_rows, square
+from benchmark.contracts import EncoderCard, ImageFeatures, ImageRequest, ImageTransform, ModelSpec, WeightsInfo
+from benchmark.errors import EncoderError, NotApplicable, UsageError, WeightsError
+
+
+class OpenClipEncoder:
+    """An open_clip model behind the interface."""
+
+    def __init__(self, spec: ModelSpec, model: Any, preprocess: dict[str, Any], tokenize: Any, source: str) -> None:
+        self.device = pick_device(spec.device)
+        self.dtype = pick_dtype(spec.dtype, self.device)
+        weights = WeightsInfo(source, module_digest({"": model}))
+        self.model = model.to(self.device, self.dtype).eval().requires_grad_(False)
+        self.tokenize = tokenize
+        size = square(preprocess["size"], spec.name)
+        squash = preprocess.get("resize_mode") == "squash"
+        self.transform = ImageTransform(
+            "square" if squash else "short-side",
+            size,
+            crop=None if squash else size,
+            interpolation=preprocess.get("interpolation", "bicubic"),
+            mean=tuple(preprocess["mean"]),
+            std=tuple(preprocess["std"]),
+        )
+        self.mean, self.std = (
+            torch.tensor(v, device=self.device).view(1, 3, 1, 1) for v in (self.transform.mean, self.transform.std)
+        )
+        cls, patches = self.towers(torch.zeros(1, 3, size, size, device=self.device, dtype=self.dtype))
+        self.card = EncoderCard(
+            name=spec.name, family="open_clip", backend="torch", embed_dim=patches.shape[-1],
+            patch_size=size // patches.shape[1], image_size=size, depth=0, num_cls=1, has_text=True,
+            text_dim=cls.shape[-1], weights=weights, licence="see the model's page",
+            params=sum(p.numel() for p in model.parameters()), dtype=dtype_name(self.dtype),
+        )  # fmt: skip
+
+    @torch.inference_mode()
+    def towers(self, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Image vector [B, E] and last patches [B, h, w, D]."""
+        found = self.model.forward_intermediates(
+            image=pixels, image_indices=1, normalize=False, normalize_intermediates=True, image_output_fmt="NCHW"
+        )
+        return found["image_features"].float(), found["image_intermediates"][-1].permute(0, 2, 3, 1).float()
+
+    def encode_image(self, images: torch.Tensor, request: ImageRequest = ImageRequest()) -> ImageFeatures:
+        """CLS [B, 1, E] and patches [B, h, w, D]. Raises EncoderError for a size the architecture does not take."""
+        if request.layers:
+            raise NotApplicable(f"{self.card.name} offers no intermediate layers")
+        pixels = center_pad((images.to(self.device, torch.float32) - self.mean) / self.std, self.card.patch_size)
+        if pixels.shape[-2:] != (self.card.image_size, self.card.image_size):
+            size = "x".join(map(str, pixels.shape[-2:]))
+            raise EncoderError(f"{self.card.name} takes {self.card.image_size} pixel squares, not {size}")
+        cls, patches = self.towers(pixels.to(self.dtype))
+        return ImageFeatures(cls[:, None], patches)
+
+    @torch.inference_mode()
+    def encode_text(self, texts: Sequence[str]) -> torch.Tensor:
+        """[N, E] float32, L2-normalised."""
+        return normalise_rows(self.model.encode_text(self.tokenize(list(texts)).to(self.device)))
+
+
+def build(spec: ModelSpec) -> OpenClipEncoder:
+    """Raises MissingExtra, UsageError for an unknown name, WeightsError when the weights cannot be had."""
+    if spec.backend != "torch":
+        raise UsageError(f"{spec.name} has no {spec.backend} backend. Use --backend torch")
+    open_clip = import_extra("open_clip", "open_clip", f"--model {spec.name}")
+    arch, _, tag = spec.target.partition("/")
+    if arch not in open_clip.list_models():
+        close = [name for name in open_clip.list_models() if name.lower().startswith(arch[:5].lower())]
+        raise UsageError(f"open_clip does not know {arch!r}. Close: {', '.join(close[:4]) or 'none'}")
+    if not spec.weights and tag not in open_clip.list_pretrained_tags_by_model(arch):
+        tags = ", ".join(open_clip.list_pretrained_tags_by_model(arch)[:6]) or "none"
+        raise UsageError(f"open_clip has no weights {tag!r} for {arch}. Write open_clip:{arch}/TAG with one of: {tags}")
+    try:
+        model = open_clip.create_model(arch, pretrained=spec.weights or tag, require_pretrained=True, weights_only=True)
+    except Exception as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise WeightsError(f"{spec.name}: weights {spec.weights or tag!r} cannot be loaded ({reason[:160]})") from error
+    preprocess = open_clip.get_model_preprocess_cfg(model)
+    source = spec.weights or f"open_clip:{spec.target}"
+    return OpenClipEncoder(spec, model, preprocess, open_clip.get_tokenizer(arch), source)
