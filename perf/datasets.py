@@ -52,9 +52,8 @@ def main(count: int) -> None:
         start = time.perf_counter()
         digest = again.digest
         seconds = time.perf_counter() - start
-        print(
-            f"{'second digest':42} {seconds:8.2f} s, {seconds / bare:.1f} × bare os.stat; equal: {digest == blobs.digest}"
-        )
+        same = digest == blobs.digest
+        print(f"{'second digest':42} {seconds:8.2f} s, {seconds / bare:.1f} × bare os.stat; equal: {same}")
         data = timed("pickle and back", lambda: pickle.dumps(pickle.loads(pickle.dumps(again))))
         print(f"{'pickled size':42} {len(data) / 1e6:8.2f} MB, {len(data) / count:.0f} bytes a file")
         pictures = Pictures(again)

@@ -38,7 +38,15 @@ def of_files(root: str, names: Sequence[str]) -> str:
     stats = [_stat(path) for path in paths]
     mode = "full" if sum(s.st_size for s in stats) <= FULL_LIMIT else "edges"
     rows = [(path, s.st_size, s.st_mtime_ns, mode) for path, s in zip(paths, stats)]
-    return _combine(mode, zip(names, _cached(rows)))
+    facts = "\n".join(f"{path}\0{size}\0{mtime}" for path, size, mtime, _ in rows)
+    listing = hashlib.sha256(facts.encode("utf-8", "surrogateescape")).hexdigest()
+    whole: Row = (f"set of {len(rows)}: {listing}", 0, 0, mode)
+    with _database() as db:
+        if known := _look_up(db, [whole]).get(whole):
+            return known
+        value = _combine(mode, zip(names, _hashes(db, rows)))
+        _store(db, {whole: value})
+    return value
 
 
 def of_whole_files(files: Sequence[str], rows: str) -> str:
@@ -96,11 +104,10 @@ def _hash_file(row: Row) -> str:
         raise DataError(f"{path}: cannot be read ({e.strerror}). Check the dataset's folder") from None
 
 
-def _cached(rows: Sequence[Row]) -> Iterator[str]:
-    with _database() as db:
-        known = _look_up(db, rows)
-        fresh = {row: _hash_file(row) for row in rows if row not in known}
-        _store(db, fresh)
+def _hashes(db: sqlite3.Connection | None, rows: Sequence[Row]) -> Iterator[str]:
+    known = _look_up(db, rows)
+    fresh = {row: _hash_file(row) for row in rows if row not in known}
+    _store(db, fresh)
     return (known.get(row) or fresh[row] for row in rows)
 
 
