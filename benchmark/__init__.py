@@ -30,7 +30,7 @@ _PUBLIC = {
     "BenchError": "benchmark.errors:BenchError",
 }
 
-__all__ = [  # noqa: PLE0604
+__all__ = [
     "BenchError",
     "Encoder",
     "EncoderCard",

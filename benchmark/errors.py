@@ -39,7 +39,9 @@ class MissingExtra(UsageError):
 
     def __init__(self, feature: str, extra: str, detail: str = "") -> None:
         hint = f" ({detail})" if detail else ""
-        super().__init__(f"{feature} needs an extra that is not installed{hint}. Get it: pip install 'densebench[{extra}]'")
+        super().__init__(
+            f"{feature} needs an extra that is not installed{hint}. Get it: pip install 'densebench[{extra}]'"
+        )
 
 
 def unknown(what: str, name: str, known: Iterable[str], listing: str) -> UsageError:

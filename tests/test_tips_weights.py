@@ -278,6 +278,11 @@ def test_a_transformers_folder_is_checked_as_closely(tmp_path, folder):
     assert "model.safetensors cannot be read" in refusal(there)
     (there / "model.safetensors").write_bytes(data)
     assert "width 48 and 2 blocks, tipsv2-x has 96 and 2" in refusal(there, tips.arch_row("B"))
+    config = json.loads((there / "config.json").read_text())
+    for key, value in {"hidden_size": "wide", "num_attention_heads": 0}.items():
+        wrong = {**config, "vision_config": {**config["vision_config"], key: value}}
+        (there / "config.json").write_text(json.dumps(wrong))
+        assert "config.json: no TIPS configuration" in refusal(there)
     (there / "config.json").write_text(json.dumps({"model_type": "siglip"}))
     assert "config.json: model_type is 'siglip'" in refusal(there)
     (there / "config.json").write_text("{")

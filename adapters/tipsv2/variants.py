@@ -68,7 +68,11 @@ class Architecture:
             return None
         from transformers import Tipsv2Config
 
-        return cls._of(Tipsv2Config(**{k: v for k, v in config.items() if not k.startswith("_")}))
+        try:
+            return cls._of(Tipsv2Config(**{k: v for k, v in config.items() if not k.startswith("_")}))
+        except Exception as e:  # the library's validation has error types of its own
+            why = " ".join(str(e).split())
+            raise WeightsError(f"{path}: no TIPS configuration ({why}). Download it again") from None
 
     @classmethod
     def _of(cls, config: Tipsv2Config) -> Architecture:
@@ -89,6 +93,10 @@ class Architecture:
             vocabulary=text.vocab_size,
             max_tokens=text.max_position_embeddings,
         )
+
+    def __post_init__(self) -> None:
+        if min(self.heads, self.text_heads) < 1 or self.width % self.heads or self.width % self.text_heads:
+            raise WeightsError(f"width {self.width} does not divide into {self.heads} and {self.text_heads} heads")
 
     def to_config(self, grid: int, gelu: str = "erf") -> Tipsv2Config:
         """The transformers configuration with a `grid` × `grid` position table."""

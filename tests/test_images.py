@@ -1,0 +1,168 @@
+"""Decoding and preprocessing: every kind of file, pixels pinned, the families' own processors as the reference."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image, ImageFile
+from transformers import BitImageProcessorPil, CLIPImageProcessorPil, SiglipImageProcessorPil
+
+from adapters.preprocessing import from_row
+from benchmark.contracts import ImageTransform
+from benchmark.errors import DataError
+from benchmark.images import apply_transform, decode, resize, short_side_size
+from benchmark.registry import models
+
+
+def picture(height: int, width: int, channels: int = 3) -> np.ndarray:
+    """[height, width, channels] uint8, smooth with noise, from integers alone."""
+    y, x, c = np.mgrid[0:height, 0:width, 0:channels]
+    noise = np.random.Generator(np.random.Philox(height * width)).integers(0, 32, (height, width, channels))
+    return ((y * 3 + x * 2 + c * 60 + noise) % 256).astype(np.uint8)
+
+
+def encoded(image: Image.Image, kind: str = "PNG", **options) -> bytes:
+    out = io.BytesIO()
+    image.save(out, kind, **options)
+    return out.getvalue()
+
+
+def rotated_jpeg() -> bytes:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    return encoded(Image.fromarray(picture(33, 57)), "PNG", exif=exif)
+
+
+def palette() -> Image.Image:
+    image = Image.new("P", (41, 27))
+    image.putpalette([(i * 7) % 256 for i in range(768)])
+    image.putdata((np.arange(41 * 27) % 256).tolist())
+    return image
+
+
+FILES = {
+    "rgb": lambda: encoded(Image.fromarray(picture(37, 53))),
+    "grey": lambda: encoded(Image.fromarray(picture(61, 43, 1)[..., 0])),
+    "grey-alpha": lambda: encoded(Image.fromarray(picture(31, 29, 2), "LA")),
+    "rgba": lambda: encoded(Image.fromarray(picture(35, 51, 4), "RGBA")),
+    "sixteen-bit": lambda: encoded(Image.fromarray(picture(45, 39, 1)[..., 0].astype(np.uint16) * 257)),
+    "cmyk": lambda: encoded(Image.fromarray(picture(47, 33, 4), "CMYK"), "TIFF"),
+    "palette": lambda: encoded(palette()),
+    "exif-rotated": rotated_jpeg,
+    "one-bit": lambda: encoded(Image.fromarray(picture(33, 31, 1)[..., 0] > 100)),
+}
+DIGESTS = {}
+
+
+@pytest.mark.parametrize("kind", FILES)
+def test_decoded_pixels_are_pinned(kind):
+    image = decode(FILES[kind]())
+    assert image.dtype == np.uint8
+    assert image.ndim == 3
+    transform = ImageTransform("short-side", 32, crop=24)
+    found = hashlib.sha256(image.tobytes() + apply_transform(image, transform).tobytes()).hexdigest()[:16]
+    assert found == DIGESTS[kind]
+
+
+def test_grey_is_repeated_and_alpha_dropped():
+    grey = picture(61, 43, 1)[..., 0]
+    np.testing.assert_array_equal(decode(FILES["grey"]()), np.repeat(grey[..., None], 3, axis=2))
+    np.testing.assert_array_equal(decode(FILES["rgba"]()), picture(35, 51, 4)[..., :3])
+
+
+def test_background_composites_transparent_pixels():
+    data = np.zeros((2, 2, 4), np.uint8)
+    data[0, 0] = (10, 20, 30, 255)
+    found = decode(encoded(Image.fromarray(data, "RGBA")), background=(255, 255, 255))
+    assert found[0, 0].tolist() == [10, 20, 30]
+    assert found[1, 1].tolist() == [255, 255, 255]
+
+
+def test_sixteen_bits_keep_their_high_byte():
+    values = np.array([[0, 255, 256, 65535]], np.uint16)
+    assert decode(encoded(Image.fromarray(values)))[0, :, 0].tolist() == [0, 0, 1, 255]
+
+
+def test_exif_orientation_is_an_option():
+    assert decode(rotated_jpeg()).shape == (33, 57, 3)
+    upright = decode(rotated_jpeg(), exif=True)
+    np.testing.assert_array_equal(upright, np.rot90(picture(33, 57), -1))
+
+
+@pytest.mark.parametrize("force", [False, True])
+def test_a_truncated_file_is_an_error_that_names_it(tmp_path, monkeypatch, force):
+    monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", force)
+    path = tmp_path / "half.jpg"
+    path.write_bytes(encoded(Image.fromarray(picture(200, 300)), "JPEG")[:4000])
+    with pytest.raises(DataError, match=r"half\.jpg: cannot be read as an image"):
+        decode(path)
+
+
+@pytest.mark.parametrize("content", [b"", b"<!doctype html>", b"\x89PNG\r\n\x1a\n" + b"\0" * 40])
+def test_a_file_that_is_no_image_is_an_error(tmp_path, content):
+    path = tmp_path / "x.png"
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=r"x\.png"):
+        decode(path)
+
+
+def test_a_missing_file_is_an_error(tmp_path):
+    with pytest.raises(DataError, match="no such image file"):
+        decode(tmp_path / "gone.png")
+
+
+def test_float_images_are_refused(tmp_path):
+    path: Path = tmp_path / "f.tiff"
+    Image.fromarray(np.ones((4, 4), np.float32)).save(path)
+    with pytest.raises(DataError, match="no agreed range"):
+        decode(path)
+
+
+PROCESSORS = {
+    "clip-b16": lambda: CLIPImageProcessorPil(),
+    "clip-l14-336": lambda: CLIPImageProcessorPil(
+        size={"shortest_edge": 336}, crop_size={"height": 336, "width": 336}
+    ),
+    "siglip-b16-256": lambda: SiglipImageProcessorPil(size={"height": 256, "width": 256}),
+    "siglip2-so400m-384": lambda: SiglipImageProcessorPil(size={"height": 384, "width": 384}, resample=2),
+    "dinov2-b": lambda: BitImageProcessorPil(
+        size={"shortest_edge": 256}, image_mean=[0.485, 0.456, 0.406], image_std=[0.229, 0.224, 0.225]
+    ),
+}
+
+
+@pytest.mark.parametrize("shape", [(301, 417), (417, 301), (97, 640), (224, 224), (225, 256)])
+@pytest.mark.parametrize("name", PROCESSORS)
+def test_transforms_equal_the_familys_own_processor(name, shape):
+    image = picture(*shape)
+    transform = from_row(models()[name]["transform"])
+    mean, std = (np.array(v, np.float32)[:, None, None] for v in (transform.mean, transform.std))
+    ours = (apply_transform(image, transform) - mean) / std
+    theirs = PROCESSORS[name]()(Image.fromarray(image), return_tensors="np")["pixel_values"][0]
+    assert ours.shape == theirs.shape
+    assert np.abs(ours - theirs).max() <= 1e-5  # far below 1/255
+
+
+def test_dinov3_square_equals_torch_resize_to_one_level():
+    image = picture(301, 417)
+    ours = apply_transform(image, from_row(models()["dinov3-b"]["transform"]))
+    pixels = torch.from_numpy(image).permute(2, 0, 1)[None].float() / 255
+    theirs = torch.nn.functional.interpolate(pixels, (224, 224), mode="bilinear", antialias=True)[0].numpy()
+    assert np.abs(ours - theirs).max() <= 1.01 / 255
+
+
+def test_short_side_rounds_the_long_side_down():
+    assert short_side_size(301, 417, 224) == (224, 310)
+    assert short_side_size(640, 97, 224) == (1477, 224)
+
+
+def test_without_antialias_pixels_are_sampled_at_centres():
+    ramp = np.repeat(np.arange(0, 256, 4, dtype=np.uint8)[None, :, None], 64, axis=0).repeat(3, axis=2)
+    checker = (np.indices((64, 64)).sum(axis=0) % 2 * 255).astype(np.uint8)[..., None].repeat(3, axis=2)
+    assert abs(int(resize(ramp, 32, 32, "bilinear", False)[5, 10, 0]) - 82) <= 2
+    assert resize(checker, 21, 21, "bilinear", True).std() < resize(checker, 21, 21, "bilinear", False).std()
