@@ -65,7 +65,8 @@ def class_changes(a: Row, b: Row, metric: str) -> tuple[ClassChange, ...]:
 def _ratio_influence(row: Row, metric: str) -> np.ndarray:
     inter, union = (np.asarray(row.samples[c], dtype=np.float64) for c in row.statistic(metric).columns)
     total = np.maximum(union.sum(0), 1.0)
-    return 100.0 * (inter - union * (inter.sum(0) / total)) / total
+    shares: np.ndarray = 100.0 * (inter - union * (inter.sum(0) / total)) / total
+    return shares
 
 
 def _change(name: str, a: float, b: float, error: float) -> ClassChange:

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Protocol, 
 from benchmark.digest import fingerprint
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import numpy as np
     import torch
 
@@ -328,6 +330,7 @@ class Outcome:
     details: Mapping[str, Any] = field(default_factory=dict)  # chosen penalty, per-class values …
     fit_s: float = 0.0
     score_s: float = 0.0
+    files: Mapping[str, bytes] = field(default_factory=dict)  # kept beside the row: "curve.csv", "pictures/best-1.png"
 
 
 class Task(Protocol):
@@ -387,6 +390,21 @@ class TaskContext(Protocol):
     def seed(self) -> int: ...
     @property
     def device(self) -> str: ...
+
+    @property
+    def scratch(self) -> Path:
+        """A folder of this job alone, for the checkpoints of a head that trains long; removed once its row is saved."""
+        ...
+
+    @property
+    def keep_predictions(self) -> int:
+        """How many best, median and worst predictions to hand back as pictures in `Outcome.files`; 0: none."""
+        ...
+
+    @property
+    def cross_check(self) -> bool:
+        """Whether to compute the headline number a second time with the field's reference implementation."""
+        ...
 
     def features(self, need: Need) -> FeatureReader: ...
 

@@ -35,7 +35,12 @@ def write_atomic(path: Path, write: Callable[[IO[bytes]], object]) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """`write_atomic` for UTF-8 text."""
-    write_atomic(path, lambda f: f.write(text.encode("utf-8")))
+    write_bytes(path, text.encode("utf-8"))
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """`write_atomic` for bytes that are at hand."""
+    write_atomic(path, lambda f: f.write(content))
 
 
 @contextmanager

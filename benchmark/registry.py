@@ -51,7 +51,8 @@ def models() -> dict[str, dict[str, Any]]:
 
 
 def build_encoder(spec: ModelSpec) -> Encoder:
-    """The encoder of `spec.name`: a registered name, `hf:…`, `timm:…`, `open_clip:…`, `file.py:function`, `module:function`."""
+    """The encoder of `spec.name`: a registered name, `hf:…`, `timm:…`, `open_clip:…`, `file.py:function`, or
+    `module:function`."""
     rows = models()
     if spec.name in rows:
         row = rows[spec.name]

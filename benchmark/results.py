@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -18,7 +19,7 @@ import numpy as np
 from benchmark.contracts import Outcome
 from benchmark.digest import plain
 from benchmark.errors import BenchError
-from benchmark.files import write_atomic, write_text
+from benchmark.files import write_atomic, write_bytes, write_text
 from benchmark.statistic import Statistic
 
 SCHEMA = 1
@@ -113,10 +114,15 @@ def metrics_of(outcome: Outcome, seed: int) -> dict[str, dict[str, Any]]:
     return out
 
 
-def save(folder: Path, data: Mapping[str, Any], samples: Mapping[str, Any]) -> None:
-    """Writes one row; an older row in the same folder stops being one before its samples change."""
+def save(
+    folder: Path, data: Mapping[str, Any], samples: Mapping[str, Any], files: Mapping[str, bytes] | None = None
+) -> None:
+    """Writes one row with `files` (curves, pictures) beside it; an older row there stops being one before it changes."""
     (folder / "result.json").unlink(missing_ok=True)
+    shutil.rmtree(folder / "pictures", ignore_errors=True)
     write_samples(folder / "samples.parquet", samples)
+    for name, content in (files or {}).items():
+        write_bytes(folder / name, content)
     write_text(folder / "result.json", json.dumps(plain(data), indent=1, ensure_ascii=False) + "\n")
 
 

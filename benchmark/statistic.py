@@ -75,7 +75,8 @@ class Statistic:
                 present = bottom > 0
                 ratio = np.where(present, top / np.where(present, bottom, 1.0), 0.0)
                 out = ratio.sum(1) / present.sum(1)
-        return self.scale * out
+        scaled: np.ndarray = self.scale * out
+        return scaled
 
     def of(self, samples: Mapping[str, Any]) -> float:
         """The metric's value on all samples."""

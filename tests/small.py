@@ -26,7 +26,8 @@ class SmallEncoder:
     def __post_init__(self) -> None:
         self.card = EncoderCard(
             self.name, "test", "torch", self.width, 8, self.image_size, 2, 2, True,
-            WeightsInfo("test", fingerprint(["small", self.width])), "Apache-2.0", text_dim=self.width, has_text_patches=True,
+            WeightsInfo("test", fingerprint(["small", self.width])), "Apache-2.0",
+            text_dim=self.width, has_text_patches=True,
         )  # fmt: skip
         self.transform = ImageTransform("square", self.image_size)
         generator = torch.Generator().manual_seed(0)

@@ -31,7 +31,7 @@ def bench(*words: str) -> int:
         (["run", "--model", "pixels", "--set", "k"], 2, "--set 'k': must be field=value"),
         (["run", "--model", "pixels", "--task", "depth/scenes", "--set", "depth.holdout=often"], 2, "'often' is str"),
         (["run", "--model", "pixels", "--task", "none.toml"], 2, "none.toml: no such file"),
-        (["run", "--model", "pixels", "--weights", "nowhere", "--task", "scenes"], 2, "--weights nowhere: no such file"),
+        (["run", "--model", "pixels", "--weights", "nowhere", "--task", "scenes"], 2, "--weights nowhere: no such file"),  # noqa: E501
         (["run", "--model", "pixels", "--batch-size", "0"], 2, "--batch-size '0': must be auto or a positive number"),
         (["run", "--model", "pixels", "--limit", "1"], 2, "--limit 1 is below 2"),
         (["run", "--model", "pixels", "--dtype", "int4"], 2, "--dtype 'int4' is not one of auto, float32"),
@@ -87,7 +87,8 @@ def test_ls_and_help_import_nothing_heavy():
         "    with contextlib.suppress(SystemExit), contextlib.redirect_stdout(io.StringIO()):\n"
         "        main(words)\n"
         "import benchmark\n"
-        "heavy = {'torch', 'jax', 'transformers', 'mmseg', 'mmengine', 'pandas', 'sklearn', 'scipy'} & set(sys.modules)\n"
+        "heavy = {'torch', 'jax', 'transformers', 'mmseg', 'mmengine', 'pandas', 'sklearn', 'scipy'}"
+        " & set(sys.modules)\n"
         "print(sorted(heavy))\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)

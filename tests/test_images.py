@@ -125,9 +125,7 @@ def test_float_images_are_refused(tmp_path):
 
 PROCESSORS = {
     "clip-b16": lambda: CLIPImageProcessorPil(),
-    "clip-l14-336": lambda: CLIPImageProcessorPil(
-        size={"shortest_edge": 336}, crop_size={"height": 336, "width": 336}
-    ),
+    "clip-l14-336": lambda: CLIPImageProcessorPil(size={"shortest_edge": 336}, crop_size={"height": 336, "width": 336}),
     "siglip-b16-256": lambda: SiglipImageProcessorPil(size={"height": 256, "width": 256}),
     "siglip2-so400m-384": lambda: SiglipImageProcessorPil(size={"height": 384, "width": 384}, resample=2),
     "dinov2-b": lambda: BitImageProcessorPil(

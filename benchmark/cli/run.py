@@ -128,7 +128,7 @@ def run(
 
 
 def default_models() -> list[str]:
-    """What `bench run` evaluates when it is told nothing: the embedded models that are in the package, and the floors."""
+    """What `bench run` evaluates when it is told nothing: the embedded models in the package, and the floors."""
     from benchmark.registry import models
 
     rows = models()

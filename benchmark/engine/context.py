@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -41,6 +42,9 @@ class Context:
     data: Mapping[str, Any]
     seed: int
     device: str
+    scratch: Path
+    keep_predictions: int = 0
+    cross_check: bool = False
     new_progress: NewProgress = silent
 
     @property

@@ -38,6 +38,7 @@ class RunOptions:
     workers: int | None = None  # None: chosen
     max_bad: int = 0
     save_predictions: int = 0
+    cross_check: bool = False  # compute mIoU a second time with mmsegmentation's IoUMetric
     force: bool = False
     check: bool = True  # the cheap conformance check before a model's first run
     command: str = ""

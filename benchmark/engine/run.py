@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -24,7 +25,6 @@ from benchmark.features.store import FeatureStore
 from benchmark.files import write_text
 from benchmark.registry import Unit
 from benchmark.results import SCHEMA, Row, metrics_of, read_row, save
-
 
 T = TypeVar("T")
 
@@ -138,7 +138,7 @@ def _run_model(name: str, stamp: str, jobs: list[Job], options: RunOptions, hook
         else:
             todo.append((job, slot))
     if not todo:
-        return None
+        return
     session = _attempt(lambda: Session.open(name, shown, options, hooks), Note(shown, None, ""), report, hooks)
     if session is None:
         return
@@ -229,6 +229,9 @@ class Session:
             job.data,
             self.options.seed,
             self.extractor.device,
+            self.options.cache / "heads" / slot.request,
+            self.options.save_predictions,
+            self.options.cross_check,
             self.hooks.progress,
         )
         outcome = job.task.run(context)
@@ -239,7 +242,8 @@ class Session:
             "total_s": round(time.perf_counter() - started, 3),
             "images_per_s": round(encoded / extract_s, 2) if encoded and extract_s else None,
         }
-        save(slot.folder, self._row(job, slot, outcome, timing), outcome.samples)
+        save(slot.folder, self._row(job, slot, outcome, timing), outcome.samples, outcome.files)
+        shutil.rmtree(context.scratch, ignore_errors=True)
         return read_row(slot.folder)
 
     def _row(self, job: Job, slot: Slot, outcome: Outcome, timing: dict[str, Any]) -> dict[str, Any]:
@@ -308,6 +312,7 @@ def _check_once(encoder: Encoder, device: str, options: RunOptions) -> None:
     bad = [f for f in check_encoder(encoder, cheap=True, device=device).findings if not f.ok]
     if bad:
         raise BenchError(
-            f"{card.name} breaks the encoder contract: {bad[0].name}: {bad[0].detail}. See bench check --model {card.name}"
+            f"{card.name} breaks the encoder contract: {bad[0].name}: {bad[0].detail}. "
+            f"See bench check --model {card.name}"
         )
     write_text(stamp, card.name + "\n")

@@ -61,7 +61,7 @@ class LoadedTask:
 
 
 def load_task(name: str, **options: Any) -> LoadedTask:
-    """The unit `name` (a word of --task that means one unit); `options` are fields of RunOptions, e.g. protocol, data, limit.
+    """The unit `name` (a word of --task that means one unit); `options` are fields of RunOptions (protocol, data, …).
 
     Raises UsageError for an unknown name or one that means several units, DataError when the data is not there.
     """

@@ -161,7 +161,8 @@ class Extractor:
                 if not np.isfinite(items).all():
                     bad = ids[int(np.argmax(~np.isfinite(items.reshape(len(items), -1)).all(1)))]
                     raise EncoderError(
-                        f"{self.encoder.card.name}: {tap.name} of {bad} holds NaN or infinite values. Try --dtype float32"
+                        f"{self.encoder.card.name}: {tap.name} of {bad} holds NaN or infinite values. "
+                        "Try --dtype float32"
                     )
                 into.add(tap, indices, items)
 
@@ -176,7 +177,8 @@ class Extractor:
                 raise
         if len(pixels) == 1:
             raise BenchError(
-                f"{self.encoder.card.name}: one {tuple(pixels.shape[2:])} picture does not fit in memory. Use a smaller view or --dtype bfloat16"
+                f"{self.encoder.card.name}: one {tuple(pixels.shape[2:])} picture does not fit in memory. "
+                "Use a smaller view or --dtype bfloat16"
             )
         if self.device.startswith("cuda"):
             torch.cuda.empty_cache()
@@ -233,7 +235,8 @@ def check_features(encoder: Encoder, features: ImageFeatures, ids: list[str], si
     if patches.ndim != 4 or tuple(patches.shape[:3]) != (n, h, w):
         raise EncoderError(
             f"{card.name}: patches are {list(patches.shape)}, expected [{n}, {h}, {w}, D] "
-            f"({size[0]}×{size[1]} px / patch_size {card.patch_size}). Correct patch_size in the card, or the map's order"
+            f"({size[0]}×{size[1]} px / patch_size {card.patch_size}). "
+            "Correct patch_size in the card, or the map's order"
         )
 
 

@@ -11,8 +11,8 @@ from typing import Any
 
 # In the order they need one another.
 SCRIPTS = (
-    "format.js", "dom.js", "store.js", "table.js", "overview.js", "boards.js", "charts.js", "cost.js", "classes.js", "samples.js",
-    "protocols.js", "published.js", "details.js", "app.js",
+    "format.js", "dom.js", "store.js", "table.js", "overview.js", "boards.js", "charts.js", "cost.js", "classes.js",
+    "samples.js", "protocols.js", "published.js", "details.js", "app.js",
 )  # fmt: skip
 CHARTS = "chart.umd.min.js"
 

@@ -1,4 +1,4 @@
-"""The tokeniser of a run: the given file, or one trained on its captions and kept in the run's folder."""
+"""The tokeniser of a run: the given file, that of `init_from`, or one trained on its captions, kept with the run."""
 
 from __future__ import annotations
 
@@ -21,8 +21,10 @@ SAMPLES_READ = 4000
 def run_tokenizer(config: RecipeConfig, source: Source, out: Path, place: Place) -> tuple[Tokenizer, RecipeConfig]:
     """(tokeniser, config with the vocabulary size that it really has)."""
     out.mkdir(parents=True, exist_ok=True)
-    path = Path(config.model.tokenizer) if config.model.tokenizer else out / "tokenizer.model"
-    if not config.model.tokenizer:
+    inherited = Path(config.init_from) / "tokenizer.model"  # a later stage reads text as its weights learned to
+    given = config.model.tokenizer or (str(inherited) if config.init_from and inherited.is_file() else "")
+    path = Path(given) if given else out / "tokenizer.model"
+    if not given:
         if place.first and not path.is_file():
             _write_trained(config, source, path)
         if place.world > 1:

@@ -53,6 +53,9 @@ class Trainer:
         self.tokenizer, config = run_tokenizer(config, self.source, out, place)
         self.config = config
         self.student = Pretrainer(config)
+        if place.device.type == "cpu" and place.dtype == torch.bfloat16:
+            # The fused kernel's bf16 backward is slow on a CPU; plain matrix products are 1.9 times faster a step.
+            self.student.encoder.set_attn_implementation("eager")
         self.student.initialise(config.train.seed)
         if config.init_from:
             load_weights(Path(config.init_from), self.student)
