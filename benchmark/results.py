@@ -117,7 +117,7 @@ def metrics_of(outcome: Outcome, seed: int) -> dict[str, dict[str, Any]]:
 def save(
     folder: Path, data: Mapping[str, Any], samples: Mapping[str, Any], files: Mapping[str, bytes] | None = None
 ) -> None:
-    """Writes one row with `files` (curves, pictures) beside it; an older row there stops being one before it changes."""
+    """Writes one row with `files` (curves, pictures) beside it; an older row stops being one before it changes."""
     (folder / "result.json").unlink(missing_ok=True)
     shutil.rmtree(folder / "pictures", ignore_errors=True)
     write_samples(folder / "samples.parquet", samples)

@@ -13,8 +13,8 @@ from benchmark.results import Row, read_all
 
 COLUMNS = (
     "model", "task", "dataset", "metric", "value", "ci95_low", "ci95_high", "unit", "n", "n_bad",
-    "protocol", "protocol_hash", "weights_sha256", "dataset_digest", "seed", "dtype", "total_s", "densebench", "created",
-    "id",
+    "protocol", "protocol_hash", "weights_sha256", "dataset_digest", "seed", "dtype", "total_s", "densebench",
+    "created", "id",
 )  # fmt: skip
 
 

@@ -22,7 +22,8 @@ ROOT = Path(__file__).parents[1]
 NINE = suites()["scenes"]["units"]
 FIELDS = {
     "schema": int, "id": str, "created": str, "command": str, "seed": int, "model": dict, "task": dict,
-    "protocol": dict, "metrics": dict, "main_metric": str, "n_bad": int, "timing": dict, "peak_memory_mb": float, "environment": dict,
+    "protocol": dict, "metrics": dict, "main_metric": str, "n_bad": int, "timing": dict, "peak_memory_mb": float,
+    "environment": dict,
 }  # fmt: skip
 
 

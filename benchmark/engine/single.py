@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from benchmark.contracts import Encoder, Outcome
@@ -52,8 +54,12 @@ class LoadedTask:
         extractor = Extractor(encoder, device, self.options.batch_size, self.options.workers, progress)
         for shared in {id(p): p for p in map(planner.of, needs)}.values():
             extractor.run(shared)
-        context = Context(encoder, planner, store, values, self.job.data, self.options.seed, device, progress)
-        return task.run(context)
+        with tempfile.TemporaryDirectory() as scratch:
+            context = Context(
+                encoder, planner, store, values, self.job.data, self.options.seed, device, Path(scratch),
+                new_progress=progress,
+            )  # fmt: skip
+            return task.run(context)
 
     def evaluate(self, encoder: Encoder) -> dict[str, dict[str, Any]]:
         """Metric name -> {value, ci95, higher_is_better, unit, statistic}."""
