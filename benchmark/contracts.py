@@ -261,7 +261,7 @@ class Dataset(Protocol):
 
 # --------------------------------------------------------------------------------------------- features
 
-ViewRule = Literal["encoder", "square", "pad-to-patch"]
+ViewRule = Literal["encoder", "square", "short-side", "pad-to-patch"]
 
 
 @dataclass(frozen=True)
@@ -269,13 +269,15 @@ class View:
     """How a picture is laid before an encoder.
 
     `encoder`: the encoder's own transform; `square`: the whole picture stretched to size × size (0: the encoder's
-    image_size); `pad-to-patch`: original pixels, short side scaled to `size` (0: not scaled), zero-padded at the
-    centre to whole patches.
+    image_size); `short-side`: short side scaled to `size` (0: the encoder's image_size), then the middle `crop` × `crop`
+    pixels (0: `size`), so that all pictures get one shape; `pad-to-patch`: original pixels, short side scaled to `size`
+    (0: not scaled), zero-padded at the centre to whole patches.
     """
 
     rule: ViewRule = "encoder"
     size: int = 0
     interpolation: Interpolation | None = None  # None: the encoder's
+    crop: int = 0  # short-side only
 
 
 TapName = Literal["cls", "patches", "mean_patches", "text_patches", "pixels"]

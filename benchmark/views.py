@@ -76,6 +76,10 @@ def resolve_view(view: View, transform: ImageTransform, card: EncoderCard, pictu
     if view.rule == "square":
         size = view.size or card.image_size
         return ResolvedView(replace(transform, resize="square", size=size, crop=None, interpolation=interpolation))
+    if view.rule == "short-side":
+        size = view.size or card.image_size
+        crop = view.crop or size
+        transform = replace(transform, resize="short-side", size=size, crop=crop, interpolation=interpolation)
     shape = getattr(pictures, "uniform_shape", None)
     if transform.resize == "short-side" and shape and shape[0] == shape[1] and transform.crop == transform.size:
         return ResolvedView(replace(transform, resize="square", crop=None))
