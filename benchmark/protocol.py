@@ -7,7 +7,9 @@ A preset file holds one task; each of its tables is a preset:
     description = "…"
     pixels_per_image = { value = 64, status = "confirmed", source = "…" }
 
-`base = "other"` starts from another preset of the same file. Unknown, missing and mistyped fields are errors.
+`base = "other"` starts from another preset of the same file. A preset may hold a table for a dataset, `[paper.navi]`:
+what the preset means there. It changes single fields, or names a `base` or `schema` of its own and starts from that.
+Unknown, missing and mistyped fields are errors.
 """
 
 from __future__ import annotations
@@ -22,11 +24,25 @@ from pathlib import Path
 from typing import Any
 
 from benchmark.contracts import FieldStatus
-from benchmark.digest import fingerprint, plain
+from benchmark.digest import fingerprint, plain, sha256_file
 from benchmark.errors import UsageError, unknown
 
 STATUSES: tuple[FieldStatus, ...] = typing.get_args(FieldStatus)
 RESERVED = ("schema", "description", "base")
+
+
+class FileDigest(str):
+    """A field that names a file: its value is "sha256:…" of the content ("" for none), so equal files hash equally
+    wherever they lie; `path` is where this one is."""
+
+    path: Path | None = None
+
+    @classmethod
+    def of(cls, path: str) -> FileDigest:
+        """The digest of the file at `path`. Raises OSError when it cannot be read."""
+        found = cls(f"sha256:{sha256_file(path)}") if path else cls()
+        found.path = Path(path).resolve() if path else None
+        return found
 
 
 @dataclass(frozen=True)
@@ -80,8 +96,9 @@ def load_protocol(
     path: Path | Traversable,
     name: str,
     overrides: Mapping[str, str] | None = None,
+    dataset: str | None = None,
 ) -> EvalProtocol:
-    """The preset `name` of `task`, with `overrides` (field -> text, from the command line) applied.
+    """The preset `name` of `task` as it is on `dataset`, with `overrides` (field -> text, from the command line).
 
     An overridden field is marked confirmed with the source "set by the user"; the hash changes with it.
     Raises UsageError naming the file, the preset and the field.
@@ -91,6 +108,11 @@ def load_protocol(
         raise unknown(f"protocol of {task}", name, tables, f"bench show {task}")
     where = f"{path.name} [{name}]"
     raw = _with_base(tables, name, where)
+    special = raw[dataset] if dataset in datasets_of(raw) else None
+    raw = {k: v for k, v in raw.items() if k not in datasets_of(raw)}
+    if special is not None:
+        where = f"{path.name} [{name}.{dataset}]"
+        raw = _on_dataset(tables, raw, special, where)
     schema_name = str(raw.get("schema"))
     if schema_name not in schemas:
         raise UsageError(f"{where}: schema {schema_name!r} is not one of {', '.join(schemas)}. Correct the preset")
@@ -129,6 +151,35 @@ def _with_base(tables: Mapping[str, Any], name: str, where: str) -> dict[str, An
     return {**_with_base(tables, base, where), **table}
 
 
+def datasets_of(table: Mapping[str, Any]) -> list[str]:
+    """The datasets a preset has a table for: tables of tables, where a field is a table of plain values."""
+    return [
+        key
+        for key, value in table.items()
+        if isinstance(value, dict) and all(isinstance(v, dict) or k in RESERVED for k, v in value.items())
+    ]
+
+
+def variants(path: Path | Traversable, name: str) -> list[str]:
+    """The datasets on which the preset `name` differs from itself elsewhere."""
+    tables = presets(path)
+    return datasets_of(_with_base(tables, name, f"{path.name} [{name}]")) if name in tables else []
+
+
+def _on_dataset(
+    tables: Mapping[str, Any], raw: dict[str, Any], special: Mapping[str, Any], where: str
+) -> dict[str, Any]:
+    if "base" in special:
+        base = special["base"]
+        if base not in tables:
+            raise UsageError(f"{where}: base {base!r} is no preset of this file")
+        raw = _with_base(tables, base, where)
+        raw = {k: v for k, v in raw.items() if k not in datasets_of(raw)}
+    elif "schema" in special:
+        raw = {}
+    return {**raw, **special}
+
+
 def _entry(entry: Any, hint: Any, where: str) -> tuple[Any, FieldOrigin]:
     if not isinstance(entry, dict) or set(entry) != {"value", "status", "source"}:
         raise UsageError(f"{where}: must be {{ value = …, status = …, source = … }}")
@@ -157,8 +208,19 @@ def _coerce(value: Any, hint: Any, where: str) -> Any:
             raise UsageError(f"{where}: {value!r} must be a list")
         inner = typing.get_args(hint)[0]
         return tuple(_coerce(v, inner, where) for v in value)
+    if hint is FileDigest:
+        return _file(value, where)
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if type(value) is not hint:
         raise UsageError(f"{where}: {value!r} is {type(value).__name__}, must be {getattr(hint, '__name__', hint)}")
     return value
+
+
+def _file(value: Any, where: str) -> FileDigest:
+    if not isinstance(value, str):
+        raise UsageError(f"{where}: {value!r} must be the path of a file")
+    try:
+        return FileDigest.of(value)
+    except OSError as e:
+        raise UsageError(f"{where}: {value}: cannot be read ({e.strerror}). Give the path of a file") from None

@@ -74,7 +74,7 @@ def _measured(number: PublishedNumber, rows: Sequence[Row]) -> Row | None:
 
 def _doubts(tasks: set[str]) -> tuple[tuple[str, str, str, str], ...]:
     """The fields of each task's `paper` preset that nobody has confirmed."""
-    from benchmark.protocol import load_protocol, presets
+    from benchmark.protocol import load_protocol, presets, variants
     from benchmark.registry import load_task, protocol_file
     from benchmark.registry import tasks as registered
 
@@ -82,10 +82,12 @@ def _doubts(tasks: set[str]) -> tuple[tuple[str, str, str, str], ...]:
     for task in registered():
         if task not in tasks or PRESET not in presets(protocol_file(task)):
             continue
-        protocol = load_protocol(task, load_task(task).schemas, protocol_file(task), PRESET)
-        for field in protocol.not_confirmed():
-            origin = protocol.origins[field]
-            out.append((task, field, origin.status, origin.source))
+        path, schemas = protocol_file(task), load_task(task).schemas
+        for dataset in (None, *variants(path, PRESET)):
+            protocol = load_protocol(task, schemas, path, PRESET, None, dataset)
+            for field in protocol.not_confirmed():
+                origin = protocol.origins[field]
+                out.append((f"{task}/{dataset}" if dataset else task, field, origin.status, origin.source))
     return tuple(out)
 
 

@@ -7,8 +7,8 @@ from typing import Literal
 import pytest
 
 from benchmark.errors import UsageError
-from benchmark.protocol import load_protocol, presets
-from benchmark.registry import load_task, protocol_file, tasks
+from benchmark.protocol import FileDigest, load_protocol, presets, variants
+from benchmark.registry import datasets, load_task, protocol_file, tasks
 
 
 @dataclass(frozen=True)
@@ -101,8 +101,11 @@ def test_unknown_preset_suggests(file):
 def test_every_preset_of_every_task_loads_and_is_sourced(task):
     loaded = load_task(task)
     for name in presets(protocol_file(task)):
-        found = load_protocol(task, loaded.schemas, protocol_file(task), name)
-        assert all(origin.source for origin in found.origins.values())
+        special = variants(protocol_file(task), name)
+        assert set(special) <= set(datasets())
+        for dataset in (None, *special):
+            found = load_protocol(task, loaded.schemas, protocol_file(task), name, None, dataset)
+            assert all(origin.source for origin in found.origins.values())
 
 
 def test_hashes_of_the_fast_presets_are_pinned():
@@ -124,3 +127,50 @@ def test_hash_is_the_same_in_another_process():
     )
     pinned = dict(line.split() for line in (Path(__file__).parent / "fast_hashes.txt").read_text().splitlines())
     assert done.stdout.strip() == pinned["depth"]
+
+
+SPECIAL = """
+[base.moon]
+k = { value = 9, status = "confirmed", source = "elsewhere" }
+
+[base.mars]
+base = "child"
+mode = { value = "b", status = "confirmed", source = "elsewhere" }
+"""
+
+
+def test_a_preset_may_differ_on_a_dataset(file):
+    file.write_text(TOML + SPECIAL)
+    schemas = {"toy": Toy}
+    assert variants(file, "base") == ["moon", "mars"]
+    elsewhere = load_protocol("toy", schemas, file, "base", None, "earth")
+    assert elsewhere.values == load(file).values == Toy(3, 1.0, "a", (1, 2))
+    moon = load_protocol("toy", schemas, file, "base", {"rate": "2"}, "moon")
+    assert moon.values == Toy(9, 2.0, "a", (1, 2)) and moon.origins["k"].source == "elsewhere"
+    assert load_protocol("toy", schemas, file, "base", None, "mars").values == Toy(4, 1.0, "b", (1, 2))
+    with pytest.raises(UsageError, match=r"toy.toml \[base.mars\]: base 'nobody' is no preset"):
+        file.write_text(TOML + SPECIAL.replace('"child"', '"nobody"'))
+        load_protocol("toy", schemas, file, "base", None, "mars")
+
+
+@dataclass(frozen=True)
+class WithFile:
+    weights: FileDigest
+
+
+def test_a_file_counts_by_its_content_not_by_its_place(tmp_path):
+    (tmp_path / "a").write_bytes(b"one")
+    (tmp_path / "b").write_bytes(b"one")
+    path = tmp_path / "w.toml"
+    path.write_text('[p]\nschema = "w"\nweights = { value = "", status = "confirmed", source = "none" }\n')
+
+    def at(where: str | None):
+        overrides = {"weights": where} if where else None
+        return load_protocol("w", {"w": WithFile}, path, "p", overrides)
+
+    first, second = at(str(tmp_path / "a")), at(str(tmp_path / "b"))
+    assert first.hash == second.hash != at(None).hash
+    assert first.values.weights.path == tmp_path / "a" and not at(None).values.weights
+    assert first.fields()["weights"]["value"].startswith("sha256:7692c3ad3540bb803c02")
+    with pytest.raises(UsageError, match="--set weights: .*: cannot be read"):
+        at(str(tmp_path / "c"))

@@ -32,7 +32,7 @@ def show(
     if name in registry.models():
         _pairs(name, {k: v for k, v in registry.models()[name].items() if k != "entry_point"}, json)
     elif name in registry.tasks():
-        _task(name, protocol, json)
+        _task(name, protocol, dataset or None, json)
     elif name in registry.datasets():
         _dataset(name, out, json)
     elif name in registry.suites():
@@ -55,33 +55,34 @@ def _pairs(name: str, row: dict[str, Any], json: bool) -> None:
             typer.echo(f"  {'':16} {line}")
 
 
-def _task(name: str, only: str | None, json: bool) -> None:
+def _task(name: str, only: str | None, dataset: str | None, json: bool) -> None:
     from benchmark import registry
-    from benchmark.protocol import load_protocol, presets
+    from benchmark.protocol import presets, variants
 
-    task, path = registry.load_task(name), registry.protocol_file(name)
-    names = [only] if only else list(presets(path))
-    for preset in names:
-        found = load_protocol(name, task.schemas, path, preset)
-        if json:
-            body = {
-                "task": name,
-                "protocol": preset,
-                "hash": found.hash,
-                "schema": found.schema,
-                "fields": found.fields(),
-            }
-            typer.echo(jsonlib.dumps(body, ensure_ascii=False))
-            continue
-        from benchmark.cli.tables import plain_table
+    path = registry.protocol_file(name)
+    for preset in [only] if only else list(presets(path)):
+        for where in [dataset] if dataset else [None, *variants(path, preset)]:
+            _preset(name, preset, where, json)
 
-        typer.echo(f"{name} [{preset}] {found.hash[:8]}: {found.description}")
-        fields = found.fields()
-        plain_table(
-            ["  field", "value", "status", "source"],
-            [[f"  {k}", v["value"], v["status"], v["source"]] for k, v in fields.items()],
-        )
-        typer.echo("")
+
+def _preset(name: str, preset: str, dataset: str | None, json: bool) -> None:
+    from benchmark import registry
+    from benchmark.cli.tables import plain_table
+    from benchmark.protocol import load_protocol
+
+    found = load_protocol(name, registry.load_task(name).schemas, registry.protocol_file(name), preset, None, dataset)
+    fields = found.fields()
+    if json:
+        body = {"task": name, "dataset": dataset, "protocol": preset, "hash": found.hash, "schema": found.schema}
+        typer.echo(jsonlib.dumps({**body, "fields": fields}, ensure_ascii=False))
+        return
+    title = f"{name}/{dataset}" if dataset else name
+    typer.echo(f"{title} [{preset}] {found.hash[:8]}: {found.description}")
+    plain_table(
+        ["  field", "value", "status", "source"],
+        [[f"  {k}", v["value"], v["status"], v["source"]] for k, v in fields.items()],
+    )
+    typer.echo("")
 
 
 def _dataset(name: str, out: Path | None, json: bool) -> None:

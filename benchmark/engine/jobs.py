@@ -95,7 +95,12 @@ class JobMaker:
         dataset, overrides = self._dataset(unit)
         preset = self.options.protocol or self.preset
         protocol = load_protocol(
-            unit.task, task.schemas, protocol_file(unit.task), preset, {**overrides, **self._overrides(unit, task)}
+            unit.task,
+            task.schemas,
+            protocol_file(unit.task),
+            preset,
+            {**overrides, **self._overrides(unit, task)},
+            None if unit.path else unit.dataset,
         )
         data, bad = {}, []
         for split in task.splits(protocol.values):
