@@ -49,6 +49,9 @@ def run(
     ] = False,
     seed: Annotated[int, typer.Option(help="Seed of pixel sampling, hold-out and bootstrap")] = 0,
     workers: Annotated[int | None, typer.Option(help="Processes that decode images [default: chosen]")] = None,
+    ray: Annotated[
+        str | None, typer.Option(help="Encode on a Ray cluster: its address, auto, or local for processes here")
+    ] = None,
     max_bad: Annotated[int, typer.Option(help="Allow so many unreadable images; the row lists them")] = 0,
     save_predictions: Annotated[
         int, typer.Option(help="Keep pictures of the best, median and worst N predictions")
@@ -92,6 +95,7 @@ def run(
         trust_remote_code=trust_remote_code,
         seed=seed,
         workers=workers,
+        ray=ray,
         max_bad=max_bad,
         save_predictions=save_predictions,
         force=force,

@@ -36,6 +36,7 @@ class RunOptions:
     trust_remote_code: bool = False
     seed: int = 0
     workers: int | None = None  # None: chosen
+    ray: str | None = None  # address of a Ray cluster, or "local": extraction on many processes or machines
     max_bad: int = 0
     save_predictions: int = 0
     cross_check: bool = False  # compute mIoU a second time with mmsegmentation's IoUMetric

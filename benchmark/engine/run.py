@@ -8,10 +8,12 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, TypeVar
 
 from benchmark.contracts import Encoder, Outcome
 from benchmark.digest import fingerprint, plain
+from benchmark.distribute import Cluster, Recipe
 from benchmark.engine.context import Context, NewProgress, silent
 from benchmark.engine.encoders import display_name, load_encoder, model_stamp
 from benchmark.engine.environment import environment, peak_memory_mb
@@ -171,11 +173,13 @@ class Session:
     store: FeatureStore
     planner: Planner
     extractor: Extractor
+    cluster: Cluster | None = None
 
     @classmethod
     def open(cls, name: str, shown: str, options: RunOptions, hooks: Hooks) -> Session:
         """Loads the encoder and, the first time it is seen, checks that it keeps its contract."""
-        encoder = load_encoder(
+        load = partial(
+            load_encoder,
             name,
             weights=options.weights,
             backend=options.backend,
@@ -185,13 +189,16 @@ class Session:
             trust_remote_code=options.trust_remote_code,
             options=options.model_options,
         )
+        encoder = load()
         device = str(getattr(encoder, "device", options.device if options.device != "auto" else "cpu"))
         if options.check:
             _check_once(encoder, device, options)
         store = FeatureStore(options.cache / "features", options.store)
         planner = Planner(encoder.card, encoder.transform, store)
         extractor = Extractor(encoder, device, options.batch_size, options.workers, hooks.progress)
-        return cls(encoder, shown, options, hooks, store, planner, extractor)
+        recipe = Recipe(encoder.card.name, load, device, options.batch_size, options.workers)
+        cluster = Cluster(options.ray, recipe) if options.ray else None
+        return cls(encoder, shown, options, hooks, store, planner, extractor, cluster)
 
     def refuses(self, job: Job, slot: Slot, report: Report) -> bool:
         """Whether the encoder cannot do the job; the reason is written down and reported."""
@@ -218,8 +225,11 @@ class Session:
         started = time.perf_counter()
         needs = job.task.needs(self.encoder.card, job.protocol.values, job.data)
         passes = {id(p): p for p in map(self.planner.of, needs)}
-        before = self.extractor.forwards
-        extract_s = sum(self.extractor.run(p) for p in passes.values())
+        before, begun = self.extractor.forwards, time.perf_counter()
+        spread = sum(self.cluster.fill(p, self.hooks.progress) for p in passes.values()) if self.cluster else 0
+        spread_s = time.perf_counter() - begun if spread else 0.0
+        extract_s = spread_s + sum(self.extractor.run(p) for p in passes.values())
+        self.extractor.forwards += spread
         encoded = self.extractor.forwards - before
         context = Context(
             self.encoder,

@@ -33,6 +33,20 @@ class Decoded:
     pixels: list[np.ndarray]  # [3, h, w] uint8: views are made of 8-bit pixels, so nothing is lost
     sizes: list[tuple[int, int]]
     error: str | None = None
+    stacks: list[tuple[list[int], torch.Tensor]] | None = None
+
+    def stacked(self) -> list[tuple[list[int], torch.Tensor]]:
+        """Pictures of one shape together: their places in the batch, and [B, 3, h, w] uint8."""
+        if self.stacks is None:
+            groups = _same_shape(self.pixels)
+            self.stacks = [(at, torch.from_numpy(np.stack([self.pixels[i] for i in at]))) for at in groups]
+        return self.stacks
+
+    def pin_memory(self) -> Decoded:
+        """Called by DataLoader's own thread, batches ahead of the encoder: from page-locked memory the copy to the GPU
+        needs no wait."""
+        stacks = [(at, stack.pin_memory()) for at, stack in self.stacked()]
+        return Decoded(self.indices, [], self.sizes, self.error, stacks)
 
 
 class _Decoder(torch.utils.data.Dataset[Decoded]):
@@ -74,13 +88,13 @@ class Extractor:
         self.forwards = 0
         self.seconds = 0.0
 
-    def run(self, task: Pass) -> float:
-        """Fills every tap of one pass and returns the seconds it took (0 when nothing was missing).
+    def run(self, task: Pass, shards: Sequence[int] | None = None) -> float:
+        """Fills every tap of one pass (of `shards` alone, if given); the seconds it took, 0 when nothing was missing.
 
         Raises DataError for an unreadable picture, EncoderError for a broken output, BenchError for a full disk;
         whatever was finished stays.
         """
-        todo = task.missing()
+        todo = [s for s in task.missing() if shards is None or s in shards]
         if not todo:
             return 0.0
         started = time.perf_counter()
@@ -134,6 +148,7 @@ class Extractor:
             num_workers=workers,
             multiprocessing_context=context,
             prefetch_factor=4 if workers else None,
+            pin_memory=self.device.startswith("cuda"),
         )
         return iter(loader)
 
@@ -145,10 +160,7 @@ class Extractor:
         return min(8, max(1, (os.cpu_count() or 1) - 1))
 
     def _encode(self, task: Pass, batch: Decoded, wanted: list[Tap], request: ImageRequest, into: _Shard) -> None:
-        for at in _same_shape(batch.pixels):
-            stack = torch.from_numpy(np.stack([batch.pixels[i] for i in at]))
-            if self.device.startswith("cuda"):
-                stack = stack.pin_memory()
+        for at, stack in batch.stacked():
             features = self.forward(stack, request)
             self.forwards += len(at)
             indices = [batch.indices[i] for i in at]
