@@ -4,14 +4,17 @@
   the patches' D in most variants. `layers` hold the unprojected CLS at width D.
 - `text_patches` follow MaskCLIP: the last block's value projection and output projection of each token, without
   attention, residual or MLP, then the final norm and the image projection.
-- Captions past 77 tokens are cut and end in the end token, as in the authors' code with `truncate=True`.
+- Texts are repaired (ftfy) and HTML entities resolved before they are tokenised, as in the authors' code, which
+  `transformers` leaves out; captions past 77 tokens are cut and end in the end token, as with its `truncate=True`.
 """
 
 from __future__ import annotations
 
+import html
 from collections.abc import Sequence
 from typing import Any
 
+import ftfy
 import torch
 from transformers import AutoTokenizer, CLIPModel, CLIPVisionModel
 
@@ -26,6 +29,7 @@ class Clip(VisionTransformer):
     """`CLIPModel`, or `CLIPVisionModel` where a checkpoint holds the image tower alone (then without text)."""
 
     family = "clip"
+    code_version = "2"
 
     def __init__(self, spec: ModelSpec, checkpoint: Checkpoint, model: Any) -> None:
         super().__init__(spec, checkpoint, model)
@@ -56,13 +60,15 @@ class Clip(VisionTransformer):
         projected: torch.Tensor = self.projection(self.norm(value))
         return projected
 
+    def tokenize(self, texts: Sequence[str]) -> Any:
+        """`input_ids` [N, L] and `attention_mask`, L the longest text's length, at most 77."""
+        cleaned = [html.unescape(html.unescape(ftfy.fix_text(text))) for text in texts]
+        return self.tokenizer(cleaned, padding=True, truncation=True, max_length=self.context, return_tensors="pt")
+
     @torch.inference_mode()
     def encode_text(self, texts: Sequence[str]) -> torch.Tensor:
         """[N, E] float32, L2-normalised."""
-        tokens = self.tokenizer(
-            list(texts), padding=True, truncation=True, max_length=self.context, return_tensors="pt"
-        ).to(self.device)
-        output = self.model.get_text_features(**tokens)
+        output = self.model.get_text_features(**self.tokenize(texts).to(self.device))
         return normalise_rows(output.pooler_output)
 
 

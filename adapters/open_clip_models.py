@@ -75,6 +75,18 @@ class OpenClipEncoder:
         return normalise_rows(self.model.encode_text(self.tokenize(list(texts)).to(self.device)))
 
 
+def uses_quick_gelu(open_clip: Any, arch: str, tag: str) -> bool:
+    """Whether the weights were trained with QuickGELU: open_clip only warns when `arch` says otherwise.
+
+    The features are then wrong. Raises UsageError where the architecture has it and the weights do not.
+    """
+    trained = bool(open_clip.get_pretrained_cfg(arch, tag).get("quick_gelu", False))
+    if open_clip.get_model_config(arch).get("quick_gelu", False) and not trained:
+        plain = arch.removesuffix("-quickgelu")
+        raise UsageError(f"open_clip's {tag} weights of {arch} have no QuickGELU. Write open_clip:{plain}/{tag}")
+    return trained
+
+
 def build(spec: ModelSpec) -> OpenClipEncoder:
     """Raises MissingExtra, UsageError for an unknown name, WeightsError when the weights cannot be had."""
     if spec.backend != "torch":
@@ -87,8 +99,15 @@ def build(spec: ModelSpec) -> OpenClipEncoder:
     if not spec.weights and tag not in open_clip.list_pretrained_tags_by_model(arch):
         tags = ", ".join(open_clip.list_pretrained_tags_by_model(arch)[:6]) or "none"
         raise UsageError(f"open_clip has no weights {tag!r} for {arch}. Write open_clip:{arch}/TAG with one of: {tags}")
+    quick = uses_quick_gelu(open_clip, arch, tag) if not spec.weights else False
     try:
-        model = open_clip.create_model(arch, pretrained=spec.weights or tag, require_pretrained=True, weights_only=True)
+        model = open_clip.create_model(
+            arch,
+            pretrained=spec.weights or tag,
+            require_pretrained=True,
+            weights_only=True,
+            force_quick_gelu=quick,
+        )
     except Exception as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise WeightsError(f"{spec.name}: weights {spec.weights or tag!r} cannot be loaded ({reason[:160]})") from error

@@ -7,7 +7,7 @@ from torch.nn.functional import interpolate
 from benchmark.contracts import Need, Tap, View
 from benchmark.engine.context import silent
 from benchmark.errors import DataError, EncoderError
-from benchmark.features.extract import Extractor
+from benchmark.features.extract import Decoded, Extractor
 from benchmark.features.plan import Planner
 from benchmark.features.store import FeatureStore
 from benchmark.features.taps import mix_at_pixels, pixel_coordinates, pixel_indices
@@ -151,3 +151,31 @@ class UniformNoise(Noise):
     @property
     def uniform_shape(self):
         return (self.height, self.width)
+
+
+def test_batches_are_pinned_ahead_of_the_encoder_on_a_gpu_only(tmp_path, monkeypatch):
+    seen = []
+
+    class Loader(torch.utils.data.DataLoader):
+        def __init__(self, *args, **options):
+            seen.append(options.pop("pin_memory"))
+            super().__init__(*args, **options)
+
+    monkeypatch.setattr(torch.utils.data, "DataLoader", Loader)
+    encoder, images = SmallEncoder(), Noise(3)
+    planner, needs = planned(encoder, images, TAPS, tmp_path)
+    for device in ("cpu", "cuda:0"):
+        list(Extractor(encoder, device, 2, 0, silent)._decoded(planner.of(needs[0]), [[0, 1], [2]]))
+    assert seen == [False, True]
+
+
+def test_a_pinned_batch_holds_the_same_pictures_in_page_locked_memory(monkeypatch):
+    pinned = []
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda self: pinned.append(self) or self)
+    wide, high = np.zeros((3, 8, 16), np.uint8), np.ones((3, 16, 8), np.uint8)
+    batch = Decoded([4, 5, 6], [wide, high, wide + 2], [(8, 16), (16, 8), (8, 16)])
+    there = batch.pin_memory()
+    assert [at for at, _ in there.stacked()] == [[0, 2], [1]]
+    assert [tuple(s.shape) for _, s in there.stacked()] == [(2, 3, 8, 16), (1, 3, 16, 8)]
+    assert len(pinned) == 2 and there.indices == [4, 5, 6] and there.sizes == batch.sizes and there.error is None
+    assert int(there.stacked()[0][1][1].max()) == 2

@@ -7,7 +7,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from adapters.tipsv2.files import safetensors_shards
-from adapters.weights_files import download
+from adapters.weights_files import download, locate
 from benchmark.contracts import ModelSpec
 from benchmark.errors import UsageError, WeightsError
 from benchmark.registry import models
@@ -38,6 +38,9 @@ def find(spec: ModelSpec) -> Source:
         if not path.exists():
             raise WeightsError(f"--weights {spec.weights}: no such file or folder. {get(spec)}")
         return in_folder(spec, path.parent if path.is_file() else path, str(path), path if path.is_file() else None)
+    if spec.target:  # hf:REPO_OR_FOLDER
+        there = locate(spec)
+        return in_folder(spec, there.folder, there.weights.source)
     if spec.row.get("embedded"):
         folder = Path(str(files("adapters") / "weights" / spec.name))
         if not folder.is_dir():

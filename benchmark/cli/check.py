@@ -21,6 +21,8 @@ def check(
     backend: Annotated[str, typer.Option(help="torch or jax")] = "torch",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N")] = "auto",
     dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16, float16")] = "auto",
+    gelu: Annotated[str | None, typer.Option(help="tanh or erf, for TIPS")] = None,
+    compile_: Annotated[bool, typer.Option("--compile", help="torch.compile the image tower")] = False,
     offline: Annotated[bool, typer.Option("--offline", help="No network")] = False,
     cheap: Annotated[bool, typer.Option("--cheap", help="Only what bench run checks by itself")] = False,
     trust_remote_code: Annotated[bool, typer.Option("--trust-remote-code", help="Run a hub repository's code")] = False,
@@ -31,11 +33,12 @@ def check(
     Example: bench check --model my_encoder.py:build
     """
     target = resolve_device(device)
+    options = {k: v for k, v in {"gelu": gelu, "compile": "1" if compile_ else None}.items() if v is not None}
 
     def load(name: str, kind: str) -> Encoder:
         return load_encoder(
             name, weights=weights, backend=backend, device=target, dtype=kind, offline=offline,
-            trust_remote_code=trust_remote_code,
+            trust_remote_code=trust_remote_code, options=options,
         )  # fmt: skip
 
     failures = 0
