@@ -2,6 +2,7 @@
 
 `pixel_probe`: multinomial logistic regression on sampled pixels, the penalty chosen on held-out training images.
 The surprise: ridge regression on class fractions, the usual shortcut, is 11 mIoU lower on the same features.
+`mm_probe`: DINOv2's protocol, trained by mmengine's Runner on mmsegmentation's pipelines (`tasks/mm/probe.py`).
 """
 
 from __future__ import annotations
@@ -17,28 +18,46 @@ from benchmark.contracts import IGNORE, DataKind, EncoderCard, Measurement, Need
 from benchmark.errors import DataError
 from benchmark.heads.logistic import fit_logistic
 from benchmark.metrics.segmentation import confusion_areas, mean_accuracy, miou, per_class_iou, pixel_accuracy
+from benchmark.registry import resolve
 from tasks.dense import PixelProbe, dense_not_applicable, predicted_maps, probe_needs, stack_rows, training_pixels
+from tasks.mm.protocol import MmProbe
+
+LinearSegmentation = PixelProbe | MmProbe
 
 
 class LinearSegmentationTask:
-    """Logistic regression from patch tokens to classes."""
+    """A linear map from patch tokens to classes."""
 
     name: ClassVar[str] = "linear_segmentation"
     kind: ClassVar[DataKind] = "segmentation"
     needs_text: ClassVar[bool] = False
-    schemas: ClassVar[Mapping[str, type]] = {"pixel_probe": PixelProbe}
+    schemas: ClassVar[Mapping[str, type]] = {"pixel_probe": PixelProbe, "mm_probe": MmProbe}
 
-    def splits(self, protocol: PixelProbe) -> Sequence[str]:
+    def splits(self, protocol: LinearSegmentation) -> Sequence[str]:
         return ("train", "test")
 
-    def not_applicable(self, card: EncoderCard, protocol: PixelProbe) -> str | None:
-        return dense_not_applicable(card, protocol)
+    def dataset_options(self, dataset: str, protocol: LinearSegmentation) -> Mapping[str, str]:
+        """How the protocol wants `dataset` opened: VOC 2012 has two training lists."""
+        return {"train": protocol.voc_train} if isinstance(protocol, MmProbe) and dataset == "voc2012" else {}
 
-    def needs(self, card: EncoderCard, protocol: PixelProbe, data: Mapping[str, Any]) -> Sequence[Need]:
-        return probe_needs(protocol, data)
+    def not_applicable(self, card: EncoderCard, protocol: LinearSegmentation) -> str | None:
+        if isinstance(protocol, PixelProbe):
+            return dense_not_applicable(card, protocol)
+        beyond = [layer for layer in protocol.layers if layer != -1 and not -card.depth <= layer < card.depth]
+        return f"{card.name} has {card.depth} layers, the protocol asks for layer {beyond[0]}" if beyond else None
+
+    def needs(self, card: EncoderCard, protocol: LinearSegmentation, data: Mapping[str, Any]) -> Sequence[Need]:
+        return probe_needs(protocol, data) if isinstance(protocol, PixelProbe) else []  # crops are encoded live
 
     def run(self, context: TaskContext) -> Outcome:
-        """Fits on sampled training pixels, scores every test pixel; samples are per-image class areas."""
+        """Fits on the training images, scores every test pixel; samples are per-image class areas."""
+        if isinstance(context.protocol, PixelProbe):
+            return self._sampled(context)
+        outcome: Outcome = resolve("tasks.mm.probe:run")(context)  # mm* is imported only here
+        return outcome
+
+    def _sampled(self, context: TaskContext) -> Outcome:
+        """Logistic regression on sampled training pixels."""
         protocol, test = context.protocol, context.data["test"]
         needs = self.needs(context.card, protocol, context.data)
         classes = len(test.class_names)
@@ -56,8 +75,8 @@ class LinearSegmentationTask:
             device=context.device,
         )
         fitted = time.perf_counter()
-        rows = score_segmentation(context, needs, head.logits, classes, protocol.with_cls)
-        details = {"penalty": head.penalty, **segmentation_details(rows, test.class_names)}
+        rows, checked = score_segmentation(context, needs, head.logits, classes, protocol.with_cls)
+        details = {"penalty": head.penalty, **segmentation_details(rows, test.class_names), **checked}
         return Outcome(
             rows,
             segmentation_measurements(),
@@ -71,9 +90,9 @@ class LinearSegmentationTask:
 
 def score_segmentation(
     context: TaskContext, needs: Sequence[Need], head: Any, classes: int, with_cls: bool
-) -> dict[str, np.ndarray]:
-    """Per-image class areas of the head's argmax at full resolution."""
-    test = context.data["test"]
+) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """Per-image class areas of the head's argmax at full resolution, and what the cross-check found."""
+    test, check = context.data["test"], cross_check(context, classes)
     reader = context.features(needs[1])
     cls = context.features(needs[3]) if with_cls else None
     rows = []
@@ -83,7 +102,18 @@ def score_segmentation(
         prediction = at_size(*target.shape[:2]).argmax(0)
         areas = confusion_areas(prediction, target, classes)
         rows.append({"id": test.images.image_id(index), **areas.columns()})
-    return stack_rows(rows)
+        if check:
+            check.add(prediction, target)
+    samples = stack_rows(rows)
+    return samples, check.details(samples) if check else {}
+
+
+def cross_check(context: TaskContext, classes: int) -> Any:
+    """With `--cross-check`, an object with `add(prediction [H, W], target [H, W])` and `details(samples)`; else None.
+
+    `details` gives mIoU by mmsegmentation's IoUMetric and raises BenchError where it is not ours.
+    """
+    return resolve("tasks.mm.cross_check:IouCrossCheck")(classes) if context.cross_check else None
 
 
 def segmentation_measurements() -> list[Measurement]:

@@ -56,6 +56,9 @@ def run(
     save_predictions: Annotated[
         int, typer.Option(help="Keep pictures of the best, median and worst N predictions")
     ] = 0,
+    cross_check: Annotated[
+        bool, typer.Option("--cross-check", help="Compute mIoU a second time with mmsegmentation's IoUMetric")
+    ] = False,
     force: Annotated[bool, typer.Option("--force", help="Make rows again that are already there")] = False,
     no_check: Annotated[bool, typer.Option("--no-check", help="Skip the conformance check of a new model")] = False,
     json: Annotated[bool, typer.Option("--json", help="One JSON object per row on standard output")] = False,
@@ -98,6 +101,7 @@ def run(
         ray=ray,
         max_bad=max_bad,
         save_predictions=save_predictions,
+        cross_check=cross_check,
         force=force,
         check=not no_check,
         command=" ".join(["bench", *sys.argv[1:]]),

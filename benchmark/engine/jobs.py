@@ -44,11 +44,14 @@ class Slot:
     folder: Path
     request: str
 
-    def finished(self) -> Row | None:
-        """The row that is already there for the same request, if any."""
+    def finished(self, checked: bool = False) -> Row | None:
+        """The row that is already there for the same request, if any; with `checked`, an mIoU counts only if it was
+        cross-checked."""
         try:
             row = read_row(self.folder)
         except BenchError:
+            return None
+        if checked and row.data["main_metric"] == "mIoU" and "cross_check" not in row.data.get("details", {}):
             return None
         return row if row.data.get("request") == self.request and (self.folder / "samples.parquet").exists() else None
 
@@ -87,7 +90,7 @@ class JobMaker:
     def __init__(self, options: RunOptions, preset: str, progress: NewProgress) -> None:
         self.options, self.preset, self.progress = options, preset, progress
         self._datasets: dict[str, tuple[Dataset, Mapping[str, str]]] = {}
-        self._splits: dict[tuple[str, str, str], tuple[Any, list[str]]] = {}
+        self._splits: dict[tuple[str, ...], tuple[Any, list[str]]] = {}
 
     def make(self, unit: Unit) -> Job:
         """The job of `unit`. Raises UsageError for its protocol, DataError for its data."""
@@ -102,9 +105,12 @@ class JobMaker:
             {**overrides, **self._overrides(unit, task)},
             None if unit.path else unit.dataset,
         )
+        wanted = getattr(task, "dataset_options", _no_options)(unit.dataset, protocol.values) if not unit.path else {}
+        if wanted:
+            dataset, _ = self._dataset(unit, wanted)
         data, bad = {}, []
         for split in task.splits(protocol.values):
-            data[split], lines = self._split(unit, dataset, task, split)
+            data[split], lines = self._split(unit, dataset, task, split, str(sorted(wanted.items())))
             bad += lines
         return Job(unit, task, protocol, data, bad)
 
@@ -118,8 +124,9 @@ class JobMaker:
                 out[name] = text
         return out
 
-    def _dataset(self, unit: Unit) -> tuple[Dataset, Mapping[str, str]]:
-        key = unit.path or unit.dataset
+    def _dataset(self, unit: Unit, wanted: Mapping[str, str] = {}) -> tuple[Dataset, Mapping[str, str]]:
+        """The unit's dataset, opened as its protocol wants unless the user says otherwise, and its own overrides."""
+        key = (unit.path or unit.dataset) + (str(sorted(wanted.items())) if wanted else "")
         if key not in self._datasets:
             if unit.path and unit.path.startswith("mmseg:"):
                 self._datasets[key] = resolve("tasks.mm.datasets:open_config")(unit.path.removeprefix("mmseg:")), {}
@@ -127,11 +134,12 @@ class JobMaker:
                 user = resolve("tasks.datasets.user:open_task")(Path(unit.path))
                 self._datasets[key] = user.dataset, user.protocol_overrides
             else:
-                self._datasets[key] = open_dataset(unit.dataset, self.options.data, self.options.dataset_options), {}
+                options = {**wanted, **self.options.dataset_options}
+                self._datasets[key] = open_dataset(unit.dataset, self.options.data, options), {}
         return self._datasets[key]
 
-    def _split(self, unit: Unit, dataset: Dataset, task: Task, split: str) -> tuple[Any, list[str]]:
-        key = (unit.path or unit.dataset, task.kind, split)
+    def _split(self, unit: Unit, dataset: Dataset, task: Task, split: str, wanted: str) -> tuple[Any, list[str]]:
+        key = (unit.path or unit.dataset, task.kind, split, wanted)
         if key not in self._splits:
             data, bad = dataset.data(task.kind, split), list[str]()
             if self.options.limit is not None:
@@ -140,6 +148,10 @@ class JobMaker:
                 data, bad = drop_unreadable(task.kind, data, self.options.max_bad, self.progress)
             self._splits[key] = data, bad
         return self._splits[key]
+
+
+def _no_options(dataset: str, protocol: Any) -> Mapping[str, str]:
+    return {}
 
 
 def slot_of(job: Job, name: str, stamp: str, options: RunOptions) -> Slot:

@@ -131,7 +131,7 @@ def _run_model(name: str, stamp: str, jobs: list[Job], options: RunOptions, hook
     todo: list[tuple[Job, Slot]] = []
     for job in jobs:
         slot = slot_of(job, name, stamp, options)
-        if not options.force and (row := slot.finished()):
+        if not options.force and (row := slot.finished(options.cross_check)):
             report.rows.append(row)
             report.reused += 1
             hooks.row(row)

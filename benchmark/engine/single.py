@@ -57,7 +57,7 @@ class LoadedTask:
         with tempfile.TemporaryDirectory() as scratch:
             context = Context(
                 encoder, planner, store, values, self.job.data, self.options.seed, device, Path(scratch),
-                new_progress=progress,
+                cross_check=self.options.cross_check, new_progress=progress,
             )  # fmt: skip
             return task.run(context)
 

@@ -1,0 +1,54 @@
+"""The protocol of the linear segmentation probe that mmengine's Runner trains; needs nothing of mm*."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class MmProbe:
+    """Batch norm and a 1 × 1 convolution on a frozen encoder, trained on augmented crops, tested on sliding windows.
+
+    Sizes are pixels. Whatever is padded is zero after the encoder's normalisation, and its label is ignored.
+    """
+
+    layers: tuple[int, ...]  # blocks whose patch tokens are concatenated; -1 is the last, after its norm
+    with_cls: bool  # CLS (first) concatenated to every token
+    batch_norm: bool  # the statistics of the batch in training, running ones in the test
+    dropout: float  # whole channels
+    dropout_first: bool  # before the batch norm, not after it
+    loss_mean: Literal["all", "labelled"]  # the pixels cross-entropy is averaged over; ignored ones add zero
+    steps: int
+    batch_size: int
+    learning_rate: float
+    betas: tuple[float, ...]
+    weight_decay: float
+    clip_norm: float  # of the gradient; 0: not clipped
+    schedule: Literal["poly", "cosine"]
+    poly_power: float  # poly only
+    warmup_steps: int
+    warmup_ratio: float  # share of the rate at step 0
+    short_side: int  # pictures are scaled to it, in training times a factor from scale_range, and in the test
+    long_side: int  # … unless the long side would pass this; 0: no cap
+    scale_range: tuple[float, ...]
+    crop: int  # training crops; smaller pictures are padded at the bottom and right
+    cat_max_ratio: float  # a crop whose commonest class covers more is drawn again, at most ten times
+    flip: float  # probability
+    photometric: bool  # mmsegmentation's PhotoMetricDistortion
+    window: int  # test
+    stride: int
+    voc_train: Literal["train", "trainaug"]  # the training list on VOC 2012; no other dataset has a choice
+
+    def __post_init__(self) -> None:
+        pairs = {"betas": self.betas, "scale_range": self.scale_range}
+        if wrong := [name for name, value in pairs.items() if len(value) != 2]:
+            raise ValueError(f"{wrong[0]} must have two values")
+        least = {"steps": self.steps, "batch_size": self.batch_size, "short_side": self.short_side, "crop": self.crop,
+                 "window": self.window, "stride": self.stride, "layers": len(self.layers)}  # fmt: skip
+        if low := [name for name, value in least.items() if value < 1]:
+            raise ValueError(f"{low[0]} must be at least 1")
+        if self.stride > self.window:
+            raise ValueError(f"stride {self.stride} is larger than the window {self.window}")
+        if not 0 < self.scale_range[0] <= self.scale_range[1]:
+            raise ValueError(f"scale_range {list(self.scale_range)} must rise from above zero")
