@@ -13,6 +13,7 @@ from PIL import Image, ImageFile
 from transformers import BitImageProcessorPil, CLIPImageProcessorPil, SiglipImageProcessorPil
 
 from adapters.preprocessing import from_row
+from adapters.tipsv2.card import transform_of as tips_transform
 from benchmark.contracts import ImageTransform
 from benchmark.errors import DataError
 from benchmark.images import apply_transform, decode, resize, short_side_size
@@ -32,7 +33,7 @@ def encoded(image: Image.Image, kind: str = "PNG", **options) -> bytes:
     return out.getvalue()
 
 
-def rotated_jpeg() -> bytes:
+def rotated() -> bytes:
     exif = Image.Exif()
     exif[0x0112] = 6
     return encoded(Image.fromarray(picture(33, 57)), "PNG", exif=exif)
@@ -53,10 +54,29 @@ FILES = {
     "sixteen-bit": lambda: encoded(Image.fromarray(picture(45, 39, 1)[..., 0].astype(np.uint16) * 257)),
     "cmyk": lambda: encoded(Image.fromarray(picture(47, 33, 4), "CMYK"), "TIFF"),
     "palette": lambda: encoded(palette()),
-    "exif-rotated": rotated_jpeg,
+    "exif-rotated": rotated,
     "one-bit": lambda: encoded(Image.fromarray(picture(33, 31, 1)[..., 0] > 100)),
 }
-DIGESTS = {}
+DIGESTS = {
+    "rgb": "c9640287aaacf165",
+    "grey": "327f46e890f52887",
+    "grey-alpha": "8fdaff6b890375c9",
+    "rgba": "0a925f793367a6d8",
+    "sixteen-bit": "a9432331f1b331ce",
+    "cmyk": "23141ca6d3932cb9",
+    "palette": "3c8a10b3716db7a5",
+    "exif-rotated": "ace7da3f34b41983",
+    "one-bit": "f68d6134c91506d0",
+}
+FAMILY_DIGESTS = {
+    "tipsv2-b": "760c826c40e94dd9",
+    "clip-l14": "c4deb57e60720018",
+    "siglip-so400m-384": "c15671ea77ae3287",
+    "siglip2-b16-256": "9e886a38bdb57500",
+    "dinov2-b": "ee7b2755466a8ec1",
+    "dinov2-b-reg": "ee7b2755466a8ec1",
+    "dinov3-b": "0f8603cd35db08bc",
+}
 
 
 @pytest.mark.parametrize("kind", FILES)
@@ -67,6 +87,28 @@ def test_decoded_pixels_are_pinned(kind):
     transform = ImageTransform("short-side", 32, crop=24)
     found = hashlib.sha256(image.tobytes() + apply_transform(image, transform).tobytes()).hexdigest()[:16]
     assert found == DIGESTS[kind]
+
+
+def normalised(name: str, data: bytes) -> np.ndarray:
+    """[3, h, w] float32 as the model sees the file."""
+    transform = transform_of_row(name)
+    mean, std = (np.array(v, np.float32)[:, None, None] for v in (transform.mean, transform.std))
+    return (apply_transform(decode(data), transform) - mean) / std
+
+
+def transform_of_row(name: str) -> ImageTransform:
+    row = models()[name]
+    return from_row(row["transform"]) if "transform" in row else tips_transform(row["image_size"])
+
+
+@pytest.mark.parametrize(
+    "name", ["tipsv2-b", "clip-l14", "siglip-so400m-384", "siglip2-b16-256", "dinov2-b", "dinov2-b-reg", "dinov3-b"]
+)
+def test_what_each_family_sees_of_every_kind_of_file_is_pinned(name):
+    digest = hashlib.sha256()
+    for kind in FILES:
+        digest.update(normalised(name, FILES[kind]()).tobytes())
+    assert digest.hexdigest()[:16] == FAMILY_DIGESTS[name]
 
 
 def test_grey_is_repeated_and_alpha_dropped():
@@ -89,8 +131,8 @@ def test_sixteen_bits_keep_their_high_byte():
 
 
 def test_exif_orientation_is_an_option():
-    assert decode(rotated_jpeg()).shape == (33, 57, 3)
-    upright = decode(rotated_jpeg(), exif=True)
+    assert decode(rotated()).shape == (33, 57, 3)
+    upright = decode(rotated(), exif=True)
     np.testing.assert_array_equal(upright, np.rot90(picture(33, 57), -1))
 
 
@@ -146,11 +188,33 @@ def test_transforms_equal_the_familys_own_processor(name, shape):
     assert np.abs(ours - theirs).max() <= 1e-5  # far below 1/255
 
 
-def test_dinov3_square_equals_torch_resize_to_one_level():
+@pytest.mark.parametrize("kind", [kind for kind in FILES if kind != "sixteen-bit"])
+@pytest.mark.parametrize("name", PROCESSORS)
+def test_odd_files_look_as_they_do_to_the_familys_own_processor(name, kind):
+    """Grey, transparent, CMYK, palette and EXIF-rotated files. Of 16-bit grey the processors keep white alone."""
+    ours = normalised(name, FILES[kind]())
+    with Image.open(io.BytesIO(FILES[kind]())) as image:
+        theirs = PROCESSORS[name]()(image.convert("RGB"), return_tensors="np")["pixel_values"][0]
+    assert np.abs(ours - theirs).max() <= 1e-5
+
+
+@pytest.mark.parametrize("shape", [(301, 417), (97, 640), (448, 448)])
+def test_tips_pixels_are_the_official_demos(shape):
+    """Its PyTorch demo: PIL's bilinear resize to a square, [0, 1], no normalisation."""
+    image = picture(*shape)
+    theirs = np.asarray(Image.fromarray(image).resize((448, 448), Image.Resampling.BILINEAR), np.float32) / 255
+    np.testing.assert_array_equal(apply_transform(image, transform_of_row("tipsv2-l")), theirs.transpose(2, 0, 1))
+
+
+@pytest.mark.parametrize("name", ["dinov3-b", "tipsv2-b"])
+def test_a_bilinear_square_equals_torch_resize_to_one_level(name):
+    """The processors of these two families in transformers resize with torch; theirs rounds in float, ours in bytes."""
     image = picture(301, 417)
-    ours = apply_transform(image, from_row(models()["dinov3-b"]["transform"]))
+    transform = transform_of_row(name)
+    ours = apply_transform(image, transform)
     pixels = torch.from_numpy(image).permute(2, 0, 1)[None].float() / 255
-    theirs = torch.nn.functional.interpolate(pixels, (224, 224), mode="bilinear", antialias=True)[0].numpy()
+    size = (transform.size, transform.size)
+    theirs = torch.nn.functional.interpolate(pixels, size, mode="bilinear", antialias=True)[0].numpy()
     assert np.abs(ours - theirs).max() <= 1.01 / 255
 
 
