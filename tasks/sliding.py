@@ -1,7 +1,13 @@
-"""Sliding-window zero-shot segmentation, as in the TIPS notebook (protocols in tasks/protocols)."""
+"""Class scores of a picture at its own aspect ratio: the whole of it in one forward, or windows that overlap.
+
+The steps are those of the TIPS notebook (`predict_whole`, `predict_slide`), TCL's and DINOv3's differ in numbers only.
+The surprise: a side that is no multiple of the patch is stretched up to one, not padded, and nothing is clipped to
+[0, 1] after that bicubic stretch.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -14,32 +20,77 @@ from benchmark.errors import EncoderError
 from benchmark.windows import fuse, window_boxes
 
 WINDOWS_AT_ONCE = 8
+CLASSES_AT_ONCE = 16  # full-resolution maps held at a time: 150 classes of a large picture would be gigabytes
 
 
-def window_maps(context: TaskContext, image: np.ndarray, texts: torch.Tensor, protocol: Any) -> torch.Tensor:
-    """[C, h, w] class scores of an [H, W, 3] uint8 picture whose short side was resized to `view_size`.
+def class_scores(context: TaskContext, image: np.ndarray, texts: torch.Tensor, protocol: Any) -> torch.Tensor:
+    """[C, h, w] scores of an [H, W, 3] uint8 picture, to be resized to the size of its mask.
 
-    Each window is resized to a multiple of the patch size, its cosine map up-sampled to the window's pixels, turned
-    into probabilities if `softmax`, and averaged over overlapping windows.
+    `whole`: cosines on the patch grid. `slide`: at the resized picture's pixels, the mean over windows of each window's
+    up-sampled cosines or, with `softmax`, of their probabilities.
     """
-    encoder, patch = context.encoder(), context.card.patch_size
+    height, width = resized(image.shape[0], image.shape[1], protocol.short_side, protocol.long_side)
     rule: Interpolation = "bicubic" if protocol.interpolation == "encoder" else protocol.interpolation
-    height, width = images.short_side_size(image.shape[0], image.shape[1], protocol.view_size)
-    picture = images.resize(image, height, width, rule, True)
-    pixels = torch.from_numpy(picture).permute(2, 0, 1).float() / 255  # [3, h, w]
+    pixels = torch.from_numpy(images.to_float(images.resize(image, height, width, rule, protocol.antialias)))
+    if protocol.mode == "whole":
+        return _probabilities(cosine_maps(context, pixels[None], texts), protocol)[0]
     boxes = window_boxes(height, width, protocol.window, protocol.stride)
-    maps = []
+    maps: list[torch.Tensor] = []
     for start in range(0, len(boxes), WINDOWS_AT_ONCE):
         crops = torch.stack([pixels[:, y0:y1, x0:x1] for y0, x0, y1, x1 in boxes[start : start + WINDOWS_AT_ONCE]])
-        h, w = crops.shape[2:]
-        whole = (max(round(h / patch), 1) * patch, max(round(w / patch), 1) * patch)
-        if whole != (h, w):
-            crops = interpolate(crops, whole, mode="bicubic", align_corners=False).clamp(0, 1)
-        with torch.inference_mode():
-            found = encoder.encode_image(crops.to(context.device), ImageRequest(text_patches=True)).text_patches
-        if found is None or not bool(torch.isfinite(found).all()):
-            raise EncoderError(f"{context.card.name}: text_patches are absent or not finite")
-        cosine = (normalize(found.float(), dim=-1) @ texts.T).permute(0, 3, 1, 2)  # [b, C, gh, gw]
-        scores = interpolate(cosine, (h, w), mode="bilinear", align_corners=False)
-        maps += list(scores.softmax(1) if protocol.softmax else scores)
+        cosines = interpolate(cosine_maps(context, crops, texts), crops.shape[2:], mode="bilinear", align_corners=False)
+        maps += list(_probabilities(cosines, protocol))
     return fuse(maps, boxes, height, width)
+
+
+def resized(height: int, width: int, short_side: int, long_side: int) -> tuple[int, int]:
+    """(height, width) with the short side at `short_side`, the long one rounded down; or, with a `long_side`, the
+    largest size that fits both, rounded to the nearest as mmcv's `imrescale` does."""
+    if not long_side:
+        return images.short_side_size(height, width, short_side)
+    scale = min(short_side / min(height, width), long_side / max(height, width))
+    return int(height * scale + 0.5), int(width * scale + 0.5)
+
+
+def cosine_maps(context: TaskContext, crops: torch.Tensor, texts: torch.Tensor) -> torch.Tensor:
+    """[b, C, gh, gw] cosines of the text patches of [b, 3, h, w] pixels, stretched to whole patches, with `texts`."""
+    patch = context.card.patch_size
+    whole = tuple(-(-side // patch) * patch for side in crops.shape[2:])
+    if whole != tuple(crops.shape[2:]):
+        crops = interpolate(crops, whole, mode="bicubic", align_corners=False)
+    with torch.inference_mode():
+        found = context.encoder().encode_image(crops.to(context.device), ImageRequest(text_patches=True)).text_patches
+    if found is None or not bool(torch.isfinite(found).all()):
+        raise EncoderError(f"{context.card.name}: text_patches are absent or not finite. Try --dtype float32")
+    return (normalize(found.float(), dim=-1) @ texts.T).permute(0, 3, 1, 2)
+
+
+def best_class(scores: torch.Tensor, height: int, width: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """(class [height, width] int64, its score) of scores [C, h, w] resized bilinearly; ties go to the lower class.
+
+    Equal to one resize and argmax; a few classes at a time, so memory does not grow with their number.
+    """
+    best = torch.full((height, width), -torch.inf, device=scores.device)
+    label = torch.zeros(height, width, dtype=torch.int64, device=scores.device)
+    for start in range(0, len(scores), CLASSES_AT_ONCE):
+        part = scores[None, start : start + CLASSES_AT_ONCE]
+        at_size = interpolate(part, (height, width), mode="bilinear", align_corners=False)[0]
+        where = at_size.argmax(0)
+        value = at_size.gather(0, where[None])[0]
+        better = value > best
+        best, label = torch.where(better, value, best), torch.where(better, where + start, label)
+    return label, best
+
+
+def background_rule(background: int, threshold: float, classes: int) -> Callable[..., torch.Tensor]:
+    """(class among the others, score) -> class of the dataset: `background` where the score is below `threshold`."""
+    others = torch.tensor([c for c in range(classes) if c != background])
+
+    def settle(label: torch.Tensor, score: torch.Tensor) -> torch.Tensor:
+        return torch.where(score < threshold, background, others.to(label.device)[label])
+
+    return settle
+
+
+def _probabilities(cosines: torch.Tensor, protocol: Any) -> torch.Tensor:
+    return (cosines / protocol.temperature).softmax(1) if protocol.softmax else cosines

@@ -1,8 +1,8 @@
 """Zero-shot segmentation (TIPSv2 §4.1, Table 5): argmax over classes of the cosine between patches and class texts.
 
-Patches are taken in text space (`text_patches`: the value path of the last block). `whole`: one forward of the whole
-picture, the similarity map resized to full resolution. `slide`: windows over the resized picture, softmax over
-classes, averaged where windows overlap.
+Patches are taken in text space (`text_patches`: the value path of the last block). `cosine`: the whole picture as a
+square, from stored features. `aspect`: every picture at its own aspect ratio, whole or in windows, encoded while
+scoring: their grids differ in size, so there is nothing to store.
 """
 
 from __future__ import annotations
@@ -15,27 +15,62 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch.nn.functional import normalize
 
-from benchmark.contracts import DataKind, EncoderCard, Interpolation, Measurement, Need, Outcome, Tap, TaskContext, View
+from benchmark.contracts import DataKind, EncoderCard, Interpolation, Need, Outcome, Tap, TaskContext, View
+from benchmark.images import short_side_size
 from benchmark.metrics.segmentation import confusion_areas
-from tasks.dense import predicted_maps, stack_rows, upsample
+from benchmark.windows import window_boxes
+from tasks.dense import stack_rows
 from tasks.linear_segmentation import segmentation_details, segmentation_measurements
 from tasks.prompting import class_embeddings, templates_for
-from tasks.sliding import window_maps
+from tasks.sliding import background_rule, best_class, class_scores, resized
+
+BLOCK = 32
+Method = Literal["encoder", "bilinear", "bicubic"]
+
+
+@dataclass(frozen=True)
+class ZeroShotAspect:
+    """Protocol at each picture's own aspect ratio.
+
+    `background = threshold`: the background class has no text; it takes the pixels whose best score is below it.
+    """
+
+    mode: Literal["whole", "slide"]
+    short_side: int  # pixels
+    long_side: int  # pixels; 0: as long as it gets
+    interpolation: Method
+    antialias: bool
+    window: int  # slide only, pixels
+    stride: int  # slide only, pixels
+    softmax: bool  # over classes, before windows are averaged
+    temperature: float  # cosines are divided by it before the softmax
+    templates: str
+    background: Literal["text", "threshold"]
+    threshold: float
 
 
 @dataclass(frozen=True)
 class ZeroShotSegmentation:
-    """Protocol. `background = threshold` gives the background class to pixels whose best cosine is below it."""
+    """Protocol of one square view; `mode = slide` is a `ZeroShotAspect` with the short side at `view_size`."""
 
     mode: Literal["whole", "slide"]
     view_size: int  # whole: side of the square (0: the encoder's); slide: short side in pixels
-    interpolation: Literal["encoder", "bilinear", "bicubic"]
+    interpolation: Method
     window: int  # slide only, pixels
     stride: int  # slide only, pixels
     softmax: bool  # slide only: softmax over classes before windows are averaged
     templates: str
     background: Literal["text", "threshold"]
     threshold: float
+
+    def __post_init__(self) -> None:
+        if self.mode == "slide" and self.view_size < 1:
+            raise ValueError("mode = slide needs view_size, the short side in pixels")
+
+    def aspect(self) -> ZeroShotAspect:
+        """The same fields for windows."""
+        how = (self.interpolation, True, self.window, self.stride, self.softmax, 1.0)
+        return ZeroShotAspect("slide", self.view_size, 0, *how, self.templates, self.background, self.threshold)
 
 
 class ZeroShotSegmentationTask:
@@ -44,60 +79,78 @@ class ZeroShotSegmentationTask:
     name: ClassVar[str] = "zero_shot_segmentation"
     kind: ClassVar[DataKind] = "segmentation"
     needs_text: ClassVar[bool] = True
-    schemas: ClassVar[Mapping[str, type]] = {"cosine": ZeroShotSegmentation}
+    schemas: ClassVar[Mapping[str, type]] = {"cosine": ZeroShotSegmentation, "aspect": ZeroShotAspect}
 
-    def splits(self, protocol: ZeroShotSegmentation) -> Sequence[str]:
+    def splits(self, protocol: Any) -> Sequence[str]:
         return ("test",)
 
-    def not_applicable(self, card: EncoderCard, protocol: ZeroShotSegmentation) -> str | None:
+    def not_applicable(self, card: EncoderCard, protocol: Any) -> str | None:
         return None if card.has_text_patches else f"{card.name} has no patches in text space"
 
-    def needs(self, card: EncoderCard, protocol: ZeroShotSegmentation, data: Mapping[str, Any]) -> Sequence[Need]:
-        if protocol.mode == "slide":
-            return []  # windows are encoded while scoring: their number depends on each picture's shape
+    def needs(self, card: EncoderCard, protocol: Any, data: Mapping[str, Any]) -> Sequence[Need]:
+        if _live(protocol):
+            return []
         interpolation: Interpolation | None = None if protocol.interpolation == "encoder" else protocol.interpolation
         view = View("square", protocol.view_size, interpolation)
         return [Need(data["test"].images, view, Tap("text_patches"))]
+
+    def live_forwards(self, protocol: Any, shapes: Sequence[tuple[int, int]]) -> int:
+        """Forwards while scoring pictures of these (height, width): what is not stored, for `bench plan`."""
+        how = _live(protocol)
+        if how is None or how.mode == "whole":
+            return len(shapes) if how else 0
+        sizes = [resized(h, w, how.short_side, how.long_side) for h, w in shapes]
+        return sum(len(window_boxes(h, w, how.window, how.stride)) for h, w in sizes)
+
+    def live_size(self, protocol: Any) -> int:
+        """Pixels of a live forward's side."""
+        how = _live(protocol)
+        return 0 if how is None else how.window if how.mode == "slide" else short_side_size(1, 1, how.short_side)[0]
 
     def run(self, context: TaskContext) -> Outcome:
         """Scores every test pixel; samples are per-image class areas."""
         data, protocol = context.data["test"], context.protocol
         started = time.perf_counter()
-        texts = class_embeddings(context, data.class_names, templates_for(protocol.templates, data)).to(context.device)
+        names = list(data.class_names)
+        settle = None
+        if protocol.background == "threshold" and data.background is not None:
+            settle = background_rule(data.background, protocol.threshold, len(names))
+            del names[data.background]
+        texts = class_embeddings(context, names, templates_for(protocol.templates, data)).to(context.device)
         rows = []
-        for index, target, scores in self._scores(context, texts):
-            prediction = scores.argmax(0)
-            if protocol.background == "threshold" and data.background is not None:
-                best = scores[[c for c in range(len(scores)) if c != data.background]]
-                others = torch.tensor([c for c in range(len(scores)) if c != data.background], device=scores.device)
-                prediction = torch.where(best.amax(0) < protocol.threshold, data.background, others[best.argmax(0)])
-            areas = confusion_areas(prediction, target, len(data.class_names))
+        for index, scores in self._scores(context, texts):
+            target = data.target(index)
+            label, best = best_class(scores, *target.shape[:2])
+            areas = confusion_areas(label if settle is None else settle(label, best), target, len(data.class_names))
             rows.append({"id": data.images.image_id(index), **areas.columns()})
         samples = stack_rows(rows)
         details = segmentation_details(samples, data.class_names)
-        measured: list[Measurement] = segmentation_measurements()
+        measured = segmentation_measurements()
         return Outcome(samples, measured, "mIoU", len(rows), details, score_s=time.perf_counter() - started)
 
-    def _scores(self, context: TaskContext, texts: torch.Tensor) -> Iterator[tuple[int, Any, torch.Tensor]]:
-        """Index, target and class scores [C, H, W] of each test picture."""
-        data, protocol = context.data["test"], context.protocol
-        if protocol.mode == "slide":
-            bar = context.progress("sliding windows", len(data.images))
-            for index in range(len(data.images)):
-                target = data.target(index)
-                scores = window_maps(context, data.images.load(index), texts, protocol)
-                yield index, target, upsample(scores, *target.shape[:2])
+    def _scores(self, context: TaskContext, texts: torch.Tensor) -> Iterator[tuple[int, torch.Tensor]]:
+        """Index and class scores [C, h, w], not yet at full size, of each test picture."""
+        pictures, live = context.data["test"].images, _live(context.protocol)
+        bar = context.progress("scoring zero-shot", len(pictures))
+        if live is not None:
+            for index in range(len(pictures)):
+                yield index, class_scores(context, pictures.load(index), texts, live)
                 bar.advance()
             return
-        (need,) = self.needs(context.card, protocol, context.data)
+        (need,) = self.needs(context.card, context.protocol, context.data)
+        reader = context.features(need)
+        for start in range(0, len(reader), BLOCK):
+            tokens = reader[start : start + BLOCK].to(context.device)  # [b, h, w, E]
+            cosines = (normalize(tokens, dim=-1) @ texts.T).permute(0, 3, 1, 2)  # [b, C, h, w]
+            yield from enumerate(cosines, start)
+            bar.advance(len(cosines))
 
-        def cosine(tokens: torch.Tensor) -> torch.Tensor:
-            return normalize(tokens, dim=-1) @ texts.T
 
-        maps = predicted_maps(context, context.features(need), None, data.images, need, cosine, "scoring zero-shot")
-        for index, at_size in maps:
-            target = data.target(index)
-            yield index, target, at_size(*target.shape[:2])
+def _live(protocol: ZeroShotAspect | ZeroShotSegmentation) -> ZeroShotAspect | None:
+    """How pictures are encoded while scoring; None when features are stored."""
+    if isinstance(protocol, ZeroShotAspect):
+        return protocol
+    return protocol.aspect() if protocol.mode == "slide" else None
 
 
 TASK = ZeroShotSegmentationTask()

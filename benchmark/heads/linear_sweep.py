@@ -2,31 +2,54 @@
 
 All heads of one source share each batch and one matrix product. The best is chosen on held-out training rows, which no
 head was trained on, and only that one is ever shown the test split. A head that diverges is a record, not a crash.
+
+Training batches come from the stored features, or from a `Feed` that makes them anew each time (augmented pictures). A
+long sweep keeps its state in a file and goes on from there, with the same batches and so the same heads.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import json
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
 
 from benchmark.contracts import Progress
+from benchmark.digest import fingerprint
 from benchmark.errors import DataError, EncoderError
+from benchmark.files import write_bytes
 from benchmark.heads.schedule import batches, cosine
 from benchmark.similarity import rows_of
 
 # DINOv2's thirteen, before scaling by batch / 256.
 LEARNING_RATES = (1e-5, 2e-5, 5e-5, 1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 1e-2, 2e-2, 5e-2, 1e-1)
 _JUDGE_ROWS = 8192
+_CURVE_POINTS = 200
+SAVE_EVERY = 300.0  # seconds between two states on disk
+
+
+class Feed(Protocol):
+    """Training features made batch by batch."""
+
+    def __call__(self, plan: Iterable[tuple[int, np.ndarray]]) -> Iterator[Mapping[str, torch.Tensor]]:
+        """For each (step, training rows), source -> features [b, D]; must depend on nothing but step and rows."""
+        ...
 
 
 @dataclass(frozen=True)
 class SweepHead:
-    """The chosen head: weight [C, D] and bias [C] float32 on features of `source`; `table` has one row per head."""
+    """The chosen head: weight [C, D] and bias [C] float32 on features of `source`; `table` has one row per head.
+
+    `curve` holds (step, mean training loss since the last point) of the chosen head.
+    """
 
     source: str
     learning_rate: float
@@ -34,6 +57,7 @@ class SweepHead:
     weight: torch.Tensor
     bias: torch.Tensor
     table: list[dict[str, Any]] = field(default_factory=list)
+    curve: list[tuple[int, float]] = field(default_factory=list)
 
     def logits(self, x: torch.Tensor) -> torch.Tensor:
         """[..., C] for features [..., D] of `source`."""
@@ -55,13 +79,17 @@ def fit_linear_sweep(
     device: str = "cpu",
     refit: bool = False,
     progress: Progress | None = None,
+    feed: Feed | None = None,
+    state: Path | None = None,
+    save_every: float = SAVE_EVERY,
 ) -> SweepHead:
     """The head, over sources × learning rates × weight decays, with the best top-1 on `holdout` [n] bool rows.
 
     `sources` maps a name to features [n, D] (tensor, array, memory map or feature reader). Every head sees the same
     batches: SGD with momentum, cosine schedule, base rates scaled by batch / 256. Ties go to the lower rate. `refit`
-    trains the chosen setting again on all rows. Raises EncoderError for non-finite features, DataError when lengths or
-    labels do not fit.
+    trains the chosen setting again on all rows. `feed` gives the training batches in place of the stored rows; heads
+    are still chosen on the stored ones. `state` is a file that an interrupted call leaves and the next one goes on
+    from. Raises EncoderError for non-finite features, DataError when lengths or labels do not fit.
     """
     labels = torch.as_tensor(y).long().cpu()
     held = np.asarray(holdout, bool)
@@ -69,7 +97,7 @@ def fit_linear_sweep(
     everything = np.arange(len(labels))
     settings = [(rate, decay) for rate in sorted(learning_rates) for decay in weight_decays]
     stacks = {name: _Stack(x, settings, num_classes, batch / 256, momentum, device) for name, x in sources.items()}
-    _train(stacks, labels, everything[~held], steps, batch, seed, progress)
+    curves = _train(stacks, labels, everything[~held], steps, batch, seed, progress, feed, state, save_every)
 
     table: list[dict[str, Any]] = []
     for name, stack in stacks.items():
@@ -82,10 +110,11 @@ def fit_linear_sweep(
     winner = stacks[name]
     if refit:
         winner = _Stack(sources[name], [settings[place]], num_classes, batch / 256, momentum, device)
-        _train({name: winner}, labels, everything, steps, batch, seed, progress)
+        curves = _train({name: winner}, labels, everything, steps, batch, seed, progress, feed)
         place = 0
     weight, bias = winner.head(place)
-    return SweepHead(name, row["learning_rate"], row["weight_decay"], weight, bias, table)
+    curve = [(step, losses[name][place]) for step, losses in curves]
+    return SweepHead(name, row["learning_rate"], row["weight_decay"], weight, bias, table, curve)
 
 
 class _Stack:
@@ -100,7 +129,7 @@ class _Stack:
         momentum: float,
         device: str,
     ) -> None:
-        self.x, self.device, self.momentum, self.heads = x, device, momentum, len(settings)
+        self.x, self.device, self.momentum, self.heads, self.settings = x, device, momentum, len(settings), settings
         self.rate = torch.tensor([rate * rate_scale for rate, _ in settings], device=device)[:, None, None]
         self.decay = torch.tensor([decay for _, decay in settings], device=device)[:, None, None]
         width = int(x.shape[1])
@@ -109,16 +138,28 @@ class _Stack:
         self.bias = torch.zeros(self.heads, num_classes, 1, device=device)
         self.weight_speed, self.bias_speed = torch.zeros_like(self.weight), torch.zeros_like(self.bias)
 
-    def step(self, rows: np.ndarray, y: torch.Tensor, factor: float) -> None:
-        x = self._load(rows)
+    def step(self, x: torch.Tensor, y: torch.Tensor, factor: float) -> torch.Tensor:
+        """One step of every head on features [b, D]; the mean loss [R] before it."""
         residual = torch.softmax(self._logits(x), 1)  # [R, C, b]
-        residual[:, y, torch.arange(len(y), device=y.device)] -= 1
+        right = torch.arange(len(y), device=y.device)
+        loss = -residual[:, y, right].clamp_min(1e-38).log().mean(1)
+        residual[:, y, right] -= 1
         residual /= len(y)
         grad = (residual.reshape(-1, len(y)) @ x).view_as(self.weight)
         self.weight_speed.mul_(self.momentum).add_(grad).add_(self.decay * self.weight)
         self.bias_speed.mul_(self.momentum).add_(residual.sum(2, keepdim=True))
         self.weight.sub_(factor * self.rate * self.weight_speed)
         self.bias.sub_(factor * self.rate * self.bias_speed)
+        return loss
+
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """What a later call needs to go on."""
+        return {
+            "weight": self.weight,
+            "bias": self.bias,
+            "weight_speed": self.weight_speed,
+            "bias_speed": self.bias_speed,
+        }
 
     def hits(self, labels: torch.Tensor, rows: np.ndarray) -> list[float]:
         """Top-1 of every head on `rows`; 0 for a head that diverged."""
@@ -126,7 +167,7 @@ class _Stack:
         for start in range(0, len(rows), _JUDGE_ROWS):
             part = rows[start : start + _JUDGE_ROWS]
             y = labels[torch.from_numpy(part)].to(self.device)
-            right += (self._logits(self._load(part)).argmax(1) == y).sum(1)
+            right += (self._logits(self.load(part)).argmax(1) == y).sum(1)
         sound = torch.isfinite(self.weight).flatten(1).all(1) & torch.isfinite(self.bias).flatten(1).all(1)
         return (torch.where(sound, right, 0.0) / len(rows)).tolist()
 
@@ -136,12 +177,16 @@ class _Stack:
     def _logits(self, x: torch.Tensor) -> torch.Tensor:
         return (self.weight.flatten(0, 1) @ x.T).view(self.heads, -1, len(x)) + self.bias
 
-    def _load(self, rows: np.ndarray) -> torch.Tensor:
+    def load(self, rows: np.ndarray) -> torch.Tensor:
+        """Stored features [n, D] of `rows`, all finite."""
         x = rows_of(self.x, rows, self.device)
         if not bool(torch.isfinite(x).all()):
             bad = int(rows[int((~torch.isfinite(x)).any(1).nonzero()[0, 0])])
             raise EncoderError(f"feature row {bad} holds NaN or infinity: check the encoder on this sample")
         return x
+
+
+Curve = list[tuple[int, dict[str, list[float]]]]
 
 
 def _train(
@@ -152,13 +197,58 @@ def _train(
     batch: int,
     seed: int,
     progress: Progress | None,
-) -> None:
-    for step, part in enumerate(batches(rows, batch, steps, seed)):
+    feed: Feed | None = None,
+    state: Path | None = None,
+    save_every: float = SAVE_EVERY,
+) -> Curve:
+    """The training losses of every head, (step, source -> [R]) at a few hundred points."""
+    request = fingerprint({"rows": rows.tolist() if len(rows) < 1000 else len(rows), "steps": steps, "batch": batch,
+                           "seed": seed, "rates": [[k, *s.settings] for k, s in stacks.items()]})  # fmt: skip
+    done, curve = _resume(stacks, state, request)
+    if progress is not None and done:
+        progress.advance(done)
+    every, total, counted = max(1, steps // _CURVE_POINTS), {k: torch.zeros(s.heads) for k, s in stacks.items()}, 0
+    plan = [(step, part) for step, part in enumerate(batches(rows, batch, steps, seed)) if step >= done]
+    source = feed(plan) if feed else ({k: s.load(part) for k, s in stacks.items()} for _, part in plan)
+    saved = time.monotonic()
+    for (step, part), features in zip(plan, source, strict=True):
         factor = cosine(step, steps)
-        for stack in stacks.values():
-            stack.step(part, labels[torch.from_numpy(part)].to(stack.device), factor)
+        for name, stack in stacks.items():
+            x, y = features[name].to(stack.device), labels[torch.from_numpy(part)].to(stack.device)
+            total[name] += stack.step(x, y, factor).cpu()
+        counted += 1
+        if (step + 1) % every == 0:
+            curve.append((step + 1, {k: (t / counted).tolist() for k, t in total.items()}))
+            total, counted = {k: torch.zeros(s.heads) for k, s in stacks.items()}, 0
+            if state is not None and time.monotonic() - saved >= save_every:
+                _save(stacks, state, request, step + 1, curve)
+                saved = time.monotonic()
         if progress is not None:
             progress.advance()
+    return curve
+
+
+def _save(stacks: Mapping[str, _Stack], path: Path, request: str, step: int, curve: Curve) -> None:
+    tensors = {f"{k}/{name}": t.cpu() for k, stack in stacks.items() for name, t in stack.tensors().items()}
+    write_bytes(path, save(tensors, {"request": request, "step": str(step), "curve": json.dumps(curve)}))
+
+
+def _resume(stacks: Mapping[str, _Stack], path: Path | None, request: str) -> tuple[int, Curve]:
+    """Steps already done and their curve; the stacks are set to the state of `path` where it is of the same request."""
+    if path is None or not path.is_file():
+        return 0, []
+    try:
+        with safe_open(path, "pt") as f:
+            about = f.metadata() or {}
+            if about.get("request") != request:
+                return 0, []
+            found = {k: {name: f.get_tensor(f"{k}/{name}") for name in s.tensors()} for k, s in stacks.items()}
+    except (SafetensorError, OSError):
+        return 0, []  # a file that cannot be read is as good as none: the sweep starts again
+    for name, stack in stacks.items():
+        for own, stored in zip(stack.tensors().values(), found[name].values(), strict=True):
+            own.copy_(stored)
+    return int(about["step"]), [(step, losses) for step, losses in json.loads(about["curve"])]
 
 
 def _check(sources: Mapping[str, Any], labels: torch.Tensor, num_classes: int, held: np.ndarray) -> None:
