@@ -269,9 +269,9 @@ class View:
     """How a picture is laid before an encoder.
 
     `encoder`: the encoder's own transform; `square`: the whole picture stretched to size × size (0: the encoder's
-    image_size); `short-side`: short side scaled to `size` (0: the encoder's image_size), then the middle `crop` × `crop`
-    pixels (0: `size`), so that all pictures get one shape; `pad-to-patch`: original pixels, short side scaled to `size`
-    (0: not scaled), zero-padded at the centre to whole patches.
+    image_size); `short-side`: short side scaled to `size` (0: the encoder's image_size), then the middle square of
+    `crop` pixels (0: `size`), so that all pictures get one shape; `pad-to-patch`: original pixels, short side scaled to
+    `size` (0: not scaled), zero-padded at the centre to whole patches.
     """
 
     rule: ViewRule = "encoder"
