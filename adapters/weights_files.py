@@ -176,8 +176,8 @@ def download(repo: str, revision: str, spec: ModelSpec) -> Path:
         reason = "--offline is set"
     except hub.GatedRepoError:
         raise WeightsError(
-            f"{spec.name}: {repo} is gated. Accept its licence at https://huggingface.co/{repo}, then `hf auth login`; "
-            "or pass --weights FOLDER with its files"
+            f"{spec.name}: {repo} is gated. Accept its licence at https://huggingface.co/{repo}, then `hf auth login`. "
+            f"Or: {how_to_get(repo)}"
         ) from None
     except hub.RevisionNotFoundError:
         raise WeightsError(f"{spec.name}: {repo} has no revision {revision}. See its commits on the hub") from None

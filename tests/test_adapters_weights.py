@@ -1,0 +1,232 @@
+"""Weights of the transformers families: what loads, and one line for every way a file can be wrong."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import pytest
+import torch
+from family_models import save_clip, save_dino, save_siglip
+from safetensors.torch import load_file, save_file
+from transformers import Tipsv2Model
+
+from adapters import clip, dino, hub, siglip
+from adapters.tipsv2.variants import Architecture
+from benchmark.contracts import ModelSpec
+from benchmark.errors import BenchError, UsageError, WeightsError
+from benchmark.registry import models
+
+SMALL = {"hidden_size": 48, "num_attention_heads": 4, "intermediate_size": 96, "image_size": 64}
+BUILDERS = {"clip": clip.build, "siglip": siglip.build, "dinov2": dino.build}
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    root = tmp_path_factory.mktemp("families")
+    save_clip(root / "clip", **SMALL, patch_size=16)
+    save_siglip(root / "siglip", **SMALL, patch_size=16)
+    save_dino(root / "dinov2", "dinov2", hidden_size=48, num_attention_heads=4, image_size=70)
+    return root
+
+
+@pytest.fixture(params=list(BUILDERS))
+def folder(request, saved, tmp_path):
+    return shutil.copytree(saved / request.param, tmp_path / request.param)
+
+
+def load(folder, **changes):
+    spec = ModelSpec(f"my-{folder.name}", weights=str(folder), device="cpu", dtype="float32", **changes)
+    return BUILDERS[folder.name](spec)
+
+
+def refusal(call, kind: type[BenchError] = WeightsError) -> str:
+    with pytest.raises(kind) as caught:
+        call()
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def change(folder, edit):
+    path = folder / "model.safetensors"
+    tensors = load_file(path)
+    edit(tensors)
+    save_file(tensors, path, metadata={"format": "pt"})
+
+
+def norm_of(folder) -> str:
+    return next(k for k in load_file(folder / "model.safetensors") if k.endswith("layernorm.weight"))
+
+
+def test_the_row_records_the_digest_of_the_bytes(folder):
+    before = load(folder).card.weights
+    key = norm_of(folder)
+    change(folder, lambda t: t[key].add_(1))
+    assert before.source == str(folder)
+    assert load(folder).card.weights.sha256 != before.sha256
+
+
+def test_attention_is_torch_s_fused_one(folder):
+    assert load(folder).model.config._attn_implementation == "sdpa"
+
+
+def test_a_missing_key_is_named_with_its_file(folder):
+    key = norm_of(folder)
+    change(folder, lambda t: t.pop(key))
+    message = refusal(lambda: load(folder))
+    assert f"{folder}/model.safetensors lacks {key}" in message
+
+
+def test_a_wrong_shape_is_named_with_both_shapes(folder):
+    key = norm_of(folder)
+    change(folder, lambda t: t.__setitem__(key, torch.zeros(7)))
+    assert f"model.safetensors has {key} of shape [7], the model needs [48]" in refusal(lambda: load(folder))
+
+
+def test_another_family_is_refused(folder):
+    config = json.loads((folder / "config.json").read_text()) | {"model_type": "bert"}
+    (folder / "config.json").write_text(json.dumps(config))
+    assert "config.json is of a 'bert' model, expected" in refusal(lambda: load(folder))
+
+
+def test_another_size_of_the_family_is_refused(folder):
+    row = {"embed_dim": 768}
+    assert f"config.json has embed_dim 48, my-{folder.name} has 768. Another variant's weights?" in refusal(
+        lambda: load(folder, row=row)
+    )
+
+
+@pytest.mark.parametrize("kept", [0.3, 0.99])
+def test_a_truncated_file_says_so(folder, kept):
+    data = (folder / "model.safetensors").read_bytes()
+    (folder / "model.safetensors").write_bytes(data[: int(len(data) * kept)])
+    assert "model.safetensors is no whole safetensors file" in refusal(lambda: load(folder))
+
+
+def test_pickles_are_not_run(folder):
+    class Bomb:
+        def __reduce__(self):
+            return (pytest.fail, ("the pickle ran",))
+
+    (folder / "model.safetensors").unlink()
+    torch.save({"weight": Bomb()}, folder / "pytorch_model.bin")
+    assert "pytorch_model.bin cannot be read as plain tensors" in refusal(lambda: load(folder))
+    (folder / "pytorch_model.bin").rename(folder / "model.safetensors")
+    assert "model.safetensors is no whole safetensors file (it is a pickle)" in refusal(lambda: load(folder))
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("<!DOCTYPE html><html>Sign in</html>", "It is a web page"),
+        ("version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "It is a Git LFS pointer"),
+    ],
+)
+def test_a_saved_page_or_pointer_says_so(folder, text, line):
+    (folder / "model.safetensors").write_text(text)
+    message = refusal(lambda: load(folder))
+    assert line in message and str(folder / "model.safetensors") in message
+    (folder / "config.json").write_text("<html>403</html>")
+    assert "config.json: is no JSON" in refusal(lambda: load(folder))
+
+
+def test_an_index_with_an_absent_shard_names_it(folder):
+    (folder / "model.safetensors").unlink()
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"a": "model-2.safetensors"}}))
+    assert "names model-2.safetensors, which is missing" in refusal(lambda: load(folder))
+
+
+def test_a_folder_without_weights_says_which_files_belong_there(tmp_path):
+    row = models()["clip-b16"]
+    message = refusal(lambda: clip.build(ModelSpec("clip-b16", row=row, weights=str(tmp_path))))
+    assert (
+        f"clip-b16: no config.json in {tmp_path}. Get config.json, model.safetensors and the tokenizer files" in message
+    )
+    assert "https://huggingface.co/openai/clip-vit-base-patch16" in message
+
+
+def test_half_a_text_side_is_refused(saved, tmp_path):
+    there = shutil.copytree(saved / "siglip", tmp_path / "siglip")
+    (there / "spiece.model").unlink()
+    assert "neither spiece.model (SigLIP) nor tokenizer.json (SigLIP 2) in" in refusal(lambda: load(there))
+
+
+# ------------------------------------------------------------------------------------------ the hub
+
+
+@pytest.mark.parametrize("name", ["clip-l14", "siglip2-so400m-384", "dinov2-g", "dinov3-b"])
+def test_offline_without_a_cache_says_which_files_and_where_to_put_them(name, tmp_path, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    row = models()[name]
+    message = refusal(lambda: hub.build(ModelSpec(f"hf:{row['hub']}", target=row["hub"], offline=True)))
+    assert f"{row['hub']}@{row.get('revision', 'main')} is not in the hub cache and --offline is set" in message
+    assert f"https://huggingface.co/{row['hub']} into one folder and pass --weights FOLDER" in message
+    assert "HF_HOME" in message
+
+
+def hub_error(name: str) -> Exception:
+    from huggingface_hub import errors
+
+    kind = getattr(errors, name)
+    error: Exception = kind.__new__(kind)  # its own initialiser wants a response of whichever HTTP client is in use
+    return error
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (
+            "GatedRepoError",
+            "facebook/dinov3-vitb16-pretrain-lvd1689m is gated. Accept its licence at https://huggingface.co/",
+        ),
+        ("RepositoryNotFoundError", "no repository facebook/dinov3-vitb16-pretrain-lvd1689m on the hub"),
+        ("RevisionNotFoundError", "facebook/dinov3-vitb16-pretrain-lvd1689m has no revision 5931719e"),
+    ],
+)
+def test_what_the_hub_answers_is_said_in_one_line(error, line, monkeypatch, tmp_path):
+    def refuse(*_args, **_options):
+        raise hub_error(error)
+
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.HfApi.model_info", refuse)
+    repo = "facebook/dinov3-vitb16-pretrain-lvd1689m"
+    message = refusal(lambda: hub.build(ModelSpec(f"hf:{repo}", target=repo)))
+    assert line in message
+    if error == "GatedRepoError":
+        assert "Get config.json, model.safetensors" in message and "pass --weights FOLDER" in message
+
+
+def test_no_network_is_told_from_a_missing_model(monkeypatch, tmp_path):
+    def unreachable(*_args, **_options):
+        raise ConnectionError("name resolution failed")
+
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.HfApi.model_info", unreachable)
+    message = refusal(lambda: hub.build(ModelSpec("hf:a/b", target="a/b")))
+    assert "the hub cannot be reached (ConnectionError: name resolution failed)" in message
+
+
+def test_a_name_that_is_neither_a_folder_nor_a_repository():
+    assert "is neither a folder here nor OWNER/NAME on the hub" in refusal(
+        lambda: hub.build(ModelSpec("hf:./no/such/folder", target="./no/such/folder"))
+    )
+
+
+def test_jax_is_refused_where_there_is_none(saved):
+    spec = ModelSpec("clip-b16", weights=str(saved / "clip"), backend="jax")
+    assert "clip-b16 has no jax backend. Use --backend torch" in refusal(lambda: clip.build(spec), UsageError)
+
+
+# ------------------------------------------------------------------------------------------ hf: and TIPS
+
+
+def test_a_tips_folder_loads_by_hf(tmp_path):
+    import tips_layouts as tips
+
+    row = tips.arch_row("S")
+    Tipsv2Model(Architecture.from_row(row).to_config(8)).save_pretrained(tmp_path)
+    (tmp_path / "tokenizer.model").write_bytes(tips.tokenizer_bytes())
+    encoder = hub.build(ModelSpec(f"hf:{tmp_path}", target=str(tmp_path), device="cpu", dtype="float32"))
+    assert encoder.card.num_cls == 2
+    assert encoder.card.weights.source == str(tmp_path)
+    assert encoder.encode_image(torch.rand(1, 3, 56, 56)).patches.shape == (1, 4, 4, 48)
