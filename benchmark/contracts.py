@@ -378,6 +378,10 @@ class Progress(Protocol):
 
     def advance(self, amount: int = 1) -> None: ...
 
+    def note(self, text: str) -> None:
+        """A few words beside the label, e.g. the loss; they replace the ones before."""
+        ...
+
 
 class TaskContext(Protocol):
     """What a task may touch while it runs."""

@@ -37,7 +37,7 @@ def bars(quiet: bool = False) -> Iterator[NewProgress]:
 
 class _Bar:
     def __init__(self, live: object, label: str, total: int) -> None:
-        self.live, self.left = live, total
+        self.live, self.label, self.left = live, label, total
         self.id = live.add_task(label, total=total)  # type: ignore[attr-defined]
 
     def advance(self, amount: int = 1) -> None:
@@ -45,3 +45,6 @@ class _Bar:
         self.live.advance(self.id, amount)  # type: ignore[attr-defined]
         if self.left <= 0:
             self.live.update(self.id, visible=False)  # type: ignore[attr-defined]
+
+    def note(self, text: str) -> None:
+        self.live.update(self.id, description=f"{self.label} {text}")  # type: ignore[attr-defined]

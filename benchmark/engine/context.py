@@ -25,6 +25,9 @@ class NoProgress:
     def advance(self, amount: int = 1) -> None:
         """Nothing happens."""
 
+    def note(self, text: str) -> None:
+        """Nothing happens."""
+
 
 def silent(label: str, total: int) -> Progress:
     """The progress of a run without a terminal."""

@@ -1,4 +1,4 @@
-"""Learning-rate factors of the linear segmentation schedules: functions of the step alone, so a resumed run has them."""
+"""Learning-rate factors of the linear segmentation schedules: functions of the step, so resuming needs no state."""
 
 from __future__ import annotations
 
