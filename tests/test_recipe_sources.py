@@ -148,7 +148,7 @@ def test_scenes_are_rendered_once_and_held_out_ones_are_others(tmp_path: Path, m
     first = source.load(5)
     assert first.image.size == (32, 32)
     assert len(first.synthetic) == 2
-    monkeypatch.setattr("adapters.tipsv2.recipe.source_scenes._renderer", lambda: pytest.fail("rendered again"))
+    monkeypatch.setattr(ScenesSource, "_render", lambda *_: pytest.fail("rendered again"))
     again = open_source(DataConfig(samples=6, size=32, cache=str(tmp_path))).load(5)
     assert np.array_equal(np.asarray(first.image), np.asarray(again.image))
     monkeypatch.undo()

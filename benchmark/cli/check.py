@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json as jsonlib
 from dataclasses import asdict
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from benchmark.check import CheckReport, check_encoder
 from benchmark.contracts import Encoder, LabelData
 from benchmark.engine.encoders import load_encoder, resolve_device
 from benchmark.errors import BenchError
 from benchmark.registry import models, open_dataset
+
+if TYPE_CHECKING:
+    from benchmark.check import CheckReport
 
 
 def check(
@@ -32,6 +34,8 @@ def check(
 
     Example: bench check --model my_encoder.py:build
     """
+    from benchmark.check import check_encoder
+
     target = resolve_device(device)
     options = {k: v for k, v in {"gelu": gelu, "compile": "1" if compile_ else None}.items() if v is not None}
 

@@ -20,6 +20,9 @@ def distill(
     tflops: Annotated[float, typer.Option(help="--dry-run: peak TFLOP/s of a device (989: H100, dense bf16).")] = 989.0,
     utilisation: Annotated[float, typer.Option(help="--dry-run: share of the peak that is reached.")] = 0.4,
 ) -> None:
-    """Distil a student: frozen teacher, no masking, patch loss on all tokens, contrastive loss kept."""
+    """Distil a student: frozen teacher, no masking, patch loss on all tokens, contrastive loss kept.
+
+    Example: bench distill distil-mini --teacher runs/tipsv2-mini-64/final
+    """
     extra = {"teacher.path": str(teacher)} if teacher else {}
     run_recipe(config, out, set_, dry_run, devices, tflops, utilisation, extra)

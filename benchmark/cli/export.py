@@ -19,7 +19,10 @@ def export(
     weights: Annotated[str | None, typer.Option(help="Folder with the weights to read; default: the hub's.")] = None,
     offline: Annotated[bool, typer.Option("--offline", help="Do not reach for the network.")] = False,
 ) -> None:
-    """Convert TIPS weights between transformers' layout and the official PyTorch and JAX files."""
+    """Convert TIPS weights between transformers' layout and the official PyTorch and JAX files.
+
+    Example: bench export --model tipsv2-b --weights FOLDER --to scenic-npz --out converted
+    """
     rows = models()
     if model not in rows:
         raise unknown("model", model, rows, "bench ls models")

@@ -7,17 +7,23 @@ from typing import Annotated
 
 import typer
 
-from benchmark.paths import results_dir
+from benchmark.paths import reference_dir, results_dir
 
 
 def leaderboard(
     results: Annotated[Path | None, typer.Option(help="Where the rows are [default: results]")] = None,
     out: Annotated[Path | None, typer.Option(help="Where the three files go [default: the same folder]")] = None,
+    reference: Annotated[
+        bool, typer.Option(help="Also the rows that come with densebench, where you have none of your own")
+    ] = True,
 ) -> None:
-    """Writes leaderboard.html (one self-contained page), leaderboard.csv and leaderboard.md from the files alone."""
+    """Writes leaderboard.html (one self-contained page), leaderboard.csv and leaderboard.md from the files alone.
+
+    Example: bench leaderboard --results results
+    """
     from benchmark.leaderboard import build
 
-    built = build(results or results_dir(), out)
+    built = build(results or results_dir(), out, reference_dir() if reference else None)
     for line in built.problems:
         typer.echo(f"left out: {line}", err=True)
     for path in built.paths:

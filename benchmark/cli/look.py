@@ -28,7 +28,10 @@ def look(
     dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16, float16")] = "auto",
     offline: Annotated[bool, typer.Option(help="No network")] = False,
 ) -> None:
-    """PCA of the patch features, a heat map for each text, and the argmax segmentation, models below each other."""
+    """PCA of the patch features, a heat map for each text, and the argmax segmentation, models below each other.
+
+    Example: bench look photo.jpg "a dog" grass --model tipsv2-b --model dinov2-b
+    """
     from benchmark.look import look_at
 
     models = model or ["tipsv2-mini"]

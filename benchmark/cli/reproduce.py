@@ -22,7 +22,10 @@ def reproduce(
     measured_only: Annotated[bool, typer.Option("--measured", help="Leave out what was not measured")] = False,
     markdown: Annotated[Path | None, typer.Option(help="Also write Markdown here")] = None,
 ) -> None:
-    """Every published number of a paper's models, the measured one with its interval, and what is not confirmed."""
+    """Every published number of a paper's models, the measured one with its interval, and what is not confirmed.
+
+    Example: bench reproduce tipsv2
+    """
     from benchmark import reproduce as report
 
     found = report.reproduce(name, results or results_dir())

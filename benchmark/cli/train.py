@@ -24,7 +24,10 @@ def train(
     tflops: Annotated[float, typer.Option(help="--dry-run: peak TFLOP/s of a device (989: H100, dense bf16).")] = 989.0,
     utilisation: Annotated[float, typer.Option(help="--dry-run: share of the peak that is reached.")] = 0.4,
 ) -> None:
-    """Train the TIPSv2 recipe; the result is a transformers folder that `bench run --weights` takes."""
+    """Train the TIPSv2 recipe; the result is a transformers folder that `bench run --weights` takes.
+
+    Example: bench train tipsv2-mini-64 --out runs/tipsv2-mini-64
+    """
     run_recipe(config, out, set_, dry_run, devices, tflops, utilisation, {})
 
 

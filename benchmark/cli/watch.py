@@ -48,7 +48,10 @@ def watch(
     seed: Annotated[int, typer.Option(help="Seed of the probes")] = 0,
     offline: Annotated[bool, typer.Option(help="No network")] = False,
 ) -> None:
-    """Scores each checkpoint once, when it is complete; history, trend, JUnit and Markdown lie in --out."""
+    """Scores each checkpoint once, when it is complete; history, trend, JUnit and Markdown lie in --out.
+
+    Example: bench watch runs/mine --model tipsv2-b --suite scenes --until-regression
+    """
     from benchmark.watch import Plan, Watcher, engine_scorer
 
     place = results or results_dir()
