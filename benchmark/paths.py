@@ -22,3 +22,8 @@ def data_dir() -> Path:
 def results_dir() -> Path:
     """`$BENCH_RESULTS`, else `./results`."""
     return Path(os.environ.get("BENCH_RESULTS", "results")).expanduser()
+
+
+def reference_dir() -> Path:
+    """`results/reference` beside the packages, in a checkout and in a wheel alike: the rows that come with densebench."""
+    return Path(__file__).parents[1] / "results" / "reference"

@@ -8,9 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmark.errors import BenchError, UsageError
+from benchmark.paths import reference_dir
+from benchmark.reference import FOLDER, beside
 from benchmark.results import Row, read_row
 
 PUBLISHED = "published"
+WATCHED = "watch"  # the folder of bench watch below the results folder
 METRIC_NAMES = {
     "top1": "top-1",
     "knn_top1": "kNN top-1",
@@ -47,26 +50,41 @@ class PublishedNumber:
         return f"{self.task}/{self.dataset}"
 
 
-def open_side(word: str, results: Path) -> Side:
+def open_side(word: str, results: Path, reference: Path | None = None) -> Side:
     """The rows `word` names: a `result.json`, a folder with rows anywhere below, or a model's name under `results`.
 
+    A model's name stands for the user's rows, then for the shipped rows (`reference`) of the same weights.
     Raises UsageError when there is none or when the rows belong to several models.
     """
-    path = Path(word)
-    named = not path.exists()
-    root = results / word if named else path
-    if named and not root.is_dir():
-        raise _nothing_called(word, results)
-    files = [root] if root.is_file() else sorted(root.rglob("result.json"))
+    path, reference = Path(word), reference or reference_dir()
+    if path.exists():
+        rows, problems, root = *_rows_below(path), path
+    else:
+        root = results / word if (results / word).is_dir() else reference / word
+        if not root.is_dir() or root in (results, reference):
+            raise _nothing_called(word, results, reference)
+        rows, problems = _rows_below(root)
+        rows += _shipped(word, rows, reference)
+    if not rows:
+        raise UsageError(f"{word}: no result under {root}. " + (problems[0] if problems else "Run bench run first"))
+    return Side(_only_model(word, rows), tuple(rows), tuple(problems))
+
+
+def _rows_below(root: Path) -> tuple[list[Row], list[str]]:
     rows, problems = [], []
-    for file in files:
+    for file in [root] if root.is_file() else sorted(root.rglob("result.json")):
         try:
             rows.append(read_row(file))
         except BenchError as e:
             problems.append(str(e))
-    if not rows:
-        raise UsageError(f"{word}: no result under {root}. " + (problems[0] if problems else "Run bench run first"))
-    return Side(_only_model(word, rows), tuple(rows), tuple(problems))
+    return rows, problems
+
+
+def _shipped(word: str, mine: list[Row], reference: Path) -> list[Row]:
+    """Shipped rows that complete `mine`: only those of the very same weights, for a name can outlive its weights."""
+    weights = {row.data["model"]["weights"].get("sha256") for row in mine}
+    others, _ = beside(mine, reference)
+    return [r for r in others if r.model == word and r.data["model"]["weights"].get("sha256") in weights]
 
 
 def _only_model(word: str, rows: list[Row]) -> str:
@@ -78,8 +96,9 @@ def _only_model(word: str, rows: list[Row]) -> str:
     return models[0]
 
 
-def _nothing_called(word: str, results: Path) -> UsageError:
-    known = sorted(p.name for p in results.iterdir() if p.is_dir()) if results.is_dir() else []
+def _nothing_called(word: str, results: Path, reference: Path) -> UsageError:
+    folders = [p for place in (results, reference) if place.is_dir() for p in place.iterdir() if p.is_dir()]
+    known = sorted({p.name for p in folders} - {FOLDER, WATCHED})
     close = difflib.get_close_matches(word, known, n=3, cutoff=0.5)
     hint = (
         f"Did you mean {' or '.join(repr(c) for c in close)}?" if close else f"There: {', '.join(known) or 'nothing'}"

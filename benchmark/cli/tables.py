@@ -11,6 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from benchmark.engine.run import Report
+from benchmark.reference import columns, origin
 from benchmark.results import Row
 from benchmark.summary import digits, format_value
 
@@ -33,19 +34,27 @@ def _console() -> Console:
     return console if console.is_terminal else Console(width=200)
 
 
-def show_report(report: Report, results: Path, written: Sequence[Path]) -> None:
-    """Units down, models across, each value with its 95 % interval; then seconds per phase and where the files are."""
+def show_report(report: Report, results: Path, written: Sequence[Path], reference: Path) -> None:
+    """Units down, models across, each value with its 95 % interval; then seconds per phase and where the files are.
+
+    Shipped rows (under `reference`) of the same units, protocols and data stand beside them, in columns marked so.
+    """
     console = _console()
     models = list(dict.fromkeys([r.model for r in report.rows] + [n.model for n in report.not_applicable]))
+    shipped = [r for r in columns(report.rows, reference) if r.model not in models]
+    others = list(dict.fromkeys(r.model for r in shipped))
     tables: dict[tuple[str, str, str], dict[str, Row]] = {}
-    for row in report.rows:
+    for row in (*report.rows, *shipped):
         key = (row.unit, row.data["protocol"]["name"].removesuffix("+set"), row.protocol_hash)
         tables.setdefault(key, {})[row.model] = row
     reasons = {(n.model, str(n.unit)): n.text for n in report.not_applicable}
     if tables:
         shared = {unit.partition("/")[2] for unit, *_ in tables}
-        wide = console.width >= 48 + 21 * len(models)
-        console.print(_main_table(models, tables, reasons, next(iter(shared)) if len(shared) == 1 else None, wide))
+        dataset = next(iter(shared)) if len(shared) == 1 else None
+        wide = console.width >= 48 + 21 * len(models + others)
+        console.print(_main_table(models, others, tables, reasons, dataset, wide))
+        if shipped:
+            console.print(_shipped_words(others, shipped), style="dim", markup=False, highlight=False)
         console.print(_seconds_table(models, report.rows))
     for text in dict.fromkeys(f"n/a {n.model}: {n.text}" for n in report.not_applicable):
         console.print(text, style="dim", markup=False, highlight=False)
@@ -63,8 +72,15 @@ def show_report(report: Report, results: Path, written: Sequence[Path]) -> None:
         console.print(f"{len(report.failures)} failed; the same command tries them again.", style="bold red")
 
 
+def _shipped_words(models: Sequence[str], rows: Sequence[Row]) -> str:
+    """Where the shipped columns come from, and the command that makes them here."""
+    made = "bench run " + " ".join(f"--model {name}" for name in models)
+    return f"shipped: measured earlier with {origin(rows)}, not by this run. To make these rows yourself: {made}"
+
+
 def _main_table(
     models: Sequence[str],
+    shipped: Sequence[str],
     tables: dict[tuple[str, str, str], dict[str, Row]],
     reasons: dict[tuple[str, str], str],
     dataset: str | None,
@@ -77,6 +93,8 @@ def _main_table(
     table.add_column("metric", no_wrap=True)
     for model in models:
         table.add_column(escape(model), justify="right", no_wrap=True)
+    for model in shipped:
+        table.add_column(f"{escape(model)}\nshipped", justify="right", no_wrap=True, style="dim")
     for (unit, protocol, _), rows in tables.items():
         first = next(iter(rows.values()))
         unit_text = f" {first.main['unit']}" if first.main["unit"] else ""
@@ -85,12 +103,12 @@ def _main_table(
         values = {m: r.main["value"] for m, r in rows.items()}
         best = (max if first.main["higher_is_better"] else min)(values.values())
         cells = []
-        for model in models:
+        for model in (*models, *shipped):
             if model in rows:
                 text = format_value(rows[model].main) if wide else _half(rows[model])
                 cells.append(f"[bold]{escape(text)}[/]" if values[model] == best and len(rows) > 1 else escape(text))
             else:
-                cells.append("[dim]n/a[/]" if (model, unit) in reasons else "")
+                cells.append("[dim]n/a[/]" if (model, unit) in reasons or model in shipped else "")
         table.add_row(escape(shown if protocol == "fast" else f"{shown} ({protocol})"), escape(name), *cells)
     return table
 

@@ -26,22 +26,23 @@ class Built:
     problems: tuple[str, ...]
 
 
-def build(results: Path, out: Path | None = None) -> Built:
+def build(results: Path, out: Path | None = None, reference: Path | None = None) -> Built:
     """Writes leaderboard.html, .csv and .md into `out` (default: `results`).
 
+    `reference` adds the rows that come with densebench and the published numbers beside them where `results` has none.
     Damaged, half-written and foreign files are named in the page and left out. Raises UsageError when there is no row
     and no published number at all.
     """
-    boards, problems = collect(results)
+    boards, problems = collect(results, reference)
     published: list[PublishedNumber] = []
     try:
-        published = read_published(results)
+        published = read_published(results) or (read_published(reference.parent) if reference else [])
     except BenchError as e:
         problems.append(str(e))
     if not boards and not published:
         raise UsageError(f"{results}: no result to show. " + (problems[0] if problems else "Run bench run first"))
     texts = (
-        page(payload(boards, published, problems, results)),
+        page(payload(boards, published, problems, results, reference)),
         as_csv(boards, published),
         as_markdown(boards, [line.replace(f"{results}/", "") for line in problems]),
     )

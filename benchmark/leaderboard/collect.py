@@ -14,11 +14,12 @@ from benchmark.compare import sample_ids
 from benchmark.errors import BenchError
 from benchmark.influence import influence
 from benchmark.leaderboard.standing import Standing, standings
+from benchmark.reference import FOLDER, beside
 from benchmark.results import Row, read_all
+from benchmark.sides import WATCHED
 
 SAMPLES_SHOWN = 160  # of each board, evenly spaced; all of them decide intervals and ties
 ROW_DEPTH = 5  # parts of MODEL/TASK/DATASET/PROTOCOL-HASH/result.json
-WATCHED = "watch"  # the folder of bench watch, whose checkpoints have their own report
 NUMBERS_SHOWN = 400_000  # per-sample and per-class numbers in the whole page
 
 
@@ -31,6 +32,7 @@ class Entry:
     standing: Standing
     classes: list[float] | None = None  # IoU in percent, NaN where a class never occurs
     samples: list[float] | None = None  # the metric of single samples
+    shipped: bool = False  # a row that came with densebench, not measured by the user
 
     @property
     def name(self) -> str:
@@ -49,10 +51,16 @@ class Board:
     total_samples: int = 0
 
 
-def collect(results: Path) -> tuple[list[Board], list[str]]:
-    """Every board under `results`, and one line for each file that was left out."""
+def collect(results: Path, reference: Path | None = None) -> tuple[list[Board], list[str]]:
+    """Every board of the rows under `results` and of those under `reference` (the shipped ones) that it lacks.
+
+    Beside the boards: one line for each file that was left out.
+    """
     rows, problems = read_all(results)
     problems += _unfinished(results)
+    shipped, damaged = beside(rows, None if reference == results else reference)
+    folders = {row.folder for row in shipped}
+    rows, problems = rows + shipped, problems + damaged
     groups: dict[tuple[str, ...], list[Row]] = {}
     for row in rows:
         reason = _unusable(row)
@@ -62,6 +70,8 @@ def collect(results: Path) -> tuple[list[Board], list[str]]:
             groups.setdefault(_key(row), []).append(row)
     budget = NUMBERS_SHOWN // max(len(rows), 1)
     boards = [_board(groups[key], budget, problems) for key in sorted(groups)]
+    for entry in (e for b in boards for e in b.entries):
+        entry.shipped = entry.row.folder in folders
     return [b for b in boards if b.entries], sorted(problems)
 
 
@@ -75,7 +85,7 @@ def _unfinished(results: Path) -> list[str]:
     strays = [
         f"{file}: left out: rows lie at MODEL/TASK/DATASET/PROTOCOL-HASH/result.json"
         for file in sorted(results.rglob("result.json"))
-        if len(file.relative_to(results).parts) != ROW_DEPTH and file.relative_to(results).parts[0] != WATCHED
+        if len(parts := file.relative_to(results).parts) != ROW_DEPTH and parts[0] not in (WATCHED, FOLDER)
     ]
     return halves + strays
 

@@ -12,6 +12,7 @@ from typing import Any
 from benchmark.comparison_report import without_nan
 from benchmark.digest import canonical_json, fingerprint, plain
 from benchmark.leaderboard.collect import Board, Entry
+from benchmark.reference import FOLDER
 from benchmark.registry import tasks
 from benchmark.sides import PublishedNumber
 
@@ -37,12 +38,16 @@ class Interned:
 
 
 def payload(
-    boards: Sequence[Board], published: Sequence[PublishedNumber], problems: Sequence[str], results: Path
+    boards: Sequence[Board],
+    published: Sequence[PublishedNumber],
+    problems: Sequence[str],
+    results: Path,
+    reference: Path | None = None,
 ) -> dict[str, Any]:
     """Everything the page knows."""
     protocols, environments = Interned(), Interned()
     names = {name: i for i, name in enumerate(sorted({e.name for b in boards for e in b.entries}))}
-    pictures = Pictures(results)
+    pictures = Pictures(results, reference)
     rows = [
         _row(number, entry, names, environments, pictures)
         for number, board in enumerate(boards)
@@ -110,6 +115,7 @@ def _row(
         "metrics": metrics, "env": environments.index(d["environment"]),
         "timing": d["timing"], "memory": d.get("peak_memory_mb"), "bad": d.get("n_bad", 0), "seed": d["seed"],
         "command": d.get("command", ""), "created": d["created"], "id": d["id"], "weights": d["model"]["weights"],
+        "shipped": entry.shipped,
         "details": _details(d.get("details")), "folder": pictures.relative(entry.row.folder),
         "pictures": pictures.of(entry.row.folder),
     }  # fmt: skip
@@ -126,11 +132,13 @@ def _details(details: Any) -> Any:
 class Pictures:
     """The pictures beside rows, as data URIs up to a total; what is past it is named."""
 
-    def __init__(self, results: Path) -> None:
-        self.results, self.left = results, PICTURES_BYTES
+    def __init__(self, results: Path, reference: Path | None = None) -> None:
+        self.results, self.reference, self.left = results, reference, PICTURES_BYTES
 
     def relative(self, folder: Path) -> str:
         """`folder` as seen from the results folder."""
+        if self.reference and folder.is_relative_to(self.reference):
+            return f"{FOLDER}/{folder.relative_to(self.reference).as_posix()}"
         return folder.relative_to(self.results).as_posix() if folder.is_relative_to(self.results) else folder.name
 
     def of(self, folder: Path) -> list[dict[str, str]]:

@@ -19,6 +19,8 @@ LEGEND = (
     "≈: not significantly worse than the best (paired, Holm, 5 %). Intervals: 95 %. The page `leaderboard.html` has "
     "costs, classes, samples and every row's origin."
 )
+SHIPPED_LEGEND = "Rows marked † came with densebench: they were measured before, on another machine."
+SHIPPED = "shipped with densebench"
 MARKDOWN_HEADER_TAIL = ("95 % interval", "Δ to best")
 
 
@@ -48,7 +50,7 @@ def _cells(board: Board, entry: Entry) -> dict[str, object]:
         "licence": _plain_cell(str(m.get("licence", ""))),
         "value": repr(main["value"]), "ci95_low": repr(main["ci95"][0]), "ci95_high": repr(main["ci95"][1]),
         "delta_to_best": f"{s.delta:.6g}", "p_adjusted": f"{s.p:.4g}",
-        "weights_sha256": m["weights"].get("sha256", ""), "source": "measured",
+        "weights_sha256": m["weights"].get("sha256", ""), "source": SHIPPED if entry.shipped else "measured",
     }  # fmt: skip
 
 
@@ -60,6 +62,8 @@ def _plain_cell(text: str) -> str:
 def as_markdown(boards: Sequence[Board], problems: Sequence[str]) -> str:
     """One table for each board: rows of different protocol hashes or datasets never share one."""
     lines = ["# Leaderboard", "", LEGEND, ""]
+    if any(e.shipped for b in boards for e in b.entries):
+        lines += [SHIPPED_LEGEND, ""]
     for board in boards:
         d, main = board.first.data, board.first.main
         metric = f"{d['main_metric']} {main['unit']}".strip() + (" ↑" if main["higher_is_better"] else " ↓")
@@ -77,4 +81,10 @@ def _markdown_cells(entry: Entry, unit: str) -> tuple[str, ...]:
     value = number(main["value"], unit)
     low, high = (number(v, unit) for v in main["ci95"])
     mark = "1" if s.rank == 1 else f"{s.rank} ≈" if s.tied else str(s.rank)
-    return (mark, entry.name, value, f"{low} – {high}", number(s.delta, unit, signed=True) if s.rank > 1 else "")
+    return (
+        mark,
+        entry.name + (" †" if entry.shipped else ""),
+        value,
+        f"{low} – {high}",
+        number(s.delta, unit, signed=True) if s.rank > 1 else "",
+    )
