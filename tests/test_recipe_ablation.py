@@ -16,8 +16,9 @@ from benchmark.errors import WeightsError
 def test_every_row_spends_the_same_flops_over_three_seeds(tmp_path: Path) -> None:
     runs = plan({}, tmp_path)
     assert len({seed for _, seed, _ in runs}) >= 3
-    spent = np.array([config.train.steps * step_flops(config) for _, _, config in runs])
-    assert spent.max() / spent.min() == pytest.approx(1, abs=2e-3)
+    budget = next(c.train.steps * step_flops(c) for row, _, c in runs if row == TEACHER)
+    for _, _, config in runs:  # as near as whole steps allow
+        assert abs(config.train.steps * step_flops(config) - budget) <= 0.5 * step_flops(config)
 
 
 def test_distilled_rows_come_after_the_teacher_of_their_seed(tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
 """The ablation: every row of `ablation_rows.toml`, several seeds, equal FLOPs, one read-out fixed in advance.
 
-    python -m adapters.tipsv2.recipe.ablation runs/ablation [--set train.steps=400] [--dry-run]
+    python -m adapters.tipsv2.recipe.ablation runs/ablation [--set train.dtype=bfloat16] [--dry-run]
 
 The same command resumes: a finished (row, seed) is read, not trained again. Distilled rows take as teacher the
 "CLIP + DINO + iBOT++" run of the same seed.
@@ -31,6 +31,7 @@ TEACHER = "CLIP + DINO + iBOT++"
 def plan(changes: dict[str, Any], out: Path) -> list[tuple[str, int, RecipeConfig]]:
     """(row, seed, config) in the order they are trained; `train.steps` gives each row the FLOPs of the base config."""
     table = tomllib.loads(ROWS.read_text(encoding="utf-8"))
+    changes = {"train.steps": table["steps"], **changes}
     base = read_config(table["base"], changes)
     budget = step_flops(base) * base.train.steps
     runs = []
@@ -79,6 +80,7 @@ def main(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print rows, seeds and steps; train nothing.")] = False,
 ) -> None:
     """Train and score every row and seed, then write summary.md."""
+    table = tomllib.loads(ROWS.read_text(encoding="utf-8"))
     measured: dict[str, list[dict[str, float]]] = {}
     for row, seed, config in plan(dict(parse_override(text) for text in set_ or []), out):
         typer.echo(f"{row}, seed {seed}: {config.train.steps} steps")
@@ -87,7 +89,7 @@ def main(
         folder = folder_of(out, row, seed)
         scores = folder / "scores.json"
         if not scores.is_file():
-            found = evaluate(train(config, folder), folder)
+            found = evaluate(train(config, folder), folder, table["units"], overrides=table["readout"])
             scores.write_text(json.dumps(found, indent=1))
         measured.setdefault(row, []).append(json.loads(scores.read_text())["evaluation"])
         (out / "summary.md").write_text("\n".join(summary(measured)) + "\n")
