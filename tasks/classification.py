@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from benchmark.contracts import DataKind, EncoderCard, FeatureReader, Measurement, Need, Outcome, Tap, TaskContext, View
+from benchmark.errors import DataError
 from benchmark.heads.knn import knn_votes, topk_search
 from benchmark.heads.linear_sweep import SweepHead, fit_linear_sweep
 from benchmark.metrics.classification import label_ranks
@@ -120,7 +121,10 @@ class ClassificationTask:
         queries = GlobalVectors(context.features(needs[1]), protocol.cls)
         ks = [k for k in protocol.ks if k <= len(index)]
         if protocol.headline_k not in ks:
-            raise ValueError(f"the training split has {len(index)} pictures, fewer than k = {protocol.headline_k}")
+            raise DataError(
+                f"the training split has {len(index)} pictures, fewer than k = {protocol.headline_k}. "
+                "Give more pictures, or --set 'ks=[1, 5]' --set headline_k=5"
+            )
         scores, found = topk_search(queries, index, max(ks), device=context.device)
         neighbours = torch.from_numpy(np.asarray(train.labels))[found]
         truth = torch.from_numpy(np.asarray(test.labels))

@@ -192,7 +192,7 @@ class Session:
         encoder = load()
         device = str(getattr(encoder, "device", options.device if options.device != "auto" else "cpu"))
         if options.check:
-            _check_once(encoder, device, options)
+            _check_once(encoder, device, options, name)
         store = FeatureStore(options.cache / "features", options.store)
         planner = Planner(encoder.card, encoder.transform, store)
         extractor = Extractor(encoder, device, options.batch_size, options.workers, hooks.progress)
@@ -307,7 +307,7 @@ class Session:
         }
 
 
-def _check_once(encoder: Encoder, device: str, options: RunOptions) -> None:
+def _check_once(encoder: Encoder, device: str, options: RunOptions, name: str) -> None:
     """The cheap conformance check, once for each weights, code version and dtype; raises BenchError when it fails."""
     card = encoder.card
     stamp = (
@@ -322,7 +322,6 @@ def _check_once(encoder: Encoder, device: str, options: RunOptions) -> None:
     bad = [f for f in check_encoder(encoder, cheap=True, device=device).findings if not f.ok]
     if bad:
         raise BenchError(
-            f"{card.name} breaks the encoder contract: {bad[0].name}: {bad[0].detail}. "
-            f"See bench check --model {card.name}"
+            f"{card.name} breaks the encoder contract: {bad[0].name}: {bad[0].detail}. See bench check --model {name}"
         )
     write_text(stamp, card.name + "\n")
