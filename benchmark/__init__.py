@@ -14,13 +14,13 @@ if TYPE_CHECKING:
     from benchmark.engine.run import run
     from benchmark.engine.single import load_task
     from benchmark.errors import BenchError
-    from benchmark.results import read_all as load_results
+    from benchmark.summary import load_results
 
 _PUBLIC = {
     "run": "benchmark.engine.run:run",
     "load_encoder": "benchmark.engine.encoders:load_encoder",
     "load_task": "benchmark.engine.single:load_task",
-    "load_results": "benchmark.results:read_all",
+    "load_results": "benchmark.summary:load_results",
     "ImageRequest": "benchmark.contracts:ImageRequest",
     "ImageFeatures": "benchmark.contracts:ImageFeatures",
     "ImageTransform": "benchmark.contracts:ImageTransform",

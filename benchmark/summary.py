@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from benchmark.files import write_text
+from benchmark.paths import results_dir
 from benchmark.results import Row, read_all
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 COLUMNS = (
     "model", "task", "dataset", "metric", "value", "ci95_low", "ci95_high", "unit", "n", "n_bad",
@@ -23,23 +25,33 @@ def write_tables(results: Path) -> list[Path]:
     rows = sorted(read_all(results)[0], key=lambda r: (r.unit, r.data["protocol"]["name"], r.model))
     if not rows:
         return []
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(COLUMNS)
-    for row in rows:
-        for name, metric in row.data["metrics"].items():
-            writer.writerow(_line(row, name, metric))
     paths = [results / "results.csv", results / "results.md"]
-    write_text(paths[0], text.getvalue())
+    write_text(paths[0], frame(rows).to_csv(index=False, lineterminator="\n"))
     write_text(paths[1], markdown(rows))
     return paths
+
+
+def load_results(results: Path | str | None = None) -> pd.DataFrame:
+    """Every metric of every row under `results` (default: where `bench run` writes), one line each, with COLUMNS.
+
+    Files that are no whole row are left out; `benchmark.results.read_all` names them and gives the rows themselves.
+    """
+    return frame(read_all(Path(results) if results is not None else results_dir())[0])
+
+
+def frame(rows: Sequence[Row]) -> pd.DataFrame:
+    """One line per row and metric."""
+    import pandas as pd
+
+    lines = [_line(row, name, metric) for row in rows for name, metric in row.data["metrics"].items()]
+    return pd.DataFrame(lines, columns=list(COLUMNS))
 
 
 def _line(row: Row, name: str, metric: Mapping[str, Any]) -> list[Any]:
     d = row.data
     low, high = metric["ci95"]
     return [
-        row.model, d["task"]["name"], d["task"]["dataset"], name, repr(metric["value"]), repr(low), repr(high),
+        row.model, d["task"]["name"], d["task"]["dataset"], name, metric["value"], low, high,
         metric["unit"], d["task"]["n"], d["n_bad"], d["protocol"]["name"], d["protocol"]["hash"],
         d["model"]["weights"]["sha256"], d["task"]["dataset_digest"], d["seed"], d["model"]["dtype"],
         d["timing"]["total_s"], d["environment"]["densebench"]["version"], d["created"], d["id"],
