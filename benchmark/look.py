@@ -79,18 +79,21 @@ def look(encoder: Encoder, image: np.ndarray, texts: Sequence[str] = (), size: i
 def pca(patches: np.ndarray) -> tuple[np.ndarray, float]:
     """[h, w, D] -> ([h, w, 3] in [0, 1], share of variance): the first three components between their 2nd and 98th
     percentiles; each component's sign is that of its largest loading, so equal features give equal colours."""
+    from sklearn.decomposition import PCA  # slow to import, and only pictures need it
+
     h, w, d = patches.shape
     flat = patches.reshape(-1, d).astype(np.float64)
-    flat = flat - flat.mean(0)
-    _, s, vt = np.linalg.svd(flat, full_matrices=False)
-    total = float((s**2).sum())
-    kept = min(3, len(s))
-    axes = vt[:kept] * np.sign(vt[np.arange(kept), np.abs(vt[:kept]).argmax(1)])[:, None]
-    scores = np.zeros((h * w, 3))
-    scores[:, :kept] = flat @ axes.T
+    kept = min(3, d, h * w)
+    scores, explained = np.zeros((h * w, 3)), 0.0
+    if np.ptp(flat, 0).any():  # equal patches have no direction of their own
+        found = PCA(kept, svd_solver="full").fit(flat)
+        axes = found.components_
+        signs = np.sign(axes[np.arange(kept), np.abs(axes).argmax(1)])
+        scores[:, :kept] = found.transform(flat) * signs
+        explained = float(found.explained_variance_ratio_.sum())
     low, high = np.percentile(scores, [2, 98], axis=0)
     rgb = np.clip((scores - low) / np.where(high > low, high - low, 1.0), 0, 1)
-    return rgb.reshape(h, w, 3), float((s[:kept] ** 2).sum() / total) if total > 0 else 0.0
+    return rgb.reshape(h, w, 3), explained
 
 
 def enlarge(maps: np.ndarray, height: int, width: int) -> np.ndarray:

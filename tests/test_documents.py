@@ -1,0 +1,66 @@
+"""Every `bench …` line of the documents is a command that exists, with options that exist; set-up is two lines."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import click
+import pytest
+import typer
+
+from benchmark.cli import COMMANDS, app
+
+ROOT = Path(__file__).parents[1]
+DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *ROOT.glob("docs/*.md"), *ROOT.glob("examples/**/*.md")]
+
+
+def command_lines(path: Path) -> list[str]:
+    """`bench …` lines inside fences and indented blocks, and in `inline code`."""
+    text = path.read_text(encoding="utf-8")
+    blocks = re.findall(r"^```[^\n]*\n(.*?)^```", text, re.S | re.M) + re.findall(r"^(?: {4}.*\n)+", text, re.M)
+    lines = [line.strip() for block in blocks for line in block.splitlines()]
+    lines += re.findall(r"`(bench [^`]+)`", re.sub(r"^```.*?^```", "", text, flags=re.S | re.M))
+    return [re.sub(r"\s+#.*", "", line) for line in lines if re.match(r"bench [a-z]", line)]
+
+
+def problem(line: str) -> str | None:
+    """What is wrong with a command line, if anything."""
+    words = shlex.split(line.replace("…", "x"))[1:]
+    group = typer.main.get_command(app)
+    context = click.Context(group)
+    command = group.get_command(context, words[0])
+    if command is None:
+        return f"no command {words[0]}"
+    rest = words[1:]
+    while isinstance(command, click.Group) or hasattr(command, "commands"):
+        if not rest:
+            return None
+        command = command.get_command(click.Context(command), rest.pop(0))
+        if command is None:
+            return "no such subcommand"
+    known = {o for p in command.params for o in (*p.opts, *p.secondary_opts)} | {"--help", "-h", "--debug"}
+    for word in rest:
+        if word.startswith("-") and len(word) > 1 and word.partition("=")[0] not in known:
+            return f"{words[0]} has no {word}"
+    return None
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda p: str(p.relative_to(ROOT)))
+def test_documented_commands_exist(path):
+    wrong = {line: why for line in command_lines(path) if (why := problem(line))}
+    assert not wrong
+
+
+def test_wrong_lines_would_be_noticed():
+    assert problem("bench runn --model x") == "no command runn"
+    assert problem("bench run --modle x") == "run has no --modle"
+    assert problem("bench cache ls") is None and problem("bench cache eat") == "no such subcommand"
+
+
+def test_the_readme_names_every_command_and_sets_up_in_two_lines():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    named = {line.split()[1] for path in DOCUMENTS for line in command_lines(path)}
+    assert set(COMMANDS) <= named
+    assert len(re.findall(r"^python3 -m venv", text, re.M)) == 2
