@@ -6,18 +6,22 @@ Kept under `<row folder>/pictures/` they are shown in the leaderboard.
 from __future__ import annotations
 
 import io
+import textwrap
 from collections.abc import Sequence
-from typing import Literal
+from functools import cache
+from typing import Any, Literal
 
 import numpy as np
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageFont
 
 Kind = Literal["segmentation", "depth", "normals"]
 GAP = 4  # pixels between panels
 HEIGHT = 224  # of a panel; pictures are for looking at, not for measuring
 IGNORED = (128, 128, 128)
 RIGHT, WRONG = (29, 122, 76), (179, 55, 44)
-FRAME = 5
+INK = (40, 40, 40)
+FRAME, LINE = 5, 17
+PANELS = ("image", "ground truth", "prediction", "error")
 
 
 def palette_for(classes: int) -> np.ndarray:
@@ -38,25 +42,25 @@ def side_by_side(
     kind: Kind,
     palette: np.ndarray | None = None,
     ignore: int = 255,
+    names: Sequence[str] = (),
 ) -> bytes:
-    """PNG of image | ground truth | prediction | error.
+    """PNG of image | ground truth | prediction | error, with what the colours mean below.
 
-    `image` [H, W, 3] uint8. segmentation: class indices [H, W]; depth: metres [H, W], both on the ground truth's scale;
-    normals: unit vectors [H, W, 3]. Pixels without ground truth are grey in target and error. The error is wrong pixels
-    (red), absolute metres (to the 98th percentile) or the angle (to 90°).
+    `image` [H, W, 3] uint8. segmentation: class indices [H, W], named by `names`; depth: metres [H, W], both on the
+    ground truth's scale; normals: unit vectors [H, W, 3]. Pixels without ground truth are grey in target and error. The
+    error is wrong pixels (red), absolute metres (to the 98th percentile) or the angle (to 90°).
     """
     if kind == "segmentation":
-        colours = (
-            palette_for(int(max(target[target != ignore].max(initial=0), prediction.max(initial=0))) + 1)
-            if palette is None
-            else palette
-        )
-        panels = _segmentation(target, prediction, colours, ignore)
+        seen = np.union1d(target[(target != ignore) & (target >= 0)], prediction).astype(int)
+        colours = palette_for(int(seen.max(initial=0)) + 1) if palette is None else palette
+        panels, words = _segmentation(target, prediction, colours, ignore), "error: red where wrong"
+        key = [(names[c], tuple(colours[c].tolist())) for c in seen if c < len(names)]
     elif kind == "depth":
-        panels = _depth(target, prediction)
+        panels, words = _depth(target, prediction)
+        key = []
     else:
-        panels = _normals(target, prediction)
-    return _png(_join([image, *panels]))
+        panels, words, key = _normals(target, prediction), "error: dark 0°, yellow 90° and more", []
+    return _png(_below(_titled(_join([image, *panels]), PANELS), words, key))
 
 
 def _segmentation(target: np.ndarray, prediction: np.ndarray, palette: np.ndarray, ignore: int) -> list[np.ndarray]:
@@ -69,7 +73,7 @@ def _segmentation(target: np.ndarray, prediction: np.ndarray, palette: np.ndarra
     return [truth, palette[prediction], wrong]
 
 
-def _depth(target: np.ndarray, prediction: np.ndarray) -> list[np.ndarray]:
+def _depth(target: np.ndarray, prediction: np.ndarray) -> tuple[list[np.ndarray], str]:
     valid = np.isfinite(target) & (target > 0)
     low, high = (float(target[valid].min()), float(target[valid].max())) if valid.any() else (0.0, 1.0)
     error = np.where(valid, np.abs(prediction - np.where(valid, target, 0)), 0)
@@ -81,7 +85,7 @@ def _depth(target: np.ndarray, prediction: np.ndarray) -> list[np.ndarray]:
     ]
     for panel in (panels[0], panels[2]):
         panel[~valid] = IGNORED
-    return panels
+    return panels, f"depth: light {low:.2f} m to dark {high:.2f} m; error: dark 0 m to yellow {top:.2f} m"
 
 
 def _normals(target: np.ndarray, prediction: np.ndarray) -> list[np.ndarray]:
@@ -106,29 +110,99 @@ def _mapped(values: np.ndarray, low: float, high: float, colours: str) -> np.nda
 
 
 def neighbours(
-    query: np.ndarray, found: Sequence[np.ndarray], correct: Sequence[bool], labels: Sequence[str] = ()
+    query: np.ndarray | str, found: Sequence[np.ndarray], correct: Sequence[bool], labels: Sequence[str] = ()
 ) -> bytes:
-    """PNG of a query and its nearest images, framed green where they are right and red where they are wrong.
+    """PNG of a query (a picture or a text) and its nearest images, framed green where right and red where wrong.
 
     Pictures are [H, W, 3] uint8; `labels` are written below each neighbour.
     """
-    panels = [_framed(query, (90, 90, 90), "query")]
+    first = _written([query]) if isinstance(query, str) else query
+    panels = [_framed(first, (90, 90, 90), "query")]
     for i, (picture, right) in enumerate(zip(found, correct)):
         panels.append(_framed(picture, RIGHT if right else WRONG, labels[i] if i < len(labels) else f"{i + 1}"))
     return _png(_join(panels))
 
 
+def texts_found(query: np.ndarray, found: Sequence[str], correct: Sequence[bool]) -> bytes:
+    """PNG of a query picture and its nearest texts beside it, green where right and red where wrong."""
+    colours = [RIGHT if right else WRONG for right in correct]
+    return _png(_join([_framed(query, (90, 90, 90), "query"), _written(found, 3 * HEIGHT, HEIGHT + 26, colours)]))
+
+
+def _written(
+    texts: Sequence[str],
+    width: int = HEIGHT,
+    height: int = HEIGHT,
+    colours: Sequence[tuple[int, int, int]] = (),
+) -> np.ndarray:
+    """Texts as a picture, wrapped; what does not fit its share of the height is cut, with an ellipsis."""
+    canvas = Image.new("RGB", (width, height), "white")
+    draw = ImageDraw.Draw(canvas)
+    share = (height - 8) // max(len(texts), 1)
+    for i, text in enumerate(texts):
+        lines = textwrap.wrap(text, (width - 16) // 7) or [""]
+        room = max(share // LINE, 1)
+        if len(lines) > room:
+            lines = [*lines[: room - 1], lines[room - 1][:-3] + "…"]
+        draw.multiline_text((10, 4 + i * share), "\n".join(lines), INK, _font(), spacing=LINE - 14)
+        if i < len(colours):
+            draw.rectangle((0, 5 + i * share, 4, i * share + min(share, len(lines) * LINE)), colours[i])
+    return np.asarray(canvas)
+
+
 def _framed(image: np.ndarray, colour: tuple[int, int, int], words: str) -> np.ndarray:
     picture = Image.fromarray(image).convert("RGB")
-    picture.thumbnail((HEIGHT, HEIGHT))
+    scale = HEIGHT / max(picture.size)
+    picture = picture.resize((max(1, round(picture.width * scale)), max(1, round(picture.height * scale))))
     canvas = Image.new("RGB", (HEIGHT + 2 * FRAME, HEIGHT + 2 * FRAME + 16), "white")
     canvas.paste(colour, (0, 0, HEIGHT + 2 * FRAME, HEIGHT + 2 * FRAME))
     canvas.paste((250, 250, 250), (FRAME, FRAME, FRAME + HEIGHT, FRAME + HEIGHT))
     canvas.paste(picture, (FRAME + (HEIGHT - picture.width) // 2, FRAME + (HEIGHT - picture.height) // 2))
-    ImageDraw.Draw(canvas).text(
-        (FRAME, HEIGHT + 2 * FRAME + 1), words.encode("ascii", "replace").decode()[:36], fill=(40, 40, 40)
-    )
+    ImageDraw.Draw(canvas).text((FRAME, HEIGHT + 2 * FRAME), _cut(words, HEIGHT), INK, _font())
     return np.asarray(canvas)
+
+
+def _titled(image: Image.Image, titles: Sequence[str]) -> Image.Image:
+    """`image`, panels of equal width, with a title above each."""
+    out = Image.new("RGB", (image.width, image.height + LINE), "white")
+    out.paste(image, (0, LINE))
+    step = (image.width + GAP) / len(titles)
+    for i, title in enumerate(titles):
+        ImageDraw.Draw(out).text((round(i * step) + 1, 1), title, INK, _font())
+    return out
+
+
+def _below(image: Image.Image, words: str, key: Sequence[tuple[str, tuple[int, ...]]]) -> Image.Image:
+    """`image` with a line of words under it and a legend of colours, wrapped to its width."""
+    font, places, x, y = _font(), [], 0, LINE
+    for name, _ in key:
+        width = round(font.getlength(name)) + 26
+        if x and x + width > image.width:
+            x, y = 0, y + LINE
+        places.append((x, y))
+        x += width
+    out = Image.new("RGB", (image.width, image.height + 4 + (y + LINE if key else LINE)), "white")
+    out.paste(image, (0, 0))
+    draw, top = ImageDraw.Draw(out), image.height + 3
+    draw.text((1, top), _cut(words, image.width), INK, font)
+    for (name, colour), (x, y) in zip(key, places):
+        draw.rectangle((x + 1, top + y + 3, x + 11, top + y + 13), colour, (150, 150, 150))
+        draw.text((x + 15, top + y), name, INK, font)
+    return out
+
+
+@cache
+def _font() -> Any:
+    return ImageFont.load_default(12)
+
+
+def _cut(words: str, width: int) -> str:
+    """`words` up to `width` pixels, with an ellipsis where something is missing."""
+    if _font().getlength(words) <= width:
+        return words
+    while words and _font().getlength(words + "…") > width:
+        words = words[:-1]
+    return words + "…"
 
 
 def _join(panels: Sequence[np.ndarray]) -> Image.Image:

@@ -17,6 +17,7 @@ from benchmark.contracts import DataKind, EncoderCard, Measurement, Need, Outcom
 from benchmark.metrics.retrieval import caption_positives, ranks, recall_hits
 from benchmark.statistic import Statistic
 from tasks.global_vectors import ClsChoice, GlobalVectors
+from tasks.predictions import caption_pictures
 
 KS = (1, 5, 10)
 
@@ -60,11 +61,11 @@ class CaptionRetrievalTask:
         texts = context.text(captions)
         to_text, to_image = caption_positives(counts)
         names = np.array([data.images.image_id(i) for i in range(len(counts))])
+        owner = np.repeat(np.arange(len(counts)), counts)
         if self.queries == "image":
             rank, ids = ranks(images, texts, to_text, device=context.device), names
         else:
             rank = ranks(texts, images, to_image, device=context.device)
-            owner = np.repeat(np.arange(len(counts)), counts)
             within = np.concatenate([np.arange(c) for c in counts])
             ids = np.array([f"{names[o]}#{w}" for o, w in zip(owner, within)])
         clusters = names if self.queries == "image" else np.repeat(names, counts)
@@ -72,7 +73,8 @@ class CaptionRetrievalTask:
         measured = [
             Measurement(f"R@{k}", Statistic("mean", (f"hit@{k}",), 100.0, cluster="image"), True, "%") for k in KS
         ]
-        return Outcome(samples, measured, "R@1", len(ids), score_s=time.perf_counter() - started)
+        files = caption_pictures(context, images, texts, rank, owner, self.queries == "image")
+        return Outcome(samples, measured, "R@1", len(ids), score_s=time.perf_counter() - started, files=files)
 
 
 IMAGE_TO_TEXT = CaptionRetrievalTask("image_to_text_retrieval", "image")

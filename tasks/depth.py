@@ -1,7 +1,8 @@
 """Monocular depth (TIPSv2 §4.1, Table 7): RMSE in metres at full resolution.
 
-`pixel_depth`: a linear head over 256 depth bins and, beside it, ridge regression, both on sampled pixels. RMSE is
-averaged over images, as DINOv2 and Probe3D do; the pooled value is reported too, because papers differ.
+`pixel_depth`: a linear head over 256 depth bins and, beside it, ridge regression, both on sampled pixels.
+`trained_depth`: a linear or DPT head trained by gradient steps on augmented pictures. RMSE is averaged over images, as
+DINOv2 and Probe3D do; the pooled value is reported too, because papers differ.
 """
 
 from __future__ import annotations
@@ -27,9 +28,11 @@ from tasks.dense import (
     stack_rows,
     training_pixels,
 )
+from tasks.predictions import Predictions
+from tasks.trained_depth import EIGEN, TrainedDepth, run_trained
+from tasks.training.fields import missing_layers
 
 FAR = 80.0  # metres; the limit where neither the protocol nor the dataset sets one
-EIGEN = (slice(45, 471), slice(41, 601))  # rows and columns of 480 × 640, Eigen et al. 2014
 
 
 @dataclass(frozen=True)
@@ -47,26 +50,35 @@ class PixelDepth(PixelProbe):
 
 
 class DepthTask:
-    """Linear heads from patch tokens (and CLS) to metres."""
+    """From patch tokens (and CLS) to metres."""
 
     name: ClassVar[str] = "depth"
     kind: ClassVar[DataKind] = "depth"
     needs_text: ClassVar[bool] = False
-    schemas: ClassVar[Mapping[str, type]] = {"pixel_depth": PixelDepth}
+    schemas: ClassVar[Mapping[str, type]] = {"pixel_depth": PixelDepth, "trained_depth": TrainedDepth}
 
-    def splits(self, protocol: PixelDepth) -> Sequence[str]:
-        return ("train", "test")
+    def splits(self, protocol: PixelDepth | TrainedDepth) -> Sequence[str]:
+        return ("test",) if isinstance(protocol, TrainedDepth) and protocol.head_weights else ("train", "test")
 
-    def not_applicable(self, card: EncoderCard, protocol: PixelDepth) -> str | None:
+    def not_applicable(self, card: EncoderCard, protocol: PixelDepth | TrainedDepth) -> str | None:
+        if isinstance(protocol, TrainedDepth):
+            return missing_layers(card, protocol)
         return dense_not_applicable(card, protocol)
 
-    def needs(self, card: EncoderCard, protocol: PixelDepth, data: Mapping[str, Any]) -> Sequence[Need]:
-        return probe_needs(protocol, data)
+    def needs(self, card: EncoderCard, protocol: PixelDepth | TrainedDepth, data: Mapping[str, Any]) -> Sequence[Need]:
+        return () if isinstance(protocol, TrainedDepth) else probe_needs(protocol, data)
 
     def run(self, context: TaskContext) -> Outcome:
-        """Fits both heads on sampled training pixels, scores every valid test pixel."""
+        """Fits on the training pictures, scores every valid test pixel."""
+        limit = getattr(context.data["test"], "max_depth", 0.0) or FAR
+        if isinstance(context.protocol, TrainedDepth):
+            return run_trained(context, limit)
+        return self.run_pixels(context, limit)
+
+    def run_pixels(self, context: TaskContext, limit: float) -> Outcome:
+        """Both heads on sampled training pixels."""
         protocol, test = context.protocol, context.data["test"]
-        near, far = protocol.min_depth, protocol.max_depth or getattr(test, "max_depth", 0.0) or FAR
+        near, far = protocol.min_depth, protocol.max_depth or limit
         needs = self.needs(context.card, protocol, context.data)
         started = time.perf_counter()
         pixels = training_pixels(context, needs, protocol, lambda v, _: np.isfinite(v) & (v > near) & (v < far))
@@ -94,25 +106,28 @@ class DepthTask:
 
         reader = context.features(needs[1])
         cls = context.features(needs[3]) if protocol.with_cls else None
-        rows = []
+        rows, kept = [], Predictions(context, "depth")
         for index, at_size in predicted_maps(context, reader, cls, test.images, needs[1], both, "scoring depth"):
             target = test.target(index)
             maps = at_size(*target.shape)
+            kept.add(index, maps[0].clamp(near, far))
             area = EIGEN if protocol.crop == "eigen" else (slice(None), slice(None))
             row = depth_errors(maps[0][area], target[area], near, far, clamp=True)
             row |= {
                 f"ridge_{k}": v for k, v in depth_errors(maps[1][area], target[area], near, far, clamp=True).items()
             }
             rows.append({"id": test.images.image_id(index), **row})
+        samples = stack_rows(rows)
         details = {"ridge_penalty": ridge.penalty, "max_depth_m": far}
         return Outcome(
-            stack_rows(rows),
+            samples,
             depth_measurements(),
             "RMSE",
             len(rows),
             details,
             fitted - started,
             time.perf_counter() - fitted,
+            kept.files(samples),
         )
 
 

@@ -16,6 +16,7 @@ from benchmark.contracts import DataKind, EncoderCard, Measurement, Need, Outcom
 from benchmark.metrics.retrieval import average_precision, instance_positives, ranks, recall_hits
 from benchmark.statistic import Statistic
 from tasks.global_vectors import ClsChoice, GlobalVectors
+from tasks.predictions import instance_pictures
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,9 @@ class InstanceRetrievalTask:
             statistics["mAP"] = Statistic("group_mean", ("ap",), 100.0, group="domain")
         measured = [Measurement(name, s, True, "%") for name, s in statistics.items()]
         details = {f"R@1 {d}": float(100 * samples["hit@1"][domains == d].mean()) for d in np.unique(domains)}
-        return Outcome(samples, measured, "mean R@1", len(queries), details, score_s=time.perf_counter() - started)
+        files = instance_pictures(context, queries, index, samples["rank"], merged=protocol.index == "merged")
+        seconds = time.perf_counter() - started
+        return Outcome(samples, measured, "mean R@1", len(queries), details, 0.0, seconds, files)
 
     def _search(
         self,

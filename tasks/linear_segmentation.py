@@ -21,6 +21,7 @@ from benchmark.metrics.segmentation import confusion_areas, mean_accuracy, miou,
 from benchmark.registry import resolve
 from tasks.dense import PixelProbe, dense_not_applicable, predicted_maps, probe_needs, stack_rows, training_pixels
 from tasks.mm.protocol import MmProbe
+from tasks.predictions import Predictions
 
 LinearSegmentation = PixelProbe | MmProbe
 
@@ -75,7 +76,7 @@ class LinearSegmentationTask:
             device=context.device,
         )
         fitted = time.perf_counter()
-        rows, checked = score_segmentation(context, needs, head.logits, classes, protocol.with_cls)
+        rows, checked, files = score_segmentation(context, needs, head.logits, classes, protocol.with_cls)
         details = {"penalty": head.penalty, **segmentation_details(rows, test.class_names), **checked}
         return Outcome(
             rows,
@@ -85,27 +86,29 @@ class LinearSegmentationTask:
             details,
             fitted - started,
             time.perf_counter() - fitted,
+            files,
         )
 
 
 def score_segmentation(
     context: TaskContext, needs: Sequence[Need], head: Any, classes: int, with_cls: bool
-) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """Per-image class areas of the head's argmax at full resolution, and what the cross-check found."""
+) -> tuple[dict[str, np.ndarray], dict[str, Any], dict[str, bytes]]:
+    """Per-image class areas of the head's argmax at full resolution, what the cross-check found, kept pictures."""
     test, check = context.data["test"], cross_check(context, classes)
     reader = context.features(needs[1])
     cls = context.features(needs[3]) if with_cls else None
-    rows = []
+    rows, kept = [], Predictions(context, "segmentation")
     maps = predicted_maps(context, reader, cls, test.images, needs[1], head, "scoring segmentation")
     for index, at_size in maps:
         target = test.target(index)
         prediction = at_size(*target.shape[:2]).argmax(0)
         areas = confusion_areas(prediction, target, classes)
         rows.append({"id": test.images.image_id(index), **areas.columns()})
+        kept.add(index, prediction)
         if check:
             check.add(prediction, target)
     samples = stack_rows(rows)
-    return samples, check.details(samples) if check else {}
+    return samples, check.details(samples) if check else {}, kept.files(samples)
 
 
 def cross_check(context: TaskContext, classes: int) -> Any:

@@ -1,6 +1,7 @@
 """Surface normals (TIPSv2 §4.1, Table 7): angular RMSE in degrees at full resolution.
 
 `pixel_normals`: ridge regression to the three components on sampled pixels, normalised after up-sampling.
+`trained_normals`: a DPT head trained by gradient steps on augmented pictures.
 """
 
 from __future__ import annotations
@@ -25,6 +26,9 @@ from tasks.dense import (
     stack_rows,
     training_pixels,
 )
+from tasks.predictions import Predictions
+from tasks.trained_normals import TrainedNormals, run_trained
+from tasks.training.fields import missing_layers
 
 
 @dataclass(frozen=True)
@@ -33,24 +37,34 @@ class PixelNormals(PixelProbe):
 
 
 class NormalsTask:
-    """A linear head from patch tokens to unit vectors."""
+    """From patch tokens to unit vectors."""
 
     name: ClassVar[str] = "normals"
     kind: ClassVar[DataKind] = "normals"
     needs_text: ClassVar[bool] = False
-    schemas: ClassVar[Mapping[str, type]] = {"pixel_normals": PixelNormals}
+    schemas: ClassVar[Mapping[str, type]] = {"pixel_normals": PixelNormals, "trained_normals": TrainedNormals}
 
-    def splits(self, protocol: PixelNormals) -> Sequence[str]:
-        return ("train", "test")
+    def splits(self, protocol: PixelNormals | TrainedNormals) -> Sequence[str]:
+        return ("test",) if isinstance(protocol, TrainedNormals) and protocol.head_weights else ("train", "test")
 
-    def not_applicable(self, card: EncoderCard, protocol: PixelNormals) -> str | None:
+    def not_applicable(self, card: EncoderCard, protocol: PixelNormals | TrainedNormals) -> str | None:
+        if isinstance(protocol, TrainedNormals):
+            return missing_layers(card, protocol)
         return dense_not_applicable(card, protocol)
 
-    def needs(self, card: EncoderCard, protocol: PixelNormals, data: Mapping[str, Any]) -> Sequence[Need]:
-        return probe_needs(protocol, data)
+    def needs(
+        self, card: EncoderCard, protocol: PixelNormals | TrainedNormals, data: Mapping[str, Any]
+    ) -> Sequence[Need]:
+        return () if isinstance(protocol, TrainedNormals) else probe_needs(protocol, data)
 
     def run(self, context: TaskContext) -> Outcome:
-        """Fits on sampled training pixels, scores every valid test pixel."""
+        """Fits on the training pictures, scores every valid test pixel."""
+        if isinstance(context.protocol, TrainedNormals):
+            return run_trained(context, normal_measurements())
+        return self.run_pixels(context)
+
+    def run_pixels(self, context: TaskContext) -> Outcome:
+        """Ridge regression on sampled training pixels."""
         protocol, test = context.protocol, context.data["test"]
         needs = self.needs(context.card, protocol, context.data)
         started = time.perf_counter()
@@ -60,22 +74,25 @@ class NormalsTask:
         fitted = time.perf_counter()
         reader = context.features(needs[1])
         cls = context.features(needs[3]) if protocol.with_cls else None
-        rows = []
+        rows, kept = [], Predictions(context, "normals")
         for index, at_size in predicted_maps(
             context, reader, cls, test.images, needs[1], head.predict, "scoring normals"
         ):
             target = test.target(index)
             prediction = at_size(*target.shape[:2]).permute(1, 2, 0)  # only the angle counts: length plays no part
+            kept.add(index, prediction)
             rows.append({"id": test.images.image_id(index), **normal_errors(prediction, target)})
+        samples = stack_rows(rows)
         details = {"penalty": head.penalty}
         return Outcome(
-            stack_rows(rows),
+            samples,
             normal_measurements(),
             "angular RMSE",
             len(rows),
             details,
             fitted - started,
             time.perf_counter() - fitted,
+            kept.files(samples),
         )
 
 

@@ -21,6 +21,7 @@ from benchmark.metrics.segmentation import confusion_areas
 from benchmark.windows import window_boxes
 from tasks.dense import stack_rows
 from tasks.linear_segmentation import segmentation_details, segmentation_measurements
+from tasks.predictions import Predictions
 from tasks.prompting import class_embeddings, templates_for
 from tasks.sliding import background_rule, best_class, class_scores, resized
 
@@ -117,16 +118,19 @@ class ZeroShotSegmentationTask:
             settle = background_rule(data.background, protocol.threshold, len(names))
             del names[data.background]
         texts = class_embeddings(context, names, templates_for(protocol.templates, data)).to(context.device)
-        rows = []
+        rows, kept = [], Predictions(context, "segmentation")
         for index, scores in self._scores(context, texts):
             target = data.target(index)
             label, best = best_class(scores, *target.shape[:2])
-            areas = confusion_areas(label if settle is None else settle(label, best), target, len(data.class_names))
+            label = label if settle is None else settle(label, best)
+            areas = confusion_areas(label, target, len(data.class_names))
+            kept.add(index, label)
             rows.append({"id": data.images.image_id(index), **areas.columns()})
         samples = stack_rows(rows)
         details = segmentation_details(samples, data.class_names)
         measured = segmentation_measurements()
-        return Outcome(samples, measured, "mIoU", len(rows), details, score_s=time.perf_counter() - started)
+        seconds = time.perf_counter() - started
+        return Outcome(samples, measured, "mIoU", len(rows), details, 0.0, seconds, kept.files(samples))
 
     def _scores(self, context: TaskContext, texts: torch.Tensor) -> Iterator[tuple[int, torch.Tensor]]:
         """Index and class scores [C, h, w], not yet at full size, of each test picture."""

@@ -1,0 +1,198 @@
+"""Predictions worth looking at: the best, the median and the worst of a test set, and retrieval's wrong neighbours.
+
+Which pictures are the median ones is known only at the end. Until then every prediction lies on disk, in the job's own
+scratch folder, shrunk to the height it is shown at and compressed: memory does not grow with the dataset.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+
+from benchmark.contracts import IGNORE, TaskContext
+from benchmark.pictures import HEIGHT, Kind, neighbours, side_by_side, texts_found
+from benchmark.results import slug
+
+NEAREST = 5  # neighbours shown
+BLOCK = 4096  # gallery vectors compared at a time
+STORED: dict[Kind, tuple[type, float]] = {  # number type and scale
+    "segmentation": (np.int16, 1),
+    "depth": (np.float16, 1),
+    "normals": (np.int8, 127),
+}
+
+
+class Predictions:
+    """Takes every prediction of a dense task as it is scored and hands back the pictures; idle when none are wanted."""
+
+    def __init__(self, context: TaskContext, kind: Kind) -> None:
+        self.kind, self.wanted, self.data = kind, context.keep_predictions, context.data["test"]
+        self.path = context.scratch / "predictions.bin"
+        self.kept: list[tuple[int, int, int, tuple[int, ...]]] = []  # index, place, size, shape
+        if self.wanted:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self.path.write_bytes(b"")
+
+    def add(self, index: int, prediction: torch.Tensor) -> None:
+        """Class indices [H, W], metres [H, W] or vectors [H, W, 3] of test picture `index`, in the order of scoring."""
+        if not self.wanted:
+            return
+        small = shrink(prediction.detach().cpu().numpy())
+        if self.kind == "normals":
+            small = small / np.maximum(np.linalg.norm(small, axis=2, keepdims=True), 1e-9)
+        kind, scale = STORED[self.kind]
+        packed = zlib.compress(np.ascontiguousarray((small * scale).astype(kind)).tobytes(), 1)
+        with self.path.open("ab") as f:
+            self.kept.append((index, f.tell(), len(packed), small.shape))
+            f.write(packed)
+
+    def files(self, samples: Mapping[str, np.ndarray]) -> dict[str, bytes]:
+        """`pictures/….png` -> PNG, chosen by each picture's own mIoU or RMSE in `samples` (in the order of `add`)."""
+        if not self.wanted:
+            return {}
+        scores, metric, higher = image_scores(samples, self.kind)
+        out = {}
+        for name, row in best_median_worst(scores if higher else -scores, self.wanted):
+            index = self.kept[row][0]
+            words = f"{name}_{metric}-{scores[row]:.3g}_{slug(self.data.images.image_id(index))}"
+            out[f"pictures/{words}.png"] = self._picture(row)
+        self.path.unlink(missing_ok=True)
+        return out
+
+    def _picture(self, row: int) -> bytes:
+        index, place, size, shape = self.kept[row]
+        kind, scale = STORED[self.kind]
+        with self.path.open("rb") as f:
+            f.seek(place)
+            packed = zlib.decompress(f.read(size))
+        prediction: np.ndarray = np.frombuffer(packed, kind).reshape(shape)
+        if self.kind != "segmentation":
+            prediction = prediction.astype(np.float32) / scale
+        target = shrink(np.asarray(self.data.target(index)))
+        names = getattr(self.data, "class_names", ())
+        ignore = IGNORE if len(names) <= IGNORE else -1
+        palette = palette_of(self.data)
+        return side_by_side(self.data.images.load(index), target, prediction, self.kind, palette, ignore, names)
+
+
+def palette_of(data: Any) -> np.ndarray | None:
+    """[C, 3] uint8 colours the dataset itself gives its classes, else None."""
+    palette = getattr(data, "palette", None)
+    return None if palette is None else np.asarray(palette, np.uint8)
+
+
+def shrink(values: np.ndarray, height: int = HEIGHT) -> np.ndarray:
+    """[H, W, …] to at most `height` rows at the same aspect ratio, by the nearest pixel: labels are never mixed."""
+    rows = min(height, values.shape[0])
+    columns = max(1, round(values.shape[1] * rows / values.shape[0]))
+    y = ((np.arange(rows) + 0.5) * values.shape[0] / rows).astype(int)
+    x = ((np.arange(columns) + 0.5) * values.shape[1] / columns).astype(int)
+    small: np.ndarray = values[y][:, x]
+    return small
+
+
+def image_scores(samples: Mapping[str, np.ndarray], kind: Kind) -> tuple[np.ndarray, str, bool]:
+    """[N] each picture's own metric, its name, and whether higher is better."""
+    if kind == "segmentation":
+        intersection, union = (np.asarray(samples[name], float) for name in ("intersection", "union"))
+        present = union > 0
+        with np.errstate(invalid="ignore"):
+            iou = np.where(present, intersection / np.where(present, union, 1), 0).sum(1) / present.sum(1)
+        return 100 * iou, "mIoU", True
+    if kind == "depth":
+        return np.asarray(samples["rmse"]), "RMSE", False
+    return np.asarray(samples["angular_rmse"]), "angular-RMSE", False
+
+
+def best_median_worst(good: np.ndarray, count: int) -> list[tuple[str, int]]:
+    """("best-1", row) … of `good` (higher is better), `count` of each; none twice, none without a number."""
+    order = [int(i) for i in np.argsort(-good, kind="stable") if np.isfinite(good[i])]
+    middle = max((len(order) - count) // 2, 0)
+    groups = {"best": order, "worst": order[::-1], "median": order[middle:]}
+    taken: set[int] = set()
+    out = []
+    for name, rows in groups.items():
+        picked = [r for r in rows[:count] if r not in taken]
+        taken.update(picked)
+        out += [(f"{name}-{i + 1}", row) for i, row in enumerate(picked)]
+    return out
+
+
+def wrong_queries(rank: np.ndarray, gallery: int, count: int) -> list[int]:
+    """The `count` queries whose right answer stands lowest; never one answered rightly or without an answer."""
+    order = np.argsort(-rank, kind="stable")
+    return [int(q) for q in order if 0 < rank[q] < gallery][:count]
+
+
+def nearest(query: torch.Tensor, gallery: Any, allowed: np.ndarray | None = None, k: int = NEAREST) -> list[int]:
+    """Positions of the `k` gallery vectors closest to `query` [D] by cosine, among the `allowed` [N] bool ones."""
+    scores, places = torch.zeros(0), torch.zeros(0, dtype=torch.int64)
+    for start in range(0, len(gallery), BLOCK):
+        found = gallery[start : start + BLOCK].float().cpu() @ query.float().cpu()
+        if allowed is not None:
+            found = found.masked_fill(~torch.from_numpy(allowed[start : start + BLOCK]), -torch.inf)
+        scores, places = torch.cat([scores, found]), torch.cat([places, torch.arange(start, start + len(found))])
+        scores, order = scores.topk(min(k, len(scores)))
+        places = places[order]
+    return [int(i) for i, s in zip(places, scores) if torch.isfinite(s)]
+
+
+def closest(query: torch.Tensor, gallery: Any, of: np.ndarray) -> int:
+    """The one of gallery positions `of` that is closest to `query`."""
+    rows = torch.stack([gallery[int(i)].float().cpu() for i in of])
+    return int(of[int((rows @ query.float().cpu()).argmax())])
+
+
+def instance_pictures(
+    context: TaskContext, queries: Any, index: Any, rank: np.ndarray, merged: bool
+) -> dict[str, bytes]:
+    """The worst wrong queries with their nearest pictures and their best right one.
+
+    `rank` [Q] counts from 0; `merged` says whether a query meets the whole index or only its own domain's part.
+    """
+    data, out = context.data["test"], {}
+    domains, labels = np.asarray(data.index_domains), np.asarray(data.index_labels)
+    for number, q in enumerate(wrong_queries(rank, len(index), context.keep_predictions), 1):
+        mine = domains == data.query_domains[q]
+        there = np.ones(len(index), bool) if merged else mine.copy()
+        if data.self_index is not None and data.self_index[q] >= 0:
+            there[data.self_index[q]] = False
+        good = there & mine & (labels == data.query_labels[q])
+        found = [*nearest(queries[q], index, there), closest(queries[q], index, np.flatnonzero(good))]
+        places = [*range(1, len(found)), int(rank[q]) + 1]
+        words = [f"{place}: {data.index.image_id(n)}" for place, n in zip(places, found)]
+        name = f"pictures/wrong-{number}_rank-{int(rank[q]) + 1}_{slug(data.queries.image_id(q))}.png"
+        pictures = [data.index.load(n) for n in found]
+        out[name] = neighbours(data.queries.load(q), pictures, [bool(good[n]) for n in found], words)
+    return out
+
+
+def caption_pictures(
+    context: TaskContext, images: Any, texts: Any, rank: np.ndarray, owner: np.ndarray, by_image: bool
+) -> dict[str, bytes]:
+    """The worst wrong queries of one direction with their nearest captions or pictures and their best right one.
+
+    `owner` [captions] is the picture each caption belongs to; `rank` is that of the queries of this direction.
+    """
+    data, out = context.data["test"], {}
+    captions = [text for group in data.captions for text in group]
+    queries, gallery = (images, texts) if by_image else (texts, images)
+    for number, q in enumerate(wrong_queries(rank, len(gallery), context.keep_predictions), 1):
+        good = np.flatnonzero(owner == q) if by_image else owner[q : q + 1]
+        found = nearest(queries[q], gallery)
+        found.append(closest(queries[q], gallery, good))
+        correct = [n in good for n in found]
+        picture = q if by_image else int(owner[q])
+        name = f"pictures/wrong-{number}_rank-{int(rank[q]) + 1}_{slug(data.images.image_id(picture))}.png"
+        places = [*range(1, len(found)), int(rank[q]) + 1]
+        if by_image:
+            lines = [f"{place}: {captions[n]}" for place, n in zip(places, found)]
+            out[name] = texts_found(data.images.load(q), lines, correct)
+        else:
+            labels = [f"{place}: {data.images.image_id(n)}" for place, n in zip(places, found)]
+            out[name] = neighbours(captions[q], [data.images.load(n) for n in found], correct, labels)
+    return out
