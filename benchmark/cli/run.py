@@ -54,7 +54,10 @@ def run(
     ] = None,
     max_bad: Annotated[int, typer.Option(help="Allow so many unreadable images; the row lists them")] = 0,
     save_predictions: Annotated[
-        int, typer.Option(help="Keep pictures of the best, median and worst N predictions")
+        int,
+        typer.Option(
+            help="Keep pictures of the best, median and worst N predictions; makes a row again that has fewer"
+        ),
     ] = 0,
     cross_check: Annotated[
         bool, typer.Option("--cross-check", help="Compute mIoU a second time with mmsegmentation's IoUMetric")

@@ -18,7 +18,7 @@ from benchmark.engine.options import RunOptions
 from benchmark.engine.prescan import drop_unreadable
 from benchmark.errors import BenchError, UsageError, unknown
 from benchmark.protocol import EvalProtocol, load_protocol
-from benchmark.registry import Unit, load_task, open_dataset, protocol_file, resolve, suites, units
+from benchmark.registry import Unit, load_task, open_dataset, protocol_file, resolve, suites, tasks, units
 from benchmark.results import Row, read_row, row_folder
 
 
@@ -43,17 +43,22 @@ class Slot:
 
     folder: Path
     request: str
+    pictures: int = 0  # how many predictions of each kind are wanted beside the row
 
     def finished(self, checked: bool = False) -> Row | None:
         """The row that is already there for the same request, if any; with `checked`, an mIoU counts only if it was
-        cross-checked."""
+        cross-checked.
+
+        A row with more pictures than are wanted is never stale; one with fewer is made again, from stored features.
+        """
         try:
             row = read_row(self.folder)
         except BenchError:
             return None
         if checked and row.data["main_metric"] == "mIoU" and "cross_check" not in row.data.get("details", {}):
             return None
-        return row if row.data.get("request") == self.request and (self.folder / "samples.parquet").exists() else None
+        whole = row.data.get("request") == self.request and (self.folder / "samples.parquet").exists()
+        return row if whole and row.data.get("kept_predictions", 0) >= self.pictures else None
 
     def not_applicable(self) -> str | None:
         """The reason written there when the same request was found not applicable."""
@@ -177,4 +182,5 @@ def slot_of(job: Job, name: str, stamp: str, options: RunOptions) -> Slot:
             "seed": options.seed,
         }
     )
-    return Slot(folder, request)
+    pictures = options.save_predictions if tasks()[job.unit.task].get("pictures") else 0
+    return Slot(folder, request, pictures)

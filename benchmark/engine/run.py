@@ -299,6 +299,7 @@ class Session:
             "metrics": metrics_of(outcome, options.seed),
             "main_metric": outcome.main_metric,
             "details": plain(outcome.details),
+            "kept_predictions": slot.pictures,
             "n_bad": len(job.bad),
             "bad": job.bad,
             "timing": timing,
