@@ -58,6 +58,11 @@ class Trainer:
             self.student.encoder.set_attn_implementation("eager")
         self.student.initialise(config.train.seed)
         if config.init_from:
+            if not Path(config.init_from).is_dir():
+                raise UsageError(
+                    f"init_from = {config.init_from!r}: no such folder. Train the stage before it first, or name it "
+                    "with --set init_from=FOLDER"
+                )
             load_weights(Path(config.init_from), self.student)
         self.student.to(place.device)
         self.teacher = Teacher(config, self.student, frozen_teacher(config)).to(place.device)
