@@ -40,12 +40,12 @@ def stand_in() -> None:
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # deprecations inside mm* that nobody here can act on
     stand_in()
-    from mmcv.transforms import Compose, RandomFlip, RandomResize, Resize
+    from mmcv.transforms import RandomFlip, RandomResize, Resize
     from mmengine.config import Config
     from mmengine.dataset import ConcatDataset, RepeatDataset, pseudo_collate
     from mmengine.hooks import Hook
     from mmengine.optim import OptimWrapper
-    from mmengine.registry import Registry
+    from mmengine.registry import DefaultScope, Registry
     from mmengine.runner import IterBasedTrainLoop, Runner
     from mmengine.visualization import Visualizer
     from mmseg.datasets import BaseSegDataset
@@ -56,8 +56,8 @@ with warnings.catch_warnings():
     from mmseg.registry import DATASETS, MODELS
 
 __all__ = [
-    "DATASETS", "MODELS", "BaseDecodeHead", "BaseSegDataset", "Compose", "ConcatDataset", "Config", "EncoderDecoder",
-    "Hook", "IoUMetric", "IterBasedTrainLoop", "OptimWrapper", "PackSegInputs", "PhotoMetricDistortion", "RandomCrop",
-    "RandomFlip", "RandomResize", "Registry", "RepeatDataset", "Resize", "Runner", "SegDataPreProcessor", "Visualizer",
-    "pseudo_collate",
+    "DATASETS", "MODELS", "BaseDecodeHead", "BaseSegDataset", "ConcatDataset", "Config", "DefaultScope",
+    "EncoderDecoder", "Hook", "IoUMetric", "IterBasedTrainLoop", "OptimWrapper", "PackSegInputs",
+    "PhotoMetricDistortion", "RandomCrop", "RandomFlip", "RandomResize", "Registry", "RepeatDataset", "Resize",
+    "Runner", "SegDataPreProcessor", "Visualizer", "pseudo_collate",
 ]  # fmt: skip

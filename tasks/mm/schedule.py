@@ -8,12 +8,22 @@ from tasks.mm.protocol import MmProbe
 
 
 def factor(protocol: MmProbe, step: int) -> float:
-    """Share of the learning rate at `step` (0 … steps-1), which runs from 0 to 1."""
-    linear = 1 - step / protocol.steps
+    """Share of the learning rate at `step` (0 … steps-1)."""
+    if protocol.schedule == "cosine":
+        return _one_cycle(protocol, max(step - 1, 0))  # DINOv3's loop first moves its scheduler after the second step
+    linear = (1 - step / protocol.steps) ** protocol.poly_power
+    return linear * _rise(protocol, step)
+
+
+def _rise(protocol: MmProbe, step: int) -> float:
+    """Linear warm-up from warmup_ratio to 1."""
+    if step >= protocol.warmup_steps:
+        return 1.0
+    return 1 - (1 - step / protocol.warmup_steps) * (1 - protocol.warmup_ratio)
+
+
+def _one_cycle(protocol: MmProbe, step: int) -> float:
+    """DINOv3's WarmupOneCycleLR: linear decay while warming up, then what is left of the whole run's half cosine."""
     if step < protocol.warmup_steps:
-        rise = 1 - (1 - step / protocol.warmup_steps) * (1 - protocol.warmup_ratio)
-        return rise * (linear**protocol.poly_power if protocol.schedule == "poly" else linear)
-    if protocol.schedule == "poly":
-        return linear**protocol.poly_power
-    # DINOv3's WarmupOneCycleLR: linear decay while warming up, then the half cosine of the whole run from this step on.
+        return (1 - step / protocol.steps) * _rise(protocol, step)
     return 0.5 * (1 + math.cos(math.pi * (step + 1) / protocol.steps))

@@ -1,0 +1,61 @@
+"""The segmentor of the linear probe: mmsegmentation's EncoderDecoder with a frozen encoder and a linear head."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from benchmark.contracts import IGNORE, Encoder
+from tasks.mm.backbone import BACKBONES
+from tasks.mm.library import BaseDecodeHead, Config, DefaultScope, EncoderDecoder, SegDataPreProcessor
+from tasks.mm.protocol import MmProbe
+
+
+@BACKBONES.register_module()
+class LinearHead(BaseDecodeHead):  # type: ignore[misc]
+    """Batch norm, dropout of whole channels and a 1 × 1 convolution; on one device batch norm is SyncBN."""
+
+    def __init__(self, in_channels: Sequence[int], batch_norm: bool, dropout_first: bool, **more: Any) -> None:
+        width = sum(in_channels)
+        super().__init__(
+            list(in_channels), width, in_index=list(range(len(in_channels))), input_transform="resize_concat", **more
+        )
+        self.norm = nn.BatchNorm2d(width) if batch_norm else nn.Identity()
+        self.dropout_first = dropout_first
+
+    def forward(self, inputs: Sequence[torch.Tensor]) -> torch.Tensor:
+        """[B, C, h, w] logits."""
+        tokens = self._transform_inputs(inputs)
+        if self.dropout is not None and self.dropout_first:
+            return self.conv_seg(self.norm(self.dropout(tokens)))
+        return self.cls_seg(self.norm(tokens))
+
+
+def ignored(classes: int) -> int:
+    """The label that is never trained on: 255, or -1 where 255 is a class."""
+    return IGNORE if classes <= IGNORE else -1
+
+
+def segmentor(encoder: Encoder, protocol: MmProbe, classes: int) -> EncoderDecoder:
+    """The model: pictures come as BGR bytes, as mmsegmentation's pipelines make them."""
+    mean = [255 * m for m in encoder.transform.mean]  # padding after this is zero after the encoder's normalisation
+    backbone = {"type": "densebench.Encoder", "encoder": encoder, "layers": protocol.layers, "mean": mean,
+                "with_cls": protocol.with_cls}  # fmt: skip
+    preprocessor = SegDataPreProcessor(
+        mean=mean, std=[255.0] * 3, bgr_to_rgb=True, size=(protocol.crop, protocol.crop), seg_pad_val=ignored(classes)
+    )
+    width = encoder.card.embed_dim * (2 if protocol.with_cls else 1)
+    head = {
+        "type": "densebench.LinearHead", "in_channels": [width] * len(protocol.layers), "num_classes": classes,
+        "out_channels": classes, "batch_norm": protocol.batch_norm, "dropout_ratio": protocol.dropout,
+        "dropout_first": protocol.dropout_first, "align_corners": False, "ignore_index": ignored(classes),
+        "loss_decode": {"type": "CrossEntropyLoss", "avg_non_ignore": protocol.loss_mean == "labelled"},
+    }  # fmt: skip
+    slide = {"mode": "slide", "crop_size": (protocol.window,) * 2, "stride": (protocol.stride,) * 2}
+    with warnings.catch_warnings(), DefaultScope.overwrite_default_scope("mmseg"):
+        warnings.simplefilter("ignore")  # of its own deprecated builder, and of the loss average, which is a field here
+        return EncoderDecoder(backbone, head, test_cfg=Config(slide), data_preprocessor=preprocessor)

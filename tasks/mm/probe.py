@@ -1,0 +1,81 @@
+"""The linear segmentation of DINOv2, DINOv3 and the paper: train the head, then slide it over every test picture.
+
+The head of the last step is scored: nothing is chosen on the reported split.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+import torch
+from torch.utils.data import DataLoader
+
+from benchmark.contracts import Outcome, TaskContext
+from benchmark.errors import BenchError
+from benchmark.metrics.segmentation import confusion_areas
+from tasks.dense import stack_rows
+from tasks.linear_segmentation import cross_check, segmentation_details, segmentation_measurements
+from tasks.mm.curve import curve_files
+from tasks.mm.data import SegmentationSource, collate, test_pipeline, workers
+from tasks.mm.library import EncoderDecoder
+from tasks.mm.model import segmentor
+from tasks.mm.train import train
+
+
+def run(context: TaskContext) -> Outcome:
+    """Trains and scores; samples are per-image class areas at full resolution."""
+    started = time.perf_counter()
+    test = context.data["test"]
+    classes = len(test.class_names)
+    model = segmentor(context.encoder(), context.protocol, classes)
+    curve = train(context, model)
+    trained = time.perf_counter()
+    check = cross_check(context, classes)
+    rows = []
+    for index, prediction in predictions(context, model):
+        target = test.target(index)
+        rows.append({"id": test.images.image_id(index), **confusion_areas(prediction, target, classes).columns()})
+        if check:
+            check.add(prediction, target)
+    samples = stack_rows(rows)
+    details = {
+        "final_loss": curve.rows[-1][2] if curve.rows else None,
+        **segmentation_details(samples, test.class_names),
+        **(check.details(samples) if check else {}),
+    }
+    return Outcome(
+        samples, segmentation_measurements(), "mIoU", len(rows), details, trained - started,
+        time.perf_counter() - trained, curve_files(curve),
+    )  # fmt: skip
+
+
+def predictions(context: TaskContext, model: EncoderDecoder) -> Iterator[tuple[int, torch.Tensor]]:
+    """Index and [H, W] classes of every test picture, by EncoderDecoder's sliding windows."""
+    source = SegmentationSource(context.data["test"], test_pipeline(context.protocol), test_mode=True)
+    loader = DataLoader(Safe(source), batch_size=1, num_workers=workers(context.device), collate_fn=collate)
+    bar = context.progress("scoring segmentation", len(source))
+    model.eval()
+    for index, batch in enumerate(loader):
+        if isinstance(batch, BenchError):
+            raise batch
+        with torch.inference_mode():
+            (sample,) = model.test_step(batch)
+        yield index, sample.pred_sem_seg.data[0]
+        bar.advance()
+
+
+class Safe(torch.utils.data.Dataset):  # type: ignore[type-arg]
+    """Test pictures; an error comes back as the item, so that its one line survives a worker."""
+
+    def __init__(self, source: SegmentationSource) -> None:
+        self.source = source
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def __getitem__(self, index: int) -> object:
+        try:
+            return self.source[index]
+        except BenchError as e:
+            return e

@@ -1,0 +1,143 @@
+"""Linear segmentation by the `paper`, `dinov2` and `dinov3` presets: mmengine's Runner from the command line."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import miniatures
+import pytest
+from safetensors.torch import load_file
+
+from benchmark.cli import main
+from benchmark.results import Row, read_all
+
+ROOT = Path(__file__).parents[1]
+SMALL = ["batch_size=2", "short_side=32", "crop=32", "window=32", "stride=21", "warmup_steps=2"]
+
+
+def words(*more: str, preset: str = "paper", fields: list[str] = SMALL) -> list[str]:
+    sets = [w for field in fields for w in ("--set", field)]
+    return ["run", "--model", "pixels", "--protocol", preset, "--no-check", *sets, *more]
+
+
+def bench(*line: str) -> int:
+    with pytest.raises(SystemExit) as stop:
+        main(list(line))
+    return int(stop.value.code or 0)
+
+
+def only_row(results: Path) -> Row:
+    (row,), problems = read_all(results)
+    assert not problems
+    return row
+
+
+def test_paper_preset_on_scenes_with_few_steps_only(tmp_path, capfd):
+    fields = ["steps=3", "batch_size=4"]  # 512 px crops and windows, as published
+    assert bench(*words("--task", "linear_segmentation/scenes", "--limit", "4", "--cross-check",
+                        "--results", str(tmp_path), fields=fields)) == 0  # fmt: skip
+    row = only_row(tmp_path)
+    assert row.data["task"]["n"] == 4 and 0 <= row.main["value"] <= 100 and row.data["timing"]["fit_s"] > 0
+    assert row.data["details"]["cross_check"]["difference"] <= 1e-6
+    assert row.statistic().of(row.samples) == pytest.approx(row.main["value"], rel=1e-12)
+    lines = (row.folder / "curve.csv").read_text().splitlines()
+    assert lines[0] == "step,learning_rate,loss,pixel_accuracy" and len(lines) == 4
+    assert (row.folder / "curve.png").read_bytes().startswith(b"\x89PNG")
+    out, err = capfd.readouterr()
+    assert "mmengine" not in out + err and "Warning" not in err  # mm*'s own log stays off the terminal
+    assert not list((Path(os.environ["BENCH_CACHE"]) / "heads").glob("*"))  # nor does it leave files
+
+
+@pytest.mark.parametrize("preset", ["dinov2", "dinov3"])
+def test_ade20k_in_its_official_layout_has_no_cap_on_the_long_side(tmp_path, preset):
+    miniatures.ade20k(tmp_path / "data")
+    line = words("--task", "linear_segmentation/ade20k", "--set", "steps=2", "--data", str(tmp_path / "data"),
+                 "--results", str(tmp_path / "r"), preset=preset)  # fmt: skip
+    assert bench(*line) == 0
+    row = only_row(tmp_path / "r")
+    assert len(row.samples["union"][0]) == 150
+    fields = row.data["protocol"]["fields"]
+    assert fields["long_side"]["value"] == 0 and fields["dropout"]["value"] == (0.1 if preset == "dinov3" else 0.0)
+
+
+@pytest.mark.parametrize(("choice", "pictures"), [("train", 3), ("trainaug", 6)])
+def test_voc_training_list_is_a_field_of_the_protocol(tmp_path, choice, pictures):
+    from benchmark.engine.single import load_task
+
+    root = miniatures.voc2012(tmp_path)
+    (root / "ImageSets" / "Segmentation" / "trainaug.txt").unlink(missing_ok=True)
+    task = load_task("linear_segmentation/voc2012", protocol="paper", data=tmp_path, overrides={"voc_train": choice})
+    assert task.protocol.values.long_side == 2048
+    names = (root / "ImageSets" / "Segmentation" / "train.txt").read_text().split()
+    assert len(task.data["train"].images) == (len(names) if choice == "train" else pictures - 1)
+
+
+def test_voc_runs_from_the_command_line(tmp_path):
+    miniatures.voc2012(tmp_path / "data")
+    line = words("--task", "voc2012", "--set", "steps=2", "--set", "voc_train=trainaug", "--set", "with_cls=true",
+                 "--data", str(tmp_path / "data"), "--results", str(tmp_path / "r"))  # fmt: skip
+    assert bench(*line) == 0
+    assert only_row(tmp_path / "r").data["task"]["n"] == 2
+
+
+def test_killed_while_training_continues_from_its_checkpoint_to_the_same_numbers(tmp_path, monkeypatch):
+    fields = [*SMALL, "steps=150", "dropout=0.1"]
+    line = words("--task", "linear_segmentation/scenes", "--limit", "6", fields=fields)
+    monkeypatch.setenv("BENCH_CACHE", str(tmp_path / "cache"))
+    scenes = Path(os.environ["BENCH_TEST_CACHE"]) / "scenes"
+    scenes.mkdir(parents=True, exist_ok=True)
+    (tmp_path / "cache").mkdir()
+    os.symlink(scenes, tmp_path / "cache" / "scenes", target_is_directory=True)
+    assert bench(*line, "--results", str(tmp_path / "calm")) == 0
+
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-m", "benchmark.cli", *line, "--results", str(tmp_path / "killed")]
+    process = subprocess.Popen(command, cwd=ROOT, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    heads = tmp_path / "cache" / "heads"
+    while process.poll() is None and not (found := list(heads.glob("*/probe.safetensors"))):
+        time.sleep(0.005)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert 0 < int(load_file(found[0])["step"]) < 150
+    assert not read_all(tmp_path / "killed")[0]
+
+    assert bench(*line, "--results", str(tmp_path / "killed")) == 0
+    calm, again = only_row(tmp_path / "calm"), only_row(tmp_path / "killed")
+    assert again.data["metrics"] == calm.data["metrics"]
+    for name in ("samples.parquet", "curve.csv"):
+        assert (again.folder / name).read_bytes() == (calm.folder / name).read_bytes()
+    assert not heads.exists() or not list(heads.iterdir())
+
+
+def test_a_damaged_checkpoint_is_one_line_that_names_it(tmp_path):
+    from benchmark.errors import BenchError
+    from tasks.mm.checkpoint import Checkpoint
+
+    (tmp_path / "probe.safetensors").write_bytes(b"\x80\x04 no safetensors")
+    with pytest.raises(BenchError, match=r"probe\.safetensors: checkpoint cannot be read .* Remove it"):
+        Checkpoint(tmp_path / "probe.safetensors").read()
+
+
+@pytest.mark.parametrize(
+    ("field", "message"),
+    [
+        ("stride=64", "stride 64 is larger than the window 32"),
+        ("betas=[0.9]", "betas must have two values"),
+        ("steps=0", "steps must be at least 1"),
+        ("scale_range=[2.0, 0.5]", "must rise from above zero"),
+    ],
+)
+def test_impossible_fields_are_one_line(tmp_path, capsys, field, message):
+    assert bench(*words("--task", "linear_segmentation/scenes", "--set", field, "--results", str(tmp_path))) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_layer_the_encoder_lacks_is_not_applicable(tmp_path, capsys):
+    line = words("--task", "linear_segmentation/scenes", "--limit", "4", "--results", str(tmp_path))
+    assert bench(*line, "--set", "layers=[-9, -1]") == 0
+    assert "pixels has 1 layers, the protocol asks for layer -9" in capsys.readouterr().out
