@@ -144,5 +144,7 @@ def build(spec: ModelSpec) -> Encoder:
         config = AutoConfig.from_pretrained(checkpoint.folder, trust_remote_code=remote, local_files_only=True)
     except (ValueError, KeyError) as error:
         raise UsageError(f"{spec.name}: transformers does not know model type {kind!r} ({str(error)[:80]})") from error
-    model = load_pretrained(AutoModel, checkpoint, spec.name, config=config, trust_remote_code=remote)
+    model = load_pretrained(
+        AutoModel, checkpoint, spec.name, unused=("pooler.",), config=config, trust_remote_code=remote
+    )
     return GenericVision(spec, checkpoint, model)

@@ -14,7 +14,7 @@ import torch
 from adapters.custom import module_digest
 from adapters.extras import import_extra
 from adapters.patches import center_pad
-from adapters.placement import dtype_name, pick_device, pick_dtype
+from adapters.placement import dtype_name, pick_device, pick_dtype, wants_compile
 from adapters.vit import normalise_rows, square
 from benchmark.contracts import EncoderCard, ImageFeatures, ImageRequest, ImageTransform, ModelSpec, WeightsInfo
 from benchmark.errors import EncoderError, NotApplicable, UsageError, WeightsError
@@ -91,6 +91,8 @@ def build(spec: ModelSpec) -> OpenClipEncoder:
     """Raises MissingExtra, UsageError for an unknown name, WeightsError when the weights cannot be had."""
     if spec.backend != "torch":
         raise UsageError(f"{spec.name} has no {spec.backend} backend. Use --backend torch")
+    if wants_compile(spec.options):
+        raise UsageError(f"{spec.name} runs as open_clip gives it: leave --compile out")
     open_clip = import_extra("open_clip", "open_clip", f"--model {spec.name}")
     arch, _, tag = spec.target.partition("/")
     if arch not in open_clip.list_models():

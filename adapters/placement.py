@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 
 from benchmark.errors import UsageError
@@ -33,6 +35,11 @@ def pick_dtype(dtype: str, device: torch.device) -> torch.dtype:
     if name not in DTYPES:
         raise UsageError(f"unknown dtype {dtype!r}. Use auto, {', '.join(DTYPES)}")
     return DTYPES[name]
+
+
+def wants_compile(options: Mapping[str, str]) -> bool:
+    """Whether --compile was given."""
+    return options.get("compile", "no") not in ("no", "false", "0")
 
 
 def dtype_name(dtype: torch.dtype) -> str:

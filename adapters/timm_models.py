@@ -15,7 +15,7 @@ from safetensors.torch import load_file as read
 from adapters.custom import module_digest
 from adapters.extras import import_extra
 from adapters.patches import center_pad, to_map
-from adapters.placement import dtype_name, pick_device, pick_dtype
+from adapters.placement import dtype_name, pick_device, pick_dtype, wants_compile
 from adapters.weights_files import check_file
 from benchmark.contracts import EncoderCard, ImageFeatures, ImageRequest, ImageTransform, ModelSpec, WeightsInfo
 from benchmark.digest import sha256_file
@@ -53,6 +53,8 @@ class TimmEncoder:
             height, width = probe.shape[1 if self.channels_last else 2], self.model.num_features
             patch = size // height
             self.model.to(memory_format=torch.channels_last)  # 1.1 × on a CPU, more on a GPU; a ViT gains nothing
+        if wants_compile(spec.options):
+            self.model.forward_features = torch.compile(self.model.forward_features)
         self.tokens = probe.ndim == 3
         self.prefix = probe.shape[1] - height * height if self.tokens else 0
         self.card = EncoderCard(

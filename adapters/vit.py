@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from adapters.patches import center_pad, resolve_layers, to_map
-from adapters.placement import dtype_name, pick_device, pick_dtype
+from adapters.placement import dtype_name, pick_device, pick_dtype, wants_compile
 from adapters.preprocessing import from_processor, from_row
 from adapters.weights_files import Checkpoint
 from benchmark.contracts import (
@@ -84,8 +84,9 @@ class VisionTransformer:
         self.mean, self.std = (
             torch.tensor(v, device=self.device).view(1, 3, 1, 1) for v in (self.transform.mean, self.transform.std)
         )
-        if self.spec.options.get("compile", "no") not in ("no", "false", "0"):
-            self.vision = torch.compile(self.vision)
+        if wants_compile(self.spec.options):
+            for module in self.blocks or [self.vision]:  # its `forward`, not its call: hooks set later would be lost
+                module.forward = torch.compile(module.forward)
 
     def prepare(self, images: torch.Tensor) -> torch.Tensor:
         """[B, 3, H', W'] normalised, padded to whole patches, in the model's type and on its device.
@@ -177,8 +178,13 @@ def check_variant(card: EncoderCard, row: Any, folder: str) -> None:
             )
 
 
-def load_pretrained(model_class: Any, checkpoint: Checkpoint, name: str, **options: Any) -> Any:
-    """The model with every weight from the files. Raises WeightsError naming file and key for any other outcome."""
+def load_pretrained(
+    model_class: Any, checkpoint: Checkpoint, name: str, unused: tuple[str, ...] = (), **options: Any
+) -> Any:
+    """The model with every weight from the files, but for keys that start with `unused`, whose outputs nobody reads.
+
+    Raises WeightsError naming file and key for any other outcome.
+    """
     import transformers
 
     logging: Any = transformers.utils.logging
@@ -201,6 +207,7 @@ def load_pretrained(model_class: Any, checkpoint: Checkpoint, name: str, **optio
         logging.set_verbosity(level)
         if bars:
             logging.enable_progress_bar()
+    info["missing_keys"] = {k for k in info.get("missing_keys", ()) if not k.startswith(unused)}
     refuse_partial(info, checkpoint, name)
     return model
 
