@@ -28,6 +28,10 @@ class EncoderBackbone(nn.Module):
     turns into zeros; as in DINOv2, the maps are those of the padded picture. Nothing in it is trained or saved.
     """
 
+    mean: torch.Tensor
+    std: torch.Tensor
+    pad: torch.Tensor
+
     def __init__(
         self,
         encoder: Encoder | str,
@@ -80,7 +84,8 @@ class EncoderBackbone(nn.Module):
         except torch.OutOfMemoryError:
             if len(images) == 1:
                 raise
-            halves = [self._encode(half, request) for half in images.split(-(-len(images) // 2))]
+            middle = len(images) // 2
+            halves = [self._encode(half, request) for half in (images[:middle], images[middle:])]
             return [LayerFeatures(*map(torch.cat, zip(*pairs))) for pairs in zip(*halves)]
         return list(out.layers) if request.layers else [LayerFeatures(out.cls, out.patches)]
 

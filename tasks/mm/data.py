@@ -127,7 +127,9 @@ class Steps(torch.utils.data.Sampler[list[int]]):
         return self.steps - self.start
 
 
-def training_loader(source: SegmentationSource, protocol: MmProbe, seed: int, start: int, device: str) -> DataLoader:
+def training_loader(
+    source: SegmentationSource, protocol: MmProbe, seed: int, start: int, device: str
+) -> DataLoader[Any]:
     """Batches of steps `start` … steps-1."""
     return DataLoader(
         Positions(source, seed),

@@ -31,8 +31,10 @@ class LinearHead(BaseDecodeHead):  # type: ignore[misc]
         """[B, C, h, w] logits."""
         tokens = self._transform_inputs(inputs)
         if self.dropout is not None and self.dropout_first:
-            return self.conv_seg(self.norm(self.dropout(tokens)))
-        return self.cls_seg(self.norm(tokens))
+            logits: torch.Tensor = self.conv_seg(self.norm(self.dropout(tokens)))
+        else:
+            logits = self.cls_seg(self.norm(tokens))
+        return logits
 
 
 def ignored(classes: int) -> int:

@@ -11,7 +11,7 @@ def factor(protocol: MmProbe, step: int) -> float:
     """Share of the learning rate at `step` (0 … steps-1)."""
     if protocol.schedule == "cosine":
         return _one_cycle(protocol, max(step - 1, 0))  # DINOv3's loop first moves its scheduler after the second step
-    linear = (1 - step / protocol.steps) ** protocol.poly_power
+    linear: float = (1 - step / protocol.steps) ** protocol.poly_power
     return linear * _rise(protocol, step)
 
 

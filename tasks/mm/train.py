@@ -37,7 +37,8 @@ class ProbeLoop(IterBasedTrainLoop):  # type: ignore[misc]
             self.run_iter(next(batches))
         self.runner.call_hook("after_train_epoch")
         self.runner.call_hook("after_train")
-        return self.runner.model
+        model: nn.Module = self.runner.model
+        return model
 
 
 class ProbeRunner(Runner):  # type: ignore[misc]
@@ -103,7 +104,7 @@ def train(context: TaskContext, model: EncoderDecoder) -> Curve:
     loader = training_loader(source, protocol, context.seed, hook.start, context.device)
     optimizer = torch.optim.AdamW(
         [p for p in model.parameters() if p.requires_grad],
-        lr=protocol.learning_rate, betas=protocol.betas, weight_decay=protocol.weight_decay,
+        lr=protocol.learning_rate, betas=(protocol.betas[0], protocol.betas[1]), weight_decay=protocol.weight_decay,
     )  # fmt: skip
     clip = {"max_norm": protocol.clip_norm} if protocol.clip_norm else None
     devices = [torch.device(context.device)] if context.device.startswith("cuda") else []

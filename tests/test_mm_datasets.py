@@ -1,0 +1,132 @@
+"""`--task mmseg:FILE`: mmsegmentation dataset configs as tasks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import miniatures
+import numpy as np
+import pytest
+
+from benchmark.cli import main
+from benchmark.engine.single import load_task
+from benchmark.errors import DataError, UsageError
+from benchmark.registry import open_dataset
+from benchmark.results import read_all
+from tasks.mm.datasets import open_config
+
+OWN = """
+classes = ("ground", "leaf", "apple")
+def split(name):
+    return dict(type="BaseSegDataset", data_root={root!r}, metainfo=dict(classes=classes, palette=[[0, 0, 0]] * 3),
+                data_prefix=dict(img_path=name + "/images", seg_map_path=name + "/masks"){more})
+train_dataloader = dict(batch_size=4, dataset=split("train"))
+val_dataloader = dict(batch_size=1, dataset=split("test"))
+"""
+
+
+def own_data(folder: Path) -> Path:
+    for split, count in (("train", 4), ("test", 3)):
+        for i in range(count):
+            miniatures.save_jpeg(folder / split / "images" / f"{i}.jpg", i)
+            miniatures.save_png(folder / split / "masks" / f"{i}.png", miniatures.mask(i, 3))
+    return folder
+
+
+def config(path: Path, root: Path, more: str = "") -> Path:
+    path.write_text(OWN.format(root=str(root), more=more))
+    return path
+
+
+def test_released_ade20k_config_gives_the_data_of_our_reader(tmp_path):
+    root = miniatures.ade20k(tmp_path)
+    file = tmp_path / "ade.py"
+    file.write_text(
+        "_base_ = ['mmseg::_base_/datasets/ade20k.py']\n"
+        f"data_root = {str(root)!r}\n"
+        "train_dataloader = dict(dataset=dict(data_root=data_root))\n"
+        "val_dataloader = dict(dataset=dict(data_root=data_root))\ntest_dataloader = val_dataloader\n"
+    )
+    theirs, ours = open_config(str(file)), open_dataset("ade20k", tmp_path)
+    for split in ("train", "test"):
+        a, b = theirs.data("segmentation", split), ours.data("segmentation", split)
+        assert len(a.images) == len(b.images) and len(a.class_names) == 150
+        for i in range(len(a.images)):
+            assert a.images.image_id(i).split("/")[-1] == b.images.image_id(i).split("/")[-1]
+            np.testing.assert_array_equal(a.images.load(i), b.images.load(i))
+            np.testing.assert_array_equal(a.target(i), b.target(i))
+
+
+@pytest.mark.parametrize("preset", ["fast", "paper"])
+def test_own_config_runs_by_both_presets(tmp_path, preset):
+    file = config(tmp_path / "orchard.py", own_data(tmp_path / "data"))
+    sets = [] if preset == "fast" else ["steps=2", "batch_size=2", "crop=32", "short_side=32", "window=32", "stride=16"]
+    line = ["run", "--model", "pixels", "--task", f"mmseg:{file}", "--protocol", preset, "--cross-check", "--no-check"]
+    with pytest.raises(SystemExit) as stop:
+        main([*line, *(w for s in sets for w in ("--set", s)), "--results", str(tmp_path / "r")])
+    assert not stop.value.code
+    (row,), _ = read_all(tmp_path / "r")
+    assert row.unit == "linear_segmentation/orchard" and row.data["task"]["n"] == 3
+    assert list(row.data["details"]["per_class_iou"]) == ["ground", "leaf", "apple"]
+
+
+def test_joined_and_repeated_datasets_and_a_subset_of_classes(tmp_path):
+    root = own_data(tmp_path / "data")
+    file = tmp_path / "joined.py"
+    file.write_text(
+        f"root = {str(root)!r}\n"
+        "def part(s):\n"
+        "    return dict(type='ADE20KDataset', data_root=root, metainfo=dict(classes=('building', 'wall')),\n"
+        "                data_prefix=dict(img_path=s + '/images', seg_map_path=s + '/masks'))\n"
+        "two = dict(type='ConcatDataset', datasets=[part('train'), part('test')])\n"
+        "train_dataloader = dict(dataset=dict(type='RepeatDataset', times=9, dataset=two))\n"
+        "test_dataloader = dict(dataset=part('test'))\n"
+    )
+    data = open_config(str(file)).data("segmentation", "train")
+    assert len(data.images) == 7 and data.class_names == ("building", "wall")
+    raw = miniatures.mask(0, 3)  # ADE20K's raw labels: 0 other, 1 wall, 2 building
+    np.testing.assert_array_equal(data.target(0), np.select([raw == 2, raw == 1], [0, 1], 255))
+
+
+def test_zero_label_is_ignored_and_the_rest_move_down(tmp_path):
+    root = own_data(tmp_path / "data")
+    file = config(tmp_path / "c.py", root, ", reduce_zero_label=True")
+    target = open_config(str(file)).data("segmentation", "test").target(1)
+    raw = miniatures.mask(1, 3).astype(int)
+    np.testing.assert_array_equal(target, np.where(raw == 0, 255, raw - 1))
+
+
+@pytest.mark.parametrize(
+    ("text", "kind", "message"),
+    [
+        (None, UsageError, "no such file"),
+        ("x = 1 +", UsageError, "cannot be run as a config"),
+        ("x = 1", UsageError, "defines no dataset"),
+        ("test_dataloader = dict(dataset=dict(type='ADE20KDataste'))", UsageError, "Did you mean 'ADE20KDataset'"),
+        ("test_dataloader = dict(dataset=dict(type='ADE20KDataset', data_root='/nowhere'))", DataError,
+         "no folder /nowhere"),
+        ("test_dataloader = dict(dataset=dict(type='PascalVOCDataset', ann_file='a.txt'))", DataError,
+         "Check data_root and ann_file"),
+        ("test_dataloader = dict(dataset=dict(type='ADE20KDataset', oops=1))", UsageError, "cannot be built"),
+        ("test_dataloader = dict(dataset=dict(type='BaseSegDataset', data_root='ROOT'))", UsageError, "has no classes"),
+        ("test_dataloader = dict(dataset=dict(type='BaseSegDataset', data_root='ROOT', img_suffix='.bmp',"
+         " metainfo=dict(classes=('a', 'b'))))", DataError, "has no picture"),
+        ("test_dataloader = dict(dataset=dict(type='BaseSegDataset', data_root='ROOT', metainfo=dict(classes=('a',)),"
+         " data_prefix=dict(img_path='test/images', seg_map_path='train')))", DataError, "which is not there"),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_is_one_line(tmp_path, text, kind, message):
+    root = own_data(tmp_path / "data")
+    file = tmp_path / "c.py"
+    if text is not None:
+        file.write_text(text.replace("ROOT", str(root)))
+    with pytest.raises(kind, match=message) as caught:
+        open_config(str(file)).data("segmentation", "test")
+    assert "\n" not in str(caught.value)
+
+
+def test_missing_training_data_is_wrong_usage(tmp_path):
+    file = tmp_path / "only_test.py"
+    file.write_text(f"test_dataloader = dict(dataset=dict(type='ADE20KDataset', data_root={str(tmp_path)!r}))")
+    with pytest.raises(UsageError, match="has no train dataset"):
+        load_task(f"mmseg:{file}")
