@@ -23,8 +23,8 @@ from tasks.predictions import instance_pictures
 class InstanceRetrieval:
     """Protocol: the view, the CLS token, one merged index or one per domain, and whether mAP is computed."""
 
-    view: Literal["encoder", "square"]
-    view_size: int
+    view: Literal["encoder", "square", "short-side"]
+    view_size: int  # short-side: also the side of the middle crop, as UnED's code does
     cls: ClsChoice
     index: Literal["merged", "per-domain"]
     average_precision: bool
