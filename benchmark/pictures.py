@@ -17,6 +17,7 @@ from PIL import Image, ImageDraw, ImageFont
 Kind = Literal["segmentation", "depth", "normals"]
 GAP = 4  # pixels between panels
 HEIGHT = 224  # of a panel; pictures are for looking at, not for measuring
+SMALL = 144  # side of a neighbour
 IGNORED = (128, 128, 128)
 RIGHT, WRONG = (29, 122, 76), (179, 55, 44)
 INK = (40, 40, 40)
@@ -116,49 +117,47 @@ def neighbours(
 
     Pictures are [H, W, 3] uint8; `labels` are written below each neighbour.
     """
-    first = _written([query]) if isinstance(query, str) else query
+    first = _written([query], SMALL, SMALL) if isinstance(query, str) else query
     panels = [_framed(first, (90, 90, 90), "query")]
     for i, (picture, right) in enumerate(zip(found, correct)):
         panels.append(_framed(picture, RIGHT if right else WRONG, labels[i] if i < len(labels) else f"{i + 1}"))
-    return _png(_join(panels))
+    return _png(_join(panels, len(panels[0])))
 
 
 def texts_found(query: np.ndarray, found: Sequence[str], correct: Sequence[bool]) -> bytes:
     """PNG of a query picture and its nearest texts beside it, green where right and red where wrong."""
     colours = [RIGHT if right else WRONG for right in correct]
-    return _png(_join([_framed(query, (90, 90, 90), "query"), _written(found, 3 * HEIGHT, HEIGHT + 26, colours)]))
+    first = _framed(query, (90, 90, 90), "query")
+    return _png(_join([first, _written(found, 5 * SMALL, len(first), colours)], len(first)))
 
 
-def _written(
-    texts: Sequence[str],
-    width: int = HEIGHT,
-    height: int = HEIGHT,
-    colours: Sequence[tuple[int, int, int]] = (),
-) -> np.ndarray:
-    """Texts as a picture, wrapped; what does not fit its share of the height is cut, with an ellipsis."""
+def _written(texts: Sequence[str], width: int, height: int, colours: Sequence[tuple[int, int, int]] = ()) -> np.ndarray:
+    """Texts below each other as a picture, wrapped, each cut to its share of the height where all do not fit."""
     canvas = Image.new("RGB", (width, height), "white")
     draw = ImageDraw.Draw(canvas)
-    share = (height - 8) // max(len(texts), 1)
-    for i, text in enumerate(texts):
-        lines = textwrap.wrap(text, (width - 16) // 7) or [""]
-        room = max(share // LINE, 1)
+    wrapped = [textwrap.wrap(text, (width - 16) // 6) or [""] for text in texts]
+    room = max((height - 4) // (LINE * len(texts)), 1) if sum(map(len, wrapped)) * LINE > height - 4 else height
+    y = 4
+    for i, lines in enumerate(wrapped):
         if len(lines) > room:
-            lines = [*lines[: room - 1], lines[room - 1][:-3] + "…"]
-        draw.multiline_text((10, 4 + i * share), "\n".join(lines), INK, _font(), spacing=LINE - 14)
+            lines = [*lines[: room - 1], lines[room - 1][:-1] + "…"]
+        for line in lines:
+            draw.text((10, y), line, INK, _font())
+            y += LINE
         if i < len(colours):
-            draw.rectangle((0, 5 + i * share, 4, i * share + min(share, len(lines) * LINE)), colours[i])
+            draw.rectangle((0, y - LINE * len(lines) + 1, 4, y - 2), colours[i])
     return np.asarray(canvas)
 
 
 def _framed(image: np.ndarray, colour: tuple[int, int, int], words: str) -> np.ndarray:
     picture = Image.fromarray(image).convert("RGB")
-    scale = HEIGHT / max(picture.size)
+    scale, side = SMALL / max(picture.size), SMALL + 2 * FRAME
     picture = picture.resize((max(1, round(picture.width * scale)), max(1, round(picture.height * scale))))
-    canvas = Image.new("RGB", (HEIGHT + 2 * FRAME, HEIGHT + 2 * FRAME + 16), "white")
-    canvas.paste(colour, (0, 0, HEIGHT + 2 * FRAME, HEIGHT + 2 * FRAME))
-    canvas.paste((250, 250, 250), (FRAME, FRAME, FRAME + HEIGHT, FRAME + HEIGHT))
-    canvas.paste(picture, (FRAME + (HEIGHT - picture.width) // 2, FRAME + (HEIGHT - picture.height) // 2))
-    ImageDraw.Draw(canvas).text((FRAME, HEIGHT + 2 * FRAME), _cut(words, HEIGHT), INK, _font())
+    canvas = Image.new("RGB", (side, side + LINE), "white")
+    canvas.paste(colour, (0, 0, side, side))
+    canvas.paste((250, 250, 250), (FRAME, FRAME, FRAME + SMALL, FRAME + SMALL))
+    canvas.paste(picture, (FRAME + (SMALL - picture.width) // 2, FRAME + (SMALL - picture.height) // 2))
+    ImageDraw.Draw(canvas).text((FRAME, side), _cut(words, SMALL), INK, _font())
     return np.asarray(canvas)
 
 
@@ -205,10 +204,10 @@ def _cut(words: str, width: int) -> str:
     return words + "…"
 
 
-def _join(panels: Sequence[np.ndarray]) -> Image.Image:
+def _join(panels: Sequence[np.ndarray], height: int = HEIGHT) -> Image.Image:
     """Panels side by side at one height."""
-    shapes = [(max(1, round(p.shape[1] * HEIGHT / p.shape[0])), HEIGHT) for p in panels]
-    out = Image.new("RGB", (sum(w for w, _ in shapes) + GAP * (len(panels) - 1), HEIGHT), "white")
+    shapes = [(max(1, round(p.shape[1] * height / p.shape[0])), height) for p in panels]
+    out = Image.new("RGB", (sum(w for w, _ in shapes) + GAP * (len(panels) - 1), height), "white")
     x = 0
     for i, (panel, shape) in enumerate(zip(panels, shapes)):
         way = Image.Resampling.BICUBIC if i == 0 else Image.Resampling.NEAREST

@@ -147,6 +147,20 @@ def closest(query: torch.Tensor, gallery: Any, of: np.ndarray) -> int:
     return int(of[int((rows @ query.float().cpu()).argmax())])
 
 
+def short(image_id: str) -> str:
+    """The last part of an id, which tells the pictures of one folder apart."""
+    return image_id.rsplit("/", 1)[-1]
+
+
+def answered(found: list[int], right: int, rank: int) -> list[int]:
+    """Adds the best right answer to `found` where it is not among them; the places of all, from 1."""
+    places = list(range(1, len(found) + 1))
+    if right not in found:
+        found.append(right)
+        places.append(rank + 1)
+    return places
+
+
 def instance_pictures(
     context: TaskContext, queries: Any, index: Any, rank: np.ndarray, merged: bool
 ) -> dict[str, bytes]:
@@ -162,9 +176,9 @@ def instance_pictures(
         if data.self_index is not None and data.self_index[q] >= 0:
             there[data.self_index[q]] = False
         good = there & mine & (labels == data.query_labels[q])
-        found = [*nearest(queries[q], index, there), closest(queries[q], index, np.flatnonzero(good))]
-        places = [*range(1, len(found)), int(rank[q]) + 1]
-        words = [f"{place}: {data.index.image_id(n)}" for place, n in zip(places, found)]
+        found = nearest(queries[q], index, there)
+        places = answered(found, closest(queries[q], index, np.flatnonzero(good)), int(rank[q]))
+        words = [f"{place}: {short(data.index.image_id(n))}" for place, n in zip(places, found)]
         name = f"pictures/wrong-{number}_rank-{int(rank[q]) + 1}_{slug(data.queries.image_id(q))}.png"
         pictures = [data.index.load(n) for n in found]
         out[name] = neighbours(data.queries.load(q), pictures, [bool(good[n]) for n in found], words)
@@ -184,15 +198,14 @@ def caption_pictures(
     for number, q in enumerate(wrong_queries(rank, len(gallery), context.keep_predictions), 1):
         good = np.flatnonzero(owner == q) if by_image else owner[q : q + 1]
         found = nearest(queries[q], gallery)
-        found.append(closest(queries[q], gallery, good))
+        places = answered(found, closest(queries[q], gallery, good), int(rank[q]))
         correct = [n in good for n in found]
         picture = q if by_image else int(owner[q])
         name = f"pictures/wrong-{number}_rank-{int(rank[q]) + 1}_{slug(data.images.image_id(picture))}.png"
-        places = [*range(1, len(found)), int(rank[q]) + 1]
         if by_image:
             lines = [f"{place}: {captions[n]}" for place, n in zip(places, found)]
             out[name] = texts_found(data.images.load(q), lines, correct)
         else:
-            labels = [f"{place}: {data.images.image_id(n)}" for place, n in zip(places, found)]
+            labels = [f"{place}: {short(data.images.image_id(n))}" for place, n in zip(places, found)]
             out[name] = neighbours(captions[q], [data.images.load(n) for n in found], correct, labels)
     return out
