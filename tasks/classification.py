@@ -2,7 +2,8 @@
 
 kNN: every k from one search, softmax(cosine / 0.07) votes, the headline k fixed beforehand. Linear: heads over
 learning rates and feature sources trained side by side, one chosen on held-out TRAINING pictures; the common code
-chooses on the very split it reports.
+chooses on the very split it reports. `vectors`: the final CLS and mean patch token, stored. `sweep`: DINOv2's sources,
+CLS of the last blocks with and without the mean patch token, trained on augmented crops or on stored features.
 """
 
 from __future__ import annotations
@@ -21,8 +22,10 @@ from benchmark.heads.knn import knn_votes, topk_search
 from benchmark.heads.linear_sweep import SweepHead, fit_linear_sweep
 from benchmark.metrics.classification import label_ranks
 from benchmark.statistic import Statistic
+from benchmark.views import resolve_view
 from tasks.dense import held_out_images
 from tasks.global_vectors import ClsChoice, GlobalVectors
+from tasks.swept_vectors import CropFeed, Pooling, Source, StoredVectors, chosen, layer_taps, sources_for
 
 BLOCK = 4096
 
@@ -49,6 +52,45 @@ class VectorClassification:
             raise ValueError(f"headline_k {self.headline_k} is not among ks {list(self.ks)}")
 
 
+@dataclass(frozen=True)
+class SweptClassification:
+    """Protocol of kNN and of DINOv2's linear sweep: SGD with momentum on every source and rate at once."""
+
+    view: Literal["encoder", "square", "short-side"]
+    view_size: int  # pixels; 0: the encoder's
+    crop: int  # short-side only; 0: view_size
+    cls: ClsChoice
+    ks: tuple[int, ...]
+    headline_k: int
+    temperature: float
+    linear: bool
+    blocks: tuple[int, ...]  # CLS tokens of so many last blocks side by side; more than an encoder has are left out
+    mean_patches: Pooling  # heads with the last block's mean patch token beside them
+    learning_rates: tuple[float, ...]  # for batch 256; scaled with the batch
+    weight_decay: float
+    momentum: float
+    epochs: int
+    epoch_length: int  # steps
+    batch: int  # over all GPUs
+    augmentation: Literal["none", "crop-flip"]  # crop-flip: random resized crops and flips, encoded anew in every step
+    holdout: float  # share of the training images heads are chosen on, and which no head is trained on
+
+    def __post_init__(self) -> None:
+        if self.headline_k not in self.ks:
+            raise ValueError(f"headline_k {self.headline_k} is not among ks {list(self.ks)}")
+        if min((*self.blocks, self.epochs, self.epoch_length, self.batch), default=0) < 1 or not self.blocks:
+            raise ValueError("blocks, epochs, epoch_length and batch must be at least 1")
+        if 1 not in self.blocks:
+            raise ValueError("blocks must hold 1: it is what every encoder has")
+
+    @property
+    def steps(self) -> int:
+        return self.epochs * self.epoch_length
+
+
+Classification = VectorClassification | SweptClassification
+
+
 class RawVectors:
     """[N, D] CLS tokens side by side as the model gives them, with the mean patch token if asked for."""
 
@@ -60,9 +102,7 @@ class RawVectors:
         return self.shape[0]
 
     def __getitem__(self, rows: Any) -> torch.Tensor:
-        tokens = self.cls[rows]
-        picked = {"first": tokens[..., 0, :], "last": tokens[..., -1, :], "mean": tokens.mean(-2)}
-        vector = picked.get(self.choice, tokens.flatten(-2))
+        vector = chosen(self.cls[rows], self.choice)
         return vector if self.mean is None else torch.cat([vector, self.mean[rows]], -1)
 
 
@@ -72,18 +112,28 @@ class ClassificationTask:
     name: ClassVar[str] = "classification"
     kind: ClassVar[DataKind] = "labels"
     needs_text: ClassVar[bool] = False
-    schemas: ClassVar[Mapping[str, type]] = {"vectors": VectorClassification}
+    schemas: ClassVar[Mapping[str, type]] = {"vectors": VectorClassification, "sweep": SweptClassification}
 
-    def splits(self, protocol: VectorClassification) -> Sequence[str]:
+    def splits(self, protocol: Classification) -> Sequence[str]:
         return ("train", "test")
 
-    def not_applicable(self, card: EncoderCard, protocol: VectorClassification) -> str | None:
+    def not_applicable(self, card: EncoderCard, protocol: Classification) -> str | None:
         return None
 
-    def needs(self, card: EncoderCard, protocol: VectorClassification, data: Mapping[str, Any]) -> Sequence[Need]:
-        view = View(protocol.view, protocol.view_size)
-        taps = [Tap("cls"), Tap("mean_patches")] if protocol.linear and protocol.linear_with_patches else [Tap("cls")]
+    def needs(self, card: EncoderCard, protocol: Classification, data: Mapping[str, Any]) -> Sequence[Need]:
+        view = _view(protocol)
+        taps = [Tap("cls")]
+        if isinstance(protocol, SweptClassification) and protocol.linear:
+            taps += layer_taps(card, sources_for(card, protocol.blocks, protocol.mean_patches))
+        elif isinstance(protocol, VectorClassification) and protocol.linear and protocol.linear_with_patches:
+            taps.append(Tap("mean_patches"))
         return [Need(data[split].images, view, tap) for tap in taps for split in ("train", "test")]
+
+    def head_forwards(self, card: EncoderCard, protocol: Classification) -> tuple[int, int]:
+        """(forwards of training the head, side of each in pixels) beside the stored features, for `bench plan`."""
+        if isinstance(protocol, VectorClassification) or not protocol.linear or protocol.augmentation == "none":
+            return 0, 0
+        return protocol.steps * protocol.batch, protocol.crop or protocol.view_size or card.image_size
 
     def run(self, context: TaskContext) -> Outcome:
         """Both kinds of top-1; samples hold a hit per picture and method."""
@@ -100,10 +150,12 @@ class ClassificationTask:
             samples[f"kNN hit k={k}"] = right
         score_s = time.perf_counter() - started
         columns = {"kNN top-1": f"kNN hit k={protocol.headline_k}"}
-        fit_s = 0.0
+        fit_s, files = 0.0, {}
         if protocol.linear:
             started = time.perf_counter()
-            head, source = self._fit_linear(context)
+            swept = isinstance(protocol, SweptClassification)
+            head, source = self._sweep(context) if swept else self._fit_linear(context)
+            files["curve.csv"] = _curve(head)
             fit_s = time.perf_counter() - started
             samples["linear hit"] = linear_hits(head, source, labels, context.device)
             columns["linear top-1"] = "linear hit"
@@ -111,7 +163,7 @@ class ClassificationTask:
             details |= {"linear_head": chosen, "linear_sweep": head.table}
         columns |= {f"kNN top-1 k={k}": f"kNN hit k={k}" for k in hits if k != protocol.headline_k}
         measured = [Measurement(n, Statistic("mean", (c,), 100.0), True, "%") for n, c in columns.items()]
-        return Outcome(samples, measured, "kNN top-1", len(labels), details, fit_s, score_s)
+        return Outcome(samples, measured, "kNN top-1", len(labels), details, fit_s, score_s, files)
 
     def _knn(self, context: TaskContext) -> dict[int, np.ndarray]:
         """k -> [N] hits. A k larger than the training set is left out."""
@@ -135,6 +187,40 @@ class ClassificationTask:
             for k in ks:
                 hits[k].append((votes[k].argmax(1) == truth[rows]).numpy().astype(float))
         return {k: np.concatenate(parts) for k, parts in hits.items()}
+
+    def _sweep(self, context: TaskContext) -> tuple[SweepHead, StoredVectors]:
+        """The chosen head of DINOv2's sweep and the test vectors it reads."""
+        protocol, train = context.protocol, context.data["train"]
+        needs = self.needs(context.card, protocol, context.data)[2:]
+        train_taps, test_taps = ([context.features(need) for need in needs[i::2]] for i in (0, 1))
+        sources = sources_for(context.card, protocol.blocks, protocol.mean_patches)
+        labels = torch.from_numpy(np.asarray(train.labels))
+        held = held_out_images(len(labels), protocol.holdout, context.seed)
+        batch = min(protocol.batch, int((~held).sum()))
+        feed = None
+        if protocol.augmentation == "crop-flip":
+            live = context.encoder()
+            laid = resolve_view(needs[0].view, live.transform, live.card, train.images).transform
+            assert laid is not None  # the views of this protocol all have one
+            feed = CropFeed(context, train.images, laid, sources, protocol.cls, batch)
+        head = fit_linear_sweep(
+            {source.name: StoredVectors(train_taps, source, protocol.cls) for source in sources},
+            labels,
+            len(train.class_names),
+            held,
+            learning_rates=protocol.learning_rates,
+            weight_decays=(protocol.weight_decay,),
+            steps=protocol.steps,
+            batch=batch,
+            momentum=protocol.momentum,
+            seed=context.seed,
+            device=context.device,
+            progress=context.progress("linear sweep", protocol.steps),
+            feed=feed,
+            state=context.scratch / "sweep.safetensors",
+        )
+        best: Source = next(source for source in sources if source.name == head.source)
+        return head, StoredVectors(test_taps, best, protocol.cls)
 
     def _fit_linear(self, context: TaskContext) -> tuple[SweepHead, RawVectors]:
         """The chosen head and the test vectors it reads."""
@@ -160,7 +246,18 @@ class ClassificationTask:
         return head, sources[head.source][1]
 
 
-def linear_hits(head: SweepHead, vectors: RawVectors, labels: np.ndarray, device: str) -> np.ndarray:
+def _view(protocol: Classification) -> View:
+    if isinstance(protocol, SweptClassification):
+        return View(protocol.view, protocol.view_size, crop=protocol.crop if protocol.view == "short-side" else 0)
+    return View(protocol.view, protocol.view_size)
+
+
+def _curve(head: SweepHead) -> bytes:
+    rows = [f"{step},{loss:.6g}" for step, loss in head.curve]
+    return "\n".join(["step,loss", *rows, ""]).encode()
+
+
+def linear_hits(head: SweepHead, vectors: RawVectors | StoredVectors, labels: np.ndarray, device: str) -> np.ndarray:
     """[N] 1 where the head's best class is the true one."""
     out = []
     for start in range(0, len(vectors), BLOCK):

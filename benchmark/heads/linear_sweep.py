@@ -219,6 +219,8 @@ def _train(
         counted += 1
         if (step + 1) % every == 0:
             curve.append((step + 1, {k: (t / counted).tolist() for k, t in total.items()}))
+            if progress is not None:
+                progress.note(f"lowest loss {min(min(losses) for losses in curve[-1][1].values()):.4f}")
             total, counted = {k: torch.zeros(s.heads) for k, s in stacks.items()}, 0
             if state is not None and time.monotonic() - saved >= save_every:
                 _save(stacks, state, request, step + 1, curve)

@@ -1,0 +1,156 @@
+"""The feature sources of DINOv2's linear sweep: CLS of the last n blocks, with or without the mean patch token.
+
+Stored once for every picture, or made batch by batch from augmented crops (`CropFeed`), as DINOv2's code trains.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from PIL import Image
+
+from benchmark.contracts import EncoderCard, ImageFeatures, ImageRequest, ImageSet, ImageTransform, Tap, TaskContext
+from benchmark.errors import EncoderError
+from benchmark.features.extract import Extractor
+from benchmark.images import FILTERS
+from tasks.global_vectors import ClsChoice
+
+Pooling = Literal["both", "with", "without"]
+SCALE, RATIO, TRIES = (0.08, 1.0), (3 / 4, 4 / 3), 10  # torchvision's RandomResizedCrop
+AHEAD = 2  # batches decoded while one is encoded
+
+
+@dataclass(frozen=True)
+class Source:
+    """One kind of vector: CLS of the last `blocks` blocks, oldest first, and perhaps the last one's mean patch token."""
+
+    blocks: int
+    pooled: bool
+
+    @property
+    def name(self) -> str:
+        return f"cls of {self.blocks} block{'s' if self.blocks > 1 else ''}" + (" + mean patch" if self.pooled else "")
+
+    def vector(self, cls: Sequence[torch.Tensor], mean: torch.Tensor | None, choice: ClsChoice) -> torch.Tensor:
+        """[b, D'] from CLS tokens [b, K, D] of the last blocks, oldest first, and the mean patch token [b, D]."""
+        parts = [chosen(tokens, choice) for tokens in cls[-self.blocks :]]
+        return torch.cat([*parts, mean] if self.pooled and mean is not None else parts, -1)
+
+
+def chosen(tokens: torch.Tensor, choice: ClsChoice) -> torch.Tensor:
+    """[..., D] or [..., K·D] of CLS tokens [..., K, D] as the model gives them, not normalised."""
+    picked = {"first": tokens[..., 0, :], "last": tokens[..., -1, :], "mean": tokens.mean(-2)}
+    return picked.get(choice, tokens.flatten(-2))
+
+
+def sources_for(card: EncoderCard, blocks: Sequence[int], pooling: Pooling) -> list[Source]:
+    """The sources an encoder can give: block counts beyond its depth are left out, one block is always possible."""
+    counts = [n for n in blocks if n <= max(card.depth, 1)]
+    return [Source(n, pooled) for n in counts for pooled in (False, True) if pooling in ("both", _word(pooled))]
+
+
+def layer_taps(card: EncoderCard, sources: Sequence[Source]) -> list[Tap]:
+    """CLS taps, oldest block first, then the mean patch token of the last; the final output where layers are absent."""
+    deepest = max(source.blocks for source in sources)
+    layers: list[int | None] = [-n for n in range(deepest, 0, -1)] if card.depth else [None]
+    return [*(Tap("cls", layer) for layer in layers), Tap("mean_patches", layers[-1])]
+
+
+class StoredVectors:
+    """[N, D'] of one source, read from stored taps in the order of `layer_taps`."""
+
+    def __init__(self, readers: Sequence[Any], source: Source, choice: ClsChoice) -> None:
+        *cls, mean = readers
+        self.readers, self.mean = cls[-source.blocks :], mean if source.pooled else None
+        self.source, self.choice = source, choice
+        self.shape = (len(readers[0]), self[0:1].shape[1])
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, rows: Any) -> torch.Tensor:
+        cls = [reader[rows] for reader in self.readers]
+        return self.source.vector(cls, None if self.mean is None else self.mean[rows], self.choice)
+
+
+class CropFeed:
+    """Augmented training batches: a random crop of each picture, flipped or not, encoded live.
+
+    The crop depends on seed, step and picture alone, so a sweep that is taken up again sees the same batches.
+    """
+
+    def __init__(
+        self, context: TaskContext, images: ImageSet, transform: ImageTransform,
+        sources: Sequence[Source], choice: ClsChoice, batch: int,
+    ) -> None:  # fmt: skip
+        self.context, self.images, self.transform = context, images, transform
+        self.sources, self.choice, self.seed = sources, choice, context.seed
+        taps = layer_taps(context.card, sources)[:-1]
+        self.request = ImageRequest(tuple(t.layer for t in taps if t.layer is not None))
+        share = min(batch, 128 if context.device.startswith("cuda") else 32)
+        self.encoder = Extractor(context.encoder(), context.device, share, 0, context.progress)
+
+    def __call__(self, plan: Iterable[tuple[int, np.ndarray]]) -> Iterator[Mapping[str, torch.Tensor]]:
+        waiting: deque[list[Future[np.ndarray]]] = deque()
+        with ThreadPoolExecutor(8) as pool:
+            try:
+                for step, rows in plan:
+                    waiting.append([pool.submit(self.crop, step, int(row)) for row in rows])
+                    if len(waiting) > AHEAD:
+                        yield self._features(waiting.popleft())
+                while waiting:
+                    yield self._features(waiting.popleft())
+            finally:
+                pool.shutdown(cancel_futures=True)
+
+    def crop(self, step: int, row: int) -> np.ndarray:
+        """[3, S, S] uint8."""
+        rng = np.random.default_rng([self.seed, step, row])
+        image = self.images.load(row)
+        side = self.transform.crop or self.transform.size
+        box = random_box(image.shape[0], image.shape[1], rng)
+        picture = Image.fromarray(np.ascontiguousarray(image)).crop(box)
+        picture = picture.resize((side, side), FILTERS[self.transform.interpolation])
+        pixels = np.asarray(picture).transpose(2, 0, 1)
+        return np.ascontiguousarray(pixels[..., ::-1] if rng.random() < 0.5 else pixels)
+
+    def _features(self, futures: Sequence[Future[np.ndarray]]) -> Mapping[str, torch.Tensor]:
+        pixels = torch.from_numpy(np.stack([future.result() for future in futures]))
+        parts = [self._vectors(part) for part in torch.split(pixels, self.encoder.batch_size)]
+        return {source.name: torch.cat([part[source.name] for part in parts]) for source in self.sources}
+
+    def _vectors(self, pixels: torch.Tensor) -> dict[str, torch.Tensor]:
+        found: ImageFeatures = self.encoder.forward(pixels, self.request)
+        layers = found.layers or ((found.cls, found.patches),)
+        cls, mean = [layer[0].float() for layer in layers], layers[-1][1].float().mean((1, 2))
+        if not all(bool(torch.isfinite(part).all()) for part in (*cls, mean)):
+            raise EncoderError(f"{self.context.card.name}: features hold NaN or infinite values. Try --dtype float32")
+        return {source.name: source.vector(cls, mean, self.choice) for source in self.sources}
+
+
+def random_box(height: int, width: int, rng: np.random.Generator) -> tuple[int, int, int, int]:
+    """(left, top, right, bottom) of 8–100 % of the area at an aspect ratio of 3:4 to 4:3; the middle if ten tries fail.
+
+    torchvision's RandomResizedCrop with its defaults, which DINOv2's linear evaluation uses.
+    """
+    for _ in range(TRIES):
+        area = height * width * rng.uniform(*SCALE)
+        ratio = np.exp(rng.uniform(*np.log(RATIO)))
+        w, h = round(float(np.sqrt(area * ratio))), round(float(np.sqrt(area / ratio)))
+        if 0 < w <= width and 0 < h <= height:
+            top, left = int(rng.integers(0, height - h + 1)), int(rng.integers(0, width - w + 1))
+            return left, top, left + w, top + h
+    h = min(height, round(width / RATIO[0])) if width / height < RATIO[0] else height
+    w = min(width, round(height * RATIO[1])) if width / height > RATIO[1] else width
+    top, left = (height - h) // 2, (width - w) // 2
+    return left, top, left + w, top + h
+
+
+def _word(pooled: bool) -> Pooling:
+    return "with" if pooled else "without"
