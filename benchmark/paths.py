@@ -25,5 +25,5 @@ def results_dir() -> Path:
 
 
 def reference_dir() -> Path:
-    """`results/reference` beside the packages, in a checkout and in a wheel alike: the rows that come with densebench."""
+    """`results/reference` beside the packages, in a checkout and in a wheel alike: the rows that are shipped."""
     return Path(__file__).parents[1] / "results" / "reference"

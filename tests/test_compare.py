@@ -19,6 +19,7 @@ from benchmark.compare import compare
 from benchmark.errors import UsageError
 from benchmark.influence import influence, paired_error
 from benchmark.results import read_row, save
+from benchmark.sides import open_side
 from benchmark.stats import paired
 
 FAST = {"resamples": 1000}
@@ -105,6 +106,23 @@ def test_a_unit_the_candidate_lacks_is_named(tmp_path: Path) -> None:
 def test_a_folder_with_several_models_is_ambiguous(measured: Path) -> None:
     with pytest.raises(UsageError, match="holds rows of 2 models"):
         compare(measured, "base", results=measured)
+
+
+def test_a_name_stands_for_ones_own_rows_then_for_shipped_rows_of_the_same_weights(tmp_path: Path) -> None:
+    mine, shipped = tmp_path / "results", tmp_path / "shipped"
+    write_rows(shipped, {"mini": 0.6, "floor": 0.2}, ["depth", "normals"])
+    own = write_row(mine, "mini", "depth", 0.6)
+    side = open_side("mini", mine, shipped)
+    assert sorted((r.unit, r.folder.is_relative_to(mine)) for r in side.rows) == [
+        ("depth/scenes", True), ("normals/scenes", False),
+    ]  # fmt: skip
+    assert len(open_side("floor", mine, shipped).rows) == 2
+    data = json.loads((own / "result.json").read_text())
+    data["model"]["weights"]["sha256"] = "f" * 64  # the name outlived its weights
+    (own / "result.json").write_text(json.dumps(data))
+    assert [r.unit for r in open_side("mini", mine, shipped).rows] == ["depth/scenes"]
+    with pytest.raises(UsageError, match="Did you mean 'floor'"):
+        open_side("flor", mine, shipped)
 
 
 def test_an_unknown_side_suggests_the_close_name(measured: Path) -> None:

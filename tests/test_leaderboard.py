@@ -7,6 +7,8 @@ import csv
 import hashlib
 import json
 import re
+import shutil
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,8 @@ from benchmark.errors import UsageError
 from benchmark.leaderboard import build
 from benchmark.leaderboard.collect import collect
 from benchmark.leaderboard.standing import standings
+from benchmark.reference import FOLDER
+from benchmark.results import read_all
 
 ROOT = Path(__file__).parents[1]
 PNG = base64.b64decode(
@@ -117,11 +121,54 @@ def test_the_same_rows_give_the_same_bytes(tmp_path: Path) -> None:
 
 
 def test_the_committed_leaderboard_is_what_the_committed_rows_give(tmp_path: Path) -> None:
-    committed = ROOT / "results"
-    for made in build(committed, tmp_path).paths:
-        assert made.read_text(encoding="utf-8") == (committed / made.name).read_text(encoding="utf-8"), (
-            f"{made.name} is stale: run bench leaderboard and commit it"
-        )
+    """From the shipped rows and published numbers alone, whatever else a user keeps in results/."""
+    mine = tmp_path / "results"
+    shutil.copytree(ROOT / "results" / FOLDER, mine / FOLDER)
+    shutil.copy(ROOT / "results" / "published.csv", mine)
+    built = build(mine, reference=mine / FOLDER)
+    assert built.problems == () and built.rows >= 9
+    for made in built.paths:
+        assert made.read_bytes() == committed(made.name), f"{made.name} is stale: run bench leaderboard and commit it"
+
+
+def committed(name: str) -> bytes:
+    """results/NAME; git's copy where the user has rows, so that the file on disk is rightly another one."""
+    if not list((ROOT / "results").glob("*/*/*/*/result.json")):
+        return (ROOT / "results" / name).read_bytes()
+    return subprocess.run(["git", "-C", str(ROOT), "show", f":results/{name}"], capture_output=True, check=True).stdout
+
+
+def test_the_shipped_rows_hold_what_their_samples_give() -> None:
+    rows, problems = read_all(ROOT / "results" / FOLDER)
+    assert problems == [] and {"tipsv2-mini", "random-vit", "pixels"} <= {r.model for r in rows}
+    assert len([r for r in rows if r.model == "tipsv2-mini"]) == 9
+    for row in rows:
+        assert row.statistic().of(row.samples) == pytest.approx(row.main["value"], rel=1e-12), row.folder
+
+
+def test_a_row_of_ones_own_takes_the_place_of_the_shipped_one(tmp_path: Path) -> None:
+    mine, shipped = tmp_path / "results", tmp_path / "shipped"
+    write_rows(shipped, {"mini": 0.6, "floor": 0.2}, ["depth", "normals"])
+    write_row(mine, "mini", "depth", 0.6)
+    found = {(e.name, b.unit): e.shipped for b in collect(mine, shipped)[0] for e in b.entries}
+    assert found == {
+        ("mini", "depth/scenes"): False, ("mini", "normals/scenes"): True,
+        ("floor", "depth/scenes"): True, ("floor", "normals/scenes"): True,
+    }  # fmt: skip
+    build(mine, reference=shipped)
+    lines = csv.DictReader((mine / "leaderboard.csv").open())
+    assert sum(r["source"] == "shipped with densebench" for r in lines) == 3
+    assert "floor †" in (mine / "leaderboard.md").read_text()
+    assert {r["shipped"] for r in page_data(mine)["rows"]} == {True, False}
+    assert all(r["folder"].startswith("reference/") for r in page_data(mine)["rows"] if r["shipped"])
+
+
+def test_damaged_shipped_rows_are_named_and_own_rows_stay(tmp_path: Path) -> None:
+    mine, shipped = tmp_path / "results", tmp_path / "shipped"
+    write_row(mine, "mini", "depth")
+    (write_row(shipped, "floor", "depth") / "result.json").write_text("{")
+    boards, problems = collect(mine, shipped)
+    assert [e.name for b in boards for e in b.entries] == ["mini"] and "/floor/" in problems[0]
 
 
 def test_hostile_names_stay_text_in_every_file(tmp_path: Path) -> None:

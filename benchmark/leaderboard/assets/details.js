@@ -27,7 +27,7 @@ function metricTable(row) {
 function provenance(row) {
   const { board, model, weights, timing } = row;
   return [
-    ["command", row.command], ["weights", weights.source], ["weights sha256", weights.sha256],
+    ["origin", row.shipped ? `shipped: ${SHIPPED}` : "measured by whoever built this page"], ["command", row.command], ["weights", weights.source], ["weights sha256", weights.sha256],
     ["data", `${board.unitName}, ${board.split} split, ${board.n} samples`], ["data digest", board.digest],
     ["protocol hash", protocolOf(board).hash], ["seed", row.seed], ["unreadable images", row.bad],
     ["model", `${[model.family, model.backend, model.dtype].filter(Boolean).join(", ")}; ${params(model.params)} parameters; ${plain(model.image_size)} px, patch ${plain(model.patch_size)}`],
@@ -43,6 +43,11 @@ function facts(pairs) {
   return h("dl", {}, pairs.map(([k, v]) => [h("dt", {}, k), h("dd", {}, /^(command|.*(sha256|digest|hash))$/.test(k) ? h("code", {}, v) : v)]));
 }
 function pictureList(row) {
-  return h("div", { class: "pictures" }, row.pictures.map((p) => h("figure", {}, p.src ? h("img", { src: p.src, alt: p.name, loading: "lazy" }) : null,
-    h("figcaption", {}, p.src ? p.name : `${p.name}: too large for this page, see ${row.folder}/pictures`))));
+  return h("div", { class: "pictures" }, row.pictures.map((p) => h("figure", {}, p.src ? h("img", { src: p.src, alt: pictureName(p), loading: "lazy" }) : null,
+    h("figcaption", {}, p.src ? pictureName(p) : `${pictureName(p)}: too large for this page, see ${row.folder}/pictures`))));
+}
+// "worst-1_mIoU-14.6_test-00101" as words: which, its own metric, the sample.
+function pictureName(p) {
+  const [which, value, ...id] = p.name.split("_");
+  return [which.replace("-", " "), value?.replace(/-(?=[^-]*$)/, " "), id.join("_")].filter(Boolean).join(" · ");
 }

@@ -1,4 +1,5 @@
 // All models against all boards of one suite and preset.
+const SHIPPED = "came with densebench: measured before, on another machine";
 function overview() {
   if (!data.boards.length) return [empty("No measured row yet. Published numbers are under Papers.")];
   const boards = (groups.get(state.group) ?? []).filter(boardPasses);
@@ -14,7 +15,8 @@ function overview() {
   return [
     h("div", { class: "controls" }, pick),
     heading(title, "● best, ≈ not significantly worse than the best (paired on the same samples, Holm, 5 %). ± is half the 95 % interval. " +
-      "Mean rank: over the columns shown, for models that have all of them. Any number opens its origin."),
+      "Mean rank: over the columns shown, for models that have all of them. Any number opens its origin." +
+      (boards.some((b) => b.rows.some((r) => r.shipped)) ? ` † ${SHIPPED}.` : "")),
     rows.length ? dataTable({ id: "overview", columns: overviewColumns(boards), rows, caption: `Models on ${state.group}`,
       sort: { key: "mean", down: false }, header: taskHeader(boards), extra: publishedBody(boards) })
       : empty("No row passes the filters."),
@@ -53,13 +55,14 @@ function boardColumn(board, boards) {
 const mark = (row) => (row.rank === 1 ? "best" : row.tie ? "tie" : "");
 function valueCell(row) {
   const state = row.rank === 1 ? ", the best" : row.tie ? ", ties with the best" : "";
-  const says = `${row.model.name}, ${row.board.unitName}: ${number(row.v, row.board.unit)} ${row.board.unit}${state}. Show its origin`;
-  return h("button", { type: "button", class: "cell", "aria-label": says, onclick: () => showRow(row) },
+  const shipped = row.shipped && !row.model.shipped; // a model of which only some rows came with densebench
+  const says = `${row.model.name}, ${row.board.unitName}: ${number(row.v, row.board.unit)} ${row.board.unit}${state}${row.shipped ? ", shipped" : ""}. Show its origin`;
+  return h("button", { type: "button", class: shipped ? "cell shipped" : "cell", title: shipped ? "shipped with densebench" : null, "aria-label": says, onclick: () => showRow(row) },
     h("span", { class: "value" }, number(row.v, row.board.unit)), h("span", { class: "pm" }, halfWidth(row, row.board)));
 }
 function modelName(m) {
   const words = [m.family, params(m.params)].filter((x) => x && x !== "–").join(" · ");
-  return [m.name, h("span", { class: "sub" }, words, m.licence ? h("span", { class: "extra" }, ` · ${m.licence}`) : null)];
+  return [m.name, m.shipped ? h("span", { class: "soft", title: SHIPPED }, " †") : null, h("span", { class: "sub" }, words, m.licence ? h("span", { class: "extra" }, ` · ${m.licence}`) : null)];
 }
 function taskHeader(boards) {
   const cells = [h("td", { class: "pin" }), h("td")];

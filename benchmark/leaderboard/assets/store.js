@@ -7,6 +7,7 @@ data.rows.forEach((r, i) => {
   r.board.rows.push(r);
   r.model.rows.push(r);
 });
+data.models.forEach((m) => { m.shipped = m.rows.length > 0 && m.rows.every((r) => r.shipped); });
 const protocolOf = (board) => data.protocols[board.protocol];
 const TASK_ORDER = Object.keys(data.tasks);
 const taskPlace = (name) => (TASK_ORDER.indexOf(name) + 1 || 99);
