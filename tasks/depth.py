@@ -29,7 +29,7 @@ from tasks.dense import (
     training_pixels,
 )
 from tasks.predictions import Predictions
-from tasks.trained_depth import EIGEN, TrainedDepth, run_trained
+from tasks.trained_depth import TrainedDepth, eigen_crop, run_trained
 from tasks.training.fields import missing_layers
 
 FAR = 80.0  # metres; the limit where neither the protocol nor the dataset sets one
@@ -111,11 +111,10 @@ class DepthTask:
             target = test.target(index)
             maps = at_size(*target.shape)
             kept.add(index, maps[0].clamp(near, far))
-            area = EIGEN if protocol.crop == "eigen" else (slice(None), slice(None))
-            row = depth_errors(maps[0][area], target[area], near, far, clamp=True)
-            row |= {
-                f"ridge_{k}": v for k, v in depth_errors(maps[1][area], target[area], near, far, clamp=True).items()
-            }
+            if protocol.crop == "eigen":
+                maps, target = torch.stack([eigen_crop(m) for m in maps]), eigen_crop(target)
+            row = depth_errors(maps[0], target, near, far, clamp=True)
+            row |= {f"ridge_{k}": v for k, v in depth_errors(maps[1], target, near, far, clamp=True).items()}
             rows.append({"id": test.images.image_id(index), **row})
         samples = stack_rows(rows)
         details = {"ridge_penalty": ridge.penalty, "max_depth_m": far}

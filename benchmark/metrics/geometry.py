@@ -56,6 +56,21 @@ def depth_errors(
     }
 
 
+def scale_and_shift(pred: np.ndarray, target: np.ndarray, min_depth: float, max_depth: float) -> np.ndarray:
+    """a·pred + b with the least squared error over pixels with min_depth < target < max_depth (Probe3D's "SI").
+
+    A prediction that does not vary there, or a picture with fewer than two such pixels, is only shifted.
+    """
+    valid = np.isfinite(target) & (target > min_depth) & (target < max_depth)
+    if not valid.any():
+        return pred
+    x, y = pred[valid].astype(np.float64), target[valid].astype(np.float64)
+    spread = ((x - x.mean()) ** 2).sum()
+    scale = ((x - x.mean()) * (y - y.mean())).sum() / spread if spread > 0 else 1.0
+    aligned: np.ndarray = scale * (pred - x.mean()) + y.mean()
+    return aligned
+
+
 def angular_errors(pred: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
     """Angles in degrees, float64 [...], between vectors [..., 3] of any length.
 

@@ -1,0 +1,150 @@
+"""Depth with a head trained by gradient steps on a frozen encoder: 256 bins, linear (NYUv2) or DPT (NAVI)."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+
+from benchmark.contracts import Measurement, Outcome, TaskContext
+from benchmark.heads.depth_bins import depth_of_scores
+from benchmark.metrics.geometry import depth_errors, scale_and_shift
+from benchmark.statistic import Statistic
+from tasks.dense import stack_rows
+from tasks.training.batches import Batch
+from tasks.training.fields import TrainedHead
+from tasks.training.head import Ready, make_head
+from tasks.training.losses import gradient_loss, sig_loss
+from tasks.training.scoring import kept_pictures, predicted
+
+
+def eigen_crop(values: np.ndarray | torch.Tensor) -> Any:
+    """Rows 45–471 and columns 41–601 of a map of 480 × 640 (Eigen et al. 2014), in proportion for other sizes."""
+    height, width = values.shape[:2]
+    return values[45 * height // 480 : 471 * height // 480, 41 * width // 640 : 601 * width // 640]
+
+
+@dataclass(frozen=True)
+class TrainedDepth(TrainedHead):
+    """A TrainedHead whose output are scores over depth bins."""
+
+    bins: int
+    min_depth: float  # metres; first bin
+    max_depth: float  # last bin; deeper pixels take no part in training. 0: the dataset's own limit
+    bin_floor: float  # added to the scores after the ReLU
+    relative: bool  # each map is first scaled to 0.01 … 1 between its nearest and farthest pixel (Probe3D)
+    sig_weight: float
+    sig_warmup: int  # steps whose SigLoss has no variance term
+    gradient_weight: float
+    gradient_axes: Literal["image", "released"]  # see tasks.training.losses
+    eval_crop: Literal["none", "eigen"]  # Eigen's rows 45–471 and columns 41–601 of 480 × 640 alone are scored
+    score_min: float  # metres, exclusive, as the next
+    score_max: float  # 0: no limit
+    alignment: Literal["none", "scale_shift"]  # by least squares on each picture's valid pixels, before scoring
+
+
+@dataclass(frozen=True)
+class Scaled:
+    """Depth maps, each scaled to 0.01 … 1 between its nearest and its farthest valid pixel."""
+
+    base: object
+
+    def __getattr__(self, name: str) -> object:
+        if name.startswith("_") or name == "base":  # unpickling asks before there is a base
+            raise AttributeError(name)
+        return getattr(self.base, name)
+
+    def target(self, index: int) -> np.ndarray:
+        return relative_depth(self.base.target(index))  # type: ignore[attr-defined]
+
+
+def relative_depth(depth: np.ndarray) -> np.ndarray:
+    """Probe3D's `navi_reldepth`: (d − min) / max(0.01, max − min) · 0.99 + 0.01 where d is valid, else 0."""
+    valid = np.isfinite(depth) & (depth > 0)
+    if not valid.any():
+        return np.zeros_like(depth, np.float32)
+    low, high = depth[valid].min(), depth[valid].max()
+    scaled = (np.where(valid, depth, low) - low) / max(0.01, high - low) * 0.99 + 0.01
+    return np.where(valid, scaled, 0).astype(np.float32)
+
+
+def run_trained(context: TaskContext, limit: float) -> Outcome:
+    """Trains or loads the head, scores every test picture. `limit` is the dataset's farthest depth in metres."""
+    p: TrainedDepth = context.protocol
+    far = p.max_depth or limit
+    if p.relative:
+        context = _Relative(context)  # type: ignore[assignment]
+    started = time.perf_counter()
+
+    def metres(ready: Ready, images: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+        found: torch.Tensor = ready.maps(
+            images, lambda scores: depth_of_scores(scores, p.min_depth, far, p.bin_floor), size
+        )
+        return found
+
+    def loss(ready: Ready, batch: Batch, step: int) -> torch.Tensor:
+        truth = batch.targets.to(context.device)  # [B, H, W]
+        guess = metres(ready, batch.images, (truth.shape[1], truth.shape[2]))[:, 0]
+        valid = (truth > 0) & (truth <= far)
+        total = p.sig_weight * sig_loss(guess, truth, valid, with_variance=step >= p.sig_warmup)
+        if p.gradient_weight and p.gradient_axes == "image":
+            total = total + p.gradient_weight * gradient_loss(guess, truth, valid)
+        return total
+
+    ready = make_head(context, p.bins, loss, "depth")
+    trained = time.perf_counter()
+    test = context.data["test"]
+    bar = context.progress("scoring depth", len(test.images))
+    rows = []
+    for index, found, target in predicted(test, range(len(test.images)), p, lambda i, s: metres(ready, i, s)):
+        rows.append({"id": test.images.image_id(index), **score(found[0].cpu().numpy(), target, p, far)})
+        bar.advance()
+    files = kept_pictures(
+        context.keep_predictions, [r["rmse"] for r in rows], test, p, lambda i, s: metres(ready, i, s), "depth"
+    )
+    return Outcome(
+        stack_rows(rows),
+        trained_depth_measurements(p),
+        "RMSE" if p.average == "image" else "RMSE pooled",
+        len(rows),
+        {**ready.details, "max_depth_m": far},
+        trained - started,
+        time.perf_counter() - trained,
+        {**ready.files, **files},
+    )
+
+
+def score(guess: np.ndarray, target: np.ndarray, p: TrainedDepth, far: float) -> dict[str, float]:
+    """One picture's errors, both maps [H, W]: crop, range and alignment as the protocol has them."""
+    if p.eval_crop == "eigen":
+        guess, target = eigen_crop(guess), eigen_crop(target)
+    low, high = p.score_min, p.score_max or np.inf
+    if p.alignment == "scale_shift":
+        guess = scale_and_shift(guess, target, low, high)
+        return depth_errors(guess, target, low, high)
+    return depth_errors(np.clip(guess, p.min_depth, far), target, low, high)
+
+
+def trained_depth_measurements(p: TrainedDepth) -> list[Measurement]:
+    """RMSE per image and pooled, abs-rel, δ1; relative depth has no unit."""
+    unit = "" if p.relative else "m"
+    return [
+        Measurement("RMSE", Statistic("mean", ("rmse",)), False, unit),
+        Measurement("RMSE pooled", Statistic("root_ratio", ("sse", "n")), False, unit),
+        Measurement("abs-rel", Statistic("ratio", ("abs_rel_sum", "n")), False, ""),
+        Measurement("δ1", Statistic("ratio", ("d1_hits", "n"), 100.0), True, "%"),
+    ]
+
+
+class _Relative:
+    """A context whose depth maps are scaled."""
+
+    def __init__(self, base: TaskContext) -> None:
+        self.base = base
+        self.data = {split: Scaled(data) for split, data in base.data.items()}
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self.base, name)

@@ -1,0 +1,93 @@
+"""The protocol fields every trained head has."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from benchmark.contracts import EncoderCard
+from benchmark.heads.dpt import quarters
+from benchmark.protocol import FileDigest
+
+
+@dataclass(frozen=True)
+class TrainedHead:
+    """How a dense head is built, trained and tested. Sizes are in pixels, (height, width)."""
+
+    # the head
+    head: Literal["linear", "dpt"]
+    head_weights: FileDigest  # a released DPT head: nothing is trained; "" trains one
+    layers: tuple[int, ...]  # blocks a DPT head reads; empty: the ends of the quarters of the encoder's depth
+    final_norm: bool  # whether block outputs go through the encoder's final norm; encoders here always do that
+    channels: int  # width of a DPT head's fusion
+    upsample: int  # a linear head's features are first up-sampled by this (bilinear)
+    with_cls: bool  # a linear head's features are patch and first CLS together
+    batch_norm: bool  # before a linear head
+    init: Literal["torch", "normal", "lecun"]  # torch's own; N(0, 0.01) and zero bias; Flax's
+    # pictures
+    resize: int  # stretched to a square of this size first; 0: left alone
+    train_square: bool  # training pictures are cut to their middle square
+    test_square: bool  # test pictures too
+    border_crop: Literal["none", "nyu"]  # of training pictures: rows 45–471 and columns 43–607 of 480 × 640
+    # augmentation, in this order
+    rotate_p: float
+    rotate_degrees: float
+    flip_p: float
+    crop: tuple[int, ...]  # random crop of (height, width); empty: none
+    resized_crop_p: float  # a random square crop of at least `resized_crop_area`, resized back by nearest neighbour
+    resized_crop_area: float
+    colour: Literal["gamma", "jitter"]  # DINOv2's gamma, brightness, tint; torchvision's ColorJitter
+    colour_p: float
+    colour_ranges: tuple[
+        float, ...
+    ]  # gamma: ± of gamma, brightness, tint; jitter: brightness, contrast, saturation, hue
+    # steps
+    steps: int
+    batch_size: int
+    learning_rate: float
+    beta1: float
+    beta2: float
+    weight_decay: float
+    schedule: Literal["cosine", "quarter_cosine", "one_cycle", "constant"]
+    final_ratio: float  # last learning rate over the first
+    warmup_steps: int
+    warmup_ratio: float  # first learning rate of the warm-up over the full one
+    momentum: Literal["fixed", "one_cycle", "rising"]  # of AdamW's β₁: mmcv's one-cycle; DINOv3's
+    clip: float  # of the gradient's norm; 0: none
+    # test
+    flip_test: bool  # mean of the prediction and that of the mirrored picture
+    interpolation: Literal["bilinear", "bicubic"]  # of the head's map to the picture's size, in training too
+    align_corners: bool
+    unpad: bool  # the border that pads a picture to whole patches is cut off; otherwise its map is stretched
+    average: Literal["image", "pooled"]  # which RMSE is the main one; both are reported
+
+    def __post_init__(self) -> None:
+        need = {"gamma": 3, "jitter": 4}[self.colour]
+        if len(self.colour_ranges) != need:
+            raise ValueError(f"colour_ranges has {len(self.colour_ranges)} values, {self.colour} needs {need}")
+        if len(self.crop) not in (0, 2):
+            raise ValueError("crop must be [height, width] or empty")
+        if self.layers and (self.head != "dpt" or len(self.layers) != 4):
+            raise ValueError("layers are the four blocks of a DPT head, or empty")
+        if self.steps < 1 or self.batch_size < 1:
+            raise ValueError("steps and batch_size must be at least 1")
+        if not self.final_norm:
+            raise ValueError("final_norm = false: encoders hand every layer over after their final norm")
+        if self.head_weights and self.head != "dpt":
+            raise ValueError("head_weights needs head = dpt")
+
+    def blocks(self, card: EncoderCard) -> tuple[int, ...]:
+        """The blocks to ask the encoder for; none for a linear head, which reads the last."""
+        return () if self.head == "linear" else self.layers or quarters(card.depth)
+
+
+def missing_layers(card: EncoderCard, protocol: TrainedHead) -> str | None:
+    """Why the encoder lacks what the head reads, or None."""
+    if protocol.head == "linear":
+        return None
+    if not protocol.layers and card.depth < 4:
+        return f"{card.name} has {card.depth} layers, a DPT head reads four"
+    for layer in protocol.layers:
+        if not -card.depth <= layer < card.depth:
+            return f"{card.name} has {card.depth} layers, the protocol asks for layer {layer}"
+    return None

@@ -1,0 +1,73 @@
+"""Making a head: trained on a job's training split, or read from a file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+
+from benchmark.contracts import TaskContext
+from benchmark.digest import fingerprint
+from benchmark.heads.depth_bins import LinearDense
+from benchmark.heads.dpt import DPT
+from benchmark.heads.dpt_weights import load_dpt
+from tasks.training.batches import Batch, Batches
+from tasks.training.curve import curve_files
+from tasks.training.fields import TrainedHead
+from tasks.training.frozen import Frozen, to_size
+from tasks.training.loop import fit, initialise
+
+
+@dataclass
+class Ready:
+    """A head over its encoder, with what the row keeps of its making."""
+
+    frozen: Frozen
+    head: nn.Module
+    protocol: TrainedHead
+    details: dict[str, Any] = field(default_factory=dict)
+    files: dict[str, bytes] = field(default_factory=dict)
+
+    def maps(self, images: torch.Tensor, read: Callable[[torch.Tensor], torch.Tensor], size: tuple[int, int]) -> Any:
+        """[B, C, *size]: `read` of the head's output, brought to the target's size."""
+        layers = self.frozen.layers(images)
+        grid, patch = layers[0][1].shape[2:], self.frozen.encoder.card.patch_size
+        return to_size(read(self.head(layers)), size, images.shape[2:], grid, patch, self.protocol)
+
+
+def make_head(context: TaskContext, out: int, loss: Callable[[Ready, Batch, int], torch.Tensor], label: str) -> Ready:
+    """The head of `context`'s protocol with `out` output channels; `loss` of a batch at a step trains it.
+
+    Raises WeightsError for a file that is no head of this size, BenchError when training diverges.
+    """
+    p: TrainedHead = context.protocol
+    card, encoder = context.card, context.encoder()
+    frozen = Frozen(encoder, p.blocks(card), context.device)
+    details: dict[str, Any] = {"layers": list(frozen.blocks) or [card.depth - 1]}
+    if p.head_weights:
+        assert p.head_weights.path is not None
+        head: nn.Module = load_dpt(p.head_weights.path, card.embed_dim, out).to(context.device)
+        return Ready(frozen, head, p, {**details, "head_weights": p.head_weights.path.name})
+    head = initialise(lambda: _new(p, card.embed_dim, out), p.init, context.seed)
+    ready = Ready(frozen, head, p, details)
+    batches = Batches(context.data["train"], p, context.seed)
+    key = fingerprint([p, context.data["train"].digest, context.seed, card.weights.sha256, card.code_version, out])
+    bar = context.progress(f"training the {label} head", p.steps)
+    losses = fit(head, batches, lambda _, b, s: loss(ready, b, s), context.scratch, key, bar, context.device)
+    last = losses[-max(1, len(losses) // 20) :]
+    details |= {"steps": len(losses), "final_loss": sum(last) / len(last), "head_parameters": _count(head)}
+    ready.files = curve_files(losses, p)
+    return ready
+
+
+def _new(p: TrainedHead, width: int, out: int) -> nn.Module:
+    if p.head == "dpt":
+        return DPT(width, out, p.channels)
+    return LinearDense(width, out, p.upsample, p.with_cls, p.batch_norm)
+
+
+def _count(head: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in head.parameters())

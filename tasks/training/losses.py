@@ -1,0 +1,67 @@
+"""Losses of depth and normals. Each takes a batch and gives a scalar; pixels that are not valid count for nothing.
+
+DINOv2's released GradientLoss slices [B, 1, H, W] tensors along their first two axes, so it compares pictures of a
+batch and not neighbouring pixels; with the two pictures each device has it is always zero. Probe3D and DINOv3 compare
+pixels. `gradient_axes` = released leaves the term out, as that code in effect does.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+
+EPS = 1e-3  # added to depths before the logarithm, DINOv2 and Probe3D
+TINY = 1e-12  # keeps the square root's slope finite at 0
+COSINE_EDGE = 1e-4  # Probe3D clamps cosines this far from ±1
+
+
+def sig_loss(guess: torch.Tensor, truth: torch.Tensor, valid: torch.Tensor, with_variance: bool = True) -> torch.Tensor:
+    """√(var(g) + 0.15·mean(g)²) of g = log guess − log truth over all valid pixels of the batch (AdaBins).
+
+    Without the variance during DINOv2's warm-up. The variance is the biased one; DINOv2's differs by 1/n of itself.
+    """
+    if not valid.any():
+        return guess.sum() * 0
+    gap = torch.log(guess[valid] + EPS) - torch.log(truth[valid] + EPS)
+    inner = 0.15 * gap.mean() ** 2
+    if with_variance:
+        inner = inner + gap.var(correction=0)
+    return torch.sqrt(inner + TINY)
+
+
+def gradient_loss(guess: torch.Tensor, truth: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
+    """Differences over two pixels of the log gap, at strides 1, 2, 4 and 6, each over its count of valid pixels.
+
+    All [B, H, W]. MegaDepth's loss as DINOv2 and Probe3D write it (strides 2, 4, 6, not powers of two).
+    """
+    total = guess.new_zeros(())
+    for stride in (1, 2, 4, 6):
+        ok = valid[:, ::stride, ::stride]
+        gap = torch.log(guess[:, ::stride, ::stride] + EPS) - torch.log(truth[:, ::stride, ::stride].clamp_min(0) + EPS)
+        gap = gap * ok
+        down = ((gap[:, :-2] - gap[:, 2:]).abs() * (ok[:, :-2] & ok[:, 2:])).sum()
+        across = ((gap[:, :, :-2] - gap[:, :, 2:]).abs() * (ok[:, :, :-2] & ok[:, :, 2:])).sum()
+        total = total + (down + across) / ok.sum().clamp_min(1)
+    return total
+
+
+def normal_loss(guess: torch.Tensor, truth: torch.Tensor, kind: str) -> torch.Tensor:
+    """Mean over valid pixels. guess [B, 3 or 4, H, W], truth [B, H, W, 3], a zero vector where invalid.
+
+    angular: the angle in radians. uncertainty: Bae et al. 2021 as Probe3D has it, κ·angle + log(1 + e^(−κπ)) −
+    log(κ² + 1) with κ = ELU(4th channel) + 1.01. l2: squared distance of unit vectors.
+    """
+    valid = (truth != 0).any(-1)
+    if not valid.any():
+        return guess.sum() * 0
+    vectors = guess.permute(0, 2, 3, 1)[valid]  # [n, 3 or 4]
+    truth = truth[valid]
+    if kind == "l2":
+        return ((F.normalize(vectors[:, :3], dim=1) - truth) ** 2).sum(1).mean()
+    angle = F.cosine_similarity(vectors[:, :3], truth, dim=1).clamp(COSINE_EDGE - 1, 1 - COSINE_EDGE).acos()
+    if kind == "angular":
+        return angle.mean()
+    kappa = F.elu(vectors[:, 3]) + 1.01
+    return (torch.log1p(torch.exp(-kappa * math.pi)) - torch.log(kappa**2 + 1) + kappa * angle).mean()

@@ -1,0 +1,70 @@
+"""Test pictures through encoder and head, at the size of their targets."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from benchmark.images import resize, to_float
+from benchmark.pictures import Kind, side_by_side
+from tasks.training.augment import middle_square
+from tasks.training.fields import TrainedHead
+
+BATCH = 8  # pictures of one shape given to the encoder at a time (twice that with the mirrored ones)
+Predict = Callable[[torch.Tensor, tuple[int, int]], torch.Tensor]  # images [B, 3, H, W], size -> maps [B, C, *size]
+Scored = tuple[int, torch.Tensor, np.ndarray]  # index, prediction [C, H, W], target
+
+
+def predicted(data: Any, indices: Iterable[int], p: TrainedHead, predict: Predict) -> Iterator[Scored]:
+    """The prediction beside its target for each picture of `indices`, in order."""
+    group: list[tuple[int, np.ndarray, np.ndarray]] = []
+    for index in indices:
+        image, target = data.images.load(index), data.target(index)
+        if p.test_square:
+            image, target = middle_square(image), middle_square(target)
+        if p.resize:
+            image = resize(image, p.resize, p.resize)
+        if group and (len(group) == BATCH or _shapes(group[0]) != _shapes((index, image, target))):
+            yield from _through(group, p, predict)
+            group = []
+        group.append((index, image, target))
+    if group:
+        yield from _through(group, p, predict)
+
+
+def _shapes(item: tuple[int, np.ndarray, np.ndarray]) -> tuple[Any, Any]:
+    return item[1].shape, item[2].shape
+
+
+def _through(group: Sequence[tuple[int, np.ndarray, np.ndarray]], p: TrainedHead, predict: Predict) -> Iterator[Scored]:
+    images = torch.from_numpy(np.stack([to_float(image) for _, image, _ in group]))
+    size = (group[0][2].shape[0], group[0][2].shape[1])
+    with torch.no_grad():
+        maps = predict(images, size)
+        if p.flip_test:
+            mirrored = predict(images.flip(-1), size).flip(-1)
+            if group[0][2].ndim == 3:  # normals of the mirrored scene look the other way along x
+                mirrored = mirrored * mirrored.new_tensor([-1.0, 1.0, 1.0])[:, None, None]
+            maps = (maps + mirrored) / 2
+    for (index, _, target), found in zip(group, maps):
+        yield index, found, target
+
+
+def kept_pictures(
+    count: int, errors: Sequence[float], data: Any, p: TrainedHead, predict: Predict, kind: Kind
+) -> Mapping[str, bytes]:
+    """PNGs of the `count` best, median and worst predictions by `errors`, predicted once more."""
+    order = [int(i) for i in np.argsort(errors, kind="stable") if np.isfinite(errors[i])]
+    middle = max(0, (len(order) - count) // 2)
+    parts = {"best": order[:count], "median": order[middle : middle + count], "worst": order[::-1][:count]}
+    files = {}
+    for word, indices in parts.items():
+        for rank, (index, found, target) in enumerate(predicted(data, indices, p, predict) if count else (), 1):
+            image = data.images.load(index)
+            image = middle_square(image) if p.test_square else image
+            shown = found[0] if kind == "depth" else found.permute(1, 2, 0)
+            files[f"pictures/{word}-{rank}.png"] = side_by_side(image, target, shown.float().cpu().numpy(), kind)
+    return files
