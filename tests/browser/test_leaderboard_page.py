@@ -14,11 +14,13 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+import numpy as np
 from rows import CLASSES, write_row, write_rows
 
 from benchmark.leaderboard import build
 from benchmark.leaderboard.page import page as html_of
 from benchmark.leaderboard.payload import payload
+from benchmark.pictures import side_by_side
 
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium: install it, or name it in $CHROMIUM")
@@ -123,6 +125,26 @@ def test_a_number_opens_its_whole_provenance_and_escape_closes_it(view: Any) -> 
         assert word in text, word
     view.keyboard.press("Escape")
     assert view.locator("dialog[open]").count() == 0
+
+
+def test_a_row_shows_its_pictures_and_shipped_rows_are_marked(browser: Any, tmp_path: Path) -> None:
+    folder = write_row(tmp_path / "mine", "beta-l", "depth")
+    write_row(tmp_path / "shipped", "floor", "depth", 0.2)
+    drawn = side_by_side(np.zeros((9, 9, 3), np.uint8), np.ones((9, 9)), np.ones((9, 9)), "depth")
+    (folder / "pictures").mkdir()
+    (folder / "pictures" / "worst-1_RMSE-0.9_test-00001.png").write_bytes(drawn)
+    build(tmp_path / "mine", reference=tmp_path / "shipped")
+    page = browser.new_page(viewport={"width": 390, "height": 800})
+    page.goto(f"file://{tmp_path}/mine/leaderboard.html")
+    assert names(page) == ["beta-l", "floor †"]
+    page.locator("button.cell").first.click()
+    picture = page.locator("dialog .pictures img")
+    assert picture.evaluate("i => i.decode().then(() => i.naturalWidth)") == 4 * 224 + 3 * 4
+    assert "worst 1 · RMSE 0.9 · test-00001" in page.locator("dialog figcaption").inner_text()
+    page.keyboard.press("Escape")
+    page.locator("button.cell").last.click()
+    assert "came with densebench" in page.locator("dialog").inner_text()
+    page.close()
 
 
 def test_everything_is_reached_by_keyboard(view: Any) -> None:

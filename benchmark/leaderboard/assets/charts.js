@@ -13,11 +13,11 @@ function chart(box, says, config) {
 function options(axes, tip, click) {
   const axis = (text, log) => ({
     type: log ? "logarithmic" : "linear", title: { display: true, text, color: css("--soft") }, grid: { color: css("--line") },
-    border: { color: css("--line-strong") }, ticks: { color: css("--soft"), maxTicksLimit: 9, includeBounds: !axes.range }, grace: log ? 0 : "6%",
+    border: { color: css("--line-strong") }, ticks: { color: css("--soft"), maxTicksLimit: 9, includeBounds: !(axes.range ?? axes.tall) }, grace: log ? 0 : "6%",
   });
   return {
     animation: false, maintainAspectRatio: false, responsive: true, layout: { padding: { right: 26, top: 8 } },
-    scales: { x: { ...axis(axes.x, axes.log), ...(axes.range ?? {}) }, y: { ...axis(axes.y, false), ...(axes.range ?? {}) } },
+    scales: { x: { ...axis(axes.x, axes.log), ...(axes.range ?? {}) }, y: { ...axis(axes.y, false), ...(axes.range ?? axes.tall ?? {}) } },
     plugins: { legend: { position: "bottom", labels: { color: css("--ink"), usePointStyle: true, boxHeight: 7 } }, tooltip: { callbacks: { label: tip } } },
     onClick: (event, hits, c) => { const point = hits[0] && c.data.datasets[hits[0].datasetIndex].data[hits[0].index]; if (point?.row && click) click(point); },
   };

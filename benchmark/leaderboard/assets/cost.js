@@ -30,11 +30,17 @@ function costView() {
 }
 function machine(row) {
   const e = data.environments[row.env] ?? {};
-  return e.gpu || [e.cpu, e.threads && `${e.threads} threads`].filter(Boolean).join(", ");
+  return e.gpu || [e.cpu, e.threads && `${e.threads} thread${e.threads > 1 ? "s" : ""}`].filter(Boolean).join(", ");
 }
 function onFront(r, rows, cost, moreIsBetter, up) {
   const good = (x) => (up ? x.v : -x.v), cheap = (x) => (moreIsBetter ? cost(x.model) : -cost(x.model));
   return !rows.some((o) => good(o) >= good(r) && cheap(o) >= cheap(r) && (good(o) > good(r) || cheap(o) > cheap(r)));
+}
+// Costs on a logarithmic axis where they span more than a factor of five; room for every interval.
+function costAxes(rows, cost) {
+  const costs = rows.map((r) => cost(r.model));
+  const low = Math.min(...rows.map((r) => r.lo)), high = Math.max(...rows.map((r) => r.hi)), room = 0.04 * (high - low || 1);
+  return { log: Math.max(...costs) > 5 * Math.min(...costs), tall: { min: low - room, max: high + room } };
 }
 function costChart(box, board, rows, label, cost) {
   const families = unique(rows.map((r) => r.model.family));
@@ -47,7 +53,7 @@ function costChart(box, board, rows, label, cost) {
   sets.push({ label: "unbeaten on both", type: "line", data: front, pointRadius: 0, pointHitRadius: 0, borderWidth: 1, borderDash: [4, 4], borderColor: css("--soft") });
   chart(box, `${board.metric} against ${label}; the table below holds the same numbers`, {
     type: "scatter", data: { datasets: sets }, plugins: [errorBars, pointNames(rows.length <= 40)],
-    options: options({ x: label, y: `${board.metric} ${board.unit} ${board.up ? "↑" : "↓"}`, log: true },
+    options: options({ x: label, y: `${board.metric} ${board.unit} ${board.up ? "↑" : "↓"}`, ...costAxes(rows, cost) },
       (p) => `${p.raw.row.model.name}: ${number(p.raw.y, board.unit)} ${board.unit}`, (p) => showRow(p.row)),
   });
 }
