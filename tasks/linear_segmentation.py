@@ -19,9 +19,11 @@ from benchmark.errors import DataError
 from benchmark.heads.logistic import fit_logistic
 from benchmark.metrics.segmentation import confusion_areas, mean_accuracy, miou, per_class_iou, pixel_accuracy
 from benchmark.registry import resolve
+from benchmark.windows import window_boxes
 from tasks.dense import PixelProbe, dense_not_applicable, predicted_maps, probe_needs, stack_rows, training_pixels
 from tasks.mm.protocol import MmProbe
 from tasks.predictions import Predictions
+from tasks.sliding import resized
 
 LinearSegmentation = PixelProbe | MmProbe
 
@@ -49,6 +51,18 @@ class LinearSegmentationTask:
 
     def needs(self, card: EncoderCard, protocol: LinearSegmentation, data: Mapping[str, Any]) -> Sequence[Need]:
         return probe_needs(protocol, data) if isinstance(protocol, PixelProbe) else []  # crops are encoded live
+
+    def live_forwards(self, protocol: LinearSegmentation, shapes: Sequence[tuple[int, int]]) -> int:
+        """Forwards of training crops, and of windows over test pictures of these (height, width): none is stored."""
+        if isinstance(protocol, PixelProbe):
+            return 0
+        sizes = [resized(h, w, protocol.short_side, protocol.long_side) for h, w in shapes]
+        windows = sum(len(window_boxes(h, w, protocol.window, protocol.stride)) for h, w in sizes)
+        return protocol.steps * protocol.batch_size + windows
+
+    def live_size(self, protocol: LinearSegmentation) -> int:
+        """Pixels of a live forward's side."""
+        return 0 if isinstance(protocol, PixelProbe) else max(protocol.crop, protocol.window)
 
     def run(self, context: TaskContext) -> Outcome:
         """Fits on the training images, scores every test pixel; samples are per-image class areas."""

@@ -20,7 +20,7 @@ from benchmark.images import short_side_size
 from benchmark.metrics.segmentation import confusion_areas
 from benchmark.windows import window_boxes
 from tasks.dense import stack_rows
-from tasks.linear_segmentation import segmentation_details, segmentation_measurements
+from tasks.linear_segmentation import cross_check, segmentation_details, segmentation_measurements
 from tasks.predictions import Predictions
 from tasks.prompting import class_embeddings, templates_for
 from tasks.sliding import background_rule, best_class, class_scores, resized
@@ -118,6 +118,7 @@ class ZeroShotSegmentationTask:
             settle = background_rule(data.background, protocol.threshold, len(names))
             del names[data.background]
         texts = class_embeddings(context, names, templates_for(protocol.templates, data)).to(context.device)
+        check = cross_check(context, len(data.class_names))
         rows, kept = [], Predictions(context, "segmentation")
         for index, scores in self._scores(context, texts):
             target = data.target(index)
@@ -125,9 +126,11 @@ class ZeroShotSegmentationTask:
             label = label if settle is None else settle(label, best)
             areas = confusion_areas(label, target, len(data.class_names))
             kept.add(index, label)
+            if check:
+                check.add(label, target)
             rows.append({"id": data.images.image_id(index), **areas.columns()})
         samples = stack_rows(rows)
-        details = segmentation_details(samples, data.class_names)
+        details = {**segmentation_details(samples, data.class_names), **(check.details(samples) if check else {})}
         measured = segmentation_measurements()
         seconds = time.perf_counter() - started
         return Outcome(samples, measured, "mIoU", len(rows), details, 0.0, seconds, kept.files(samples))

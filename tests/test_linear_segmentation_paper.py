@@ -141,3 +141,22 @@ def test_a_layer_the_encoder_lacks_is_not_applicable(tmp_path, capsys):
     line = words("--task", "linear_segmentation/scenes", "--limit", "4", "--results", str(tmp_path))
     assert bench(*line, "--set", "layers=[-9, -1]") == 0
     assert "pixels has 1 layers, the protocol asks for layer -9" in capsys.readouterr().out
+
+
+def test_forwards_for_a_plan_are_those_of_crops_and_windows():
+    from benchmark.protocol import load_protocol
+    from benchmark.registry import load_task, protocol_file
+
+    task = load_task("linear_segmentation")
+    fields = load_protocol(task.name, task.schemas, protocol_file(task.name), "paper", {"steps": "10"}).values
+    # 500 × 375 becomes 683 × 512: two windows of 512, stride 341; 500 × 500 is one
+    assert task.live_forwards(fields, [(375, 500), (500, 500)]) == 160 + 2 + 1
+    assert task.live_size(fields) == 512
+
+
+def test_pictures_of_the_best_and_worst_predictions_are_kept(tmp_path):
+    line = words("--task", "linear_segmentation/scenes", "--limit", "6", "--set", "steps=2", "--save-predictions", "1",
+                 "--results", str(tmp_path))  # fmt: skip
+    assert bench(*line) == 0
+    names = [p.name for p in (only_row(tmp_path).folder / "pictures").glob("*.png")]
+    assert len(names) == 3 and any(n.startswith("worst") for n in names)

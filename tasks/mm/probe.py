@@ -21,6 +21,7 @@ from tasks.mm.data import SegmentationSource, collate, test_pipeline, workers
 from tasks.mm.library import EncoderDecoder
 from tasks.mm.model import segmentor
 from tasks.mm.train import train
+from tasks.predictions import Predictions
 
 
 def run(context: TaskContext) -> Outcome:
@@ -31,11 +32,12 @@ def run(context: TaskContext) -> Outcome:
     model = segmentor(context.encoder(), context.protocol, classes)
     curve = train(context, model)
     trained = time.perf_counter()
-    check = cross_check(context, classes)
+    check, kept = cross_check(context, classes), Predictions(context, "segmentation")
     rows = []
     for index, prediction in predictions(context, model):
         target = test.target(index)
         rows.append({"id": test.images.image_id(index), **confusion_areas(prediction, target, classes).columns()})
+        kept.add(index, prediction)
         if check:
             check.add(prediction, target)
     samples = stack_rows(rows)
@@ -46,7 +48,7 @@ def run(context: TaskContext) -> Outcome:
     }
     return Outcome(
         samples, segmentation_measurements(), "mIoU", len(rows), details, trained - started,
-        time.perf_counter() - trained, curve_files(curve),
+        time.perf_counter() - trained, {**curve_files(curve), **kept.files(samples)},
     )  # fmt: skip
 
 
