@@ -28,7 +28,7 @@ AHEAD = 2  # batches decoded while one is encoded
 
 @dataclass(frozen=True)
 class Source:
-    """One kind of vector: CLS of the last `blocks` blocks, oldest first, and perhaps the last one's mean patch token."""
+    """One kind of vector: CLS of the last `blocks` blocks, oldest first; if `pooled`, the last mean patch token too."""
 
     blocks: int
     pooled: bool
