@@ -129,11 +129,15 @@ class ClassificationTask:
             taps.append(Tap("mean_patches"))
         return [Need(data[split].images, view, tap) for tap in taps for split in ("train", "test")]
 
-    def head_forwards(self, card: EncoderCard, protocol: Classification) -> tuple[int, int]:
-        """(forwards of training the head, side of each in pixels) beside the stored features, for `bench plan`."""
+    def live_forwards(self, protocol: Classification, shapes: Sequence[tuple[int, int]]) -> int:
+        """Forwards of the crops the sweep is trained on: none is stored."""
         if isinstance(protocol, VectorClassification) or not protocol.linear or protocol.augmentation == "none":
-            return 0, 0
-        return protocol.steps * protocol.batch, protocol.crop or protocol.view_size or card.image_size
+            return 0
+        return protocol.steps * protocol.batch
+
+    def live_size(self, protocol: Classification) -> int:
+        """Pixels of a crop's side; 0: the encoder's."""
+        return protocol.crop or protocol.view_size if isinstance(protocol, SweptClassification) else 0
 
     def run(self, context: TaskContext) -> Outcome:
         """Both kinds of top-1; samples hold a hit per picture and method."""

@@ -17,7 +17,6 @@ from torch.nn.functional import normalize
 
 from benchmark.contracts import DataKind, EncoderCard, Interpolation, Need, Outcome, Tap, TaskContext, View
 from benchmark.metrics.segmentation import confusion_areas
-from benchmark.registry import resolve
 from benchmark.windows import window_boxes
 from tasks.dense import stack_rows
 from tasks.linear_segmentation import cross_check, segmentation_details, segmentation_measurements
@@ -95,15 +94,18 @@ class ZeroShotSegmentationTask:
         view = View("square", protocol.view_size, interpolation)
         return [Need(data["test"].images, view, Tap("text_patches"))]
 
-    def scoring_forwards(self, card: EncoderCard, protocol: Any, height: int, width: int) -> list[tuple[int, int]]:
-        """(height, width) of every forward made while scoring a picture of this size: `bench plan` adds them up."""
+    def live_forwards(self, protocol: Any, shapes: Sequence[tuple[int, int]]) -> int:
+        """Forwards made while scoring pictures of these (height, width): none is stored."""
         how = _live(protocol)
-        if how is None:
-            return []
-        size = resized(height, width, how.short_side, how.long_side)
-        boxes = window_boxes(*size, how.window, how.stride) if how.mode == "slide" else [(0, 0, *size)]
-        patch = card.patch_size
-        return [(-(-(y1 - y0) // patch) * patch, -(-(x1 - x0) // patch) * patch) for y0, x0, y1, x1 in boxes]
+        if how is None or how.mode == "whole":
+            return len(shapes) if how else 0
+        sizes = [resized(h, w, how.short_side, how.long_side) for h, w in shapes]
+        return sum(len(window_boxes(h, w, how.window, how.stride)) for h, w in sizes)
+
+    def live_size(self, protocol: Any) -> int:
+        """Pixels of a live forward's side."""
+        how = _live(protocol)
+        return 0 if how is None else how.window if how.mode == "slide" else how.short_side
 
     def run(self, context: TaskContext) -> Outcome:
         """Scores every test pixel; samples are per-image class areas."""
@@ -117,15 +119,12 @@ class ZeroShotSegmentationTask:
         texts = class_embeddings(context, names, templates_for(protocol.templates, data)).to(context.device)
         check = cross_check(context, len(data.class_names))
         rows, kept = [], Predictions(context, "segmentation")
-        check = resolve("tasks.mm.cross_check:IouCrossCheck")(len(data.class_names)) if context.cross_check else None
         for index, scores in self._scores(context, texts):
             target = data.target(index)
             label, best = best_class(scores, *target.shape[:2])
             label = label if settle is None else settle(label, best)
             areas = confusion_areas(label, target, len(data.class_names))
             kept.add(index, label)
-            if check:
-                check.add(label, target)
             if check:
                 check.add(label, target)
             rows.append({"id": data.images.image_id(index), **areas.columns()})
