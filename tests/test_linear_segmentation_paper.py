@@ -160,3 +160,24 @@ def test_pictures_of_the_best_and_worst_predictions_are_kept(tmp_path):
     assert bench(*line) == 0
     names = [p.name for p in (only_row(tmp_path).folder / "pictures").glob("*.png")]
     assert len(names) == 3 and any(n.startswith("worst") for n in names)
+
+
+def test_stopped_while_scoring_does_not_train_again(tmp_path, monkeypatch, capsys):
+    from tasks.mm.train import ProbeHook
+
+    monkeypatch.setenv("BENCH_CACHE", str(tmp_path / "cache"))
+    miniatures.voc2012(tmp_path / "data")
+    line = words("--task", "voc2012", "--set", "steps=3", "--data", str(tmp_path / "data"))
+    assert bench(*line, "--results", str(tmp_path / "calm")) == 0
+    with monkeypatch.context() as stopped:
+        stopped.setattr("tasks.mm.probe.confusion_areas", None)
+        assert bench(*line, "--results", str(tmp_path / "again")) == 1
+
+    def never(*_: object, **__: object) -> None:
+        raise AssertionError("a step was trained")
+
+    monkeypatch.setattr(ProbeHook, "before_train_iter", never)
+    assert bench(*line, "--results", str(tmp_path / "again")) == 0
+    assert only_row(tmp_path / "again").data["metrics"] == only_row(tmp_path / "calm").data["metrics"]
+    curves = [(only_row(tmp_path / d).folder / "curve.csv").read_bytes() for d in ("calm", "again")]
+    assert curves[0] == curves[1]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import pickle
 import sys
 
 import numpy as np
@@ -17,7 +18,7 @@ from benchmark.protocol import load_protocol
 from benchmark.registry import load_task, protocol_file
 from tasks.mm.backbone import EncoderBackbone
 from tasks.mm.checkpoint import Curve
-from tasks.mm.data import Positions, SegmentationSource, Steps, training_loader, training_pipeline
+from tasks.mm.data import Positions, SegmentationSource, Steps, processes, training_loader, training_pipeline
 from tasks.mm.library import MODELS, CompiledOps
 from tasks.mm.model import segmentor
 from tasks.mm.schedule import factor
@@ -200,3 +201,14 @@ def test_layer_features_keep_their_order_in_halves():
     out = EncoderBackbone(encoder, (0, 1))._encode(torch.rand(2, 3, 32, 32), ImageRequest((0, 1)))
     assert [type(o) for o in out] == [LayerFeatures] * 2
     torch.testing.assert_close(out[1].patches, 2 * out[0].patches)  # SmallEncoder scales by block number
+
+
+def test_worker_processes_can_be_spawned_where_fork_is_forbidden(monkeypatch):
+    fields = small(steps="2")
+    source = SegmentationSource(Blobs(), training_pipeline(fields, 3))
+    here = list(training_loader(source, fields, 0, 0, "cpu"))
+    monkeypatch.setattr("tasks.mm.data.workers", lambda device: 1)
+    monkeypatch.setitem(sys.modules, "jax", sys)
+    assert processes("cuda")["multiprocessing_context"] == "spawn"
+    there = pickle.loads(pickle.dumps(Positions(source, 0)))  # what spawning does with it
+    assert torch.equal(there[0]["inputs"], here[0]["inputs"][0])

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 import random
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -134,9 +135,15 @@ def training_loader(
     return DataLoader(
         Positions(source, seed),
         batch_sampler=Steps(start, protocol.steps, protocol.batch_size),
-        num_workers=workers(device),
         collate_fn=collate,
+        **processes(device),
     )
+
+
+def processes(device: str) -> dict[str, Any]:
+    """The DataLoader's words for its worker processes; JAX's threads forbid fork."""
+    count = workers(device)
+    return {"num_workers": count, "multiprocessing_context": "spawn" if count and "jax" in sys.modules else None}
 
 
 def workers(device: str) -> int:

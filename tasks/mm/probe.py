@@ -17,7 +17,7 @@ from benchmark.metrics.segmentation import confusion_areas
 from tasks.dense import stack_rows
 from tasks.linear_segmentation import cross_check, segmentation_details, segmentation_measurements
 from tasks.mm.curve import curve_files
-from tasks.mm.data import SegmentationSource, collate, test_pipeline, workers
+from tasks.mm.data import SegmentationSource, collate, processes, test_pipeline
 from tasks.mm.library import EncoderDecoder
 from tasks.mm.model import segmentor
 from tasks.mm.train import train
@@ -55,7 +55,7 @@ def run(context: TaskContext) -> Outcome:
 def predictions(context: TaskContext, model: EncoderDecoder) -> Iterator[tuple[int, torch.Tensor]]:
     """Index and [H, W] classes of every test picture, by EncoderDecoder's sliding windows."""
     source = SegmentationSource(context.data["test"], test_pipeline(context.protocol), test_mode=True)
-    loader = DataLoader(Safe(source), batch_size=1, num_workers=workers(context.device), collate_fn=collate)
+    loader = DataLoader(Safe(source), batch_size=1, collate_fn=collate, **processes(context.device))
     bar = context.progress("scoring segmentation", len(source))
     model.eval()
     for index, batch in enumerate(loader):
