@@ -127,7 +127,10 @@ def checked(info: DatasetInfo, store: Store, names: Sequence[str]) -> Blobs:
 def note_size(info: DatasetInfo, split: str, found: int, expected: int | None) -> None:
     """Says in the log when a split is not of its official size; the row's n says it too."""
     if expected is not None and found != expected:
-        log.warning("%s %s: %d images, the official split has %d", info.name, split, found, expected)
+        log.warning(
+            "%s %s: %d images found, the official split has %d. More: bench data verify %s",
+            info.name, split, found, expected, info.name,
+        )  # fmt: skip
 
 
 def lines(store: Store, name: str) -> list[str]:
