@@ -92,7 +92,9 @@ def pca(patches: np.ndarray) -> tuple[np.ndarray, float]:
         scores[:, :kept] = found.transform(flat) * signs
         explained = float(found.explained_variance_ratio_.sum())
     low, high = np.percentile(scores, [2, 98], axis=0)
-    rgb = np.clip((scores - low) / np.where(high > low, high - low, 1.0), 0, 1)
+    spread = high - low
+    rounding = spread <= 1e-6 * spread.max(initial=0.0)  # a component without variance stays dark: no noise is shown
+    rgb = np.where(rounding, 0.0, np.clip((scores - low) / np.where(rounding, 1.0, spread), 0, 1))
     return rgb.reshape(h, w, 3), explained
 
 
@@ -108,7 +110,8 @@ def sheet(image: np.ndarray, looks: Sequence[Look], texts: Sequence[str]) -> byt
 
     columns = 2 + len(texts) + (len(texts) > 1)
     tall = image.shape[0] / image.shape[1]
-    figure = Figure(figsize=(2.5 * columns, (2.5 * tall + 0.45) * len(looks)), dpi=130, layout="constrained")
+    legend = 0.18 * ((len(texts) + 1) // 2) if len(texts) > 1 else 0.0
+    figure = Figure(figsize=(2.5 * columns, (2.5 * tall + 0.45 + legend) * len(looks)), dpi=130, layout="constrained")
     figure.get_layout_engine().set(w_pad=0.03, h_pad=0.04)  # type: ignore[union-attr, call-arg]
     axes = figure.subplots(len(looks), columns, squeeze=False)
     for line, found in zip(axes, looks):
@@ -157,7 +160,10 @@ def _legend(axis: Any, texts: Sequence[str]) -> None:
     from matplotlib.patches import Patch
 
     handles = [Patch(color=tuple(c / 255)) for c in palette_for(len(texts))]
-    axis.legend(handles, list(texts), fontsize=6, loc="lower right", framealpha=0.85, handlelength=1, borderpad=0.3)
+    below = {"loc": "upper left", "bbox_to_anchor": (-0.02, 0.0), "ncols": 2 if len(texts) > 2 else 1}
+    axis.legend(
+        handles, list(texts), fontsize=7, frameon=False, handlelength=1, columnspacing=1, borderpad=0.2, **below
+    )
 
 
 def look_at(

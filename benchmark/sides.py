@@ -9,7 +9,7 @@ from pathlib import Path
 
 from benchmark.errors import BenchError, UsageError
 from benchmark.paths import reference_dir
-from benchmark.reference import FOLDER, beside
+from benchmark.reference import FOLDER
 from benchmark.results import Row, read_row
 
 PUBLISHED = "published"
@@ -53,7 +53,7 @@ class PublishedNumber:
 def open_side(word: str, results: Path, reference: Path | None = None) -> Side:
     """The rows `word` names: a `result.json`, a folder with rows anywhere below, or a model's name under `results`.
 
-    A model's name stands for the user's rows, then for the shipped rows (`reference`) of the same weights.
+    A model's name stands for the user's rows where there are any, else for the shipped ones (`reference`).
     Raises UsageError when there is none or when the rows belong to several models.
     """
     path, reference = Path(word), reference or reference_dir()
@@ -64,7 +64,6 @@ def open_side(word: str, results: Path, reference: Path | None = None) -> Side:
         if not root.is_dir() or root in (results, reference):
             raise _nothing_called(word, results, reference)
         rows, problems = _rows_below(root)
-        rows += _shipped(word, rows, reference)
     if not rows:
         raise UsageError(f"{word}: no result under {root}. " + (problems[0] if problems else "Run bench run first"))
     return Side(_only_model(word, rows), tuple(rows), tuple(problems))
@@ -78,13 +77,6 @@ def _rows_below(root: Path) -> tuple[list[Row], list[str]]:
         except BenchError as e:
             problems.append(str(e))
     return rows, problems
-
-
-def _shipped(word: str, mine: list[Row], reference: Path) -> list[Row]:
-    """Shipped rows that complete `mine`: only those of the very same weights, for a name can outlive its weights."""
-    weights = {row.data["model"]["weights"].get("sha256") for row in mine}
-    others, _ = beside(mine, reference)
-    return [r for r in others if r.model == word and r.data["model"]["weights"].get("sha256") in weights]
 
 
 def _only_model(word: str, rows: list[Row]) -> str:

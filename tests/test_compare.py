@@ -108,21 +108,53 @@ def test_a_folder_with_several_models_is_ambiguous(measured: Path) -> None:
         compare(measured, "base", results=measured)
 
 
-def test_a_name_stands_for_ones_own_rows_then_for_shipped_rows_of_the_same_weights(tmp_path: Path) -> None:
+def test_a_name_stands_for_ones_own_rows_and_else_for_the_shipped_ones(tmp_path: Path) -> None:
     mine, shipped = tmp_path / "results", tmp_path / "shipped"
     write_rows(shipped, {"mini": 0.6, "floor": 0.2}, ["depth", "normals"])
-    own = write_row(mine, "mini", "depth", 0.6)
-    side = open_side("mini", mine, shipped)
-    assert sorted((r.unit, r.folder.is_relative_to(mine)) for r in side.rows) == [
-        ("depth/scenes", True), ("normals/scenes", False),
-    ]  # fmt: skip
+    write_row(mine, "mini", "depth", 0.6)
+    assert [r.folder.is_relative_to(mine) for r in open_side("mini", mine, shipped).rows] == [True]
     assert len(open_side("floor", mine, shipped).rows) == 2
-    data = json.loads((own / "result.json").read_text())
-    data["model"]["weights"]["sha256"] = "f" * 64  # the name outlived its weights
-    (own / "result.json").write_text(json.dumps(data))
-    assert [r.unit for r in open_side("mini", mine, shipped).rows] == ["depth/scenes"]
     with pytest.raises(UsageError, match="Did you mean 'floor'"):
         open_side("flor", mine, shipped)
+
+
+ZEROED = """
+import dataclasses
+import torch
+from benchmark import ImageRequest, load_encoder
+class Zeroed:
+    def __init__(self, share):
+        self.inner, self.share = load_encoder("tipsv2-mini"), share
+        card = self.inner.card
+        weights = dataclasses.replace(card.weights, sha256=("0" if share else "1") * 64)
+        self.card = dataclasses.replace(card, name="zeroed", weights=weights, has_text=False, has_text_patches=False)
+        self.transform = self.inner.transform
+    def encode_image(self, images, request=ImageRequest()):
+        found = self.inner.encode_image(images, ImageRequest(request.layers))
+        kept = torch.rand(found.patches.shape[1:3], generator=torch.Generator().manual_seed(0)) >= self.share
+        return dataclasses.replace(found, patches=found.patches * kept[..., None])
+def whole(spec):
+    return Zeroed(0.0)
+def zeroed(spec):
+    return Zeroed(0.05)
+"""
+
+
+def test_a_model_with_5_percent_of_its_patch_features_zeroed_is_found_to_be_worse(tmp_path: Path) -> None:
+    """The same encoder file, whole and with 5 % of its patch tokens at zero, through the command line."""
+    (tmp_path / "mine.py").write_text(ZEROED)
+    results = tmp_path / "results"
+    for name in ("whole", "zeroed"):
+        words = ["--model", f"{tmp_path}/mine.py:{name}", "--task", "normals/scenes", "--limit", "100", "--no-check"]
+        with pytest.raises(SystemExit) as done:
+            main(["run", *words, "--results", str(results)])
+        assert not done.value.code
+    sides = [next(results.glob(f"*{name}")) for name in ("whole", "zeroed")]
+    assert run(sides[0], sides[0], "--fail-on-regression", "--results", results)[0] == 0
+    code, out = run(*sides, "--fail-on-regression", "--results", results)
+    assert code == 3 and "▼ worse" in out
+    code, out = run(*reversed(sides), "--fail-on-regression", "--results", results)
+    assert code == 0 and "▲ better" in out
 
 
 def test_an_unknown_side_suggests_the_close_name(measured: Path) -> None:
