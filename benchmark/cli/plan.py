@@ -5,9 +5,12 @@ from __future__ import annotations
 import json as jsonlib
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+if TYPE_CHECKING:
+    from benchmark.engine.forecast import Forecast
 
 
 def plan(
@@ -34,6 +37,7 @@ def plan(
 ) -> None:
     """Print forwards, time, disk and memory per task, and what tasks share; ten seconds of calibration.
 
+    Works before anything is downloaded: absent data are counted from the catalogue, an absent model by its size.
     Example: bench plan --suite scenes --model random-vit
     """
     from benchmark.cli.cache import human
@@ -52,27 +56,56 @@ def plan(
         suite = "scenes"
     for found in forecast(model or default_models()[:1], task or [], suite, options):
         if json:
-            speeds = {f"{h}x{w}": rate for (h, w), rate in found.images_per_s.items()}
-            totals = {"forwards": found.forwards, "forwards_without_sharing": found.forwards_unshared}
-            body = {"model": found.model, "units": [asdict(line) for line in found.lines], "images_per_s": speeds}
-            typer.echo(jsonlib.dumps({**body, **totals, "memory": found.memory}))
+            typer.echo(jsonlib.dumps(_body(found)))
             continue
         typer.echo(found.model)
+        header = ["task / dataset", "pictures", "forwards", "shared", "not kept", "head steps", "head rows", "disk"]
         plain_table(
-            ["task / dataset", "pictures", "forwards", "shared", "head rows", "disk", "encode s", ""],
+            [*header, "hours", ""],
             [
                 [
-                    line.unit, line.images, line.forwards - line.shared, line.shared, line.head_rows,
-                    human(line.disk), f"{line.seconds:.0f}", line.note,
+                    line.unit, f"{line.images:,}", f"{line.forwards - line.shared:,}", f"{line.shared:,}",
+                    f"{line.live:,}", f"{line.head_steps:,}", f"{line.head_rows:,}", human(line.disk),
+                    f"{line.seconds / 3600:.2f}", line.note,
                 ]
                 for line in found.lines
             ],
-            right=range(1, 7),
+            right=range(1, 9),
         )  # fmt: skip
-        rates = ", ".join(f"{rate:.1f} images/s at {h}×{w} px" for (h, w), rate in found.images_per_s.items())
-        typer.echo(f"{found.forwards} forwards instead of {found.forwards_unshared} without sharing. {rates}")
-        seconds = sum(line.seconds for line in found.lines)
+        rates = ", ".join(f"{rate:.3g} images/s at {h}×{w} px" for (h, w), rate in found.images_per_s.items())
+        typer.echo(f"{found.forwards:,} forwards instead of {found.forwards_unshared:,} without sharing. {rates}")
+        if found.note:
+            typer.echo(found.note)
         disk = sum(line.disk for line in found.lines)
         typer.echo(
-            f"encoding {seconds:.0f} s, disk {human(disk)}, about {human(found.memory)} of memory beside the encoder"
+            f"encoding {_duration(found.seconds)} on this device, disk {human(disk)}, "
+            f"about {human(found.memory)} of memory beside the encoder"
         )
+        if found.fast:
+            typer.echo(
+                f"by the fast preset: {found.fast.forwards:,} forwards, {_duration(found.fast.seconds)}, "
+                f"disk {human(sum(line.disk for line in found.fast.lines))}"
+            )
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 600 else f"{seconds / 3600:.1f} h"
+
+
+def _body(found: Forecast) -> dict[str, Any]:
+    """The plan as `--json` prints it."""
+    units = [{k: v for k, v in asdict(line).items() if k != "todo"} for line in found.lines]
+    body = {
+        "model": found.model,
+        "units": units,
+        "images_per_s": {f"{h}x{w}": rate for (h, w), rate in found.images_per_s.items()},
+        "forwards": found.forwards,
+        "forwards_without_sharing": found.forwards_unshared,
+        "seconds": found.seconds,
+        "disk": sum(line.disk for line in found.lines),
+        "memory": found.memory,
+        "note": found.note,
+    }
+    if found.fast:
+        body["fast"] = {k: v for k, v in _body(found.fast).items() if k in ("forwards", "seconds", "disk")}
+    return body

@@ -1,26 +1,37 @@
-"""`bench plan`: what a run would cost, counted from the plan and timed on a few real batches."""
+"""`bench plan`: what a run would cost, counted from the plan and timed on a few real batches.
+
+Needs neither the data (then the catalogue's counts are used) nor the weights (then one random block of the same width
+is timed, and multiplied by the depth): a run can be planned before anything is downloaded.
+"""
 
 from __future__ import annotations
 
+import itertools
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 
-from benchmark.contracts import Encoder, ImageRequest, Need
+from benchmark.contracts import Encoder, EncoderCard, ImageRequest, Need, Task
 from benchmark.engine.context import silent
-from benchmark.engine.encoders import display_name, load_encoder, model_stamp
+from benchmark.engine.encoders import display_name, load_encoder, model_stamp, resolve_device
 from benchmark.engine.jobs import Job, JobMaker, resolve_units, slot_of
 from benchmark.engine.options import RunOptions
+from benchmark.engine.stand_in import SHAPE, RandomBlock, absent_data
 from benchmark.errors import BenchError
 from benchmark.features import codec as codecs
 from benchmark.features.plan import DENSE, Pass, Planner
 from benchmark.features.store import FeatureStore, shard_items
-from benchmark.registry import Unit
+from benchmark.protocol import load_protocol
+from benchmark.registry import Unit, load_task, models, protocol_file
+from benchmark.views import ResolvedView
 
 CALIBRATION_S = 10.0
+SAMPLED = 8  # pictures looked at for their shape
+Size = tuple[int, int]
+CHEAP = "fast"
 
 
 @dataclass
@@ -28,88 +39,163 @@ class Line:
     """One unit's share of the plan."""
 
     unit: str
-    images: int  # pictures its needs touch
-    forwards: int  # that it would cost alone
-    shared: int  # of these, already encoded for a unit above
-    head_rows: int  # training vectors its head is fitted on
-    disk: int  # bytes it adds
-    seconds: float  # of encoding it adds
+    images: int = 0  # pictures its needs touch
+    forwards: int = 0  # of pictures whose features are kept, that it would cost alone
+    shared: int = 0  # of these, already encoded for a unit above
+    live: int = 0  # forwards whose features are not kept: training crops, windows
+    head_steps: int = 0  # gradient steps of its head
+    head_rows: int = 0  # training vectors its head is fitted on
+    disk: int = 0  # bytes it adds
+    seconds: float = 0.0  # of encoding it adds
     note: str = ""  # done, not applicable, data missing
+    todo: dict[Size, int] = field(default_factory=dict)  # (height, width) in pixels -> forwards still to be made
 
 
 @dataclass
 class Forecast:
-    """The plan of one model."""
+    """The plan of one model; `fast` is the same units by the `fast` preset, where another was asked for."""
 
     model: str
     lines: list[Line]
-    images_per_s: dict[tuple[int, int], float]
+    images_per_s: dict[Size, float]
     memory: int  # bytes, the largest arrays held at once
+    note: str = ""  # what the speed was measured on, when not on the model itself
+    fast: Forecast | None = None
 
     @property
     def forwards(self) -> int:
-        return sum(line.forwards - line.shared for line in self.lines)
+        return sum(line.forwards - line.shared + line.live for line in self.lines)
 
     @property
     def forwards_unshared(self) -> int:
-        return sum(line.forwards for line in self.lines)
+        return sum(line.forwards + line.live for line in self.lines)
+
+    @property
+    def seconds(self) -> float:
+        return sum(line.seconds for line in self.lines)
+
+
+@dataclass(frozen=True)
+class Sketch:
+    """A unit whose data are not here: its task, protocol and counted splits."""
+
+    task: Task
+    protocol: Any
+    data: Mapping[str, Any]
 
 
 def forecast(models: Sequence[str], words: Sequence[str], suite: str | None, options: RunOptions) -> list[Forecast]:
-    """The plan of each model, with the encoder's speed measured for at most ten seconds.
+    """The plan of each model, with the encoder's speed measured for about ten seconds.
 
-    Units whose data is missing are listed with the reason. Raises UsageError for unknown names.
+    Units whose data is missing are counted from the catalogue. Raises UsageError for unknown names.
     """
     found, preset = resolve_units(words, suite)
-    maker = JobMaker(options, preset, silent)
-    jobs: list[tuple[Unit, Job | str]] = []
+    jobs = _jobs(found, JobMaker(options, preset, silent), options)
+    cheap = None
+    if (options.protocol or preset) != CHEAP:
+        plain = replace(options, protocol=CHEAP, overrides={})
+        cheap = (_jobs(found, JobMaker(plain, CHEAP, silent), plain), plain)
+    return [_one(name, jobs, options, cheap) for name in models]
+
+
+Planned = tuple[Unit, Job | Sketch | None, str]
+
+
+def _jobs(found: Sequence[Unit], maker: JobMaker, options: RunOptions) -> list[Planned]:
+    out: list[Planned] = []
     for unit in found:
         try:
-            jobs.append((unit, maker.make(unit)))
+            out.append((unit, maker.make(unit), ""))
         except BenchError as e:
             if e.exit_code == 2:
                 raise
-            jobs.append((unit, str(e)))
-    return [_one(name, jobs, options) for name in models]
+            sketch = _sketch(unit, maker, options)
+            note = "data not here: catalogue counts" if sketch else str(e)
+            out.append((unit, sketch, note))
+    return out
 
 
-def _one(name: str, jobs: Sequence[tuple[Unit, Job | str]], options: RunOptions) -> Forecast:
+def _sketch(unit: Unit, maker: JobMaker, options: RunOptions) -> Sketch | None:
+    if unit.path:
+        return None
+    task = load_task(unit.task)
+    preset = options.protocol or maker.preset
+    protocol = load_protocol(
+        unit.task, task.schemas, protocol_file(unit.task), preset, maker._overrides(unit, task), unit.dataset
+    ).values
+    wanted = getattr(task, "dataset_options", None)
+    asked = {**(wanted(unit.dataset, protocol) if wanted else {}), **options.dataset_options}
+    data = {s: absent_data(unit.dataset, task.kind, s, options.limit, asked) for s in task.splits(protocol)}
+    return None if None in data.values() else Sketch(task, protocol, data)
+
+
+def _one(
+    name: str, jobs: Sequence[Planned], options: RunOptions, cheap: tuple[Sequence[Planned], RunOptions] | None
+) -> Forecast:
     stamp = model_stamp(name, options.weights)
-    encoder = load_encoder(
-        name, weights=options.weights, backend=options.backend, device=options.device, dtype=options.dtype,
-        offline=options.offline, trust_remote_code=options.trust_remote_code, options=options.model_options,
-    )  # fmt: skip
+    encoder, note = _encoder(name, options)
+    lines, memory = _lines(name, stamp, encoder, jobs, options)
+    rates = calibrate(encoder, {size for line in lines for size in line.todo}, options.batch_size or 8)
+    _time(lines, rates)
+    plan = Forecast(display_name(name, options.weights), lines, rates, memory, note)
+    if cheap is not None:
+        others, memory = _lines(name, stamp, encoder, *cheap)
+        new = {size for line in others for size in line.todo} - set(rates)
+        both = {**rates, **{size: _scaled(size, rates, encoder.card) for size in new if rates}}
+        if rates or not new:
+            _time(others, both)
+            plan.fast = Forecast(plan.model, others, both, memory)
+    return plan
+
+
+def _encoder(name: str, options: RunOptions) -> tuple[Encoder, str]:
+    """The model, or its stand-in when its weights are not here."""
+    try:
+        return load_encoder(
+            name, weights=options.weights, backend=options.backend, device=options.device, dtype=options.dtype,
+            offline=options.offline, trust_remote_code=options.trust_remote_code, options=options.model_options,
+        ), ""  # fmt: skip
+    except BenchError as e:
+        if e.exit_code == 2 or "embed_dim" not in models().get(name, {}) or options.weights:
+            raise
+        block = RandomBlock(name, resolve_device(options.device))
+        return block, f"weights not here: timed on one random block of the same width, times {block.card.depth}"
+
+
+def _lines(
+    name: str, stamp: str, encoder: Encoder, jobs: Sequence[Planned], options: RunOptions
+) -> tuple[list[Line], int]:
     planner = Planner(encoder.card, encoder.transform, FeatureStore(options.cache / "features", options.store))
-    rates: dict[tuple[int, int], float] = {}
-    lines, memory = [], 0
     planned: set[tuple[str, str]] = set()
-    for unit, job in jobs:
-        if isinstance(job, str):
-            lines.append(Line(str(unit), 0, 0, 0, 0, 0, 0.0, job))
+    lines, memory = [], 0
+    for unit, job, note in jobs:
+        if job is None:
+            lines.append(Line(str(unit), note=note))
             continue
-        reason = job.task.not_applicable(encoder.card, job.protocol.values)
+        protocol = job.protocol.values if isinstance(job, Job) else job.protocol
+        reason = job.task.not_applicable(encoder.card, protocol)
         if job.task.needs_text and not encoder.card.has_text:
             reason = "no text tower"
         if reason:
-            lines.append(Line(str(unit), 0, 0, 0, 0, 0, 0.0, f"n/a: {reason}"))
-            continue
-        if slot_of(job, name, stamp, options).finished():
-            lines.append(Line(str(unit), 0, 0, 0, 0, 0, 0.0, "done"))
-            continue
-        line, held = _line(unit, job, encoder, planner, planned, rates, options)
-        lines.append(line)
-        memory = max(memory, held)
-    return Forecast(display_name(name, options.weights), lines, rates, memory)
+            lines.append(Line(str(unit), note=f"n/a: {reason}"))
+        elif isinstance(job, Job) and slot_of(job, name, stamp, options).finished():
+            lines.append(Line(str(unit), note="done"))
+        else:
+            line, held = _line(unit, job.task, protocol, job.data, encoder, planner, planned)
+            line.note = note
+            lines.append(line)
+            memory = max(memory, held)
+    return lines, memory
 
 
 def _line(
-    unit: Unit, job: Job, encoder: Encoder, planner: Planner, planned: set[tuple[str, str]],
-    rates: dict[tuple[int, int], float], options: RunOptions,
+    unit: Unit, task: Task, protocol: Any, data: Mapping[str, Any], encoder: Encoder, planner: Planner,
+    planned: set[tuple[str, str]],
 ) -> tuple[Line, int]:  # fmt: skip
-    needs = job.task.needs(encoder.card, job.protocol.values, job.data)
+    needs = task.needs(encoder.card, protocol, data)
     before = {id(a) for p in planner.passes.values() for a in p.taps.values()}
     planner.add(needs)
-    line = Line(str(unit), 0, 0, 0, 0, 0, 0.0)
+    line = Line(str(unit), head_steps=int(getattr(protocol, "steps", 0)))
     memory = 0
     for shared in {id(p): p for p in map(planner.of, needs)}.values():
         n = len(shared.images)
@@ -120,9 +206,7 @@ def _line(
             line.shared += n
         else:
             planned.add(key)
-            todo = _missing(shared)
-            if todo:
-                line.seconds += todo / _rate(encoder, shared, rates, options)
+            _add(line, _input(shared.view, encoder.card, _shapes(shared.images, 1)[0]), _missing(shared))
     for need in needs:
         array = planner.array(need)
         values = _values(need, encoder, planner)
@@ -132,7 +216,49 @@ def _line(
             line.head_rows += need.tap.count * len(need.images)
             memory += 4 * values * len(need.images)
         memory += 4 * values * shard_items(len(need.images))
+    _live(line, task, protocol, data, encoder.card, bool(needs))
     return line, memory
+
+
+def _live(line: Line, task: Task, protocol: Any, data: Mapping[str, Any], card: EncoderCard, stored: bool) -> None:
+    """Adds the forwards whose features are not kept.
+
+    A task may count them itself: `live_forwards(protocol, shapes)` for test pictures of these shapes, and their side in
+    pixels, `live_size(protocol)`. Otherwise they are `steps` × `batch_size` of its protocol and, where it stores
+    nothing, one for every test picture, all at the pictures' own size.
+    """
+    pictures = getattr(list(data.values())[-1], "images", None)
+    if pictures is None:
+        return
+    shapes = _shapes(pictures, len(pictures))
+    count, side = getattr(task, "live_forwards", None), getattr(task, "live_size", None)
+    if count is not None:
+        line.live = count(protocol, shapes)
+    else:
+        steps = int(getattr(protocol, "steps", 0)) * int(getattr(protocol, "batch_size", 0))
+        line.live = steps + (0 if stored else len(pictures))
+    if not stored:
+        line.images += sum(len(split.images) for split in data.values())
+    if line.live:
+        pixels = side(protocol) if side else 0
+        patch = card.patch_size
+        raw = (pixels, pixels) if pixels else (card.image_size, card.image_size) if count else shapes[0]
+        _add(line, (-(-raw[0] // patch) * patch, -(-raw[1] // patch) * patch), line.live)
+
+
+def _add(line: Line, size: Size, forwards: int) -> None:
+    if forwards:
+        line.todo[size] = line.todo.get(size, 0) + forwards
+
+
+def _shapes(pictures: Any, n: int) -> list[Size]:
+    """(height, width) of `n` pictures: those of a few, over and over."""
+    try:
+        places = sorted({round(i * (len(pictures) - 1) / max(1, SAMPLED - 1)) for i in range(min(n, SAMPLED))})
+        known = [pictures.load(place).shape[:2] for place in places]
+    except BenchError:
+        known = [SHAPE]
+    return list(itertools.islice(itertools.cycle(known), n))
 
 
 def _missing(shared: Pass) -> int:
@@ -140,33 +266,73 @@ def _missing(shared: Pass) -> int:
     return sum(len(any_array.shard_range(s)) for s in shared.missing())
 
 
+def _input(view: ResolvedView, card: EncoderCard, shape: Size) -> Size:
+    """(height, width) of what the encoder sees of a picture of this shape."""
+    if view.transform is None or view.transform.resize == "none":
+        height, width = shape
+    else:
+        height = width = view.transform.crop or view.transform.size
+    return -(-height // card.patch_size) * card.patch_size, -(-width // card.patch_size) * card.patch_size
+
+
 def _values(need: Need, encoder: Encoder, planner: Planner) -> int:
     card = encoder.card
-    view = planner.of(need).view
-    side = view.transform.crop or view.transform.size if view.transform else card.image_size
-    grid = -((-side // card.patch_size) ** 2)
-    width = card.text_dim if need.tap.name == "text_patches" else card.embed_dim
+    height, width = _input(planner.of(need).view, card, SHAPE)
+    wide = card.text_dim if need.tap.name == "text_patches" else card.embed_dim
     if need.tap.name in DENSE:
-        return grid * width
-    return width * {"pixels": need.tap.count, "cls": card.num_cls}.get(need.tap.name, 1)
+        return (height // card.patch_size) * (width // card.patch_size) * wide
+    return wide * {"pixels": need.tap.count, "cls": card.num_cls}.get(need.tap.name, 1)
 
 
-def _rate(encoder: Encoder, shared: Pass, rates: dict[tuple[int, int], float], options: RunOptions) -> float:
-    """Images per second for this view's size: one warm-up batch, then as many as fit in the time, at least one."""
-    first = torch.from_numpy(shared.view.lay(shared.images.load(0)))
-    size = (first.shape[1], first.shape[2])
-    if size not in rates:
-        batch = first[None].expand(options.batch_size or 8, -1, -1, -1).contiguous()
-        device = str(getattr(encoder, "device", "cpu"))
-        count, started = 0, time.perf_counter()
-        with torch.inference_mode():
-            encoder.encode_image(batch[:1].to(device), ImageRequest())
-            begun = time.perf_counter()
-            while count == 0 or (time.perf_counter() - started < CALIBRATION_S and count < 20 * len(batch)):
-                _wait(encoder.encode_image(batch.to(device), ImageRequest()))
-                count += len(batch)
-        rates[size] = count / (time.perf_counter() - begun)
-    return rates[size]
+def calibrate(encoder: Encoder, sizes: set[Size], batch: int) -> dict[Size, float]:
+    """Images per second at each input size: measured from the smallest up while the time lasts, then scaled."""
+    rates: dict[Size, float] = {}
+    deadline = time.perf_counter() + CALIBRATION_S
+    ordered = sorted(sizes, key=lambda s: (s[0] * s[1], s))
+    for place, size in enumerate(ordered):
+        left = deadline - time.perf_counter()
+        expected = 1 / _scaled(size, rates, encoder.card) if rates else 0.0
+        if rates and 2 * expected > left:
+            rates[size] = _scaled(size, rates, encoder.card)
+        else:
+            rates[size] = _measured(encoder, size, batch, left / (len(ordered) - place))
+    return rates
+
+
+def _measured(encoder: Encoder, size: Size, batch: int, seconds: float) -> float:
+    """Images per second over about `seconds`: one picture to warm up, then batches as long as they fit."""
+    device = str(getattr(encoder, "device", "cpu"))
+    depth = encoder.card.depth if isinstance(encoder, RandomBlock) else 1
+    images = torch.rand(batch, 3, *size)
+
+    def timed(count: int) -> float:
+        begun = time.perf_counter()
+        _wait(encoder.encode_image(images[:count].to(device), ImageRequest()))
+        return time.perf_counter() - begun
+
+    with torch.inference_mode():
+        first = timed(1)  # the slowest: kernels are chosen, weights are paged in
+        count = max(1, min(batch, int((seconds - first) / first)))
+        done, spent = count, timed(count)
+        while first + spent * (1 + count / done) < seconds and done < 20 * batch:
+            done, spent = done + count, spent + timed(count)
+    return done / spent / depth
+
+
+def _scaled(size: Size, rates: Mapping[Size, float], card: EncoderCard) -> float:
+    """The rate at `size` from the nearest measured one, by the products of a transformer block."""
+
+    def cost(at: Size) -> float:
+        tokens = card.num_cls + (at[0] // card.patch_size) * (at[1] // card.patch_size)
+        return tokens * (12 * card.embed_dim + 2 * tokens)
+
+    near = min(rates, key=lambda known: abs(cost(known) - cost(size)))
+    return rates[near] * cost(near) / cost(size)
+
+
+def _time(lines: Sequence[Line], rates: Mapping[Size, float]) -> None:
+    for line in lines:
+        line.seconds = sum(count / rates[size] for size, count in line.todo.items())
 
 
 def _wait(features: Any) -> None:
