@@ -6,6 +6,7 @@ import dataclasses
 import math
 import pickle
 import sys
+import warnings
 
 import numpy as np
 import pytest
@@ -19,7 +20,7 @@ from benchmark.registry import load_task, protocol_file
 from tasks.mm.backbone import EncoderBackbone
 from tasks.mm.checkpoint import Curve
 from tasks.mm.data import Positions, SegmentationSource, Steps, processes, training_loader, training_pipeline
-from tasks.mm.library import MODELS, CompiledOps
+from tasks.mm.library import MODELS, CompiledOps, Config, DefaultScope
 from tasks.mm.model import segmentor
 from tasks.mm.schedule import factor
 
@@ -212,3 +213,27 @@ def test_worker_processes_can_be_spawned_where_fork_is_forbidden(monkeypatch):
     assert processes("cuda")["multiprocessing_context"] == "spawn"
     there = pickle.loads(pickle.dumps(Positions(source, 0)))  # what spawning does with it
     assert torch.equal(there[0]["inputs"], here[0]["inputs"][0])
+
+
+def test_an_encoder_in_an_mmsegmentation_config_predicts_and_stays_frozen(tmp_path):
+    file = tmp_path / "model.py"
+    file.write_text(
+        "custom_imports = dict(imports=['tasks.mm.backbone'])\n"
+        "norm = dict(mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375])\n"
+        "model = dict(type='EncoderDecoder',\n"
+        "    data_preprocessor=dict(type='SegDataPreProcessor', bgr_to_rgb=True, **norm),\n"
+        "    backbone=dict(type='densebench.Encoder', encoder='pixels', device='cpu', **norm),\n"
+        "    decode_head=dict(type='FCNHead', in_channels=8, channels=4, num_convs=1, num_classes=3),\n"
+        "    test_cfg=dict(mode='whole'))\n"
+    )
+    with warnings.catch_warnings(), DefaultScope.overwrite_default_scope("mmseg"):
+        warnings.simplefilter("ignore")
+        model = MODELS.build(Config.fromfile(str(file)).model).eval()
+    picture = Noise(1, 40, 48).load(0)
+    batch = {"inputs": [torch.from_numpy(picture[..., ::-1].copy()).permute(2, 0, 1)]}
+    (sample,) = model.test_step(batch)
+    assert sample.pred_sem_seg.data.shape == (1, 40, 48)
+    prepared = model.data_preprocessor(batch)["inputs"]
+    expected = model.backbone.encoder.encode_image(torch.from_numpy(picture).permute(2, 0, 1)[None] / 255).patches
+    torch.testing.assert_close(model.backbone(prepared)[0], expected.permute(0, 3, 1, 2), rtol=0, atol=1e-5)
+    assert not list(model.backbone.parameters())
