@@ -137,9 +137,10 @@ class Decoded(Noise):
 def test_workers_give_the_batches_that_this_process_gives():
     p = preset("dinov2", steps=10, batch_size=2, border_crop="none", crop=(20, 28))
     here = list(Batches(Planes(Noise(5, 24, 32)), p, 3).read(0))
-    there = list(Batches(Planes(Decoded(5, 24, 32)), p, 3).read(0))
-    assert len(here) == len(there) == 10
-    assert all(torch.equal(a.images, b.images) and torch.equal(a.targets, b.targets) for a, b in zip(here, there))
+    for method in ("fork", "spawn"):
+        there = list(Batches(Planes(Decoded(5, 24, 32)), p, 3, method).read(0))
+        assert len(here) == len(there) == 10
+        assert all(torch.equal(a.images, b.images) and torch.equal(a.targets, b.targets) for a, b in zip(here, there))
     later = next(Batches(Planes(Noise(5, 24, 32)), p, 3).read(6))
     assert torch.equal(later.images, here[6].images)
 

@@ -31,6 +31,7 @@ class Batches:
     data: Any  # DepthData or NormalsData
     protocol: TrainedHead
     seed: int
+    method: str = "fork"  # how worker processes start; beside JAX's threads it must be "spawn"
 
     def __len__(self) -> int:
         return self.protocol.steps
@@ -67,7 +68,7 @@ class Batches:
             batch_size=None,
             sampler=range(start, len(self)),
             num_workers=self._workers(start),
-            multiprocessing_context="fork" if self._workers(start) else None,
+            multiprocessing_context=self.method if self._workers(start) else None,
         )
         for batch in loader:
             if batch.error:

@@ -53,7 +53,8 @@ def make_head(context: TaskContext, out: int, loss: Callable[[Ready, Batch, int]
         return Ready(frozen, head, p, {**details, "head_weights": p.head_weights.path.name})
     head = initialise(lambda: _new(p, card.embed_dim, out), p.init, context.seed)
     ready = Ready(frozen, head, p, details)
-    batches = Batches(context.data["train"], p, context.seed)
+    method = "spawn" if card.backend == "jax" else "fork"
+    batches = Batches(context.data["train"], p, context.seed, method)
     key = fingerprint([p, context.data["train"].digest, context.seed, card.weights.sha256, card.code_version, out])
     bar = context.progress(f"training the {label} head", p.steps)
     losses = fit(head, batches, lambda _, b, s: loss(ready, b, s), context.scratch, key, bar, context.device)

@@ -1,0 +1,198 @@
+"""Depth with trained heads: rows for every preset and dataset from the command line, conventions by hand, learning."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from dpt_layouts import flax_tree, write_zip
+from miniatures import navi, nyu_bts
+from test_cli_run import FIELDS, bench
+from training_context import ColourDepth, MemoryContext, Ramps, preset
+
+from benchmark.metrics.geometry import scale_and_shift
+from benchmark.results import read_all
+from tasks.depth import TASK
+from tasks.trained_depth import eigen_crop, relative_depth, score
+from tasks.training.scoring import predicted
+
+TINY = ("steps=3", "batch_size=2", "bins=8", "channels=8", "resize=48", "warmup_steps=1")
+
+
+def words(*fields: str) -> list[str]:
+    return [word for field in (*TINY, *fields) for word in ("--set", field)]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("data")
+    nyu_bts(folder)
+    navi(folder)
+    return folder
+
+
+@pytest.mark.parametrize("name", ["paper", "dinov2", "dinov3", "dpt"])
+def test_every_preset_makes_complete_rows_on_every_dataset(name, data, tmp_path):
+    command = ["run", "--model", "random-vit", "--task", "depth", "--protocol", name, "--data", str(data)]
+    assert bench(*command, "--limit", "4", "--results", str(tmp_path), *words("crop=[40,40]")) == 0
+    rows = {r.data["task"]["dataset"]: r for r in read_all(tmp_path)[0]}
+    assert sorted(rows) == ["navi", "nyuv2", "scenes"]
+    for dataset, row in rows.items():
+        for field, kind in FIELDS.items():
+            assert isinstance(row.data[field], kind), field
+        assert row.data["main_metric"] == "RMSE" and set(row.data["metrics"]) == {
+            "RMSE",
+            "RMSE pooled",
+            "abs-rel",
+            "δ1",
+        }
+        for metric, found in row.data["metrics"].items():
+            low, high = found["ci95"]
+            assert low <= found["value"] <= high and math.isfinite(found["value"])
+            assert row.statistic(metric).of(row.samples) == pytest.approx(found["value"], rel=1e-12)
+        assert row.data["task"]["n"] == len(row.samples["rmse"]) and (row.samples["n"] > 0).all(), dataset
+        curve = (row.folder / "curve.csv").read_text().splitlines()
+        assert len(curve) == 4 and (row.folder / "curve.png").read_bytes().startswith(b"\x89PNG")
+        dpt = name == "dpt" or (name, dataset) == ("paper", "navi")
+        assert row.data["protocol"]["fields"]["head"]["value"] == ("dpt" if dpt else "linear")
+        assert row.data["details"]["layers"] == ([0, 1, 2, 3] if dpt else [3])
+        assert row.data["details"]["steps"] == 3
+    same = rows["nyuv2"].protocol_hash == rows["navi"].protocol_hash
+    assert same == (name != "paper")
+
+
+def test_an_encoder_of_six_layers_and_one_of_a_single_layer(data, tmp_path, capsys):
+    command = ["run", "--model", "tipsv2-mini", "--model", "pixels", "--task", "depth/nyuv2", "--protocol", "dpt"]
+    assert bench(*command, "--data", str(data), "--results", str(tmp_path), *words()) == 0
+    (row,) = read_all(tmp_path)[0]
+    assert row.model == "tipsv2-mini" and row.data["details"]["layers"] == [1, 2, 4, 5]
+    assert "pixels has 1 layers, a DPT head reads four" in capsys.readouterr().out
+    bad = ["--set", "layers=[0,1,2,9]", "--force"]
+    assert bench(*command, "--data", str(data), "--results", str(tmp_path), *words(), *bad) == 0
+    assert "tipsv2-mini has 6 layers, the protocol asks for layer 9" in capsys.readouterr().out
+
+
+def test_a_released_head_is_read_and_nothing_is_trained(data, tmp_path, capsys):
+    head = write_zip(tmp_path / "tips_v2_depth_dpt.zip", flax_tree(width=128, out=8))
+    command = ["run", "--model", "random-vit", "--task", "depth/nyuv2", "--protocol", "dpt", "--data", str(data)]
+    command += ["--results", str(tmp_path / "rows"), *words()]
+    assert bench(*command, "--set", f"head_weights={head}") == 0
+    (row,) = read_all(tmp_path / "rows")[0]
+    assert row.data["details"]["head_weights"] == "tips_v2_depth_dpt.zip" and not (row.folder / "curve.csv").exists()
+    assert row.data["protocol"]["fields"]["head_weights"]["value"].startswith("sha256:")
+    wrong = write_zip(tmp_path / "wrong.zip", flax_tree(width=64, out=8))
+    assert bench(*command, "--set", f"head_weights={wrong}") == 1
+    assert "wrong.zip: decoder/dpt/" in capsys.readouterr().err
+    assert bench(*command, "--set", "head_weights=/nowhere.zip") == 2
+    assert "--set head_weights: /nowhere.zip: cannot be read" in capsys.readouterr().err
+
+
+def test_a_protocol_that_makes_no_sense_is_refused_in_one_line(data, tmp_path, capsys):
+    command = ["run", "--model", "random-vit", "--task", "depth/nyuv2", "--protocol", "dinov2", "--data", str(data)]
+    for field, said in (
+        ("final_norm=false", "encoders hand every layer over after their final norm"),
+        ("crop=[5]", "crop must be"),
+        ("colour=jitter", "colour_ranges has 3 values, jitter needs 4"),
+    ):
+        assert bench(*command, "--results", str(tmp_path), "--set", field) == 2
+        assert said in capsys.readouterr().err
+
+
+def test_rmse_of_hand_computed_pictures():
+    """Eigen's window, the exclusive range, the clamp, then per image or pooled."""
+    p = preset("depth", "dinov2")
+    target, guess = np.full((480, 640), 4.0, np.float32), np.full((480, 640), 4.0, np.float32)
+    guess[:45] = guess[471:] = guess[:, :41] = guess[:, 601:] = 9.0  # outside the window: not seen
+    target[45, 41] = 10.0  # at the limit: not scored
+    target[46, 41], target[47, 41] = 0.0, np.nan
+    guess[100, 100] = 7.0  # 3 m off
+    guess[200, 200], target[200, 200] = 55.0, 9.0  # clamped to 10 m: 1 m off
+    row = score(guess, target, p, 10.0)
+    n = 426 * 560 - 3
+    assert row["n"] == n and row["sse"] == pytest.approx(10)
+    assert row["rmse"] == pytest.approx(math.sqrt(10 / n))
+    assert eigen_crop(np.zeros((480, 640))).shape == (426, 560) and eigen_crop(np.zeros((96, 96))).shape == (85, 84)
+
+
+def test_average_chooses_the_main_metric_and_both_are_reported(tmp_path):
+    context = memory(tmp_path, preset("depth", "dinov2", **{**SMALL, "steps": 5}, average="pooled"))
+    outcome = TASK.run(context)
+    assert outcome.main_metric == "RMSE pooled"
+    values = {m.name: m.statistic.of(outcome.samples) for m in outcome.measurements}
+    assert values["RMSE"] == pytest.approx(np.mean(outcome.samples["rmse"]))
+    pooled = math.sqrt(outcome.samples["sse"].sum() / outcome.samples["n"].sum())
+    assert values["RMSE pooled"] == pytest.approx(pooled)
+
+
+def test_relative_depth_is_probe3ds():
+    depth = np.array([[0.0, 0.5, 0.75, 1.0, np.inf]], np.float32)
+    assert relative_depth(depth)[0] == pytest.approx([0, 0.01, 0.505, 1.0, 0], abs=1e-6)
+    assert relative_depth(np.array([[0.500, 0.504]], np.float32))[0] == pytest.approx([0.01, 0.406], abs=1e-3)
+    assert not relative_depth(np.zeros((2, 2), np.float32)).any()
+
+
+def test_alignment_removes_scale_and_shift():
+    rng = np.random.default_rng(0)
+    target = rng.uniform(1, 5, (6, 7))
+    target[0] = 0
+    guess = (target - 0.7) / 2.5
+    assert scale_and_shift(guess, target, 0.0, np.inf)[1:] == pytest.approx(target[1:])
+    noisy = guess + rng.normal(0, 0.1, guess.shape)
+    valid = target > 0
+    design = np.stack([noisy[valid], np.ones(valid.sum())], 1)
+    a, b = np.linalg.lstsq(design, target[valid], rcond=None)[0]
+    assert scale_and_shift(noisy, target, 0.0, np.inf) == pytest.approx(a * noisy + b)
+    p = preset("depth", "paper", "navi", alignment="scale_shift")
+    assert score(guess, target, p, 1.0)["rmse"] == pytest.approx(0, abs=1e-9)
+
+
+def test_flip_test_is_the_mean_with_the_mirrored_prediction():
+    data = ColourDepth(Ramps(3, 0))
+    p = preset("depth", "dinov2")
+    ramp = torch.arange(40.0)
+
+    def predict(images: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+        return images[:, :1] + ramp  # the picture itself, and something that is not mirrored with it
+
+    for index, found, target in predicted(data, range(3), p, predict):
+        expected = data.images.load(index)[..., 0] / 255 + (ramp + ramp.flip(0)).numpy() / 2
+        assert found[0].numpy() == pytest.approx(expected, abs=1e-5) and target.shape == (32, 40)
+
+
+SMALL = {
+    "steps": 120, "batch_size": 4, "bins": 32, "max_depth": 4.0, "channels": 12, "learning_rate": 0.05,
+    "warmup_steps": 10, "crop": (), "border_crop": "none", "eval_crop": "none", "colour_p": 0.0, "rotate_p": 0.0,
+    "sig_warmup": 5, "unpad": True,
+}  # fmt: skip
+
+
+def memory(tmp_path, protocol) -> MemoryContext:
+    return MemoryContext(protocol, {"train": ColourDepth(Ramps(24, 1)), "test": ColourDepth(Ramps(4, 2))}, tmp_path)
+
+
+def spread(context: MemoryContext) -> float:
+    """RMSE of the best constant."""
+    return float(np.stack([context.data["test"].target(i) for i in range(4)]).std())
+
+
+@pytest.mark.parametrize(("name", "share"), [("dinov2", 0.25), ("dinov3", 0.4)])
+def test_linear_heads_learn_depth_that_can_be_learnt(tmp_path, name, share):
+    context = memory(tmp_path, preset("depth", name, **SMALL))
+    context.keep_predictions = 1
+    outcome = TASK.run(context)
+    assert outcome.samples["rmse"].mean() < share * spread(context)
+    assert {"pictures/best-1.png", "pictures/median-1.png", "pictures/worst-1.png"} <= set(outcome.files)
+
+
+def test_a_dpt_head_learns_depth_that_can_be_learnt(tmp_path):
+    context = memory(tmp_path, preset("depth", "dpt", **{**SMALL, "steps": 40, "learning_rate": 5e-3}, resize=0))
+    assert TASK.run(context).samples["rmse"].mean() < 0.6 * spread(context)
+
+
+def test_relative_targets_are_what_is_trained_and_scored(tmp_path):
+    p = preset("depth", "paper", "navi", steps=2, batch_size=2, channels=4, resize=0, colour_p=0.0, bins=8)
+    outcome = TASK.run(memory(tmp_path, p))
+    assert (outcome.samples["n"] == 32 * 40).all() and outcome.samples["rmse"].max() < 1
+    assert outcome.measurements[0].unit == ""
