@@ -52,8 +52,10 @@ def show_report(report: Report, results: Path, written: Sequence[Path], referenc
         shared = {unit.partition("/")[2] for unit, *_ in tables}
         dataset = next(iter(shared)) if len(shared) == 1 else None
         wide = console.width >= 48 + 21 * len(models + others)
+        if not wide:
+            others = _that_fit(others, console.width - 44 - 14 * len(models))
         console.print(_main_table(models, others, tables, reasons, dataset, wide))
-        if shipped:
+        if shipped := [r for r in shipped if r.model in others]:
             console.print(_shipped_words(others, shipped), style="dim", markup=False, highlight=False)
         console.print(_seconds_table(models, report.rows))
     for text in dict.fromkeys(f"n/a {n.model}: {n.text}" for n in report.not_applicable):
@@ -70,6 +72,17 @@ def show_report(report: Report, results: Path, written: Sequence[Path], referenc
         console.print("Tables: " + ", ".join(map(str, written)), highlight=False)
     if report.failures:
         console.print(f"{len(report.failures)} failed; the same command tries them again.", style="bold red")
+
+
+def _that_fit(names: Sequence[str], width: int) -> list[str]:
+    """The names whose columns, of values alone, fit into `width` characters."""
+    out = []
+    for name in names:
+        if (width := width - max(len(name), 7) - 2) >= 0:
+            out.append(name)
+        else:
+            width += max(len(name), 7) + 2
+    return out
 
 
 def _shipped_words(models: Sequence[str], rows: Sequence[Row]) -> str:
@@ -92,10 +105,11 @@ def _main_table(
     table.add_column(f"task on {dataset}" if dataset else "task / dataset", no_wrap=True)
     table.add_column("metric", no_wrap=True)
     for model in models:
-        table.add_column(escape(model), justify="right", no_wrap=True)
+        table.add_column(escape(model) + ("\n" if shipped else ""), justify="right", no_wrap=True)
     for model in shipped:
         table.add_column(f"{escape(model)}\nshipped", justify="right", no_wrap=True, style="dim")
-    for (unit, protocol, _), rows in tables.items():
+    for (unit, protocol, _), found in tables.items():
+        rows = {model: row for model, row in found.items() if model in models or model in shipped}
         first = next(iter(rows.values()))
         unit_text = f" {first.main['unit']}" if first.main["unit"] else ""
         name = f"{first.data['main_metric']}{unit_text} {ARROW[first.main['higher_is_better']]}"
@@ -105,7 +119,8 @@ def _main_table(
         cells = []
         for model in (*models, *shipped):
             if model in rows:
-                text = format_value(rows[model].main) if wide else _half(rows[model])
+                value = format_value(rows[model].main, interval=wide)
+                text = _half(rows[model]) if not wide and model not in shipped else value
                 cells.append(f"[bold]{escape(text)}[/]" if values[model] == best and len(rows) > 1 else escape(text))
             else:
                 cells.append("[dim]n/a[/]" if (model, unit) in reasons or model in shipped else "")

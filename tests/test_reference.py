@@ -1,0 +1,92 @@
+"""Shipped rows: shown beside one's own where everything agrees, marked, and never in the place of a run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+from rows import NINE, write_row, write_rows
+
+from benchmark.cli.run import default_models
+from benchmark.cli.tables import show_report
+from benchmark.engine.run import Report
+from benchmark.paths import reference_dir
+from benchmark.reference import beside, columns, origin
+from benchmark.registry import models
+from benchmark.results import read_all
+
+
+@pytest.fixture
+def shipped(tmp_path: Path) -> Path:
+    """Rows of two floors and of one embedded model; `pixels` has no image-text rows."""
+    write_rows(tmp_path / "shipped", {"clip-mini": 0.5, "random-vit": 0.2})
+    write_rows(tmp_path / "shipped", {"pixels": 0.3}, ["depth", "normals", "linear_segmentation"])
+    return tmp_path / "shipped"
+
+
+def shown(capsys: pytest.CaptureFixture[str], results: Path, shipped: Path) -> str:
+    show_report(Report(read_all(results)[0]), results, [], shipped)
+    return capsys.readouterr().out
+
+
+def test_floors_stand_beside_the_models_that_ran(
+    tmp_path: Path, shipped: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_rows(tmp_path / "mine", {"tipsv2-mini": 0.6})
+    out = shown(capsys, tmp_path / "mine", shipped)
+    head, second = out.splitlines()[:2]
+    assert head.split()[-4:] == ["tipsv2-mini", "clip-mini", "random-vit", "pixels"]
+    assert second.split()[-3:] == ["shipped"] * 3
+    (line,) = [x for x in out.splitlines() if x.startswith("shipped: measured earlier with densebench 0.1.0 (0123abc)")]
+    assert line.endswith("bench run --model clip-mini --model random-vit --model pixels")
+    (depth,) = [x for x in out.splitlines() if x.startswith("depth")]
+    assert depth.count("[") == 4
+    (retrieval,) = [x for x in out.splitlines() if x.startswith("image_to_text_retrieval")]
+    assert retrieval.split()[-1] == "n/a"
+    assert "9 rows made" in out
+
+
+def test_a_narrow_terminal_drops_shipped_columns_and_no_digit(
+    tmp_path: Path, shipped: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("benchmark.cli.tables._console", lambda: Console(width=80))
+    write_rows(tmp_path / "mine", {"tipsv2-mini": 0.6})
+    out = shown(capsys, tmp_path / "mine", shipped)
+    table = out.split("value ±")[0].splitlines()
+    assert max(map(len, table)) <= 80 and "…" not in "".join(table)
+    assert table[0].split() == ["tipsv2-mini", "clip-mini", "pixels"]
+    assert sum("±" in line for line in table) == 9
+
+
+def test_rows_of_other_data_or_another_protocol_are_never_beside(
+    tmp_path: Path, shipped: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_rows(tmp_path / "mine", {"tipsv2-mini": 0.6}, ["depth"], n=60)
+    write_row(tmp_path / "mine", "tipsv2-mini", "normals", protocol_name="paper")
+    assert columns(read_all(tmp_path / "mine")[0], shipped) == []
+    assert "shipped:" not in shown(capsys, tmp_path / "mine", shipped)
+
+
+def test_a_model_that_ran_itself_is_not_shown_twice(tmp_path: Path, shipped: Path) -> None:
+    write_rows(tmp_path / "mine", {"pixels": 0.3, "tipsv2-mini": 0.6}, ["depth"])
+    mine = read_all(tmp_path / "mine")[0]
+    assert [r.model for r in columns(mine, shipped)] == ["clip-mini", "random-vit"]
+    taken = {(r.model, r.unit) for r in beside(mine, shipped)[0]}
+    assert ("pixels", "depth/scenes") not in taken and ("pixels", "normals/scenes") in taken
+
+
+def test_without_shipped_rows_the_table_is_only_ones_own(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_rows(tmp_path / "mine", {"tipsv2-mini": 0.6}, ["depth"])
+    assert beside([], None) == ([], []) and beside([], tmp_path / "nowhere") == ([], [])
+    assert "shipped:" not in shown(capsys, tmp_path / "mine", tmp_path / "nowhere")
+
+
+def test_the_default_run_measures_the_embedded_model_and_finds_no_row_of_it() -> None:
+    """A clone holds shipped rows only below results/reference, which no run reads as its own."""
+    assert default_models() == ["tipsv2-mini"] and models()["tipsv2-mini"]["embedded"]
+    committed = reference_dir().parent
+    assert all(len(p.relative_to(committed).parts) == 6 for p in committed.glob("reference/*/*/*/*/result.json"))
+    rows = read_all(reference_dir())[0]
+    assert {r.unit.split("/")[0] for r in rows if r.model == "random-vit"} == set(NINE)
+    assert origin(rows).startswith("densebench ")
