@@ -1,0 +1,142 @@
+"""UnED's metric against a loop over pictures, and the sources and batches of the linear sweep."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import miniatures
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from small import Noise, SmallEncoder
+
+from benchmark.contracts import ImageTransform
+from benchmark.engine.context import silent
+from benchmark.engine.run import run
+from benchmark.heads.linear_sweep import fit_linear_sweep
+from benchmark.images import apply_transform
+from benchmark.registry import open_dataset
+from tasks.swept_vectors import CropFeed, StoredVectors, layer_taps, random_box, sources_for
+
+MODEL = f"{Path(__file__).parent}/small_model.py:build"
+
+
+@pytest.mark.parametrize("index", ["merged", "per-domain"])
+def test_uned_is_a_loop_over_queries(index: str, tmp_path: Path) -> None:
+    """Mean over domains of: is the nearest other picture of the same class and the same domain?"""
+    folder = miniatures.uned(tmp_path) / "images"
+    for near in ("cars/car_ims", "sop/chair_final"):  # a class whose two pictures resemble each other
+        pixels = np.asarray(Image.open(folder / near / "0.jpg")).astype(int)
+        Image.fromarray((pixels + 2).clip(0, 255).astype(np.uint8)).save(folder / near / "1.jpg", quality=95)
+    options = {"protocol": "paper", "overrides": {"index": index}, "check": False, "results": tmp_path / "r"}
+    report = run(MODEL, "instance_retrieval/uned", data=tmp_path, cache=tmp_path / "cache", **options)
+    (row,) = report.rows
+    data, encoder = open_dataset("uned", tmp_path).data("retrieval", "test"), SmallEncoder()
+
+    def vector(image: np.ndarray) -> np.ndarray:
+        cls = encoder.encode_image(torch.from_numpy(apply_transform(image, encoder.transform))[None]).cls[0, 0].double()
+        return (cls / cls.norm()).numpy()
+
+    there = [vector(data.index.load(i)) for i in range(len(data.index))]
+    hits: dict[str, list[bool]] = {}
+    for q in range(len(data.queries)):
+        mine, best, nearest = vector(data.queries.load(q)), -2.0, -1
+        for i, other in enumerate(there):
+            if data.self_index is not None and i == data.self_index[q]:
+                continue
+            if index == "per-domain" and data.index_domains[i] != data.query_domains[q]:
+                continue
+            score = float(mine @ other)
+            if score > best:
+                best, nearest = score, i
+        found = data.index_domains[nearest], data.index_labels[nearest]
+        same = found == (data.query_domains[q], data.query_labels[q])
+        hits.setdefault(data.query_domains[q], []).append(bool(same))
+    assert len(hits) == 8
+    assert row.main["value"] == pytest.approx(100 * np.mean([np.mean(h) for h in hits.values()]))
+    assert row.main["value"] not in (0, 100), "the pictures must make it a question"
+
+
+def test_sources_are_dinov2s_and_shallow_encoders_have_fewer() -> None:
+    card = SmallEncoder().card  # two blocks
+    assert [s.name for s in sources_for(card, (1, 4), "both")] == ["cls of 1 block", "cls of 1 block + mean patch"]
+    both = sources_for(card, (1, 2), "both")
+    assert [(t.name, t.layer) for t in layer_taps(card, both)] == [("cls", -2), ("cls", -1), ("mean_patches", -1)]
+    older, newer, mean = torch.randn(3, 5, 2, 6), torch.randn(3, 5, 2, 6), torch.randn(3, 6)
+    older, newer = older[:, 0], newer[:, 0]  # [3, 2, 6]
+    vectors = StoredVectors([older, newer, mean], both[3], "first")
+    assert torch.equal(vectors[1:3], torch.cat([older[1:3, 0], newer[1:3, 0], mean[1:3]], -1))
+    assert StoredVectors([older, newer, mean], both[0], "concat").shape == (3, 12)
+
+
+def feed_of(images: Noise, seed: int = 0) -> CropFeed:
+    encoder = SmallEncoder()
+    context = SimpleNamespace(card=encoder.card, encoder=lambda: encoder, device="cpu", seed=seed, progress=silent)
+    transform = ImageTransform("short-side", 36, 32)
+    return CropFeed(context, images, transform, sources_for(encoder.card, (1, 2), "both"), "first", 8)
+
+
+def test_augmented_batches_depend_on_step_and_picture_alone() -> None:
+    plan = [(step, np.array([3, 1, 4])) for step in range(6)]
+    whole = list(feed_of(Noise(6))(plan))
+    late = list(feed_of(Noise(6))(plan[4:]))
+    assert {name: tuple(x.shape) for name, x in whole[0].items()} == {
+        "cls of 1 block": (3, 6), "cls of 1 block + mean patch": (3, 12),
+        "cls of 2 blocks": (3, 12), "cls of 2 blocks + mean patch": (3, 18),
+    }  # fmt: skip
+    for again, first in zip(late, whole[4:], strict=True):
+        assert all(torch.equal(again[name], first[name]) for name in first)
+    name = "cls of 1 block"
+    assert not torch.equal(whole[0][name], whole[1][name]), "another step is another crop"
+
+
+@pytest.mark.parametrize("shape", [(100, 100), (30, 200), (200, 30)])
+def test_random_boxes_lie_inside_with_the_wanted_areas(shape: tuple[int, int]) -> None:
+    rng = np.random.default_rng(0)
+    boxes = np.array([random_box(*shape, rng) for _ in range(300)])
+    width, height = boxes[:, 2] - boxes[:, 0], boxes[:, 3] - boxes[:, 1]
+    assert boxes.min() >= 0 and boxes[:, 2].max() <= shape[1] and boxes[:, 3].max() <= shape[0]
+    assert (height > 0).all() and (width > 0).all()
+    ratio = width / height
+    assert ratio.min() > 0.7 and ratio.max() < 1.4
+    if shape == (100, 100):
+        assert (width * height / 10_000).min() > 0.07 and (width * height / 10_000).max() > 0.9
+
+
+def test_an_interrupted_sweep_ends_with_the_same_heads(tmp_path: Path) -> None:
+    images, labels = Noise(40), np.arange(40) % 3
+    stored = torch.randn(40, 6, generator=torch.Generator().manual_seed(0))
+    held = np.arange(40) % 5 == 0
+    keys = ("cls of 1 block", "cls of 1 block + mean patch", "cls of 2 blocks", "cls of 2 blocks + mean patch")
+    sources = {k: torch.cat([stored] * n, 1) for k, n in zip(keys, (1, 2, 2, 3))}
+
+    class Stop(Exception):
+        pass
+
+    def cut(plan):
+        for step, batch in enumerate(feed_of(images)(plan)):
+            if step == 7:
+                raise Stop
+            yield batch
+
+    def sweep(feed, state):
+        rest = {"learning_rates": [0.1, 0.01], "steps": 12, "batch": 8}
+        return fit_linear_sweep(sources, labels, 3, held, **rest, feed=feed, state=state, save_every=0.0)
+
+    calm = sweep(feed_of(images), tmp_path / "calm")
+    with pytest.raises(Stop):
+        sweep(cut, tmp_path / "state")
+    steps = []
+
+    def counting(plan):
+        plan = list(plan)
+        steps.extend(step for step, _ in plan)
+        return feed_of(images)(plan)
+
+    again = sweep(counting, tmp_path / "state")
+    assert steps == list(range(7, 12)), "only what was missing"
+    assert torch.equal(again.weight, calm.weight) and again.table == calm.table and again.curve == calm.curve
+    (tmp_path / "state").write_bytes(b"damaged")
+    assert torch.equal(sweep(feed_of(images), tmp_path / "state").weight, calm.weight)

@@ -1,0 +1,130 @@
+"""Zero-shot segmentation at a picture's own aspect ratio: the notebook's steps, one by one and window by window."""
+
+from __future__ import annotations
+
+import math
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from small import SmallEncoder
+from torch.nn import functional as F
+
+from benchmark.contracts import ImageFeatures, ImageRequest
+from benchmark.protocol import load_protocol
+from benchmark.registry import load_task, protocol_file
+from tasks.sliding import background_rule, best_class, class_scores, resized
+from tasks.zero_shot_segmentation import ZeroShotAspect
+
+CLASSES = 20
+
+
+class Seeing(SmallEncoder):
+    """Keeps the pixels it was shown."""
+
+    def encode_image(self, images: torch.Tensor, request: ImageRequest = ImageRequest()) -> ImageFeatures:
+        self.seen_pixels = [*getattr(self, "seen_pixels", []), *images]
+        return super().encode_image(images, request)
+
+
+def picture(height: int, width: int) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+def setting(protocol: ZeroShotAspect) -> tuple[SimpleNamespace, torch.Tensor]:
+    encoder = Seeing()
+    texts = F.normalize(torch.randn(CLASSES, encoder.width, generator=torch.Generator().manual_seed(1)), dim=-1)
+    context = SimpleNamespace(encoder=lambda: encoder, card=encoder.card, device="cpu", protocol=protocol)
+    return context, texts
+
+
+def preset(name: str) -> ZeroShotAspect:
+    task = load_task("zero_shot_segmentation")
+    return load_protocol(task.name, task.schemas, protocol_file(task.name), name).values
+
+
+def plainly(image: np.ndarray, texts: torch.Tensor, short: int, side: int, stride: int, whole: bool) -> torch.Tensor:
+    """The notebook, one window at a time: [C, h, w] cosines (whole) or mean probabilities (slide)."""
+    encoder, patch = SmallEncoder(), 8
+    h, w = image.shape[:2]
+    size = (short, int(short * h / w)) if w < h else (int(short * w / h), short)  # width, height for Pillow
+    resized_picture = Image.fromarray(image).resize(size, Image.Resampling.BICUBIC)
+    pixels = torch.from_numpy(np.array(resized_picture)).permute(2, 0, 1).float() / 255
+
+    def cosines(crop: torch.Tensor) -> torch.Tensor:
+        up = [math.ceil(s / patch) * patch for s in crop.shape[1:]]
+        stretched = F.interpolate(crop[None], up, mode="bicubic", align_corners=False)
+        found = encoder.encode_image(stretched, ImageRequest(text_patches=True)).text_patches[0]
+        return torch.einsum("cd,hwd->chw", texts, F.normalize(found, dim=-1))
+
+    if whole:
+        return cosines(pixels)
+    height, width = pixels.shape[1:]
+    total, count = torch.zeros(CLASSES, height, width), torch.zeros(height, width)
+    for i in range(max(height - side + stride - 1, 0) // stride + 1):
+        for j in range(max(width - side + stride - 1, 0) // stride + 1):
+            y2, x2 = min(i * stride + side, height), min(j * stride + side, width)
+            y1, x1 = max(y2 - side, 0), max(x2 - side, 0)
+            crop = pixels[:, y1:y2, x1:x2]
+            up = F.interpolate(cosines(crop)[None], crop.shape[1:], mode="bilinear", align_corners=False)[0]
+            total[:, y1:y2, x1:x2] += up.softmax(0)
+            count[y1:y2, x1:x2] += 1
+    return total / count
+
+
+@pytest.mark.parametrize("shape", [(60, 97), (97, 60), (50, 50), (30, 200)])
+@pytest.mark.parametrize("mode", ["whole", "slide"])
+def test_scores_are_the_notebooks_window_by_window(shape: tuple[int, int], mode: str) -> None:
+    whole = mode == "whole"
+    rest = ("bicubic", True, 60, 44, not whole, 1.0, "tcl_9", "text", 0.0)
+    protocol = ZeroShotAspect("whole" if whole else "slide", 60, 0, *rest)
+    context, texts = setting(protocol)
+    image = picture(*shape)
+    found = class_scores(context, image, texts, protocol)
+    torch.testing.assert_close(found, plainly(image, texts, 60, 60, 44, whole), atol=1e-5, rtol=0)
+
+
+def test_the_notebook_preset_is_448_by_336_with_a_softmax_of_no_temperature() -> None:
+    protocol = preset("notebook")
+    context, texts = setting(protocol)
+    image = picture(112, 150)
+    found = class_scores(context, image, texts, protocol)
+    torch.testing.assert_close(found, plainly(image, texts, 448, 448, 336, False), atol=1e-5, rtol=0)
+    assert [tuple(p.shape) for p in context.encoder().seen_pixels] == [(3, 448, 448), (3, 448, 448)]
+
+
+def test_the_paper_preset_is_one_forward_of_whole_patches_at_448() -> None:
+    context, texts = setting(preset("paper"))
+    scores = class_scores(context, picture(60, 83), texts, context.protocol)
+    assert [tuple(p.shape) for p in context.encoder().seen_pixels] == [(3, 448, 624)], (
+        "619 stretched to 78 patches of 8"
+    )
+    assert scores.shape == (CLASSES, 56, 78) and float(scores.abs().max()) <= 1 + 1e-6
+
+
+@pytest.mark.parametrize(
+    ("shape", "long", "expected"),
+    [((512, 683), 0, (448, 597)), ((512, 683), 2048, (448, 598)), ((100, 1000), 2048, (205, 2048))],
+)
+def test_sides_are_the_notebooks_or_mmcvs(shape: tuple[int, int], long: int, expected: tuple[int, int]) -> None:
+    assert resized(*shape, 448, long) == expected
+
+
+@pytest.mark.parametrize("classes", [1, 16, 37])
+def test_the_best_class_is_that_of_one_resize_and_argmax(classes: int) -> None:
+    scores = torch.randn(classes, 5, 7, generator=torch.Generator().manual_seed(0))
+    full = F.interpolate(scores[None], (41, 33), mode="bilinear", align_corners=False)[0]
+    label, best = best_class(scores, 41, 33)
+    assert torch.equal(label, full.argmax(0)) and torch.equal(best, full.amax(0))
+
+
+def test_ties_go_to_the_lower_class_across_blocks_of_classes() -> None:
+    assert best_class(torch.zeros(40, 2, 2), 4, 4)[0].unique().tolist() == [0]
+
+
+def test_background_takes_what_no_class_reaches() -> None:
+    settle = background_rule(1, 0.5, 4)
+    label, score = torch.tensor([0, 1, 2, 2]), torch.tensor([0.9, 0.6, 0.5, 0.4])
+    assert settle(label, score).tolist() == [0, 2, 3, 1]
