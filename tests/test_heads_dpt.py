@@ -130,6 +130,7 @@ def test_a_linear_head_commutes_with_up_sampling_and_sees_the_cls():
     head = LinearDense(4, 3, 4, True, False)
     found = head([(cls, patches)])
     weight, bias = head.head.weight[:, :, 0, 0], head.head.bias
-    plain = torch.einsum("oc,bchw->bohw", weight[:, :4], patches) + (cls @ weight[:, 4:].T + bias)[:, :, None, None]
-    expected = torch.nn.functional.interpolate(plain, scale_factor=4, mode="bilinear")
+    both = torch.cat([patches, cls[:, :, None, None].expand_as(patches)], 1)
+    features = torch.nn.functional.interpolate(both, scale_factor=4, mode="bilinear")  # as DINOv2: features first
+    expected = torch.einsum("oc,bchw->bohw", weight, features) + bias[:, None, None]
     assert found.shape == (2, 3, 12, 20) and torch.allclose(found, expected, atol=1e-5)

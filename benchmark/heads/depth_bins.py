@@ -36,6 +36,12 @@ class LinearDense(nn.Module):
         cls, x = layers[-1]
         if self.with_cls:
             x = torch.cat([x, cls[:, :, None, None].expand_as(x)], 1)
-        if self.up > 1:
-            x = F.interpolate(x, scale_factor=self.up, mode="bilinear", align_corners=False)
-        return cast(torch.Tensor, self.head(self.norm(x)))
+        if isinstance(self.norm, nn.Identity):  # a 1 × 1 convolution commutes with bilinear up-sampling: fewer channels
+            return self.raised(self.head(x))
+        return cast(torch.Tensor, self.head(self.norm(self.raised(x))))
+
+    def raised(self, x: torch.Tensor) -> torch.Tensor:
+        """[B, C, up·h, up·w] of [B, C, h, w]."""
+        if self.up == 1:
+            return x
+        return F.interpolate(x, scale_factor=self.up, mode="bilinear", align_corners=False)
