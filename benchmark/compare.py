@@ -17,7 +17,7 @@ from benchmark import stats
 from benchmark.class_changes import ClassChange, class_changes
 from benchmark.errors import BenchError, UsageError
 from benchmark.results import Row
-from benchmark.sides import PUBLISHED, Side, open_side, read_published
+from benchmark.sides import PUBLISHED, Side, open_side, published_numbers
 
 Verdict = Literal["better", "worse", "no difference", "too little data"]
 ALPHA = 0.05
@@ -225,7 +225,7 @@ def _against_published(a: str, b: str, results: Path) -> Comparison:
     if a == b:
         raise UsageError("published against published: name a measured model on one side")
     side = open_side(b if a == PUBLISHED else a, results)
-    numbers = [p for p in read_published(results) if p.model_id == side.name]
+    numbers = [p for p in published_numbers(results) if p.model_id == side.name]
     gaps, missing = [], []
     for row in side.rows:
         matching = [p for p in numbers if p.unit == row.unit and p.metric in row.data["metrics"]]

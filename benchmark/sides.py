@@ -98,6 +98,11 @@ def _nothing_called(word: str, results: Path, reference: Path) -> UsageError:
     return UsageError(f"{word!r} is neither a path nor a model with rows in {results}. {hint}")
 
 
+def published_numbers(results: Path) -> list[PublishedNumber]:
+    """Those of `<results>/published.csv`; where there is no such file, those that come with densebench."""
+    return read_published(results) or read_published(reference_dir().parent)
+
+
 def read_published(results: Path) -> list[PublishedNumber]:
     """The rows of `<results>/published.csv`; empty when there is no such file. Raises BenchError naming a bad line."""
     path = results / "published.csv"
