@@ -8,12 +8,14 @@ from pathlib import Path
 
 from benchmark.comparison_report import escape, number, table
 from benchmark.errors import UsageError
+from benchmark.paths import reference_dir
 from benchmark.results import Row, read_all
-from benchmark.sides import PublishedNumber, read_published
+from benchmark.sides import PublishedNumber, published_numbers
 
 # What a name covers: the published models whose ids start so.
 PAPERS = {"tipsv2": ("tipsv2-",), "tips": ("tips-",), "siglip2": ("siglip2-",), "dinov2": ("dinov2-",)}
 PRESET = "paper"
+SLIDING = "notebook"  # zero-shot segmentation where a table says it slid a window: its protocol is public
 HEADER = ("model", "task", "metric", "published", "measured", "95 % interval", "Δ", "protocol", "state")
 
 
@@ -31,7 +33,12 @@ class Line:
             return "not measured"
         low, high = self.row.data["metrics"][self.published.metric]["ci95"]
         where = "inside the interval" if low <= self.published.value <= high else "outside the interval"
-        return where if self.row.data["protocol"]["name"] == PRESET else f"{where}, another protocol"
+        return where if self.row.data["protocol"]["name"] == preset_of(self.published) else f"{where}, another protocol"
+
+    @property
+    def missing(self) -> bool:
+        """Whether there is no row by the preset that stands for the published number."""
+        return self.row is None or self.row.data["protocol"]["name"] != preset_of(self.published)
 
 
 @dataclass(frozen=True)
@@ -48,10 +55,12 @@ class Reproduction:
 
 
 def reproduce(name: str, results: Path) -> Reproduction:
-    """The published numbers of `name` beside the rows under `results`. Raises UsageError for an unknown paper."""
+    """The published numbers of `name` beside the rows under `results`; the numbers come with densebench, unless
+    `results` has a published.csv of its own. Raises UsageError for an unknown paper."""
     if name not in PAPERS:
         raise UsageError(f"no published tables of {name!r}. There are: {', '.join(PAPERS)}")
-    numbers = [p for p in read_published(results) if p.model_id.startswith(PAPERS[name])]
+    published = published_numbers(results) or published_numbers(reference_dir().parent)
+    numbers = [p for p in published if p.model_id.startswith(PAPERS[name])]
     if not numbers:
         raise UsageError(f"{results / 'published.csv'} holds no number of {name}. Give --results with that file")
     rows, _ = read_all(results)
@@ -59,8 +68,24 @@ def reproduce(name: str, results: Path) -> Reproduction:
     return Reproduction(name, lines, _doubts({p.task for p in numbers}))
 
 
+def preset_of(number: PublishedNumber) -> str:
+    """The preset that stands for a published number."""
+    slid = number.task == "zero_shot_segmentation" and "sliding" in number.note and "simple" not in number.note
+    return SLIDING if slid else PRESET
+
+
+def missing(found: Reproduction, models: Sequence[str] = ()) -> list[tuple[str, str, list[str]]]:
+    """(model, preset, units) still to be run, of `models` or of all, in the paper's order."""
+    units: dict[tuple[str, str], dict[str, None]] = {}
+    for line in found.lines:
+        p = line.published
+        if line.missing and (not models or p.model_id in models):
+            units.setdefault((p.model_id, preset_of(p)), {})[p.unit] = None
+    return [(model, preset, list(words)) for (model, preset), words in units.items()]
+
+
 def _measured(number: PublishedNumber, rows: Sequence[Row]) -> Row | None:
-    """The row to set beside `number`: that of the `paper` preset where there is one; never one made with --limit."""
+    """The row to set beside `number`: that of its preset where there is one; never one made with --limit."""
     found = [
         r
         for r in rows
@@ -69,7 +94,7 @@ def _measured(number: PublishedNumber, rows: Sequence[Row]) -> Row | None:
         and number.metric in r.data["metrics"]
         and not r.data["task"].get("limit")
     ]
-    return min(found, key=lambda r: (r.data["protocol"]["name"] != PRESET, r.folder.name), default=None)
+    return min(found, key=lambda r: (r.data["protocol"]["name"] != preset_of(number), r.folder.name), default=None)
 
 
 def _doubts(tasks: set[str]) -> tuple[tuple[str, str, str, str], ...]:

@@ -2,33 +2,48 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from benchmark.errors import unknown
 from benchmark.files import write_text
 from benchmark.paths import results_dir
+
+if TYPE_CHECKING:
+    from benchmark.reproduce import Reproduction
 
 WIDE = 200
 
 
 def reproduce(
     name: Annotated[str, typer.Argument(help="tipsv2, tips, siglip2 or dinov2")] = "tipsv2",
-    results: Annotated[Path | None, typer.Option(help="Folder with rows and published.csv [default: results]")] = None,
+    results: Annotated[Path | None, typer.Option(help="Folder with the measured rows [default: results]")] = None,
     measured_only: Annotated[bool, typer.Option("--measured", help="Leave out what was not measured")] = False,
     markdown: Annotated[Path | None, typer.Option(help="Also write Markdown here")] = None,
+    run: Annotated[bool, typer.Option("--run", help="First run what is missing, by the paper preset")] = False,
+    model: Annotated[list[str] | None, typer.Option("--model", "-m", help="With --run: only this one; repeats")] = None,
+    data: Annotated[Path | None, typer.Option(help="With --run: where datasets lie")] = None,
+    device: Annotated[str, typer.Option(help="With --run: auto, cpu, cuda, cuda:N")] = "auto",
+    offline: Annotated[bool, typer.Option("--offline", help="With --run: no network at all")] = False,
 ) -> None:
     """Every published number of a paper's models, the measured one with its interval, and what is not confirmed.
 
-    Example: bench reproduce tipsv2
+    Example: bench reproduce tipsv2 --run --model tipsv2-b
     """
     from benchmark import reproduce as report
 
-    found = report.reproduce(name, results or results_dir())
+    folder = results or results_dir()
+    found = report.reproduce(name, folder)
+    failed = 0
+    if run:
+        failed = _run_missing(report.missing(found, _known(found, model or [])), folder, data, device, offline)
+        found = report.reproduce(name, folder)
     console = Console()
     if not console.is_terminal:
         console = Console(width=WIDE, color_system=None)
@@ -39,6 +54,41 @@ def reproduce(
     if markdown:
         write_text(markdown, report.markdown(found))
     console.print("\n" + report.summary(found), markup=False, highlight=False)
+    if failed:
+        raise typer.Exit(1)
+
+
+def _known(found: Reproduction, models: list[str]) -> list[str]:
+    """`models`, all of which have published numbers."""
+    there = list(dict.fromkeys(line.published.model_id for line in found.lines))
+    for name in models:
+        if name not in there:
+            raise unknown(f"model in the tables of {found.name}", name, there, ", ".join(there))
+    return models
+
+
+def _run_missing(
+    todo: list[tuple[str, str, list[str]]], results: Path, data: Path | None, device: str, offline: bool
+) -> int:
+    """How many units failed."""
+    from benchmark.cli.bars import bars
+    from benchmark.engine.options import RunOptions
+    from benchmark.engine.run import Hooks, Note
+    from benchmark.engine.run import run as run_models
+    from benchmark.paths import data_dir
+
+    def say(note: Note) -> None:
+        print(f"error: {note.model}/{note.unit}: {note.text}".replace("error: /", "error: "), file=sys.stderr)
+
+    failed = 0
+    with bars() as progress:
+        for model, preset, units in todo:
+            options = RunOptions(
+                protocol=preset, device=device, offline=offline, data=data or data_dir(), results=results,
+                command=" ".join(["bench", *sys.argv[1:]]),
+            )  # fmt: skip
+            failed += len(run_models(model, units, options=options, hooks=Hooks(progress, failure=say)).failures)
+    return failed
 
 
 def _print(console: Console, header: tuple[str, ...], rows: object) -> None:
