@@ -33,6 +33,7 @@ def bench(*words: str) -> int:
         (["run", "--model", "pixels", "--task", "none.toml"], 2, "none.toml: no such file"),
         (["run", "--model", "pixels", "--weights", "nowhere", "--task", "scenes"], 2, "--weights nowhere: no such file"),  # noqa: E501
         (["run", "--model", "pixels", "--batch-size", "0"], 2, "--batch-size '0': must be auto or a positive number"),
+        (["check", "--model", "pixels", "--gelu", "tanh"], 2, "--gelu tanh: pixels has no such choice"),
         (["run", "--model", "pixels", "--limit", "1"], 2, "--limit 1 is below 2"),
         (["run", "--model", "pixels", "--dtype", "int4"], 2, "--dtype 'int4' is not one of auto, float32"),
         (["run", "--model", "pixels", "--backend", "tf"], 2, "--backend 'tf' is not one of torch, jax"),

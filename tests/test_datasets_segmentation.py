@@ -16,6 +16,7 @@ from miniatures import ade20k, mask, pascal_context, save_png, voc2012
 from benchmark.errors import DataError, UsageError
 from benchmark.registry import open_dataset
 from tasks.datasets import digests
+from tasks.datasets.places import first_gap
 
 
 @pytest.fixture(autouse=True)
@@ -215,3 +216,16 @@ def test_damaged_digest_cache_is_made_again(tmp_path, monkeypatch):
     assert open_dataset("ade150", tmp_path).data("segmentation", "test").digest == first
     monkeypatch.setattr(digests, "_hash_file", lambda row: pytest.fail(f"read {row[0]} again"))
     assert open_dataset("ade150", tmp_path).data("segmentation", "test").digest == first
+
+
+def test_the_first_picture_missing_from_a_numbered_folder_is_named(tmp_path, caplog):
+    root = ade20k(tmp_path, test=4)
+    (root / "images/validation/ADE_val_00000002.jpg").unlink()
+    open_dataset("ade20k", tmp_path).data("segmentation", "test")
+    assert "3 images found, the official split has 2000; first missing: ADE_val_00000002" in caplog.text
+
+
+def test_only_numbered_names_have_gaps():
+    assert first_gap(["a/x_1.jpg", "a/x_3.jpg"], 3) == "x_2"
+    assert first_gap(["x_1.jpg", "x_2.jpg"], 2) is None
+    assert first_gap(["x_1.jpg", "y_2.jpg"], 3) is None and first_gap(["cat.jpg"], 3) is None

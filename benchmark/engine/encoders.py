@@ -49,6 +49,8 @@ def load_encoder(
             raise EncoderError(
                 f"{name}: the object it builds has no {member!r}. See the Encoder contract in benchmark/contracts.py"
             )
+    if spec.options.get("gelu") and "gelu" not in dict(encoder.card.options):
+        raise UsageError(f"--gelu {spec.options['gelu']}: {name} has no such choice; it is for TIPS and TIPSv2")
     return encoder
 
 

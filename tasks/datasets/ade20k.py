@@ -48,7 +48,8 @@ class Ade20k:
                 raise
         else:
             found = self._from_files(store, split)
-        note_size(self.info, split, len(found.images), expected(self.info.name, split))
+        names = [found.images.image_id(i) for i in range(len(found.images))]
+        note_size(self.info, split, len(names), expected(self.info.name, split), names)
         return found
 
     def _from_files(self, store: Store, split: str) -> SegmentationSet:

@@ -43,7 +43,9 @@ class ImageNet:
         found = self._folders(split) or self._hub(split) or self._shards(split) or self._tar(split)
         if found is None:
             raise find_error(self.info, self.root, split)
-        note_size(self.info, split, len(found.images), expected(self.info.name, split))
+        count = expected(self.info.name, split)
+        names = [found.images.image_id(i) for i in range(len(found.images))] if split == "test" else []
+        note_size(self.info, split, len(found.images), count, names)
         return found
 
     def _folders(self, split: str) -> LabelSet | None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Protocol
 
 from benchmark.contracts import DatasetInfo
@@ -124,13 +125,28 @@ def checked(info: DatasetInfo, store: Store, names: Sequence[str]) -> Blobs:
     return store.blobs(names)
 
 
-def note_size(info: DatasetInfo, split: str, found: int, expected: int | None) -> None:
-    """Says in the log when a split is not of its official size; the row's n says it too."""
+def note_size(info: DatasetInfo, split: str, found: int, expected: int | None, names: Sequence[str] = ()) -> None:
+    """Says in the log when a split is not of its official size; the row's n says it too.
+
+    `names` of a set that has no list of its files: the first one missing from their numbers is named.
+    """
     if expected is not None and found != expected:
+        gap = first_gap(names, expected)
         log.warning(
-            "%s %s: %d images found, the official split has %d. More: bench data verify %s",
-            info.name, split, found, expected, info.name,
+            "%s %s: %d images found, the official split has %d%s. More: bench data verify %s",
+            info.name, split, found, expected, f"; first missing: {gap}" if gap else "", info.name,
         )  # fmt: skip
+
+
+def first_gap(names: Sequence[str], count: int) -> str | None:
+    """The first stem absent from files numbered 1 … `count` (`ADE_val_00000007`); None if they are not numbered so."""
+    found = [re.fullmatch(r"(.*?)(\d+)", PurePosixPath(name).stem) for name in names]
+    heads = {(m[1], len(m[2])) for m in found if m}
+    if not names or None in found or len(heads) != 1:
+        return None
+    (word, width), present = heads.pop(), {int(m[2]) for m in found if m}
+    missing = next((i for i in range(1, count + 1) if i not in present), None)
+    return None if missing is None else f"{word}{missing:0{width}d}"
 
 
 def lines(store: Store, name: str) -> list[str]:
