@@ -102,11 +102,10 @@ def run_trained(context: TaskContext, limit: float) -> Outcome:
     for index, found, target in predicted(test, range(len(test.images)), p, lambda i, s: metres(ready, i, s)):
         rows.append({"id": test.images.image_id(index), **score(found[0].cpu().numpy(), target, p, far)})
         bar.advance()
-    files = kept_pictures(
-        context.keep_predictions, [r["rmse"] for r in rows], test, p, lambda i, s: metres(ready, i, s), "depth"
-    )
+    samples = stack_rows(rows)
+    files = kept_pictures(context.keep_predictions, samples, test, p, lambda i, s: metres(ready, i, s), "depth")
     return Outcome(
-        stack_rows(rows),
+        samples,
         trained_depth_measurements(p),
         "RMSE" if p.average == "image" else "RMSE pooled",
         len(rows),

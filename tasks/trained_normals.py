@@ -66,10 +66,10 @@ def run_trained(context: TaskContext, measurements: list[Measurement]) -> Outcom
         errors = normal_errors(found.permute(1, 2, 0).cpu(), target)
         rows.append({"id": test.images.image_id(index), **errors})
         bar.advance()
-    errors_of = [float(row["angular_rmse"]) for row in rows]
-    files = kept_pictures(context.keep_predictions, errors_of, test, p, unit, "normals")
+    samples = stack_rows(rows)
+    files = kept_pictures(context.keep_predictions, samples, test, p, unit, "normals")
     return Outcome(
-        stack_rows(rows),
+        samples,
         measurements,
         "angular RMSE" if p.average == "image" else "angular RMSE pooled",
         len(rows),

@@ -10,6 +10,8 @@ import torch
 
 from benchmark.images import resize, to_float
 from benchmark.pictures import Kind, side_by_side
+from benchmark.results import slug
+from tasks.predictions import best_median_worst, image_scores
 from tasks.training.augment import middle_square
 from tasks.training.fields import TrainedHead
 
@@ -54,17 +56,18 @@ def _through(group: Sequence[tuple[int, np.ndarray, np.ndarray]], p: TrainedHead
 
 
 def kept_pictures(
-    count: int, errors: Sequence[float], data: Any, p: TrainedHead, predict: Predict, kind: Kind
-) -> Mapping[str, bytes]:
-    """PNGs of the `count` best, median and worst predictions by `errors`, predicted once more."""
-    order = [int(i) for i in np.argsort(errors, kind="stable") if np.isfinite(errors[i])]
-    middle = max(0, (len(order) - count) // 2)
-    parts = {"best": order[:count], "median": order[middle : middle + count], "worst": order[::-1][:count]}
+    count: int, samples: Mapping[str, np.ndarray], data: Any, p: TrainedHead, predict: Predict, kind: Kind
+) -> dict[str, bytes]:
+    """PNGs of the `count` best, median and worst predictions by `samples`, predicted once more."""
+    if not count:
+        return {}
+    scores, metric, _ = image_scores(samples, kind)
+    chosen = best_median_worst(-scores, count)
     files = {}
-    for word, indices in parts.items():
-        for rank, (index, found, target) in enumerate(predicted(data, indices, p, predict) if count else (), 1):
-            image = data.images.load(index)
-            image = middle_square(image) if p.test_square else image
-            shown = found[0] if kind == "depth" else found.permute(1, 2, 0)
-            files[f"pictures/{word}-{rank}.png"] = side_by_side(image, target, shown.float().cpu().numpy(), kind)
+    for (name, _), (index, found, target) in zip(chosen, predicted(data, [row for _, row in chosen], p, predict)):
+        image = data.images.load(index)
+        image = middle_square(image) if p.test_square else image
+        shown = (found[0] if kind == "depth" else found.permute(1, 2, 0)).float().cpu().numpy()
+        words = f"{name}_{metric}-{scores[index]:.3g}_{slug(data.images.image_id(index))}"
+        files[f"pictures/{words}.png"] = side_by_side(image, target, shown, kind)
     return files
