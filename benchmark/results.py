@@ -23,6 +23,7 @@ from benchmark.files import write_atomic, write_bytes, write_text
 from benchmark.statistic import Statistic
 
 SCHEMA = 1
+OLDEST = 1  # rows of earlier schemas are named and left out
 REQUIRED = (
     "schema",
     "id",
@@ -177,6 +178,10 @@ def read_row(path: Path) -> Row:
     if not isinstance(data["schema"], int) or data["schema"] > SCHEMA:
         raise BenchError(
             f"{file}: schema {data['schema']} is newer than this densebench knows ({SCHEMA}). Update densebench"
+        )
+    if data["schema"] < OLDEST:
+        raise BenchError(
+            f"{file}: schema {data['schema']} is older than this densebench reads ({OLDEST}). Run it again"
         )
     if data["main_metric"] not in data["metrics"]:
         raise BenchError(f"{file}: main_metric {data['main_metric']!r} is not among its metrics")

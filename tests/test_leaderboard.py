@@ -87,17 +87,18 @@ def test_files_that_are_no_rows_are_named_and_the_rest_is_shown(tmp_path: Path) 
     cut = write_row(tmp_path, "cut", "depth") / "result.json"
     cut.write_text(cut.read_text()[:200])
     newer = write_row(tmp_path, "newer", "depth", schema=99)
+    write_row(tmp_path, "older", "depth", schema=0)
     write_row(tmp_path, "nan", "depth", metrics={"RMSE": {"value": float("nan"), "ci95": [0, 1]}}, main_metric="RMSE")
     foreign = tmp_path / "foreign" / "depth" / "scenes" / "x-1" / "result.json"
     foreign.parent.mkdir(parents=True)
     foreign.write_text('{"accuracy": 1}')
     built = build(tmp_path)
     text = "\n".join(built.problems)
-    for name in ("damaged", "half", "cut", "newer", "nan", "foreign"):
+    for name in ("damaged", "half", "cut", "newer", "older", "nan", "foreign"):
         assert f"/{name}/" in text, name
     assert built.rows == 2 and newer.is_dir()
     data = page_data(tmp_path)
-    assert [m["name"] for m in data["models"]] == ["good"] and len(data["problems"]) == 6
+    assert [m["name"] for m in data["models"]] == ["good"] and len(data["problems"]) == 7
     assert not any(str(tmp_path) in line for line in data["problems"])
 
 
