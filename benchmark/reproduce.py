@@ -8,7 +8,6 @@ from pathlib import Path
 
 from benchmark.comparison_report import escape, number, table
 from benchmark.errors import UsageError
-from benchmark.paths import reference_dir
 from benchmark.results import Row, read_all
 from benchmark.sides import PublishedNumber, published_numbers
 
