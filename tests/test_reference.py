@@ -10,10 +10,12 @@ from rows import NINE, write_row, write_rows
 
 from benchmark.cli.run import default_models
 from benchmark.cli.tables import show_report
+from benchmark.engine.encoders import load_encoder
 from benchmark.engine.run import Report
 from benchmark.paths import reference_dir
+from benchmark.protocol import load_protocol
 from benchmark.reference import beside, columns, origin
-from benchmark.registry import models
+from benchmark.registry import load_task, models, protocol_file, suites
 from benchmark.results import read_all
 
 
@@ -90,3 +92,16 @@ def test_the_default_run_measures_the_embedded_model_and_finds_no_row_of_it() ->
     rows = read_all(reference_dir())[0]
     assert {r.unit.split("/")[0] for r in rows if r.model == "random-vit"} == set(NINE)
     assert origin(rows).startswith("densebench ")
+
+
+def test_shipped_rows_are_what_this_code_measures() -> None:
+    """Today's presets and the embedded weights; where this fails, results/README.md says how to make the rows again."""
+    rows = read_all(reference_dir())[0]
+    for unit in suites()["scenes"]["units"]:
+        task = unit.split("/")[0]
+        today = load_protocol(task, load_task(task).schemas, protocol_file(task), "fast").hash
+        assert {r.protocol_hash for r in rows if r.unit == unit} == {today}, f"{unit}: shipped under an older protocol"
+    for model in ("tipsv2-mini", "random-vit", "pixels"):
+        sha = load_encoder(model, device="cpu").card.weights.sha256
+        made = {r.data["model"]["weights"]["sha256"] for r in rows if r.model == model}
+        assert made == {sha}, f"{model}: shipped rows of other weights"
