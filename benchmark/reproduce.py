@@ -58,8 +58,7 @@ def reproduce(name: str, results: Path) -> Reproduction:
     `results` has a published.csv of its own. Raises UsageError for an unknown paper."""
     if name not in PAPERS:
         raise UsageError(f"no published tables of {name!r}. There are: {', '.join(PAPERS)}")
-    published = published_numbers(results) or published_numbers(reference_dir().parent)
-    numbers = [p for p in published if p.model_id.startswith(PAPERS[name])]
+    numbers = [p for p in published_numbers(results) if p.model_id.startswith(PAPERS[name])]
     if not numbers:
         raise UsageError(f"{results / 'published.csv'} holds no number of {name}. Give --results with that file")
     rows, _ = read_all(results)
