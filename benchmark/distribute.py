@@ -7,6 +7,7 @@ what is missing at the end is encoded by the process that asked.
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -38,7 +39,7 @@ class Cluster:
 
     def __init__(self, address: str, recipe: Recipe) -> None:
         try:
-            import ray
+            ray: Any = importlib.import_module("ray")
         except ImportError:
             raise MissingExtra("--ray", "ray") from None
         self.ray, self.recipe = ray, recipe
@@ -106,8 +107,11 @@ def fill_range(shared: Any, shards: list[int]) -> int:
 
 
 class _Nobody:
-    def advance(self, amount: int = 1) -> None:
-        """Bars are drawn by the process that asked."""
+    """Bars are drawn by the process that asked."""
+
+    def advance(self, amount: int = 1) -> None: ...
+
+    def note(self, words: str) -> None: ...
 
 
 def _silent(label: str, total: int) -> Progress:
