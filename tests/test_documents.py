@@ -20,14 +20,14 @@ def command_lines(path: Path) -> list[str]:
     """`bench …` lines inside fences and indented blocks, and in `inline code`."""
     text = path.read_text(encoding="utf-8")
     blocks = re.findall(r"^```[^\n]*\n(.*?)^```", text, re.S | re.M) + re.findall(r"^(?: {4}.*\n)+", text, re.M)
-    lines = [line.strip() for block in blocks for line in block.splitlines()]
+    lines = [line.strip() for block in blocks for line in block.replace("\\\n", " ").splitlines()]
     lines += re.findall(r"`(bench [^`]+)`", re.sub(r"^```.*?^```", "", text, flags=re.S | re.M))
     return [re.sub(r"\s+#.*", "", line) for line in lines if re.match(r"bench [a-z]", line)]
 
 
 def problem(line: str) -> str | None:
     """What is wrong with a command line, if anything."""
-    words = shlex.split(line.replace("…", "x"))[1:]
+    words = shlex.split(re.split(r"&&|\|", line)[0].replace("…", "x"))[1:]
     group = typer.main.get_command(app)
     context = click.Context(group)
     command = group.get_command(context, words[0])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import types
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,12 @@ import pytest
 from recipe_fixtures import TINY, tiny
 
 from adapters.tipsv2.recipe import evaluation
-from adapters.tipsv2.recipe.publish import publish
+from adapters.tipsv2.recipe.config_file import read_config
+from adapters.tipsv2.recipe.publish import command, publish
 from adapters.tipsv2.recipe.trainer import train
 from benchmark.cli import main
+from benchmark.digest import sha256_file
+from benchmark.errors import UsageError
 
 
 def write_toml(path: Path, table: dict[str, Any]) -> Path:
@@ -70,8 +74,8 @@ def test_the_engine_is_asked_for_the_scenes_suite_and_its_rows_are_logged(
 ) -> None:
     asked: list[tuple[Any, dict[str, Any]]] = []
 
-    def run(models: list[str], **options: Any) -> Any:
-        asked.append((models, options))
+    def run(models: list[str], tasks: Sequence[str] = (), **options: Any) -> Any:
+        asked.append((models, {"tasks": tasks, **options}))
         row = types.SimpleNamespace(unit="depth/scenes", main={"value": 1.5})
         note = types.SimpleNamespace(unit="normals/scenes", text="no targets")
         return types.SimpleNamespace(rows=[row], failures=[note])
@@ -84,17 +88,36 @@ def test_the_engine_is_asked_for_the_scenes_suite_and_its_rows_are_logged(
     assert [r["step"] for r in rows] == [2, 4]
     assert rows[0]["evaluation"] == {"depth/scenes": 1.5}
     assert rows[0]["failures"] == {"normals/scenes": "no targets"}
-    assert asked[0][1]["suite"] == "scenes"
+    assert asked[0][1]["suite"] == "scenes" and not asked[0][1]["tasks"]
     held_out = [line["validation"] for line in lines if "validation" in line]
     assert set(held_out[0]) == {f"{k}/{d}" for k in ("alt", "synthetic-0", "synthetic-1") for d in ("i2t", "t2i")}
+
+
+def test_the_published_command_holds_what_differs_from_the_packaged_config() -> None:
+    assert command(read_config("clip-mini-64")) == "bench train clip-mini-64"
+    changed = read_config("tips-mini", {"train.dtype": "bfloat16"})
+    assert command(changed) == "bench train tips-mini --set train.dtype=bfloat16"
+
+
+def test_a_first_stage_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="init_from = 'nowhere': no such folder. Train the stage before it first"):
+        train(tiny(init_from="nowhere"), tmp_path, quiet=True)
 
 
 def test_a_finished_run_is_published_as_the_adapter_reads_it(tmp_path: Path) -> None:
     from benchmark import load_encoder
 
-    train(tiny(train__steps=2, train__log_every=1), tmp_path / "run", quiet=True)
-    folder = publish(tmp_path / "run", tmp_path / "out")
-    assert json.loads((folder / "run.json").read_text())["command"] == "bench train tiny"
+    first = train(tiny(train__steps=3, train__log_every=1), tmp_path / "runs" / "first", quiet=True)
+    second = tiny(name="second", train__steps=2, train__log_every=1, init_from=str(first))
+    train(second, tmp_path / "runs" / "second", quiet=True)
+    folder = publish(tmp_path / "runs" / "second", tmp_path / "out")
+    made = json.loads((folder / "run.json").read_text())
+    assert [(s["name"], s["command"], s["steps"]) for s in made["stages"]] == [
+        ("tiny", "bench train tiny.toml", 3),
+        ("second", "bench train second.toml", 2),
+    ]
+    assert made["sha256"] == sha256_file(folder / "model.safetensors")
+    assert all((folder / "stages" / name / "metrics.jsonl").is_file() for name in ("tiny", "second"))
     encoder = load_encoder("tipsv2-mini", weights=str(folder))
     assert encoder.card.embed_dim == 16
     assert encoder.encode_text(["a red square"]).shape == (1, 16)  # type: ignore[attr-defined]
