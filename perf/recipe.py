@@ -1,6 +1,6 @@
-"""What a training step of tipsv2-mini costs: each loss over the contrastive one, and the data path's share.
+"""What a training step of tipsv2-mini-64 costs: each loss over the contrastive one, and the data path's share.
 
-python perf/recipe.py [--steps N] [--config tipsv2-mini]
+python perf/recipe.py [--steps N] [--config tipsv2-mini-64] [--dtype bfloat16]
 """
 
 from __future__ import annotations
@@ -61,10 +61,12 @@ def main() -> None:
     """Print images/s on one core, the ratio of each row to the contrastive one, and the data path's share."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--steps", type=int, default=8)
-    parser.add_argument("--config", default="tipsv2-mini")
+    parser.add_argument("--config", default="tipsv2-mini-64")
+    parser.add_argument("--dtype", default="auto")
     args = parser.parse_args()
     torch.set_num_threads(1)
-    config = read_config(args.config, {"data.samples": 1000, "train.steps": 1000, "train.threads": 1})
+    changes = {"data.samples": 1000, "train.steps": 1000, "train.threads": 1, "train.dtype": args.dtype}
+    config = read_config(args.config, changes)
     base = 0.0
     with tempfile.TemporaryDirectory() as scratch:
         for name, losses in ROWS.items():
