@@ -73,6 +73,8 @@ def debugging() -> bool:
 
 def main(argv: list[str] | None = None) -> None:
     """Entry point of `bench`. Exit codes: 0 done, 1 some task failed, 2 wrong usage, 3 regression."""
+    # Read when torch is first imported: threads that spin while they wait make a shared machine many times slower.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     words = sys.argv[1:] if argv is None else argv
     if "--debug" in words:  # accepted anywhere, not only before the command
         words = [w for w in words if w != "--debug"]
