@@ -32,6 +32,7 @@ class Recipe:
     device: str
     batch_size: int | None
     workers: int | None
+    silent: Callable[[str, int], Progress]  # bars are drawn by the process that asked
 
 
 class Cluster:
@@ -101,18 +102,6 @@ def fill_range(shared: Any, shards: list[int]) -> int:
     recipe, images, view, taps = shared
     if recipe.name not in _loaded:
         _loaded[recipe.name] = recipe.load()
-    extractor = Extractor(_loaded[recipe.name], recipe.device, recipe.batch_size, recipe.workers, _silent)
+    extractor = Extractor(_loaded[recipe.name], recipe.device, recipe.batch_size, recipe.workers, recipe.silent)
     extractor.run(Pass(images, view, taps), shards)
     return extractor.forwards
-
-
-class _Nobody:
-    """Bars are drawn by the process that asked."""
-
-    def advance(self, amount: int = 1) -> None: ...
-
-    def note(self, words: str) -> None: ...
-
-
-def _silent(label: str, total: int) -> Progress:
-    return _Nobody()

@@ -24,8 +24,7 @@ from benchmark.errors import BenchError
 from benchmark.features import codec as codecs
 from benchmark.features.plan import DENSE, Pass, Planner
 from benchmark.features.store import FeatureStore, shard_items
-from benchmark.protocol import load_protocol
-from benchmark.registry import Unit, load_task, models, protocol_file
+from benchmark.registry import Unit, load_task, models
 from benchmark.views import ResolvedView
 
 CALIBRATION_S = 10.0
@@ -119,10 +118,7 @@ def _sketch(unit: Unit, maker: JobMaker, options: RunOptions) -> Sketch | None:
     if unit.path:
         return None
     task = load_task(unit.task)
-    preset = options.protocol or maker.preset
-    protocol = load_protocol(
-        unit.task, task.schemas, protocol_file(unit.task), preset, maker._overrides(unit, task), unit.dataset
-    ).values
+    protocol = maker.protocol(unit, task).values
     wanted = getattr(task, "dataset_options", None)
     asked = {**(wanted(unit.dataset, protocol) if wanted else {}), **options.dataset_options}
     data = {s: absent_data(unit.dataset, task.kind, s, options.limit, asked) for s in task.splits(protocol)}

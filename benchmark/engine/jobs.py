@@ -101,15 +101,7 @@ class JobMaker:
         """The job of `unit`. Raises UsageError for its protocol, DataError for its data."""
         task = load_task(unit.task)
         dataset, overrides = self._dataset(unit)
-        preset = self.options.protocol or self.preset
-        protocol = load_protocol(
-            unit.task,
-            task.schemas,
-            protocol_file(unit.task),
-            preset,
-            {**overrides, **self._overrides(unit, task)},
-            None if unit.path else unit.dataset,
-        )
+        protocol = self.protocol(unit, task, overrides)
         wanted = getattr(task, "dataset_options", _no_options)(unit.dataset, protocol.values) if not unit.path else {}
         if wanted:
             dataset, _ = self._dataset(unit, wanted)
@@ -118,6 +110,17 @@ class JobMaker:
             data[split], lines = self._split(unit, dataset, task, split, str(sorted(wanted.items())))
             bad += lines
         return Job(unit, task, protocol, data, bad)
+
+    def protocol(self, unit: Unit, task: Task, overrides: Mapping[str, str] = {}) -> EvalProtocol:
+        """The protocol of `unit`: the preset asked for, `overrides` of its data, `--set` above both."""
+        return load_protocol(
+            unit.task,
+            task.schemas,
+            protocol_file(unit.task),
+            self.options.protocol or self.preset,
+            {**overrides, **self._overrides(unit, task)},
+            None if unit.path else unit.dataset,
+        )
 
     def _overrides(self, unit: Unit, task: Task) -> dict[str, str]:
         """The `--set` values meant for this task: `field=value` where it has the field, or `task.field=value`."""

@@ -196,7 +196,7 @@ class Session:
         store = FeatureStore(options.cache / "features", options.store)
         planner = Planner(encoder.card, encoder.transform, store)
         extractor = Extractor(encoder, device, options.batch_size, options.workers, hooks.progress)
-        recipe = Recipe(encoder.card.name, load, device, options.batch_size, options.workers)
+        recipe = Recipe(encoder.card.name, load, device, options.batch_size, options.workers, silent)
         cluster = Cluster(options.ray, recipe) if options.ray else None
         return cls(encoder, shown, options, hooks, store, planner, extractor, cluster)
 

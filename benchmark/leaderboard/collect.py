@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -175,8 +174,3 @@ def variant(row: Row) -> str:
     """The part of a row's folder name between the protocol's name and its hash: seed, dtype, backend, limit."""
     name = row.folder.name.removesuffix(f"-{row.protocol_hash[:8]}")
     return name.removeprefix(str(row.data["protocol"]["name"])).strip("-")
-
-
-def models_of(boards: Iterable[Board]) -> list[str]:
-    """Every name on a board, sorted."""
-    return sorted({e.name for b in boards for e in b.entries})
