@@ -39,7 +39,8 @@ def exact_pairs(a: torch.Tensor, b: torch.Tensor, rows: torch.Tensor, cols: torc
     """[n] float64 dot products of `a[rows]` and `b[cols]`, in chunks of bounded memory."""
     step = max(1, _PAIR_BYTES // (16 * a.shape[1]))
     parts = [
-        (a[rows[i : i + step]].double() * b[cols[i : i + step]].double()).sum(1) for i in range(0, len(rows), step)
+        (a.index_select(0, rows[i : i + step]).double() * b.index_select(0, cols[i : i + step]).double()).sum(1)
+        for i in range(0, len(rows), step)
     ]
     return torch.cat(parts) if parts else torch.zeros(0, dtype=torch.float64, device=a.device)
 

@@ -1,11 +1,11 @@
 """Linear segmentation on scenes: `fast` against `paper` with the same encoder, mIoU and encoder forwards in one run.
 
     python perf/linear_segmentation.py [--models random-vit tipsv2-mini] [--train 300] [--test 150] [--steps 3000]
-                                       [--seeds 3] [--rate 1e-3] [--plain]
+                                       [--seeds 3] [--rate 1e-3] [--probes paper plain]
 
 `paper` is the preset with its pixel sizes scaled to the encoder's own image size (a scene is 96 px; 512 px crops would
 be five times it) and its 40,000 steps shortened to --steps, warm-up in proportion; mean and spread (max - min) over
-seeds. `--plain` adds the same probe without augmentation: AdamW on whole pictures at full resolution. `fast` must
+seeds. `--probes plain` is the same probe without augmentation: AdamW on whole pictures at full resolution. `fast` must
 differ from `paper` by at most that spread plus 2 mIoU at no more than 1/20 of its forwards.
 
 A shortened `paper` is an undertrained one. A 64 px tipsv2-mini after 600 steps, seed 0: 46.3 mIoU at the preset's rate
@@ -99,8 +99,9 @@ def compare(model: str, args: Any) -> None:
     print(f"{model}, {args.train} training and {args.test} test scenes, {how}", flush=True)
     fast = measure("fast", model, "fast", {}, 1, args)
     print(fast.line(), flush=True)
-    others = {"paper": fields, **({"plain": {**fields, **PLAIN}} if args.plain else {})}
-    for name, changed in others.items():
+    probes = {"paper": fields, "plain": {**fields, **PLAIN}}
+    for name in args.probes:
+        changed = probes[name]
         trained = measure(name, model, "paper", changed, args.seeds, args)
         print(trained.line(), flush=True)
         gap, share = fast.mean - trained.mean, trained.forwards / fast.forwards
@@ -116,7 +117,7 @@ def main() -> None:
     words.add_argument("--steps", type=int, default=3000)
     words.add_argument("--seeds", type=int, default=3)
     words.add_argument("--rate", type=float, default=1e-3)
-    words.add_argument("--plain", action="store_true")
+    words.add_argument("--probes", nargs="+", choices=("paper", "plain"), default=["paper"])
     args = words.parse_args()
     for model in args.models:
         compare(model, args)

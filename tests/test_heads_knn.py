@@ -10,6 +10,7 @@ import torch
 from sklearn.neighbors import KNeighborsClassifier
 
 from benchmark.errors import DataError, EncoderError
+from benchmark.heads import coarse, knn
 from benchmark.heads.knn import knn_votes, topk_search
 
 
@@ -93,3 +94,37 @@ def test_tied_votes_go_to_the_lower_class_as_scikit_learns_do() -> None:
 def test_votes_beyond_the_search_are_refused() -> None:
     with pytest.raises(DataError, match="kept 5 neighbours"):
         knn_votes(torch.zeros(1, 5), torch.zeros(1, 5), 2, (10,))
+
+
+@pytest.mark.parametrize("kind", ["random", "copies", "near", "one point"])
+@pytest.mark.parametrize("own", [False, True])
+def test_a_first_look_in_bfloat16_changes_nothing(kind: str, own: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(3)
+    g, q = rng.normal(size=(9000, 32)).astype(np.float32), rng.normal(size=(60, 32)).astype(np.float32)
+    if kind == "copies":
+        g[5000:8000] = g[:3000]
+    if kind == "near":  # cosines within bfloat16's rounding of each other
+        g = g[:1] + 0.01 * g
+        q[:30] = g[:30]
+    if kind == "one point":
+        g[:] = g[0]
+    exclude = rng.integers(-1, len(g), len(q)) if own else None
+    wide = topk_search(q, g, 10, exclude)
+    looks = []
+    monkeypatch.setattr(knn, "_LARGE", 0)
+    monkeypatch.setattr(coarse, "pays", lambda width: True)
+    reaching = coarse.Coarse.reaching
+    monkeypatch.setattr(coarse.Coarse, "reaching", lambda *args: looks.append(reaching(*args)) or looks[-1])
+    narrow = topk_search(q, g, 10, exclude)
+    assert torch.equal(narrow[1], wide[1]) and torch.equal(narrow[0], wide[0])
+    assert any(look is not None for look in looks) is (kind in ("random", "copies"))
+
+
+@pytest.mark.parametrize("width", [1, 7, 256])
+def test_bfloat16_falls_short_of_a_cosine_by_less_than_its_margin(width: int) -> None:
+    torch.manual_seed(0)
+    a, b = (torch.nn.functional.normalize(torch.randn(500, width) ** 3) for _ in range(2))
+    b[:250] = a[:250]  # the largest products, of one sign
+    true, near = (a.double() * b.double()).sum(1), torch.diagonal(a.bfloat16() @ b.bfloat16().T)
+    short = true - near.double()
+    assert float(short.max()) < coarse.MARGIN

@@ -1,8 +1,8 @@
 """Exact k nearest neighbours by cosine over any number of stored features, and the votes of their labels.
 
-One float32 product per tile settles nearly everything: only scores that may still enter a query's k best are looked at
-again, and the last word is a float64 score, ties going to the lower index (`benchmark.similarity`). So the answer does
-not depend on block size, threads or device.
+One product per tile settles nearly everything, in bfloat16 where that pays (`benchmark.heads.coarse`) or in float32:
+only scores that may still enter a query's k best are looked at again, and the last word is a float64 score, ties going
+to the lower index (`benchmark.similarity`). So the answer does not depend on precision, block size, threads or device.
 """
 
 from __future__ import annotations
@@ -14,12 +14,17 @@ import numpy as np
 import torch
 
 from benchmark.errors import DataError, EncoderError
+from benchmark.heads import coarse
 from benchmark.similarity import DENSE, exact_pairs, exact_tile, rounding_margin, rows_of, true_pairs
 
 TEMPERATURE = 0.07  # Wu et al. 2018, and DINO, DINOv2 after it
 NEIGHBOURS = (10, 20, 100, 200)
 _GRID = 2.0**40  # float64 scores are compared on this grid: far above their rounding, far below any real difference
 _ROWS = 2048  # index rows in one tile
+_LARGE = 2**36  # multiplications from which it is worth measuring whether a first look in bfloat16 pays
+_VAIN = 8  # so many looks too many that did not help, and the rest goes without
+
+_Pairs = tuple[torch.Tensor, torch.Tensor, torch.Tensor]  # rows of q, rows of the tile, scores
 
 
 def topk_search(
@@ -43,11 +48,12 @@ def topk_search(
     own = np.full(len(queries), -1, np.int64) if exclude is None else np.asarray(exclude, np.int64)
     width = int(queries.shape[1])
     step = max(1, min(block_bytes // 2 // (8 * width), block_bytes // 2 // (8 * _ROWS), 8 * block_bytes // (256 * k)))
+    look = device == "cpu" and len(queries) * len(index) * width >= _LARGE and coarse.pays(width)
     scores, indices = [], []
     for start in range(0, len(queries), step):
         stop = min(start + step, len(queries))
         q = _directions(queries, start, stop, device, "query")
-        pool = _Pool(q, index, k)
+        pool = _Pool(q, index, k, look)
         skip = torch.as_tensor(own[start:stop], device=q.device)
         for low in range(0, len(index), _ROWS):
             g = _directions(index, low, min(low + _ROWS, len(index)), device, "index")
@@ -63,8 +69,10 @@ def topk_search(
 class _Pool:
     """For one block of queries, every row seen so far that may be among the k best: flat (query, row, score)."""
 
-    def __init__(self, q: torch.Tensor, index: Any, k: int) -> None:
+    def __init__(self, q: torch.Tensor, index: Any, k: int, look: bool) -> None:
         self.q, self.index, self.k = q, index, k
+        self.look = coarse.Coarse(q, _ROWS) if look else None
+        self.vain = 0  # looks that did not help, less those that did
         self.margin = 2 * rounding_margin(q.shape[1]) + 1e-7  # and the coarseness of _by_query_and_score
         self.floor = torch.full((len(q),), -torch.inf, device=q.device)  # float32; a row below it is out for good
         none = torch.zeros(0, dtype=torch.int64, device=q.device)
@@ -77,22 +85,7 @@ class _Pool:
 
     def add(self, g: torch.Tensor, low: int, skip: torch.Tensor) -> None:
         """Take the tile of index rows g [n, D], which start at row `low`; tiles come in rising order."""
-        tile, mask = self.tile[: len(g)], self.mask[: len(g)]  # [n, b]
-        _product(g, self.q, tile)
-        hidden = ((skip >= low) & (skip < low + len(g))).nonzero()[:, 0]
-        tile[skip[hidden] - low, hidden] = -torch.inf
-        if low == 0 and len(g) > self.k:
-            self.floor = torch.topk(tile.T, self.k, sorted=False).values.amin(1) - self.margin
-        _reach(tile, self.floor, mask)
-        cols, rows = true_pairs(mask)
-        crowded = low > 0 and len(rows) > max(DENSE * mask.numel(), 2 * self.k * len(self.q))
-        if crowded and bool(torch.isfinite(self.floor).all()):
-            rows, cols, score = self._settle_tile(g, hidden, skip[hidden] - low)
-        else:
-            score = tile[cols, rows].double()
-            if len(hidden):  # the floor may still be -inf
-                seen = score != -torch.inf
-                rows, cols, score = rows[seen], cols[seen], score[seen]
+        rows, cols, score = self._first_look(g, low, skip) or self._full_look(g, low, skip)
         if not len(rows):
             return
         self.rows.append(rows)
@@ -103,15 +96,46 @@ class _Pool:
         if self.pending > max(self.k * len(self.q), 1 << 16):
             self._prune()
 
+    def _first_look(self, g: torch.Tensor, low: int, skip: torch.Tensor) -> _Pairs | None:
+        """What reaches the floor, by way of bfloat16; None where that is not done or did not help."""
+        if self.look is None or self.k > coarse.CROWDED / 2 * low:  # so early, a large share of a tile still enters
+            return None
+        pairs = self.look.reaching(g, self.floor)
+        self.vain = self.vain + 1 if pairs is None else max(self.vain - 1, 0)
+        if self.vain > _VAIN:
+            self.look = None
+        if pairs is None:
+            return None
+        rows, cols, score = pairs
+        seen = cols + low != skip[rows]
+        return rows[seen], cols[seen], score[seen].double()
+
+    def _full_look(self, g: torch.Tensor, low: int, skip: torch.Tensor) -> _Pairs:
+        """What reaches the floor, by the whole product in float32."""
+        tile, mask = self.tile[: len(g)], self.mask[: len(g)]  # [n, b]
+        _product(g, self.q, tile)
+        hidden = ((skip >= low) & (skip < low + len(g))).nonzero()[:, 0]
+        tile[skip[hidden] - low, hidden] = -torch.inf
+        if low == 0 and len(g) > self.k:
+            self.floor = torch.topk(tile.T, self.k, sorted=False).values.amin(1) - self.margin
+        _reach(tile, self.floor, mask)
+        cols, rows = true_pairs(mask)
+        crowded = low > 0 and len(rows) > max(DENSE * mask.numel(), 2 * self.k * len(self.q))
+        if crowded and bool(torch.isfinite(self.floor).all()):
+            return self._settle_tile(g, hidden, skip[hidden] - low)
+        score = tile[cols, rows].double()
+        if len(hidden):  # the floor may still be -inf
+            seen = score != -torch.inf
+            rows, cols, score = rows[seen], cols[seen], score[seen]
+        return rows, cols, score
+
     def result(self) -> tuple[torch.Tensor, torch.Tensor]:
         """(scores [b, k], indices [b, k]), decided in float64."""
         self._prune()
         self._settle()
         return self.scores[0].view(-1, self.k), self.cols[0].view(-1, self.k)
 
-    def _settle_tile(
-        self, g: torch.Tensor, hidden: torch.Tensor, own: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    def _settle_tile(self, g: torch.Tensor, hidden: torch.Tensor, own: torch.Tensor) -> _Pairs:
         """Ties all over: what enters by float64 score; an equal score at a later row never does."""
         if not self.settled:
             self._prune()
@@ -193,7 +217,8 @@ def _directions(source: Any, start: int, stop: int, device: str, what: str) -> t
     if not bool(fine.all()):
         bad = start + int((~fine).nonzero()[0, 0])
         raise EncoderError(f"{what} feature {bad} is zero, NaN or infinite: it has no direction; check the encoder")
-    return _unit(rows)
+    unit: torch.Tensor = rows / norm[:, None]
+    return unit
 
 
 def _product(g: torch.Tensor, q: torch.Tensor, out: torch.Tensor) -> None:
@@ -213,7 +238,8 @@ def _reach(tile: torch.Tensor, floor: torch.Tensor, out: torch.Tensor) -> None:
 
 
 def _unit(rows: torch.Tensor) -> torch.Tensor:
-    return torch.nn.functional.normalize(rows, dim=1, eps=0.0)
+    unit: torch.Tensor = rows / rows.norm(dim=1, keepdim=True)
+    return unit
 
 
 def _by_query_and_score(rows: torch.Tensor, scores: torch.Tensor, queries: int) -> torch.Tensor:
