@@ -83,7 +83,7 @@ def missing(found: Reproduction, models: Sequence[str] = ()) -> list[tuple[str, 
 
 
 def _measured(number: PublishedNumber, rows: Sequence[Row]) -> Row | None:
-    """The row to set beside `number`: that of its preset where there is one; never one made with --limit."""
+    """The row to set beside `number`: that of its preset where there is one; never one of a part of the data."""
     found = [
         r
         for r in rows
@@ -91,6 +91,7 @@ def _measured(number: PublishedNumber, rows: Sequence[Row]) -> Row | None:
         and r.unit == number.unit
         and number.metric in r.data["metrics"]
         and not r.data["task"].get("limit")
+        and not r.data.get("partial")
     ]
     return min(found, key=lambda r: (r.data["protocol"]["name"] != preset_of(number), r.folder.name), default=None)
 

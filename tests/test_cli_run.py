@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from miniatures import ade20k
 
 from benchmark.cli import main
 from benchmark.registry import suites
@@ -270,6 +271,25 @@ from small import SmallEncoder
 def build(spec):
     return SmallEncoder("broken", nan_at=70)
 """
+
+
+def test_missing_and_damaged_pictures_stop_the_task_or_are_listed_in_the_row(tmp_path, results, capsys):
+    root = ade20k(tmp_path / "data", test=5)
+    lost, damaged = (root / "images" / "validation" / f"ADE_val_0000000{i}.jpg" for i in (2, 4))
+    lost.unlink()
+    damaged.write_bytes(damaged.read_bytes()[:200])
+    words = ["run", "--model", "pixels", "--task", "linear_segmentation/ade20k", "--data", str(tmp_path / "data")]
+    assert bench(*words) == 1
+    err = capsys.readouterr().err
+    assert f"{lost} is missing; 4 of 5 files are there" in err and "bench data verify ade20k" in err
+    assert bench(*words, "--max-bad", "1") == 1
+    assert "2 unreadable files, --max-bad allows 1" in capsys.readouterr().err
+    assert bench(*words, "--max-bad", "2") == 0
+    out = capsys.readouterr().out
+    row = read_all(results)[0][0].data
+    assert row["n_bad"] == 2 and str(lost) in row["bad"][0] and damaged.name in row["bad"][1] and row["task"]["n"] == 3
+    assert "left out of linear_segmentation/ade20k: 2 images" in out and row["partial"]
+    assert "a part only: ade20k test: 5 of 2000 images" in out
 
 
 def test_nan_features_fail_their_tasks_and_keep_the_others(tmp_path, capsys):

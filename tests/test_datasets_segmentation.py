@@ -14,9 +14,10 @@ import pytest
 from miniatures import ade20k, mask, pascal_context, save_png, voc2012
 
 from benchmark.errors import DataError, UsageError
+from benchmark.incomplete import tolerating
 from benchmark.registry import open_dataset
 from tasks.datasets import digests
-from tasks.datasets.places import first_gap
+from tasks.datasets.places import gaps_in
 
 
 @pytest.fixture(autouse=True)
@@ -218,14 +219,44 @@ def test_damaged_digest_cache_is_made_again(tmp_path, monkeypatch):
     assert open_dataset("ade150", tmp_path).data("segmentation", "test").digest == first
 
 
-def test_the_first_picture_missing_from_a_numbered_folder_is_named(tmp_path, caplog):
+@pytest.mark.parametrize("half", ["images", "annotations"])
+def test_half_a_pair_is_refused_or_left_out_in_plain_sight(tmp_path, half):
     root = ade20k(tmp_path, test=4)
-    (root / "images/validation/ADE_val_00000002.jpg").unlink()
-    open_dataset("ade20k", tmp_path).data("segmentation", "test")
-    assert "3 images found, the official split has 2000; first missing: ADE_val_00000002" in caplog.text
+    lost = next((root / half / "validation").glob("ADE_val_00000002.*"))
+    lost.unlink()
+    with pytest.raises(DataError, match=f"{lost.name} is missing; 3 of 4 files are there.*--max-bad 1"):
+        open_dataset("ade20k", tmp_path).data("segmentation", "test")
+    with tolerating(missing=1):
+        data = open_dataset("ade20k", tmp_path).data("segmentation", "test")
+    with pytest.raises(DataError, match=lost.name):
+        data.images.load(1), data.target(1)
+    assert data.target(2).shape == data.images.load(2).shape[:2]
+    digest = data.digest
+    (root / half / "validation" / lost.name).with_name("ADE_val_00000003" + lost.suffix).unlink()
+    with tolerating(missing=2):
+        assert open_dataset("ade20k", tmp_path).data("segmentation", "test").digest != digest
+
+
+def test_a_numbered_set_that_lost_pictures_is_refused_a_small_part_is_marked(tmp_path, monkeypatch, caplog):
+    root = ade20k(tmp_path, test=4)
+    for kind in ("images", "annotations"):
+        next((root / kind / "validation").glob("ADE_val_00000002.*")).unlink()
+    opened = open_dataset("ade20k", tmp_path)
+    with tolerating() as allowed:
+        opened.data("segmentation", "test")
+    text = "3 images found, the official split has 2000; first missing: ADE_val_00000002"
+    assert text in caplog.text and allowed.short == ["ade20k test: 3 of 2000 images"] and not allowed.absent
+    monkeypatch.setattr("tasks.datasets.ade20k.expected", lambda name, split: 5)
+    with pytest.raises(DataError, match="official split has 5; first missing: ADE_val_00000002.*--max-bad 2"):
+        opened.data("segmentation", "test")
+    with tolerating(missing=2) as allowed:
+        opened.data("segmentation", "test")
+    assert allowed.absent == ["ADE_val_00000002 is not there", "ADE_val_00000005 is not there"] and not allowed.short
+    with tolerating(part=True):
+        assert len(opened.data("segmentation", "test").images) == 3
 
 
 def test_only_numbered_names_have_gaps():
-    assert first_gap(["a/x_1.jpg", "a/x_3.jpg"], 3) == "x_2"
-    assert first_gap(["x_1.jpg", "x_2.jpg"], 2) is None
-    assert first_gap(["x_1.jpg", "y_2.jpg"], 3) is None and first_gap(["cat.jpg"], 3) is None
+    assert gaps_in(["a/x_1.jpg", "a/x_3.jpg"], 3) == ["x_2"]
+    assert gaps_in(["x_1.jpg", "x_2.jpg"], 2) == []
+    assert gaps_in(["x_1.jpg", "y_2.jpg"], 3) == [] and gaps_in(["cat.jpg"], 3) == []

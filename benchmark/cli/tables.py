@@ -64,6 +64,8 @@ def show_report(report: Report, results: Path, written: Sequence[Path], referenc
         console.print(
             "scenes is rendered: it tests the plumbing and small models; it does not rank real encoders.", style="dim"
         )
+    for text in _lacking(report.rows):
+        console.print(text, style="yellow", markup=False, highlight=False)
     fresh = len(report.rows) - report.reused
     console.print(
         f"{fresh} rows made, {report.reused} were there. Rows: {results}/<model>/<task>/<dataset>/", highlight=False
@@ -72,6 +74,17 @@ def show_report(report: Report, results: Path, written: Sequence[Path], referenc
         console.print("Tables: " + ", ".join(map(str, written)), highlight=False)
     if report.failures:
         console.print(f"{len(report.failures)} failed; the same command tries them again.", style="bold red")
+
+
+def _lacking(rows: Sequence[Row]) -> list[str]:
+    """One line for each unit whose data were not whole: what was left out, and how small a part was there."""
+    out: dict[str, None] = {}
+    for row in rows:
+        if bad := row.data["bad"]:
+            out[f"left out of {row.unit}: {len(bad)} images, listed in its row; the first: {bad[0]}"] = None
+        for text in row.data.get("partial", ()):
+            out[f"a part only: {text}. This is not the official {row.unit}"] = None
+    return list(out)
 
 
 def _that_fit(names: Sequence[str], width: int) -> list[str]:

@@ -17,6 +17,7 @@ from benchmark.engine.encoders import display_name
 from benchmark.engine.options import RunOptions
 from benchmark.engine.prescan import drop_unreadable
 from benchmark.errors import BenchError, UsageError, unknown
+from benchmark.incomplete import tolerating
 from benchmark.protocol import EvalProtocol, load_protocol
 from benchmark.registry import Unit, load_task, open_dataset, protocol_file, resolve, suites, tasks, units
 from benchmark.results import Row, read_row, row_folder
@@ -30,11 +31,21 @@ class Job:
     task: Task
     protocol: EvalProtocol
     data: Mapping[str, Any]  # split -> <Kind>Data
-    bad: list[str] = field(default_factory=list)
+    bad: list[str] = field(default_factory=list)  # one line for each picture left out
+    short: list[str] = field(default_factory=list)  # splits that are a small part of the official one
 
     @property
     def dataset_digest(self) -> str:
         return fingerprint({split: data.digest for split, data in self.data.items()})
+
+
+@dataclass(frozen=True)
+class _Split:
+    """The data of one split, and what it lacks."""
+
+    data: Any
+    bad: list[str]
+    short: list[str]
 
 
 @dataclass(frozen=True)
@@ -95,7 +106,7 @@ class JobMaker:
     def __init__(self, options: RunOptions, preset: str, progress: NewProgress) -> None:
         self.options, self.preset, self.progress = options, preset, progress
         self._datasets: dict[str, tuple[Dataset, Mapping[str, str]]] = {}
-        self._splits: dict[tuple[str, ...], tuple[Any, list[str]]] = {}
+        self._splits: dict[tuple[str, ...], _Split] = {}
 
     def make(self, unit: Unit) -> Job:
         """The job of `unit`. Raises UsageError for its protocol, DataError for its data."""
@@ -105,11 +116,11 @@ class JobMaker:
         wanted = getattr(task, "dataset_options", _no_options)(unit.dataset, protocol.values) if not unit.path else {}
         if wanted:
             dataset, _ = self._dataset(unit, wanted)
-        data, bad = {}, []
-        for split in task.splits(protocol.values):
-            data[split], lines = self._split(unit, dataset, task, split, str(sorted(wanted.items())))
-            bad += lines
-        return Job(unit, task, protocol, data, bad)
+        key = str(sorted(wanted.items()))
+        splits = {s: self._split(unit, dataset, task, s, key) for s in task.splits(protocol.values)}
+        data = {name: split.data for name, split in splits.items()}
+        bad, short = ([line for s in splits.values() for line in getattr(s, kind)] for kind in ("bad", "short"))
+        return Job(unit, task, protocol, data, bad, short)
 
     def protocol(self, unit: Unit, task: Task, overrides: Mapping[str, str] = {}) -> EvalProtocol:
         """The protocol of `unit`: the preset asked for, `overrides` of its data, `--set` above both."""
@@ -146,15 +157,18 @@ class JobMaker:
                 self._datasets[key] = open_dataset(unit.dataset, self.options.data, options), {}
         return self._datasets[key]
 
-    def _split(self, unit: Unit, dataset: Dataset, task: Task, split: str, wanted: str) -> tuple[Any, list[str]]:
+    def _split(self, unit: Unit, dataset: Dataset, task: Task, split: str, wanted: str) -> _Split:
         key = (unit.path or unit.dataset, task.kind, split, wanted)
         if key not in self._splits:
-            data, bad = dataset.data(task.kind, split), list[str]()
+            with tolerating(self.options.max_bad, part=self.options.limit is not None) as allowed:
+                data = dataset.data(task.kind, split)
             if self.options.limit is not None:
                 data = subsets.limit(task.kind, data, self.options.limit)
+            bad = allowed.absent
             if self.options.max_bad:
-                data, bad = drop_unreadable(task.kind, data, self.options.max_bad, self.progress)
-            self._splits[key] = data, bad
+                data, unread = drop_unreadable(task.kind, data, self.options.max_bad - len(bad), self.progress)
+                bad = bad + unread
+            self._splits[key] = _Split(data, bad, allowed.short)
         return self._splits[key]
 
 

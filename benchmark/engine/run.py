@@ -302,6 +302,7 @@ class Session:
             "kept_predictions": slot.pictures,
             "n_bad": len(job.bad),
             "bad": job.bad,
+            "partial": job.short,
             "timing": timing,
             "peak_memory_mb": peak_memory_mb(),
             "environment": environment(),

@@ -113,12 +113,21 @@ def _row(
         "classes": entry.classes and [_short(v) for v in entry.classes],
         "samples": entry.samples and [_short(v) for v in entry.samples],
         "metrics": metrics, "env": environments.index(d["environment"]),
-        "timing": d["timing"], "memory": d.get("peak_memory_mb"), "bad": d.get("n_bad", 0), "seed": d["seed"],
+        "timing": d["timing"], "memory": d.get("peak_memory_mb"), "bad": _left_out(d), "seed": d["seed"],
         "command": d.get("command", ""), "created": d["created"], "id": d["id"], "weights": d["model"]["weights"],
         "shipped": entry.shipped,
         "details": _details(d.get("details")), "folder": pictures.relative(entry.row.folder),
         "pictures": pictures.of(entry.row.folder),
     }  # fmt: skip
+
+
+def _left_out(data: Mapping[str, Any]) -> Any:
+    """The number of pictures left out; where the split was a small part of the official one, how small."""
+    return (
+        "; ".join([str(data.get("n_bad", 0)), *data.get("partial", ())])
+        if data.get("partial")
+        else data.get("n_bad", 0)
+    )
 
 
 def _details(details: Any) -> Any:

@@ -53,8 +53,11 @@ class Ade20k:
         return found
 
     def _from_files(self, store: Store, split: str) -> SegmentationSet:
-        pictures = store.names(f"images/{FOLDERS[split]}", (".jpg",))
-        masks = ["annotations/" + p.removeprefix("images/")[: -len(".jpg")] + ".png" for p in pictures]
+        # A picture or its mask alone is half a pair: whichever is lacking is looked for by name.
+        stems = {n.removeprefix("images/")[: -len(".jpg")] for n in store.names(f"images/{FOLDERS[split]}", (".jpg",))}
+        annotated = store.names(f"annotations/{FOLDERS[split]}", (".png",))
+        stems |= {n.removeprefix("annotations/")[: -len(".png")] for n in annotated}
+        pictures, masks = [f"images/{s}.jpg" for s in sorted(stems)], [f"annotations/{s}.png" for s in sorted(stems)]
         return self._set(Pictures(checked(self.info, store, pictures)), checked(self.info, store, masks))
 
     def _from_hub(self, split: str) -> SegmentationSet | None:

@@ -11,10 +11,12 @@ from typing import Protocol
 
 from benchmark.contracts import DatasetInfo
 from benchmark.errors import DataError, UsageError, unknown
+from benchmark.incomplete import tolerance
 from benchmark.paths import data_dir
 from tasks.datasets.archives import Archive
 from tasks.datasets.blobs import Blobs, FileBlobs
 from tasks.datasets.names import Names
+from tasks.datasets.partial import PartialBlobs
 
 log = logging.getLogger("densebench.data")
 
@@ -113,40 +115,61 @@ def not_found(info: DatasetInfo, root: Path | None, wanted: str) -> DataError:
 
 
 def checked(info: DatasetInfo, store: Store, names: Sequence[str]) -> Blobs:
-    """`names` of `store`. Raises DataError with the first missing path and the counts when any is missing."""
+    """`names` of `store`. Raises DataError with the first missing path and the counts when any is missing.
+
+    As many as the run tolerates (`--max-bad`) may be: reading one of those raises.
+    """
     absent = store.missing(names)
-    if absent:
+    if len(absent) > tolerance().missing:
         raise DataError(
             f"{info.name}: {store.where(absent[0])} is missing; {len(names) - len(absent)} of {len(names)} files are "
-            f"there. Details: bench data verify {info.name}"
+            f"there. Details: bench data verify {info.name}. To leave them out: --max-bad {len(absent)}"
         )
     if not names:
         raise DataError(f"{info.name}: no files where {len(names)} or more were expected. See bench show {info.name}")
-    return store.blobs(names)
+    if not absent:
+        return store.blobs(names)
+    lost = set(absent)
+    there = [n for n in names if n not in lost]
+    place = {n: i for i, n in enumerate(there)}
+    paths = [store.where(n) for n in names]
+    return PartialBlobs(list(names), paths, store.blobs(there), tuple(place.get(n, -1) for n in names))
 
 
 def note_size(info: DatasetInfo, split: str, found: int, expected: int | None, names: Sequence[str] = ()) -> None:
-    """Says in the log when a split is not of its official size; the row's n says it too.
+    """Holds a split against its official size.
 
-    `names` of a set that has no list of its files: the first one missing from their numbers is named.
+    At least half of it, but not all: something got lost, and DataError is raised unless the run tolerates it
+    (`--max-bad`, which has it noted; `--limit`). Less than half is a part taken on purpose, more is another release:
+    the log says so, and the row too. `names` of a set that has no list of its files: the first one missing from their
+    numbers is named.
     """
-    if expected is not None and found != expected:
-        gap = first_gap(names, expected)
-        log.warning(
-            "%s %s: %d images found, the official split has %d%s. More: bench data verify %s",
-            info.name, split, found, expected, f"; first missing: {gap}" if gap else "", info.name,
-        )  # fmt: skip
+    if expected is None or found == expected:
+        return
+    gaps, allowed = gaps_in(names, expected), tolerance()
+    text = f"{info.name} {split}: {found} images found, the official split has {expected}"
+    text += f"; first missing: {gaps[0]}" if gaps else ""
+    lost = expected - found
+    if found < expected <= 2 * found and not allowed.part:
+        if lost > allowed.missing:
+            raise DataError(
+                f"{text}. More: bench data verify {info.name}. To run without them: --max-bad {lost}; a part: --limit N"
+            )
+        unnamed = f"{info.name} {split}: an image of the official {expected} is not there"
+        allowed.absent += [f"{gap} is not there" for gap in gaps] if len(gaps) == lost else [unnamed] * lost
+    else:
+        log.warning("%s. More: bench data verify %s", text, info.name)
+        allowed.short += [f"{info.name} {split}: {found} of {expected} images"] if found < expected else []
 
 
-def first_gap(names: Sequence[str], count: int) -> str | None:
-    """The first stem absent from files numbered 1 … `count` (`ADE_val_00000007`); None if they are not numbered so."""
+def gaps_in(names: Sequence[str], count: int) -> list[str]:
+    """The stems absent from files numbered 1 … `count` (`ADE_val_00000007`); none if they are not numbered so."""
     found = [re.fullmatch(r"(.*?)(\d+)", PurePosixPath(name).stem) for name in names]
     heads = {(m[1], len(m[2])) for m in found if m}
     if not names or None in found or len(heads) != 1:
-        return None
+        return []
     (word, width), present = heads.pop(), {int(m[2]) for m in found if m}
-    missing = next((i for i in range(1, count + 1) if i not in present), None)
-    return None if missing is None else f"{word}{missing:0{width}d}"
+    return [f"{word}{i:0{width}d}" for i in range(1, count + 1) if i not in present]
 
 
 def lines(store: Store, name: str) -> list[str]:

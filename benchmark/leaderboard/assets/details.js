@@ -29,7 +29,7 @@ function provenance(row) {
   return [
     ["origin", row.shipped ? `shipped: ${SHIPPED}` : "measured by whoever built this page"], ["command", row.command], ["weights", weights.source], ["weights sha256", weights.sha256],
     ["data", `${board.unitName}, ${board.split} split, ${board.n} samples`], ["data digest", board.digest],
-    ["protocol hash", protocolOf(board).hash], ["seed", row.seed], ["unreadable images", row.bad],
+    ["protocol hash", protocolOf(board).hash], ["seed", row.seed], ["images left out", row.bad],
     ["model", `${[model.family, model.backend, model.dtype].filter(Boolean).join(", ")}; ${params(model.params)} parameters; ${plain(model.image_size)} px, patch ${plain(model.patch_size)}`],
     ["licence", model.licence],
     ["time", Object.entries(timing ?? {}).filter(([, v]) => v !== null).map(([k, v]) => `${k} ${plain(v)}`).join(", ")],
