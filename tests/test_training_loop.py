@@ -298,6 +298,12 @@ def test_layers_come_from_image_requests_and_train():
     assert weight.grad is not None
 
 
+def test_a_batch_too_large_for_memory_is_encoded_in_halves():
+    images, small = torch.rand(5, 3, 16, 24), SmallEncoder(fail_above=2)
+    (whole,), (halves,) = (Frozen(encoder, (), "cpu").layers(images) for encoder in (SmallEncoder(), small))
+    assert max(small.batches) <= 2 and all(torch.allclose(a, b, atol=1e-6) for a, b in zip(whole, halves))
+
+
 def test_curves_are_thinned_to_means():
     p = preset("dinov2", steps=5000)
     files = curve_files([float(i) for i in range(5000)], p)

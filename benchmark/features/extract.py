@@ -16,8 +16,9 @@ import numpy as np
 import torch
 
 from benchmark.contracts import Encoder, ImageFeatures, ImageRequest, ImageSet, Progress, Tap
-from benchmark.errors import BenchError, DataError, EncoderError
+from benchmark.errors import DataError, EncoderError
 from benchmark.features import taps
+from benchmark.features.halving import encode_halving
 from benchmark.features.plan import Pass
 from benchmark.features.store import StoredArray
 from benchmark.views import ResolvedView
@@ -180,23 +181,10 @@ class Extractor:
 
     def forward(self, pixels: torch.Tensor, request: ImageRequest) -> ImageFeatures:
         """encode_image of [B, 3, H, W] uint8, halving the batch for as long as memory runs out."""
-        try:
-            with torch.inference_mode():
-                images = pixels.to(self.device, non_blocking=True).float() / 255
-                return self.encoder.encode_image(images, request)
-        except Exception as e:
-            if not _out_of_memory(e):
-                raise
-        if len(pixels) == 1:
-            raise BenchError(
-                f"{self.encoder.card.name}: one {tuple(pixels.shape[2:])} picture does not fit in memory. "
-                "Use a smaller view or --dtype bfloat16"
-            )
-        if self.device.startswith("cuda"):
-            torch.cuda.empty_cache()
-        half = -(-len(pixels) // 2)
-        self.batch_size = min(self.batch_size, half)
-        return _concatenate([self.forward(part, request) for part in torch.split(pixels, half)])
+        return encode_halving(self.encoder, pixels, request, self.device, self._shrink)
+
+    def _shrink(self, size: int) -> None:
+        self.batch_size = min(self.batch_size, size)
 
 
 class _Shard:
@@ -257,25 +245,3 @@ def _same_shape(pixels: list[np.ndarray]) -> list[list[int]]:
     for i, array in enumerate(pixels):
         groups.setdefault(array.shape, []).append(i)
     return list(groups.values())
-
-
-def _out_of_memory(error: Exception) -> bool:
-    text = str(error)
-    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or (
-        isinstance(error, RuntimeError)
-        and ("RESOURCE_EXHAUSTED" in text or "not enough memory" in text or "out of memory" in text)
-    )
-
-
-def _concatenate(parts: list[ImageFeatures]) -> ImageFeatures:
-    texts = [p.text_patches for p in parts if p.text_patches is not None]
-    layers = tuple(
-        type(group[0])(torch.cat([g.cls for g in group]), torch.cat([g.patches for g in group]))
-        for group in zip(*(p.layers for p in parts))
-    )
-    return ImageFeatures(
-        torch.cat([p.cls for p in parts]),
-        torch.cat([p.patches for p in parts]),
-        layers,
-        torch.cat(texts) if texts else None,
-    )

@@ -13,6 +13,7 @@ from torch import nn
 
 from benchmark.contracts import Encoder, ImageRequest, LayerFeatures, ModelSpec
 from benchmark.errors import EncoderError
+from benchmark.features.halving import encode_halving
 from benchmark.registry import build_encoder
 from tasks.mm.library import MODELS, Registry
 
@@ -61,8 +62,8 @@ class EncoderBackbone(nn.Module):
     def forward(self, inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
         images = self._padded((inputs * self.std + self.mean) / 255)
         request = ImageRequest() if self.layers == (-1,) else ImageRequest(self.layers)
-        with torch.inference_mode():
-            found = self._encode(images, request)
+        out = encode_halving(self.encoder, images, request, images.device)
+        found = out.layers if request.layers else (LayerFeatures(out.cls, out.patches),)
         # clones: what inference mode made cannot be saved for a backward pass
         return tuple(self._map(layer).clone() for layer in found)
 
@@ -76,18 +77,6 @@ class EncoderBackbone(nn.Module):
         canvas = self.pad.expand(len(images), 3, height + rows, width + columns).clone()
         canvas[..., rows // 2 : rows // 2 + height, columns // 2 : columns // 2 + width] = images
         return canvas
-
-    def _encode(self, images: torch.Tensor, request: ImageRequest) -> list[LayerFeatures]:
-        """One pair per layer; a batch that does not fit in memory is encoded in halves."""
-        try:
-            out = self.encoder.encode_image(images, request)
-        except torch.OutOfMemoryError:
-            if len(images) == 1:
-                raise
-            middle = len(images) // 2
-            halves = [self._encode(half, request) for half in (images[:middle], images[middle:])]
-            return [LayerFeatures(*map(torch.cat, zip(*pairs))) for pairs in zip(*halves)]
-        return list(out.layers) if request.layers else [LayerFeatures(out.cls, out.patches)]
 
     def _map(self, layer: LayerFeatures) -> torch.Tensor:
         patches = layer.patches.to(self.pad.device, torch.float32).permute(0, 3, 1, 2)  # [B, D, h, w]

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 
 from benchmark.contracts import Encoder, ImageRequest
 from benchmark.errors import EncoderError
+from benchmark.features.halving import encode_halving
 from tasks.training.fields import TrainedHead
 
 Layer = tuple[torch.Tensor, torch.Tensor]
@@ -26,11 +27,10 @@ class Frozen:
     def layers(self, images: torch.Tensor) -> list[Layer]:
         """(first CLS [B, D], patches [B, D, h, w]) of each block, float32 without gradient, for images [B, 3, H, W].
 
-        Raises EncoderError for features that are not finite or too few.
+        A batch that does not fit in memory is encoded in halves. Raises EncoderError for NaN or too few features.
         """
         card = self.encoder.card
-        with torch.no_grad():
-            found = self.encoder.encode_image(images.to(self.device), ImageRequest(self.blocks))
+        found = encode_halving(self.encoder, images, ImageRequest(self.blocks), self.device)
         pairs = [(layer.cls, layer.patches) for layer in found.layers] if self.blocks else [(found.cls, found.patches)]
         if len(pairs) != max(1, len(self.blocks)):
             raise EncoderError(f"{card.name}: {len(self.blocks)} layers were asked for, {len(pairs)} came")
