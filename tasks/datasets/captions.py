@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from benchmark.contracts import DatasetInfo
+from benchmark.contracts import DataKind, DatasetInfo
 from benchmark.errors import DataError
+from tasks.datasets.catalog import expected
 from tasks.datasets.kinds import CaptionSet, Pictures
-from tasks.datasets.places import Store, bases, checked, option
+from tasks.datasets.places import Store, bases, checked, note_size, option, split_error
 from tasks.datasets.shards import find_shards
 
 CONVENTION = 5  # captions per image in every published COCO and Flickr30K number
@@ -57,6 +58,28 @@ def from_entries(info: DatasetInfo, store: Store, entries: Sequence[Entry], keep
         raise DataError(f"{info.name}: the split file has no test pictures. See bench show {info.name}")
     images = Pictures(checked(info, store, [e.file for e in entries]))
     return CaptionSet(images, tuple(e.captions[:keep] for e in entries))
+
+
+def caption_split(
+    info: DatasetInfo,
+    root: Path | None,
+    kind: DataKind,
+    split: str,
+    keep: int | None,
+    official: Callable[[str], CaptionSet],
+) -> CaptionSet:
+    """`official(split)`, or hub parquet or shards where its files are not there, held against the official size."""
+    if kind != "captions" or split not in info.splits:
+        raise split_error(info, kind, split)
+    try:
+        found = official(split)
+    except DataError:
+        other = elsewhere(info, root, split, keep)
+        if other is None:
+            raise
+        found = other
+    note_size(info, split, len(found.images), expected(info.name, split))
+    return found
 
 
 def elsewhere(info: DatasetInfo, root: Path | None, split: str, keep: int | None) -> CaptionSet | None:

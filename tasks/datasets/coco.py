@@ -16,10 +16,9 @@ from typing import Any
 
 from benchmark.contracts import DataKind, DatasetInfo
 from benchmark.errors import DataError
-from tasks.datasets.captions import Entry, caption_count, elsewhere, from_entries, karpathy
-from tasks.datasets.catalog import expected
+from tasks.datasets.captions import Entry, caption_count, caption_split, from_entries, karpathy
 from tasks.datasets.kinds import CaptionSet
-from tasks.datasets.places import Folder, find, known_options, note_size, split_error
+from tasks.datasets.places import Folder, find, known_options
 
 SPLIT_FILE = "dataset_coco.json"
 SUBSETS = ("val2014", "train2014")
@@ -34,17 +33,7 @@ class Coco:
     keep: int | None
 
     def data(self, kind: DataKind, split: str) -> CaptionSet:
-        if kind != "captions" or split not in self.info.splits:
-            raise split_error(self.info, kind, split)
-        try:
-            found = self._karpathy(split)
-        except DataError:
-            other = elsewhere(self.info, self.root, split, self.keep)
-            if other is None:
-                raise
-            found = other
-        note_size(self.info, split, len(found.images), expected(self.info.name, split))
-        return found
+        return caption_split(self.info, self.root, kind, split, self.keep, self._karpathy)
 
     def _karpathy(self, split: str) -> CaptionSet:
         listing = find(self.info, self.root, SPLIT_FILE, ("karpathy", "annotations"), ("caption_datasets.zip",))

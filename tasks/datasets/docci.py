@@ -13,10 +13,9 @@ from pathlib import Path
 
 from benchmark.contracts import DataKind, DatasetInfo
 from benchmark.errors import DataError
-from tasks.datasets.captions import Entry, elsewhere, from_entries
-from tasks.datasets.catalog import expected
+from tasks.datasets.captions import Entry, caption_split, from_entries
 from tasks.datasets.kinds import CaptionSet
-from tasks.datasets.places import Store, find, known_options, lines, note_size, split_error
+from tasks.datasets.places import Store, find, known_options, lines
 
 SPLIT_FILE = "docci_descriptions.jsonlines"
 
@@ -29,19 +28,12 @@ class Docci:
     root: Path | None
 
     def data(self, kind: DataKind, split: str) -> CaptionSet:
-        if kind != "captions" or split not in self.info.splits:
-            raise split_error(self.info, kind, split)
-        try:
-            listing = find(self.info, self.root, SPLIT_FILE, ("DOCCI",))
-            pictures = find(self.info, self.root, "images", ("DOCCI",), ("docci_images.tar",))
-            found = from_entries(self.info, pictures, entries(listing, split), None)
-        except DataError:
-            other = elsewhere(self.info, self.root, split, None)
-            if other is None:
-                raise
-            found = other
-        note_size(self.info, split, len(found.images), expected(self.info.name, split))
-        return found
+        return caption_split(self.info, self.root, kind, split, None, self._official)
+
+    def _official(self, split: str) -> CaptionSet:
+        listing = find(self.info, self.root, SPLIT_FILE, ("DOCCI",))
+        pictures = find(self.info, self.root, "images", ("DOCCI",), ("docci_images.tar",))
+        return from_entries(self.info, pictures, entries(listing, split), None)
 
 
 def entries(store: Store, split: str) -> list[Entry]:

@@ -7,11 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmark.contracts import DataKind, DatasetInfo
-from benchmark.errors import DataError
-from tasks.datasets.captions import caption_count, elsewhere, from_entries, karpathy
-from tasks.datasets.catalog import expected
+from tasks.datasets.captions import caption_count, caption_split, from_entries, karpathy
 from tasks.datasets.kinds import CaptionSet
-from tasks.datasets.places import find, known_options, note_size, split_error
+from tasks.datasets.places import find, known_options
 
 SPLIT_FILE = "dataset_flickr30k.json"
 FOLDERS = ("flickr30k-images", "flickr30k_images/flickr30k_images", "flickr30k_images", "Images", "images")
@@ -26,17 +24,7 @@ class Flickr30k:
     keep: int | None
 
     def data(self, kind: DataKind, split: str) -> CaptionSet:
-        if kind != "captions" or split not in self.info.splits:
-            raise split_error(self.info, kind, split)
-        try:
-            found = self._karpathy(split)
-        except DataError:
-            other = elsewhere(self.info, self.root, split, self.keep)
-            if other is None:
-                raise
-            found = other
-        note_size(self.info, split, len(found.images), expected(self.info.name, split))
-        return found
+        return caption_split(self.info, self.root, kind, split, self.keep, self._karpathy)
 
     def _karpathy(self, split: str) -> CaptionSet:
         listing = find(self.info, self.root, SPLIT_FILE, ("karpathy", "annotations"), ("caption_datasets.zip",))
