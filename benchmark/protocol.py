@@ -3,7 +3,7 @@
 A preset file holds one task; each of its tables is a preset:
 
     [fast]
-    schema = "pixel_probe"
+    schema = "pixel_segmentation"
     description = "…"
     pixels_per_image = { value = 64, status = "confirmed", source = "…" }
 

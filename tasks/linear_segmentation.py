@@ -1,6 +1,6 @@
 """Semantic segmentation with a linear probe (TIPSv2 §4.1, Table 7): mIoU at full resolution, 255 ignored.
 
-`pixel_probe`: multinomial logistic regression on sampled pixels, the penalty chosen on held-out training images.
+`pixel_segmentation`: multinomial logistic regression on sampled pixels, the penalty chosen on held-out training images.
 The surprise: ridge regression on class fractions, the usual shortcut, is 11 mIoU lower on the same features.
 `mm_probe`: DINOv2's protocol, trained by mmengine's Runner on mmsegmentation's pipelines (`tasks/mm/probe.py`).
 """
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
@@ -16,7 +17,7 @@ import torch
 
 from benchmark.contracts import IGNORE, DataKind, EncoderCard, Measurement, Need, Outcome, TaskContext
 from benchmark.errors import DataError
-from benchmark.heads.logistic import fit_logistic
+from benchmark.heads.logistic import Criterion, fit_logistic
 from benchmark.metrics.segmentation import confusion_areas, mean_accuracy, miou, per_class_iou, pixel_accuracy
 from benchmark.registry import resolve
 from benchmark.windows import window_boxes
@@ -25,7 +26,15 @@ from tasks.mm.protocol import MmProbe
 from tasks.predictions import Predictions
 from tasks.sliding import resized
 
-LinearSegmentation = PixelProbe | MmProbe
+
+@dataclass(frozen=True)
+class PixelSegmentation(PixelProbe):
+    """A PixelProbe, and what its penalty is chosen by on the held-out training images."""
+
+    selection: Criterion
+
+
+LinearSegmentation = PixelSegmentation | MmProbe
 
 
 class LinearSegmentationTask:
@@ -34,7 +43,7 @@ class LinearSegmentationTask:
     name: ClassVar[str] = "linear_segmentation"
     kind: ClassVar[DataKind] = "segmentation"
     needs_text: ClassVar[bool] = False
-    schemas: ClassVar[Mapping[str, type]] = {"pixel_probe": PixelProbe, "mm_probe": MmProbe}
+    schemas: ClassVar[Mapping[str, type]] = {"pixel_segmentation": PixelSegmentation, "mm_probe": MmProbe}
 
     def splits(self, protocol: LinearSegmentation) -> Sequence[str]:
         return ("train", "test")
@@ -44,17 +53,17 @@ class LinearSegmentationTask:
         return {"train": protocol.voc_train} if isinstance(protocol, MmProbe) and dataset == "voc2012" else {}
 
     def not_applicable(self, card: EncoderCard, protocol: LinearSegmentation) -> str | None:
-        if isinstance(protocol, PixelProbe):
+        if isinstance(protocol, PixelSegmentation):
             return dense_not_applicable(card, protocol)
         beyond = [layer for layer in protocol.layers if layer != -1 and not -card.depth <= layer < card.depth]
         return f"{card.name} has {card.depth} layers, the protocol asks for layer {beyond[0]}" if beyond else None
 
     def needs(self, card: EncoderCard, protocol: LinearSegmentation, data: Mapping[str, Any]) -> Sequence[Need]:
-        return probe_needs(protocol, data) if isinstance(protocol, PixelProbe) else []  # crops are encoded live
+        return probe_needs(protocol, data) if isinstance(protocol, PixelSegmentation) else []  # crops are encoded live
 
     def live_forwards(self, protocol: LinearSegmentation, shapes: Sequence[tuple[int, int]]) -> int:
         """Forwards of training crops, and of windows over test pictures of these (height, width): none is stored."""
-        if isinstance(protocol, PixelProbe):
+        if isinstance(protocol, PixelSegmentation):
             return 0
         sizes = [resized(h, w, protocol.short_side, protocol.long_side) for h, w in shapes]
         windows = sum(len(window_boxes(h, w, protocol.window, protocol.stride)) for h, w in sizes)
@@ -62,11 +71,11 @@ class LinearSegmentationTask:
 
     def live_size(self, protocol: LinearSegmentation) -> int:
         """Pixels of a live forward's side."""
-        return 0 if isinstance(protocol, PixelProbe) else max(protocol.crop, protocol.window)
+        return 0 if isinstance(protocol, PixelSegmentation) else max(protocol.crop, protocol.window)
 
     def run(self, context: TaskContext) -> Outcome:
         """Fits on the training images, scores every test pixel; samples are per-image class areas."""
-        if isinstance(context.protocol, PixelProbe):
+        if isinstance(context.protocol, PixelSegmentation):
             return self._sampled(context)
         outcome: Outcome = resolve("tasks.mm.probe:run")(context)  # mm* is imported only here
         return outcome
@@ -88,6 +97,7 @@ class LinearSegmentationTask:
             protocol.penalties,
             pixels.holdout,
             device=context.device,
+            criterion=protocol.selection,
         )
         fitted = time.perf_counter()
         rows, checked, files = score_segmentation(context, needs, head.logits, classes, protocol.with_cls)

@@ -51,6 +51,35 @@ def test_logistic_chooses_a_stronger_penalty_when_features_are_noise() -> None:
     assert real.history[-1]["refit"] == 1
 
 
+def test_the_penalty_is_chosen_by_the_metric_asked_for_and_keeps_its_c_for_all_rows() -> None:
+    rng = np.random.default_rng(0)
+    y = rng.choice(6, 4000, p=[0.5, 0.3, 0.1, 0.05, 0.03, 0.02])  # mIoU minds the rare classes
+    x = (rng.normal(size=(6, 40))[y] + 4 * rng.normal(size=(4000, 40))).astype(np.float32)
+    hold = np.arange(4000) % 5 == 0
+    for criterion, sign in (("cross-entropy", 1), ("accuracy", -1), ("mIoU", -1)):
+        head = fit_logistic(x, y, 6, holdout=hold, criterion=criterion, selection_rows=2000)
+        tried = [h for h in head.history if "holdout_loss" in h]
+        name = "holdout_loss" if criterion == "cross-entropy" else f"holdout_{criterion}"
+        best = min(tried, key=lambda h: sign * h[name])
+        rows = np.sort(np.random.default_rng(0).permutation(4000)[:2000])
+        assert head.penalty == pytest.approx(best["penalty"] * np.sum(~hold[rows]) / 4000)
+    chosen = {c: fit_logistic(x, y, 6, holdout=hold, criterion=c).penalty for c in ("cross-entropy", "mIoU")}
+    assert chosen["mIoU"] < chosen["cross-entropy"]
+
+
+def test_held_out_mean_iou_is_scikit_learns() -> None:
+    from sklearn.metrics import jaccard_score
+
+    x, y = blobs(900, 4, 6)
+    x += 3 * np.random.default_rng(1).normal(size=x.shape).astype(np.float32)
+    hold = np.arange(900) % 3 == 0
+    tried = fit_logistic(x, y, 4, [1e-2, 1e-3], holdout=hold, criterion="mIoU", tolerance=1e-9).history[0]
+    trained = fit_logistic(x[~hold], y[~hold], 4, [1e-2], tolerance=1e-9)
+    guess = trained.logits(torch.tensor(x[hold])).argmax(1).numpy()
+    assert tried["holdout_mIoU"] == pytest.approx(100 * jaccard_score(y[hold], guess, average="macro"), abs=0.5)
+    assert tried["holdout_accuracy"] == pytest.approx(100 * np.mean(guess == y[hold]), abs=0.5)
+
+
 def test_logistic_does_not_depend_on_where_its_rows_are_kept() -> None:
     x, y = blobs(500, 3, 8)
     kept = fit_logistic(x, y, 3, [1e-3])

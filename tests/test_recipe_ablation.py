@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import tomllib
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from adapters.tipsv2.recipe.ablation import TEACHER, cell, folder_of, plan, summary
+from adapters.tipsv2.recipe.ablation import ROWS, TEACHER, cell, differences, folder_of, plan, summary
 from adapters.tipsv2.recipe.cost import step_flops
 from adapters.tipsv2.recipe.publish import publish
 from benchmark.errors import WeightsError
@@ -37,6 +38,14 @@ def test_the_table_gives_mean_and_t_interval_or_says_one_seed() -> None:
     lines = summary({"a": [{"x": 1.0}, {"x": 1.0}], "b": []})
     assert lines[0] == "| row | x |"
     assert lines[2:] == ["| a | 1 ± 0 |", "| b | – |"]
+
+
+def test_differences_are_paired_by_seed_and_name_rows_of_the_table() -> None:
+    measured = {"a": [{"x": 1.0}, {"x": 5.0}, {"x": 9.0}], "b": [{"x": 0.5}, {"x": 4.5}, {"x": 8.5}], "c": [{"x": 2.0}]}
+    lines = differences(measured, [["a", "b"], ["c", "a"], ["a", "missing"]])
+    assert lines[2:] == ["| a − b | 0.5 ± 0 |", "| c − a | 1 (one seed) |", "| a − missing | – |"]
+    table = tomllib.loads(ROWS.read_text(encoding="utf-8"))
+    assert {name for pair in table["compare"] for name in pair} <= set(table["rows"])
 
 
 def test_publishing_an_unfinished_run_says_how_to_finish_it(tmp_path: Path) -> None:

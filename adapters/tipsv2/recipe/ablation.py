@@ -64,6 +64,17 @@ def summary(measured: dict[str, list[dict[str, float]]]) -> list[str]:
     return lines
 
 
+def differences(measured: dict[str, list[dict[str, float]]], pairs: list[list[str]]) -> list[str]:
+    """A Markdown table: mean difference of two rows ± half the 95 % t-interval, over the seeds both have."""
+    tasks = sorted({task for runs in measured.values() for run in runs for task in run})
+    lines = ["| difference | " + " | ".join(tasks) + " |", "|---" * (len(tasks) + 1) + "|"]
+    for first, second in pairs:
+        both = list(zip(measured.get(first, ()), measured.get(second, ())))
+        cells = [cell(np.array([a[task] - b[task] for a, b in both if task in a and task in b])) for task in tasks]
+        lines.append(f"| {first} − {second} | " + " | ".join(cells) + " |")
+    return lines
+
+
 def cell(values: np.ndarray) -> str:
     """ "mean ± half-width" of a t-interval; a single seed has no interval."""
     if len(values) == 0:
@@ -92,7 +103,8 @@ def main(
             found = evaluate(train(config, folder), folder, table["units"], overrides=table["readout"])
             scores.write_text(json.dumps(found, indent=1))
         measured.setdefault(row, []).append(json.loads(scores.read_text())["evaluation"])
-        (out / "summary.md").write_text("\n".join(summary(measured)) + "\n")
+        lines = [*summary(measured), "", *differences(measured, table["compare"])]
+        (out / "summary.md").write_text("\n".join(lines) + "\n")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,116 @@
+"""Does `fast` linear segmentation reach what gradient descent reaches? The textbook probe beside it, on one extraction.
+
+    python perf/adamw_probe.py [--model tipsv2-mini] [--train 4000] [--test 500] [--steps 2000 8000] [--seeds 3]
+
+The textbook probe is batch norm and a 1 × 1 convolution on patch tokens, logits up-sampled to full resolution,
+cross-entropy over every pixel, AdamW with a rate that falls linearly to zero. Pictures are encoded once, so that only
+the head is trained and it can be trained for as long as it gains. Prints mIoU of `fast`, and for each number of steps
+the mIoU of every seed, their spread (max - min) and how far `fast` is from the nearest of them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from benchmark.contracts import IGNORE, Encoder, ModelSpec, View
+from benchmark.engine.single import load_task
+from benchmark.metrics.segmentation import confusion_areas, miou
+from benchmark.registry import build_encoder
+from benchmark.views import resolve_view
+
+BATCH = 16
+
+
+def tokens(encoder: Encoder, images: Any) -> torch.Tensor:
+    """[N, D, h, w] patch tokens of whole pictures, stretched to the encoder's size as in `fast`."""
+    view = resolve_view(View("square", 0), encoder.transform, encoder.card, images)
+    out = []
+    for start in range(0, len(images), BATCH):
+        rows = [view.lay(images.load(i)) for i in range(start, min(start + BATCH, len(images)))]
+        with torch.inference_mode():
+            patches = encoder.encode_image(torch.from_numpy(np.stack(rows))).patches
+        out.append(patches.permute(0, 3, 1, 2).clone())
+    return torch.cat(out)
+
+
+def train(features: torch.Tensor, targets: torch.Tensor, classes: int, steps: int, rate: float, seed: int) -> nn.Module:
+    """The head after `steps` batches of features [N, D, h, w] and labels [N, H, W]."""
+    torch.manual_seed(seed)
+    width = features.shape[1]
+    head = nn.Sequential(nn.BatchNorm2d(width), nn.Conv2d(width, classes, 1))
+    optimizer = torch.optim.AdamW(head.parameters(), rate, weight_decay=1e-4)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 - step / steps)
+    order = torch.randperm(len(features))
+    for step in range(steps):
+        at = torch.arange(step * BATCH, (step + 1) * BATCH) % len(order)
+        if int(at[0]) + BATCH > len(order):  # another epoch begins in this batch
+            order = torch.randperm(len(order))
+        pick = order[at]
+        logits = F.interpolate(head(features[pick]), targets.shape[1:], mode="bilinear", align_corners=False)
+        loss = F.cross_entropy(logits, targets[pick].long(), ignore_index=IGNORE)
+        optimizer.zero_grad()
+        torch.autograd.backward(loss)
+        optimizer.step()
+        schedule.step()
+    return head.eval()
+
+
+def score(head: nn.Module, features: torch.Tensor, targets: torch.Tensor, classes: int) -> float:
+    """mIoU at full resolution."""
+    rows = []
+    with torch.inference_mode():
+        for i in range(len(features)):
+            logits = F.interpolate(head(features[i : i + 1]), targets.shape[1:], mode="bilinear", align_corners=False)
+            rows.append(confusion_areas(logits[0].argmax(0), targets[i].numpy().astype(np.int64), classes).columns())
+    samples = {name: np.stack([row[name] for row in rows]) for name in rows[0]}
+    return float(miou().of(samples))
+
+
+def main() -> None:
+    words = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    words.add_argument("--model", default="tipsv2-mini")
+    words.add_argument("--train", type=int, default=4000)
+    words.add_argument("--test", type=int, default=500)
+    words.add_argument("--steps", type=int, nargs="+", default=[2000, 8000])
+    words.add_argument("--rate", type=float, default=1e-2)
+    words.add_argument("--seeds", type=int, default=3)
+    args = words.parse_args()
+    encoder = build_encoder(ModelSpec(args.model))
+    sizes = {"n_train": str(args.train), "n_test": str(args.test)}
+    with tempfile.TemporaryDirectory() as cache:
+        task = load_task("linear_segmentation/scenes", dataset_options=sizes, workers=0, cache=Path(cache))
+        outcome = task.run(encoder)
+    fast = float(outcome.measurements[0].statistic.of(outcome.samples))
+    print(f"{args.model}, {args.train} training and {args.test} test scenes: fast {fast:.2f} mIoU", flush=True)
+    sets = dict(task.data.items())
+    features = {name: tokens(encoder, data.images) for name, data in sets.items()}
+    targets = {
+        name: torch.from_numpy(np.stack([data.target(i) for i in range(len(data.images))])).to(torch.uint8)
+        for name, data in sets.items()
+    }
+    classes = len(sets["test"].class_names)
+    for steps in args.steps:
+        values, started = [], time.perf_counter()
+        for seed in range(args.seeds):
+            head = train(features["train"], targets["train"], classes, steps, args.rate, seed)
+            values.append(score(head, features["test"], targets["test"], classes))
+        spread, gap = max(values) - min(values), min((fast - v for v in values), key=abs)
+        each = " ".join(f"{v:.2f}" for v in values)
+        seconds = (time.perf_counter() - started) / args.seeds
+        print(
+            f"AdamW {steps:6} steps: {each}  spread {spread:.2f}  fast - nearest {gap:+.2f}  {seconds:.0f} s each",
+            flush=True,
+        )
+
+
+if __name__ == "__main__":
+    main()
