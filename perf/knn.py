@@ -1,9 +1,10 @@
 """Cost of exact kNN over the bare product and over faiss' flat index: 1,000,000 × 256 memory-mapped, 2,000 queries.
 
-    python perf/knn.py [--rows N] [--k K] [--rounds N]
+    python perf/knn.py [--rows N] [--k K] [--rounds N] [--float32]
 
-faiss-cpu is compared where it is installed. Each contender runs in a process of its own, so that peak memory is its;
-rounds are interleaved, and each contender's lowest times count. On a busy machine read the processor ratios.
+`--float32` forbids the first look in bfloat16, as on a CPU without that unit. faiss-cpu is compared where it is
+installed. Each contender runs in a process of its own, so that peak memory is its; rounds are interleaved, and each
+contender's lowest times count. On a busy machine read the processor ratios.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import argparse
 import multiprocessing
 import multiprocessing.connection
+import os
 import resource
 import tempfile
 import time
@@ -20,6 +22,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from benchmark.heads import coarse
 from benchmark.heads.knn import topk_search
 
 WIDTH, QUERIES, BLOCK = 256, 2_000, 1024
@@ -54,6 +57,12 @@ def ours(path: Path, k: int) -> np.ndarray:
     return topk_search(queries(), np.load(path, mmap_mode="r"), k)[1].numpy()
 
 
+def ours_in_float32(path: Path, k: int) -> np.ndarray:
+    """Exact neighbours without bfloat16."""
+    coarse.pays = lambda width: False
+    return ours(path, k)
+
+
 def faiss_flat(path: Path, k: int) -> np.ndarray:
     """faiss.IndexFlatIP, adding included: it keeps the vectors in memory."""
     import faiss
@@ -80,14 +89,17 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--k", type=int, default=200)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--float32", action="store_true")
     args = parser.parse_args()
-    contenders: dict[str, Callable[[Path, int], np.ndarray]] = {"bare product": bare, "topk_search": ours}
+    search = ours_in_float32 if args.float32 else ours
+    contenders: dict[str, Callable[[Path, int], np.ndarray]] = {"bare product": bare, "topk_search": search}
     try:
         import faiss  # noqa: F401
 
         contenders["faiss flat"] = faiss_flat
     except ImportError:
         print("faiss is not installed: pip install faiss-cpu to compare")
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # for the processes to come, as the command line does
     spawn = multiprocessing.get_context("spawn")
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "index.npy"
