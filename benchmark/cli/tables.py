@@ -81,7 +81,8 @@ def _lacking(rows: Sequence[Row]) -> list[str]:
     out: dict[str, None] = {}
     for row in rows:
         if bad := row.data["bad"]:
-            out[f"left out of {row.unit}: {len(bad)} images, listed in its row; the first: {bad[0]}"] = None
+            count = f"{len(bad)} image{'s' * (len(bad) > 1)}"
+            out[f"left out of {row.unit}: {count}, listed in its row; the first: {bad[0]}"] = None
         for text in row.data.get("partial", ()):
             out[f"a part only: {text}. This is not the official {row.unit}"] = None
     return list(out)
