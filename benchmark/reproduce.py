@@ -32,7 +32,9 @@ class Line:
             return "not measured"
         low, high = self.row.data["metrics"][self.published.metric]["ci95"]
         where = "inside the interval" if low <= self.published.value <= high else "outside the interval"
-        return where if self.row.data["protocol"]["name"] == preset_of(self.published) else f"{where}, another protocol"
+        if self.row.data["protocol"]["name"] != preset_of(self.published):
+            where += ", another protocol"
+        return f"{where}, a part of the data" if self.row.data.get("partial") else where
 
     @property
     def missing(self) -> bool:
@@ -83,7 +85,7 @@ def missing(found: Reproduction, models: Sequence[str] = ()) -> list[tuple[str, 
 
 
 def _measured(number: PublishedNumber, rows: Sequence[Row]) -> Row | None:
-    """The row to set beside `number`: that of its preset where there is one; never one of a part of the data."""
+    """The row to set beside `number`: that of its preset where there is one; never one made with --limit."""
     found = [
         r
         for r in rows
@@ -91,9 +93,13 @@ def _measured(number: PublishedNumber, rows: Sequence[Row]) -> Row | None:
         and r.unit == number.unit
         and number.metric in r.data["metrics"]
         and not r.data["task"].get("limit")
-        and not r.data.get("partial")
     ]
-    return min(found, key=lambda r: (r.data["protocol"]["name"] != preset_of(number), r.folder.name), default=None)
+    own = preset_of(number)
+    return min(
+        found,
+        key=lambda r: (r.data["protocol"]["name"] != own, bool(r.data.get("partial")), r.folder.name),
+        default=None,
+    )
 
 
 def _doubts(tasks: set[str]) -> tuple[tuple[str, str, str, str], ...]:

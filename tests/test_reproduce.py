@@ -60,10 +60,10 @@ def test_run_makes_the_missing_rows_once_and_says_where_published_lies(
     text = capsys.readouterr().out
     assert "2 of 3 published numbers measured" in text and "not measured" in text
     found = report.reproduce("toy", results)
-    assert [line.state for line in found.lines][::2] == ["outside the interval", "not measured"]
+    assert [line.state for line in found.lines][::2] == ["outside the interval, a part of the data", "not measured"]
     value = found.lines[1].row.main["value"]
     (results / "published.csv").write_text(TOY.format(value=value))
-    assert report.reproduce("toy", results).lines[1].state == "inside the interval"
+    assert report.reproduce("toy", results).lines[1].state == "inside the interval, a part of the data"
     stamps = {p: p.stat().st_mtime_ns for p in results.rglob("result.json")}
     assert len(stamps) == 2 and bench(*words) == 0
     assert stamps == {p: p.stat().st_mtime_ns for p in results.rglob("result.json")}

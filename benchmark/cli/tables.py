@@ -80,7 +80,7 @@ def _lacking(rows: Sequence[Row]) -> list[str]:
     """One line for each unit whose data were not whole: what was left out, and how small a part was there."""
     out: dict[str, None] = {}
     for row in rows:
-        if bad := row.data["bad"]:
+        if bad := row.data.get("bad"):
             count = f"{len(bad)} image{'s' * (len(bad) > 1)}"
             out[f"left out of {row.unit}: {count}, listed in its row; the first: {bad[0]}"] = None
         for text in row.data.get("partial", ()):
