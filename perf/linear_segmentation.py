@@ -8,9 +8,8 @@ be five times it) and its 40,000 steps shortened to --steps, warm-up in proporti
 seeds. `--probes plain` is the same probe without augmentation: AdamW on whole pictures at full resolution. `fast` must
 differ from `paper` by at most that spread plus 2 mIoU at no more than 1/20 of its forwards.
 
-A shortened `paper` is an undertrained one. A 64 px tipsv2-mini after 600 steps, seed 0: 46.3 mIoU at the preset's rate
-of 1e-3, 54.0 at 1e-2 (`--rate 1e-2`), where `fast` has 53.8. Give it the steps the machine allows (about 0.1 s each on
-a free core for that model), or a higher rate, which the printed line then names.
+A shortened `paper` is an undertrained one, the more so at its own rate of 1e-3: give it a higher rate (`--rate 1e-2`),
+which the printed line then names, and the steps the machine allows (about 0.1 s each on a free core for the minis).
 """
 
 from __future__ import annotations
