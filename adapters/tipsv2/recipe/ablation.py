@@ -53,25 +53,30 @@ def folder_of(out: Path, row: str, seed: int) -> Path:
 
 def summary(measured: dict[str, list[dict[str, float]]]) -> list[str]:
     """A Markdown table: mean over seeds ± half the 95 % t-interval, for each row and task."""
-    tasks = sorted({task for runs in measured.values() for run in runs for task in run})
-    lines = ["| row | " + " | ".join(tasks) + " |", "|---" * (len(tasks) + 1) + "|"]
-    for row, runs in measured.items():
-        cells = []
-        for task in tasks:
-            values = np.array([run[task] for run in runs if task in run])
-            cells.append(cell(values))
-        lines.append(f"| {row} | " + " | ".join(cells) + " |")
-    return lines
+    return _table("row", _tasks(measured), measured)
 
 
 def differences(measured: dict[str, list[dict[str, float]]], pairs: list[list[str]]) -> list[str]:
     """A Markdown table: mean difference of two rows ± half the 95 % t-interval, over the seeds both have."""
-    tasks = sorted({task for runs in measured.values() for run in runs for task in run})
-    lines = ["| difference | " + " | ".join(tasks) + " |", "|---" * (len(tasks) + 1) + "|"]
-    for first, second in pairs:
-        both = list(zip(measured.get(first, ()), measured.get(second, ())))
-        cells = [cell(np.array([a[task] - b[task] for a, b in both if task in a and task in b])) for task in tasks]
-        lines.append(f"| {first} − {second} | " + " | ".join(cells) + " |")
+    rows = {
+        f"{first} − {second}": [
+            {task: a[task] - b[task] for task in a.keys() & b.keys()}
+            for a, b in zip(measured.get(first, ()), measured.get(second, ()))
+        ]
+        for first, second in pairs
+    }
+    return _table("difference", _tasks(measured), rows)
+
+
+def _tasks(measured: dict[str, list[dict[str, float]]]) -> list[str]:
+    return sorted({task for runs in measured.values() for run in runs for task in run})
+
+
+def _table(title: str, tasks: list[str], rows: dict[str, list[dict[str, float]]]) -> list[str]:
+    lines = [f"| {title} | " + " | ".join(tasks) + " |", "|---" * (len(tasks) + 1) + "|"]
+    for name, runs in rows.items():
+        cells = [cell(np.array([run[task] for run in runs if task in run])) for task in tasks]
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
     return lines
 
 
