@@ -280,6 +280,7 @@ class View:
     crop: int = 0  # short-side only
 
 
+Sampling = Literal["stratified", "independent"]
 TapName = Literal["cls", "patches", "mean_patches", "text_patches", "pixels"]
 
 
@@ -295,6 +296,7 @@ class Tap:
     layer: int | None = None  # None: the final layer
     count: int = 0  # pixels only
     seed: int = 0  # pixels only
+    sampling: Sampling = "stratified"  # pixels only: one in each cell of a grid, or independent of one another
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch.nn.functional import interpolate
 
-from benchmark.contracts import EncoderCard, FeatureReader, ImageSet, Need, Tap, TaskContext, View
+from benchmark.contracts import EncoderCard, FeatureReader, ImageSet, Need, Sampling, Tap, TaskContext, View
 from benchmark.errors import DataError
 from benchmark.features.taps import pixel_indices
 from benchmark.heads.ridge import RidgeAccumulator, RidgeHead
@@ -33,6 +33,7 @@ class PixelProbe:
     layer: int  # -1 is the last
     with_cls: bool  # CLS (first) concatenated to every token
     pixels_per_image: int
+    sampling: Sampling
     holdout: float  # share of the TRAINING images on which the penalty is chosen
     penalties: tuple[float, ...]
 
@@ -43,7 +44,7 @@ def probe_needs(protocol: PixelProbe, data: Any, seed: int = 0) -> list[Need]:
     layer = None if protocol.layer == -1 else protocol.layer
     train, test = data["train"].images, data["test"].images
     needs = [
-        Need(train, view, Tap("pixels", layer, protocol.pixels_per_image, seed)),
+        Need(train, view, Tap("pixels", layer, protocol.pixels_per_image, seed, protocol.sampling)),
         Need(test, view, Tap("patches", layer)),
     ]
     if protocol.with_cls:
@@ -89,7 +90,7 @@ def training_pixels(
             block = torch.cat([block, cls.expand(-1, block.shape[1], -1)], -1)
         for i in range(len(block)):
             truth = data.target(start + i)
-            rows, columns = pixel_indices(data.images.image_id(start + i), tap.count, tap.seed, *truth.shape[:2])
+            rows, columns = pixel_indices(data.images.image_id(start + i), tap, *truth.shape[:2])
             values = truth[rows, columns]
             keep = read(values, rows)
             features.append(block[i][torch.from_numpy(keep)])
@@ -114,11 +115,18 @@ def fit_ridge(pixels: PixelSet, targets: torch.Tensor, penalties: Sequence[float
 
 def held_out_images(n: int, share: float, seed: int) -> np.ndarray:
     """[n] bool: the training images kept aside for choosing a penalty; at least one, never all."""
-    count = min(max(1, round(share * n)), n - 1)
-    order = np.argsort(np.random.PCG64(seed).random_raw(n), kind="stable")
-    held = np.zeros(n, bool)
-    held[order[:count]] = True
+    held: np.ndarray = held_out_folds(n, share, 1, seed) == 0
     return held
+
+
+def held_out_folds(n: int, share: float, judged: int, seed: int) -> np.ndarray:
+    """[n] the fold each training image is held out in, -1 for none: folds of `share`, until `judged` images are."""
+    count = min(max(1, round(share * n)), n - 1)
+    folds = -(-min(judged, n) // count) if count else 0
+    order = np.argsort(np.random.PCG64(seed).random_raw(n), kind="stable")[: folds * count]
+    out = np.full(n, -1)
+    out[order] = np.arange(len(order)) // max(1, count)
+    return out
 
 
 def predicted_maps(

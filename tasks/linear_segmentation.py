@@ -21,7 +21,15 @@ from benchmark.heads.logistic import Criterion, fit_logistic
 from benchmark.metrics.segmentation import confusion_areas, mean_accuracy, miou, per_class_iou, pixel_accuracy
 from benchmark.registry import resolve
 from benchmark.windows import window_boxes
-from tasks.dense import PixelProbe, dense_not_applicable, predicted_maps, probe_needs, stack_rows, training_pixels
+from tasks.dense import (
+    PixelProbe,
+    dense_not_applicable,
+    held_out_folds,
+    predicted_maps,
+    probe_needs,
+    stack_rows,
+    training_pixels,
+)
 from tasks.mm.protocol import MmProbe
 from tasks.predictions import Predictions
 from tasks.sliding import resized
@@ -29,8 +37,9 @@ from tasks.sliding import resized
 
 @dataclass(frozen=True)
 class PixelSegmentation(PixelProbe):
-    """A PixelProbe, and what its penalty is chosen by on the held-out training images."""
+    """A PixelProbe, and how its penalty is chosen on held-out training images."""
 
+    judged_images: int  # held out at least, in as many folds of the share `holdout` as that takes
     selection: Criterion
 
 
@@ -90,12 +99,14 @@ class LinearSegmentationTask:
         labels = pixels.targets.astype(np.int64)
         if labels.max() >= classes:
             raise DataError(f"label {labels.max()} in a training mask, but there are {classes} classes")
+        images = len(context.data["train"].images)
+        folds = held_out_folds(images, protocol.holdout, protocol.judged_images, context.seed)
         head = fit_logistic(
             pixels.features,
             torch.from_numpy(labels),
             classes,
             protocol.penalties,
-            pixels.holdout,
+            folds[pixels.image],
             device=context.device,
             criterion=protocol.selection,
         )

@@ -23,6 +23,19 @@ TAPS = [
     Tap("patches", 0),
 ]
 
+PINNED = {
+    "stratified": [
+        [0.340128109791916, 0.1805703465566989],
+        [0.47009009669583746, 0.5285475000095509],
+        [0.7422504600924253, 0.33934331209152774],
+    ],
+    "independent": [
+        [0.680256219583832, 0.3611406931133978],
+        [0.9401801933916749, 0.05709500001910173],
+        [0.4845009201848507, 0.6786866241830555],
+    ],
+}
+
 
 def planned(encoder, images, taps, folder, view=SQUARE):
     planner = Planner(encoder.card, encoder.transform, FeatureStore(folder, "float32"))
@@ -126,18 +139,38 @@ def test_token_lists_instead_of_maps_are_refused(tmp_path):
 def test_sampled_pixels_equal_the_upsampled_map():
     grid = torch.randn(4, 6, 3, dtype=torch.float64)
     up = interpolate(grid.permute(2, 0, 1)[None], (37, 50), mode="bilinear", align_corners=False)[0]
-    rows, columns = pixel_indices("a", 200, 0, 37, 50)
+    rows, columns = pixel_indices("a", Tap("pixels", None, 200), 37, 50)
     mixed = mix_at_pixels(grid, rows, columns, 37, 50, Placement())
     assert torch.allclose(mixed, up[:, rows, columns].T, atol=1e-12)
 
 
-def test_pixel_coordinates_are_pinned_and_uniform():
-    at = pixel_coordinates("scene/1", 3, 0)
-    again = pixel_coordinates("scene/1", 3, 0)
-    assert np.array_equal(at, again) and not np.array_equal(at, pixel_coordinates("scene/1", 3, 1))
-    many = np.concatenate([pixel_coordinates(str(i), 64, 0) for i in range(200)])
-    assert (many >= 0).all() and (many < 1).all()
-    assert np.abs(np.histogram(many, 10, (0, 1))[0] / many.size - 0.1).max() < 0.01
+@pytest.mark.parametrize("sampling", ["stratified", "independent"])
+def test_pixel_coordinates_are_pinned_and_uniform(sampling):
+    def at(name, count, seed=0):
+        return pixel_coordinates(name, Tap("pixels", None, count, seed, sampling))
+
+    assert np.array_equal(at("scene/1", 3), at("scene/1", 3))
+    assert not np.array_equal(at("scene/1", 3), at("scene/1", 3, 1))
+    assert at("scene/1", 3).tolist() == PINNED[sampling]
+    for count in (1, 5, 64):
+        many = np.concatenate([at(str(i), count) for i in range(12800 // count)])
+        assert many.shape == (12800 // count * count, 2) and (many >= 0).all() and (many < 1).all()
+        assert np.abs(np.histogram(many, 10, (0, 1))[0] / many.size - 0.1).max() < 0.01
+
+
+def test_stratified_pixels_have_a_cell_each_and_sample_a_map_better():
+    image = interpolate(torch.randn(1, 1, 6, 6, generator=torch.Generator().manual_seed(0)), (96, 96), mode="bilinear")
+    errors = {}
+    for sampling in ("stratified", "independent"):
+        taps = [Tap("pixels", None, 64, seed, sampling) for seed in range(100)]
+        if sampling == "stratified":
+            for tap in taps:
+                cells = np.floor(8 * pixel_coordinates("a", tap)).astype(int)
+                assert len({tuple(c) for c in cells}) == 64
+        means = [float(image[0, 0][pixel_indices("a", tap, 96, 96)].mean()) for tap in taps]
+        errors[sampling] = np.std(means)
+        assert abs(np.mean(means) - float(image.mean())) < 4 * np.std(means) / 10
+    assert errors["stratified"] < 0.5 * errors["independent"]
 
 
 def test_padded_view_puts_pixels_where_the_picture_lies(tmp_path):

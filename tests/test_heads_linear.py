@@ -12,6 +12,7 @@ from benchmark.heads.bins import fit_bins
 from benchmark.heads.linear_sweep import fit_linear_sweep
 from benchmark.heads.logistic import fit_logistic
 from benchmark.heads.ridge import RidgeAccumulator
+from tasks.dense import held_out_folds, held_out_images
 
 
 def blobs(n: int, classes: int, dim: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -65,6 +66,35 @@ def test_the_penalty_is_chosen_by_the_metric_asked_for_and_keeps_its_c_for_all_r
         assert head.penalty == pytest.approx(best["penalty"] * np.sum(~hold[rows]) / 4000)
     chosen = {c: fit_logistic(x, y, 6, holdout=hold, criterion=c).penalty for c in ("cross-entropy", "mIoU")}
     assert chosen["mIoU"] < chosen["cross-entropy"]
+
+
+def test_folds_are_judged_together_and_give_their_c_to_all_rows() -> None:
+    from sklearn.metrics import jaccard_score
+
+    x, y = blobs(900, 4, 6)
+    x += 3 * np.random.default_rng(1).normal(size=x.shape).astype(np.float32)
+    fold = np.arange(900) % 4 - 1  # a quarter always trains
+    head = fit_logistic(x, y, 4, [1e-1, 1e-2], holdout=fold, criterion="mIoU", tolerance=1e-9)
+    for tried in head.history[:-1]:
+        guess = np.full(900, -1)
+        for k in range(3):
+            rest = fit_logistic(x[fold != k], y[fold != k], 4, [tried["penalty"]], tolerance=1e-9)
+            guess[fold == k] = rest.logits(torch.tensor(x[fold == k])).argmax(1).numpy()
+        judged = fold >= 0
+        assert tried["holdout_mIoU"] == pytest.approx(
+            100 * jaccard_score(y[judged], guess[judged], average="macro"), abs=0.5
+        )
+    best = max(head.history[:-1], key=lambda h: h["holdout_mIoU"])
+    assert head.penalty == pytest.approx(best["penalty"] * 3 / 4)
+
+
+def test_folds_of_images_reach_the_number_asked_for() -> None:
+    for n, judged, folds in ((4000, 200, 1), (300, 200, 7), (300, 1, 1), (35, 200, 9), (2, 200, 2)):
+        found = held_out_folds(n, 0.1, judged, 3)
+        assert found.max() == folds - 1 and (found >= 0).sum() >= min(n, judged)
+        assert (found == 0).sum() == max(1, round(0.1 * n))
+        assert ((found == 0) == held_out_images(n, 0.1, 3)).all()
+    assert (held_out_folds(1, 0.1, 200, 0) == -1).all()
 
 
 def test_held_out_mean_iou_is_scikit_learns() -> None:

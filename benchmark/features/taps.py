@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 
 import numpy as np
 import torch
@@ -11,20 +12,28 @@ from benchmark.contracts import ImageFeatures, ImageRequest, Tap
 from benchmark.views import Placement
 
 
-def pixel_coordinates(image_id: str, count: int, seed: int) -> np.ndarray:
-    """[count, 2] fractions (row, column) in [0, 1), uniform, the same on every machine for one image id and seed.
+def pixel_coordinates(image_id: str, tap: Tap) -> np.ndarray:
+    """[count, 2] fractions (row, column) in [0, 1), the same on every machine for one image id and tap.
 
-    The pixel meant in an H × W picture is (floor(row · H), floor(column · W)).
+    "independent": uniform. "stratified": uniform in a cell of its own of a ⌈√count⌉ × ⌈√count⌉ grid (cells drawn at
+    random where there are more), so that no two samples say nearly the same. Either way every pixel is as likely as any
+    other. The pixel meant in an H × W picture is (floor(row · H), floor(column · W)).
     """
-    digest = hashlib.sha256(f"pixels:{seed}:{image_id}".encode()).digest()
-    raw = np.random.PCG64(int.from_bytes(digest[:16], "little")).random_raw(2 * count)
-    return (raw >> np.uint64(11)).astype(np.float64).reshape(count, 2) * 2.0**-53
+    count, side = tap.count, math.isqrt(tap.count - 1) + 1 if tap.count else 0
+    digest = hashlib.sha256(f"pixels:{tap.seed}:{image_id}".encode()).digest()
+    raw = np.random.PCG64(int.from_bytes(digest[:16], "little")).random_raw(2 * count + side * side)
+    within = (raw[: 2 * count] >> np.uint64(11)).astype(np.float64).reshape(count, 2) * 2.0**-53
+    if tap.sampling == "independent":
+        return within
+    cells = np.sort(np.argsort(raw[2 * count :], kind="stable")[:count])
+    return np.minimum((np.stack(np.divmod(cells, side), 1) + within) / side, 1 - 2.0**-53)  # the sum may round up
 
 
-def pixel_indices(image_id: str, count: int, seed: int, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
+def pixel_indices(image_id: str, tap: Tap, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
     """Rows [count] and columns [count] of the sampled pixels in a picture of this size."""
-    at = pixel_coordinates(image_id, count, seed)
-    return (at[:, 0] * height).astype(np.int64), (at[:, 1] * width).astype(np.int64)
+    size = np.array([height, width])
+    at = np.minimum((pixel_coordinates(image_id, tap) * size).astype(np.int64), size - 1)  # so may the product
+    return at[:, 0], at[:, 1]
 
 
 def mix_at_pixels(
@@ -74,6 +83,6 @@ def take(
         return source.patches.float().mean((1, 2)).cpu().numpy()
     out = []
     for grid, image_id, (height, width), place in zip(source.patches.float(), ids, sizes, places):
-        rows, columns = pixel_indices(image_id, tap.count, tap.seed, height, width)
+        rows, columns = pixel_indices(image_id, tap, height, width)
         out.append(mix_at_pixels(grid, rows, columns, height, width, place))
     return torch.stack(out).cpu().numpy()

@@ -1,8 +1,9 @@
 """Multinomial logistic regression, the convex linear probe: one answer for given features, whatever the seed.
 
 Minimises  mean cross-entropy + ½ penalty ‖W‖²  on standardised features, the bias free of penalty; scikit-learn's C is
-1 / (n · penalty). The penalty is chosen on held-out training rows, from strong to weak with warm starts, by the metric
-the head will be scored by: cross-entropy wants ten times as much as mIoU, which costs half a point. Then the head is
+1 / (n · penalty). The penalty is chosen on held-out training rows, in one fold or several, from strong to weak with
+warm starts, by the metric the head will be scored by: cross-entropy wants ten times as much as mIoU, which costs half a
+point. Then the head is
 fitted again on all rows, with the same C, as a prior does not change with the number of rows. The preconditioner is the
 Hessian at chance, p_c(1 - p_c) · XᵀX/n, inverted through one eigendecomposition; it takes the number of passes from
 hundreds to tens.
@@ -11,7 +12,7 @@ hundreds to tens.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -63,8 +64,9 @@ def fit_logistic(
 ) -> LogisticHead:
     """The head fitted on x [n, D] (tensor, array, memory map or feature reader) and y [n] class indices.
 
-    `holdout` [n] bool marks the rows penalties are judged on: whole images of the training split, never the test
-    split; `criterion` is how. It may be None only for a single penalty. With more than `selection_rows` rows the choice
+    `holdout` [n] says which rows penalties are judged on: bool, or the fold (0, 1, …) a row is held out in and -1 for
+    none; whole images of the training split, never the test split. Folds are judged together, by `criterion`. It may
+    be None only for a single penalty. With more than `selection_rows` rows the choice
     is made on that many (a random share, from `seed`); the final fit uses all, with the chosen penalty times the share
     of rows it was chosen with. Rows stay standardised in memory up to `keep_bytes`.
     Raises EncoderError naming a non-finite row, DataError for labels out of range.
@@ -80,9 +82,7 @@ def fit_logistic(
     if len(penalties) > 1:
         if holdout is None:
             raise DataError(f"{len(penalties)} penalties but no held-out training rows to choose by: pass `holdout`")
-        chosen, start, history = _choose(
-            make, penalties, np.asarray(holdout, bool), criterion, selection_rows, seed, progress
-        )
+        chosen, start, history = _choose(make, penalties, _folds(holdout), criterion, selection_rows, seed, progress)
     fit = make.problem(everything)
     best = fit.solve(chosen, None if start is None else fit.standardised(*start), tolerance)
     history.append({"penalty": chosen, "iterations": best.iterations, "train_loss": best.value, "refit": 1.0})
@@ -174,6 +174,30 @@ class _Problem:
         return apply
 
 
+def _folds(holdout: np.ndarray | torch.Tensor) -> np.ndarray:
+    """[n] the fold each row is held out in, -1 for none. DataError when no row or every row is in the only fold."""
+    given = np.asarray(holdout)
+    folds = np.where(given, 0, -1) if given.dtype == bool else given
+    if folds.max(initial=-1) < 0 or (folds == folds[0]).all():
+        raise DataError(f"{int((folds >= 0).sum())} of {len(folds)} rows are held out: some must be, and not all")
+    return folds
+
+
+class _Fold:
+    """One fit on the rows outside a fold, judged on those inside."""
+
+    def __init__(self, make: _Maker, train: np.ndarray, held: np.ndarray) -> None:
+        self.problem = make.problem(train)
+        self.judge = make.rows(held, self.problem.scaler)
+        self.parameters: torch.Tensor | None = None
+
+    def solve(self, penalty: float, tolerance: float) -> Minimum:
+        """From where the last penalty ended."""
+        found = self.problem.solve(penalty, self.parameters, tolerance)
+        self.parameters = found.x
+        return found
+
+
 def _choose(
     make: _Maker,
     penalties: Sequence[float],
@@ -183,57 +207,57 @@ def _choose(
     seed: int,
     progress: Progress | None,
 ) -> tuple[float, tuple[torch.Tensor, torch.Tensor], list[dict[str, float]]]:
-    """(penalty for all rows, raw weight and bias of the best, history).
+    """(penalty for all rows, raw weight and bias of the best in the first fold, history).
 
-    The path stops after two penalties without improvement. Judged with `train` rows, the best stands for a C, so all
-    rows get less of it.
+    The path stops after two penalties without improvement. Judged with the rows outside a fold, the best stands for a
+    C, so all rows get less of it.
     """
-    if not holdout.any() or holdout.all():
-        raise DataError(f"{int(holdout.sum())} of {len(holdout)} rows are held out: some must be, and not all")
     rng = np.random.default_rng(seed)
     pick = np.arange(len(holdout))
     if len(pick) > limit:
         pick = np.sort(rng.permutation(len(pick))[:limit])
-    train, held = pick[~holdout[pick]], pick[holdout[pick]]
-    problem = make.problem(train)
-    judge = make.rows(held, problem.scaler)
+    names = np.unique(holdout[pick][holdout[pick] >= 0])
+    sharing = replace(make, keep_bytes=make.keep_bytes // max(1, len(names)))
+    folds = [_Fold(sharing, pick[holdout[pick] != k], pick[holdout[pick] == k]) for k in names]
+    outside = sum(len(fold.problem.data) for fold in folds) / len(folds)
     history: list[dict[str, float]] = []
     best: tuple[float, float, torch.Tensor] | None = None
-    parameters, worse = None, 0
+    worse = 0
     for penalty in sorted(penalties, reverse=True):
-        found = problem.solve(penalty, parameters, 10 * make.tolerance)
-        parameters = found.x
-        judged = _judge(judge, parameters)
-        record = {"penalty": penalty, "iterations": found.iterations, "train_loss": found.value}
+        found = [fold.solve(penalty, 10 * make.tolerance) for fold in folds]
+        judged = _judge([(fold.judge, minimum.x) for fold, minimum in zip(folds, found)])
+        record = {"penalty": penalty, "iterations": sum(m.iterations for m in found)}
+        record["train_loss"] = sum(m.value for m in found) / len(found)
         history.append({**record, **{f"holdout_{name}": value for name, value in judged.items()}})
         loss = judged["loss"] if criterion == "cross-entropy" else -judged[criterion]
         if progress is not None:
             progress.advance()
         worse = 0 if best is None or loss < best[0] else worse + 1
         if worse == 0:
-            best = (loss, penalty, parameters)
+            best = (loss, penalty, found[0].x)
         elif worse == 2:
             break
     assert best is not None
-    return best[1] * len(train) / len(holdout), problem.raw(best[2]), history
+    return best[1] * outside / len(holdout), folds[0].problem.raw(best[2]), history
 
 
-def _judge(data: Rows, parameters: torch.Tensor) -> dict[str, float]:
-    """Mean cross-entropy ("loss"), accuracy and mIoU (%) of parameters on held-out rows."""
-    weight, bias = parameters[:, :-1].to(data.dtype), parameters[:, -1].to(data.dtype)
-    loss, classes = 0.0, len(bias)
-    confusion = torch.zeros(classes * classes, dtype=torch.int64, device=bias.device)
-    for x, y in data:
-        logits = torch.addmm(bias, x, weight.T)
-        loss += float(F.cross_entropy(logits, y, reduction="sum"))
-        confusion += torch.bincount(y * classes + logits.argmax(1), minlength=classes * classes)
+def _judge(folds: Sequence[tuple[Rows, torch.Tensor]]) -> dict[str, float]:
+    """Mean cross-entropy ("loss"), accuracy and mIoU (%) over the held-out rows of all folds."""
+    classes = len(folds[0][1])
+    loss, confusion = 0.0, torch.zeros(classes * classes, dtype=torch.int64, device=folds[0][1].device)
+    for data, parameters in folds:
+        weight, bias = parameters[:, :-1].to(data.dtype), parameters[:, -1].to(data.dtype)
+        for x, y in data:
+            logits = torch.addmm(bias, x, weight.T)
+            loss += float(F.cross_entropy(logits, y, reduction="sum"))
+            confusion += torch.bincount(y * classes + logits.argmax(1), minlength=classes * classes)
     square = confusion.view(classes, classes).double()
-    hits = square.diagonal()
+    rows, hits = float(square.sum()), square.diagonal()
     union = square.sum(0) + square.sum(1) - hits
     seen = union > 0
     return {
-        "loss": loss / len(data),
-        "accuracy": 100 * float(hits.sum()) / len(data),
+        "loss": loss / rows,
+        "accuracy": 100 * float(hits.sum()) / rows,
         "mIoU": 100 * float((hits[seen] / union[seen]).mean()),
     }
 
