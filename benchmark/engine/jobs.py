@@ -166,7 +166,7 @@ class JobMaker:
                 data = subsets.limit(task.kind, data, self.options.limit)
             bad = allowed.absent
             if self.options.max_bad:
-                data, unread = drop_unreadable(task.kind, data, self.options.max_bad - len(bad), self.progress)
+                data, unread = drop_unreadable(task.kind, data, self.options.max_bad, self.progress, len(bad))
                 bad = bad + unread
             self._splits[key] = _Split(data, bad, allowed.short)
         return self._splits[key]

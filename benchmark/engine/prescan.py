@@ -11,11 +11,13 @@ from benchmark.engine.context import NewProgress
 from benchmark.errors import DataError
 
 
-def drop_unreadable(kind: DataKind, data: Any, allowed: int, progress: NewProgress) -> tuple[Any, list[str]]:
+def drop_unreadable(
+    kind: DataKind, data: Any, allowed: int, progress: NewProgress, missing: int = 0
+) -> tuple[Any, list[str]]:
     """`data` without the samples that cannot be read, and one line for each of those.
 
-    Raises DataError when there are more than `allowed`. The set's digest changes with what is left out, so such a row
-    is never paired with a whole one.
+    Raises DataError when these and the `missing` ones that were left out before are more than `allowed`. The set's
+    digest changes with what is left out, so such a row is never paired with a whole one.
     """
     jobs: list[tuple[str, Any]] = []
     for pictures in ("queries", "index") if kind == "retrieval" else ("images",):
@@ -36,7 +38,8 @@ def drop_unreadable(kind: DataKind, data: Any, allowed: int, progress: NewProgre
 
     with ThreadPoolExecutor(4) as pool:
         found = dict(f for f in pool.map(attempt, jobs) if f)
-    if len(found) > allowed:
+    if found and missing + len(found) > allowed:
+        count = f"{missing} missing and {len(found)}" if missing else f"{len(found)}"
         first = next(iter(found.values()))
-        raise DataError(f"{len(found)} unreadable files, --max-bad allows {allowed}. The first: {first}")
+        raise DataError(f"{count} unreadable files, --max-bad allows {allowed}. The first unreadable: {first}")
     return (subsets.without(kind, data, set(found)) if found else data), list(found.values())

@@ -1,0 +1,31 @@
+"""What `--max-bad` refuses says all that is wrong: files that are missing and files that cannot be read."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from small import Noise
+
+from benchmark.engine.context import silent
+from benchmark.engine.prescan import drop_unreadable
+from benchmark.errors import DataError
+
+
+class Damaged(Noise):
+    def load(self, index: int) -> np.ndarray:
+        if index == 2:
+            raise DataError("picture 2 is truncated")
+        return super().load(index)
+
+
+def test_missing_and_unreadable_files_share_one_allowance() -> None:
+    data = SimpleNamespace(images=Damaged(4))
+    refused = r"1 missing and 1 unreadable files, --max-bad allows 1\. The first unreadable: picture 2 is truncated"
+    with pytest.raises(DataError, match=refused):
+        drop_unreadable("classification", data, 1, silent, missing=1)
+    with pytest.raises(DataError, match=r"^1 unreadable files, --max-bad allows 0"):
+        drop_unreadable("classification", data, 0, silent)
+    whole = SimpleNamespace(images=Noise(4))
+    assert drop_unreadable("classification", whole, 1, silent, missing=1) == (whole, [])
