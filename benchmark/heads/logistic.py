@@ -3,10 +3,9 @@
 Minimises  mean cross-entropy + ½ penalty ‖W‖²  on standardised features, the bias free of penalty; scikit-learn's C is
 1 / (n · penalty). The penalty is chosen on held-out training rows, in one fold or several, from strong to weak with
 warm starts, by the metric the head will be scored by: cross-entropy wants ten times as much as mIoU, which costs half a
-point. Then the head is
-fitted again on all rows, with the same C, as a prior does not change with the number of rows. The preconditioner is the
-Hessian at chance, p_c(1 - p_c) · XᵀX/n, inverted through one eigendecomposition; it takes the number of passes from
-hundreds to tens.
+point. Then the head is fitted again on all rows, with the same C, as a prior does not change with the number of rows.
+The preconditioner is the Hessian at chance, p_c(1 - p_c) · XᵀX/n, inverted through one eigendecomposition; it takes the
+number of passes from hundreds to tens.
 """
 
 from __future__ import annotations
