@@ -28,6 +28,7 @@ from benchmark.engine.single import load_task
 from benchmark.metrics.segmentation import confusion_areas, miou
 from benchmark.registry import build_encoder
 from benchmark.views import resolve_view
+from tasks.dense import stack_rows
 
 BATCH = 16
 
@@ -94,8 +95,7 @@ def score(head: Head, features: torch.Tensor, targets: torch.Tensor, classes: in
         for i in range(len(features)):
             prediction = head(features[i : i + 1])[0].argmax(-1)
             rows.append(confusion_areas(prediction, targets[i].numpy().astype(np.int64), classes).columns())
-    samples = {name: np.stack([row[name] for row in rows]) for name in rows[0]}
-    return float(miou().of(samples))
+    return float(miou().of(stack_rows(rows)))
 
 
 def line(values: list[float]) -> str:

@@ -89,10 +89,14 @@ def measure(name: str, model: str, preset: str, fields: dict[str, str], seeds: i
     return Measured(name, values, forwards, seconds)
 
 
+def pixel_sizes(side: int) -> dict[str, int]:
+    """The preset's fields in pixels, with 512 scaled to `side`."""
+    return {"short_side": side, "crop": side, "window": side, "stride": side * 341 // 512}
+
+
 def compare(model: str, args: Any) -> None:
     size = build_encoder(ModelSpec(model)).card.image_size
-    scaled = {"steps": args.steps, "warmup_steps": round(args.steps * 1500 / 40000), "short_side": size, "crop": size,
-              "window": size, "stride": size * 341 // 512}  # fmt: skip
+    scaled = {"steps": args.steps, "warmup_steps": round(args.steps * 1500 / 40000), **pixel_sizes(size)}
     fields = {key: str(value) for key, value in scaled.items()} | {"learning_rate": str(args.rate)}
     how = f"{size} px, {args.steps} steps at {args.rate:g}"
     print(f"{model}, {args.train} training and {args.test} test scenes, {how}", flush=True)

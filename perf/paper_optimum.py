@@ -21,8 +21,8 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import numpy as np
 import torch
+from linear_segmentation import pixel_sizes
 
 from benchmark.contracts import IGNORE, ModelSpec, Tap
 from benchmark.engine.context import silent
@@ -32,6 +32,7 @@ from benchmark.heads.logistic import LogisticHead, fit_logistic
 from benchmark.metrics.segmentation import confusion_areas, miou
 from benchmark.registry import build_encoder
 from benchmark.views import Placement
+from tasks.dense import stack_rows
 from tasks.mm.data import Positions, SegmentationSource, collate, training_pipeline
 from tasks.mm.model import segmentor
 from tasks.mm.probe import predictions
@@ -68,7 +69,7 @@ def score(task: Any, model: Any, head: LogisticHead) -> float:
         confusion_areas(prediction, test.target(i), len(test.class_names)).columns()
         for i, prediction in predictions(context, model)
     ]
-    return float(miou().of({name: np.stack([row[name] for row in rows]) for name in rows[0]}))
+    return float(miou().of(stack_rows(rows)))
 
 
 def main() -> None:
@@ -81,7 +82,7 @@ def main() -> None:
     args = words.parse_args()
     encoder = build_encoder(ModelSpec(args.model))
     side = encoder.card.image_size
-    sizes = {"short_side": side, "crop": side, "window": side, "stride": side * 341 // 512, "batch_norm": "false"}
+    sizes = {**pixel_sizes(side), "batch_norm": "false"}
     scenes = {"n_train": str(args.train), "n_test": str(args.test)}
     print(
         f"{args.model}, {args.train} training and {args.test} test scenes, {args.crops} crops of {side} px", flush=True

@@ -61,12 +61,17 @@ def dense_not_applicable(card: EncoderCard, protocol: PixelProbe) -> str | None:
 
 @dataclass
 class PixelSet:
-    """Training rows: features [n, D] float32, targets [n, …], the image each row is from, and held-out rows."""
+    """Training rows: features [n, D] float32, targets [n, …] and the fold (-1: none) each is held out in."""
 
     features: torch.Tensor
     targets: np.ndarray
-    image: np.ndarray
-    holdout: np.ndarray
+    fold: np.ndarray
+
+    @property
+    def holdout(self) -> np.ndarray:
+        """[n] bool: held out in some fold."""
+        held: np.ndarray = self.fold >= 0
+        return held
 
 
 def training_pixels(
@@ -74,10 +79,12 @@ def training_pixels(
     needs: Sequence[Need],
     protocol: PixelProbe,
     read: Callable[[np.ndarray, np.ndarray], np.ndarray],
+    judged: int = 1,
 ) -> PixelSet:
     """Features and labels of the sampled pixels of every training picture.
 
-    `read(target at the pixels, rows)` gives a mask of usable ones. Raises DataError when none is usable.
+    `read(target at the pixels, rows)` gives a mask of usable ones; images are held out in folds until `judged` are.
+    Raises DataError when none is usable.
     """
     data = context.data["train"]
     reader, tap = context.features(needs[0]), needs[0].tap
@@ -100,16 +107,17 @@ def training_pixels(
     image = np.concatenate(owner)
     if not len(image):
         raise DataError("no labelled pixel in the training images: check the targets with bench data verify")
-    held = held_out_images(len(reader), protocol.holdout, context.seed)
-    return PixelSet(torch.cat(features), np.concatenate(targets), image, held[image])
+    folds = held_out_folds(len(reader), protocol.holdout, judged, context.seed)
+    return PixelSet(torch.cat(features), np.concatenate(targets), folds[image])
 
 
 def fit_ridge(pixels: PixelSet, targets: torch.Tensor, penalties: Sequence[float], device: str) -> RidgeHead:
     """Ridge regression from the sampled features to `targets` [n, O], penalty chosen on the held-out images."""
     fit = RidgeAccumulator(pixels.features.shape[1], targets.shape[1], device)
+    held = pixels.holdout
     for start in range(0, len(targets), ROWS):
         rows = slice(start, start + ROWS)
-        fit.add(pixels.features[rows], targets[rows], pixels.holdout[rows])
+        fit.add(pixels.features[rows], targets[rows], held[rows])
     return fit.solve(penalties)
 
 

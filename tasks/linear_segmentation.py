@@ -24,7 +24,6 @@ from benchmark.windows import window_boxes
 from tasks.dense import (
     PixelProbe,
     dense_not_applicable,
-    held_out_folds,
     predicted_maps,
     probe_needs,
     stack_rows,
@@ -95,18 +94,18 @@ class LinearSegmentationTask:
         needs = self.needs(context.card, protocol, context.data)
         classes = len(test.class_names)
         started = time.perf_counter()
-        pixels = training_pixels(context, needs, protocol, lambda v, _: (v != IGNORE) & (v >= 0))
+        pixels = training_pixels(
+            context, needs, protocol, lambda v, _: (v != IGNORE) & (v >= 0), protocol.judged_images
+        )
         labels = pixels.targets.astype(np.int64)
         if labels.max() >= classes:
             raise DataError(f"label {labels.max()} in a training mask, but there are {classes} classes")
-        images = len(context.data["train"].images)
-        folds = held_out_folds(images, protocol.holdout, protocol.judged_images, context.seed)
         head = fit_logistic(
             pixels.features,
             torch.from_numpy(labels),
             classes,
             protocol.penalties,
-            folds[pixels.image],
+            pixels.fold,
             device=context.device,
             criterion=protocol.selection,
         )
