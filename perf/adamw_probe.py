@@ -1,7 +1,7 @@
 """Does `fast` linear segmentation reach what gradient descent reaches? The textbook probe beside it, on one extraction.
 
     python perf/adamw_probe.py [--model tipsv2-mini] [--train 4000] [--test 500] [--steps 2000 8000] [--seeds 3]
-                               [--rate 1e-2] [--norm fixed | batch]
+                               [--rate 1e-2] [--norm fixed | batch] [--device cpu]
 
 The textbook probe is a 1 × 1 convolution on standardised patch tokens, logits up-sampled to full resolution,
 cross-entropy over every pixel, AdamW with a rate that falls linearly to zero. Pictures are encoded once, so that only
@@ -23,7 +23,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from benchmark.contracts import IGNORE, Encoder, ModelSpec, View
+from benchmark.contracts import IGNORE, ModelSpec, View
 from benchmark.engine.single import load_task
 from benchmark.metrics.segmentation import confusion_areas, miou
 from benchmark.registry import build_encoder
@@ -33,14 +33,14 @@ from tasks.dense import stack_rows
 BATCH = 16
 
 
-def tokens(encoder: Encoder, images: Any) -> torch.Tensor:
+def tokens(encoder: Any, images: Any) -> torch.Tensor:
     """[N, h, w, D] patch tokens of whole pictures, stretched to the encoder's size as in `fast`."""
     view = resolve_view(View("square", 0), encoder.transform, encoder.card, images)
     out = []
     for start in range(0, len(images), BATCH):
         rows = [view.lay(images.load(i)) for i in range(start, min(start + BATCH, len(images)))]
         with torch.inference_mode():
-            patches = encoder.encode_image(torch.from_numpy(np.stack(rows))).patches
+            patches = encoder.encode_image(torch.from_numpy(np.stack(rows)).to(encoder.device)).patches
         out.append(patches.clone())
     return torch.cat(out)
 
@@ -56,7 +56,8 @@ class Head(nn.Module):
         super().__init__()
         self.norm = nn.BatchNorm1d(width) if batch_norm else nn.Identity()
         self.linear = nn.Linear(width, classes)
-        self.up = F.interpolate(torch.eye(grid)[None], size, mode="linear", align_corners=False)[0].T.contiguous()
+        up = F.interpolate(torch.eye(grid)[None], size, mode="linear", align_corners=False)[0].T.contiguous()
+        self.register_buffer("up", up)
 
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:
         """See the class."""
@@ -71,13 +72,13 @@ def train(
 ) -> Head:
     """The head after `steps` batches of features [N, h, w, D] and labels [N, H, W], both square."""
     torch.manual_seed(seed)
-    head = Head(features.shape[-1], classes, features.shape[1], targets.shape[1], batch_norm)
+    head = Head(features.shape[-1], classes, features.shape[1], targets.shape[1], batch_norm).to(features.device)
     optimizer = torch.optim.AdamW(head.parameters(), rate, weight_decay=1e-4)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 - step / steps)
     batches = len(features) // BATCH
     for step in range(steps):
         if step % batches == 0:
-            order = torch.randperm(len(features))
+            order = torch.randperm(len(features)).to(features.device)
         pick = order[step % batches * BATCH :][:BATCH]
         logits = head(features[pick])
         loss = F.cross_entropy(logits.flatten(0, 2), targets[pick].flatten().long(), ignore_index=IGNORE)
@@ -94,7 +95,7 @@ def score(head: Head, features: torch.Tensor, targets: torch.Tensor, classes: in
     with torch.inference_mode():
         for i in range(len(features)):
             prediction = head(features[i : i + 1])[0].argmax(-1)
-            rows.append(confusion_areas(prediction, targets[i].numpy().astype(np.int64), classes).columns())
+            rows.append(confusion_areas(prediction, targets[i].long(), classes).columns())
     return float(miou().of(stack_rows(rows)))
 
 
@@ -112,8 +113,9 @@ def main() -> None:
     words.add_argument("--rate", type=float, default=1e-2)
     words.add_argument("--seeds", type=int, default=3)
     words.add_argument("--norm", choices=("fixed", "batch"), default="fixed")
+    words.add_argument("--device", default="cpu")
     args = words.parse_args()
-    encoder = build_encoder(ModelSpec(args.model))
+    encoder = build_encoder(ModelSpec(args.model, device=args.device, dtype="float32"))
     sizes = {"n_train": str(args.train), "n_test": str(args.test)}
     fast = []
     with tempfile.TemporaryDirectory() as cache:
@@ -128,7 +130,7 @@ def main() -> None:
     sets = dict(task.data.items())
     features = {name: tokens(encoder, data.images) for name, data in sets.items()}
     targets = {
-        name: torch.from_numpy(np.stack([data.target(i) for i in range(len(data.images))])).to(torch.uint8)
+        name: torch.from_numpy(np.stack([data.target(i) for i in range(len(data.images))])).to(args.device, torch.uint8)
         for name, data in sets.items()
     }
     if args.norm == "fixed":

@@ -1,6 +1,6 @@
 """Cost of exact kNN over the bare product and over faiss' flat index: 1,000,000 × 256 memory-mapped, 2,000 queries.
 
-    python perf/knn.py [--rows N] [--k K] [--rounds N] [--float32]
+    python perf/knn.py [--rows N] [--k K] [--rounds N] [--float32] [--device cuda]
 
 `--float32` forbids the first look in bfloat16, as on a CPU without that unit. faiss-cpu is compared where it is
 installed. Each contender runs in a process of its own, so that peak memory is its; rounds are interleaved, and each
@@ -44,26 +44,28 @@ def queries() -> np.ndarray:
     return rows
 
 
-def bare(path: Path, k: int) -> np.ndarray:
+def bare(path: Path, k: int, device: str) -> np.ndarray:
     """The products alone."""
-    index, q = np.load(path, mmap_mode="r"), torch.from_numpy(queries())
+    index, q = np.load(path, mmap_mode="r"), torch.from_numpy(queries()).to(device)
     for start in range(0, len(index), BLOCK):
-        torch.matmul(q, torch.from_numpy(np.array(index[start : start + BLOCK])).T)
+        torch.matmul(q, torch.from_numpy(np.array(index[start : start + BLOCK])).to(device).T)
+    if device != "cpu":
+        torch.cuda.synchronize()
     return np.zeros(0)
 
 
-def ours(path: Path, k: int) -> np.ndarray:
+def ours(path: Path, k: int, device: str) -> np.ndarray:
     """Exact neighbours."""
-    return topk_search(queries(), np.load(path, mmap_mode="r"), k)[1].numpy()
+    return topk_search(queries(), np.load(path, mmap_mode="r"), k, device=device)[1].numpy()
 
 
-def ours_in_float32(path: Path, k: int) -> np.ndarray:
+def ours_in_float32(path: Path, k: int, device: str) -> np.ndarray:
     """Exact neighbours without bfloat16."""
     coarse.pays = lambda width: False
-    return ours(path, k)
+    return ours(path, k, device)
 
 
-def faiss_flat(path: Path, k: int) -> np.ndarray:
+def faiss_flat(path: Path, k: int, device: str) -> np.ndarray:
     """faiss.IndexFlatIP, adding included: it keeps the vectors in memory."""
     import faiss
 
@@ -74,11 +76,16 @@ def faiss_flat(path: Path, k: int) -> np.ndarray:
 
 
 def measured(
-    call: Callable[[Path, int], np.ndarray], path: Path, k: int, pipe: multiprocessing.connection.Connection
+    call: Callable[[Path, int, str], np.ndarray],
+    path: Path,
+    k: int,
+    device: str,
+    pipe: multiprocessing.connection.Connection,
 ) -> None:
     """Send (wall seconds, processor seconds, peak GB, neighbours)."""
+    torch.zeros(1, device=device)  # a GPU's start does not count
     start, start_cpu = time.perf_counter(), time.process_time()
-    found = call(path, k)
+    found = call(path, k, device)
     took, cpu = time.perf_counter() - start, time.process_time() - start_cpu
     pipe.send((took, cpu, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, found))
 
@@ -90,9 +97,10 @@ def main() -> None:
     parser.add_argument("--k", type=int, default=200)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--float32", action="store_true")
+    parser.add_argument("--device", default="cpu")
     args = parser.parse_args()
     search = ours_in_float32 if args.float32 else ours
-    contenders: dict[str, Callable[[Path, int], np.ndarray]] = {"bare product": bare, "topk_search": search}
+    contenders: dict[str, Callable[[Path, int, str], np.ndarray]] = {"bare product": bare, "topk_search": search}
     try:
         import faiss  # noqa: F401
 
@@ -109,7 +117,7 @@ def main() -> None:
         for _ in range(args.rounds):
             for name, call in contenders.items():
                 receiver, sender = spawn.Pipe(duplex=False)
-                process = spawn.Process(target=measured, args=(call, path, args.k, sender))
+                process = spawn.Process(target=measured, args=(call, path, args.k, args.device, sender))
                 process.start()
                 took, cpu, peak, found[name] = receiver.recv()
                 process.join()

@@ -1,7 +1,7 @@
 """Linear segmentation on scenes: `fast` against `paper` with the same encoder, mIoU and encoder forwards in one run.
 
     python perf/linear_segmentation.py [--models random-vit tipsv2-mini] [--train 300] [--test 150] [--steps 3000]
-                                       [--seeds 3] [--rate 1e-3] [--probes paper plain]
+                                       [--seeds 3] [--rate 1e-3] [--probes paper plain] [--device cpu]
 
 `paper` is the preset with its pixel sizes scaled to the encoder's own image size (a scene is 96 px; 512 px crops would
 be five times it) and its 40,000 steps shortened to --steps, warm-up in proportion; mean and spread (max - min) over
@@ -75,7 +75,7 @@ def measure(name: str, model: str, preset: str, fields: dict[str, str], seeds: i
     """Each seed with a feature store of its own, so that every forward is counted."""
     values, forwards, seconds = [], 0, 0.0
     for seed in range(seeds):
-        encoder = Counting(build_encoder(ModelSpec(model)))
+        encoder = Counting(build_encoder(ModelSpec(model, device=args.device, dtype="float32")))
         sizes = {"n_train": str(args.train), "n_test": str(args.test)}
         with tempfile.TemporaryDirectory() as cache:
             task = load_task(
@@ -120,6 +120,7 @@ def main() -> None:
     words.add_argument("--steps", type=int, default=3000)
     words.add_argument("--seeds", type=int, default=3)
     words.add_argument("--rate", type=float, default=1e-3)
+    words.add_argument("--device", default="cpu")
     words.add_argument("--probes", nargs="+", choices=("paper", "plain"), default=["paper"])
     args = words.parse_args()
     for model in args.models:

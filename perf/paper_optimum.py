@@ -1,7 +1,7 @@
 """Why `paper` linear segmentation scores less than `fast` on scenes: too few steps, or its augmentation?
 
     python perf/paper_optimum.py [--model tipsv2-mini] [--train 300] [--test 150] [--crops 9600]
-                                 [--parts preset same-colours same-scale flips]
+                                 [--parts preset same-colours same-scale flips] [--device cpu]
 
 The head is linear and its loss convex, so what endless steps would reach can be computed: --crops training crops from
 the preset's own pipeline are encoded, 64 pixels of each sampled with their bilinear mixture of tokens, and logistic
@@ -52,19 +52,22 @@ def pixels(model: Any, source: SegmentationSource, crops: int) -> Iterator[tuple
         with torch.inference_mode():
             (maps,) = model.backbone(batch["inputs"])
         for i, sample in enumerate(batch["data_samples"]):
-            labels = sample.gt_sem_seg.data[0]
+            labels = sample.gt_sem_seg.data[0].cpu()
             at = pixel_indices(f"crop/{start + i}", Tap("pixels", None, PIXELS), *labels.shape)
             kept = labels[at] != IGNORE
-            mixed = mix_at_pixels(maps[i].permute(1, 2, 0), *at, *labels.shape, Placement())
+            mixed = mix_at_pixels(maps[i].permute(1, 2, 0).cpu(), *at, *labels.shape, Placement())
             yield mixed[kept], labels[at][kept]
 
 
 def score(task: Any, model: Any, head: LogisticHead) -> float:
     """mIoU of the head by the preset's windows."""
-    model.decode_head.conv_seg.weight.data = head.weight[:, :, None, None].clone()
-    model.decode_head.conv_seg.bias.data = head.bias.clone()
+    conv = model.decode_head.conv_seg
+    conv.weight.data = head.weight[:, :, None, None].to(conv.weight)
+    conv.bias.data = head.bias.to(conv.bias)
     test = task.data["test"]
-    context: Any = SimpleNamespace(data=task.data, protocol=task.protocol.values, device="cpu", progress=silent)
+    context: Any = SimpleNamespace(
+        data=task.data, protocol=task.protocol.values, device=str(next(model.parameters()).device), progress=silent
+    )
     rows = [
         confusion_areas(prediction, test.target(i), len(test.class_names)).columns()
         for i, prediction in predictions(context, model)
@@ -78,9 +81,10 @@ def main() -> None:
     words.add_argument("--train", type=int, default=300)
     words.add_argument("--test", type=int, default=150)
     words.add_argument("--crops", type=int, default=9600)
+    words.add_argument("--device", default="cpu")
     words.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
     args = words.parse_args()
-    encoder = build_encoder(ModelSpec(args.model))
+    encoder = build_encoder(ModelSpec(args.model, device=args.device, dtype="float32"))
     side = encoder.card.image_size
     sizes = {**pixel_sizes(side), "batch_norm": "false"}
     scenes = {"n_train": str(args.train), "n_test": str(args.test)}
@@ -97,10 +101,10 @@ def main() -> None:
             )  # fmt: skip
             train, protocol = task.data["train"], task.protocol.values
             classes = len(train.class_names)
-            model = segmentor(encoder, protocol, classes).eval()
+            model = segmentor(encoder, protocol, classes).eval().to(args.device)
             source = SegmentationSource(train, training_pipeline(protocol, classes))
             x, y = (torch.cat(part) for part in zip(*pixels(model, source, args.crops)))
-            scores = {p: score(task, model, fit_logistic(x, y, classes, (p,))) for p in PENALTIES}
+            scores = {p: score(task, model, fit_logistic(x, y, classes, (p,), device=args.device)) for p in PENALTIES}
         each = "  ".join(f"{p:g}: {value:.2f}" for p, value in scores.items())
         seconds = time.perf_counter() - started
         print(f"  {name:12} mIoU {max(scores.values()):.2f}  (penalty {each})  {seconds:.0f} s", flush=True)

@@ -1,6 +1,9 @@
 """What a training step of tipsv2-mini-64 costs: each loss over the contrastive one, and the data path's share.
 
-python perf/recipe.py [--steps N] [--config tipsv2-mini-64] [--dtype bfloat16]
+    python perf/recipe.py [--steps N] [--config tipsv2-mini-64] [--dtype bfloat16] [--device cuda] [--batch N]
+
+On a CPU the seconds are processor time of one core; on a GPU they are the clock's, after it has finished. The data path
+is one process's: training has --workers of them.
 """
 
 from __future__ import annotations
@@ -31,13 +34,17 @@ ROWS: dict[str, dict[str, Any]] = {
 }
 
 
-def median_seconds(call: Callable[[], object], times: int) -> float:
-    """Median processor time of `call`: what it costs, whatever else the machine does."""
+def median_seconds(call: Callable[[], object], times: int, on_gpu: bool = False) -> float:
+    """Median processor time of `call`, which other work disturbs little; on a GPU the clock until it has finished."""
     spent = []
     for _ in range(times):
-        begun = time.process_time()
+        if on_gpu:
+            torch.cuda.synchronize()
+        begun = time.perf_counter() if on_gpu else time.process_time()
         call()
-        spent.append(time.process_time() - begun)
+        if on_gpu:
+            torch.cuda.synchronize()
+        spent.append((time.perf_counter() if on_gpu else time.process_time()) - begun)
     return statistics.median(spent)
 
 
@@ -54,29 +61,39 @@ def measure(config: RecipeConfig, times: int, folder: Path) -> tuple[float, floa
         trainer = Trainer(config, folder, place, quiet=True)
         data, batches = data_seconds(config, trainer, times)
         step = iter(range(10**9))
-        return median_seconds(lambda: trainer._one_step(batches[next(step) % 3]), times + 2), data
+        on_gpu = place.device.type == "cuda"
+        return median_seconds(lambda: trainer._one_step(batches[next(step) % 3]), times + 2, on_gpu), data
 
 
 def main() -> None:
-    """Print images/s on one core, the ratio of each row to the contrastive one, and the data path's share."""
+    """Print images/s on one core or GPU, the ratio of each row to the contrastive one, and what the data path takes."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--steps", type=int, default=8)
     parser.add_argument("--config", default="tipsv2-mini-64")
     parser.add_argument("--dtype", default="auto")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--batch", type=int, default=0)
     args = parser.parse_args()
     torch.set_num_threads(1)
+    batch = {"train.batch_size": args.batch} if args.batch else {}
     changes = {"data.samples": 1000, "train.steps": 1000, "train.threads": 1, "train.dtype": args.dtype}
-    config = read_config(args.config, changes)
+    config = read_config(args.config, changes | {"train.device": args.device} | batch)
     base = 0.0
     with tempfile.TemporaryDirectory() as scratch:
         for name, losses in ROWS.items():
             variant = dataclasses.replace(config, loss=dataclasses.replace(config.loss, **losses))
             compute, data = measure(variant, args.steps, Path(scratch) / name.strip("+ "))
             base = base or compute
-            speed = config.train.batch_size / (compute + data)
+            on_gpu = args.device != "cpu"
+            speed = config.train.batch_size / (compute if on_gpu else compute + data)
+            where = "GPU, without the data path" if on_gpu else "core"
+            cost = (
+                f"one process makes a batch in {1e3 * data:.0f} ms"
+                if on_gpu
+                else f"data {100 * data / (compute + data):4.1f} % of a step"
+            )
             print(
-                f"{name:12s} {speed:6.1f} images/s per core   {compute / base:5.2f} × contrastive"
-                f"   data {100 * data / (compute + data):4.1f} % of a step",
+                f"{name:12s} {speed:6.1f} images/s per {where}   {compute / base:5.2f} × contrastive   {cost}",
                 flush=True,
             )
 

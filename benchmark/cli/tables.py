@@ -151,12 +151,15 @@ def _half(row: Row) -> str:
 def _seconds_table(models: Sequence[str], rows: Sequence[Row]) -> Table:
     table = Table(box=None, pad_edge=False, header_style="dim")
     table.add_column("seconds", no_wrap=True)
-    for phase in ("extract", "fit", "score", "total", "images/s", "peak MB"):
+    on_gpu = any(r.data.get("peak_gpu_memory_mb") for r in rows)
+    for phase in ("extract", "fit", "score", "total", "images/s", "peak MB", *(["peak GPU MB"] if on_gpu else [])):
         table.add_column(phase, justify="right")
     for model in models:
         mine = [r.data for r in rows if r.model == model]
         sums = [sum(d["timing"][f"{phase}_s"] for d in mine) for phase in ("extract", "fit", "score", "total")]
         rates = [d["timing"]["images_per_s"] for d in mine if d["timing"]["images_per_s"]]
         peak = max((d["peak_memory_mb"] for d in mine), default=0)
-        table.add_row(escape(model), *(f"{s:.1f}" for s in sums), f"{max(rates):.0f}" if rates else "–", f"{peak:.0f}")
+        cells = [*(f"{s:.1f}" for s in sums), f"{max(rates):.0f}" if rates else "–", f"{peak:.0f}"]
+        gpu = max((d.get("peak_gpu_memory_mb") or 0 for d in mine), default=0)
+        table.add_row(escape(model), *cells, *([f"{gpu:.0f}"] if on_gpu else []))
     return table

@@ -37,7 +37,7 @@ def load_encoder(
         name,
         weights=None if weights is None else str(weights),
         backend=backend,
-        device=resolve_device(device),
+        device=device if (backend, device) == ("jax", "auto") else resolve_device(device),  # torch and JAX may differ
         dtype=dtype,
         offline=offline,
         trust_remote_code=trust_remote_code,

@@ -15,9 +15,11 @@ from typing import Any
 PACKAGES = ("torch", "jax", "numpy", "scipy", "scikit-learn", "transformers", "pillow", "mmsegmentation", "datasets")
 
 
-def environment() -> dict[str, Any]:
-    """The `environment` of a row."""
+def environment(device: str) -> dict[str, Any]:
+    """The `environment` of a row measured on `device`."""
     import torch
+
+    on_gpu = device.startswith("cuda") and torch.cuda.is_available()
 
     return {
         "python": platform.python_version(),
@@ -25,7 +27,9 @@ def environment() -> dict[str, Any]:
         "cpu": _cpu(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
-        "gpu": torch.cuda.get_device_name(0) if torch.cuda.is_available() else None,
+        "device": device,
+        "gpu": torch.cuda.get_device_name(device) if on_gpu else None,
+        "cuda": torch.version.cuda if on_gpu else None,
         "packages": {name: found for name in PACKAGES if (found := package_version(name))},
         "densebench": {"version": package_version("densebench") or "source", **source_state()},
     }
@@ -61,6 +65,14 @@ def peak_memory_mb() -> float:
     """The largest resident size this process has had, in MiB."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return round(peak / (1024 if sys.platform != "darwin" else 1024**2), 1)
+
+
+def peak_gpu_memory_mb(device: str) -> float | None:
+    """The most memory torch has held on `device` in this process, in MiB; None on a CPU."""
+    import torch
+
+    on_gpu = device.startswith("cuda") and torch.cuda.is_available()
+    return round(torch.cuda.max_memory_allocated(device) / 2**20, 1) if on_gpu else None
 
 
 @cache

@@ -16,7 +16,7 @@ from benchmark.digest import fingerprint, plain
 from benchmark.distribute import Cluster, Recipe
 from benchmark.engine.context import Context, NewProgress, silent
 from benchmark.engine.encoders import display_name, load_encoder, model_stamp
-from benchmark.engine.environment import environment, peak_memory_mb
+from benchmark.engine.environment import environment, peak_gpu_memory_mb, peak_memory_mb
 from benchmark.engine.jobs import Job, JobMaker, Slot, resolve_units, slot_of
 from benchmark.engine.network import forbid_network
 from benchmark.engine.options import RunOptions
@@ -305,7 +305,8 @@ class Session:
             "partial": job.short,
             "timing": timing,
             "peak_memory_mb": peak_memory_mb(),
-            "environment": environment(),
+            "peak_gpu_memory_mb": peak_gpu_memory_mb(self.extractor.device),
+            "environment": environment(self.extractor.device),
         }
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -43,17 +44,32 @@ def mix_at_pixels(
 
     A linear head applied to these equals the head's up-sampled output at the same pixels.
     """
-    h, w = grid.shape[:2]
-    y = (place.top + (torch.as_tensor(rows, dtype=torch.float64) + 0.5) / height * place.height) * h - 0.5
-    x = (place.left + (torch.as_tensor(columns, dtype=torch.float64) + 0.5) / width * place.width) * w - 0.5
-    y, x = y.clamp(0, h - 1), x.clamp(0, w - 1)
-    y0, x0 = y.floor().long(), x.floor().long()
-    y1, x1 = (y0 + 1).clamp(max=h - 1), (x0 + 1).clamp(max=w - 1)
-    fy = (y - y0).to(grid.device, grid.dtype)[:, None]
-    fx = (x - x0).to(grid.device, grid.dtype)[:, None]
-    top = grid[y0, x0] * (1 - fx) + grid[y0, x1] * fx
-    bottom = grid[y1, x0] * (1 - fx) + grid[y1, x1] * fx
-    return top * (1 - fy) + bottom * fy
+    return mix_batch(grid[None], [(rows, columns)], [(height, width)], [place])[0]
+
+
+def mix_batch(
+    maps: torch.Tensor,
+    pixels: Sequence[tuple[np.ndarray, np.ndarray]],
+    sizes: Sequence[tuple[int, int]],
+    places: Sequence[Placement],
+) -> torch.Tensor:
+    """[B, count, D]: `mix_at_pixels` of B maps [B, h, w, D], with two copies to the device and none back."""
+    h, w = maps.shape[1:3]
+    at, shares = [], []
+    for i, ((rows, columns), (height, width), place) in enumerate(zip(pixels, sizes, places)):
+        y = np.clip((place.top + (rows + 0.5) / height * place.height) * h - 0.5, 0, h - 1)
+        x = np.clip((place.left + (columns + 0.5) / width * place.width) * w - 0.5, 0, w - 1)
+        top, left = np.floor(y).astype(np.int64), np.floor(x).astype(np.int64)
+        low, right = np.minimum(top + 1, h - 1), np.minimum(left + 1, w - 1)
+        at.append(i * h * w + np.stack([top * w + left, top * w + right, low * w + left, low * w + right]))
+        shares.append(np.stack([y - top, x - left]))
+    corners = torch.from_numpy(np.stack(at, 1)).to(maps.device)  # [4, B, count] rows of the flat maps
+    fy, fx = torch.from_numpy(np.stack(shares, 1)).to(maps.dtype).to(maps.device)[..., None]
+    flat = maps.reshape(-1, maps.shape[-1])
+    top_row = flat[corners[0]] * (1 - fx) + flat[corners[1]] * fx
+    low_row = flat[corners[2]] * (1 - fx) + flat[corners[3]] * fx
+    mixed: torch.Tensor = top_row * (1 - fy) + low_row * fy
+    return mixed
 
 
 def request_for(taps: list[Tap]) -> ImageRequest:
@@ -81,8 +97,5 @@ def take(
         return source.patches.float().cpu().numpy()
     if tap.name == "mean_patches":
         return source.patches.float().mean((1, 2)).cpu().numpy()
-    out = []
-    for grid, image_id, (height, width), place in zip(source.patches.float(), ids, sizes, places):
-        rows, columns = pixel_indices(image_id, tap, height, width)
-        out.append(mix_at_pixels(grid, rows, columns, height, width, place))
-    return torch.stack(out).cpu().numpy()
+    pixels = [pixel_indices(image_id, tap, *size) for image_id, size in zip(ids, sizes)]  # while a GPU still encodes
+    return mix_batch(source.patches.float(), pixels, sizes, places).cpu().numpy()
