@@ -7,6 +7,7 @@ from torch.nn.functional import interpolate
 from benchmark.contracts import Need, Tap, View
 from benchmark.engine.context import silent
 from benchmark.errors import DataError, EncoderError
+from benchmark.features import extract
 from benchmark.features.extract import Decoded, Extractor
 from benchmark.features.plan import Planner
 from benchmark.features.store import FeatureStore
@@ -84,6 +85,27 @@ def test_a_batch_ahead_changes_no_feature_and_no_error(tmp_path, monkeypatch):
         extracted(SmallEncoder(nan_at=33), Noise(40), tmp_path / "nan", ahead=1)
     with pytest.raises(DataError, match="b/11.jpg: cannot be read"):
         extracted(SmallEncoder(), Broken(20), tmp_path / "broken", ahead=1)
+
+
+class Upright(Noise):
+    """Every third picture stands upright."""
+
+    def load(self, index):
+        image = super().load(index)
+        return image if index % 3 else np.ascontiguousarray(image.swapaxes(0, 1))
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_batch_decoded_in_parts_is_the_same_batch(tmp_path, monkeypatch, workers):
+    taps, how = [Tap("cls"), Tap("mean_patches"), Tap("pixels", None, 5, 1)], {"batch_size": 20, "workers": workers}
+    whole, parts = SmallEncoder(), SmallEncoder()
+    expected, _ = extracted(whole, Upright(50), tmp_path / "whole", taps, view=View("pad-to-patch"), **how)
+    monkeypatch.setattr(extract, "PART", 6)
+    found, _ = extracted(parts, Upright(50), tmp_path / "parts", taps, view=View("pad-to-patch"), **how)
+    assert all(torch.equal(a, b) for a, b in zip(expected, found))
+    assert whole.batches == parts.batches == [7, 13, 13, 7, 7, 3]
+    with pytest.raises(DataError, match="b/11.jpg: cannot be read"):
+        extracted(SmallEncoder(), Broken(20), tmp_path / "broken", **how)
 
 
 def test_encoder_view_and_equal_square_are_one_pass(tmp_path):

@@ -26,6 +26,7 @@ from benchmark.features.store import StoredArray
 from benchmark.views import ResolvedView
 
 NewProgress = Callable[[str, int], Progress]
+PART = 32  # pictures a worker decodes at a time: the encoder's first batch comes from several
 
 
 @dataclass
@@ -45,6 +46,23 @@ class Decoded:
             self.stacks = [(at, torch.from_numpy(np.stack([self.pixels[i] for i in at]))) for at in groups]
         return self.stacks
 
+    @staticmethod
+    def joined(parts: Sequence[Decoded], device: str) -> Decoded:
+        """One batch of its parts, on `device`; the first error there is, if any."""
+        broken = next((part for part in parts if part.error), None)
+        if broken or len(parts) == 1:
+            return broken or parts[0]
+        groups: dict[torch.Size, tuple[list[int], list[torch.Tensor]]] = {}
+        before = 0
+        for part in parts:
+            for at, stack in part.stacked():
+                places, stacks = groups.setdefault(stack.shape[1:], ([], []))
+                places.extend(before + i for i in at)
+                stacks.append(stack.to(device, non_blocking=True))
+            before += len(part.indices)
+        whole = [(places, torch.cat(stacks)) for places, stacks in groups.values()]
+        return Decoded(sum((p.indices for p in parts), []), [], sum((p.sizes for p in parts), []), None, whole)
+
     def pin_memory(self) -> Decoded:
         """Called by DataLoader's own thread, batches ahead of the encoder: from page-locked memory the copy to the GPU
         needs no wait."""
@@ -53,7 +71,7 @@ class Decoded:
 
 
 class _Decoder(torch.utils.data.Dataset[Decoded]):
-    """Index -> one decoded batch; picklable, so that it runs in worker processes."""
+    """Index -> one decoded part of a batch; picklable, so that it runs in worker processes."""
 
     def __init__(self, images: ImageSet, view: ResolvedView, batches: Sequence[list[int]]) -> None:
         self.images, self.view, self.batches = images, view, batches
@@ -168,8 +186,9 @@ class Extractor:
         yield from waiting
 
     def _decoded(self, task: Pass, batches: list[list[int]]) -> Iterator[Decoded]:
-        source = _Decoder(task.images, task.view, batches)
-        workers = self._worker_count(task.images, len(batches))
+        parts = [batch[i : i + PART] for batch in batches for i in range(0, len(batch), PART)]
+        source = _Decoder(task.images, task.view, parts)
+        workers = self._worker_count(task.images, len(parts))
         context = (
             ("spawn" if self.encoder.card.backend == "jax" else "fork") if workers else None
         )  # jax threads forbid fork
@@ -181,14 +200,16 @@ class Extractor:
             prefetch_factor=4 if workers else None,
             pin_memory=self.device.startswith("cuda"),
         )
-        return iter(loader)
+        decoded = iter(loader)
+        for batch in batches:
+            yield Decoded.joined([next(decoded) for _ in range(0, len(batch), PART)], self.device)
 
     def _worker_count(self, images: ImageSet, batches: int) -> int:
         if self.workers is not None:
             return self.workers
         if getattr(images, "cheap", False) or batches < 3:  # starting a process costs more than it saves
             return 0
-        return min(8, max(1, (os.cpu_count() or 1) - 1))
+        return min(16 if self.device.startswith("cuda") else 8, max(1, (os.cpu_count() or 1) - 1))
 
     def _take(
         self, task: Pass, batch: Decoded, output: _Output, wanted: list[Tap], request: ImageRequest, into: _Shard
