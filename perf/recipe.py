@@ -51,7 +51,7 @@ def median_seconds(call: Callable[[], object], times: int, on_gpu: bool = False)
 def data_seconds(config: RecipeConfig, trainer: Trainer, times: int) -> tuple[float, list[Batch]]:
     """(seconds for one batch from rendered shards, some batches)."""
     batches = steps_from(0, Positions(trainer.source, trainer.config), trainer.tokenizer)
-    kept = [next(batches)[0] for _ in range(3)]  # the first pass renders
+    kept = [next(batches)[0].to(trainer.place.device) for _ in range(3)]  # the first pass renders
     return median_seconds(lambda: next(batches), times), kept
 
 

@@ -43,6 +43,10 @@ def load_encoder(
         trust_remote_code=trust_remote_code,
         options=dict(options or {}),
     )
+    if spec.device.startswith("cuda"):
+        import torch
+
+        torch.backends.cudnn.allow_tf32 = False  # torch's default would round a float32 convolution to 10 bits
     encoder = build_encoder(spec)
     for member in ("card", "transform", "encode_image"):
         if not hasattr(encoder, member):
