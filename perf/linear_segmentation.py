@@ -1,12 +1,12 @@
 """Linear segmentation on scenes: `fast` against `paper` with the same encoder, mIoU and encoder forwards in one run.
 
     python perf/linear_segmentation.py [--models random-vit tipsv2-mini] [--train 300] [--test 150] [--steps 3000]
-                                       [--seeds 3] [--rate 1e-3] [--probes paper plain] [--device cpu]
+                                       [--seeds 3] [--rate 1e-3] [--probes paper distorted plain] [--device cpu]
 
-`paper` is the preset with its pixel sizes scaled to the encoder's own image size (a scene is 96 px; 512 px crops would
-be five times it) and its 40,000 steps shortened to --steps, warm-up in proportion; mean and spread (max - min) over
-seeds. `--probes plain` is the same probe without augmentation: AdamW on whole pictures at full resolution. `fast` must
-differ from `paper` by at most that spread plus 2 mIoU at no more than 1/20 of its forwards.
+`paper` is the preset as it is on scenes, its 40,000 steps shortened to --steps, warm-up in proportion; mean and spread
+(max - min) over seeds. `--probes distorted` also changes the colours of the crops, as the preset does on photographs;
+`plain` is the same probe without augmentation: AdamW on whole pictures at full resolution. `fast` must differ from
+`paper` by at most that spread plus 2 mIoU at no more than 1/20 of its forwards.
 
 A shortened `paper` is an undertrained one, the more so at its own rate of 1e-3: give it a higher rate (`--rate 1e-2`),
 which the printed line then names, and the steps the machine allows (about 0.1 s each on a free core for the minis).
@@ -27,6 +27,7 @@ from benchmark.contracts import Encoder, ImageFeatures, ImageRequest, ModelSpec
 from benchmark.engine.single import load_task
 from benchmark.registry import build_encoder
 
+DISTORTED = {"photometric": "true"}
 PLAIN = {"scale_range": "[1.0, 1.0]", "flip": "0.0", "photometric": "false", "cat_max_ratio": "1.0"}
 
 
@@ -68,7 +69,7 @@ class Measured:
     def line(self) -> str:
         each = " ".join(f"{v:.2f}" for v in self.values)
         cost = f"forwards {self.forwards:7,}  {self.seconds:6.1f} s"
-        return f"  {self.name:6} mIoU {self.mean:6.2f}  spread {self.spread:5.2f} ({each})  {cost}"
+        return f"  {self.name:9} mIoU {self.mean:6.2f}  spread {self.spread:5.2f} ({each})  {cost}"
 
 
 def measure(name: str, model: str, preset: str, fields: dict[str, str], seeds: int, args: Any) -> Measured:
@@ -89,20 +90,14 @@ def measure(name: str, model: str, preset: str, fields: dict[str, str], seeds: i
     return Measured(name, values, forwards, seconds)
 
 
-def pixel_sizes(side: int) -> dict[str, int]:
-    """The preset's fields in pixels, with 512 scaled to `side`."""
-    return {"short_side": side, "crop": side, "window": side, "stride": side * 341 // 512}
-
-
 def compare(model: str, args: Any) -> None:
-    size = build_encoder(ModelSpec(model)).card.image_size
-    scaled = {"steps": args.steps, "warmup_steps": round(args.steps * 1500 / 40000), **pixel_sizes(size)}
-    fields = {key: str(value) for key, value in scaled.items()} | {"learning_rate": str(args.rate)}
-    how = f"{size} px, {args.steps} steps at {args.rate:g}"
+    warmup = round(args.steps * 1500 / 40000)
+    fields = {"steps": str(args.steps), "warmup_steps": str(warmup), "learning_rate": str(args.rate)}
+    how = f"{args.steps} steps at {args.rate:g}"
     print(f"{model}, {args.train} training and {args.test} test scenes, {how}", flush=True)
     fast = measure("fast", model, "fast", {}, 1, args)
     print(fast.line(), flush=True)
-    probes = {"paper": fields, "plain": {**fields, **PLAIN}}
+    probes = {"paper": fields, "distorted": {**fields, **DISTORTED}, "plain": {**fields, **PLAIN}}
     for name in args.probes:
         changed = probes[name]
         trained = measure(name, model, "paper", changed, args.seeds, args)
@@ -121,7 +116,7 @@ def main() -> None:
     words.add_argument("--seeds", type=int, default=3)
     words.add_argument("--rate", type=float, default=1e-3)
     words.add_argument("--device", default="cpu")
-    words.add_argument("--probes", nargs="+", choices=("paper", "plain"), default=["paper"])
+    words.add_argument("--probes", nargs="+", choices=("paper", "distorted", "plain"), default=["paper"])
     args = words.parse_args()
     for model in args.models:
         compare(model, args)

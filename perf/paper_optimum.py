@@ -1,14 +1,13 @@
-"""Why `paper` linear segmentation scores less than `fast` on scenes: too few steps, or its augmentation?
+"""What endless training of `paper` linear segmentation would reach on scenes, and what each augmentation costs it.
 
     python perf/paper_optimum.py [--model tipsv2-mini] [--train 300] [--test 150] [--crops 9600]
-                                 [--parts preset same-colours same-scale flips] [--device cpu]
+                                 [--parts preset distorted same-scale flips] [--device cpu]
 
 The head is linear and its loss convex, so what endless steps would reach can be computed: --crops training crops from
 the preset's own pipeline are encoded, 64 pixels of each sampled with their bilinear mixture of tokens, and logistic
 regression is solved on them. It is scored as the preset is, by windows over unaltered pictures. Printed for the
-preset's augmentation, without its colours, without its scales and crops, and for flips alone; with the best of three
-penalties by the test score, which can only flatter `paper`. Pixel sizes are scaled to the encoder's image size as in
-perf/linear_segmentation.py.
+preset's augmentation on scenes, with changed colours too (as it is on photographs), without scales and crops, and with
+neither (flips alone); with the best of three penalties by the test score, which can only flatter `paper`.
 """
 
 from __future__ import annotations
@@ -22,7 +21,6 @@ from types import SimpleNamespace
 from typing import Any
 
 import torch
-from linear_segmentation import pixel_sizes
 
 from benchmark.contracts import IGNORE, ModelSpec, Tap
 from benchmark.engine.context import silent
@@ -36,10 +34,11 @@ from tasks.dense import stack_rows
 from tasks.mm.data import Positions, SegmentationSource, collate, training_pipeline
 from tasks.mm.model import segmentor
 from tasks.mm.probe import predictions
+from tasks.mm.protocol import MmProbe
 
-COLOURS = {"photometric": "false"}
-SCALES = {"scale_range": "[1.0, 1.0]", "cat_max_ratio": "1.0"}
-PARTS = {"preset": {}, "same-colours": COLOURS, "same-scale": SCALES, "flips": COLOURS | SCALES}
+COLOURS = {"photometric": "true"}
+SAME_SCALE = {"scale_range": "[1.0, 1.0]", "cat_max_ratio": "1.0"}
+PARTS = {"preset": {}, "distorted": COLOURS, "same-scale": COLOURS | SAME_SCALE, "flips": SAME_SCALE}
 PENALTIES = (1e-3, 1e-4, 1e-5)
 BATCH, PIXELS = 16, 64
 
@@ -59,7 +58,7 @@ def pixels(model: Any, source: SegmentationSource, crops: int) -> Iterator[tuple
             yield mixed[kept], labels[at][kept]
 
 
-def score(task: Any, model: Any, head: LogisticHead) -> float:
+def score(task: Any, protocol: MmProbe, model: Any, head: LogisticHead) -> float:
     """mIoU of the head by the preset's windows."""
     conv = model.decode_head.conv_seg
     conv.weight.data = head.weight[:, :, None, None].to(conv.weight)
@@ -70,7 +69,7 @@ def score(task: Any, model: Any, head: LogisticHead) -> float:
     )
     rows = [
         confusion_areas(prediction, test.target(i), len(test.class_names)).columns()
-        for i, prediction in predictions(context, model)
+        for i, prediction in predictions(context, model, protocol)
     ]
     return float(miou().of(stack_rows(rows)))
 
@@ -86,25 +85,27 @@ def main() -> None:
     args = words.parse_args()
     encoder = build_encoder(ModelSpec(args.model, device=args.device, dtype="float32"))
     side = encoder.card.image_size
-    sizes = {**pixel_sizes(side), "batch_norm": "false"}
     scenes = {"n_train": str(args.train), "n_test": str(args.test)}
     print(
         f"{args.model}, {args.train} training and {args.test} test scenes, {args.crops} crops of {side} px", flush=True
     )
     for name in args.parts:
         started = time.perf_counter()
-        fields = {key: str(value) for key, value in sizes.items()} | PARTS[name]
+        fields = {"batch_norm": "false"} | PARTS[name]
         with tempfile.TemporaryDirectory() as cache:
             task = load_task(
                 "linear_segmentation/scenes", protocol="paper", overrides=fields, dataset_options=scenes, workers=0,
                 cache=Path(cache),
             )  # fmt: skip
-            train, protocol = task.data["train"], task.protocol.values
+            train, protocol = task.data["train"], task.protocol.values.sized(side)
             classes = len(train.class_names)
             model = segmentor(encoder, protocol, classes).eval().to(args.device)
             source = SegmentationSource(train, training_pipeline(protocol, classes))
             x, y = (torch.cat(part) for part in zip(*pixels(model, source, args.crops)))
-            scores = {p: score(task, model, fit_logistic(x, y, classes, (p,), device=args.device)) for p in PENALTIES}
+            scores = {
+                p: score(task, protocol, model, fit_logistic(x, y, classes, (p,), device=args.device))
+                for p in PENALTIES
+            }
         each = "  ".join(f"{p:g}: {value:.2f}" for p, value in scores.items())
         seconds = time.perf_counter() - started
         print(f"  {name:12} mIoU {max(scores.values()):.2f}  (penalty {each})  {seconds:.0f} s", flush=True)

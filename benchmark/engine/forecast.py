@@ -220,14 +220,17 @@ def _live(line: Line, task: Task, protocol: Any, data: Mapping[str, Any], card: 
     """Adds the forwards whose features are not kept.
 
     A task may count them itself: `live_forwards(protocol, shapes)` for test pictures of these shapes, and their side in
-    pixels, `live_size(protocol)`. Otherwise they are `steps` × `batch_size` of its protocol and, where it stores
-    nothing, one for every test picture, all at the pictures' own size.
+    pixels, `live_size(protocol)`; a protocol whose sizes depend on the encoder has `sized(image_size)`. Otherwise they
+    are `steps` × `batch_size` of its protocol and, where it stores nothing, one for every test picture, all at the
+    pictures' own size.
     """
     pictures = getattr(list(data.values())[-1], "images", None)
     if pictures is None:
         return
     shapes = _shapes(pictures, len(pictures))
     count, side = getattr(task, "live_forwards", None), getattr(task, "live_size", None)
+    sized = getattr(protocol, "sized", None)
+    protocol = sized(card.image_size) if sized else protocol
     if count is not None:
         line.live = count(protocol, shapes)
     else:

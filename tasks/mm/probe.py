@@ -20,6 +20,7 @@ from tasks.mm.curve import curve_files
 from tasks.mm.data import SegmentationSource, collate, processes, test_pipeline
 from tasks.mm.library import EncoderDecoder
 from tasks.mm.model import segmentor
+from tasks.mm.protocol import MmProbe
 from tasks.mm.train import train
 from tasks.predictions import Predictions
 
@@ -29,12 +30,13 @@ def run(context: TaskContext) -> Outcome:
     started = time.perf_counter()
     test = context.data["test"]
     classes = len(test.class_names)
-    model = segmentor(context.encoder(), context.protocol, classes)
-    curve = train(context, model)
+    protocol = context.protocol.sized(context.card.image_size)
+    model = segmentor(context.encoder(), protocol, classes)
+    curve = train(context, model, protocol)
     trained = time.perf_counter()
     check, kept = cross_check(context, classes), Predictions(context, "segmentation")
     rows = []
-    for index, prediction in predictions(context, model):
+    for index, prediction in predictions(context, model, protocol):
         target = test.target(index)
         rows.append({"id": test.images.image_id(index), **confusion_areas(prediction, target, classes).columns()})
         kept.add(index, prediction)
@@ -52,9 +54,9 @@ def run(context: TaskContext) -> Outcome:
     )  # fmt: skip
 
 
-def predictions(context: TaskContext, model: EncoderDecoder) -> Iterator[tuple[int, torch.Tensor]]:
+def predictions(context: TaskContext, model: EncoderDecoder, protocol: MmProbe) -> Iterator[tuple[int, torch.Tensor]]:
     """Index and [H, W] classes of every test picture, by EncoderDecoder's sliding windows."""
-    source = SegmentationSource(context.data["test"], test_pipeline(context.protocol), test_mode=True)
+    source = SegmentationSource(context.data["test"], test_pipeline(protocol), test_mode=True)
     loader = DataLoader(Safe(source), batch_size=1, collate_fn=collate, **processes(context.device))
     bar = context.progress("scoring segmentation", len(source))
     model.eval()

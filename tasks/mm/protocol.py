@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 
@@ -10,7 +10,8 @@ from typing import Literal
 class MmProbe:
     """Batch norm and a 1 × 1 convolution on a frozen encoder, trained on augmented crops, tested on sliding windows.
 
-    Sizes are pixels. Whatever is padded is zero after the encoder's normalisation, and its label is ignored.
+    Sizes are pixels; 0 is the encoder's own image size, and for the stride 341/512 of the window (`sized`). Whatever is
+    padded is zero after the encoder's normalisation, and its label is ignored.
     """
 
     layers: tuple[int, ...]  # blocks whose patch tokens are concatenated; -1 is the last, after its norm
@@ -44,11 +45,24 @@ class MmProbe:
         pairs = {"betas": self.betas, "scale_range": self.scale_range}
         if wrong := [name for name, value in pairs.items() if len(value) != 2]:
             raise ValueError(f"{wrong[0]} must have two values")
-        least = {"steps": self.steps, "batch_size": self.batch_size, "short_side": self.short_side, "crop": self.crop,
-                 "window": self.window, "stride": self.stride, "layers": len(self.layers)}  # fmt: skip
+        least = {"steps": self.steps, "batch_size": self.batch_size, "layers": len(self.layers)}
         if low := [name for name, value in least.items() if value < 1]:
             raise ValueError(f"{low[0]} must be at least 1")
-        if self.stride > self.window:
+        sizes = {name: getattr(self, name) for name in ("short_side", "crop", "window", "stride")}
+        if low := [name for name, value in sizes.items() if value < 0]:
+            raise ValueError(f"{low[0]} must not be negative")
+        if self.window and self.stride > self.window:
             raise ValueError(f"stride {self.stride} is larger than the window {self.window}")
         if not 0 < self.scale_range[0] <= self.scale_range[1]:
             raise ValueError(f"scale_range {list(self.scale_range)} must rise from above zero")
+
+    def sized(self, image_size: int) -> MmProbe:
+        """With every size in pixels, for an encoder whose own image size is `image_size`."""
+        window = self.window or image_size
+        return replace(
+            self,
+            short_side=self.short_side or image_size,
+            crop=self.crop or image_size,
+            window=window,
+            stride=self.stride or max(1, window * 341 // 512),
+        )

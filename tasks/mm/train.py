@@ -93,9 +93,8 @@ class ProbeHook(Hook):  # type: ignore[misc]
             self.checkpoint.save(step, runner.model.decode_head, runner.optim_wrapper.optimizer, self.curve)
 
 
-def train(context: TaskContext, model: EncoderDecoder) -> Curve:
+def train(context: TaskContext, model: EncoderDecoder, protocol: MmProbe) -> Curve:
     """Trains the head in place to the last step, from the job's checkpoint where there is one."""
-    protocol: MmProbe = context.protocol
     curve = Curve(max(1, protocol.steps // POINTS))
     bar = context.progress("training the linear probe", protocol.steps)
     hook = ProbeHook(protocol, context.seed, curve, Checkpoint(context.scratch / "probe.safetensors"), bar)
