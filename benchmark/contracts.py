@@ -110,7 +110,8 @@ class ImageFeatures:
 class Encoder(Protocol):
     """Anything with these members is an encoder; nobody has to inherit.
 
-    `images` is [B, 3, H, W] float32 in [0, 1]: normalisation belongs to the adapter.
+    `images` is [B, 3, H, W] float32 in [0, 1]: normalisation belongs to the adapter. It lies on the encoder's `device`
+    where it has that attribute, else where the modules it holds are, else on the CPU.
     """
 
     card: EncoderCard

@@ -13,6 +13,7 @@ import torch
 from torch.nn.functional import interpolate, normalize
 
 from benchmark.contracts import Encoder, ImageRequest, TextEncoder, View
+from benchmark.engine.encoders import device_of
 from benchmark.errors import EncoderError
 from benchmark.pictures import palette_for
 from benchmark.views import resolve_view
@@ -59,7 +60,7 @@ def look(encoder: Encoder, image: np.ndarray, texts: Sequence[str] = (), size: i
     card = encoder.card
     view = resolve_view(View("square", size), encoder.transform, card, _OnePicture(image))
     wants_text = bool(texts) and card.has_text and card.has_text_patches and isinstance(encoder, TextEncoder)
-    device = getattr(encoder, "device", "cpu")
+    device = device_of(encoder)
     pixels = torch.from_numpy(view.lay(image))[None].to(device)
     with torch.inference_mode():
         features = encoder.encode_image(pixels, ImageRequest(text_patches=wants_text))

@@ -127,11 +127,11 @@ class Zeroed:
         card = self.inner.card
         weights = dataclasses.replace(card.weights, sha256=("0" if share else "1") * 64)
         self.card = dataclasses.replace(card, name="zeroed", weights=weights, has_text=False, has_text_patches=False)
-        self.transform = self.inner.transform
+        self.transform, self.device = self.inner.transform, self.inner.device
     def encode_image(self, images, request=ImageRequest()):
         found = self.inner.encode_image(images, ImageRequest(request.layers))
         kept = torch.rand(found.patches.shape[1:3], generator=torch.Generator().manual_seed(0)) >= self.share
-        return dataclasses.replace(found, patches=found.patches * kept[..., None])
+        return dataclasses.replace(found, patches=found.patches * kept[..., None].to(self.device))
 def whole(spec):
     return Zeroed(0.0)
 def zeroed(spec):

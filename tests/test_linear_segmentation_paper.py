@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import miniatures
@@ -14,9 +15,13 @@ import pytest
 from safetensors.torch import load_file
 
 from benchmark.cli import main
+from benchmark.protocol import load_protocol
+from benchmark.registry import protocol_file
 from benchmark.results import Row, read_all
+from tasks.linear_segmentation import TASK
 
 ROOT = Path(__file__).parents[1]
+FILE = protocol_file("linear_segmentation")
 SMALL = ["batch_size=2", "short_side=32", "crop=32", "window=32", "stride=21", "warmup_steps=2"]
 
 
@@ -38,11 +43,13 @@ def only_row(results: Path) -> Row:
 
 
 def test_paper_preset_on_scenes_with_few_steps_only(tmp_path, capfd):
-    fields = ["steps=3", "batch_size=4"]  # 512 px crops and windows, as published
+    fields = ["steps=3", "batch_size=4"]
     assert bench(*words("--task", "linear_segmentation/scenes", "--limit", "4", "--cross-check",
                         "--results", str(tmp_path), fields=fields)) == 0  # fmt: skip
     row = only_row(tmp_path)
     assert row.data["task"]["n"] == 4 and 0 <= row.main["value"] <= 100 and row.data["timing"]["fit_s"] > 0
+    used = {name: field["value"] for name, field in row.data["protocol"]["fields"].items()}
+    assert (used["crop"], used["window"], used["photometric"], used["scale_range"]) == (0, 0, False, [0.5, 2.0])
     assert row.data["details"]["cross_check"]["difference"] <= 1e-6
     assert row.statistic().of(row.samples) == pytest.approx(row.main["value"], rel=1e-12)
     lines = (row.folder / "curve.csv").read_text().splitlines()
@@ -51,6 +58,20 @@ def test_paper_preset_on_scenes_with_few_steps_only(tmp_path, capfd):
     out, err = capfd.readouterr()
     assert "mmengine" not in out + err and "Warning" not in err  # mm*'s own log stays off the terminal
     assert not list((Path(os.environ["BENCH_CACHE"]) / "heads").glob("*"))  # nor does it leave files
+
+
+def test_on_scenes_the_presets_have_the_size_of_the_encoder_and_leave_colours_alone():
+    tables = {
+        d: load_protocol("linear_segmentation", TASK.schemas, FILE, "paper", None, d).values for d in (None, "scenes")
+    }
+    published, ours = tables[None], tables["scenes"]
+    assert published.sized(96) == published and published.photometric
+    sized = ours.sized(96)
+    assert (sized.short_side, sized.crop, sized.window, sized.stride) == (96, 96, 96, 63)
+    assert ours.sized(512).stride == 341 and ours.sized(1).stride == 1
+    assert replace(ours, photometric=True).sized(512) == published
+    with pytest.raises(ValueError, match="crop must not be negative"):
+        replace(ours, crop=-1)
 
 
 @pytest.mark.parametrize("preset", ["dinov2", "dinov3"])

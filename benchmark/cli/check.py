@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from benchmark.contracts import Encoder, LabelData
-from benchmark.engine.encoders import load_encoder, resolve_device
+from benchmark.engine.encoders import device_of, load_encoder
 from benchmark.errors import BenchError
 from benchmark.registry import models, open_dataset
 
@@ -36,12 +36,11 @@ def check(
     """
     from benchmark.check import check_encoder
 
-    target = resolve_device(device)
     options = {k: v for k, v in {"gelu": gelu, "compile": "1" if compile_ else None}.items() if v is not None}
 
     def load(name: str, kind: str) -> Encoder:
         return load_encoder(
-            name, weights=weights, backend=backend, device=target, dtype=kind, offline=offline,
+            name, weights=weights, backend=backend, device=device, dtype=kind, offline=offline,
             trust_remote_code=trust_remote_code, options=options,
         )  # fmt: skip
 
@@ -51,7 +50,7 @@ def check(
         report = check_encoder(
             encoder,
             cheap=cheap,
-            device=target,
+            device=device_of(encoder, device),
             reload=lambda kind, name=name: load(name, kind),  # type: ignore[misc]
             labelled=None if cheap else scenes(),
             golden=models().get(name, {}).get("golden_tokens"),

@@ -73,6 +73,21 @@ def resolve_device(device: str) -> str:
     return device
 
 
+def device_of(encoder: Encoder, asked: str = "auto") -> str:
+    """Where `encoder` wants its pictures: its `device`, that of a module it holds, what was `asked` for, or the CPU."""
+    import torch
+
+    own = getattr(encoder, "device", None)
+    if own is not None:
+        return str(own)
+    modules = [encoder, *getattr(encoder, "__dict__", {}).values()]
+    for module in modules:
+        parameter = next(module.parameters(), None) if isinstance(module, torch.nn.Module) else None
+        if parameter is not None:
+            return str(parameter.device)
+    return "cpu" if asked == "auto" else asked
+
+
 def display_name(name: str, weights: str | None) -> str:
     """The model's name in rows: with a local checkpoint, `name@checkpoint`."""
     if name not in models() and ".py:" in name:

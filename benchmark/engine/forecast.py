@@ -16,7 +16,7 @@ import torch
 
 from benchmark.contracts import Encoder, EncoderCard, ImageRequest, Need, Task
 from benchmark.engine.context import silent
-from benchmark.engine.encoders import display_name, load_encoder, model_stamp, resolve_device
+from benchmark.engine.encoders import device_of, display_name, load_encoder, model_stamp, resolve_device
 from benchmark.engine.jobs import Job, JobMaker, resolve_units, slot_of
 from benchmark.engine.options import RunOptions
 from benchmark.engine.stand_in import SHAPE, RandomBlock, absent_data
@@ -300,7 +300,7 @@ def calibrate(encoder: Encoder, sizes: set[Size], batch: int) -> dict[Size, floa
 
 def _measured(encoder: Encoder, size: Size, batch: int, seconds: float) -> float:
     """Images per second over about `seconds`: one picture to warm up, then batches as long as they fit."""
-    device = str(getattr(encoder, "device", "cpu"))
+    device = device_of(encoder)
     depth = encoder.card.depth if isinstance(encoder, RandomBlock) else 1
     images = torch.rand(batch, 3, *size)
 

@@ -15,7 +15,7 @@ from benchmark.contracts import Encoder, Outcome
 from benchmark.digest import fingerprint, plain
 from benchmark.distribute import Cluster, Recipe
 from benchmark.engine.context import Context, NewProgress, silent
-from benchmark.engine.encoders import display_name, load_encoder, model_stamp
+from benchmark.engine.encoders import device_of, display_name, load_encoder, model_stamp
 from benchmark.engine.environment import environment, peak_gpu_memory_mb, peak_memory_mb
 from benchmark.engine.jobs import Job, JobMaker, Slot, resolve_units, slot_of
 from benchmark.engine.network import forbid_network
@@ -190,7 +190,7 @@ class Session:
             options=options.model_options,
         )
         encoder = load()
-        device = str(getattr(encoder, "device", options.device if options.device != "auto" else "cpu"))
+        device = device_of(encoder, options.device)
         if options.check:
             _check_once(encoder, device, options, name)
         store = FeatureStore(options.cache / "features", options.store)

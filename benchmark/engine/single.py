@@ -10,6 +10,7 @@ from typing import Any
 
 from benchmark.contracts import Encoder, Outcome
 from benchmark.engine.context import Context, silent
+from benchmark.engine.encoders import device_of
 from benchmark.engine.jobs import Job, JobMaker
 from benchmark.engine.options import RunOptions
 from benchmark.errors import NotApplicable, UsageError
@@ -50,7 +51,7 @@ class LoadedTask:
         planner = Planner(encoder.card, encoder.transform, store)
         needs = task.needs(encoder.card, values, self.job.data)
         planner.add(needs)
-        device = str(getattr(encoder, "device", "cpu"))
+        device = device_of(encoder)
         extractor = Extractor(encoder, device, self.options.batch_size, self.options.workers, progress)
         for shared in {id(p): p for p in map(planner.of, needs)}.values():
             extractor.run(shared)

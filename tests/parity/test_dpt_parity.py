@@ -27,6 +27,7 @@ def conv(x: np.ndarray, kernel: np.ndarray, bias: np.ndarray | float = 0.0, stri
         (stride, stride),
         [(pad, pad)] * 2,
         dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        precision="highest",  # a GPU's default would round to 10 bits
     )
     return np.asarray(out) + bias
 
@@ -34,8 +35,9 @@ def conv(x: np.ndarray, kernel: np.ndarray, bias: np.ndarray | float = 0.0, stri
 def transposed(x: np.ndarray, kernel: np.ndarray, bias: np.ndarray, stride: int) -> np.ndarray:
     """flax.linen.ConvTranspose: jax.lax.conv_transpose with padding SAME, kernel [k, k, in, out]."""
     out = jax.lax.conv_transpose(
-        jnp.asarray(x), jnp.asarray(kernel), (stride, stride), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
-    )
+        jnp.asarray(x), jnp.asarray(kernel), (stride, stride), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        precision="highest",
+    )  # fmt: skip
     return np.asarray(out) + bias
 
 

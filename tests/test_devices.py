@@ -1,0 +1,56 @@
+"""Where pictures go: the encoder says it, or its modules do; what a row says of the device."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from small import SmallEncoder
+from torch import nn
+
+from benchmark.engine.encoders import device_of, load_encoder
+from benchmark.engine.environment import environment, peak_gpu_memory_mb
+
+
+class Holder(SmallEncoder):
+    """An encoder that keeps a module and says nothing of a device."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module
+
+
+class IsModule(nn.Module):
+    def __init__(self, device: str) -> None:
+        super().__init__()
+        self.layer = nn.Linear(2, 2, device=device)
+
+
+def test_an_encoder_that_says_where_it_is_is_believed() -> None:
+    encoder = Holder(nn.Linear(2, 2, device="meta"))
+    encoder.device = torch.device("cuda:1")  # type: ignore[attr-defined]
+    assert device_of(encoder, "cpu") == "cuda:1"
+
+
+@pytest.mark.parametrize("encoder", [Holder(nn.Linear(2, 2, device="meta")), IsModule("meta")])
+def test_else_its_modules_are_where_pictures_go(encoder: object) -> None:
+    assert device_of(encoder, "cuda") == "meta"  # type: ignore[arg-type]
+
+
+def test_else_what_was_asked_for_and_else_the_cpu() -> None:
+    assert device_of(SmallEncoder(), "cuda:2") == "cuda:2"
+    assert device_of(SmallEncoder()) == device_of(Holder(nn.Identity())) == "cpu"
+
+
+def test_jax_picks_its_own_device_whatever_torch_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)  # a JAX without a GPU beside a torch with one
+    encoder = load_encoder("tipsv2-mini", backend="jax", dtype="float32")
+    assert device_of(encoder).startswith(str(encoder.device)[:3])  # type: ignore[attr-defined]
+
+
+def test_a_row_of_a_cpu_names_no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: f"a GPU at {device}")
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda device: 3 << 20)
+    here, there = environment("cpu"), environment("cuda:1")
+    assert (here["device"], here["gpu"], here["cuda"], peak_gpu_memory_mb("cpu")) == ("cpu", None, None, None)
+    assert (there["device"], there["gpu"], peak_gpu_memory_mb("cuda:1")) == ("cuda:1", "a GPU at cuda:1", 3.0)
