@@ -45,10 +45,9 @@ def planned(encoder, images, taps, folder, view=SQUARE):
     return planner, needs
 
 
-def extracted(encoder, images, folder, taps=TAPS, batch_size=7, workers=0, view=SQUARE, ahead=0):
+def extracted(encoder, images, folder, taps=TAPS, batch_size=7, workers=0, view=SQUARE):
     planner, needs = planned(encoder, images, taps, folder, view)
     extractor = Extractor(encoder, "cpu", batch_size, workers, silent)
-    extractor.ahead = ahead
     for need in needs:
         extractor.run(planner.of(need))
     return [planner.array(need)[:] for need in needs], extractor
@@ -65,26 +64,6 @@ def test_six_taps_cost_one_forward_per_picture(tmp_path):
     assert encoder.seen == 150, "a second run encodes nothing"
     extracted(encoder, images, tmp_path, [*TAPS, Tap("cls", 1)])
     assert encoder.seen == 300, "a new tap needs one more pass"
-
-
-def test_a_batch_ahead_changes_no_feature_and_no_error(tmp_path, monkeypatch):
-    order = []
-    monkeypatch.setattr(
-        Extractor, "forward", lambda self, *words, f=Extractor.forward: order.append("f") or f(self, *words)
-    )
-    monkeypatch.setattr(
-        Extractor, "_take", lambda self, *words, f=Extractor._take: order.append("t") or f(self, *words)
-    )
-    plain, _ = extracted(SmallEncoder(), Noise(150), tmp_path / "plain")
-    assert "".join(order) == "ft" * (len(order) // 2)
-    order.clear()
-    early, extractor = extracted(SmallEncoder(), Noise(150), tmp_path / "ahead", ahead=1)
-    assert "".join(order) == "f" + "ft" * (len(order) // 2 - 1) + "t" and extractor.forwards == 150
-    assert all(torch.equal(a, b) for a, b in zip(plain, early))
-    with pytest.raises(EncoderError, match=r"small: \w+ of noise/0/33 holds NaN"):
-        extracted(SmallEncoder(nan_at=33), Noise(40), tmp_path / "nan", ahead=1)
-    with pytest.raises(DataError, match="b/11.jpg: cannot be read"):
-        extracted(SmallEncoder(), Broken(20), tmp_path / "broken", ahead=1)
 
 
 class Upright(Noise):

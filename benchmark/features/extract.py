@@ -8,11 +8,9 @@ from __future__ import annotations
 
 import os
 import time
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -97,14 +95,6 @@ class _Decoder(torch.utils.data.Dataset[Decoded]):
         return out
 
 
-class _Output(NamedTuple):
-    """What the encoder made of the pictures of one shape in a batch."""
-
-    at: list[int]  # their places in the batch
-    size: tuple[int, int]  # of the view, pixels
-    features: ImageFeatures
-
-
 class Extractor:
     """Runs passes for one encoder. `forwards` counts the pictures encoded; `seconds` the time spent."""
 
@@ -113,9 +103,7 @@ class Extractor:
     ):
         self.encoder, self.device, self.progress = encoder, device, progress
         self.workers = workers
-        on_gpu = device.startswith("cuda")
-        self.batch_size = batch_size or (128 if on_gpu else 32)
-        self.ahead = 1 if on_gpu else 0  # batches given to the encoder before the output of the last one is fetched
+        self.batch_size = batch_size or (128 if device.startswith("cuda") else 32)
         self.forwards = 0
         self.seconds = 0.0
 
@@ -155,35 +143,17 @@ class Extractor:
                 batches.append(items[i : i + self.batch_size])
                 owner.append(shard)
         current: _Shard | None = None
-        for number, batch, outputs in self._encoded(task, batches, owner, request):
+        for number, batch in zip(owner, self._decoded(task, batches)):
+            if batch.error:
+                raise DataError(batch.error)
             if current is None or current.number != number:
                 if current is not None:
                     yield current.joined()
                 current = _Shard(number)
-            for output in outputs:
-                self._take(task, batch, output, wanted, request, current)
+            self._encode(task, batch, wanted, request, current)
             bar.advance(len(batch.indices))
         if current is not None:
             yield current.joined()
-
-    def _encoded(
-        self, task: Pass, batches: list[list[int]], owner: list[int], request: ImageRequest
-    ) -> Iterator[tuple[int, Decoded, list[_Output]]]:
-        """(shard, batch, its output by shape) in order; with `ahead`, a GPU works while taps are taken."""
-        waiting: deque[tuple[int, Decoded, list[_Output]]] = deque()
-        for number, batch in zip(owner, self._decoded(task, batches)):
-            if batch.error:
-                yield from waiting
-                raise DataError(batch.error)
-            outputs = [
-                _Output(at, (stack.shape[2], stack.shape[3]), self.forward(stack, request))
-                for at, stack in batch.stacked()
-            ]
-            self.forwards += len(batch.indices)
-            waiting.append((number, batch, outputs))
-            if len(waiting) > self.ahead:
-                yield waiting.popleft()
-        yield from waiting
 
     def _decoded(self, task: Pass, batches: list[list[int]]) -> Iterator[Decoded]:
         parts = [batch[i : i + PART] for batch in batches for i in range(0, len(batch), PART)]
@@ -211,22 +181,24 @@ class Extractor:
             return 0
         return min(16 if self.device.startswith("cuda") else 8, max(1, (os.cpu_count() or 1) - 1))
 
-    def _take(
-        self, task: Pass, batch: Decoded, output: _Output, wanted: list[Tap], request: ImageRequest, into: _Shard
-    ) -> None:
-        indices = [batch.indices[i] for i in output.at]
-        ids = [task.images.image_id(i) for i in indices]
-        sizes = [batch.sizes[i] for i in output.at]
-        places = [task.view.placement(*size) for size in sizes]
-        check_features(self.encoder, output.features, ids, output.size)
-        for tap in wanted:
-            items = taps.take(tap, output.features, request, ids, sizes, places)
-            if not np.isfinite(items).all():
-                bad = ids[int(np.argmax(~np.isfinite(items.reshape(len(items), -1)).all(1)))]
-                raise EncoderError(
-                    f"{self.encoder.card.name}: {tap.name} of {bad} holds NaN or infinite values. Try --dtype float32"
-                )
-            into.add(tap, indices, items)
+    def _encode(self, task: Pass, batch: Decoded, wanted: list[Tap], request: ImageRequest, into: _Shard) -> None:
+        for at, stack in batch.stacked():
+            features = self.forward(stack, request)
+            self.forwards += len(at)
+            indices = [batch.indices[i] for i in at]
+            ids = [task.images.image_id(i) for i in indices]
+            sizes = [batch.sizes[i] for i in at]
+            places = [task.view.placement(*size) for size in sizes]
+            check_features(self.encoder, features, ids, stack.shape[2:])
+            for tap in wanted:
+                items = taps.take(tap, features, request, ids, sizes, places)
+                if not np.isfinite(items).all():
+                    bad = ids[int(np.argmax(~np.isfinite(items.reshape(len(items), -1)).all(1)))]
+                    raise EncoderError(
+                        f"{self.encoder.card.name}: {tap.name} of {bad} holds NaN or infinite values. "
+                        "Try --dtype float32"
+                    )
+                into.add(tap, indices, items)
 
     def forward(self, pixels: torch.Tensor, request: ImageRequest) -> ImageFeatures:
         """encode_image of [B, 3, H, W] uint8, halving the batch for as long as memory runs out."""

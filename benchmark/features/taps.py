@@ -97,5 +97,5 @@ def take(
         return source.patches.float().cpu().numpy()
     if tap.name == "mean_patches":
         return source.patches.float().mean((1, 2)).cpu().numpy()
-    pixels = [pixel_indices(image_id, tap, *size) for image_id, size in zip(ids, sizes)]  # while a GPU still encodes
+    pixels = [pixel_indices(image_id, tap, *size) for image_id, size in zip(ids, sizes)]
     return mix_batch(source.patches.float(), pixels, sizes, places).cpu().numpy()
