@@ -24,7 +24,7 @@ ROWS = 65536  # sampled pixels given to a head at a time
 class PixelProbe:
     """The fields every pixel-sampled probe has: one forward per picture, a convex head on sampled pixels.
 
-    A linear head commutes with bilinear up-sampling, so `pixels_per_image` random pixels, each with the bilinear
+    A linear head commutes with bilinear up-sampling, so some random pixels of a picture, each with the bilinear
     mixture of its four tokens and its exact label, are an unbiased sample of the full-resolution loss.
     """
 
@@ -32,10 +32,16 @@ class PixelProbe:
     view_size: int
     layer: int  # -1 is the last
     with_cls: bool  # CLS (first) concatenated to every token
-    pixels_per_image: int
+    pixels_per_image: int  # and more on small sets:
+    pixel_rows: int  # until there are so many in all,
+    pixels_at_most: int  # with never more than these of one picture
     sampling: Sampling
     holdout: float  # share of the TRAINING images on which the penalty is chosen
     penalties: tuple[float, ...]
+
+    def pixels(self, images: int) -> int:
+        """Sampled of each training picture, where there are `images`."""
+        return max(self.pixels_per_image, min(self.pixels_at_most, -(-self.pixel_rows // max(1, images))))
 
 
 def probe_needs(protocol: PixelProbe, data: Any, seed: int = 0) -> list[Need]:
@@ -44,7 +50,7 @@ def probe_needs(protocol: PixelProbe, data: Any, seed: int = 0) -> list[Need]:
     layer = None if protocol.layer == -1 else protocol.layer
     train, test = data["train"].images, data["test"].images
     needs = [
-        Need(train, view, Tap("pixels", layer, protocol.pixels_per_image, seed, protocol.sampling)),
+        Need(train, view, Tap("pixels", layer, protocol.pixels(len(train)), seed, protocol.sampling)),
         Need(test, view, Tap("patches", layer)),
     ]
     if protocol.with_cls:

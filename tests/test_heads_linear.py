@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -12,7 +14,9 @@ from benchmark.heads.bins import fit_bins
 from benchmark.heads.linear_sweep import fit_linear_sweep
 from benchmark.heads.logistic import fit_logistic
 from benchmark.heads.ridge import RidgeAccumulator
-from tasks.dense import held_out_folds, held_out_images
+from benchmark.protocol import load_protocol
+from benchmark.registry import load_task, protocol_file
+from tasks.dense import held_out_folds, held_out_images, probe_needs
 
 
 def blobs(n: int, classes: int, dim: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -95,6 +99,14 @@ def test_folds_of_images_reach_the_number_asked_for() -> None:
         assert (found == 0).sum() == max(1, round(0.1 * n))
         assert ((found == 0) == held_out_images(n, 0.1, 3)).all()
     assert (held_out_folds(1, 0.1, 200, 0) == -1).all()
+
+
+def test_small_sets_are_sampled_more_closely():
+    probe = load_protocol("depth", load_task("depth").schemas, protocol_file("depth"), "fast").values
+    assert [probe.pixels(n) for n in (4000, 2000, 1999, 300, 250, 2, 1, 0)] == [64, 64, 65, 427, 512, 512, 512, 512]
+    data = {"train": SimpleNamespace(images=range(300)), "test": SimpleNamespace(images=range(7))}
+    pixels, patches = probe_needs(probe, data)
+    assert (pixels.tap.count, patches.tap.name) == (427, "patches")
 
 
 def test_held_out_mean_iou_is_scikit_learns() -> None:

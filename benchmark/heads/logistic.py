@@ -66,8 +66,9 @@ def fit_logistic(
 
     `holdout` [n] says which rows penalties are judged on: bool, or the fold (0, 1, …) a row is held out in and -1 for
     none; whole images of the training split, never the test split. Folds are judged together, by `criterion`. It may
-    be None only for a single penalty. With more than `selection_rows` rows the choice is made on that many (a random
-    share, from `seed`); the final fit uses all, with the chosen penalty times the share of rows it was chosen with.
+    be None only for a single penalty. With more than `selection_rows` rows (half of it, in several folds) the choice is
+    made on that many (a random share, from `seed`); the final fit uses all, with the chosen penalty times the share of
+    rows it was chosen with.
     Rows stay standardised in memory up to `keep_bytes` (1 GiB, or half a GPU's free memory).
     Raises EncoderError naming a non-finite row, DataError for labels out of range.
     """
@@ -220,6 +221,7 @@ def _choose(
     """
     rng = np.random.default_rng(seed)
     pick = np.arange(len(holdout))
+    limit = limit if holdout.max() == 0 else limit // 2
     if len(pick) > limit:
         pick = np.sort(rng.permutation(len(pick))[:limit])
     names = np.unique(holdout[pick][holdout[pick] >= 0])
