@@ -64,9 +64,8 @@ def score(task: Any, protocol: MmProbe, model: Any, head: LogisticHead) -> float
     conv.weight.data = head.weight[:, :, None, None].to(conv.weight)
     conv.bias.data = head.bias.to(conv.bias)
     test = task.data["test"]
-    context: Any = SimpleNamespace(
-        data=task.data, protocol=task.protocol.values, device=str(next(model.parameters()).device), progress=silent
-    )
+    device = str(next(model.parameters()).device)
+    context: Any = SimpleNamespace(data=task.data, device=device, progress=silent)
     rows = [
         confusion_areas(prediction, test.target(i), len(test.class_names)).columns()
         for i, prediction in predictions(context, model, protocol)

@@ -25,10 +25,21 @@ class IsModule(nn.Module):
         self.layer = nn.Linear(2, 2, device=device)
 
 
-def test_an_encoder_that_says_where_it_is_is_believed() -> None:
+def test_an_encoder_that_says_where_it_is_is_believed(monkeypatch: pytest.MonkeyPatch) -> None:
     encoder = Holder(nn.Linear(2, 2, device="meta"))
     encoder.device = torch.device("cuda:1")  # type: ignore[attr-defined]
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     assert device_of(encoder, "cpu") == "cuda:1"
+
+
+@pytest.mark.parametrize("device", ["cuda:0", "tpu:0", "TPU_0(process=0,(0,0,0,0))"])
+def test_a_device_of_jax_that_torch_does_not_see_takes_pictures_from_the_cpu(
+    device: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoder = SmallEncoder()
+    encoder.device = device  # type: ignore[attr-defined]
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert device_of(encoder, "auto") == "cpu"
 
 
 @pytest.mark.parametrize("encoder", [Holder(nn.Linear(2, 2, device="meta")), IsModule("meta")])

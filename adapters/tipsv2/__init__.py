@@ -15,8 +15,5 @@ def build(spec: ModelSpec) -> Encoder:
     """The encoder of `spec.backend`; the other backend's framework is not imported."""
     if spec.backend not in BACKENDS:
         raise UsageError(f"--backend {spec.backend}: {spec.name} has {' and '.join(BACKENDS)}")
-    os.environ.setdefault(
-        "XLA_PYTHON_CLIENT_PREALLOCATE", "false"
-    )  # JAX's three quarters of a GPU: torch's heads need it
-    encoder: Encoder = importlib.import_module(BACKENDS[spec.backend]).build(spec)
-    return encoder
+    # JAX would take three quarters of a GPU, and torch fits its heads there.
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")

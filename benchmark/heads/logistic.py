@@ -68,8 +68,7 @@ def fit_logistic(
     none; whole images of the training split, never the test split. Folds are judged together, by `criterion`. It may
     be None only for a single penalty. With more than `selection_rows` rows (half of it, in several folds) the choice is
     made on that many (a random share, from `seed`); the final fit uses all, with the chosen penalty times the share of
-    rows it was chosen with.
-    Rows stay standardised in memory up to `keep_bytes` (1 GiB, or half a GPU's free memory).
+    rows it was chosen with. Rows stay standardised in memory up to `keep_bytes` (1 GiB, or half a GPU's free memory).
     Raises EncoderError naming a non-finite row, DataError for labels out of range.
     """
     labels = _labels(y, len(x), num_classes)
