@@ -17,3 +17,5 @@ def build(spec: ModelSpec) -> Encoder:
         raise UsageError(f"--backend {spec.backend}: {spec.name} has {' and '.join(BACKENDS)}")
     # JAX would take three quarters of a GPU, and torch fits its heads there.
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+    encoder: Encoder = importlib.import_module(BACKENDS[spec.backend]).build(spec)
+    return encoder
