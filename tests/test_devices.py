@@ -55,7 +55,8 @@ def test_else_what_was_asked_for_and_else_the_cpu() -> None:
 def test_jax_picks_its_own_device_whatever_torch_has(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)  # a JAX without a GPU beside a torch with one
     encoder = load_encoder("tipsv2-mini", backend="jax", dtype="float32")
-    assert device_of(encoder).startswith(str(encoder.device)[:3])  # type: ignore[attr-defined]
+    kind = {"gpu": "cuda"}.get(encoder.device.platform, encoder.device.platform)  # type: ignore[attr-defined]
+    assert device_of(encoder).partition(":")[0] == kind  # old versions of JAX call a CPU TFRT_CPU_0
 
 
 def test_a_row_of_a_cpu_names_no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
