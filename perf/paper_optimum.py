@@ -50,12 +50,14 @@ def pixels(model: Any, source: SegmentationSource, crops: int) -> Iterator[tuple
         batch = model.data_preprocessor(collate([positions[i] for i in range(start, start + BATCH)]), True)
         with torch.inference_mode():
             (maps,) = model.backbone(batch["inputs"])
-        for i, sample in enumerate(batch["data_samples"]):
-            labels = sample.gt_sem_seg.data[0].cpu()
-            at = pixel_indices(f"crop/{start + i}", Tap("pixels", None, PIXELS), *labels.shape)
-            kept = labels[at] != IGNORE
-            mixed = mix_at_pixels(maps[i].permute(1, 2, 0).cpu(), *at, *labels.shape, Placement())
-            yield mixed[kept], labels[at][kept]
+        targets = [sample.gt_sem_seg.data[0].cpu() for sample in batch["data_samples"]]
+        tap = Tap("pixels", None, PIXELS)
+        at = [pixel_indices(f"crop/{start + i}", tap, *labels.shape) for i, labels in enumerate(targets)]
+        sizes, places = [labels.shape for labels in targets], [Placement()] * len(targets)
+        mixed = mix_at_pixels(maps.permute(0, 2, 3, 1), at, sizes, places).cpu()
+        for features, labels in zip(mixed, (labels[pixels] for labels, pixels in zip(targets, at))):
+            kept = labels != IGNORE
+            yield features[kept], labels[kept]
 
 
 def score(task: Any, protocol: MmProbe, model: Any, head: LogisticHead) -> float:

@@ -3,7 +3,7 @@
     python perf/recipe.py [--steps N] [--config tipsv2-mini-64] [--dtype bfloat16] [--device cuda] [--batch N]
 
 On a CPU the seconds are processor time of one core; on a GPU they are the clock's, after it has finished. The data path
-is one process's: training has --workers of them.
+is that of one process; training has data.workers of them.
 """
 
 from __future__ import annotations
@@ -36,15 +36,14 @@ ROWS: dict[str, dict[str, Any]] = {
 
 def median_seconds(call: Callable[[], object], times: int, on_gpu: bool = False) -> float:
     """Median processor time of `call`, which other work disturbs little; on a GPU the clock until it has finished."""
+    clock, wait = (time.perf_counter, torch.cuda.synchronize) if on_gpu else (time.process_time, lambda: None)
     spent = []
     for _ in range(times):
-        if on_gpu:
-            torch.cuda.synchronize()
-        begun = time.perf_counter() if on_gpu else time.process_time()
+        wait()
+        begun = clock()
         call()
-        if on_gpu:
-            torch.cuda.synchronize()
-        spent.append((time.perf_counter() if on_gpu else time.process_time()) - begun)
+        wait()
+        spent.append(clock() - begun)
     return statistics.median(spent)
 
 

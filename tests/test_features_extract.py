@@ -162,7 +162,7 @@ def test_sampled_pixels_equal_the_upsampled_map():
     grid = torch.randn(4, 6, 3, dtype=torch.float64)
     up = interpolate(grid.permute(2, 0, 1)[None], (37, 50), mode="bilinear", align_corners=False)[0]
     rows, columns = pixel_indices("a", Tap("pixels", None, 200), 37, 50)
-    mixed = mix_at_pixels(grid, rows, columns, 37, 50, Placement())
+    (mixed,) = mix_at_pixels(grid[None], [(rows, columns)], [(37, 50)], [Placement()])
     assert torch.allclose(mixed, up[:, rows, columns].T, atol=1e-12)
 
 

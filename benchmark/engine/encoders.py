@@ -82,23 +82,16 @@ def device_of(encoder: Encoder, asked: str = "auto") -> str:
 
     own = getattr(encoder, "device", None)
     if own is not None:
-        return str(own) if _torch_sees(str(own)) else "cpu"
+        try:
+            return resolve_device(str(own))
+        except UsageError:
+            return "cpu"
     modules = [encoder, *getattr(encoder, "__dict__", {}).values()]
     for module in modules:
         parameter = next(module.parameters(), None) if isinstance(module, torch.nn.Module) else None
         if parameter is not None:
             return str(parameter.device)
     return "cpu" if asked == "auto" else asked
-
-
-def _torch_sees(device: str) -> bool:
-    import torch
-
-    try:
-        kind = torch.device(device).type
-    except RuntimeError:
-        return False
-    return kind != "cuda" or torch.cuda.is_available()
 
 
 def display_name(name: str, weights: str | None) -> str:

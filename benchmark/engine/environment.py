@@ -19,8 +19,7 @@ def environment(device: str) -> dict[str, Any]:
     """The `environment` of a row measured on `device`."""
     import torch
 
-    on_gpu = device.startswith("cuda") and torch.cuda.is_available()
-
+    on_gpu = device.startswith("cuda")
     return {
         "python": platform.python_version(),
         "platform": platform.platform(),
@@ -71,8 +70,7 @@ def peak_gpu_memory_mb(device: str) -> float | None:
     """The most memory torch has held on `device` in this process, in MiB; None on a CPU."""
     import torch
 
-    on_gpu = device.startswith("cuda") and torch.cuda.is_available()
-    return round(torch.cuda.max_memory_allocated(device) / 2**20, 1) if on_gpu else None
+    return round(torch.cuda.max_memory_allocated(device) / 2**20, 1) if device.startswith("cuda") else None
 
 
 @cache

@@ -38,22 +38,16 @@ def pixel_indices(image_id: str, tap: Tap, height: int, width: int) -> tuple[np.
 
 
 def mix_at_pixels(
-    grid: torch.Tensor, rows: np.ndarray, columns: np.ndarray, height: int, width: int, place: Placement
-) -> torch.Tensor:
-    """[count, D]: the bilinear mixture (align_corners False) of the patch map [h, w, D] at each pixel's centre.
-
-    A linear head applied to these equals the head's up-sampled output at the same pixels.
-    """
-    return mix_batch(grid[None], [(rows, columns)], [(height, width)], [place])[0]
-
-
-def mix_batch(
     maps: torch.Tensor,
     pixels: Sequence[tuple[np.ndarray, np.ndarray]],
     sizes: Sequence[tuple[int, int]],
     places: Sequence[Placement],
 ) -> torch.Tensor:
-    """[B, count, D]: `mix_at_pixels` of B maps [B, h, w, D], with two copies to the device and none back."""
+    """[B, count, D]: the bilinear mixture (align_corners False) of the patch maps [B, h, w, D] at each pixel's centre.
+
+    A linear head applied to these equals the head's up-sampled output at the same pixels. `pixels` are rows and columns
+    [count] of each picture, `sizes` its (height, width). Two copies go to the device and none back.
+    """
     h, w = maps.shape[1:3]
     at, shares = [], []
     for i, ((rows, columns), (height, width), place) in enumerate(zip(pixels, sizes, places)):
@@ -98,4 +92,4 @@ def take(
     if tap.name == "mean_patches":
         return source.patches.float().mean((1, 2)).cpu().numpy()
     pixels = [pixel_indices(image_id, tap, *size) for image_id, size in zip(ids, sizes)]
-    return mix_batch(source.patches.float(), pixels, sizes, places).cpu().numpy()
+    return mix_at_pixels(source.patches.float(), pixels, sizes, places).cpu().numpy()
