@@ -22,6 +22,7 @@ from benchmark.contracts import Progress
 from benchmark.errors import DataError, EncoderError
 from benchmark.heads.lbfgs import Minimum, minimise
 from benchmark.heads.rows import Rows, Scaler, fit_scaler
+from benchmark.metrics.segmentation import confusion_areas, per_class_iou
 
 Criterion = Literal["cross-entropy", "accuracy", "mIoU"]
 PENALTIES = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6)
@@ -251,21 +252,18 @@ def _choose(
 def _judge(folds: Sequence[tuple[Rows, torch.Tensor]]) -> dict[str, float]:
     """Mean cross-entropy ("loss"), accuracy and mIoU (%) over the held-out rows of all folds."""
     classes = len(folds[0][1])
-    loss, confusion = 0.0, torch.zeros(classes * classes, dtype=torch.int64, device=folds[0][1].device)
+    loss, areas = 0.0, np.zeros((3, classes), dtype=np.int64)
     for data, parameters in folds:
         weight, bias = parameters[:, :-1].to(data.dtype), parameters[:, -1].to(data.dtype)
         for x, y in data:
             logits = torch.addmm(bias, x, weight.T)
             loss += float(F.cross_entropy(logits, y, reduction="sum"))
-            confusion += torch.bincount(y * classes + logits.argmax(1), minlength=classes * classes)
-    square = confusion.view(classes, classes).double()
-    rows, hits = float(square.sum()), square.diagonal()
-    union = square.sum(0) + square.sum(1) - hits
-    seen = union > 0
+            areas += np.stack(confusion_areas(logits.argmax(1), y, classes))
+    hits, union, total = areas[:1], areas[1:2], float(areas[2].sum())
     return {
-        "loss": loss / rows,
-        "accuracy": 100 * float(hits.sum()) / rows,
-        "mIoU": 100 * float((hits[seen] / union[seen]).mean()),
+        "loss": loss / total,
+        "accuracy": 100 * float(hits.sum()) / total,
+        "mIoU": float(np.nanmean(per_class_iou(hits, union))),
     }
 
 
