@@ -18,7 +18,7 @@ class Tolerance:
     missing: int = 0
     part: bool = False
     absent: list[str] = field(default_factory=list)  # one line for each picture left out
-    short: list[str] = field(default_factory=list)  # splits that are a small part of the official one
+    short: list[str] = field(default_factory=list)  # splits that are a small part of the official one, or larger
 
 
 _current: ContextVar[Tolerance] = ContextVar("tolerance")

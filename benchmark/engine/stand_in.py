@@ -95,7 +95,7 @@ def absent_data(
     Datasets that are fetched from the same place are the same pictures.
     """
     row: Mapping[str, Any] = datasets()[dataset]
-    counts = row.get("counts", {})
+    counts = {**row.get("rough_counts", {}), **row.get("counts", {})}
     names = (f"{split}_{kind}", options.get("train", "") if split == "train" else "", split)
     key = next((name for name in names if name in counts), None)
     if key is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,10 +15,12 @@ from benchmark.contracts import DataKind, DatasetInfo
 from benchmark.errors import DataError
 from tasks.datasets.catalog import expected
 from tasks.datasets.kinds import CaptionSet, Pictures
-from tasks.datasets.places import Store, bases, checked, note_size, option, split_error
+from tasks.datasets.places import Store, bases, checked, find, note_size, option, split_error
 from tasks.datasets.shards import find_shards
 
 CONVENTION = 5  # captions per image in every published COCO and Flickr30K number
+CAPTION_COLUMNS = ("caption", "captions", "sentences", "description")
+LISTING_FOLDERS, LISTING_ARCHIVES = ("karpathy", "annotations"), ("caption_datasets.zip",)  # where Karpathy's files lie
 
 
 @dataclass(frozen=True)
@@ -67,14 +70,18 @@ def caption_split(
     split: str,
     keep: int | None,
     official: Callable[[str], CaptionSet],
+    split_file: str | None = None,
 ) -> CaptionSet:
-    """`official(split)`, or hub parquet or shards where its files are not there, held against the official size."""
+    """`official(split)`, or hub parquet or shards where its files are not there, held against the official size.
+
+    Karpathy's `split_file` picks the rows of a parquet that holds more than the split and has file names.
+    """
     if kind != "captions" or split not in info.splits:
         raise split_error(info, kind, split)
     try:
         found = official(split)
     except DataError:
-        other = elsewhere(info, root, split, keep)
+        other = from_hub(info, root, split, keep, split_file) or from_shards(info, root, split, keep)
         if other is None:
             raise
         found = other
@@ -82,19 +89,14 @@ def caption_split(
     return found
 
 
-def elsewhere(info: DatasetInfo, root: Path | None, split: str, keep: int | None) -> CaptionSet | None:
-    """Hub parquet or webdataset shards, for those who have no official folder; None where there are none either."""
-    return from_hub(info, root, split, keep) or from_shards(info, root, split, keep)
-
-
 def from_hub(
     info: DatasetInfo,
     root: Path | None,
     split: str,
     keep: int | None,
-    columns: Sequence[str] = ("caption", "captions", "sentences", "description"),
+    split_file: str | None = None,
 ) -> CaptionSet | None:
-    """Parquet with pictures and captions, or None where there is none; a `split` column picks rows."""
+    """Parquet with pictures and captions, or None where there is none; a `split` column or `split_file` picks rows."""
     from tasks.datasets.parquet import Table, files_below
 
     for base in bases(info, root):
@@ -103,10 +105,38 @@ def from_hub(
             rows = np.arange(len(table))
             if table.has("split"):
                 rows = np.flatnonzero(np.array([v == split for v in table.values("split")]))
-            texts = table.values(table.first_of(*columns))
+            elif len(rows) > (expected(info.name, split) or len(rows)):
+                rows = _listed(info, root, table, split, split_file)
+            texts = table.values(table.first_of(*CAPTION_COLUMNS))
             captions = tuple(_texts(texts[i])[:keep] for i in rows)
             return CaptionSet(Pictures(table.blobs(table.first_of("image"), rows)), captions)
     return None
+
+
+def _listed(info: DatasetInfo, root: Path | None, table: Any, split: str, split_file: str | None) -> np.ndarray:
+    """Rows of the official split in a parquet that holds more pictures, by file name.
+
+    Raises DataError where nothing tells which they are: a score over all would look like an official one.
+    """
+    named, listing = table.has("filename"), None
+    if split_file and named:
+        with contextlib.suppress(DataError):
+            listing = find(info, root, split_file, LISTING_FOLDERS, LISTING_ARCHIVES)
+    if listing is None or split_file is None:
+        remedy = f"Put {split_file} beside it" if split_file and named else "Use the official files"
+        raise DataError(
+            f"{info.name}: {table.files[0]} and its shards hold {len(table)} pictures, the official {split} split "
+            f"{expected(info.name, split)}, and nothing tells which. {remedy}: bench data prepare {info.name}"
+        )
+    places = {name: row for row, name in enumerate(table.values("filename"))}
+    names = [entry.file.rsplit("/", 1)[-1] for entry in karpathy(listing, split_file, split)]
+    absent = [name for name in names if name not in places]
+    if absent:
+        raise DataError(
+            f"{info.name}: {absent[0]} is not in {table.files[0]} or its shards; {len(names) - len(absent)} of "
+            f"{len(names)} are there. Fetch the missing shards"
+        )
+    return np.array([places[name] for name in names], dtype=np.int64)
 
 
 def from_shards(info: DatasetInfo, root: Path | None, split: str, keep: int | None) -> CaptionSet | None:

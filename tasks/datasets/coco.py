@@ -16,7 +16,15 @@ from typing import Any
 
 from benchmark.contracts import DataKind, DatasetInfo
 from benchmark.errors import DataError
-from tasks.datasets.captions import Entry, caption_count, caption_split, from_entries, karpathy
+from tasks.datasets.captions import (
+    LISTING_ARCHIVES,
+    LISTING_FOLDERS,
+    Entry,
+    caption_count,
+    caption_split,
+    from_entries,
+    karpathy,
+)
 from tasks.datasets.kinds import CaptionSet
 from tasks.datasets.places import Folder, find, known_options
 
@@ -33,10 +41,10 @@ class Coco:
     keep: int | None
 
     def data(self, kind: DataKind, split: str) -> CaptionSet:
-        return caption_split(self.info, self.root, kind, split, self.keep, self._karpathy)
+        return caption_split(self.info, self.root, kind, split, self.keep, self._karpathy, SPLIT_FILE)
 
     def _karpathy(self, split: str) -> CaptionSet:
-        listing = find(self.info, self.root, SPLIT_FILE, ("karpathy", "annotations"), ("caption_datasets.zip",))
+        listing = find(self.info, self.root, SPLIT_FILE, LISTING_FOLDERS, LISTING_ARCHIVES)
         pictures = find(self.info, self.root, SUBSETS[0], ("images",), ("val2014.zip", "train2014.zip"))
         entries = karpathy(listing, SPLIT_FILE, split)
         files = {e.file.split("/")[0] for e in entries}

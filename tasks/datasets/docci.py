@@ -32,8 +32,15 @@ class Docci:
 
     def _official(self, split: str) -> CaptionSet:
         listing = find(self.info, self.root, SPLIT_FILE, ("DOCCI",))
-        pictures = find(self.info, self.root, "images", ("DOCCI",), ("docci_images.tar",))
-        return from_entries(self.info, pictures, entries(listing, split), None)
+        found = entries(listing, split)
+        return from_entries(self.info, self._pictures(found[0].file if found else "images"), found, None)
+
+    def _pictures(self, first: str) -> Store:
+        """Where the `first` picture is: people keep an `images` folder of something else beside the tar."""
+        try:
+            return find(self.info, self.root, first, ("DOCCI",), ("docci_images.tar",))
+        except DataError:
+            return find(self.info, self.root, "images", ("DOCCI",), ("docci_images.tar",))
 
 
 def entries(store: Store, split: str) -> list[Entry]:

@@ -7,7 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmark.contracts import DataKind, DatasetInfo
-from tasks.datasets.captions import caption_count, caption_split, from_entries, karpathy
+from tasks.datasets.captions import (
+    LISTING_ARCHIVES,
+    LISTING_FOLDERS,
+    caption_count,
+    caption_split,
+    from_entries,
+    karpathy,
+)
 from tasks.datasets.kinds import CaptionSet
 from tasks.datasets.places import find, known_options
 
@@ -24,10 +31,10 @@ class Flickr30k:
     keep: int | None
 
     def data(self, kind: DataKind, split: str) -> CaptionSet:
-        return caption_split(self.info, self.root, kind, split, self.keep, self._karpathy)
+        return caption_split(self.info, self.root, kind, split, self.keep, self._karpathy, SPLIT_FILE)
 
     def _karpathy(self, split: str) -> CaptionSet:
-        listing = find(self.info, self.root, SPLIT_FILE, ("karpathy", "annotations"), ("caption_datasets.zip",))
+        listing = find(self.info, self.root, SPLIT_FILE, LISTING_FOLDERS, LISTING_ARCHIVES)
         entries = karpathy(listing, SPLIT_FILE, split)
         marker = entries[0].file if entries else FOLDERS[0]
         folder = find(self.info, self.root, marker, FOLDERS, ("flickr30k-images.tar",))

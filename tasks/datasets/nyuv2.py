@@ -6,6 +6,7 @@ file's number is its place in `nyu_depth_v2_labeled.mat`, counted from 0.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,8 +66,7 @@ def bts_depth(info: DatasetInfo, root: Path | None, split: str) -> MapSet:
     pairs = [[p.lstrip("/") for p in pair] for pair in pairs if len(pair) == 2 and pair[1] != "None"]
     if not pairs:
         raise DataError(f"{store.where(listing)}: names no pairs of picture and depth. Fetch the list again")
-    base = next((b for b in ROOTS[split] if store.has(f"{b}/{pairs[0][0]}" if b else pairs[0][0])), ROOTS[split][0])
-    start = base + "/" if base else ""
+    store, start = _find_pictures(info, root, split, store, pairs[0][0])
     images = Pictures(checked(info, store, [start + a for a, _ in pairs]))
     depths = checked(info, store, [start + b for _, b in pairs])
     return MapSet(images, depths, read_depth, "nyu-depth-png-mm")
@@ -75,12 +75,24 @@ def bts_depth(info: DatasetInfo, root: Path | None, split: str) -> MapSet:
 def _find_list(info: DatasetInfo, root: Path | None, split: str) -> tuple[Store, str]:
     error: DataError | None = None
     for name in LISTS[split]:
-        for folders in ((), FOLDERS, ("train_test_inputs",)):
+        for folders in ((), FOLDERS, ("train_test_inputs",), tuple(f"{f}/train_test_inputs" for f in FOLDERS)):
             try:
                 return find(info, root, name, folders, ("nyu*.zip", "nyu*.tar"), ALSO), name
             except DataError as e:
                 error = error or e
     raise error or DataError(f"{info.name}: no list of {split} files")
+
+
+def _find_pictures(info: DatasetInfo, root: Path | None, split: str, beside: Store, first: str) -> tuple[Store, str]:
+    """The tree and the prefix (`sync/`) of the `first` picture: beside its list, or where sync and its like lie."""
+    starts = [base + "/" if base else "" for base in ROOTS[split]]
+    for start in starts:
+        if beside.has(start + first):
+            return beside, start
+    for start in starts:
+        with contextlib.suppress(DataError):
+            return find(info, root, start + first, FOLDERS, (), ALSO), start
+    return beside, starts[0]
 
 
 def read_depth(maps: Blobs, index: int) -> np.ndarray:

@@ -1,7 +1,8 @@
 """NYUv2 surface normals. Train: GeoNet's `.mat` files. Test: Ladicky's normals of the labelled set's 654 images.
 
-GeoNet pictures are stored minus a mean, in doubled form; two of its 30,916 files are known to be bad and are left out
-(the 6,920th and the 21,182nd by name, as Probe3D does). A pixel counts when its depth is in (0, 10] metres.
+GeoNet pictures are stored minus a mean, in doubled form. The 6,920th and the 21,182nd of its files by name are left
+out, as Probe3D does; public loaders count from 30,907 to 30,916 files, so no count is official. A pixel counts when its
+depth is in (0, 10] metres.
 """
 
 from __future__ import annotations
@@ -25,7 +26,6 @@ from tasks.datasets.nyuv2_labelled import LabelledImages, labelled_images, locat
 from tasks.datasets.places import checked, find
 from tasks.datasets.user_maps import normals_from_rgb, unit
 
-GEONET_FILES = 30916
 GEONET_BAD = (6919, 21181)
 GEONET_MEAN = np.array([122.175, 116.169, 103.508], dtype=np.float32)
 HEIGHT, WIDTH = 480, 640
@@ -81,10 +81,10 @@ def _variable(files: Blobs, index: int, name: str) -> np.ndarray:
 
 
 def train_normals(info: DatasetInfo, root: Path | None, also: Sequence[str]) -> Any:
-    """GeoNet's 30,914 pictures."""
+    """GeoNet's pictures but the two bad ones; data1 and data2 may have been left in folders of their own."""
     store = find(info, root, "nyu_geonet", (), (), also)
-    names = store.names("nyu_geonet", (".mat",))
-    if len(names) == GEONET_FILES:
+    names = sorted(store.names("nyu_geonet", (".mat",)), key=lambda name: name.rsplit("/", 1)[-1])
+    if len(names) > max(GEONET_BAD):
         names = [n for i, n in enumerate(names) if i not in GEONET_BAD]
     return GeoNetNormals(GeoNetImages(checked(info, store, names)))
 

@@ -2,7 +2,8 @@
 
 Masks: mmsegmentation's `SegmentationClassContext/*.png` (0 = background), or the authors' `trainval/*.mat` with 459
 labels, of which 59 are kept and all others are background. In `pc59` background is ignored. The split is
-`ImageSets/SegmentationContext/val.txt`, or VOC 2010's own `ImageSets/Main/val.txt`, which holds the same 5,105 names.
+mmsegmentation's `ImageSets/SegmentationContext/val.txt` (5,104 names), or VOC 2010's own `ImageSets/Main/val.txt`,
+which has one more.
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ class PascalContext:
             pattern = raw + "/{}.mat"
         images = Pictures(checked(self.info, store, [f"JPEGImages/{n}.jpg" for n in names]))
         masks = checked(self.info, store, [pattern.format(n) for n in names])
-        note_size(self.info, split, len(images), expected(self.info.name, split))
+        note_size(self.info, split, len(images), expected(self.info.name, split, found=len(names)))
         from_raw = _raw_to_60() if pattern.endswith(".mat") else tuple(range(60))
         classes = prompt_list("pc60_classes" if self.background else "pc59_classes")
         return SegmentationSet(

@@ -159,7 +159,7 @@ def note_size(info: DatasetInfo, split: str, found: int, expected: int | None, n
         allowed.absent += [f"{gap} is not there" for gap in gaps] if len(gaps) == lost else [unnamed] * lost
     else:
         log.warning("%s. More: bench data verify %s", text, info.name)
-        allowed.short += [f"{info.name} {split}: {found} of {expected} images"] if found < expected else []
+        allowed.short.append(f"{info.name} {split}: {found} of {expected} images" if found < expected else text)
 
 
 def gaps_in(names: Sequence[str], count: int) -> list[str]:
