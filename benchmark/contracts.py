@@ -221,7 +221,10 @@ class LabelData(Protocol):
 
 
 class RetrievalData(Protocol):
-    """Queries and an index of images; a hit shares both label and domain with the query."""
+    """Queries and an index of images; a hit shares both label and domain with the query.
+
+    A set may also have `more_labels`, query -> its further labels: then a hit with any of them counts.
+    """
 
     queries: ImageSet
     index: ImageSet

@@ -73,10 +73,17 @@ class RetrievalSubset:
         self.query_labels, self.index_labels = np.asarray(base.query_labels)[q], np.asarray(base.index_labels)[n]
         self.query_domains = [base.query_domains[i] for i in q]
         self.index_domains = [base.index_domains[i] for i in n]
+        further, asked = getattr(base, "more_labels", {}), {old: new for new, old in enumerate(q)}
+        self.more_labels = {asked[old]: labels for old, labels in further.items() if old in asked}
         self.self_index = None
         if base.self_index is not None:
             place = {old: new for new, old in enumerate(n)}
             self.self_index = np.array([place.get(int(base.self_index[i]), -1) for i in q], dtype=np.int64)
+
+
+def labels_of(data: Any, query: int) -> tuple[int, ...]:
+    """All labels of a query of a RetrievalData: the index pictures of its domain with one of them are right."""
+    return int(data.query_labels[query]), *getattr(data, "more_labels", {}).get(query, ())
 
 
 def limit(kind: DataKind, data: Any, n: int) -> Any:
@@ -96,7 +103,7 @@ def _limit_retrieval(data: Any, n: int) -> Any:
     groups = list(instances.values())
     order = _spread(len(groups), max(1, n * len(groups) // len(data.queries)))
     queries = sorted(i for g in order for i in groups[g])[: max(n, 2)]
-    kept = {(data.query_domains[i], int(data.query_labels[i])) for i in queries}
+    kept = {(data.query_domains[i], label) for i in queries for label in labels_of(data, i)}
     keys = zip(data.index_domains, np.asarray(data.index_labels).tolist())
     index = [i for i, key in enumerate(keys) if key in kept]
     return RetrievalSubset(data, queries, index)

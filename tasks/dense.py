@@ -180,6 +180,14 @@ class _Upsampler:
         return upsample(self.maps, height, width, self.view.placement(height, width))
 
 
+def finer(grid: torch.Tensor, times: int) -> torch.Tensor:
+    """[b, h, w, C] -> [b, times · h, times · w, C], bilinear, align_corners False."""
+    if times == 1:
+        return grid
+    maps = grid.permute(0, 3, 1, 2)
+    return interpolate(maps, scale_factor=times, mode="bilinear", align_corners=False).permute(0, 2, 3, 1)
+
+
 def upsample(maps: torch.Tensor, height: int, width: int, place: Placement | None = None) -> torch.Tensor:
     """[C, h, w] -> [C, height, width], bilinear, align_corners False; the padded border of the view is cut off."""
     if place is None or place == Placement():

@@ -22,6 +22,7 @@ from benchmark.statistic import Statistic
 from tasks.dense import (
     PixelProbe,
     dense_not_applicable,
+    finer,
     fit_ridge,
     predicted_maps,
     probe_needs,
@@ -44,6 +45,7 @@ class PixelDepth(PixelProbe):
     bin_steps: int
     bin_batch: int  # sampled pixels per step
     bin_rates: tuple[float, ...]  # AdamW; more than one are judged on the held-out training images
+    bin_upsample: int  # times the grid on which the bins' expectation is taken, from up-sampled scores
     min_depth: float
     max_depth: float
     crop: Literal["none", "eigen"]
@@ -78,7 +80,7 @@ class DepthTask:
     def run_pixels(self, context: TaskContext, limit: float) -> Outcome:
         """Both heads on sampled training pixels."""
         protocol, test = context.protocol, context.data["test"]
-        near, far = protocol.min_depth, protocol.max_depth or limit
+        near, far, times = protocol.min_depth, protocol.max_depth or limit, protocol.bin_upsample
         needs = self.needs(context.card, protocol, context.data)
         started = time.perf_counter()
         pixels = training_pixels(context, needs, protocol, lambda v, _: np.isfinite(v) & (v > near) & (v < far))
@@ -101,8 +103,10 @@ class DepthTask:
         fitted = time.perf_counter()
 
         def both(tokens: torch.Tensor) -> torch.Tensor:
-            # Both are scored as maps of metres: the bins' expectation is taken on the grid, then up-sampled.
-            return torch.cat([binned.predict(tokens)[..., None], ridge.predict(tokens)], -1)
+            # The expectation of interpolated scores is what the head was fitted as; that of the grid's is another.
+            metres = torch.cat([finer(t[None], times) for t in ridge.predict(tokens)])
+            scores = (finer(binned.scores(t[None]), times) for t in tokens)  # one picture's at a time: 256 maps each
+            return torch.cat([torch.cat([binned.expectation(s) for s in scores])[..., None], metres], -1)
 
         reader = context.features(needs[1])
         cls = context.features(needs[3]) if protocol.with_cls else None

@@ -1,6 +1,7 @@
 """Instance retrieval (UnED, TIPSv2 §4.1): mean R@1 over domains on one merged index, and mAP.
 
-A hit must share label and domain with the query; a query that is in the index is not there for itself.
+A hit must share label and domain with the query; a query that is in the index is not there for itself. Queries of one
+label are pictures of one thing and succeed or fail together, so intervals and tests resample them together.
 """
 
 from __future__ import annotations
@@ -60,6 +61,7 @@ class InstanceRetrievalTask:
         samples: dict[str, np.ndarray] = {
             "id": np.array([data.queries.image_id(i) for i in range(len(queries))]),
             "domain": domains,
+            "instance": _keys(data.query_domains, data.query_labels, np.arange(len(queries))),
             "rank": np.zeros(len(queries), np.int64),
         }
         if protocol.average_precision:
@@ -67,9 +69,9 @@ class InstanceRetrievalTask:
         for rows, columns in _searches(data, protocol.index):
             self._search(context, queries, index, rows, columns, samples)
         samples["hit@1"] = recall_hits(samples["rank"], 1)
-        statistics = {"mean R@1": Statistic("group_mean", ("hit@1",), 100.0, group="domain")}
+        statistics = {"mean R@1": Statistic("group_mean", ("hit@1",), 100.0, group="domain", cluster="instance")}
         if protocol.average_precision:
-            statistics["mAP"] = Statistic("group_mean", ("ap",), 100.0, group="domain")
+            statistics["mAP"] = Statistic("group_mean", ("ap",), 100.0, group="domain", cluster="instance")
         measured = [Measurement(name, s, True, "%") for name, s in statistics.items()]
         details = {f"R@1 {d}": float(100 * samples["hit@1"][domains == d].mean()) for d in np.unique(domains)}
         files = instance_pictures(context, queries, index, samples["rank"], merged=protocol.index == "merged")
@@ -94,7 +96,14 @@ class InstanceRetrievalTask:
             place[columns] = np.arange(len(columns))
             own = place[np.asarray(data.self_index)[rows]]
         query_keys = _keys(data.query_domains, data.query_labels, rows)
-        positives = instance_positives(query_keys, _keys(data.index_domains, data.index_labels, columns), own)
+        index_keys = _keys(data.index_domains, data.index_labels, columns)
+        further = getattr(data, "more_labels", {})
+        more = {
+            at: [f"{data.query_domains[q]}/{label}" for label in further[q]]
+            for at, q in enumerate(rows.tolist())
+            if q in further
+        }
+        positives = instance_positives(query_keys, index_keys, own, more)
         asked: Any = queries if len(rows) == len(queries) else queries[rows]
         samples["rank"][rows] = ranks(asked, gallery, positives, own, device=context.device)
         if "ap" in samples:

@@ -47,6 +47,10 @@ class NormalsTask:
     def splits(self, protocol: PixelNormals | TrainedNormals) -> Sequence[str]:
         return ("test",) if isinstance(protocol, TrainedNormals) and protocol.head_weights else ("train", "test")
 
+    def dataset_options(self, dataset: str, protocol: PixelNormals | TrainedNormals) -> Mapping[str, str]:
+        """How the protocol wants `dataset` opened: NAVI's normals come from its depth in two ways."""
+        return {"normals": protocol.navi_normals} if isinstance(protocol, TrainedNormals) and dataset == "navi" else {}
+
     def not_applicable(self, card: EncoderCard, protocol: PixelNormals | TrainedNormals) -> str | None:
         if isinstance(protocol, TrainedNormals):
             return missing_layers(card, protocol)

@@ -16,6 +16,7 @@ import torch
 from benchmark.contracts import IGNORE, TaskContext
 from benchmark.pictures import HEIGHT, Kind, neighbours, side_by_side, texts_found
 from benchmark.results import slug
+from benchmark.subsets import labels_of
 
 NEAREST = 5  # neighbours shown
 BLOCK = 4096  # gallery vectors compared at a time
@@ -175,7 +176,7 @@ def instance_pictures(
         there = np.ones(len(index), bool) if merged else mine.copy()
         if data.self_index is not None and data.self_index[q] >= 0:
             there[data.self_index[q]] = False
-        good = there & mine & (labels == data.query_labels[q])
+        good = there & mine & np.isin(labels, labels_of(data, q))
         found = nearest(queries[q], index, there)
         places = answered(found, closest(queries[q], index, np.flatnonzero(good)), int(rank[q]))
         words = [f"{place}: {short(data.index.image_id(n))}" for place, n in zip(places, found)]

@@ -25,6 +25,7 @@ class TrainedNormals(TrainedHead):
 
     loss: Literal["uncertainty", "angular", "l2"]
     unit_first: bool  # vectors are brought to unit length before they are up-sampled (TIPS' released head)
+    navi_normals: Literal["camera", "probe3d"]  # how NAVI's normals are taken from its depth; no other dataset has a choice
     axes: tuple[float, ...]  # signs of a loaded head's x, y, z beside the dataset's: x right, y down, z into the scene
 
     def __post_init__(self) -> None:

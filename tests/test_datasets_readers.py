@@ -15,6 +15,8 @@ import pytest
 
 from benchmark.errors import DataError
 from benchmark.registry import open_dataset
+from benchmark.subsets import labels_of, without
+from tasks.datasets.navi_geometry import nearest, normals_of
 
 
 @pytest.fixture(autouse=True)
@@ -246,14 +248,67 @@ def test_navi_normals_of_a_flat_patch_face_the_camera(tmp_path):
     assert valid.mean() > 0.5 and np.allclose(normals[valid], [0, 0, -1], atol=1e-4)
 
 
-def test_navi_normals_follow_a_slanted_plane(tmp_path):
-    from tasks.datasets.navi_geometry import normals_of
-
+def test_navi_normals_follow_a_slanted_plane():
     normal = np.array([0.3, -0.2, -0.9]) / np.linalg.norm([0.3, -0.2, -0.9])
     x, y = (np.arange(40) + 0.5 - 18) / 50, (np.arange(30) + 0.5 - 16) / 50
     depth = -1.0 / (normal[0] * x[None] + normal[1] * y[:, None] + normal[2])
-    found = normals_of(depth.astype(np.float32), 50.0, (18.0, 16.0))
+    found = normals_of(depth.astype(np.float32), x, y)
     assert np.allclose(found[1:-1, 1:-1], normal, atol=1e-3) and (found[0] == 0).all()
+
+
+@pytest.mark.parametrize("shape", [(300, 400), (1500, 1100)])
+def test_navi_normals_of_a_small_slanted_object_are_no_staircase(tmp_path, shape):
+    """An object of a third of the frame is enlarged three times; its normals must be those of the plane it is on."""
+    mini.navi(tmp_path)
+    height, width = shape
+    normal = np.array([0.6, 0.4, -0.7]) / np.linalg.norm([0.6, 0.4, -0.7])
+    focal = 1.2 * width
+    x, y = (np.arange(width) + 0.5 - width / 2) / focal, (np.arange(height) + 0.5 - height / 2) / focal
+    depth = -0.2 / (normal[0] * x[None] + normal[1] * y[:, None] + normal[2])
+    code = np.zeros(shape, np.uint16)
+    inside = slice(height // 3, 2 * height // 3), slice(width // 3, 2 * width // 3)
+    code[inside] = np.round(655.35 / depth[inside])
+    scene = tmp_path / "navi/navi_v1/dino/wild_set"
+    mini.save_png(scene / "depth/000.png", code)
+    mini.save_jpeg(scene / "images/000.jpg", 0, height, width)
+    rows = json.loads((scene / "annotations.json").read_text())
+    rows[0] |= {"image_size": list(shape), "camera": rows[0]["camera"] | {"focal_length": focal}}
+    (scene / "annotations.json").write_text(json.dumps(rows))
+    found = open_dataset("navi", tmp_path, {"size": "224"}).data("normals", "test").target(0)
+    known = (found != 0).any(-1)
+    angles = np.degrees(np.arccos(np.clip(found[known] @ normal, -1, 1)))
+    # What is left comes from the depth codes, which are whole numbers.
+    assert known.mean() > 0.6 and np.sqrt((angles**2).mean()) < 4
+
+
+def test_navi_normals_of_probe3d_are_seen_from_the_crops_corner(tmp_path):
+    """The plane's slope without a principal point, by Probe3D's formula on four neighbours; silhouettes count."""
+    mini.navi(tmp_path)
+    data = open_dataset("navi", tmp_path, {"size": "64", "normals": "probe3d"}).data("normals", "test")
+    camera = open_dataset("navi", tmp_path, {"size": "64"}).data("normals", "test")
+    frame = data.images.framing.frame(data.images.raw_depth(0))
+    found, shown = data.target(0), frame.map(data.images.raw_depth(0)) > 0
+    assert data.digest != camera.digest
+    known, inner = (found != 0).any(-1), (camera.target(0) != 0).any(-1)
+    assert (known <= shown).all() and known.sum() > inner.sum() and np.allclose(found[inner], [0, 0, -1], atol=1e-4)
+    # A pixel on the left edge of the object has no left neighbour: that one is 1e6 m away along its own ray.
+    grid = frame._grid(data.images.raw_depth(0))
+    top, left, side = frame.square
+    part = grid[top : top + side, left : left + side].astype(np.float64)
+    row = side // 2
+    column = int(np.flatnonzero(part[row])[0])
+    assert column > 0  # the patch is higher than wide
+    focal = data.focal[0] * len(frame.rows) / min(frame.shape)
+
+    def point(r, c):
+        return np.array([(c + 0.5) / focal, (r + 0.5) / focal, 1]) * (part[r, c] or 1e6)
+
+    around = [point(row, column - 1), point(row - 1, column), point(row, column + 1), point(row + 1, column)]
+    steps = [p - point(row, column) for p in around]
+    total = sum(np.cross(steps[i], steps[(i + 1) % 4]) for i in range(4))
+    every = nearest(side, 64)
+    at = int(np.flatnonzero(every == row)[0]), int(np.flatnonzero(every == column)[0])
+    assert np.allclose(found[at], -total / np.linalg.norm(total), atol=1e-4)
 
 
 def test_navi_tar_gives_the_same_set(tmp_path):
@@ -292,10 +347,15 @@ def test_uned_merged_index_holds_all_domains_with_shifted_places(tmp_path):
     assert pickle.loads(pickle.dumps(data)).digest == data.digest
 
 
-def test_uned_query_of_two_classes_makes_them_one(tmp_path):
+def test_uned_query_of_two_classes_has_both_and_no_other_query_has(tmp_path):
     mini.uned(tmp_path)
     data = open_dataset("gldv2", tmp_path).data("retrieval", "test")
-    assert data.query_labels.tolist() == [0, 0, 0, 0] and data.index_labels.tolist() == [0, 0, 0, 0, 2, 2]
+    assert data.query_labels.tolist() == [0, 0, 1, 1] and data.index_labels.tolist() == [0, 0, 1, 1, 2, 2]
+    assert data.more_labels == {0: (1,)} and labels_of(data, 0) == (0, 1) and labels_of(data, 1) == (0,)
+    merged = open_dataset("uned", tmp_path, {"domains": "sop,gldv2"}).data("retrieval", "test")
+    assert merged.more_labels == {4: (1,)} and merged.query_domains[4] == "gldv2"
+    part = without("retrieval", merged, {merged.queries.image_id(0)})
+    assert part.more_labels == {3: (1,)} and labels_of(part, 3) == (0, 1)
 
 
 def test_uned_escaped_rp2k_names_are_found(tmp_path):

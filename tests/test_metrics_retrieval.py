@@ -76,6 +76,13 @@ def test_instance_positives_leave_the_query_out_and_need_the_domain() -> None:
     assert lists == [[3], [], [], [0]]
 
 
+def test_instance_positives_of_a_query_with_several_labels() -> None:
+    index = ["a/1", "a/2", "b/2", "a/3", "a/1"]
+    positives = instance_positives(["a/1", "a/2", "a/1"], index, np.array([0, -1, -1]), {0: ["a/2", "a/9"], 2: []})
+    lists = [positives.indices[a:b].tolist() for a, b in zip(positives.offsets, positives.offsets[1:])]
+    assert lists == [[1, 4], [1], [0, 4]]
+
+
 def test_bad_features_and_lists_are_refused() -> None:
     good, bad = np.ones((2, 3), np.float32), np.array([[1, 1, 1], [1, np.nan, 1]], np.float32)
     one_each = Positives.from_lists([[0], [1]])

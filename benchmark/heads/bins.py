@@ -39,7 +39,11 @@ class BinsHead:
 
     def predict(self, x: torch.Tensor) -> torch.Tensor:
         """[...] metres for features [..., D]."""
-        return self.expectation(F.linear(x, self.weight.to(x), self.bias.to(x)))
+        return self.expectation(self.scores(x))
+
+    def scores(self, x: torch.Tensor) -> torch.Tensor:
+        """[..., n_bins] for features [..., D]: linear, so they may be interpolated."""
+        return F.linear(x, self.weight.to(x), self.bias.to(x))
 
     def expectation(self, logits: torch.Tensor) -> torch.Tensor:
         """[...] metres for scores [..., n_bins], wherever they were interpolated."""

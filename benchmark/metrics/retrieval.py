@@ -8,7 +8,7 @@ than the 100 % that a strict ">" would hand it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -59,15 +59,26 @@ def caption_positives(captions_per_image: Sequence[int]) -> tuple[Positives, Pos
 
 
 def instance_positives(
-    query_keys: Sequence[Any] | np.ndarray, index_keys: Sequence[Any] | np.ndarray, self_index: np.ndarray | None = None
+    query_keys: Sequence[Any] | np.ndarray,
+    index_keys: Sequence[Any] | np.ndarray,
+    self_index: np.ndarray | None = None,
+    more: Mapping[int, Sequence[Any]] | None = None,
 ) -> Positives:
-    """Positives that share a key (label, or "domain/label" strings in a merged index), the query itself left out."""
-    names, codes = np.unique(np.concatenate([np.asarray(index_keys), np.asarray(query_keys)]), return_inverse=True)
-    index_codes, query_codes = codes[: len(index_keys)], codes[len(index_keys) :]
+    """Positives that share a key (label, or "domain/label" strings in a merged index), the query itself left out.
+
+    `more`: further keys of some queries; sharing one of a query's keys is enough.
+    """
+    more = {q: keys for q, keys in (more or {}).items() if len(keys)}
+    every = [np.asarray(index_keys), np.asarray(query_keys), *(np.asarray(keys) for keys in more.values())]
+    names, codes = np.unique(np.concatenate(every), return_inverse=True)
+    index_codes, query_codes, further = np.split(codes, np.cumsum([len(index_keys), len(query_keys)]))
     order = np.argsort(index_codes, kind="stable")
     starts = np.searchsorted(index_codes[order], np.arange(len(names) + 1))
     own = np.full(len(query_codes), -1) if self_index is None else np.asarray(self_index)
     groups = [order[starts[c] : starts[c + 1]] for c in query_codes]
+    parts = np.split(further, np.cumsum([len(keys) for keys in more.values()]))
+    for q, others in zip(more, parts):
+        groups[q] = np.unique(np.concatenate([groups[q], *(order[starts[c] : starts[c + 1]] for c in others)]))
     lists = [g[g != me] for g, me in zip(groups, own)]
     counts = np.fromiter(map(len, lists), np.int64, len(lists))
     flat = np.concatenate([*lists, np.zeros(0, np.int64)]).astype(np.int64)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
@@ -170,6 +170,7 @@ class RetrievalSet:
     query_domains: Sequence[str]
     index_domains: Sequence[str]
     self_index: np.ndarray | None = None  # [Q] int64
+    more_labels: Mapping[int, tuple[int, ...]] = field(default_factory=dict)  # query -> labels beside its first
 
     @cached_property
     def digest(self) -> str:
@@ -177,7 +178,8 @@ class RetrievalSet:
         numbers = [array_digest(a) for a in (self.query_labels, self.index_labels, places)]
         domains = ["\0".join(names) for names in (self.query_domains, self.index_domains)]
         images = [self.queries.digest, self.index.digest]
-        return fingerprint({"kind": "retrieval", "images": images, "numbers": numbers, "domains": domains})
+        more = {"more": sorted(self.more_labels.items())} if self.more_labels else {}
+        return fingerprint({"kind": "retrieval", "images": images, "numbers": numbers, "domains": domains, **more})
 
 
 def array_digest(values: np.ndarray) -> str:

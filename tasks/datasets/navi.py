@@ -5,7 +5,10 @@ without both are left out (Probe3D's protocol; it lists folders unsorted, so the
 Depth PNGs hold inverse depth, scaled: 655,350 / value is millimetres, 0 is background. A picture is brought to
 512 px on the short side by nearest neighbour and centre-cropped, then cropped to a square around the object and
 brought to `size` (option, 512); `crop=none` stops before that. `depth=relative` scales each picture's depth to
-[0.01, 1].
+[0.01, 1]. Normals are taken before anything is enlarged. `normals=camera` uses the ray of every pixel and leaves out
+the silhouette; `normals=probe3d` is Probe3D's target: the optical axis lies at the crop's first corner, a missing
+neighbour is a million metres away, and every pixel of the object counts (but for the crop's border, whose normals it
+leaves at zero).
 """
 
 from __future__ import annotations
@@ -27,7 +30,7 @@ from tasks.datasets.archives import Archive
 from tasks.datasets.arrays import index_image
 from tasks.datasets.blobs import Blobs, named
 from tasks.datasets.catalog import expected
-from tasks.datasets.navi_geometry import Framing, normals_of
+from tasks.datasets.navi_geometry import Framing
 from tasks.datasets.places import (
     Folder,
     Store,
@@ -91,26 +94,28 @@ class NaviDepth:
         depth = self.images.framing.frame(raw).map(raw)
         if not self.relative or not (depth > 0).any():
             return depth
-        low, high = depth[depth > 0].min(), depth.max()
+        low, high = raw[raw > 0].min(), depth.max()  # of the whole picture and of what is shown, as in Probe3D
         scaled = (depth - low) / max(0.01, high - low) * 0.99 + 0.01
         return np.where(depth > 0, scaled, 0).astype(np.float32)
 
 
 @dataclass(frozen=True)
 class NaviNormals:
-    """Normals from the framed depth and the camera's focal length."""
+    """Normals from the depth and the camera's focal length."""
 
     images: NaviImages
     focal: tuple[float, ...]  # pixels of the original picture
+    probe3d: bool
 
     @cached_property
     def digest(self) -> str:
-        return fingerprint({"navi-normals": self.images.digest, "focal": self.focal})
+        kind = "probe3d" if self.probe3d else "camera"
+        return fingerprint({"navi-normals": self.images.digest, "focal": self.focal, "kind": kind})
 
     def target(self, index: int) -> np.ndarray:
         raw = self.images.raw_depth(index)
         frame = self.images.framing.frame(raw)
-        return normals_of(frame.map(raw), self.focal[index] * frame.scale, frame.centre)
+        return (frame.probe3d_normals if self.probe3d else frame.normals)(raw, self.focal[index])
 
 
 @dataclass(frozen=True)
@@ -121,6 +126,7 @@ class Navi:
     root: Path | None
     framing: Framing
     relative: bool
+    probe3d: bool
 
     def data(self, kind: DataKind, split: str) -> Any:
         if kind not in self.info.kinds or split not in self.info.splits:
@@ -135,7 +141,7 @@ class Navi:
         note_size(self.info, split, len(images), expected(self.info.name, split))
         if kind == "depth":
             return NaviDepth(images, self.relative)
-        return NaviNormals(images, tuple(focal for _, focal in chosen))
+        return NaviNormals(images, tuple(focal for _, focal in chosen), self.probe3d)
 
     def _store(self) -> Store:
         """The folder that holds the objects: v1's tar calls it navi_v1 or navi_v1.0, and users rename it."""
@@ -187,10 +193,14 @@ def _annotated(store: Store, scene: str) -> list[tuple[str, float]]:
 
 
 def open_dataset(info: DatasetInfo, root: Path | None, options: Mapping[str, str]) -> Navi:
-    """NAVI under `root`. Options: size = 512, crop = object | none, depth = metric | relative."""
-    known_options(info, options, "size", "crop", "depth")
+    """NAVI under `root`.
+
+    Options: size = 512, crop = object | none, depth = metric | relative, normals = camera | probe3d.
+    """
+    known_options(info, options, "size", "crop", "depth", "normals")
     size = options.get("size", "512")
     if not size.isdigit() or not 32 <= int(size) <= 4096:
         raise UsageError(f"{info.name}: size = {size!r} must be a number of pixels from 32 to 4096")
     framing = Framing(int(size), option(info, options, "crop", ("object", "none")) == "object")
-    return Navi(info, root, framing, option(info, options, "depth", ("metric", "relative")) == "relative")
+    relative = option(info, options, "depth", ("metric", "relative")) == "relative"
+    return Navi(info, root, framing, relative, option(info, options, "normals", ("camera", "probe3d")) == "probe3d")

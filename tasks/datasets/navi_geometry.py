@@ -10,18 +10,22 @@ from benchmark.errors import DataError
 from benchmark.images import resize
 
 WORKING_SIDE = 1024  # pixels; Probe3D first brings pictures to this short side, bicubic
+FAR = 1e6  # metres: Probe3D's depth of a pixel that has none
 
 
 @dataclass(frozen=True)
 class Frame:
-    """Which row and column of the working picture each framed pixel shows, and the camera's new numbers."""
+    """A centre square of the picture on a grid that repeats no pixel, and the part of that grid that is shown.
 
-    rows: np.ndarray  # [size] rows of the working picture
-    columns: np.ndarray  # [size]
+    Normals need the grid: neighbours in an enlarged map are copies of one another, and a slope becomes a staircase.
+    """
+
+    rows: np.ndarray  # [base] rows of the working picture on the grid
+    columns: np.ndarray  # [base]
     working: tuple[int, int]  # (height, width) of the working picture
     shape: tuple[int, int]  # (height, width) of the original
-    scale: float  # framed pixels per original pixel
-    centre: tuple[float, float]  # (x, y) of the optical axis in framed pixels: the middle of the original picture
+    square: tuple[int, int, int]  # (top, left, side) of the shown part of the grid
+    size: int  # side of what is shown, enlarged by nearest neighbour
 
     def picture(self, image: np.ndarray, where: str) -> np.ndarray:
         """[size, size, 3] of an [H, W, 3] picture. Raises DataError when it is not as large as its depth."""
@@ -30,13 +34,43 @@ class Frame:
                 f"{where}: is {image.shape[1]}x{image.shape[0]}, its depth is {self.shape[1]}x{self.shape[0]}. "
                 "Both must be the same size"
             )
-        return np.ascontiguousarray(resize(image, *self.working)[self.rows[:, None], self.columns[None]])
+        return self._shown(resize(image, *self.working)[self.rows[:, None], self.columns[None]])
 
     def map(self, values: np.ndarray) -> np.ndarray:
         """[size, size] of an [H, W] map, by nearest neighbour."""
+        return self._shown(self._grid(values))
+
+    def normals(self, depth: np.ndarray, focal: float) -> np.ndarray:
+        """[size, size, 3] of an [H, W] depth map, by the rays of the pixels it was taken at; `focal` in its pixels."""
+        rows, columns = self._taken()
+        x = ((columns + 0.5 - self.shape[1] / 2) / focal).astype(np.float32)
+        y = ((rows + 0.5 - self.shape[0] / 2) / focal).astype(np.float32)
+        return self._shown(normals_of(self._grid(depth), x, y))
+
+    def probe3d_normals(self, depth: np.ndarray, focal: float) -> np.ndarray:
+        """[size, size, 3] as Probe3D takes them: the shown part alone, seen from a camera above its first corner."""
+        top, left, side = self.square
+        part = self._grid(depth)[top : top + side, left : left + side]
+        at = (np.arange(side, dtype=np.float32) + 0.5) / np.float32(focal * len(self.rows) / min(self.shape))
+        every = nearest(side, self.size)
+        found = normals_of(np.where(part > 0, part, np.float32(FAR)), at, at, turned=False)
+        found[part == 0] = 0
+        return np.ascontiguousarray(found[every[:, None], every[None]])
+
+    def _taken(self) -> tuple[np.ndarray, np.ndarray]:
+        """Rows and columns of the original on the grid."""
         rows = nearest(self.shape[0], self.working[0])[self.rows]
-        columns = nearest(self.shape[1], self.working[1])[self.columns]
-        return np.ascontiguousarray(values[rows[:, None], columns[None]])
+        return rows, nearest(self.shape[1], self.working[1])[self.columns]
+
+    def _grid(self, values: np.ndarray) -> np.ndarray:
+        rows, columns = self._taken()
+        grid: np.ndarray = values[rows[:, None], columns[None]]
+        return grid
+
+    def _shown(self, grid: np.ndarray) -> np.ndarray:
+        top, left, side = self.square
+        every = nearest(side, self.size)
+        return np.ascontiguousarray(grid[(top + every)[:, None], (left + every)[None]])
 
 
 @dataclass(frozen=True)
@@ -52,17 +86,12 @@ class Framing:
         shrink = min(1.0, WORKING_SIDE / min(shape))
         working = (int(shape[0] * shrink), int(shape[1] * shrink))
         side = min(working)
-        grid = nearest(side, self.size)
+        base = min(side, self.size)
+        grid = nearest(side, base)
         rows, columns = (working[0] - side) // 2 + grid, (working[1] - side) // 2 + grid
-        scale = self.size / side
-        frame = Frame(rows, columns, working, shape, scale * shrink, (0.0, 0.0))
-        if self.around_object:
-            top, left, extent = object_square(frame.map(depth) > 0)
-            inner = nearest(extent, self.size)
-            rows, columns, scale = rows[top + inner], columns[left + inner], scale * self.size / extent
-        x = (working[1] / 2 - columns[0] - 0.5) * scale + 0.5
-        y = (working[0] / 2 - rows[0] - 0.5) * scale + 0.5
-        return Frame(rows, columns, working, shape, scale * shrink, (x, y))
+        frame = Frame(rows, columns, working, shape, (0, 0, base), base)
+        square = object_square(frame.map(depth) > 0) if self.around_object else frame.square
+        return Frame(rows, columns, working, shape, square, self.size)
 
 
 def nearest(source: int, target: int) -> np.ndarray:
@@ -82,21 +111,21 @@ def object_square(mask: np.ndarray) -> tuple[int, int, int]:
     return min(max(top, 0), size - side), min(max(left, 0), size - side), side
 
 
-def normals_of(depth: np.ndarray, focal: float, centre: tuple[float, float]) -> np.ndarray:
+def normals_of(depth: np.ndarray, x: np.ndarray, y: np.ndarray, turned: bool = True) -> np.ndarray:
     """[H, W, 3] float32 unit normals of a depth map: x right, y down, z into the scene, facing the camera (z < 0).
 
-    Each is the normalised mean of the four cross products of neighbouring differences; zero where a pixel or one of
-    its four neighbours has no depth.
+    `x` [W] and `y` [H] are the slopes of the pixels' rays (x / z, y / z). Each normal is the normalised mean of the
+    four cross products of neighbouring differences; zero where a pixel or one of its four neighbours has no depth.
+    `turned`: one that would look away is turned round.
     """
     height, width = depth.shape
-    x = (np.arange(width, dtype=np.float32) + 0.5 - centre[0]) / focal
-    y = (np.arange(height, dtype=np.float32) + 0.5 - centre[1]) / focal
     points = np.stack([x[None] * depth, y[:, None] * depth, depth], -1).astype(np.float64)
     middle = points[1:-1, 1:-1]
     left, up = points[1:-1, :-2] - middle, points[:-2, 1:-1] - middle
     right, down = points[1:-1, 2:] - middle, points[2:, 1:-1] - middle
-    total = np.cross(left, up) + np.cross(up, right) + np.cross(right, down) + np.cross(down, left)
-    total = np.where(((total * middle).sum(-1) > 0)[..., None], -total, total)
+    total = -(np.cross(left, up) + np.cross(up, right) + np.cross(right, down) + np.cross(down, left))
+    if turned:
+        total = np.where(((total * middle).sum(-1) > 0)[..., None], -total, total)
     known = depth > 0
     valid = known[1:-1, 1:-1] & known[1:-1, :-2] & known[:-2, 1:-1] & known[1:-1, 2:] & known[2:, 1:-1]
     length = np.linalg.norm(total, axis=-1)

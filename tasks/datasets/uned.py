@@ -1,8 +1,8 @@
 """UnED: eight retrieval domains by its `info_files/<domain>/{test,index}.json`, alone or in one merged index.
 
 Each file is a list of {"path", "class_id"}; paths start at `images/`. A domain without `index.json` searches its own
-test pictures, the query left out. A hit must share class and domain. A query may name several classes: those
-classes then count as one in its domain. RP2K's Chinese file names may have been unpacked as `#Uxxxx`.
+test pictures, the query left out. A hit must share class and domain. A query may name several classes: a hit of
+any of them counts. RP2K's Chinese file names may have been unpacked as `#Uxxxx`.
 """
 
 from __future__ import annotations
@@ -60,9 +60,6 @@ def one_domain(info: DatasetInfo, store: Store, name: str) -> RetrievalSet:
     queries = _entries(store, f"{folder}/test.json")
     own_index = store.has(f"{folder}/index.json")
     index = _entries(store, f"{folder}/index.json") if own_index else queries
-    same = _merged_classes(queries)
-    labels = [same.get(c[0], c[0]) for _, c in queries]
-    index_labels = [same.get(c[0], c[0]) for _, c in index]
     query_set = Pictures(checked(info, store, _on_disk(store, [p for p, _ in queries])))
     index_set = Pictures(checked(info, store, _on_disk(store, [p for p, _ in index]))) if own_index else query_set
     places = None
@@ -74,11 +71,12 @@ def one_domain(info: DatasetInfo, store: Store, name: str) -> RetrievalSet:
     return RetrievalSet(
         query_set,
         index_set,
-        np.array(labels, dtype=np.int64),
-        np.array(index_labels, dtype=np.int64),
+        np.array([c[0] for _, c in queries], dtype=np.int64),
+        np.array([c[0] for _, c in index], dtype=np.int64),
         (name,) * len(queries),
         (name,) * len(index),
         places,
+        {q: tuple(c[1:]) for q, (_, c) in enumerate(queries) if len(c) > 1},
     )
 
 
@@ -100,22 +98,6 @@ def _entries(store: Store, name: str) -> list[tuple[str, list[int]]]:
     return found
 
 
-def _merged_classes(entries: Sequence[tuple[str, list[int]]]) -> dict[int, int]:
-    """class -> the smallest class that some query names together with it."""
-    parent: dict[int, int] = {}
-
-    def top(c: int) -> int:
-        while parent.get(c, c) != c:
-            c = parent[c]
-        return c
-
-    for _, classes in entries:
-        for other in classes[1:]:
-            low, high = sorted((top(classes[0]), top(other)))
-            parent[high] = low
-    return {c: top(c) for c in parent}
-
-
 def _on_disk(store: Store, paths: Sequence[str]) -> list[str]:
     """Paths below the root; RP2K names that were unpacked with escapes are spelt so."""
     names = [f"images/{p}" for p in paths]
@@ -132,10 +114,13 @@ def merge(parts: Sequence[RetrievalSet]) -> RetrievalSet:
     if len(parts) == 1:
         return parts[0]
     places, offset = [], 0
+    more, before = dict[int, tuple[int, ...]](), 0
     for part in parts:
         own = np.full(len(part.queries), -1, dtype=np.int64) if part.self_index is None else part.self_index
         places.append(np.where(own >= 0, own + offset, -1))
         offset += len(part.index)
+        more |= {before + q: labels for q, labels in part.more_labels.items()}
+        before += len(part.queries)
     joined: Any = {key: np.concatenate([getattr(p, key) for p in parts]) for key in ("query_labels", "index_labels")}
     return RetrievalSet(
         Pictures(concatenate([p.queries.blobs for p in parts])),
@@ -145,6 +130,7 @@ def merge(parts: Sequence[RetrievalSet]) -> RetrievalSet:
         tuple(d for p in parts for d in p.query_domains),
         tuple(d for p in parts for d in p.index_domains),
         np.concatenate(places),
+        more,
     )
 
 
