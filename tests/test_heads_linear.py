@@ -10,13 +10,13 @@ import torch
 from sklearn.linear_model import LogisticRegression, Ridge
 
 from benchmark.errors import DataError, EncoderError
-from benchmark.heads.bins import fit_bins
+from benchmark.heads.bins import BinsHead, fit_bins
 from benchmark.heads.linear_sweep import fit_linear_sweep
 from benchmark.heads.logistic import fit_logistic
 from benchmark.heads.ridge import RidgeAccumulator
 from benchmark.protocol import load_protocol
 from benchmark.registry import load_task, protocol_file
-from tasks.dense import held_out_folds, held_out_images, probe_needs
+from tasks.dense import finer, held_out_folds, held_out_images, probe_needs
 
 
 def blobs(n: int, classes: int, dim: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -246,3 +246,15 @@ def test_sweep_records_a_diverging_head_and_goes_on() -> None:
     held = np.arange(400) % 4 == 0
     head = fit_linear_sweep({"x": x}, y, 3, held, learning_rates=[1e-3, 1e38], steps=60, batch=64)
     assert head.learning_rate == 1e-3 and min(r["holdout_top1"] for r in head.table) == 0
+
+
+def test_bins_are_averaged_after_their_scores_are_interpolated() -> None:
+    """A head fitted on interpolated features is scored as the same function; the grid's own expectation is another."""
+    draw = torch.Generator().manual_seed(0)
+    head = BinsHead(torch.randn(16, 5, generator=draw), torch.randn(16, generator=draw), 0.5, 10.0)
+    grid = torch.randn(2, 3, 4, 5, generator=draw)
+    metres = head.expectation(finer(head.scores(grid), 4))
+    assert metres.shape == (2, 12, 16)
+    torch.testing.assert_close(metres, head.predict(finer(grid, 4)), atol=1e-5, rtol=1e-5)
+    assert float((metres - finer(head.predict(grid)[..., None], 4)[..., 0]).abs().max()) > 0.1
+    assert finer(grid, 1) is grid
