@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch.nn.functional import interpolate
 
-from benchmark.contracts import EncoderCard, FeatureReader, ImageSet, Need, Sampling, Tap, TaskContext, View
+from benchmark.contracts import (
+    EncoderCard,
+    FeatureReader,
+    ImageSet,
+    Measurement,
+    Need,
+    Sampling,
+    Tap,
+    TaskContext,
+    View,
+)
 from benchmark.errors import DataError
 from benchmark.features.taps import pixel_indices
 from benchmark.heads.ridge import RidgeAccumulator, RidgeHead
@@ -198,6 +208,20 @@ def upsample(maps: torch.Tensor, height: int, width: int, place: Placement | Non
     if top < 0 or left < 0:
         raise DataError("a view that crops the picture cannot be scored at full resolution: use view = square")
     return whole[:, top : top + height, left : left + width]
+
+
+def resampled_by_thing(
+    data: Any, samples: dict[str, np.ndarray], measurements: Sequence[Measurement]
+) -> list[Measurement]:
+    """`measurements` over `samples`, by the thing shown where `data` has many pictures of each (its `thing_of`).
+
+    Such pictures are right or wrong together; taken one by one they would make intervals too narrow.
+    """
+    thing_of = getattr(data, "thing_of", None)
+    if thing_of is None:
+        return list(measurements)
+    samples["thing"] = np.array([thing_of(name) for name in samples["id"]])
+    return [replace(m, statistic=replace(m.statistic, cluster="thing")) for m in measurements]
 
 
 def stack_rows(rows: Sequence[Any]) -> dict[str, np.ndarray]:

@@ -26,6 +26,7 @@ from tasks.dense import (
     fit_ridge,
     predicted_maps,
     probe_needs,
+    resampled_by_thing,
     stack_rows,
     training_pixels,
 )
@@ -124,7 +125,7 @@ class DepthTask:
         details = {"ridge_penalty": ridge.penalty, "max_depth_m": far}
         return Outcome(
             samples,
-            depth_measurements(),
+            resampled_by_thing(test, samples, depth_measurements()),
             "RMSE",
             len(rows),
             details,

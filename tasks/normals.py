@@ -23,6 +23,7 @@ from tasks.dense import (
     fit_ridge,
     predicted_maps,
     probe_needs,
+    resampled_by_thing,
     stack_rows,
     training_pixels,
 )
@@ -90,7 +91,7 @@ class NormalsTask:
         details = {"penalty": head.penalty}
         return Outcome(
             samples,
-            normal_measurements(),
+            resampled_by_thing(test, samples, normal_measurements()),
             "angular RMSE",
             len(rows),
             details,

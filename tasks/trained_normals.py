@@ -11,7 +11,7 @@ import torch.nn.functional as F
 
 from benchmark.contracts import Measurement, Outcome, TaskContext
 from benchmark.metrics.geometry import normal_errors
-from tasks.dense import stack_rows
+from tasks.dense import resampled_by_thing, stack_rows
 from tasks.training.batches import Batch
 from tasks.training.fields import TrainedHead
 from tasks.training.head import Ready, make_head
@@ -25,7 +25,7 @@ class TrainedNormals(TrainedHead):
 
     loss: Literal["uncertainty", "angular", "l2"]
     unit_first: bool  # vectors are brought to unit length before they are up-sampled (TIPS' released head)
-    navi_normals: Literal["camera", "probe3d"]  # how NAVI's normals are taken from its depth; no other dataset has a choice
+    navi_normals: Literal["camera", "probe3d"]  # how NAVI's targets are taken from its depth; of no other dataset
     axes: tuple[float, ...]  # signs of a loaded head's x, y, z beside the dataset's: x right, y down, z into the scene
 
     def __post_init__(self) -> None:
@@ -71,7 +71,7 @@ def run_trained(context: TaskContext, measurements: list[Measurement]) -> Outcom
     files = kept_pictures(context.keep_predictions, samples, test, p, unit, "normals")
     return Outcome(
         samples,
-        measurements,
+        resampled_by_thing(test, samples, measurements),
         "angular RMSE" if p.average == "image" else "angular RMSE pooled",
         len(rows),
         ready.details,

@@ -48,6 +48,8 @@ def test_every_preset_makes_complete_rows_on_every_dataset(name, data, tmp_path)
         assert 0 < row.data["metrics"]["angular RMSE"]["value"] < 180 and (row.samples["n"] > 0).all()
         assert len((row.folder / "curve.csv").read_text().splitlines()) == 4
         assert row.data["details"]["layers"] == [0, 1, 2, 3]
+    assert rows["navi"].statistic("angular RMSE").cluster == "thing" and set(rows["navi"].samples["thing"]) == {"dino"}
+    assert rows["nyuv2"].statistic("angular RMSE").cluster is None
     fields = {name: row.data["protocol"]["fields"] for name, row in rows.items()}
     if name == "paper":
         assert fields["nyuv2"]["test_square"]["value"] and not fields["navi"]["test_square"]["value"]

@@ -78,8 +78,17 @@ class NaviImages:
         return np.where(code > 0, np.float32(MILLIMETRES / 1000) / np.maximum(code, 1), 0).astype(np.float32)
 
 
+class Things:
+    """What both kinds of NAVI data say of their pictures."""
+
+    @staticmethod
+    def thing_of(image_id: str) -> str:
+        """The object on a picture: there are 36, and hundreds of pictures."""
+        return image_id.split("/", 1)[0]
+
+
 @dataclass(frozen=True)
-class NaviDepth:
+class NaviDepth(Things):
     """Depth in metres, or relative per picture."""
 
     images: NaviImages
@@ -100,7 +109,7 @@ class NaviDepth:
 
 
 @dataclass(frozen=True)
-class NaviNormals:
+class NaviNormals(Things):
     """Normals from the depth and the camera's focal length."""
 
     images: NaviImages
