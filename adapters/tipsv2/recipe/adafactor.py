@@ -80,7 +80,8 @@ class Adafactor(torch.optim.Optimizer):
 
 def _shard(tensor: torch.Tensor) -> torch.Tensor:
     """This process's part of a sharded tensor, in the same memory; others as they are."""
-    return tensor.to_local() if hasattr(tensor, "to_local") else tensor
+    found: torch.Tensor = tensor.to_local() if hasattr(tensor, "to_local") else tensor
+    return found
 
 
 def _norms(shards: Sequence[torch.Tensor], mesh: Any) -> list[float]:
@@ -105,7 +106,7 @@ def _column_squares(grads: Sequence[torch.Tensor], mesh: Any) -> list[torch.Tens
     if mesh is not None and cut:
         packed = torch.cat(cut, 1)
         dist.all_reduce(packed, group=mesh.get_group())
-        for squares, total in zip(cut, packed.split([squares.shape[1] for squares in cut], 1)):
+        for squares, total in zip(cut, packed.split_with_sizes([squares.shape[1] for squares in cut], 1)):
             squares.copy_(total)
     return found
 
