@@ -80,8 +80,7 @@ class Adafactor(torch.optim.Optimizer):
 
 def _shard(tensor: torch.Tensor) -> torch.Tensor:
     """This process's part of a sharded tensor, in the same memory; others as they are."""
-    found: torch.Tensor = tensor.to_local() if hasattr(tensor, "to_local") else tensor
-    return found
+    return tensor.to_local() if hasattr(tensor, "to_local") else tensor
 
 
 def _norms(shards: Sequence[torch.Tensor], mesh: Any) -> list[float]:
@@ -96,7 +95,8 @@ def _norms(shards: Sequence[torch.Tensor], mesh: Any) -> list[float]:
 
 def _squares(tensor: torch.Tensor, dim: int) -> torch.Tensor:
     """Sum of squares along `dim`, which is kept; a squared norm needs no squared copy of the tensor."""
-    return torch.linalg.vector_norm(tensor, dim=dim, keepdim=True).square_()
+    norms: torch.Tensor = torch.linalg.vector_norm(tensor, dim=dim, keepdim=True)
+    return norms.square_()
 
 
 def _column_squares(grads: Sequence[torch.Tensor], mesh: Any) -> list[torch.Tensor | None]:
