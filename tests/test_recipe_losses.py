@@ -40,6 +40,20 @@ def test_contrastive_loss_is_infonce_both_ways_averaged_over_two_pairs(rng: np.r
     assert float(found) == pytest.approx(expected, rel=1e-6)
 
 
+def test_contrastive_logits_are_float32_under_autocast(rng: np.random.Generator) -> None:
+    images, texts = (
+        t.float() for t in as_torch(unit(rng.normal(size=(16, 2, 32))), unit(rng.normal(size=(16, 2, 32))))
+    )
+    found = []
+    for on in (False, True):
+        rows = images.clone().requires_grad_()
+        with torch.autocast("cpu", torch.bfloat16, enabled=on):
+            loss = contrastive_loss(rows, texts, torch.tensor([0.01]))
+        found += [loss.detach(), *torch.autograd.grad(loss, rows)]
+    assert torch.equal(found[0], found[2])
+    assert torch.equal(found[1], found[3])
+
+
 def test_both_caption_pairs_carry_gradient(rng: np.random.Generator) -> None:
     images, texts = as_torch(unit(rng.normal(size=(4, 2, 6))), unit(rng.normal(size=(4, 2, 6))))
     images.requires_grad_(), texts.requires_grad_()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -27,7 +28,7 @@ train(tiny(train__log_every=1, **changes), Path(sys.argv[1]), quiet=True)
 """
 
 
-def two_processes(out: Path, **changes: object) -> Path:
+def two_processes(out: Path, **changes: object) -> None:
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
         port = s.getsockname()[1]
@@ -44,13 +45,22 @@ def two_processes(out: Path, **changes: object) -> Path:
             subprocess.Popen([sys.executable, "-c", CODE, str(out), repr(changes)], env=env, stderr=subprocess.PIPE)
         )
     for run in runs:
-        _, errors = run.communicate(timeout=120)
+        _, errors = run.communicate(timeout=240)
         assert run.returncode == 0, errors.decode()[-3000:]
-    return out / "final"
 
 
 def losses(out: Path) -> list[dict[str, float]]:
     return [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+
+
+def assert_same_runs(alone: Path, together: Path) -> None:
+    for one, two in zip(losses(alone), losses(together), strict=True):
+        for name in one.keys() & {"loss", "contrastive", "dino", "patch"}:
+            tolerance = 1e-6 if one["step"] == 1 else 1e-4  # later steps start from weights that differ by rounding
+            assert two[name] == pytest.approx(one[name], rel=tolerance), (name, one["step"])
+    first, second = (load_file(out / "final" / "model.safetensors") for out in (alone, together))
+    for name, value in first.items():
+        torch.testing.assert_close(second[name], value, rtol=1e-3, atol=2e-4)
 
 
 @pytest.mark.parametrize(
@@ -62,14 +72,33 @@ def losses(out: Path) -> list[dict[str, float]]:
     ids=["ddp-center-accumulated", "fsdp-sinkhorn"],
 )
 def test_two_processes_equal_one(tmp_path: Path, changes: dict[str, object]) -> None:
-    final = two_processes(tmp_path / "two", train__steps=3, **changes)
-    alone = train(
+    two_processes(tmp_path / "two", train__steps=3, **changes)
+    train(
         tiny(train__log_every=1, train__steps=3, head__balance=changes["head__balance"]), tmp_path / "one", quiet=True
     )
-    for one, two in zip(losses(tmp_path / "one"), losses(tmp_path / "two"), strict=True):
-        for name in ("loss", "contrastive", "dino", "patch"):
-            tolerance = 1e-6 if one["step"] == 1 else 1e-4  # later steps start from weights that differ by rounding
-            assert two[name] == pytest.approx(one[name], rel=tolerance), (name, one["step"])
-    first, second = load_file(alone / "model.safetensors"), load_file(final / "model.safetensors")
-    for name, value in first.items():
-        torch.testing.assert_close(second[name], value, rtol=1e-3, atol=2e-4)
+    assert_same_runs(tmp_path / "one", tmp_path / "two")
+
+
+def test_sharded_adafactor_equals_one_process_and_resumes_to_the_same_bytes(tmp_path: Path) -> None:
+    # 13 prototypes do not halve, and at this rate a step is a tenth of each parameter's root mean square
+    changes = {"optim__name": "adafactor", "optim__lr": 0.1, "head__prototypes": 13, "train__steps": 4}
+    changes |= {"train__validate_every": 2, "train__validate_samples": 12}  # at the steps of the checkpoints
+    two_processes(tmp_path / "two", train__strategy="fsdp", **changes)
+    train(tiny(train__log_every=1, **changes), tmp_path / "one", quiet=True)
+    assert_same_runs(tmp_path / "one", tmp_path / "two")
+    one, two = ([row for row in losses(tmp_path / run) if "validation" in row] for run in ("one", "two"))
+    assert [row["step"] for row in two] == [2, 4]
+    assert two == one
+    for name, shape in (("row_var", (64, 1)), ("col_var", (1, 16))):  # whole in the checkpoint, as one process has it
+        one, two = (
+            load_file(tmp_path / run / "step-00000004" / "state.safetensors")[
+                f"optimizer/encoder.vision_model.encoder.layer.0.mlp.fc1.weight/{name}"
+            ]
+            for run in ("one", "two")
+        )
+        assert one.shape == shape
+        torch.testing.assert_close(two, one, rtol=1e-2, atol=0)
+    shutil.copytree(tmp_path / "two" / "step-00000002", tmp_path / "again" / "step-00000002")
+    two_processes(tmp_path / "again", train__strategy="fsdp", **changes)
+    for name in ("step-00000004/state.safetensors", "final/model.safetensors", "final/heads.safetensors"):
+        assert (tmp_path / "two" / name).read_bytes() == (tmp_path / "again" / name).read_bytes(), name

@@ -17,6 +17,7 @@ from recipe_fixtures import tiny
 from adapters.tipsv2.recipe import trainer
 from adapters.tipsv2.recipe.checkpoint import checkpoints
 from adapters.tipsv2.recipe.guards import CollapseError, DivergenceError
+from adapters.tipsv2.recipe.journal import Journal
 from adapters.tipsv2.recipe.trainer import train
 from benchmark.errors import DataError, UsageError, WeightsError
 
@@ -105,6 +106,31 @@ def test_another_config_in_the_same_folder_is_refused(tmp_path: Path) -> None:
     train(tiny(train__steps=2), tmp_path, quiet=True)
     with pytest.raises(UsageError, match="was made with another config"):
         train(tiny(train__steps=2, optim__lr=2e-3), tmp_path, quiet=True)
+
+
+@pytest.mark.parametrize("cut", ['{"step": 2, "lo', '{"step"', "\0\0"])
+def test_a_reading_cut_short_at_the_end_is_dropped(tmp_path: Path, cut: str) -> None:
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"step": 1, "loss": 0.5}\n{"step": 2, "loss": 0.4}\n{"step": 3, "loss": 0.3}\n' + cut)
+    journal = Journal(tmp_path, steps=4, batch_size=8, start=2, quiet=True)
+    journal.note({"step": 3, "loss": 0.2})
+    assert [json.loads(line)["loss"] for line in path.read_text().splitlines()] == [0.5, 0.4, 0.2]
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_damaged_reading_inside_is_one_line_and_left_as_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"step": 1}\n{"st\n{"step": 3}\n')
+    with pytest.raises(DataError, match=r"metrics\.jsonl: line 2 is no JSON .*Remove that line to resume"):
+        Journal(tmp_path, steps=4, batch_size=8, start=3)
+    assert path.read_text() == '{"step": 1}\n{"st\n{"step": 3}\n'
+
+
+def test_of_several_processes_the_first_alone_touches_the_readings(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"step": 3}\n')
+    Journal(tmp_path, steps=4, batch_size=8, start=2, first=False)
+    assert path.read_text() == '{"step": 3}\n'
 
 
 def test_damaged_checkpoint_is_one_line_naming_the_folder(tmp_path: Path) -> None:

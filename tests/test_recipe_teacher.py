@@ -146,3 +146,15 @@ def test_micro_batches_give_the_gradient_of_the_whole_batch(parts: int) -> None:
     for name, parameter in student.named_parameters():
         if parameter.grad is not None:
             torch.testing.assert_close(parameter.grad, whole[name], rtol=2e-4, atol=2e-6)
+
+
+def test_micro_batches_give_the_same_contrastive_loss_in_bfloat16() -> None:
+    student, _, batch = prepared(loss__temperature=0.01)
+    teacher = Teacher(student.config, student)
+    found = []
+    for parts in (1, 2):
+        student.zero_grad()
+        autocast = torch.autocast("cpu", torch.bfloat16)
+        terms = backward(student, teacher, batch, tiny(loss__temperature=0.01, train__accumulate=parts), 3, autocast)
+        found.append((float(terms["contrastive"]), float(student.log_temperature.grad)))
+    assert found[1] == pytest.approx(found[0], rel=1e-5)

@@ -83,7 +83,11 @@ def restore_optimizer(module: nn.Module, optimizer: torch.optim.Optimizer, tenso
         prefix = f"optimizer/{name}/"
         state = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
         for key, value in state.items():
-            optimizer.state[parameter][key] = like(value, parameter)
+            kept = optimizer.state[parameter].get(key)  # an optimiser that makes its state early has placed it already
+            if kept is None:
+                optimizer.state[parameter][key] = like(value, parameter)
+            else:
+                place(value, kept)
 
 
 @torch.no_grad()

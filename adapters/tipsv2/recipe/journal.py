@@ -8,16 +8,26 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from benchmark.errors import DataError
+
 
 class Journal:
-    """Appends one JSON line per reading; after a resume, readings past the checkpoint are dropped first."""
+    """Appends one JSON line per reading; after a resume, readings past the checkpoint are dropped first.
 
-    def __init__(self, folder: Path, steps: int, batch_size: int, start: int, quiet: bool = False) -> None:
+    A last line that a full disk or a kill cut short is dropped too. DataError for any other damaged line.
+    Of several processes the `first` alone touches the file.
+    """
+
+    def __init__(
+        self, folder: Path, steps: int, batch_size: int, start: int, quiet: bool = False, first: bool = True
+    ) -> None:
         self.path, self.steps, self.batch_size, self.quiet = folder / "metrics.jsonl", steps, batch_size, quiet
         self._since, self._step = time.perf_counter(), start
-        if self.path.is_file():
-            kept = [line for line in self.path.read_text().splitlines() if json.loads(line)["step"] <= start]
-            self.path.write_text("".join(line + "\n" for line in kept))
+        if first and self.path.is_file():
+            kept = [json.dumps(row) + "\n" for row in _readings(self.path) if row["step"] <= start]
+            staging = self.path.with_name(f".{self.path.name}.part")
+            staging.write_text("".join(kept))
+            staging.replace(self.path)
 
     def add(self, step: int, values: Mapping[str, Any]) -> None:
         """Writes the reading after `step` steps, and prints it with the speed since the last one."""
@@ -38,7 +48,7 @@ class Journal:
 
     def plot(self) -> Path | None:
         """losses.png beside the metrics; None when there is nothing to draw."""
-        rows = [json.loads(line) for line in self.path.read_text().splitlines()] if self.path.is_file() else []
+        rows = _readings(self.path) if self.path.is_file() else []
         names = [n for n in ("loss", "contrastive", "dino", "patch") if any(n in r for r in rows)]
         if not names:
             return None
@@ -53,6 +63,17 @@ class Journal:
         target = self.path.with_name("losses.png")
         figure.savefig(target, dpi=120)
         return target
+
+
+def _readings(path: Path) -> list[dict[str, Any]]:
+    lines, rows = path.read_text(encoding="utf-8", errors="replace").splitlines(), []
+    for number, line in enumerate(lines, 1):
+        try:
+            rows.append(json.loads(line))
+        except json.JSONDecodeError as error:
+            if number < len(lines):
+                raise DataError(f"{path}: line {number} is no JSON ({error}). Remove that line to resume") from None
+    return rows
 
 
 def _clock(seconds: float) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 import torch
 from torch import nn
 
+from adapters.tipsv2.recipe.adafactor import Adafactor
 from adapters.tipsv2.recipe.config import OptimConfig
 
 
@@ -23,7 +24,7 @@ def make_optimizer(named: Iterable[tuple[str, nn.Parameter]], config: OptimConfi
     ]
     if config.name == "adamw":
         return torch.optim.AdamW(groups, lr=config.lr, betas=config.betas)
-    return torch.optim.Adafactor(groups, lr=config.lr)
+    return Adafactor(groups, lr=config.lr)
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:

@@ -71,7 +71,7 @@ class Trainer:
         self.guards = Guards(config)
         self.step, self.bad, self.seconds = 0, 0, 0.0
         self._resume()
-        self.journal = Journal(out, config.train.steps, config.train.batch_size, self.step, quiet or not place.first)
+        self.journal = Journal(out, config.train.steps, config.train.batch_size, self.step, quiet, place.first)
 
     def run(self) -> Path:
         """Steps until the end; returns the exported folder."""
@@ -126,7 +126,8 @@ class Trainer:
         held_out = self.source.held_out(self.config.train.validate_samples)
         if not held_out:
             return
-        found = retrieval(self.student, self.tokenizer, held_out, self.place.device)  # all processes: shards meet here
+        size = self.config.views.global_size
+        found = retrieval(self.model, size, self.tokenizer, held_out, self.place.device)  # all processes: shards meet
         if self.place.first:
             self.journal.note({"step": self.step, "validation": found})
             if not self.quiet:

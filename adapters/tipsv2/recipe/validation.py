@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-import torch.nn.functional as F
+from torch import nn
 
+from adapters.tipsv2.recipe.batch import Batch
 from adapters.tipsv2.recipe.loader import to_float
-from adapters.tipsv2.recipe.model import Pretrainer, vision_tokens
 from adapters.tipsv2.recipe.samples import Sample
 from adapters.tipsv2.recipe.text import Tokenizer
 from adapters.tipsv2.recipe.views import centre_view
@@ -17,24 +17,30 @@ from adapters.tipsv2.recipe.views import centre_view
 
 @torch.no_grad()
 def retrieval(
-    student: Pretrainer, tokenizer: Tokenizer, samples: Sequence[Sample], device: torch.device
+    model: nn.Module, size: int, tokenizer: Tokenizer, samples: Sequence[Sample], device: torch.device
 ) -> dict[str, float]:
-    """R@1 in percent for each caption kind: "alt" through CLS1, "synthetic-k" through the last CLS, both directions."""
-    size = student.config.views.global_size
-    images = []
+    """R@1 in percent for each caption kind: "alt" through CLS1, "synthetic-k" through the last CLS, both directions.
+
+    `model` is the Pretrainer as it trains, wrapped or not: sharded weights meet only in its own forward. All processes
+    call this with the same samples. `size` is that of the global view in pixels.
+    """
+    kinds = ["alt", *(f"synthetic-{k}" for k in range(min(len(s.synthetic) for s in samples)))]
+    pieces = []
     for start in range(0, len(samples), 100):
-        views = np.stack([centre_view(s.image, size) for s in samples[start : start + 100]])
-        images.append(vision_tokens(student.encoder.vision_model, to_float(views).to(device))[0])
-    cls = F.normalize(torch.cat(images).float(), dim=-1)  # [N, K, D]
-    kinds = {"alt": ([s.alt for s in samples], 0)}
-    for k in range(min(len(s.synthetic) for s in samples)):
-        kinds[f"synthetic-{k}"] = ([s.synthetic[k] for s in samples], cls.shape[1] - 1)
-    found = {}
-    for kind, (texts, which) in kinds.items():
-        embedded = torch.cat(
-            [student.encode_text(tokenizer(texts[i : i + 100]).to(device)) for i in range(0, len(texts), 100)]
+        chosen = samples[start : start + 100]
+        captions = [[s.alt, *s.synthetic[: len(kinds) - 1]] for s in chosen]
+        batch = Batch(
+            images=to_float(np.stack([centre_view(s.image, size) for s in chosen])),
+            texts=tuple(tokenizer(list(texts)) for texts in zip(*captions)),
+            ssl_rows=torch.zeros(0, dtype=torch.int64),
+            local=torch.zeros(0),
+            mask=torch.zeros(0, dtype=torch.bool),
         )
-        scores = cls[:, which] @ embedded.T  # [images, texts]
+        pieces.append(model(batch.to(device), contrastive_only=True)[:2])
+    cls, texts = torch.cat([p[0] for p in pieces]), torch.cat([p[1] for p in pieces])  # [N, CLS, D], [N, kinds, D]
+    found = {}
+    for k, kind in enumerate(kinds):
+        scores = cls[:, 0 if k == 0 else -1] @ texts[:, k].T  # [images, texts]
         found[f"{kind}/i2t"] = recall_at_one(scores)
         found[f"{kind}/t2i"] = recall_at_one(scores.T)
     return found
