@@ -1,0 +1,64 @@
+"""The CLS beside the patches of a linear head is the last block's own, of the patches' width: not the pooled vector."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from small import SmallEncoder
+from training_context import ColourDepth, MemoryContext, Ramps, preset
+
+from benchmark.contracts import ImageFeatures, ImageRequest, LayerFeatures
+from benchmark.errors import NotApplicable
+from tasks.depth import TASK
+from tasks.mm.backbone import EncoderBackbone
+from tasks.training.frozen import Frozen
+
+
+class Projected(SmallEncoder):
+    """Pools into a space of texts of `wide` values, as CLIP does; its blocks keep a CLS of seven everywhere."""
+
+    wide = 4
+
+    def encode_image(self, images: torch.Tensor, request: ImageRequest = ImageRequest()) -> ImageFeatures:
+        found = super().encode_image(images, ImageRequest())
+        layers = [LayerFeatures(torch.full_like(found.cls, 7), found.patches) for _ in request.layers]
+        return ImageFeatures(found.cls[..., : self.wide], found.patches, tuple(layers))
+
+
+class SameWidth(Projected):
+    """Where the two spaces have one width, nothing but the values tells them apart."""
+
+    wide = 6
+
+
+def blockless(encoder: SmallEncoder) -> SmallEncoder:
+    encoder.card = replace(encoder.card, depth=0)
+    return encoder
+
+
+@pytest.mark.parametrize("encoder", [Projected(), SameWidth()])
+def test_linear_heads_read_the_last_blocks_cls(encoder):
+    p = preset("depth", "dinov2")
+    assert p.blocks(encoder.card) == (-1,) and replace(p, with_cls=False).blocks(encoder.card) == ()
+    images = torch.rand(2, 3, 16, 24)
+    ((cls, patches),) = Frozen(encoder, p.blocks(encoder.card), "cpu").layers(images)
+    assert cls.shape == (2, 6) and (cls == 7).all() and patches.shape == (2, 6, 2, 3)
+    (maps,) = EncoderBackbone(encoder, with_cls=True)(images)
+    assert maps.shape == (2, 12, 2, 3) and (maps[:, 6:] == 7).all()
+    torch.testing.assert_close(maps[:, :6], EncoderBackbone(encoder)(images)[0])
+
+
+def test_an_encoder_without_blocks_gives_its_pooled_vector_or_is_not_applicable(tmp_path):
+    images = torch.rand(1, 3, 16, 16)
+    (maps,) = EncoderBackbone(blockless(SameWidth()), with_cls=True)(images)
+    torch.testing.assert_close(maps[:, 6:, 0, 0], blockless(SameWidth()).encode_image(images).cls[:, 0])
+    with pytest.raises(NotApplicable, match="small has patches of 6 values.*pooled vector of 4.*with_cls=false"):
+        EncoderBackbone(blockless(Projected()), with_cls=True)(images)
+    data = {split: ColourDepth(Ramps(4, 1)) for split in ("train", "test")}
+    p = preset("depth", "dinov2", steps=2, batch_size=2, bins=8, border_crop="none", crop=())
+    with pytest.raises(NotApplicable, match="no CLS to set beside the patches"):
+        TASK.run(MemoryContext(p, data, tmp_path, live=blockless(Projected())))
+    without = replace(p, with_cls=False)
+    assert TASK.run(MemoryContext(without, data, tmp_path, live=blockless(Projected()))).n == 4
