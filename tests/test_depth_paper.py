@@ -16,6 +16,7 @@ from benchmark.metrics.geometry import scale_and_shift
 from benchmark.results import read_all
 from tasks.depth import TASK
 from tasks.trained_depth import eigen_crop, relative_depth, score
+from tasks.training import losses as training_losses
 from tasks.training.scoring import predicted
 
 TINY = ("steps=3", "batch_size=2", "bins=8", "channels=8", "resize=48", "warmup_steps=1")
@@ -187,6 +188,14 @@ def test_linear_heads_learn_depth_that_can_be_learnt(tmp_path, name, share):
     best = outcome.samples["rmse"].min()
     assert sorted(name.split("_")[0] for name in kept) == [f"pictures/{w}-1" for w in ("best", "median", "worst")]
     assert any(name.startswith(f"pictures/best-1_RMSE-{best:.3g}_") for name in kept)
+
+
+def test_the_loss_that_is_trained_is_that_of_each_devices_pictures(tmp_path, monkeypatch):
+    seen = []
+    of = training_losses.sig_loss
+    monkeypatch.setattr("tasks.trained_depth.sig_loss", lambda g, *more, **k: seen.append(len(g)) or of(g, *more, **k))
+    TASK.run(memory(tmp_path, preset("depth", "dinov2", **{**SMALL, "steps": 1, "batch_size": 5})))
+    assert seen == [2, 2, 1]
 
 
 def test_a_dpt_head_learns_depth_that_can_be_learnt(tmp_path):
