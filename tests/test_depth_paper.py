@@ -9,6 +9,7 @@ import pytest
 import torch
 from dpt_layouts import flax_tree, write_zip
 from miniatures import navi, nyu_bts
+from PIL import Image
 from test_cli_run import FIELDS, bench
 from training_context import ColourDepth, MemoryContext, Ramps, preset
 
@@ -17,6 +18,7 @@ from benchmark.results import read_all
 from tasks.depth import TASK
 from tasks.trained_depth import eigen_crop, relative_depth, score
 from tasks.training import losses as training_losses
+from tasks.training.augment import augmented
 from tasks.training.scoring import predicted
 
 TINY = ("steps=3", "batch_size=2", "bins=8", "channels=8", "resize=48", "warmup_steps=1")
@@ -160,6 +162,25 @@ def test_flip_test_is_the_mean_with_the_mirrored_prediction():
     for index, found, target in predicted(data, range(3), p, predict):
         expected = data.images.load(index)[..., 0] / 255 + (ramp + ramp.flip(0)).numpy() / 2
         assert found[0].numpy() == pytest.approx(expected, abs=1e-5) and target.shape == (32, 40)
+
+
+@pytest.mark.parametrize("task", ["depth", "normals"])
+def test_released_heads_see_the_stretch_of_their_notebook(task):
+    """torchvision's Resize of a PIL picture is bilinear; in training and test alike."""
+    data, seen = ColourDepth(Ramps(1, 0)), []
+    p = preset(task, "dpt", resize=16, colour_p=0.0)
+
+    def predict(images: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+        seen.append(images[0])
+        return torch.zeros(1, 1, *size)
+
+    list(predicted(data, range(1), p, predict))
+    image = Image.fromarray(data.images.load(0))
+    expected = np.asarray(image.resize((16, 16), Image.Resampling.BILINEAR))
+    assert (expected != np.asarray(image.resize((16, 16), Image.Resampling.BICUBIC))).any()
+    assert (seen[0].permute(1, 2, 0).numpy() * 255).round() == pytest.approx(expected)
+    trained, _ = augmented(data.images.load(0), data.target(0), p, np.random.default_rng(0))
+    assert trained == pytest.approx(expected)
 
 
 SMALL = {

@@ -27,6 +27,7 @@ class TrainedHead:
     init: Literal["torch", "normal", "lecun"]  # torch's own; N(0, 0.01) and zero bias; Flax's
     # pictures
     resize: int  # stretched to a square of this size first; 0: left alone
+    resize_filter: Literal["bicubic", "bilinear"]  # of that stretch, antialiased; maps take the nearest value
     train_square: bool  # training pictures are cut to their middle square
     test_square: bool  # test pictures too
     border_crop: Literal["none", "nyu"]  # of training pictures: rows 45–471 and columns 43–607 of 480 × 640
