@@ -1,8 +1,8 @@
 """Losses of depth and normals. Each takes a batch and gives a scalar; pixels that are not valid count for nothing.
 
 The released GradientLoss of DINOv2 slices [B, 1, H, W] tensors along their first two axes, so it compares pictures of a
-batch and not neighbouring pixels; with the two pictures each of its devices has it is always zero. Probe3D's copy does
-the same with its eight. DINOv3 compares pixels. `gradient_axes` says which.
+batch and not neighbouring pixels; with the two pictures each of its devices has it is always zero. So did Probe3D's copy
+until its ac00369 (2025); since then it compares pixels, as DINOv3 does. `gradient_axes` says which.
 """
 
 from __future__ import annotations
