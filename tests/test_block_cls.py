@@ -6,9 +6,11 @@ from dataclasses import replace
 
 import pytest
 import torch
+from family_models import save_clip, save_siglip
 from small import SmallEncoder
 from training_context import ColourDepth, MemoryContext, Ramps, preset
 
+from benchmark import load_encoder
 from benchmark.contracts import ImageFeatures, ImageRequest, LayerFeatures
 from benchmark.errors import NotApplicable
 from tasks.depth import TASK
@@ -48,6 +50,20 @@ def test_linear_heads_read_the_last_blocks_cls(encoder):
     (maps,) = EncoderBackbone(encoder, with_cls=True)(images)
     assert maps.shape == (2, 12, 2, 3) and (maps[:, 6:] == 7).all()
     torch.testing.assert_close(maps[:, :6], EncoderBackbone(encoder)(images)[0])
+
+
+def test_clips_own_cls_is_not_the_vector_it_compares_with_texts_and_siglips_is(tmp_path):
+    shape = {"hidden_size": 64, "intermediate_size": 128, "num_attention_heads": 4, "image_size": 64, "patch_size": 16}
+    save_clip(tmp_path / "clip", **shape)
+    save_siglip(tmp_path / "siglip", **shape)
+    images = torch.rand(2, 3, 64, 64)
+    for name, pooled in (("clip", 512), ("siglip", 64)):
+        encoder = load_encoder(f"hf:{tmp_path / name}", device="cpu")
+        ((cls, patches),) = Frozen(encoder, preset("depth", "paper").blocks(encoder.card), "cpu").layers(images)
+        plain = encoder.encode_image(images)
+        assert cls.shape == (2, 64) and plain.cls.shape == (2, 1, pooled), name
+        torch.testing.assert_close(patches.permute(0, 2, 3, 1), plain.patches)
+        assert name == "clip" or torch.allclose(cls, plain.cls[:, 0], atol=1e-6)
 
 
 def test_an_encoder_without_blocks_gives_its_pooled_vector_or_is_not_applicable(tmp_path):

@@ -1,7 +1,7 @@
 """Losses of depth and normals. Each takes a batch and gives a scalar; pixels that are not valid count for nothing.
 
-The released GradientLoss of DINOv2 slices [B, 1, H, W] tensors along their first two axes, so it compares pictures of a
-batch and not neighbouring pixels; with the two pictures each of its devices has it is always zero. So did Probe3D's copy
+DINOv2's released GradientLoss slices [B, 1, H, W] tensors along their first two axes: it compares pictures of a batch,
+not neighbouring pixels, and is always zero with the two pictures each of its devices has. Probe3D's copy did the same
 until its ac00369 (2025); since then it compares pixels, as DINOv3 does. `gradient_axes` says which.
 """
 
