@@ -12,7 +12,7 @@ from training_context import ColourDepth, MemoryContext, Ramps, preset
 
 from benchmark import load_encoder
 from benchmark.contracts import ImageFeatures, ImageRequest, LayerFeatures
-from benchmark.errors import NotApplicable
+from benchmark.errors import EncoderError, NotApplicable
 from tasks.depth import TASK
 from tasks.mm.backbone import EncoderBackbone
 from tasks.training.frozen import Frozen
@@ -50,6 +50,15 @@ def test_linear_heads_read_the_last_blocks_cls(encoder):
     (maps,) = EncoderBackbone(encoder, with_cls=True)(images)
     assert maps.shape == (2, 12, 2, 3) and (maps[:, 6:] == 7).all()
     torch.testing.assert_close(maps[:, :6], EncoderBackbone(encoder)(images)[0])
+
+
+def test_an_encoder_that_forgets_the_layers_it_was_asked_for_is_named():
+    encoder = SmallEncoder()
+    encoder.encode_image = lambda images, request: SmallEncoder().encode_image(images)  # type: ignore[method-assign]
+    with pytest.raises(EncoderError, match="small: 1 layers were asked for, 0 came"):
+        EncoderBackbone(encoder, with_cls=True)(torch.rand(1, 3, 16, 16))
+    with pytest.raises(EncoderError, match="small: 1 layers were asked for, 0 came"):
+        Frozen(encoder, (-1,), "cpu").layers(torch.rand(1, 3, 16, 16))
 
 
 def test_clips_own_cls_is_not_the_vector_it_compares_with_texts_and_siglips_is(tmp_path):

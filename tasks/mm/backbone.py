@@ -66,6 +66,9 @@ class EncoderBackbone(nn.Module):
         request = ImageRequest(last if self.layers == (-1,) else self.layers)
         out = encode_halving(self.encoder, images, request, images.device)
         found = out.layers if request.layers else (LayerFeatures(out.cls, out.patches),)
+        if len(found) != len(self.layers):
+            name = self.encoder.card.name
+            raise EncoderError(f"{name}: {len(self.layers)} layers were asked for, {len(found)} came. Try bench check")
         # clones: what inference mode made cannot be saved for a backward pass
         return tuple(self._map(layer).clone() for layer in found)
 
