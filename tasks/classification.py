@@ -59,6 +59,7 @@ class SweptClassification:
     view: Literal["encoder", "square", "short-side"]
     view_size: int  # pixels; 0: the encoder's
     crop: int  # short-side only; 0: view_size
+    interpolation: Literal["encoder", "bicubic", "bilinear"]  # of the view and of training crops; encoder: its own
     cls: ClsChoice
     ks: tuple[int, ...]
     headline_k: int
@@ -78,6 +79,8 @@ class SweptClassification:
     def __post_init__(self) -> None:
         if self.headline_k not in self.ks:
             raise ValueError(f"headline_k {self.headline_k} is not among ks {list(self.ks)}")
+        if self.view == "encoder" and self.interpolation != "encoder":
+            raise ValueError(f"interpolation = {self.interpolation} needs a view other than encoder, which has its own")
         if min((*self.blocks, self.epochs, self.epoch_length, self.batch), default=0) < 1 or not self.blocks:
             raise ValueError("blocks, epochs, epoch_length and batch must be at least 1")
         if 1 not in self.blocks:
@@ -252,7 +255,8 @@ class ClassificationTask:
 
 def _view(protocol: Classification) -> View:
     if isinstance(protocol, SweptClassification):
-        return View(protocol.view, protocol.view_size, crop=protocol.crop if protocol.view == "short-side" else 0)
+        rule = None if protocol.interpolation == "encoder" else protocol.interpolation
+        return View(protocol.view, protocol.view_size, rule, protocol.crop if protocol.view == "short-side" else 0)
     return View(protocol.view, protocol.view_size)
 
 

@@ -17,7 +17,7 @@ from tasks.dense import stack_rows
 from tasks.training.batches import Batch
 from tasks.training.fields import TrainedHead
 from tasks.training.head import Ready, make_head
-from tasks.training.losses import gradient_loss, sig_loss
+from tasks.training.losses import GradientAxes, gradient_loss, over_groups, sig_loss
 from tasks.training.scoring import kept_pictures, predicted
 
 
@@ -39,11 +39,17 @@ class TrainedDepth(TrainedHead):
     sig_weight: float
     sig_warmup: int  # steps whose SigLoss has no variance term
     gradient_weight: float
-    gradient_axes: Literal["image", "released"]  # see tasks.training.losses
+    gradient_axes: GradientAxes  # see tasks.training.losses
+    loss_group: int  # pictures a loss is taken over, then averaged: those of one device; 0: the whole batch
     eval_crop: Literal["none", "eigen"]  # Eigen's rows 45–471 and columns 41–601 of 480 × 640 alone are scored
     score_min: float  # metres, exclusive, as the next
     score_max: float  # 0: no limit
     alignment: Literal["none", "scale_shift"]  # by least squares on each picture's valid pixels, before scoring
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.loss_group < 0:
+            raise ValueError("loss_group must not be negative")
 
 
 @dataclass(frozen=True)
@@ -89,10 +95,14 @@ def run_trained(context: TaskContext, limit: float) -> Outcome:
         truth = batch.targets.to(context.device)  # [B, H, W]
         guess = metres(ready, batch.images, (truth.shape[1], truth.shape[2]))[:, 0]
         valid = (truth > 0) & (truth <= far)
-        total = p.sig_weight * sig_loss(guess, truth, valid, with_variance=step >= p.sig_warmup)
-        if p.gradient_weight and p.gradient_axes == "image":
-            total = total + p.gradient_weight * gradient_loss(guess, truth, valid)
-        return total
+
+        def of_group(guess: torch.Tensor, truth: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
+            total = p.sig_weight * sig_loss(guess, truth, valid, with_variance=step >= p.sig_warmup)
+            if p.gradient_weight:
+                total = total + p.gradient_weight * gradient_loss(guess, truth, valid, p.gradient_axes)
+            return total
+
+        return over_groups(of_group, guess, truth, valid, p.loss_group)
 
     ready = make_head(context, p.bins, loss, "depth")
     trained = time.perf_counter()

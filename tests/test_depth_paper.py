@@ -9,13 +9,18 @@ import pytest
 import torch
 from dpt_layouts import flax_tree, write_zip
 from miniatures import navi, nyu_bts
+from PIL import Image
 from test_cli_run import FIELDS, bench
 from training_context import ColourDepth, MemoryContext, Ramps, preset
 
 from benchmark.metrics.geometry import scale_and_shift
+from benchmark.protocol import load_protocol
+from benchmark.registry import protocol_file
 from benchmark.results import read_all
 from tasks.depth import TASK
 from tasks.trained_depth import eigen_crop, relative_depth, score
+from tasks.training import losses as training_losses
+from tasks.training.augment import augmented
 from tasks.training.scoring import predicted
 
 TINY = ("steps=3", "batch_size=2", "bins=8", "channels=8", "resize=48", "warmup_steps=1")
@@ -100,6 +105,11 @@ def test_a_protocol_that_makes_no_sense_is_refused_in_one_line(data, tmp_path, c
         assert said in capsys.readouterr().err
 
 
+def test_what_differs_from_the_published_protocol_says_so():
+    origins = load_protocol("depth", TASK.schemas, protocol_file("depth"), "dinov2").origins
+    assert origins["final_norm"].source.startswith("DEVIATION: ") and origins["final_norm"].status == "inferred"
+
+
 def test_rmse_of_hand_computed_pictures():
     """Eigen's window, the exclusive range, the clamp, then per image or pooled."""
     p = preset("depth", "dinov2")
@@ -161,6 +171,25 @@ def test_flip_test_is_the_mean_with_the_mirrored_prediction():
         assert found[0].numpy() == pytest.approx(expected, abs=1e-5) and target.shape == (32, 40)
 
 
+@pytest.mark.parametrize("task", ["depth", "normals"])
+def test_released_heads_see_the_stretch_of_their_notebook(task):
+    """torchvision's Resize of a PIL picture is bilinear; in training and test alike."""
+    data, seen = ColourDepth(Ramps(1, 0)), []
+    p = preset(task, "dpt", resize=16, colour_p=0.0)
+
+    def predict(images: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+        seen.append(images[0])
+        return torch.zeros(1, 1, *size)
+
+    list(predicted(data, range(1), p, predict))
+    image = Image.fromarray(data.images.load(0))
+    expected = np.asarray(image.resize((16, 16), Image.Resampling.BILINEAR))
+    assert (expected != np.asarray(image.resize((16, 16), Image.Resampling.BICUBIC))).any()
+    assert (seen[0].permute(1, 2, 0).numpy() * 255).round() == pytest.approx(expected)
+    trained, _ = augmented(data.images.load(0), data.target(0), p, np.random.default_rng(0))
+    assert trained == pytest.approx(expected)
+
+
 SMALL = {
     "steps": 120, "batch_size": 4, "bins": 32, "max_depth": 4.0, "channels": 12, "learning_rate": 0.05,
     "warmup_steps": 10, "crop": (), "border_crop": "none", "eval_crop": "none", "colour_p": 0.0, "rotate_p": 0.0,
@@ -187,6 +216,14 @@ def test_linear_heads_learn_depth_that_can_be_learnt(tmp_path, name, share):
     best = outcome.samples["rmse"].min()
     assert sorted(name.split("_")[0] for name in kept) == [f"pictures/{w}-1" for w in ("best", "median", "worst")]
     assert any(name.startswith(f"pictures/best-1_RMSE-{best:.3g}_") for name in kept)
+
+
+def test_the_loss_that_is_trained_is_that_of_each_devices_pictures(tmp_path, monkeypatch):
+    seen = []
+    of = training_losses.sig_loss
+    monkeypatch.setattr("tasks.trained_depth.sig_loss", lambda g, *more, **k: seen.append(len(g)) or of(g, *more, **k))
+    TASK.run(memory(tmp_path, preset("depth", "dinov2", **{**SMALL, "steps": 1, "batch_size": 5})))
+    assert seen == [2, 2, 1]
 
 
 def test_a_dpt_head_learns_depth_that_can_be_learnt(tmp_path):

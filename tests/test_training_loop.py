@@ -269,6 +269,29 @@ def test_gradient_loss_of_a_hand_computed_map():
     assert float(losses.gradient_loss(guess, truth, truth > 0)) == pytest.approx(1 / 15, rel=1e-5)
 
 
+def test_released_gradient_loss_compares_pictures_two_apart():
+    """A log gap of 1 in one pixel of the last of four pictures: at stride 1 alone, over 4 · 4 valid pixels."""
+    truth = torch.ones(4, 2, 2)
+    guess = truth.clone()
+    guess[3, 1, 1] = math.e * 1.001 - 0.001
+    released = losses.gradient_loss(guess, truth, truth > 0, "released")
+    assert float(released) == pytest.approx(1 / 16, rel=1e-5)
+    assert float(losses.gradient_loss(guess[2:], truth[2:], truth[2:] > 0, "released")) == 0  # as on DINOv2's devices
+
+
+def test_a_loss_is_averaged_over_the_pictures_of_each_device():
+    """Four pictures guessed 1, 1, 2 and 2 times too far: pairs have no variance, the batch has."""
+    truth = torch.ones(4, 3, 3)
+    guess = torch.tensor([1.0, 1.0, 2.0, 2.0])[:, None, None] * truth
+    gap = math.log(2.001 / 1.001)
+    over = {size: float(losses.over_groups(losses.sig_loss, guess, truth, truth > 0, size)) for size in (0, 2, 4)}
+    assert over[2] == pytest.approx(math.sqrt(0.15) * gap / 2, rel=1e-4)
+    assert over[0] == over[4] == pytest.approx(math.sqrt(0.25 + 0.15 * 0.25) * gap, rel=1e-4)
+    assert [preset(name).loss_group for name in ("dinov2", "dinov3", "paper", "dpt")] == [2, 2, 0, 0]
+    with pytest.raises(ValueError, match="loss_group must not be negative"):
+        preset("dinov2", loss_group=-1)
+
+
 def test_normal_losses_of_known_angles():
     truth = torch.zeros(1, 1, 2, 3)
     truth[0, 0, 0] = torch.tensor([0.0, 0.0, 1.0])

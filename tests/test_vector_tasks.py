@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -17,7 +18,9 @@ from benchmark.engine.context import silent
 from benchmark.engine.run import run
 from benchmark.heads.linear_sweep import fit_linear_sweep
 from benchmark.images import apply_transform
-from benchmark.registry import open_dataset
+from benchmark.protocol import load_protocol
+from benchmark.registry import load_task, open_dataset, protocol_file
+from benchmark.views import resolve_view
 from tasks.swept_vectors import CropFeed, StoredVectors, layer_taps, random_box, sources_for
 
 MODEL = f"{Path(__file__).parent}/small_model.py:build"
@@ -90,6 +93,20 @@ def test_augmented_batches_depend_on_step_and_picture_alone() -> None:
         assert all(torch.equal(again[name], first[name]) for name in first)
     name = "cls of 1 block"
     assert not torch.equal(whole[0][name], whole[1][name]), "another step is another crop"
+
+
+@pytest.mark.parametrize(("preset", "rule"), [("dinov2", "bicubic"), ("dinov3", "bicubic"), ("paper", "bilinear")])
+def test_the_dino_presets_resize_bicubically_whatever_the_encoder_does(preset: str, rule: str) -> None:
+    """`paper` lays pictures as the encoder does, here bilinearly; crops of the sweep follow the view."""
+    encoder, task = SmallEncoder(), load_task("classification")
+    encoder.transform = ImageTransform("square", 32, interpolation="bilinear")
+    values = load_protocol(task.name, task.schemas, protocol_file(task.name), preset).values
+    data = {split: SimpleNamespace(images=Noise(2)) for split in ("train", "test")}
+    for need in task.needs(encoder.card, values, data):
+        resolved = resolve_view(need.view, encoder.transform, encoder.card, need.images)
+        assert resolved.transform is not None and resolved.transform.interpolation == rule
+    with pytest.raises(ValueError, match="interpolation = bicubic needs a view other than encoder"):
+        replace(values, view="encoder", interpolation="bicubic")
 
 
 @pytest.mark.parametrize("shape", [(100, 100), (30, 200), (200, 30)])

@@ -15,6 +15,7 @@ from benchmark.contracts import Encoder, ImageRequest, LayerFeatures, ModelSpec
 from benchmark.errors import EncoderError
 from benchmark.features.halving import encode_halving
 from benchmark.registry import build_encoder
+from tasks.block_cls import beside, last_block
 from tasks.mm.library import MODELS, Registry
 
 BACKBONES = Registry("model", parent=MODELS, scope="densebench")
@@ -22,7 +23,7 @@ BACKBONES = Registry("model", parent=MODELS, scope="densebench")
 
 @BACKBONES.register_module(name="Encoder")
 class EncoderBackbone(nn.Module):
-    """[B, 3, H, W] from a SegDataPreProcessor -> one [B, D, h, w] map per layer ([B, 2D, h, w] with CLS).
+    """[B, 3, H, W] from a SegDataPreProcessor -> one [B, D, h, w] map per layer ([B, 2D, h, w] with that layer's CLS).
 
     `mean` and `std` (0–255, RGB) are the preprocessor's, and are undone: `encode_image` takes [0, 1] and normalises by
     itself. Pictures are padded at the centre to whole patches with the encoder's mean colour, which its normalisation
@@ -61,9 +62,13 @@ class EncoderBackbone(nn.Module):
 
     def forward(self, inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
         images = self._padded((inputs * self.std + self.mean) / 255)
-        request = ImageRequest() if self.layers == (-1,) else ImageRequest(self.layers)
+        last = last_block(self.encoder.card, self.with_cls)
+        request = ImageRequest(last if self.layers == (-1,) else self.layers)
         out = encode_halving(self.encoder, images, request, images.device)
         found = out.layers if request.layers else (LayerFeatures(out.cls, out.patches),)
+        if len(found) != len(self.layers):
+            name = self.encoder.card.name
+            raise EncoderError(f"{name}: {len(self.layers)} layers were asked for, {len(found)} came. Try bench check")
         # clones: what inference mode made cannot be saved for a backward pass
         return tuple(self._map(layer).clone() for layer in found)
 
@@ -81,8 +86,7 @@ class EncoderBackbone(nn.Module):
     def _map(self, layer: LayerFeatures) -> torch.Tensor:
         patches = layer.patches.to(self.pad.device, torch.float32).permute(0, 3, 1, 2)  # [B, D, h, w]
         if self.with_cls:
-            cls = layer.cls[:, 0].to(patches)[:, :, None, None]
-            patches = torch.cat([patches, cls.expand_as(patches)], 1)
+            patches = beside(patches, layer.cls[:, 0].to(patches), self.encoder.card.name)
         if not bool(torch.isfinite(patches).all()):
             raise EncoderError(f"{self.encoder.card.name}: patch tokens hold NaN or infinite values")
         return patches

@@ -16,20 +16,19 @@ NYU = (45, 472, 43, 608)  # first and last + 1 row, column of 480 × 640 that ho
 Pair = tuple[np.ndarray, np.ndarray]
 
 
-def lay_out(image: np.ndarray, target: np.ndarray, size: int, square: bool) -> Pair:
-    """The stretch (picture bicubic, map by nearest neighbour) and the middle square, in training and test alike."""
-    if square:
-        image, target = middle_square(image), middle_square(target)
-    if size:
-        image, target = resize(image, size, size), nearest(target, size, size)
-    return image, target
+def stretched(image: np.ndarray, p: TrainedHead) -> np.ndarray:
+    """The [H, W, 3] uint8 picture stretched to the protocol's square, in training and test alike."""
+    return resize(image, p.resize, p.resize, p.resize_filter) if p.resize else image
 
 
 def augmented(image: np.ndarray, target: np.ndarray, p: TrainedHead, rng: np.random.Generator) -> Pair:
     """One training example: [H, W, 3] uint8 picture and its map -> float32 picture in 0 … 255 and map."""
     if p.border_crop == "nyu":
         image, target = border_cut(image), border_cut(target)
-    image, target = lay_out(image, target, p.resize, p.train_square)
+    if p.train_square:
+        image, target = middle_square(image), middle_square(target)
+    if p.resize:
+        image, target = stretched(image, p), nearest(target, p.resize, p.resize)
     turn, degrees = rng.random() < p.rotate_p, rng.uniform(-p.rotate_degrees, p.rotate_degrees)
     if turn and target.ndim == 2:
         image, target = rotated(image, target, degrees)

@@ -8,6 +8,7 @@ from typing import Literal
 from benchmark.contracts import EncoderCard
 from benchmark.heads.dpt import quarters
 from benchmark.protocol import FileDigest
+from tasks.block_cls import last_block
 
 
 @dataclass(frozen=True)
@@ -21,11 +22,12 @@ class TrainedHead:
     final_norm: bool  # whether block outputs go through the encoder's final norm; encoders here always do that
     channels: int  # width of a DPT head's fusion
     upsample: int  # a linear head's features are first up-sampled by this (bilinear)
-    with_cls: bool  # a linear head's features are patch and first CLS together
+    with_cls: bool  # a linear head's features are patch and first CLS of the last block together
     batch_norm: bool  # before a linear head
     init: Literal["torch", "normal", "lecun"]  # torch's own; N(0, 0.01) and zero bias; Flax's
     # pictures
     resize: int  # stretched to a square of this size first; 0: left alone
+    resize_filter: Literal["bicubic", "bilinear"]  # of that stretch, antialiased; maps take the nearest value
     train_square: bool  # training pictures are cut to their middle square
     test_square: bool  # test pictures too
     border_crop: Literal["none", "nyu"]  # of training pictures: rows 45–471 and columns 43–607 of 480 × 640
@@ -77,8 +79,10 @@ class TrainedHead:
             raise ValueError("head_weights needs head = dpt")
 
     def blocks(self, card: EncoderCard) -> tuple[int, ...]:
-        """The blocks to ask the encoder for; none for a linear head, which reads the last."""
-        return () if self.head == "linear" else self.layers or quarters(card.depth)
+        """The blocks to ask the encoder for; none where a linear head reads the final patches alone."""
+        if self.head == "linear":
+            return last_block(card, self.with_cls)
+        return self.layers or quarters(card.depth)
 
 
 def missing_layers(card: EncoderCard, protocol: TrainedHead) -> str | None:

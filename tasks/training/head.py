@@ -14,6 +14,7 @@ from benchmark.digest import fingerprint
 from benchmark.heads.depth_bins import LinearDense
 from benchmark.heads.dpt import DPT
 from benchmark.heads.dpt_weights import load_dpt
+from tasks.block_cls import require_width
 from tasks.training.batches import Batch, Batches
 from tasks.training.curve import curve_files
 from tasks.training.fields import TrainedHead
@@ -33,8 +34,10 @@ class Ready:
 
     def maps(self, images: torch.Tensor, read: Callable[[torch.Tensor], torch.Tensor], size: tuple[int, int]) -> Any:
         """[B, C, *size]: `read` of the head's output, brought to the target's size."""
-        layers = self.frozen.layers(images)
-        grid, patch = layers[0][1].shape[2:], self.frozen.encoder.card.patch_size
+        layers, card = self.frozen.layers(images), self.frozen.encoder.card
+        if self.protocol.head == "linear" and self.protocol.with_cls:
+            require_width(layers[-1][1], layers[-1][0], card.name)
+        grid, patch = layers[0][1].shape[2:], card.patch_size
         return to_size(read(self.head(layers)), size, images.shape[2:], grid, patch, self.protocol)
 
 
@@ -46,7 +49,7 @@ def make_head(context: TaskContext, out: int, loss: Callable[[Ready, Batch, int]
     p: TrainedHead = context.protocol
     card, encoder = context.card, context.encoder()
     frozen = Frozen(encoder, p.blocks(card), context.device)
-    details: dict[str, Any] = {"layers": list(frozen.blocks) or [card.depth - 1]}
+    details: dict[str, Any] = {"layers": [block % card.depth for block in frozen.blocks] or [card.depth - 1]}
     if p.head_weights:
         assert p.head_weights.path is not None
         head: nn.Module = load_dpt(p.head_weights.path, card.embed_dim, out).to(context.device)

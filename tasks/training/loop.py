@@ -19,7 +19,7 @@ from tasks.training.batches import Batch, Batches
 from tasks.training.checkpoint import load_state, save_state
 from tasks.training.schedule import first_momentum, learning_rate
 
-VERSION = "1"  # raised when the same protocol and seed would give another head
+VERSION = "2"  # raised when the same protocol and seed would give another head
 LEAST_S, SHARE = 1.0, 20.0  # a checkpoint at most every second, and at most a twentieth of the time
 STD = 0.87962566103423978  # of a normal distribution cut at two deviations
 

@@ -1,24 +1,27 @@
 """Losses of depth and normals. Each takes a batch and gives a scalar; pixels that are not valid count for nothing.
 
-DINOv2's released GradientLoss slices [B, 1, H, W] tensors along their first two axes, so it compares pictures of a
-batch and not neighbouring pixels; with the two pictures each device has it is always zero. Probe3D and DINOv3 compare
-pixels. `gradient_axes` = released leaves the term out, as that code in effect does.
+DINOv2's released GradientLoss slices [B, 1, H, W] tensors along their first two axes: it compares pictures of a batch,
+not neighbouring pixels, and is always zero with the two pictures each of its devices has. Probe3D's copy did the same
+until its ac00369 (2025); since then it compares pixels, as DINOv3 does. `gradient_axes` says which.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 
+GradientAxes = Literal["image", "released"]
 EPS = 1e-3  # added to depths before the logarithm, DINOv2 and Probe3D
 TINY = 1e-12  # keeps the square root's slope finite at 0
 COSINE_EDGE = 1e-4  # Probe3D clamps cosines this far from ±1
 
 
 def sig_loss(guess: torch.Tensor, truth: torch.Tensor, valid: torch.Tensor, with_variance: bool = True) -> torch.Tensor:
-    """√(var(g) + 0.15·mean(g)²) of g = log guess − log truth over all valid pixels of the batch (AdaBins).
+    """√(var(g) + 0.15·mean(g)²) of g = log guess − log truth over all valid pixels given (AdaBins).
 
     Without the variance during DINOv2's warm-up. The variance is the biased one; DINOv2's differs by 1/n of itself.
     """
@@ -31,20 +34,41 @@ def sig_loss(guess: torch.Tensor, truth: torch.Tensor, valid: torch.Tensor, with
     return torch.sqrt(inner + TINY)
 
 
-def gradient_loss(guess: torch.Tensor, truth: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
-    """Differences over two pixels of the log gap, at strides 1, 2, 4 and 6, each over its count of valid pixels.
+def gradient_loss(
+    guess: torch.Tensor, truth: torch.Tensor, valid: torch.Tensor, axes: GradientAxes = "image"
+) -> torch.Tensor:
+    """Differences over two steps of the log gap, at strides 1, 2, 4 and 6, each over its count of valid pixels.
 
-    All [B, H, W]. MegaDepth's loss as DINOv2 and Probe3D write it (strides 2, 4, 6, not powers of two).
+    All [B, H, W]. MegaDepth's loss as DINOv2 writes it (strides 2, 4, 6, not powers of two). Axes `image`: steps are
+    pixels, down and across; `released`: pictures of the batch.
     """
     total = guess.new_zeros(())
+    along = (1, 2) if axes == "image" else (0,)
     for stride in (1, 2, 4, 6):
-        ok = valid[:, ::stride, ::stride]
-        gap = torch.log(guess[:, ::stride, ::stride] + EPS) - torch.log(truth[:, ::stride, ::stride].clamp_min(0) + EPS)
-        gap = gap * ok
-        down = ((gap[:, :-2] - gap[:, 2:]).abs() * (ok[:, :-2] & ok[:, 2:])).sum()
-        across = ((gap[:, :, :-2] - gap[:, :, 2:]).abs() * (ok[:, :, :-2] & ok[:, :, 2:])).sum()
-        total = total + (down + across) / ok.sum().clamp_min(1)
+        thin = tuple(slice(None, None, stride if axis in along else 1) for axis in range(3))
+        ok = valid[thin]
+        gap = (torch.log(guess[thin] + EPS) - torch.log(truth[thin].clamp_min(0) + EPS)) * ok
+        for axis in along:
+            (near, far), (near_ok, far_ok) = _two_apart(gap, axis), _two_apart(ok, axis)
+            total = total + ((near - far).abs() * (near_ok & far_ok)).sum() / ok.sum().clamp_min(1)
     return total
+
+
+def _two_apart(x: torch.Tensor, axis: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """All but the last two and all but the first two along `axis`."""
+    length = max(x.shape[axis] - 2, 0)
+    return x.narrow(axis, 0, length), x.narrow(axis, x.shape[axis] - length, length)
+
+
+def over_groups(
+    loss: Callable[..., torch.Tensor], guess: torch.Tensor, truth: torch.Tensor, valid: torch.Tensor, size: int
+) -> torch.Tensor:
+    """Mean of `loss` over groups of `size` pictures of the batch (0: the whole batch), all [B, H, W].
+
+    What data-parallel training does: each device takes the loss of its own pictures, and gradients are averaged.
+    """
+    groups = zip(*(torch.split(x, size or len(guess)) for x in (guess, truth, valid)))
+    return torch.stack([loss(*group) for group in groups]).mean()
 
 
 def normal_loss(guess: torch.Tensor, truth: torch.Tensor, kind: str) -> torch.Tensor:

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmark.images import resize, to_float
+from benchmark.images import to_float
 from benchmark.pictures import Kind, side_by_side
 from benchmark.results import slug
 from tasks.predictions import best_median_worst, image_scores
-from tasks.training.augment import middle_square
+from tasks.training.augment import middle_square, stretched
 from tasks.training.fields import TrainedHead
 
 BATCH = 8  # pictures of one shape given to the encoder at a time (twice that with the mirrored ones)
@@ -27,8 +27,7 @@ def predicted(data: Any, indices: Iterable[int], p: TrainedHead, predict: Predic
         image, target = data.images.load(index), data.target(index)
         if p.test_square:
             image, target = middle_square(image), middle_square(target)
-        if p.resize:
-            image = resize(image, p.resize, p.resize)
+        image = stretched(image, p)
         if group and (len(group) == BATCH or _shapes(group[0]) != _shapes((index, image, target))):
             yield from _through(group, p, predict)
             group = []
