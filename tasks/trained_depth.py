@@ -13,7 +13,7 @@ from benchmark.contracts import Measurement, Outcome, TaskContext
 from benchmark.heads.depth_bins import depth_of_scores
 from benchmark.metrics.geometry import depth_errors, scale_and_shift
 from benchmark.statistic import Statistic
-from tasks.dense import stack_rows
+from tasks.dense import resampled_by_thing, stack_rows
 from tasks.training.batches import Batch
 from tasks.training.fields import TrainedHead
 from tasks.training.head import Ready, make_head
@@ -116,7 +116,7 @@ def run_trained(context: TaskContext, limit: float) -> Outcome:
     files = kept_pictures(context.keep_predictions, samples, test, p, lambda i, s: metres(ready, i, s), "depth")
     return Outcome(
         samples,
-        trained_depth_measurements(p),
+        resampled_by_thing(test, samples, trained_depth_measurements(p)),
         "RMSE" if p.average == "image" else "RMSE pooled",
         len(rows),
         {**ready.details, "max_depth_m": far},
