@@ -17,6 +17,7 @@ from torch import nn
 from adapters.patches import center_pad, resolve_layers, to_map
 from adapters.placement import dtype_name, pick_device, pick_dtype, wants_compile
 from adapters.preprocessing import from_processor, from_row
+from adapters.state_dicts import names_in, read_tensors, wrapper_of
 from adapters.weights_files import Checkpoint
 from benchmark.contracts import (
     EncoderCard,
@@ -187,13 +188,22 @@ def load_pretrained(
     """
     import transformers
 
+    place: Any = checkpoint.folder
+    if checkpoint.named or wrapper_of(names_in(checkpoint.files)):  # the library would take another file, or no key
+        if options.get("trust_remote_code"):
+            raise UsageError(
+                f"{name}: a model with its own code is loaded from its folder. "
+                f"Save its weights, unwrapped, as {checkpoint.folder}/model.safetensors"
+            )
+        config = options.get("config") or model_class.config_class.from_pretrained(place, local_files_only=True)
+        place, options = None, {**options, "config": config, "state_dict": read_tensors(checkpoint.files)}
     logging: Any = transformers.utils.logging
     level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()  # the loading report is turned into one line below
     logging.disable_progress_bar()
     try:
         model, info = model_class.from_pretrained(
-            checkpoint.folder,
+            place,
             dtype=torch.float32,
             output_loading_info=True,
             ignore_mismatched_sizes=True,

@@ -106,6 +106,36 @@ def test_the_hubs_own_names_and_sharded_files_load(tmp_path, folder):
     assert float(hub.temperature) == pytest.approx(0.0047)
 
 
+def test_a_named_file_is_loaded_whatever_stands_beside_it(tmp_path, folder):
+    """Neither the folder's model.safetensors nor an npz pair in it may stand in for the file that was named."""
+    from safetensors.torch import load_file, save_file
+
+    there = tmp_path / "hf"
+    export(tips.spec(folder, ROW), "transformers", there)
+    tensors = load_file(there / "model.safetensors")
+    tensors["vision_encoder.norm.weight"] += 1
+    step = there / "step-200.safetensors"
+    save_file({f"module.{k}": v for k, v in tensors.items()}, step)
+    for name in (VISION, TEXT):
+        shutil.copy(folder / name, there)
+    named, whole = load(tips.spec(step, ROW)), load(tips.spec(there / "model.safetensors", ROW))
+    pair = load(tips.spec(there / VISION, ROW))
+    assert torch.equal(named.vision["layernorm.weight"], whole.vision["layernorm.weight"] + 1)
+    assert (named.layout, pair.layout) == ("transformers", "torch-npz")
+    assert named.info.source == str(step) and len({c.info.sha256 for c in (named, whole, pair)}) == 3
+    by_hub_name = load(tips.spec(None, {"family": "tipsv2"}, f"hf:{there}", target=str(there)))
+    assert by_hub_name.layout == "transformers"
+
+
+def test_a_pickle_of_a_training_loop_is_named_with_its_remedy(folder):
+    (folder / VISION).unlink()
+    (folder / TEXT).unlink()
+    torch.save({}, folder / "last.pt")
+    for path in (folder, folder / "last.pt"):
+        assert f"{folder}/last.pt is a pickle, which can run code and is never opened" in refusal(path)
+    assert "tokenizer.model is neither .safetensors nor .npz" in refusal(folder / "tokenizer.model")
+
+
 def test_the_digest_follows_the_bytes_and_not_the_folder(tmp_path, folder):
     shutil.copytree(folder, tmp_path / "copy")
     before = load(tips.spec(folder, ROW)).info

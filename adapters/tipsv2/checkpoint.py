@@ -12,6 +12,7 @@ from typing import Literal
 
 import torch
 
+from adapters.state_dicts import unwrapped
 from adapters.tipsv2 import sources
 from adapters.tipsv2.files import read_npz, read_safetensors
 from adapters.tipsv2.official import from_official, to_official
@@ -122,7 +123,7 @@ def _read_pair(source: sources.Source) -> tuple[Layout, dict[str, Tensors], torc
 def _read_transformers(
     source: sources.Source, spec: ModelSpec
 ) -> tuple[Layout, dict[str, Tensors], torch.Tensor | None]:
-    tensors = read_safetensors(source.shards)
+    tensors = unwrapped(read_safetensors(source.shards))
     temperature = tensors.pop("temperature", None)
     flat: dict[str, Tensors] = {"vision": {}, "text": {}}
     for key, value in tensors.items():
