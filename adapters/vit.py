@@ -16,7 +16,7 @@ from torch import nn
 
 from adapters.patches import center_pad, resolve_layers, to_map
 from adapters.placement import dtype_name, pick_device, pick_dtype, wants_compile
-from adapters.preprocessing import from_processor, from_row
+from adapters.preprocessing import NORMALISATION, from_processor, from_row
 from adapters.state_dicts import names_in, read_tensors, wrapper_of
 from adapters.weights_files import Checkpoint
 from benchmark.contracts import (
@@ -78,10 +78,13 @@ class VisionTransformer:
             code_version=self.code_version,
         )
         check_variant(self.card, row, str(self.checkpoint.folder))
-        processor = self.checkpoint.read_json("preprocessor_config.json")
-        self.transform = (
-            from_row(row["transform"]) if "transform" in row else from_processor(processor, image_size, spec.name)
-        )
+        processor = None if "transform" in row else self.checkpoint.processor()
+        if "transform" in row:
+            self.transform = from_row(row["transform"])
+        elif processor is not None:
+            self.transform = from_processor(processor, image_size, spec.name)
+        else:
+            self.transform = self.unsaid_transform(image_size)
         self.mean, self.std = (
             torch.tensor(v, device=self.device).view(1, 3, 1, 1) for v in (self.transform.mean, self.transform.std)
         )
@@ -134,6 +137,11 @@ class VisionTransformer:
         return features
 
     # What a family says about itself.
+
+    def unsaid_transform(self, image_size: int) -> ImageTransform:
+        """The preprocessing of a folder that holds no processor's file: a bicubic square, ImageNet's normalisation."""
+        mean, std = NORMALISATION["imagenet"]
+        return ImageTransform("square", image_size, mean=mean, std=std)
 
     def forward(self, pixels: torch.Tensor) -> Any:
         return self.vision(pixels)

@@ -45,6 +45,14 @@ class Checkpoint:
         path = self.folder / name
         return read_json(path) if path.is_file() else None
 
+    def processor(self) -> dict[str, Any] | None:
+        """How the authors prepare pictures; saved with `transformers` 5 or later it is part of processor_config.json.
+
+        None when neither file says it. Where both do, the library takes the newer one.
+        """
+        nested = (self.read_json("processor_config.json") or {}).get("image_processor")
+        return nested if isinstance(nested, dict) else self.read_json("preprocessor_config.json")
+
 
 def locate(spec: ModelSpec) -> Checkpoint:
     """The checkpoint of `--weights`, of a folder named as `hf:FOLDER`, or of the hub. Raises WeightsError.

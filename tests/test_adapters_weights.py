@@ -77,7 +77,7 @@ def test_the_digest_covers_what_decides_the_outputs_beside_the_weights(saved, tm
     (there / "README.md").write_text("a note")
     assert load(there).card.weights.sha256 == before
     path = there / name
-    path.write_text(path.read_text().replace("}", ' , "note": 1}', 1) if path.exists() else "{}")
+    path.write_text(path.read_text().replace("}", ' , "note": 1}', 1) if path.exists() else '{"do_normalize": false}')
     assert load(there).card.weights.sha256 != before
 
 
