@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from adapters.patches import center_pad, resolve_layers, to_map
+from adapters.patches import pad_to_patches, resolve_layers, to_map
 from adapters.placement import dtype_name, pick_device, pick_dtype, wants_compile
 from adapters.preprocessing import NORMALISATION, from_processor, from_row
 from adapters.state_dicts import names_in, read_tensors, wrapper_of
@@ -93,14 +93,9 @@ class VisionTransformer:
                 module.forward = torch.compile(module.forward)
 
     def prepare(self, images: torch.Tensor) -> torch.Tensor:
-        """[B, 3, H', W'] normalised, padded to whole patches, in the model's type and on its device.
-
-        The model's own size is never padded: SigLIP's so400m takes 384 pixels with patches of 14 and leaves 6 unseen.
-        """
+        """[B, 3, H', W'] normalised, padded to whole patches, in the model's type and on its device."""
         images = (images.to(self.device, torch.float32) - self.mean) / self.std
-        if images.shape[-2:] != (self.card.image_size, self.card.image_size):
-            images = center_pad(images, self.card.patch_size)
-        return images.to(self.dtype)
+        return pad_to_patches(images, self.card.patch_size, self.card.image_size).to(self.dtype)
 
     @contextlib.contextmanager
     def captured(self, layers: Sequence[int]) -> Iterator[dict[int, torch.Tensor]]:
