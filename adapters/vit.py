@@ -213,7 +213,7 @@ def load_pretrained(
             local_files_only=True,
             **options,
         )
-    except (OSError, ValueError, RuntimeError, KeyError) as error:
+    except (OSError, ImportError, ValueError, RuntimeError, KeyError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise WeightsError(f"{name}: {checkpoint.files[0]} cannot be loaded: {reason}") from error
     finally:

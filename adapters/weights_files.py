@@ -20,7 +20,7 @@ from benchmark.contracts import ModelSpec, WeightsInfo
 from benchmark.digest import fingerprint, sha256_file
 from benchmark.errors import UsageError, WeightsError
 
-PATTERNS = ["*.json", "*.txt", "*.model", "*.safetensors"]
+PATTERNS = ["*.json", "*.txt", "*.model", "*.safetensors", "*.py"]  # code is there to be read; nothing here runs it
 PICKLES = ["*.bin"]
 INDICES = (("model.safetensors.index.json", "*.safetensors"), ("pytorch_model.bin.index.json", "*.bin"))
 # Files beside the weights that decide what comes out: sizes and activation, pictures, words.

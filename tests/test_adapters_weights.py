@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from family_models import save_clip, save_dino, save_siglip
 from safetensors.torch import load_file, save_file
 from transformers import Tipsv2Model
 
-from adapters import clip, dino, hub, siglip
+from adapters import clip, dino, hub, siglip, weights_files
 from adapters.tipsv2.variants import Architecture
 from benchmark.contracts import ModelSpec
 from benchmark.errors import BenchError, UsageError, WeightsError
@@ -280,6 +281,24 @@ def test_what_the_hub_answers_is_said_in_one_line(error, line, monkeypatch, tmp_
     assert line in message
     if error == "GatedRepoError":
         assert "Get config.json, model.safetensors" in message and "pass --weights FOLDER" in message
+
+
+def test_a_repository_s_code_is_fetched_to_be_read(monkeypatch, tmp_path):
+    """The line that asks to read the code before --trust-remote-code names a folder that has it."""
+    from huggingface_hub.utils import filter_repo_objects
+
+    files = ["config.json", "hf_model.py", "parts/blocks.py", "model.safetensors", "pytorch_model.bin", "photo.png"]
+    fetched: list[str] = []
+
+    def snapshot(_repo, *, allow_patterns, **_options):
+        fetched.extend(filter_repo_objects(files, allow_patterns=allow_patterns))
+        return str(tmp_path)
+
+    siblings = [SimpleNamespace(rfilename=name) for name in files]
+    monkeypatch.setattr("huggingface_hub.HfApi.model_info", lambda *_a, **_k: SimpleNamespace(siblings=siblings))
+    monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot)
+    assert weights_files.download("a/b", "main", ModelSpec("hf:a/b")) == tmp_path
+    assert fetched == files[:4]
 
 
 def test_no_network_is_told_from_a_missing_model(monkeypatch, tmp_path):
