@@ -149,8 +149,9 @@ def _official_mlp(key: str, part: str) -> str:
 
 
 def _configured_temperature(path: Path) -> torch.Tensor | None:
-    """The hub's files keep the temperature in config.json."""
-    value = json.loads(path.read_text(encoding="utf-8")).get("temperature_init_value")
+    """What the hub's config.json says: `transformers` uses the first name, the authors the other."""
+    config = json.loads(path.read_text(encoding="utf-8"))
+    value = config.get("temperature_init_value", config.get("temperature"))
     return None if value is None else torch.tensor(float(value))
 
 
