@@ -96,7 +96,7 @@ class Architecture:
                 f"{path}: embed_dim {config.get('embed_dim')} and text_hidden_size {config.get('text_hidden_size')}, a "
                 f"{config['vision_fn']} has {arch.width} in both towers. Download it again"
             )
-        sizes = {ours: int(config[theirs]) for ours, theirs in HUB_NAMES.items() if theirs in config}
+        sizes: dict[str, Any] = {ours: int(config[theirs]) for ours, theirs in HUB_NAMES.items() if theirs in config}
         return replace(arch, **sizes)
 
     @classmethod
