@@ -100,7 +100,8 @@ def local_place(path: Path, name: str) -> tuple[Path, Path | None]:
         raise WeightsError(f"{name}: {path} has no config.json beside it. Give the folder that save_pretrained wrote")
     for index_name, _pattern in INDICES:
         index = path.parent / index_name
-        if index.is_file() and path.name in read_json(index).get("weight_map", {}).values():
+        shards = set(read_json(index).get("weight_map", {}).values()) if index.is_file() else set()
+        if path.name in shards and len(shards) > 1:
             raise WeightsError(f"{name}: {path} is one of the shards that {index_name} names. Give its folder")
     return path.parent, path
 

@@ -107,7 +107,7 @@ def test_a_named_file_is_loaded_whatever_stands_beside_it(folder):
 def test_a_shard_alone_and_other_files_are_refused_by_name(saved, tmp_path):
     there = shutil.copytree(saved / "dinov2", tmp_path / "dinov2")
     shutil.copy(there / "model.safetensors", there / "model-00001-of-00002.safetensors")
-    index = {"weight_map": {"a": "model-00001-of-00002.safetensors"}}
+    index = {"weight_map": {k: f"model-0000{k}-of-00002.safetensors" for k in "12"}}
     (there / "model.safetensors.index.json").write_text(json.dumps(index))
     spec = ModelSpec("my-dino", weights=str(there / "model-00001-of-00002.safetensors"), device="cpu")
     assert "is one of the shards that model.safetensors.index.json names. Give its folder" in refusal(
