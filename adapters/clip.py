@@ -19,9 +19,10 @@ import torch
 from transformers import AutoTokenizer, CLIPModel, CLIPVisionModel
 
 from adapters.patches import to_map
+from adapters.preprocessing import NORMALISATION
 from adapters.vit import VisionTransformer, load_pretrained, normalise_rows
 from adapters.weights_files import Checkpoint, locate
-from benchmark.contracts import ImageFeatures, ModelSpec
+from benchmark.contracts import ImageFeatures, ImageTransform, ModelSpec
 from benchmark.errors import WeightsError
 
 
@@ -40,6 +41,11 @@ class Clip(VisionTransformer):
         if self.projection is not None:
             self.tokenizer = AutoTokenizer.from_pretrained(checkpoint.folder, local_files_only=True)
             self.context: int = self.model.config.text_config.max_position_embeddings
+
+    def unsaid_transform(self, image_size: int) -> ImageTransform:
+        """Short side and crop at the model's size, as the authors' own code does for every size."""
+        mean, std = NORMALISATION["clip"]
+        return ImageTransform("short-side", image_size, crop=image_size, mean=mean, std=std)
 
     def forward(self, pixels: torch.Tensor) -> Any:
         return self.vision(pixels, interpolate_pos_encoding=True)

@@ -140,11 +140,32 @@ def build(spec: ModelSpec) -> Encoder:
             f"{spec.name}: this repository runs its own Python code. "
             f"Read it in {checkpoint.folder}, then pass --trust-remote-code"
         )
+    if remote:
+        check_code(checkpoint, spec)
     try:
         config = AutoConfig.from_pretrained(checkpoint.folder, trust_remote_code=remote, local_files_only=True)
+    except (OSError, ImportError) as error:  # the repository's own code, or a package that it needs
+        reason = " ".join(str(error).split())
+        raise UsageError(f"{spec.name}: the code in {checkpoint.folder} does not run ({reason[:160]})") from error
     except (ValueError, KeyError) as error:
         raise UsageError(f"{spec.name}: transformers does not know model type {kind!r} ({str(error)[:80]})") from error
     model = load_pretrained(
         AutoModel, checkpoint, spec.name, unused=("pooler.",), config=config, trust_remote_code=remote
     )
     return GenericVision(spec, checkpoint, model)
+
+
+def check_code(checkpoint: Checkpoint, spec: ModelSpec) -> None:
+    """Raises UsageError unless the code that config.json names is in the folder, where it was read and is hashed."""
+    named = checkpoint.config["auto_map"]
+    for reference in (named.get(key) for key in ("AutoConfig", "AutoModel") if isinstance(named, dict)):
+        if not isinstance(reference, str):
+            continue
+        other, _, inside = reference.rpartition("--")
+        file = f"{inside.partition('.')[0]}.py"
+        if other or not (checkpoint.folder / file).is_file():
+            place = other or spec.target
+            raise UsageError(
+                f"{spec.name}: its code {file} is not in {checkpoint.folder}. Put the .py files of "
+                f"https://huggingface.co/{place} there" + (f" and take '{other}--' out of config.json" if other else "")
+            )

@@ -1,4 +1,7 @@
-"""`open_clip:ARCH/TAG`: a model of open_clip with its own tokeniser (extra `open_clip`); `ARCH` alone with `--weights`.
+"""`open_clip:ARCH/TAG`: a model of open_clip with its own tokeniser (extra `open_clip`).
+
+With `--weights FILE`, TAG says what the file was trained like: activation, normalisation and resize are no part of it.
+`ARCH` alone will do where all its published weights agree on them.
 
 `cls` is the projected image vector and `patches` the last block's tokens after the final norm. There are no
 `text_patches` and no other layers: open_clip's towers differ too much for one rule.
@@ -13,11 +16,14 @@ import torch
 
 from adapters.custom import module_digest
 from adapters.extras import import_extra
-from adapters.patches import center_pad
+from adapters.patches import pad_to_patches
 from adapters.placement import dtype_name, pick_device, pick_dtype, wants_compile
 from adapters.vit import normalise_rows, square
 from benchmark.contracts import EncoderCard, ImageFeatures, ImageRequest, ImageTransform, ModelSpec, WeightsInfo
+from benchmark.digest import fingerprint
 from benchmark.errors import EncoderError, NotApplicable, UsageError, WeightsError
+
+SETTINGS = ("quick_gelu", "mean", "std", "interpolation", "resize_mode")
 
 
 class OpenClipEncoder:
@@ -26,7 +32,8 @@ class OpenClipEncoder:
     def __init__(self, spec: ModelSpec, model: Any, preprocess: dict[str, Any], tokenize: Any, source: str) -> None:
         self.device = pick_device(spec.device)
         self.dtype = pick_dtype(spec.dtype, self.device)
-        weights = WeightsInfo(source, module_digest({"": model}))
+        # The architecture and the tag decide the activation, which is no tensor and moves every output.
+        weights = WeightsInfo(source, fingerprint([spec.target, module_digest({"": model})]))
         self.model = model.to(self.device, self.dtype).eval().requires_grad_(False)
         self.tokenize = tokenize
         size = square(preprocess["size"], spec.name)
@@ -42,7 +49,16 @@ class OpenClipEncoder:
         self.mean, self.std = (
             torch.tensor(v, device=self.device).view(1, 3, 1, 1) for v in (self.transform.mean, self.transform.std)
         )
-        cls, patches = self.towers(torch.zeros(1, 3, size, size, device=self.device, dtype=self.dtype))
+        try:
+            cls, patches = self.towers(torch.zeros(1, 3, size, size, device=self.device, dtype=self.dtype))
+        except torch.OutOfMemoryError:
+            raise
+        except (AttributeError, KeyError, TypeError, ValueError, RuntimeError, AssertionError) as error:
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            raise UsageError(
+                f"{spec.name}: {type(self.model).__name__} gives no map of patches for one picture ({reason[:120]}). "
+                "Wrap it in your own file: --model file.py:function"
+            ) from error
         self.card = EncoderCard(
             name=spec.name, family="open_clip", backend="torch", embed_dim=patches.shape[-1],
             patch_size=size // patches.shape[1], image_size=size, depth=0, num_cls=1, has_text=True,
@@ -62,7 +78,8 @@ class OpenClipEncoder:
         """CLS [B, 1, E] and patches [B, h, w, D]. Raises EncoderError for a size the architecture does not take."""
         if request.layers:
             raise NotApplicable(f"{self.card.name} offers no intermediate layers")
-        pixels = center_pad((images.to(self.device, torch.float32) - self.mean) / self.std, self.card.patch_size)
+        pixels = (images.to(self.device, torch.float32) - self.mean) / self.std
+        pixels = pad_to_patches(pixels, self.card.patch_size, self.card.image_size)
         if pixels.shape[-2:] != (self.card.image_size, self.card.image_size):
             size = "x".join(map(str, pixels.shape[-2:]))
             raise EncoderError(f"{self.card.name} takes {self.card.image_size} pixel squares, not {size}")
@@ -87,6 +104,29 @@ def uses_quick_gelu(open_clip: Any, arch: str, tag: str) -> bool:
     return trained
 
 
+def training_tag(open_clip: Any, arch: str, tag: str) -> str:
+    """The tag that says how a local file of `arch` was trained: `tag`, else any where all say the same, else "".
+
+    Raises UsageError where they differ: a wrong activation or normalisation would only show in the numbers.
+    """
+    tags = open_clip.list_pretrained_tags_by_model(arch)
+    if tag or not tags:
+        return tag
+    said = {repr({"quick_gelu": False, **settings(open_clip, arch, each)}) for each in tags}
+    if len(said) > 1:
+        raise UsageError(
+            f"open_clip's weights of {arch} differ in activation or preprocessing. Write open_clip:{arch}/TAG with the "
+            f"tag your file was trained like, one of: {', '.join(tags[:6])}"
+        )
+    return str(tags[0])
+
+
+def settings(open_clip: Any, arch: str, tag: str) -> dict[str, Any]:
+    """What decides the outputs of published weights besides the tensors, of those of SETTINGS that open_clip states."""
+    stated = open_clip.get_pretrained_cfg(arch, tag)
+    return {key: stated[key] for key in SETTINGS if key in stated}
+
+
 def build(spec: ModelSpec) -> OpenClipEncoder:
     """Raises MissingExtra, UsageError for an unknown name, WeightsError when the weights cannot be had."""
     if spec.backend != "torch":
@@ -98,10 +138,11 @@ def build(spec: ModelSpec) -> OpenClipEncoder:
     if arch not in open_clip.list_models():
         close = [name for name in open_clip.list_models() if name.lower().startswith(arch[:5].lower())]
         raise UsageError(f"open_clip does not know {arch!r}. Close: {', '.join(close[:4]) or 'none'}")
-    if not spec.weights and tag not in open_clip.list_pretrained_tags_by_model(arch):
+    if (tag or not spec.weights) and tag not in open_clip.list_pretrained_tags_by_model(arch):
         tags = ", ".join(open_clip.list_pretrained_tags_by_model(arch)[:6]) or "none"
         raise UsageError(f"open_clip has no weights {tag!r} for {arch}. Write open_clip:{arch}/TAG with one of: {tags}")
-    quick = uses_quick_gelu(open_clip, arch, tag) if not spec.weights else False
+    tag = training_tag(open_clip, arch, tag)
+    quick = uses_quick_gelu(open_clip, arch, tag) if tag else False
     try:
         model = open_clip.create_model(
             arch,
@@ -113,6 +154,6 @@ def build(spec: ModelSpec) -> OpenClipEncoder:
     except Exception as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise WeightsError(f"{spec.name}: weights {spec.weights or tag!r} cannot be loaded ({reason[:160]})") from error
-    preprocess = open_clip.get_model_preprocess_cfg(model)
+    preprocess = {**open_clip.get_model_preprocess_cfg(model), **settings(open_clip, arch, tag)}
     source = spec.weights or f"open_clip:{spec.target}"
     return OpenClipEncoder(spec, model, preprocess, open_clip.get_tokenizer(arch), source)

@@ -20,6 +20,14 @@ def center_pad(images: torch.Tensor, patch_size: int) -> torch.Tensor:
     return F.pad(images, (left, more_columns - left, top, more_rows - top))
 
 
+def pad_to_patches(images: torch.Tensor, patch_size: int, own: int) -> torch.Tensor:
+    """`center_pad`, but for pictures of the model's `own` size, which it takes as they are.
+
+    SigLIP's so400m has patches of 14 and 384 pixels, and leaves 6 of them unseen.
+    """
+    return images if images.shape[-2:] == (own, own) else center_pad(images, patch_size)
+
+
 def to_map(tokens: torch.Tensor, height: int, width: int) -> torch.Tensor:
     """[B, h, w, D] from row-major [B, h*w, D]."""
     return tokens.reshape(tokens.shape[0], height, width, tokens.shape[-1])

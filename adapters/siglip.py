@@ -22,10 +22,11 @@ import torch
 from transformers import AutoTokenizer, SiglipModel, SiglipVisionModel
 
 from adapters.patches import to_map
+from adapters.preprocessing import NORMALISATION
 from adapters.vit import VisionTransformer, load_pretrained, normalise_rows
 from adapters.weights_files import Checkpoint, locate
-from benchmark.contracts import ImageFeatures, LayerFeatures, ModelSpec
-from benchmark.errors import WeightsError
+from benchmark.contracts import ImageFeatures, ImageTransform, LayerFeatures, ModelSpec
+from benchmark.errors import UsageError, WeightsError
 
 
 class Siglip(VisionTransformer):
@@ -39,9 +40,26 @@ class Siglip(VisionTransformer):
         tower: Any = getattr(self.model, "vision_model", self.model)
         text: Any = getattr(self.model.config, "text_config", None) if tower is not self.model else None
         self.vision, self.blocks, self.norm, self.head = tower, tower.encoder.layers, tower.post_layernorm, tower.head
-        self.finish(tower.config, text_dim=text.projection_size if text else 0)
-        if text:
+        if text:  # first: a missing tokenizer is the plainer complaint
             self.tokenize = tokenizer(checkpoint.folder, spec.name, text.max_position_embeddings)
+        self.finish(tower.config, text_dim=text.projection_size if text else 0)
+
+    def unsaid_transform(self, image_size: int) -> ImageTransform:
+        """A square, pixels in [-1, 1]; SigLIP's is bicubic, SigLIP 2's bilinear, and the tokenizer tells which it is.
+
+        Raises UsageError for an image tower alone, which could be either.
+        """
+        folder = self.checkpoint.folder
+        if not (folder / "spiece.model").is_file() and not (folder / "tokenizer.json").is_file():
+            raise UsageError(
+                f"{self.spec.name}: {folder} says nothing of the preprocessing, and SigLIP's and SigLIP 2's differ. "
+                "Put the model's preprocessor_config.json there"
+            )
+        mean, std = NORMALISATION["half"]
+        bicubic = (folder / "spiece.model").is_file()
+        return ImageTransform(
+            "square", image_size, interpolation="bicubic" if bicubic else "bilinear", mean=mean, std=std
+        )
 
     def forward(self, pixels: torch.Tensor) -> Any:
         return self.vision(pixels, interpolate_pos_encoding=True)

@@ -10,15 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file as read
 
 from adapters.custom import module_digest
 from adapters.extras import import_extra
-from adapters.patches import center_pad, to_map
+from adapters.patches import pad_to_patches, to_map
 from adapters.placement import dtype_name, pick_device, pick_dtype, wants_compile
+from adapters.state_dicts import PICKLED, pickle_line, read_tensors
 from adapters.weights_files import check_file
 from benchmark.contracts import EncoderCard, ImageFeatures, ImageRequest, ImageTransform, ModelSpec, WeightsInfo
-from benchmark.digest import sha256_file
+from benchmark.digest import fingerprint, sha256_file
 from benchmark.errors import EncoderError, NotApplicable, UsageError, WeightsError
 
 
@@ -43,33 +43,45 @@ class TimmEncoder:
         self.mean, self.std = (
             torch.tensor(v, device=self.device).view(1, 3, 1, 1) for v in (data["mean"], data["std"])
         )
-        with torch.inference_mode():
-            probe = self.model.forward_features(torch.zeros(1, 3, size, size, device=self.device, dtype=self.dtype))
-        if probe.ndim == 3:
-            height, _width = self.model.patch_embed.grid_size
-            patch, width = size // height, probe.shape[-1]
-        else:  # NCHW, or NHWC for some pyramids: the channel axis is the one timm calls num_features
-            self.channels_last = probe.shape[-1] == self.model.num_features
-            height, width = probe.shape[1 if self.channels_last else 2], self.model.num_features
-            patch = size // height
-            self.model.to(memory_format=torch.channels_last)  # 1.1 × on a CPU, more on a GPU; a ViT gains nothing
+        try:
+            self.probe(size)
+        except torch.OutOfMemoryError:
+            raise
+        except (AttributeError, IndexError, KeyError, TypeError, ValueError, RuntimeError, AssertionError) as error:
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            raise UsageError(
+                f"{spec.name}: {type(self.model).__name__} gives no map of patches for {size} pixels ({reason[:120]}). "
+                "Wrap it in your own file: --model file.py:function"
+            ) from error
         if wants_compile(spec.options):
             self.model.forward_features = torch.compile(self.model.forward_features)
-        self.tokens = probe.ndim == 3
-        self.prefix = probe.shape[1] - height * height if self.tokens else 0
         self.card = EncoderCard(
-            name=spec.name, family="timm", backend="torch", embed_dim=width, patch_size=patch, image_size=size,
-            depth=0, num_cls=1, has_text=False, weights=weights, licence="see the model's page",
+            name=spec.name, family="timm", backend="torch", embed_dim=self.width, patch_size=self.patch,
+            image_size=size, depth=0, num_cls=1, has_text=False, weights=weights, licence="see the model's page",
             params=sum(p.numel() for p in model.parameters()), dtype=dtype_name(self.dtype),
         )  # fmt: skip
+
+    @torch.inference_mode()
+    def probe(self, size: int) -> None:
+        """What a black picture of the model's size comes out as: tokens or a map, how wide, what stands before."""
+        out = self.model.forward_features(torch.zeros(1, 3, size, size, device=self.device, dtype=self.dtype))
+        self.tokens = out.ndim == 3
+        if self.tokens:
+            height, _width = self.model.patch_embed.grid_size
+            self.width, self.prefix = out.shape[-1], out.shape[1] - height * height
+        else:  # NCHW, or NHWC for some pyramids: the channel axis is the one timm calls num_features
+            self.channels_last = out.shape[-1] == self.model.num_features
+            height, self.width, self.prefix = out.shape[1 if self.channels_last else 2], self.model.num_features, 0
+            self.model.to(memory_format=torch.channels_last)  # 1.1 × on a CPU, more on a GPU; a ViT gains nothing
+        self.patch = size // height
 
     @torch.inference_mode()
     def encode_image(self, images: torch.Tensor, request: ImageRequest = ImageRequest()) -> ImageFeatures:
         """CLS [B, 1, D] and patches [B, h, w, D]. Raises NotApplicable when layers are asked for."""
         if request.layers:
             raise NotApplicable(f"{self.card.name} offers no intermediate layers")
-        pixels = center_pad((images.to(self.device, torch.float32) - self.mean) / self.std, self.card.patch_size)
-        pixels = pixels.to(self.dtype)
+        pixels = (images.to(self.device, torch.float32) - self.mean) / self.std
+        pixels = pad_to_patches(pixels, self.card.patch_size, self.card.image_size).to(self.dtype)
         if not self.tokens:
             pixels = pixels.contiguous(memory_format=torch.channels_last)
         try:
@@ -91,7 +103,10 @@ class TimmEncoder:
 
 
 def build(spec: ModelSpec) -> TimmEncoder:
-    """The pretrained model, or the safetensors file of `--weights`. Raises MissingExtra, UsageError or WeightsError."""
+    """The pretrained model, or one with the file of `--weights` (of a folder, its model.safetensors).
+
+    Raises MissingExtra, UsageError or WeightsError.
+    """
     if spec.backend != "torch":
         raise UsageError(f"{spec.name} has no {spec.backend} backend. Use --backend torch")
     timm = import_extra("timm", "timm", f"--model {spec.name}")
@@ -107,24 +122,51 @@ def build(spec: ModelSpec) -> TimmEncoder:
             model = create(dynamic_img_size=True)
         except TypeError:  # an architecture of one size
             model = create()
+        else:
+            if not whole_patches(model, timm):
+                model = create()
     except Exception as error:
         raise WeightsError(
             f"{spec.name}: its weights cannot be had ({type(error).__name__}: {str(error).splitlines()[0][:120]}). "
             "Pass --weights FILE.safetensors"
         ) from error
     if spec.weights:
-        load_file(model, spec)
-        weights = WeightsInfo(spec.weights, sha256_file(spec.weights))
+        path = Path(spec.weights)
+        path = path / "model.safetensors" if path.is_dir() else path
+        load_file(model, spec, path)
+        source, digest = spec.weights, sha256_file(path)
     else:
-        weights = WeightsInfo(f"timm:{spec.target}", module_digest({"": model}))
+        source, digest = f"timm:{spec.target}", module_digest({"": model})
+    weights = WeightsInfo(source, fingerprint([spec.target, digest]))  # the name decides the activation
     return TimmEncoder(spec, model, timm.data.resolve_model_data_config(model), weights)
 
 
-def load_file(model: Any, spec: ModelSpec) -> None:
-    path = str(spec.weights)
-    if not path.endswith(".safetensors"):
-        raise WeightsError(f"{spec.name}: {path} is no .safetensors file")
-    check_file(Path(path), spec.name)
-    missing, _unexpected = model.load_state_dict(read(path), strict=False)
+def whole_patches(model: Any, timm: Any) -> bool:
+    """Whether the model's own size is a whole number of patches.
+
+    Where it is not (384 pixels, patches of 14), timm takes that size only from a model that takes no other.
+    """
+    patch = getattr(getattr(model, "patch_embed", None), "patch_size", None)
+    sides = timm.data.resolve_model_data_config(model)["input_size"][-2:]
+    return patch is None or all(side % step == 0 for side, step in zip(sides, patch))
+
+
+def load_file(model: Any, spec: ModelSpec, path: Path) -> None:
+    """Raises WeightsError when the tensors are not the model's; a classifier's may be left over."""
+    if not path.is_file():
+        raise WeightsError(f"{spec.name}: no file {path}. Give --weights FILE.safetensors, or a folder with one")
+    if path.suffix in PICKLED or path.suffix == ".bin":
+        raise WeightsError(f"{spec.name}: {pickle_line(path)}")
+    if path.suffix != ".safetensors":
+        raise WeightsError(f"{spec.name}: {path} is no .safetensors file. Give --weights FILE.safetensors")
+    check_file(path, spec.name)
+    tensors, expected = read_tensors([path]), model.state_dict()
+    for key, value in expected.items():
+        if key in tensors and tensors[key].shape != value.shape:
+            raise WeightsError(
+                f"{spec.name}: {path} has {key} of shape {list(tensors[key].shape)}, the model needs "
+                f"{list(value.shape)}. Is it of another architecture or image size? Name that model: timm:NAME"
+            )
+    missing, _unexpected = model.load_state_dict(tensors, strict=False)
     if missing:
         raise WeightsError(f"{spec.name}: {path} lacks {missing[0]} and {len(missing) - 1} more keys. Another model?")

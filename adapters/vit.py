@@ -14,9 +14,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from adapters.patches import center_pad, resolve_layers, to_map
+from adapters.patches import pad_to_patches, resolve_layers, to_map
 from adapters.placement import dtype_name, pick_device, pick_dtype, wants_compile
-from adapters.preprocessing import from_processor, from_row
+from adapters.preprocessing import NORMALISATION, from_processor, from_row
+from adapters.state_dicts import names_in, read_tensors, wrapper_of
 from adapters.weights_files import Checkpoint
 from benchmark.contracts import (
     EncoderCard,
@@ -77,10 +78,13 @@ class VisionTransformer:
             code_version=self.code_version,
         )
         check_variant(self.card, row, str(self.checkpoint.folder))
-        processor = self.checkpoint.read_json("preprocessor_config.json")
-        self.transform = (
-            from_row(row["transform"]) if "transform" in row else from_processor(processor, image_size, spec.name)
-        )
+        processor = None if "transform" in row else self.checkpoint.processor()
+        if "transform" in row:
+            self.transform = from_row(row["transform"])
+        elif processor is not None:
+            self.transform = from_processor(processor, image_size, spec.name)
+        else:
+            self.transform = self.unsaid_transform(image_size)
         self.mean, self.std = (
             torch.tensor(v, device=self.device).view(1, 3, 1, 1) for v in (self.transform.mean, self.transform.std)
         )
@@ -89,14 +93,9 @@ class VisionTransformer:
                 module.forward = torch.compile(module.forward)
 
     def prepare(self, images: torch.Tensor) -> torch.Tensor:
-        """[B, 3, H', W'] normalised, padded to whole patches, in the model's type and on its device.
-
-        The model's own size is never padded: SigLIP's so400m takes 384 pixels with patches of 14 and leaves 6 unseen.
-        """
+        """[B, 3, H', W'] normalised, padded to whole patches, in the model's type and on its device."""
         images = (images.to(self.device, torch.float32) - self.mean) / self.std
-        if images.shape[-2:] != (self.card.image_size, self.card.image_size):
-            images = center_pad(images, self.card.patch_size)
-        return images.to(self.dtype)
+        return pad_to_patches(images, self.card.patch_size, self.card.image_size).to(self.dtype)
 
     @contextlib.contextmanager
     def captured(self, layers: Sequence[int]) -> Iterator[dict[int, torch.Tensor]]:
@@ -133,6 +132,11 @@ class VisionTransformer:
         return features
 
     # What a family says about itself.
+
+    def unsaid_transform(self, image_size: int) -> ImageTransform:
+        """The preprocessing of a folder that holds no processor's file: a bicubic square, ImageNet's normalisation."""
+        mean, std = NORMALISATION["imagenet"]
+        return ImageTransform("square", image_size, mean=mean, std=std)
 
     def forward(self, pixels: torch.Tensor) -> Any:
         return self.vision(pixels)
@@ -187,20 +191,29 @@ def load_pretrained(
     """
     import transformers
 
+    place: Any = checkpoint.folder
+    if checkpoint.named or wrapper_of(names_in(checkpoint.files)):  # the library would take another file, or no key
+        if options.get("trust_remote_code"):
+            raise UsageError(
+                f"{name}: a model with its own code is loaded from its folder. "
+                f"Save its weights, unwrapped, as {checkpoint.folder}/model.safetensors"
+            )
+        config = options.get("config") or model_class.config_class.from_pretrained(place, local_files_only=True)
+        place, options = None, {**options, "config": config, "state_dict": read_tensors(checkpoint.files)}
     logging: Any = transformers.utils.logging
     level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()  # the loading report is turned into one line below
     logging.disable_progress_bar()
     try:
         model, info = model_class.from_pretrained(
-            checkpoint.folder,
+            place,
             dtype=torch.float32,
             output_loading_info=True,
             ignore_mismatched_sizes=True,
             local_files_only=True,
             **options,
         )
-    except (OSError, ValueError, RuntimeError, KeyError) as error:
+    except (OSError, ImportError, ValueError, RuntimeError, KeyError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise WeightsError(f"{name}: {checkpoint.files[0]} cannot be loaded: {reason}") from error
     finally:

@@ -1,7 +1,8 @@
 """From a model's name to a folder of weight files that are what they claim to be.
 
 Files are checked before a model is built: a saved web page, a Git LFS pointer, a truncated safetensors file or a pickle
-that runs code gets one line with the file's name, and no model is left half loaded.
+that runs code gets one line with the file's name, and no model is left half loaded. A weight file that is named is the
+one that is loaded, whatever else is in its folder.
 """
 
 from __future__ import annotations
@@ -14,13 +15,20 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 
+from adapters.state_dicts import PICKLED, convert_line, pickle_line
 from benchmark.contracts import ModelSpec, WeightsInfo
 from benchmark.digest import fingerprint, sha256_file
 from benchmark.errors import UsageError, WeightsError
 
-PATTERNS = ["*.json", "*.txt", "*.model", "*.safetensors"]
+PATTERNS = ["*.json", "*.txt", "*.model", "*.safetensors", "*.py"]  # code is there to be read; nothing here runs it
 PICKLES = ["*.bin"]
 INDICES = (("model.safetensors.index.json", "*.safetensors"), ("pytorch_model.bin.index.json", "*.bin"))
+# Files beside the weights that decide what comes out: sizes and activation, pictures, words.
+BESIDE = (
+    "config.json", "preprocessor_config.json", "processor_config.json", "tokenizer.json", "tokenizer_config.json",
+    "special_tokens_map.json", "added_tokens.json", "vocab.json", "vocab.txt", "merges.txt", "spiece.model",
+    "tokenizer.model",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -31,19 +39,32 @@ class Checkpoint:
     files: tuple[Path, ...]
     weights: WeightsInfo
     config: dict[str, Any]
+    named: bool = False  # the user named the one file, which need not be the one that a loader finds in the folder
 
     def read_json(self, name: str) -> dict[str, Any] | None:
         path = self.folder / name
         return read_json(path) if path.is_file() else None
 
+    def processor(self) -> dict[str, Any] | None:
+        """How the authors prepare pictures; saved with `transformers` 5 or later it is part of processor_config.json.
+
+        None when neither file says it. Where both do, the library takes the newer one.
+        """
+        nested = (self.read_json("processor_config.json") or {}).get("image_processor")
+        return nested if isinstance(nested, dict) else self.read_json("preprocessor_config.json")
+
 
 def locate(spec: ModelSpec) -> Checkpoint:
-    """The checkpoint of `--weights`, of a folder named as `hf:FOLDER`, or of the hub. Raises WeightsError."""
+    """The checkpoint of `--weights`, of a folder named as `hf:FOLDER`, or of the hub. Raises WeightsError.
+
+    Its digest is over the weight files and all that decides what comes out beside them: config, processor, tokenizer,
+    and the repository's own code where that is to run.
+    """
     if spec.backend != "torch":
         raise UsageError(f"{spec.name} has no {spec.backend} backend. Use --backend torch")
-    repo = spec.target or str(spec.row.get("hub", ""))
+    repo, file = spec.target or str(spec.row.get("hub", "")), None
     if spec.weights:
-        folder, source = local_folder(Path(spec.weights), spec.name), str(spec.weights)
+        (folder, file), source = local_place(Path(spec.weights), spec.name), str(spec.weights)
     elif Path(repo).is_dir():
         folder, source = Path(repo), repo
     else:
@@ -54,21 +75,35 @@ def locate(spec: ModelSpec) -> Checkpoint:
     if not (folder / "config.json").is_file():
         raise WeightsError(f"{spec.name}: no config.json in {folder}. {how_to_get(repo, folder)}")
     config = read_json(folder / "config.json")
-    files = weight_files(folder, spec.name, repo)
-    for file in files:
-        check_file(file, spec.name)
-    digest = fingerprint({file.name: sha256_file(file) for file in files})
-    return Checkpoint(folder, tuple(files), WeightsInfo(source, digest), config)
+    files = [file] if file else weight_files(folder, spec.name, repo)
+    for weights in files:
+        check_file(weights, spec.name)
+    code = sorted(folder.rglob("*.py")) if spec.trust_remote_code and "auto_map" in config else []
+    beside = [path for path in (folder / name for name in BESIDE) if path.is_file()]
+    digest = fingerprint({p.relative_to(folder).as_posix(): sha256_file(p) for p in (*files, *beside, *code)})
+    return Checkpoint(folder, tuple(files), WeightsInfo(source, digest), config, file is not None)
 
 
-def local_folder(path: Path, name: str) -> Path:
+def local_place(path: Path, name: str) -> tuple[Path, Path | None]:
+    """The folder of a path that the user gave, and the weight file when it is one. Raises WeightsError."""
     if path.is_dir():
-        return path
-    if path.is_file() and path.suffix in (".safetensors", ".bin") and (path.parent / "config.json").is_file():
-        return path.parent
-    if path.is_file():
+        return path, None
+    if not path.is_file():
+        raise WeightsError(f"{name}: no folder {path}. Give --weights a folder with config.json and *.safetensors")
+    if path.suffix in PICKLED:
+        raise WeightsError(f"{name}: {pickle_line(path)}")
+    if path.suffix not in (".safetensors", ".bin"):
+        raise WeightsError(
+            f"{name}: {path} is no .safetensors file. Give one, or the folder that save_pretrained wrote"
+        )
+    if not (path.parent / "config.json").is_file():
         raise WeightsError(f"{name}: {path} has no config.json beside it. Give the folder that save_pretrained wrote")
-    raise WeightsError(f"{name}: no folder {path}. Give --weights a folder with config.json and *.safetensors")
+    for index_name, _pattern in INDICES:
+        index = path.parent / index_name
+        shards = set(read_json(index).get("weight_map", {}).values()) if index.is_file() else set()
+        if path.name in shards and len(shards) > 1:
+            raise WeightsError(f"{name}: {path} is one of the shards that {index_name} names. Give its folder")
+    return path.parent, path
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -82,8 +117,11 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def weight_files(folder: Path, name: str, repo: str) -> list[Path]:
-    """The safetensors shards (or the .bin files where there are none), all those that the index names."""
+    """What `transformers` would load: model.safetensors, else the shards its index names, else the same in .bin."""
     for index_name, pattern in INDICES:
+        single = folder / index_name.removesuffix(".index.json")
+        if single.is_file():  # also beside an index, which an earlier save in shards left behind
+            return [single]
         index = folder / index_name
         if index.is_file():
             shards = sorted(set(read_json(index).get("weight_map", {}).values()))
@@ -91,12 +129,15 @@ def weight_files(folder: Path, name: str, repo: str) -> list[Path]:
             if absent:
                 raise WeightsError(f"{name}: {index} names {absent[0]}, which is missing. {how_to_get(repo, folder)}")
             return [folder / shard for shard in shards]
-        single = folder / index_name.removesuffix(".index.json")
-        if single.is_file():
-            return [single]
         found = sorted(folder.glob(pattern))
         if found:
-            raise WeightsError(f"{name}: {folder} has {found[0].name}, expected {single.name}. Rename it if it is this")
+            raise WeightsError(
+                f"{name}: {folder} has {found[0].name}, expected {single.name}. "
+                f"If it is this, rename it, or give --weights {found[0]}"
+            )
+    pickled = sorted(p for p in folder.iterdir() if p.suffix in PICKLED)
+    if pickled:
+        raise WeightsError(f"{name}: no model.safetensors in {folder}, and {pickle_line(pickled[0])}")
     raise WeightsError(f"{name}: no model.safetensors in {folder}. {how_to_get(repo, folder)}")
 
 
@@ -114,12 +155,15 @@ def check_file(path: Path, name: str) -> None:
             raise WeightsError(f"{name}: {path} is no whole safetensors file ({what}). Download it again") from None
         return
     try:
-        torch.load(path, map_location="meta", weights_only=True)
+        found = torch.load(path, map_location="meta", weights_only=True)
     except Exception as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise WeightsError(
             f"{name}: {path} cannot be read as plain tensors ({reason[:120]}). Use the .safetensors file of this model"
         ) from None
+    other = [str(k) for k, v in found.items() if not torch.is_tensor(v)] if isinstance(found, dict) else ["a list"]
+    if other:
+        raise WeightsError(f"{name}: {path} holds {other[0]!r} beside or around its tensors. {convert_line(path)}")
 
 
 def page_hint(path: Path) -> str:

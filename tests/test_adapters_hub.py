@@ -6,10 +6,12 @@ import importlib
 import json
 from functools import partial
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 from family_models import save_clip, save_dino, save_siglip, saved
+from safetensors.torch import save_file
 from torch import nn
 from transformers import (
     BertConfig,
@@ -125,6 +127,44 @@ def test_a_repository_with_its_own_code_needs_a_word_from_the_user(tmp_path):
     config.pop("auto_map")
     (tmp_path / "config.json").write_text(json.dumps(config))
     assert "transformers does not know model type 'theirs'" in refusal(lambda: load(tmp_path))
+
+
+CODE = """
+from transformers import Dinov2Config, Dinov2Model
+
+class TheirConfig(Dinov2Config):
+    model_type = "theirs"
+
+class Theirs(Dinov2Model):
+    config_class = TheirConfig
+"""
+
+
+def test_a_repository_s_own_code_runs_where_the_user_says_so_and_is_part_of_the_digest(tmp_path, monkeypatch):
+    monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(tmp_path / "modules"))
+    there = tmp_path / "theirs"
+    code: dict[str, Any] = {"__name__": "theirs"}
+    exec(CODE, code)
+    shape = code["TheirConfig"](hidden_size=48, num_hidden_layers=1, num_attention_heads=4, image_size=70)
+    shape.save_pretrained(there)
+    save_file(code["Theirs"](shape).state_dict(), there / "model.safetensors", metadata={"format": "pt"})
+    config = json.loads((there / "config.json").read_text())
+    config |= {"auto_map": {"AutoConfig": "code.TheirConfig", "AutoModel": "code.Theirs"}}
+    (there / "config.json").write_text(json.dumps(config))
+    trusted = partial(load, there, trust_remote_code=True)
+    assert f"its code code.py is not in {there}. Put the .py files of https://huggingface.co/" in refusal(trusted)
+    (there / "code.py").write_text(CODE)
+    encoder = trusted()
+    assert type(encoder.model).__name__ == "Theirs" and encoder.card.embed_dim == 48
+    (there / "helper.py").write_text("WIDTH = 3\n")
+    assert trusted().card.weights.sha256 != encoder.card.weights.sha256
+    (there / "code.py").write_text("import no_such_package\n" + CODE)
+    assert f"the code in {there} does not run (This modeling file requires" in refusal(trusted)
+    config["auto_map"] = {"AutoConfig": "else/where--code.TheirConfig"}
+    (there / "config.json").write_text(json.dumps(config))
+    assert "Put the .py files of https://huggingface.co/else/where there and take 'else/where--' out of" in refusal(
+        trusted
+    )
 
 
 # --------------------------------------------------------------------------------------- precision, --compile

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from family_models import save_clip, save_dino, save_siglip
 from safetensors.torch import load_file, save_file
 from transformers import Tipsv2Model
 
-from adapters import clip, dino, hub, siglip
+from adapters import clip, dino, hub, siglip, weights_files
 from adapters.tipsv2.variants import Architecture
 from benchmark.contracts import ModelSpec
 from benchmark.errors import BenchError, UsageError, WeightsError
@@ -64,6 +65,92 @@ def test_the_row_records_the_digest_of_the_bytes(folder):
     change(folder, lambda t: t[key].add_(1))
     assert before.source == str(folder)
     assert load(folder).card.weights.sha256 != before.sha256
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["config.json", "preprocessor_config.json", "processor_config.json", "tokenizer.json", "tokenizer_config.json",
+     "special_tokens_map.json", "vocab.json", "merges.txt", "spiece.model"],
+)  # fmt: skip
+def test_the_digest_covers_what_decides_the_outputs_beside_the_weights(saved, tmp_path, name):
+    there = shutil.copytree(saved / "dinov2", tmp_path / "dinov2")
+    before = load(there).card.weights.sha256
+    (there / "README.md").write_text("a note")
+    assert load(there).card.weights.sha256 == before
+    path = there / name
+    path.write_text(path.read_text().replace("}", ' , "note": 1}', 1) if path.exists() else '{"do_normalize": false}')
+    assert load(there).card.weights.sha256 != before
+
+
+def test_a_named_file_is_loaded_whatever_stands_beside_it(folder):
+    """Beside a model.safetensors a step's own file must not fall back to it: every step would get one score."""
+    key = norm_of(folder)
+    step = folder / "step-200.safetensors"
+    shutil.copy(folder / "model.safetensors", step)
+    same, named = load(folder), BUILDERS[folder.name]
+    spec = ModelSpec(f"my-{folder.name}", weights=str(step), device="cpu", dtype="float32")
+    images = torch.rand(1, 3, same.card.image_size, same.card.image_size)
+    assert torch.equal(named(spec).encode_image(images).patches, same.encode_image(images).patches)
+    tensors = load_file(step)
+    tensors[key] += 1
+    save_file(tensors, step)
+    encoder = named(spec)
+    assert encoder.card.weights.source == str(step)
+    assert encoder.card.weights.sha256 != same.card.weights.sha256
+    change(folder, lambda t: t[key].add_(1))  # now the folder holds the same weights
+    assert torch.equal(encoder.encode_image(images).patches, load(folder).encode_image(images).patches)
+    del tensors[key]
+    save_file(tensors, step)
+    assert f"{step} lacks {key}" in refusal(lambda: named(spec))
+
+
+def test_a_shard_alone_and_other_files_are_refused_by_name(saved, tmp_path):
+    there = shutil.copytree(saved / "dinov2", tmp_path / "dinov2")
+    shutil.copy(there / "model.safetensors", there / "model-00001-of-00002.safetensors")
+    index = {"weight_map": {k: f"model-0000{k}-of-00002.safetensors" for k in "12"}}
+    (there / "model.safetensors.index.json").write_text(json.dumps(index))
+    spec = ModelSpec("my-dino", weights=str(there / "model-00001-of-00002.safetensors"), device="cpu")
+    assert "is one of the shards that model.safetensors.index.json names. Give its folder" in refusal(
+        lambda: dino.build(spec)
+    )
+    spec = ModelSpec("my-dino", weights=str(there / "config.json"), device="cpu")
+    assert "config.json is no .safetensors file" in refusal(lambda: dino.build(spec))
+
+
+def test_an_index_left_by_an_earlier_save_in_shards_is_ignored(saved, tmp_path):
+    there = shutil.copytree(saved / "dinov2", tmp_path / "dinov2")
+    before = load(there).card.weights
+    (there / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"a": "model-2.safetensors"}}))
+    assert load(there).card.weights == before
+
+
+@pytest.mark.parametrize("wrapper", ["module.", "_orig_mod.", "module._orig_mod."])
+def test_the_prefix_of_a_wrapper_is_taken_off(folder, wrapper):
+    before = load(folder)
+    tensors = load_file(folder / "model.safetensors")
+    save_file({wrapper + k: v for k, v in tensors.items()}, folder / "model.safetensors")
+    images = torch.rand(1, 3, before.card.image_size, before.card.image_size)
+    assert torch.equal(load(folder).encode_image(images).patches, before.encode_image(images).patches)
+
+
+def test_a_pickle_of_a_training_loop_comes_with_the_command_that_converts_it(saved, tmp_path):
+    there = shutil.copytree(saved / "dinov2", tmp_path / "dinov2")
+    before = load(there).card.weights.sha256
+    state = load_file(there / "model.safetensors")
+    (there / "model.safetensors").unlink()
+    torch.save({"state_dict": {f"module.{k}": v for k, v in state.items()}, "epoch": 3}, there / "last.pt")
+    spec = ModelSpec("my-dino", weights=str(there / "last.pt"), device="cpu")
+    for message in (refusal(lambda: dino.build(spec)), refusal(lambda: load(there))):
+        assert f"{there}/last.pt is a pickle, which can run code and is never opened" in message
+        command = message.partition('python -c "')[2].partition('"')[0]
+    exec(command, {})
+    spec = ModelSpec("my-dino", weights=str(there / "last.safetensors"), device="cpu")
+    assert dino.build(spec).card.weights.sha256 != before
+    torch.save({"model": state, "epoch": 3}, there / "pytorch_model.bin")
+    (there / "last.safetensors").unlink()
+    assert "pytorch_model.bin holds 'model' beside or around its tensors. If you trust it, convert it" in refusal(
+        lambda: load(there)
+    )
 
 
 def test_attention_is_torch_s_fused_one(folder):
@@ -194,6 +281,24 @@ def test_what_the_hub_answers_is_said_in_one_line(error, line, monkeypatch, tmp_
     assert line in message
     if error == "GatedRepoError":
         assert "Get config.json, model.safetensors" in message and "pass --weights FOLDER" in message
+
+
+def test_a_repository_s_code_is_fetched_to_be_read(monkeypatch, tmp_path):
+    """The line that asks to read the code before --trust-remote-code names a folder that has it."""
+    from huggingface_hub.utils import filter_repo_objects
+
+    files = ["config.json", "hf_model.py", "parts/blocks.py", "model.safetensors", "pytorch_model.bin", "photo.png"]
+    fetched: list[str] = []
+
+    def snapshot(_repo, *, allow_patterns, **_options):
+        fetched.extend(filter_repo_objects(files, allow_patterns=allow_patterns))
+        return str(tmp_path)
+
+    siblings = [SimpleNamespace(rfilename=name) for name in files]
+    monkeypatch.setattr("huggingface_hub.HfApi.model_info", lambda *_a, **_k: SimpleNamespace(siblings=siblings))
+    monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot)
+    assert weights_files.download("a/b", "main", ModelSpec("hf:a/b")) == tmp_path
+    assert fetched == files[:4]
 
 
 def test_no_network_is_told_from_a_missing_model(monkeypatch, tmp_path):

@@ -10,6 +10,7 @@ import pytest
 import tips_layouts as tips
 import torch
 
+from adapters.tipsv2 import variants
 from adapters.tipsv2.checkpoint import load, shapes
 from adapters.tipsv2.export import export
 from adapters.tipsv2.variants import Architecture
@@ -104,6 +105,101 @@ def test_the_hubs_own_names_and_sharded_files_load(tmp_path, folder):
     assert hub.vision.keys() == ours.vision.keys() and hub.text.keys() == ours.text.keys()
     assert all(torch.equal(hub.vision[k], ours.vision[k]) for k in ours.vision)
     assert float(hub.temperature) == pytest.approx(0.0047)
+
+
+def test_a_named_file_is_loaded_whatever_stands_beside_it(tmp_path, folder):
+    """Neither the folder's model.safetensors nor an npz pair in it may stand in for the file that was named."""
+    from safetensors.torch import load_file, save_file
+
+    there = tmp_path / "hf"
+    export(tips.spec(folder, ROW), "transformers", there)
+    tensors = load_file(there / "model.safetensors")
+    tensors["vision_encoder.norm.weight"] += 1
+    step = there / "step-200.safetensors"
+    save_file({f"module.{k}": v for k, v in tensors.items()}, step)
+    for name in (VISION, TEXT):
+        shutil.copy(folder / name, there)
+    named, whole = load(tips.spec(step, ROW)), load(tips.spec(there / "model.safetensors", ROW))
+    pair = load(tips.spec(there / VISION, ROW))
+    assert torch.equal(named.vision["layernorm.weight"], whole.vision["layernorm.weight"] + 1)
+    assert (named.layout, pair.layout) == ("transformers", "torch-npz")
+    assert named.info.source == str(step) and len({c.info.sha256 for c in (named, whole, pair)}) == 3
+    by_hub_name = load(tips.spec(None, {"family": "tipsv2"}, f"hf:{there}", target=str(there)))
+    assert by_hub_name.layout == "transformers"
+
+
+def test_a_pickle_of_a_training_loop_is_named_with_its_remedy(folder):
+    (folder / VISION).unlink()
+    (folder / TEXT).unlink()
+    torch.save({}, folder / "last.pt")
+    for path in (folder, folder / "last.pt"):
+        assert f"{folder}/last.pt is a pickle, which can run code and is never opened" in refusal(path)
+    assert "tokenizer.model is neither .safetensors nor .npz" in refusal(folder / "tokenizer.model")
+
+
+def hub_config(**changes):
+    """The layout of google/tipsv2-l14's own config.json, for the small model of these tests."""
+    sizes = tips.sizes_of(ROW)
+    text = {"text_mlp_dim": sizes["text_mlp_width"], "text_num_heads": 6, "text_num_layers": 2}
+    return {
+        "model_type": "tipsv2", "auto_map": {"AutoModel": "modeling_tips.TIPSv2Model"}, "vision_fn": "vit_test",
+        "patch_size": 14, "img_size": 112, "vocab_size": 300, "max_len": 64, "embed_dim": 48, "text_hidden_size": 48,
+        "ffn_layer": "mlp", "temperature": 0.004785141441971064, **text, **changes,
+    }  # fmt: skip
+
+
+@pytest.fixture
+def clone(tmp_path, folder, monkeypatch):
+    """A folder as `git clone` of the hub's repository makes it: flat config.json, official names, no temperature."""
+    from safetensors.torch import load_file, save_file
+
+    monkeypatch.setitem(variants.HUB_SIZES, "vit_test", "tipsv2-x")
+    monkeypatch.setattr(variants, "models", lambda: {"tipsv2-x": ROW})
+    there = tmp_path / "clone"
+    export(tips.spec(folder, ROW), "transformers", there)
+    tensors = load_file(there / "model.safetensors")
+    del tensors["temperature"]
+    save_file(tensors, there / "model.safetensors")
+    (there / "config.json").write_text(json.dumps(hub_config()))
+    return there
+
+
+def test_a_clone_of_the_hubs_repository_gives_sizes_and_temperature(clone, folder):
+    for spec in (tips.spec(clone, ROW), tips.spec(None, {"family": "tipsv2"}, f"hf:{clone}", target=str(clone))):
+        checkpoint = load(spec)
+        assert checkpoint.arch == Architecture.from_row(ROW)
+        assert float(checkpoint.temperature) == np.float32(0.004785141441971064)
+    (clone / "config.json").write_text(json.dumps(hub_config(embed_dim=64)))
+    assert "embed_dim 64 and text_hidden_size 48, a vit_test has 48 in both towers" in refusal(clone)
+    (clone / "config.json").write_text(json.dumps(hub_config(text_num_layers=3)))
+    assert "is missing for tipsv2-x" in refusal(clone)
+    (clone / "config.json").write_text(json.dumps(hub_config(vision_fn="vit_unheard_of")))
+    assert "no config.json says how large" in refusal(clone, {"family": "tipsv2"})
+
+
+@pytest.mark.parametrize(("kind", "name"), [("base", "b"), ("large", "l"), ("so400m", "so400m"), ("giant2", "g")])
+def test_the_hubs_sizes_are_those_of_the_registered_models(tmp_path, kind, name):
+    row = models()[f"tipsv2-{name}"]
+    arch = Architecture.from_row(row)
+    flat = hub_config(
+        vision_fn=f"vit_{kind}", embed_dim=arch.width, text_hidden_size=arch.width, text_mlp_dim=arch.text_mlp_width,
+        text_num_heads=arch.text_heads, text_num_layers=arch.text_depth, vocab_size=32_000, img_size=448,
+    )  # fmt: skip
+    (tmp_path / "config.json").write_text(json.dumps(flat))
+    assert Architecture.from_config(tmp_path / "config.json") == arch
+
+
+def test_only_a_known_temperature_is_exported(clone, tmp_path):
+    def exported(out):
+        config = json.loads((export(tips.spec(clone, ROW), "transformers", out) and out / "config.json").read_text())
+        pair = export(tips.spec(clone, ROW), "scenic-npz", out)
+        return config.get("temperature_init_value"), np.load(pair[1]).get("temperature_contrastive")
+
+    config, array = exported(tmp_path / "known")
+    assert config == pytest.approx(0.004785141441971064) and array == np.float32(0.004785141441971064)
+    (clone / "config.json").write_text(json.dumps({**hub_config(), "temperature": None}))
+    assert exported(tmp_path / "unknown") == (None, None)
+    assert load(tips.spec(tmp_path / "unknown/model.safetensors", ROW)).temperature is None
 
 
 def test_the_digest_follows_the_bytes_and_not_the_folder(tmp_path, folder):

@@ -12,6 +12,7 @@ from typing import Literal
 
 import torch
 
+from adapters.state_dicts import unwrapped
 from adapters.tipsv2 import sources
 from adapters.tipsv2.files import read_npz, read_safetensors
 from adapters.tipsv2.official import from_official, to_official
@@ -122,7 +123,7 @@ def _read_pair(source: sources.Source) -> tuple[Layout, dict[str, Tensors], torc
 def _read_transformers(
     source: sources.Source, spec: ModelSpec
 ) -> tuple[Layout, dict[str, Tensors], torch.Tensor | None]:
-    tensors = read_safetensors(source.shards)
+    tensors = unwrapped(read_safetensors(source.shards))
     temperature = tensors.pop("temperature", None)
     flat: dict[str, Tensors] = {"vision": {}, "text": {}}
     for key, value in tensors.items():
@@ -148,8 +149,9 @@ def _official_mlp(key: str, part: str) -> str:
 
 
 def _configured_temperature(path: Path) -> torch.Tensor | None:
-    """The hub's files keep the temperature in config.json."""
-    value = json.loads(path.read_text(encoding="utf-8")).get("temperature_init_value")
+    """What the hub's config.json says: `transformers` uses the first name, the authors the other."""
+    config = json.loads(path.read_text(encoding="utf-8"))
+    value = config.get("temperature_init_value", config.get("temperature"))
     return None if value is None else torch.tensor(float(value))
 
 

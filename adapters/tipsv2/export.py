@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import get_args
@@ -16,7 +17,7 @@ from adapters.tipsv2.scenic import to_scenic
 from adapters.tipsv2.sources import TOKENIZER
 from benchmark.contracts import ModelSpec
 from benchmark.errors import UsageError
-from benchmark.files import write_atomic
+from benchmark.files import write_atomic, write_text
 
 LAYOUTS: tuple[str, ...] = get_args(Layout)
 
@@ -88,7 +89,12 @@ def _config(checkpoint: Checkpoint, out: Path) -> Path:
         config.temperature_init_value = float(checkpoint.temperature)
     out.mkdir(parents=True, exist_ok=True)
     config.save_pretrained(out)
-    return out / "config.json"
+    path = out / "config.json"
+    if checkpoint.temperature is None:  # the library's default is no knowledge of this model
+        stated = json.loads(path.read_text(encoding="utf-8"))
+        del stated["temperature_init_value"]
+        write_text(path, json.dumps(stated, indent=2, sort_keys=True) + "\n")
+    return path
 
 
 def _arrays(flat: Mapping[str, torch.Tensor]) -> dict[str, np.ndarray]:

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 
+from adapters.state_dicts import PICKLED, pickle_line
 from adapters.tipsv2.files import safetensors_shards
-from adapters.weights_files import download, locate
+from adapters.weights_files import download, local_place, locate
 from benchmark.contracts import ModelSpec
 from benchmark.errors import UsageError, WeightsError
 from benchmark.registry import models
@@ -40,7 +41,10 @@ def find(spec: ModelSpec) -> Source:
         return in_folder(spec, path.parent if path.is_file() else path, str(path), path if path.is_file() else None)
     if spec.target:  # hf:REPO_OR_FOLDER
         there = locate(spec)
-        return in_folder(spec, there.folder, there.weights.source)
+        if any(path.suffix != ".safetensors" for path in there.files):
+            raise WeightsError(f"{there.folder} has {there.files[0].name}, expected model.safetensors. {get(spec)}")
+        tokenizer = _tokenizer(spec, there.folder)
+        return Source(there.weights.source, tokenizer, shards=there.files, config=there.folder / "config.json")
     if spec.row.get("embedded"):
         folder = Path(str(files("adapters") / "weights" / spec.name))
         if not folder.is_dir():
@@ -55,9 +59,15 @@ def find(spec: ModelSpec) -> Source:
 
 
 def in_folder(spec: ModelSpec, folder: Path, name: str, file: Path | None = None) -> Source:
-    """The model's files in `folder`; `file` picks one pair when the user named a file."""
+    """The model's files in `folder`; `file`, an .npz or a .safetensors file, is the one that the user named."""
     config = folder / "config.json"
     found = config if config.is_file() else None
+    if file is not None and file.suffix == ".safetensors":
+        local_place(file, spec.name)  # refuses one shard of several, and a file without sizes
+        return Source(name, _tokenizer(spec, folder), shards=(file,), config=found)
+    if file is not None and file.suffix != ".npz":
+        line = pickle_line(file) if file.suffix in PICKLED else f"{file} is neither .safetensors nor .npz. {get(spec)}"
+        raise WeightsError(f"{spec.name}: {line}")
     pair = _pair(spec, folder, file)
     if pair:
         return Source(name, _tokenizer(spec, folder), npz=pair, config=found)
@@ -66,7 +76,9 @@ def in_folder(spec: ModelSpec, folder: Path, name: str, file: Path | None = None
         if found is None:
             raise WeightsError(f"{folder} has {shards[0].name} but no config.json beside it. {get(spec)}")
         return Source(name, _tokenizer(spec, folder), shards=tuple(shards), config=found)
-    raise WeightsError(f"{folder} holds no weights of {spec.name}. {get(spec)}")
+    pickled = sorted(path for path in folder.iterdir() if path.suffix in PICKLED)
+    remedy = pickle_line(pickled[0]) if pickled else get(spec)
+    raise WeightsError(f"{folder} holds no weights of {spec.name}. {remedy}")
 
 
 def get(spec: ModelSpec) -> str:

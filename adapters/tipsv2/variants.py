@@ -4,16 +4,26 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchmark.errors import WeightsError
+from benchmark.registry import models
 
 if TYPE_CHECKING:
     from transformers import Tipsv2Config
 
 MAX_TOKENS = 64
+# What the hub's config.json calls the image tower -> the model of that size in models.toml.
+HUB_SIZES = {
+    "vit_small": "tips-s", "vit_base": "tipsv2-b", "vit_large": "tipsv2-l", "vit_so400m": "tipsv2-so400m",
+    "vit_giant2": "tipsv2-g",
+}  # fmt: skip
+HUB_NAMES = {  # our name -> its name there
+    "text_depth": "text_num_layers", "text_heads": "text_num_heads", "text_mlp_width": "text_mlp_dim",
+    "patch_size": "patch_size", "image_size": "img_size", "vocabulary": "vocab_size", "max_tokens": "max_len",
+}  # fmt: skip
 # The two official codes differ in the GELU of the image tower and in the LayerNorm epsilon of the text tower:
 # "tanh" names the numbers of the JAX code, with which the weights were trained, "erf" those of the PyTorch code.
 TEXT_EPSILON = {"tanh": 1e-6, "erf": 1e-5}
@@ -51,7 +61,7 @@ class Architecture:
 
     @classmethod
     def from_config(cls, path: Path) -> Architecture | None:
-        """From a `config.json` of transformers' layout; None when it does not describe both towers.
+        """From a `config.json` of transformers' layout or of the authors' hub code; None when it gives no sizes.
 
         Raises WeightsError when the file is not JSON or of another model family.
         """
@@ -65,7 +75,7 @@ class Architecture:
                 f"{path}: model_type is {kind!r}, a TIPS folder has 'tipsv2'. Use the folder's own model"
             )
         if not isinstance(config.get("vision_config"), dict) or not isinstance(config.get("text_config"), dict):
-            return None
+            return cls._of_hub(config, path)
         from transformers import Tipsv2Config
 
         try:
@@ -73,6 +83,21 @@ class Architecture:
         except Exception as e:  # the library's validation has error types of its own
             why = " ".join(str(e).split())
             raise WeightsError(f"{path}: no TIPS configuration ({why}). Download it again") from None
+
+    @classmethod
+    def _of_hub(cls, config: Mapping[str, Any], path: Path) -> Architecture | None:
+        """From the flat config.json of google/tipsv2-*: it names the image tower's size and spells out the text's."""
+        row = models().get(HUB_SIZES.get(str(config.get("vision_fn")), ""))
+        arch = cls.from_row(row) if row else None
+        if arch is None:
+            return None
+        if (config.get("embed_dim", arch.width), config.get("text_hidden_size", arch.width)) != (arch.width,) * 2:
+            raise WeightsError(
+                f"{path}: embed_dim {config.get('embed_dim')} and text_hidden_size {config.get('text_hidden_size')}, a "
+                f"{config['vision_fn']} has {arch.width} in both towers. Download it again"
+            )
+        sizes: dict[str, Any] = {ours: int(config[theirs]) for ours, theirs in HUB_NAMES.items() if theirs in config}
+        return replace(arch, **sizes)
 
     @classmethod
     def _of(cls, config: Tipsv2Config) -> Architecture:

@@ -1,0 +1,203 @@
+"""timm and open_clip with --weights, odd sizes and towers without a map: on the libraries' surface, not themselves."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from adapters import open_clip_models, timm_models
+from benchmark.contracts import ModelSpec
+from benchmark.errors import BenchError, EncoderError, UsageError, WeightsError
+
+HALF, ZERO = (0.5, 0.5, 0.5), (0.0, 0.0, 0.0)
+
+
+def refusal(call, kind: type[BenchError] = UsageError) -> str:
+    with pytest.raises(kind) as caught:
+        call()
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+# ------------------------------------------------------------------------------------------------ open_clip
+
+
+class Tower(nn.Module):
+    """open_clip's surface of a two-tower model; QuickGELU moves the features as it does there."""
+
+    def __init__(self, size, patch, quick):
+        super().__init__()
+        torch.manual_seed(0)
+        self.embed = nn.Conv2d(3, 6, patch, patch)
+        self.size, self.quick = size, quick
+
+    def forward_intermediates(self, image, **_options):
+        assert image.shape[-2:] == (self.size, self.size), "it takes its own size only"
+        tokens = self.embed(image)
+        tokens = tokens * torch.sigmoid(1.702 * tokens) if self.quick else nn.functional.gelu(tokens)
+        return {"image_features": tokens.mean((2, 3)), "image_intermediates": [tokens]}
+
+
+def laion(**more):
+    return {"mean": ZERO, "std": HALF, "interpolation": "bicubic", "resize_mode": "shortest", **more}
+
+
+TAGS = {
+    "mixed": {"openai": laion(quick_gelu=True), "webli": laion(mean=HALF, interpolation="bilinear")},
+    "agreed": {
+        "one": laion(quick_gelu=True, resize_mode="squash"),
+        "two": laion(quick_gelu=True, resize_mode="squash"),
+    },
+    "own": {},
+}
+
+
+def package(size=32, patch=8, tower=Tower):
+    def create_model(arch, pretrained, force_quick_gelu, **_options):
+        return tower(size, patch, force_quick_gelu)
+
+    return SimpleNamespace(
+        list_models=lambda: list(TAGS),
+        list_pretrained_tags_by_model=lambda arch: list(TAGS[arch]),
+        get_pretrained_cfg=lambda arch, tag: TAGS[arch].get(tag, {}),
+        get_model_config=lambda arch: {},
+        create_model=create_model,
+        # what open_clip says of a model with a local file: its defaults, whatever TAG was written
+        get_model_preprocess_cfg=lambda model: {"size": size, **laion()},
+        get_tokenizer=lambda arch: lambda texts: torch.ones(len(texts), 4, dtype=torch.long),
+    )
+
+
+@pytest.fixture
+def open_clip(monkeypatch):
+    def load(target, weights="mine.pt", **changes):
+        monkeypatch.setattr(open_clip_models, "import_extra", lambda *_names: package(**changes))
+        spec = ModelSpec(f"open_clip:{target}", target=target, weights=weights, device="cpu", dtype="float32")
+        return open_clip_models.build(spec)
+
+    return load
+
+
+def test_a_local_file_is_run_as_its_tag_was_trained(open_clip):
+    quick, plain = open_clip("mixed/openai"), open_clip("mixed/webli")
+    assert (quick.model.quick, plain.model.quick) == (True, False)
+    assert (plain.transform.mean, plain.transform.interpolation) == (HALF, "bilinear")
+    assert quick.transform.mean == ZERO
+    assert quick.card.weights.sha256 != plain.card.weights.sha256  # the tensors are the same, the outputs are not
+    published = open_clip("mixed/openai", weights=None)
+    images = torch.rand(1, 3, 32, 32)
+    assert torch.equal(quick.encode_image(images).cls, published.encode_image(images).cls)
+
+
+def test_an_architecture_alone_will_do_where_its_tags_agree(open_clip):
+    agreed = open_clip("agreed")
+    assert agreed.model.quick and agreed.transform.resize == "square"
+    assert not open_clip("own").model.quick
+    message = refusal(lambda: open_clip("mixed"))
+    assert message.endswith("Write open_clip:mixed/TAG with the tag your file was trained like, one of: openai, webli")
+    assert "open_clip has no weights 'weblii' for mixed" in refusal(lambda: open_clip("mixed/weblii"))
+
+
+def test_an_open_clip_model_takes_its_own_size_unpadded(open_clip):
+    encoder = open_clip("agreed", size=30, patch=7)
+    assert (encoder.card.patch_size, encoder.encode_image(torch.rand(1, 3, 30, 30)).patches.shape) == (7, (1, 4, 4, 6))
+    assert "takes 30 pixel squares, not 35x35" in refusal(
+        lambda: encoder.encode_image(torch.rand(1, 3, 33, 33)), EncoderError
+    )
+
+
+def test_an_open_clip_tower_without_a_map_says_how_to_wrap_it(open_clip):
+    def broken(*_sizes):
+        model = Tower(32, 8, False)
+        model.forward_intermediates = lambda **_options: torch.zeros(2, 3) @ torch.zeros(2, 3)
+        return model
+
+    assert "Tower gives no map of patches for one picture" in refusal(lambda: open_clip("agreed", tower=broken))
+
+
+# ------------------------------------------------------------------------------------------------ timm
+
+
+class Vit(nn.Module):
+    """timm's surface of a ViT: of one size, or, with `dynamic`, of any whole number of patches."""
+
+    num_features = 6
+
+    def __init__(self, size, patch, dynamic):
+        super().__init__()
+        self.embed = nn.Conv2d(3, 6, patch, patch)
+        self.pos_embed = nn.Parameter(torch.zeros(1, (size // patch) ** 2, 6))
+        self.size, self.dynamic = size, dynamic
+        self.patch_embed = SimpleNamespace(patch_size=(patch, patch), grid_size=(size // patch,) * 2)
+
+    def forward_features(self, x):
+        patch = self.patch_embed.patch_size[0]
+        assert x.shape[-1] % patch == 0 if self.dynamic else x.shape[-1] == self.size, f"wrong side {x.shape[-1]}"
+        return self.embed(x).flatten(2).mT
+
+    def forward_head(self, hidden, pre_logits):
+        return hidden.mean(1)
+
+
+@pytest.fixture
+def timm(monkeypatch):
+    def load(size, patch, weights=None, name="vit", kind=Vit):
+        data = {"input_size": (3, size, size), "crop_pct": 1.0, "crop_mode": "center", "interpolation": "bicubic",
+                "mean": HALF, "std": HALF}  # fmt: skip
+        library = SimpleNamespace(
+            is_model=lambda name: True,
+            create_model=lambda name, pretrained, num_classes, dynamic_img_size=False: kind(
+                size, patch, dynamic_img_size
+            ),
+            data=SimpleNamespace(resolve_model_data_config=lambda model: data),
+        )
+        monkeypatch.setattr(timm_models, "import_extra", lambda *_names: library)
+        weights = weights and str(weights)
+        spec = ModelSpec(f"timm:{name}", target=name, weights=weights, device="cpu", dtype="float32")
+        return timm_models.build(spec)
+
+    return load
+
+
+def test_a_timm_model_takes_any_size_or_its_own_where_that_is_no_whole_patches(timm):
+    assert timm(32, 8).encode_image(torch.rand(1, 3, 40, 40)).patches.shape == (1, 5, 5, 6)
+    odd = timm(30, 7)
+    assert not odd.model.dynamic
+    assert odd.encode_image(torch.rand(1, 3, 30, 30)).patches.shape == (1, 4, 4, 6)
+    assert "does not take 35x35 pixels (wrong side 35)" in refusal(
+        lambda: odd.encode_image(torch.rand(1, 3, 33, 33)), EncoderError
+    )
+
+
+def test_a_timm_model_without_a_grid_says_how_to_wrap_it(timm):
+    class Gridless(Vit):
+        def __init__(self, *sizes):
+            super().__init__(*sizes)
+            del self.patch_embed
+
+        def forward_features(self, x):
+            return torch.zeros(1, 16, 6)
+
+    assert "Gridless gives no map of patches for 32 pixels ('Gridless' object has no attribute" in refusal(
+        lambda: timm(32, 8, kind=Gridless)
+    )
+
+
+def test_timm_weights_of_a_file_or_a_folder(timm, tmp_path):
+    state = Vit(32, 8, False).state_dict() | {"head.weight": torch.zeros(3, 6)}
+    save_file({f"module.{k}": v for k, v in state.items()}, tmp_path / "model.safetensors")
+    by_folder, by_file = timm(32, 8, tmp_path), timm(32, 8, tmp_path / "model.safetensors")
+    assert torch.equal(by_folder.model.embed.weight, state["embed.weight"])
+    assert by_folder.card.weights.sha256 == by_file.card.weights.sha256
+    assert timm(32, 8, tmp_path, name="quickgelu").card.weights.sha256 != by_file.card.weights.sha256
+    message = refusal(lambda: timm(48, 8, tmp_path), WeightsError)
+    assert "has pos_embed of shape [1, 16, 6], the model needs [1, 36, 6]. Is it of another architecture" in message
+    torch.save(state, tmp_path / "last.pth")
+    message = refusal(lambda: timm(32, 8, tmp_path / "last.pth"), WeightsError)
+    assert "last.pth is a pickle, which can run code and is never opened. If you trust it, convert it:" in message
+    (tmp_path / "model.safetensors").unlink()
+    assert f"no file {tmp_path}/model.safetensors" in refusal(lambda: timm(32, 8, tmp_path), WeightsError)
