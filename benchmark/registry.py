@@ -74,6 +74,11 @@ def check_model_name(name: str) -> None:
     raise unknown("model", name, models(), "bench ls models")
 
 
+def is_own_code(name: str) -> bool:
+    """Whether `name` stands for code of the user's own: `file.py:function` or `module:function`."""
+    return name not in models() and name.partition(":")[0] not in PREFIXES
+
+
 def _with(spec: ModelSpec, **changes: Any) -> ModelSpec:
     return ModelSpec(**{**vars(spec), **changes})
 

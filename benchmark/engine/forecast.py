@@ -128,8 +128,8 @@ def _sketch(unit: Unit, maker: JobMaker, options: RunOptions) -> Sketch | None:
 def _one(
     name: str, jobs: Sequence[Planned], options: RunOptions, cheap: tuple[Sequence[Planned], RunOptions] | None
 ) -> Forecast:
-    stamp = model_stamp(name, options.weights)
     encoder, note = _encoder(name, options)
+    stamp = model_stamp(name, options.weights, encoder)
     lines, memory = _lines(name, stamp, encoder, jobs, options)
     rates = calibrate(encoder, {size for line in lines for size in line.todo}, options.batch_size or 8)
     _time(lines, rates)
