@@ -22,7 +22,7 @@ from benchmark.engine.network import forbid_network
 from benchmark.engine.options import RunOptions
 from benchmark.errors import BenchError, NotApplicable, UsageError
 from benchmark.features.extract import Extractor
-from benchmark.features.plan import Planner
+from benchmark.features.plan import Planner, identity
 from benchmark.features.store import FeatureStore
 from benchmark.files import write_text
 from benchmark.registry import Unit, is_own_code
@@ -203,7 +203,8 @@ class Session:
         store = FeatureStore(options.cache / "features", options.store)
         planner = Planner(encoder.card, encoder.transform, store)
         extractor = Extractor(encoder, device, options.batch_size, options.workers, hooks.progress)
-        recipe = Recipe(encoder.card.name, load, device, options.batch_size, options.workers, silent)
+        key = fingerprint([identity(encoder.card), device])
+        recipe = Recipe(encoder.card.name, key, load, device, options.batch_size, options.workers, silent)
         cluster = Cluster(options.ray, recipe) if options.ray else None
         return cls(encoder, shown, options, hooks, store, planner, extractor, cluster)
 
