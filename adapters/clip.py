@@ -24,13 +24,14 @@ from adapters.vit import VisionTransformer, load_pretrained, normalise_rows
 from adapters.weights_files import Checkpoint, locate
 from benchmark.contracts import ImageFeatures, ImageTransform, ModelSpec
 from benchmark.errors import WeightsError
+from benchmark.registry import code_versions
 
 
 class Clip(VisionTransformer):
     """`CLIPModel`, or `CLIPVisionModel` where a checkpoint holds the image tower alone (then without text)."""
 
     family = "clip"
-    code_version = "2"
+    code_version = code_versions()[__name__]
 
     def __init__(self, spec: ModelSpec, checkpoint: Checkpoint, model: Any) -> None:
         super().__init__(spec, checkpoint, model)

@@ -1,7 +1,8 @@
 """An encoder of the user's own: `path/to/file.py:function` or `package.module:function`.
 
 The function takes nothing, or one `ModelSpec`, and returns an object with `card`, `transform` and `encode_image`.
-The text of the file counts as the adapter's code version, so that an edited file never meets its old features.
+The text of the file and of every own module it imports counts as the adapter's code version, and what was asked for
+(--dtype, options) as one of its options, so that an edit or another wish never meets the old features.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import importlib.util
 import inspect
 import sys
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
@@ -20,8 +21,9 @@ from typing import Any
 
 import torch
 
+from adapters.own_sources import sources_digest
 from benchmark.contracts import Encoder, EncoderCard, ImageTransform, ModelSpec, WeightsInfo
-from benchmark.digest import sha256_file
+from benchmark.digest import fingerprint
 from benchmark.errors import BenchError, EncoderError, UsageError
 
 
@@ -38,7 +40,7 @@ def build(spec: ModelSpec) -> Encoder:
         raise UsageError(f"{spec.name}: no function {name!r} in {place}. It has: {', '.join(public) or 'no functions'}")
     encoder = call(function, spec)
     check_contract(encoder, spec.name)
-    encoder.card = complete_card(encoder, module)
+    encoder.card = complete_card(encoder, module, spec)
     return encoder
 
 
@@ -117,30 +119,63 @@ def check_contract(encoder: Any, name: str) -> None:
         )
 
 
-def complete_card(encoder: Any, module: ModuleType) -> EncoderCard:
-    """The card with the weights' sha256 and a code version that changes with the file."""
+def complete_card(encoder: Any, module: ModuleType, spec: ModelSpec) -> EncoderCard:
+    """The card with the weights' sha256, a code version that changes with the sources, and what was asked for.
+
+    A builder may follow `spec.dtype` and `spec.options` and say nothing of it in the card; --gelu it has to name itself
+    (`load_encoder` refuses the word otherwise). Raises EncoderError when there is nothing to tell the weights by.
+    """
     card: EncoderCard = encoder.card
-    source = module.__file__ or module.__name__
-    version = f"{card.code_version}+{sha256_file(source)[:12]}" if module.__file__ else card.code_version
+    held = own_modules(encoder)
+    classes = {c for m in (encoder, *held.values()) for part in _parts(m) for c in type(part).__mro__}
+    version = f"{card.code_version}+{sources_digest(module, classes)[:12]}"
     weights = card.weights
     if not weights.sha256:
-        digest = state_digest(encoder)
-        if digest is None:
+        if not held:
             raise EncoderError(
                 f"{card.name}: card.weights.sha256 is empty and no torch module was found to hash. "
                 "Give the sha256 of the weight file"
             )
-        weights = WeightsInfo(weights.source or source, digest)
-    return replace(card, code_version=version, weights=weights)
+        weights = WeightsInfo(weights.source or module.__file__ or module.__name__, state_digest(encoder, held))
+    asked = {k: v for k, v in spec.options.items() if k != "gelu"}
+    if spec.dtype != "auto":
+        asked["dtype"] = spec.dtype
+    options = tuple(sorted({**asked, **dict(card.options)}.items()))
+    return replace(card, code_version=version, weights=weights, options=options)
 
 
-def state_digest(encoder: Any) -> str | None:
-    """sha256 over names, shapes and bytes of every torch module the encoder holds; None when it holds none."""
+def _parts(holder: Any) -> Iterable[Any]:
+    return holder.modules() if isinstance(holder, torch.nn.Module) else [holder]
+
+
+def own_modules(encoder: Any) -> dict[str, torch.nn.Module]:
+    """The torch modules the encoder is or holds, also in its lists and dicts, by the name of their attribute."""
     if isinstance(encoder, torch.nn.Module):
-        modules = {"": encoder}
-    else:
-        modules = {n: v for n, v in sorted(vars(encoder).items()) if isinstance(v, torch.nn.Module)}
-    return module_digest(modules) if modules else None
+        return {"": encoder}
+    return {name: value for name, value in _attributes(encoder) if isinstance(value, torch.nn.Module)}
+
+
+def _attributes(encoder: Any) -> Iterable[tuple[str, Any]]:
+    """Attributes by name, and the items of those that are lists, tuples or dicts."""
+    for name, value in sorted(getattr(encoder, "__dict__", {}).items()):
+        yield name, value
+        if isinstance(value, (list, tuple)):
+            yield from ((f"{name}.{i}", item) for i, item in enumerate(value))
+        if isinstance(value, dict) and not (isinstance(encoder, torch.nn.Module) and name.startswith("_")):
+            yield from ((f"{name}.{key}", item) for key, item in value.items())
+
+
+def state_digest(encoder: Any, held: Mapping[str, torch.nn.Module]) -> str:
+    """sha256 over the state of the modules it holds, and over what a state lacks: buffers that are not saved, and
+    tensors that are plain attributes."""
+    state = module_digest(held)
+    loose = {name: value for name, value in _attributes(encoder) if isinstance(value, torch.Tensor)}
+    for prefix, module in held.items():
+        saved = module.state_dict().keys()
+        loose |= {f"{prefix}.{name}": value for name, value in module.named_buffers() if name not in saved}
+    if not loose:
+        return state
+    return fingerprint([state, *(tensor_digest(name, tensor) for name, tensor in sorted(loose.items()))])
 
 
 def module_digest(modules: Mapping[str, torch.nn.Module]) -> str:
@@ -148,6 +183,17 @@ def module_digest(modules: Mapping[str, torch.nn.Module]) -> str:
     digest = hashlib.sha256()
     for prefix, module in modules.items():
         for key, tensor in sorted(module.state_dict().items()):
-            digest.update(f"{prefix}.{key}:{tensor.dtype}:{tuple(tensor.shape)}".encode())
-            digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+            add_tensor(digest, f"{prefix}.{key}", tensor)
     return digest.hexdigest()
+
+
+def tensor_digest(name: str, tensor: torch.Tensor) -> str:
+    """sha256 over name, type, shape and bytes."""
+    digest = hashlib.sha256()
+    add_tensor(digest, name, tensor)
+    return digest.hexdigest()
+
+
+def add_tensor(digest: Any, name: str, tensor: torch.Tensor) -> None:
+    digest.update(f"{name}:{tensor.dtype}:{tuple(tensor.shape)}".encode())
+    digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())

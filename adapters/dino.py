@@ -16,6 +16,7 @@ from adapters.vit import VisionTransformer, load_pretrained
 from adapters.weights_files import Checkpoint, locate
 from benchmark.contracts import ImageFeatures, ModelSpec
 from benchmark.errors import WeightsError
+from benchmark.registry import code_versions
 
 MODELS: dict[str, Any] = {
     "dinov2": Dinov2Model,
@@ -28,6 +29,7 @@ class Dino(VisionTransformer):
     """CLS and patches after the final norm."""
 
     family = "dino"
+    code_version = code_versions()[__name__]
 
     def __init__(self, spec: ModelSpec, checkpoint: Checkpoint, model: Any) -> None:
         super().__init__(spec, checkpoint, model)

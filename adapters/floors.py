@@ -26,6 +26,7 @@ from benchmark.contracts import (
 )
 from benchmark.digest import fingerprint
 from benchmark.errors import UsageError
+from benchmark.registry import code_versions
 
 IMAGE_SIZE = 96
 PATCH = 8
@@ -43,6 +44,7 @@ class Pixels:
         self.card = EncoderCard(
             name="pixels", family="floors", backend="torch", embed_dim=8, patch_size=PATCH, image_size=IMAGE_SIZE,
             depth=1, num_cls=1, has_text=False, weights=weights, licence="Apache-2.0",
+            code_version=code_versions()[__name__],
         )  # fmt: skip
 
     @torch.inference_mode()
@@ -80,6 +82,7 @@ class RandomViT:
             image_size=IMAGE_SIZE, depth=self.depth, num_cls=1, has_text=True, text_dim=self.width, params=params,
             has_text_patches=True, licence="Apache-2.0",
             weights=WeightsInfo(f"random seed {self.seed}", fingerprint(recipe)),
+            code_version=code_versions()[__name__],
         )  # fmt: skip
 
     def draw_weights(self) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:

@@ -22,7 +22,7 @@ from adapters.vit import VisionTransformer, load_pretrained
 from adapters.weights_files import Checkpoint, locate
 from benchmark.contracts import Encoder, ImageFeatures, LayerFeatures, ModelSpec
 from benchmark.errors import EncoderError, UsageError
-from benchmark.registry import models
+from benchmark.registry import code_versions, models
 
 FAMILIES = {
     "clip": "adapters.clip",
@@ -41,6 +41,7 @@ class GenericVision(VisionTransformer):
     """A vision model that returns `last_hidden_state`. Without a CLS token, `cls` is the mean of the patches."""
 
     family = "hf"
+    code_version = code_versions()[__name__]
 
     def __init__(self, spec: ModelSpec, checkpoint: Checkpoint, model: Any) -> None:
         super().__init__(spec, checkpoint, model)

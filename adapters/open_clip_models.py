@@ -22,6 +22,7 @@ from adapters.vit import normalise_rows, square
 from benchmark.contracts import EncoderCard, ImageFeatures, ImageRequest, ImageTransform, ModelSpec, WeightsInfo
 from benchmark.digest import fingerprint
 from benchmark.errors import EncoderError, NotApplicable, UsageError, WeightsError
+from benchmark.registry import code_versions
 
 SETTINGS = ("quick_gelu", "mean", "std", "interpolation", "resize_mode")
 
@@ -64,6 +65,7 @@ class OpenClipEncoder:
             patch_size=size // patches.shape[1], image_size=size, depth=0, num_cls=1, has_text=True,
             text_dim=cls.shape[-1], weights=weights, licence="see the model's page",
             params=sum(p.numel() for p in model.parameters()), dtype=dtype_name(self.dtype),
+            code_version=code_versions()[__name__],
         )  # fmt: skip
 
     @torch.inference_mode()

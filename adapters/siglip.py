@@ -27,12 +27,14 @@ from adapters.vit import VisionTransformer, load_pretrained, normalise_rows
 from adapters.weights_files import Checkpoint, locate
 from benchmark.contracts import ImageFeatures, ImageTransform, LayerFeatures, ModelSpec
 from benchmark.errors import UsageError, WeightsError
+from benchmark.registry import code_versions
 
 
 class Siglip(VisionTransformer):
     """`SiglipModel`, or `SiglipVisionModel` where a checkpoint holds the image tower alone (then without text)."""
 
     family = "siglip"
+    code_version = code_versions()[__name__]
     prefix = 0
 
     def __init__(self, spec: ModelSpec, checkpoint: Checkpoint, model: Any) -> None:

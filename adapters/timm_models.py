@@ -20,6 +20,7 @@ from adapters.weights_files import check_file
 from benchmark.contracts import EncoderCard, ImageFeatures, ImageRequest, ImageTransform, ModelSpec, WeightsInfo
 from benchmark.digest import fingerprint, sha256_file
 from benchmark.errors import EncoderError, NotApplicable, UsageError, WeightsError
+from benchmark.registry import code_versions
 
 
 class TimmEncoder:
@@ -59,6 +60,7 @@ class TimmEncoder:
             name=spec.name, family="timm", backend="torch", embed_dim=self.width, patch_size=self.patch,
             image_size=size, depth=0, num_cls=1, has_text=False, weights=weights, licence="see the model's page",
             params=sum(p.numel() for p in model.parameters()), dtype=dtype_name(self.dtype),
+            code_version=code_versions()[__name__],
         )  # fmt: skip
 
     @torch.inference_mode()

@@ -50,6 +50,23 @@ def models() -> dict[str, dict[str, Any]]:
     return rows
 
 
+def code_versions() -> Mapping[str, str]:
+    """Adapter module -> the version of its outputs, from adapters/code_versions.toml; imports no adapter."""
+    return {f"adapters.{name}": str(version) for name, version in _table("adapters", "code_versions.toml").items()}
+
+
+def code_versions_of(name: str) -> dict[str, str]:
+    """Those of the adapters that may build model `name`: one, or for `hf:` all, as a checkpoint names its family.
+
+    "1" is left out, and so is what has no adapter here (plug-ins, code of the user's own).
+    """
+    prefix = name.partition(":")[0]
+    target = models()[name]["target"] if name in models() else PREFIXES.get(prefix, "")
+    versions = code_versions()
+    builders = list(versions) if prefix == "hf" else [target.partition(":")[0]]
+    return {module: versions[module] for module in builders if versions.get(module, "1") != "1"}
+
+
 def build_encoder(spec: ModelSpec) -> Encoder:
     """The encoder of `spec.name`: a registered name, `hf:…`, `timm:…`, `open_clip:…`, `file.py:function`, or
     `module:function`."""
@@ -72,6 +89,11 @@ def check_model_name(name: str) -> None:
     if name in models() or (":" in name and all(name.partition(":")[::2])):
         return
     raise unknown("model", name, models(), "bench ls models")
+
+
+def is_own_code(name: str) -> bool:
+    """Whether `name` stands for code of the user's own: `file.py:function` or `module:function`."""
+    return name not in models() and name.partition(":")[0] not in PREFIXES
 
 
 def _with(spec: ModelSpec, **changes: Any) -> ModelSpec:

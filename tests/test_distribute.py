@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 from pathlib import Path
 
 import pytest
+import torch
+from small import Noise, SmallEncoder
 
 from benchmark.cli import main
-from benchmark.distribute import ranges
+from benchmark.contracts import Need, Tap, View, WeightsInfo
+from benchmark.digest import fingerprint
+from benchmark.distribute import Recipe, fill_range, fresh, ranges
+from benchmark.engine.context import silent
+from benchmark.errors import BenchError
+from benchmark.features.plan import Planner, identity
+from benchmark.features.store import FeatureStore
 
 DYING = """
 import dataclasses
@@ -58,6 +67,36 @@ def test_ranges_are_whole_in_order_and_even():
     assert ranges([1, 2, 5, 6, 7], 2) == [[1, 2], [5, 6, 7]]
     assert ranges([4], 8) == [[4]]
     assert sorted(len(r) for r in ranges(range(10), 4)) == [2, 2, 3, 3]
+
+
+def checkpoint(gain: float) -> SmallEncoder:
+    """Checkpoints of one model: the same name, other weights."""
+    encoder = SmallEncoder("small")
+    encoder.map *= gain
+    encoder.card = dataclasses.replace(encoder.card, weights=WeightsInfo("a file", fingerprint(gain)))
+    return encoder
+
+
+def filled(folder: Path, asked: SmallEncoder, loaded: SmallEncoder) -> torch.Tensor:
+    """What a worker that makes `loaded` stores for `asked`."""
+    planner = Planner(asked.card, asked.transform, FeatureStore(folder, "float32"))
+    need = Need(Noise(3), View("square"), Tap("cls"))
+    planner.add([need])
+    task = planner.of(need)
+    recipe = Recipe("small", fingerprint(identity(asked.card)), lambda: loaded, "cpu", None, 0, silent)
+    fill_range((recipe, task.images, task.view, fresh(task)), [0])
+    return planner.array(need)[:]
+
+
+def test_a_worker_loads_a_second_checkpoint_of_the_same_name(tmp_path):
+    one, two = (filled(tmp_path, checkpoint(gain), checkpoint(gain)) for gain in (1.0, 2.0))
+    assert torch.equal(two, 2 * one)
+
+
+def test_a_worker_with_other_weight_files_stores_nothing(tmp_path):
+    with pytest.raises(BenchError, match="small: a worker on .* loads weights .* Give every machine the same files"):
+        filled(tmp_path, checkpoint(3.0), checkpoint(4.0))
+    assert not list(tmp_path.rglob("shard-*"))
 
 
 def test_a_cluster_gives_the_numbers_of_one_process_though_a_worker_dies(tmp_path, monkeypatch):

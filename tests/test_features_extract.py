@@ -1,3 +1,5 @@
+import tracemalloc
+
 import numpy as np
 import pytest
 import torch
@@ -7,8 +9,8 @@ from torch.nn.functional import interpolate
 from benchmark.contracts import Need, Tap, View
 from benchmark.engine.context import silent
 from benchmark.errors import DataError, EncoderError
-from benchmark.features import extract
-from benchmark.features.extract import Decoded, Extractor
+from benchmark.features import extract, store
+from benchmark.features.extract import Decoded, Extractor, held_bytes
 from benchmark.features.plan import Planner
 from benchmark.features.store import FeatureStore
 from benchmark.features.taps import mix_at_pixels, pixel_coordinates, pixel_indices
@@ -118,6 +120,71 @@ def test_interrupted_extraction_gives_the_same_bits(tmp_path):
     resumed, _ = extracted(encoder, images, tmp_path / "cut")
     assert encoder.seen == 172
     assert all(torch.equal(a, b) for a, b in zip(whole, resumed))
+
+
+@pytest.fixture
+def narrow(monkeypatch):
+    """Shards of 32 items for the wider taps and of 128 for the others."""
+    monkeypatch.setattr(store, "SHARD_BYTES", 32 * 4 * 4 * 6 * 4)
+
+
+def test_taps_of_one_pass_may_have_shards_of_different_sizes(tmp_path, narrow, monkeypatch):
+    encoder, images = SmallEncoder(), Uniform(300)
+    found, _ = extracted(encoder, images, tmp_path / "narrow", batch_size=50)
+    planner, needs = planned(SmallEncoder(), images, TAPS, tmp_path / "narrow")
+    assert [planner.array(need).size for need in needs] == [128, 32, 128, 32, 64, 32]
+    assert encoder.batches == [50, 50, 28, 50, 50, 28, 44], "batches are those of whole blocks"
+    monkeypatch.undo()
+    expected, _ = extracted(SmallEncoder(), images, tmp_path / "wide", batch_size=50)
+    assert all(torch.equal(a, b) for a, b in zip(expected, found))
+
+
+def test_a_lost_shard_costs_the_batches_it_lies_in(tmp_path, narrow):
+    images, taps = Uniform(300), [Tap("cls"), Tap("patches")]
+    expected, _ = extracted(SmallEncoder(), images, tmp_path, taps, batch_size=50)
+    planner, needs = planned(SmallEncoder(), images, taps, tmp_path)
+    kept = planner.array(needs[1]).folder / "shard-00004.npy"
+    (planner.array(needs[1]).folder / "shard-00005.npy").unlink()  # pictures 160 to 191, in batches from 128 and 178
+    before = kept.stat().st_mtime_ns
+    encoder = SmallEncoder()
+    again, _ = extracted(encoder, images, tmp_path, taps, batch_size=50)
+    assert encoder.batches == [50, 50] and kept.stat().st_mtime_ns == before
+    assert all(torch.equal(a, b) for a, b in zip(expected, again))
+
+
+@pytest.mark.parametrize("codec", ["float32", "float16", "int8"])
+def test_extraction_holds_what_the_forecast_counts(tmp_path, monkeypatch, codec):
+    """Of one array while the one before is still being written; the features themselves are torch's and not traced."""
+    monkeypatch.setattr(store, "SHARD_BYTES", 2**22)
+    encoder, images = SmallEncoder(width=2048), Uniform(128)
+    planner = Planner(encoder.card, encoder.transform, FeatureStore(tmp_path, codec))
+    planner.add([need := Need(images, SQUARE, Tap("patches"))])
+    array = planner.array(need)
+    assert array.size == 32
+    tracemalloc.start()
+    try:
+        Extractor(encoder, "cpu", 8, 0, silent).run(planner.of(need))
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 1.1 * held_bytes(array, 4 * 16 * 2048, 8)
+
+
+class Uniform(Noise):
+    """Pictures that say they have one shape."""
+
+    uniform_shape = (40, 48)
+
+
+def test_a_tap_that_changes_its_shape_is_named(tmp_path):
+    class Growing(SmallEncoder):
+        def encode_image(self, images, request=None):
+            out = super().encode_image(images)
+            out.cls = out.cls.repeat(1, 1 + (self.seen > 10), 1)
+            return out
+
+    with pytest.raises(EncoderError, match=r"small: cls is \[4, 6\] for one batch and \[2, 6\] for another"):
+        extracted(Growing(), Noise(20), tmp_path, [Tap("cls")])
 
 
 def test_out_of_memory_halves_until_it_fits(tmp_path):

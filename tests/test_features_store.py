@@ -1,3 +1,4 @@
+import io
 import json
 
 import numpy as np
@@ -107,6 +108,31 @@ def test_prune_by_model_age_and_size(tmp_path):
     assert store.entries() == []
 
 
-def test_shard_boundaries_depend_on_the_sets_size_alone():
+def test_shard_boundaries_depend_on_the_sets_size_and_the_items_alone():
     assert shard_items(100) == shard_items(65536) == 128
     assert shard_items(1_281_167) == 4096
+
+
+@pytest.mark.parametrize(
+    ("n", "item", "size"), [(9, 2**19, 128), (9, 2**19 + 1, 64), (9, 2**30, 1), (65537, 2**15, 2048)]
+)
+def test_a_shard_of_large_items_is_bounded_by_bytes(n, item, size):
+    assert shard_items(n, item) == size and shard_items(n) % size == 0
+
+
+def test_an_array_from_before_that_bound_stays_as_it_is(tmp_path):
+    array, values = filled(FeatureStore(tmp_path, "float32"))
+    manifest = json.loads((array.folder / "manifest.json").read_text())
+    assert manifest.pop("size") == 128
+    (array.folder / "manifest.json").write_text(json.dumps(manifest))
+    again = FeatureStore(tmp_path, "float32").array({"weights": "w"}, 300, item_bytes=2**30)
+    assert again.missing() == [] and torch.equal(again[:], torch.from_numpy(values))
+    new = FeatureStore(tmp_path, "float32").array({"weights": "x"}, 300, item_bytes=2**25)
+    assert new.num_shards == 150 and FeatureStore(tmp_path).entries()[0]["of"] == 3
+
+
+def test_a_shard_is_the_file_that_numpy_writes(tmp_path):
+    array, values = filled(FeatureStore(tmp_path, "float32"), 5)
+    buffer = io.BytesIO()
+    np.save(buffer, values)
+    assert (array.folder / "shard-00000.npy").read_bytes() == buffer.getvalue()

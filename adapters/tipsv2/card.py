@@ -8,8 +8,9 @@ from typing import Literal
 from adapters.tipsv2.checkpoint import Checkpoint
 from benchmark.contracts import EncoderCard, ImageTransform, ModelSpec
 from benchmark.errors import UsageError
+from benchmark.registry import code_versions
 
-CODE_VERSION = "1"
+CODE_VERSION = code_versions()["adapters.tipsv2"]
 
 
 def transform_of(image_size: int) -> ImageTransform:

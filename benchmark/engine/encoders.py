@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from benchmark.contracts import Encoder, ModelSpec
 from benchmark.digest import fingerprint
 from benchmark.engine.network import forbid_network
 from benchmark.errors import EncoderError, UsageError
-from benchmark.registry import build_encoder, check_model_name, models
+from benchmark.registry import build_encoder, check_model_name, code_versions_of, is_own_code, models
+from benchmark.results import slug
 
 
 def load_encoder(
@@ -95,27 +97,50 @@ def device_of(encoder: Encoder, asked: str = "auto") -> str:
 
 
 def display_name(name: str, weights: str | None) -> str:
-    """The model's name in rows: with a local checkpoint, `name@checkpoint`."""
+    """The model's name in rows: `name@parent-checkpoint-1a2b3c` with a local checkpoint, `file-1a2b3c:function` for a
+    file of the user's own.
+
+    The six digits are of the whole path: two runs that both end in `final` are two models, whatever was scored before,
+    and a checkpoint trained anew at the same path is the same one. The part after `@` is safe as a folder's name.
+    """
     if name not in models() and ".py:" in name:
         path, _, function = name.rpartition(":")
-        name = f"{Path(path).stem}:{function}"
-    return name if weights is None else f"{name}@{Path(weights).name}"
+        name = f"{Path(path).stem}-{_digits(path)}:{function}"
+    if weights is None:
+        return name
+    parts = [slug(part) for part in Path(weights).resolve().parts[-2:] if slug(part) != "unnamed"]
+    return f"{name}@{'-'.join([*parts, _digits(weights)])}"
 
 
-def model_stamp(name: str, weights: str | None) -> str:
-    """A digest that changes when the model behind a name may have changed; costs a few `stat` calls, loads nothing."""
+def _digits(path: str) -> str:
+    return fingerprint(Path(path).resolve())[:6]
+
+
+def model_stamp(name: str, weights: str | None, encoder: Encoder | None = None) -> str:
+    """A digest that changes when the model behind a name may have changed.
+
+    For a registered model it costs a few `stat` calls and loads nothing: the adapter's code version is data. Code of
+    the user's own may read any file, so that only the loaded `encoder` can tell: what decides its outputs is in the
+    digest where it is given.
+    """
     check_model_name(name)
     row = {k: v for k, v in models().get(name, {}).items() if k != "entry_point"}
+    own = is_own_code(name)
     files: list[str] = []
-    candidates = [weights] if weights else []
-    candidates += [name.rpartition(":")[0] if ".py:" in name else name.removeprefix("hf:")]
-    for candidate in candidates:
+    for candidate in [weights or "", "" if own else name.removeprefix("hf:")]:
         path = Path(candidate)
-        if path.is_file():
+        if candidate and path.is_file():
             files.append(_stat(path, path.name))
-        elif path.is_dir():
+        elif candidate and path.is_dir():
             files += [_stat(p, p.relative_to(path).as_posix()) for p in sorted(path.rglob("*")) if p.is_file()]
-    return fingerprint({"name": name, "row": row, "files": files})
+    stamp: dict[str, Any] = {"name": name, "row": row, "files": files}
+    if versions := code_versions_of(name):
+        stamp["code"] = versions
+    if own and encoder is not None:
+        from benchmark.features.plan import identity  # it imports torch
+
+        stamp["encoder"] = identity(encoder.card)
+    return fingerprint(stamp)
 
 
 def _stat(path: Path, name: str) -> str:

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from benchmark.contracts import Encoder, EncoderCard, ImageRequest, Need, Task
+from benchmark.contracts import Encoder, EncoderCard, ImageRequest, Task
 from benchmark.engine.context import silent
 from benchmark.engine.encoders import device_of, display_name, load_encoder, model_stamp, resolve_device
 from benchmark.engine.jobs import Job, JobMaker, resolve_units, slot_of
@@ -22,10 +22,10 @@ from benchmark.engine.options import RunOptions
 from benchmark.engine.stand_in import SHAPE, RandomBlock, absent_data
 from benchmark.errors import BenchError
 from benchmark.features import codec as codecs
-from benchmark.features.plan import DENSE, Pass, Planner
-from benchmark.features.store import FeatureStore, shard_items
+from benchmark.features.extract import default_batch, held_bytes
+from benchmark.features.plan import Pass, Planner, input_size, item_values
+from benchmark.features.store import FeatureStore
 from benchmark.registry import Unit, load_task, models
-from benchmark.views import ResolvedView
 
 CALIBRATION_S = 10.0
 SAMPLED = 8  # pictures looked at for their shape
@@ -128,8 +128,8 @@ def _sketch(unit: Unit, maker: JobMaker, options: RunOptions) -> Sketch | None:
 def _one(
     name: str, jobs: Sequence[Planned], options: RunOptions, cheap: tuple[Sequence[Planned], RunOptions] | None
 ) -> Forecast:
-    stamp = model_stamp(name, options.weights)
     encoder, note = _encoder(name, options)
+    stamp = model_stamp(name, options.weights, encoder)
     lines, memory = _lines(name, stamp, encoder, jobs, options)
     rates = calibrate(encoder, {size for line in lines for size in line.todo}, options.batch_size or 8)
     _time(lines, rates)
@@ -163,6 +163,7 @@ def _lines(
 ) -> tuple[list[Line], int]:
     planner = Planner(encoder.card, encoder.transform, FeatureStore(options.cache / "features", options.store))
     planned: set[tuple[str, str]] = set()
+    batch = options.batch_size or default_batch(device_of(encoder, options.device))
     lines, memory = [], 0
     for unit, job, note in jobs:
         if job is None:
@@ -177,7 +178,7 @@ def _lines(
         elif isinstance(job, Job) and slot_of(job, name, stamp, options).finished():
             lines.append(Line(str(unit), note="done"))
         else:
-            line, held = _line(unit, job.task, protocol, job.data, encoder, planner, planned)
+            line, held = _line(unit, job.task, protocol, job.data, encoder, planner, planned, batch)
             line.note = note
             lines.append(line)
             memory = max(memory, held)
@@ -186,7 +187,7 @@ def _lines(
 
 def _line(
     unit: Unit, task: Task, protocol: Any, data: Mapping[str, Any], encoder: Encoder, planner: Planner,
-    planned: set[tuple[str, str]],
+    planned: set[tuple[str, str]], batch: int,
 ) -> tuple[Line, int]:  # fmt: skip
     needs = task.needs(encoder.card, protocol, data)
     before = {id(a) for p in planner.passes.values() for a in p.taps.values()}
@@ -202,16 +203,16 @@ def _line(
             line.shared += n
         else:
             planned.add(key)
-            _add(line, _input(shared.view, encoder.card, _shapes(shared.images, 1)[0]), _missing(shared))
+            _add(line, input_size(shared.view, encoder.card, _shapes(shared.images, 1)[0]), _missing(shared))
     for need in needs:
         array = planner.array(need)
-        values = _values(need, encoder, planner)
+        values = item_values(need.tap, planner.of(need).view, encoder.card, SHAPE)
         if id(array) not in before and array.missing():
             line.disk += values * len(need.images) * codecs.bytes_per_value(array.codec)
         if need.tap.name == "pixels":
             line.head_rows += need.tap.count * len(need.images)
             memory += 4 * values * len(need.images)
-        memory += 4 * values * shard_items(len(need.images))
+        memory += held_bytes(array, 4 * values, batch)
     _live(line, task, protocol, data, encoder.card, bool(needs))
     return line, memory
 
@@ -261,26 +262,7 @@ def _shapes(pictures: Any, n: int) -> list[Size]:
 
 
 def _missing(shared: Pass) -> int:
-    any_array = next(iter(shared.taps.values()))
-    return sum(len(any_array.shard_range(s)) for s in shared.missing())
-
-
-def _input(view: ResolvedView, card: EncoderCard, shape: Size) -> Size:
-    """(height, width) of what the encoder sees of a picture of this shape."""
-    if view.transform is None or view.transform.resize == "none":
-        height, width = shape
-    else:
-        height = width = view.transform.crop or view.transform.size
-    return -(-height // card.patch_size) * card.patch_size, -(-width // card.patch_size) * card.patch_size
-
-
-def _values(need: Need, encoder: Encoder, planner: Planner) -> int:
-    card = encoder.card
-    height, width = _input(planner.of(need).view, card, SHAPE)
-    wide = card.text_dim if need.tap.name == "text_patches" else card.embed_dim
-    if need.tap.name in DENSE:
-        return (height // card.patch_size) * (width // card.patch_size) * wide
-    return wide * {"pixels": need.tap.count, "cls": card.num_cls}.get(need.tap.name, 1)
+    return sum(len(shared.block_range(block)) for block in shared.missing())
 
 
 def calibrate(encoder: Encoder, sizes: set[Size], batch: int) -> dict[Size, float]:

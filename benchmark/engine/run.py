@@ -22,10 +22,10 @@ from benchmark.engine.network import forbid_network
 from benchmark.engine.options import RunOptions
 from benchmark.errors import BenchError, NotApplicable, UsageError
 from benchmark.features.extract import Extractor
-from benchmark.features.plan import Planner
+from benchmark.features.plan import Planner, identity
 from benchmark.features.store import FeatureStore
 from benchmark.files import write_text
-from benchmark.registry import Unit
+from benchmark.registry import Unit, is_own_code
 from benchmark.results import SCHEMA, Row, metrics_of, read_row, save
 
 T = TypeVar("T")
@@ -128,6 +128,13 @@ def _attempt(action: Callable[[], T], note: Note, report: Report, hooks: Hooks) 
 
 def _run_model(name: str, stamp: str, jobs: list[Job], options: RunOptions, hooks: Hooks, report: Report) -> None:
     shown = display_name(name, options.weights)
+    opening = Note(shown, None, "")
+    session = None
+    if jobs and is_own_code(name):  # only the loaded encoder can tell whether finished rows are its own
+        session = _attempt(lambda: Session.open(name, shown, options, hooks), opening, report, hooks)
+        if session is None:
+            return
+        stamp = model_stamp(name, options.weights, session.encoder)
     todo: list[tuple[Job, Slot]] = []
     for job in jobs:
         slot = slot_of(job, name, stamp, options)
@@ -141,7 +148,7 @@ def _run_model(name: str, stamp: str, jobs: list[Job], options: RunOptions, hook
             todo.append((job, slot))
     if not todo:
         return
-    session = _attempt(lambda: Session.open(name, shown, options, hooks), Note(shown, None, ""), report, hooks)
+    session = session or _attempt(lambda: Session.open(name, shown, options, hooks), opening, report, hooks)
     if session is None:
         return
     applicable = [(job, slot) for job, slot in todo if not session.refuses(job, slot, report)]
@@ -196,7 +203,8 @@ class Session:
         store = FeatureStore(options.cache / "features", options.store)
         planner = Planner(encoder.card, encoder.transform, store)
         extractor = Extractor(encoder, device, options.batch_size, options.workers, hooks.progress)
-        recipe = Recipe(encoder.card.name, load, device, options.batch_size, options.workers, silent)
+        key = fingerprint([identity(encoder.card), device])
+        recipe = Recipe(encoder.card.name, key, load, device, options.batch_size, options.workers, silent)
         cluster = Cluster(options.ray, recipe) if options.ray else None
         return cls(encoder, shown, options, hooks, store, planner, extractor, cluster)
 

@@ -17,9 +17,10 @@ def encode(items: np.ndarray, codec: str) -> np.ndarray:
     if codec == "float32":
         return items
     if codec == "float16":
-        return items if np.abs(items).max(initial=0) > 65504 else items.astype(np.float16)
-    scale = np.abs(items).max(-1, keepdims=True) / 127
-    values = np.rint(items / np.where(scale > 0, scale, 1)).astype(np.int8)
+        return items if max(items.max(initial=0), -items.min(initial=0)) > 65504 else items.astype(np.float16)
+    scale = np.abs(np.maximum(items.max(-1, keepdims=True), -items.min(-1, keepdims=True))) / 127
+    values = items / np.where(scale > 0, scale, 1)
+    values = np.rint(values, out=values).astype(np.int8)
     return np.concatenate([values, np.ascontiguousarray(scale, dtype="<f4").view(np.int8)], -1)
 
 

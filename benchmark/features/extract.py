@@ -1,14 +1,15 @@
 """Extraction: each picture is decoded in a worker, encoded once, and every wanted tap is written shard by shard.
 
-Batches start at shard boundaries and never cross them, so a run that was killed and taken up again forms the same
-batches, and therefore the same bits, as one that was not.
+Batches start at the boundaries of blocks (`Pass.block`) and never cross them, so a run that was killed and taken up
+again forms the same batches, and therefore the same bits, as one that was not. Of each tap one shard is being filled
+and of all taps one is being written: `held_bytes` counts that.
 """
 
 from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -103,57 +104,58 @@ class Extractor:
     ):
         self.encoder, self.device, self.progress = encoder, device, progress
         self.workers = workers
-        self.batch_size = batch_size or (128 if device.startswith("cuda") else 32)
+        self.batch_size = batch_size or default_batch(device)
         self.forwards = 0
         self.seconds = 0.0
 
-    def run(self, task: Pass, shards: Sequence[int] | None = None) -> float:
-        """Fills every tap of one pass (of `shards` alone, if given); the seconds it took, 0 when nothing was missing.
+    def run(self, task: Pass, blocks: Sequence[int] | None = None) -> float:
+        """Fills every tap of one pass (of `blocks` alone, if given); the seconds it took, 0 when nothing was missing.
 
         Raises DataError for an unreadable picture, EncoderError for a broken output, BenchError for a full disk;
         whatever was finished stays.
         """
-        todo = [s for s in task.missing() if shards is None or s in shards]
+        todo = [b for b in task.missing() if blocks is None or b in blocks]
         if not todo:
             return 0.0
         started = time.perf_counter()
-        wanted = {tap: array for tap, array in task.taps.items() if array.missing()}
+        lacking = {
+            tap: {s for s in array.missing() if s * array.size // task.block in todo}
+            for tap, array in task.taps.items()
+        }
+        wanted = {tap: array for tap, array in task.taps.items() if lacking[tap]}
+        batches = self._batches(task, todo, wanted, lacking)
         request = taps.request_for(list(wanted))
-        any_array = next(iter(wanted.values()))
-        total = sum(len(any_array.shard_range(s)) for s in todo)
-        bar = self.progress(f"encoding {self.encoder.card.name}", total)
+        bar = self.progress(f"encoding {self.encoder.card.name}", sum(map(len, batches)))
         writer = _Writer()
+        filling = _Filling(self.encoder.card.name, wanted, lacking, writer)
         try:
-            for shard in self._shards(task, any_array, todo, list(wanted), request, bar):
-                for tap, items in shard.items.items():
-                    writer.put(wanted[tap], shard.number, items)
+            for batch in self._decoded(task, batches):
+                if batch.error:
+                    raise DataError(batch.error)
+                self._encode(task, batch, list(wanted), request, filling)
+                bar.advance(len(batch.indices))
         finally:
             writer.close()
         spent = time.perf_counter() - started
         self.seconds += spent
         return spent
 
-    def _shards(
-        self, task: Pass, array: StoredArray, todo: list[int], wanted: list[Tap], request: ImageRequest, bar: Progress
-    ) -> Iterator[_Shard]:
-        batches, owner = [], []
-        for shard in todo:
-            items = list(array.shard_range(shard))
+    def _batches(
+        self, task: Pass, todo: list[int], wanted: Mapping[Tap, StoredArray], lacking: Mapping[Tap, set[int]]
+    ) -> list[list[int]]:
+        """The batches of the blocks `todo`, less those whose every shard is there."""
+        batches = []
+        for block in todo:
+            items = list(task.block_range(block))
             for i in range(0, len(items), self.batch_size):
-                batches.append(items[i : i + self.batch_size])
-                owner.append(shard)
-        current: _Shard | None = None
-        for number, batch in zip(owner, self._decoded(task, batches)):
-            if batch.error:
-                raise DataError(batch.error)
-            if current is None or current.number != number:
-                if current is not None:
-                    yield current.joined()
-                current = _Shard(number)
-            self._encode(task, batch, wanted, request, current)
-            bar.advance(len(batch.indices))
-        if current is not None:
-            yield current.joined()
+                batch = items[i : i + self.batch_size]
+                if any(
+                    s in lacking[tap]
+                    for tap, array in wanted.items()
+                    for s in range(batch[0] // array.size, batch[-1] // array.size + 1)
+                ):
+                    batches.append(batch)
+        return batches
 
     def _decoded(self, task: Pass, batches: list[list[int]]) -> Iterator[Decoded]:
         parts = [batch[i : i + PART] for batch in batches for i in range(0, len(batch), PART)]
@@ -181,7 +183,7 @@ class Extractor:
             return 0
         return min(16 if self.device.startswith("cuda") else 8, max(1, (os.cpu_count() or 1) - 1))
 
-    def _encode(self, task: Pass, batch: Decoded, wanted: list[Tap], request: ImageRequest, into: _Shard) -> None:
+    def _encode(self, task: Pass, batch: Decoded, wanted: list[Tap], request: ImageRequest, into: _Filling) -> None:
         for at, stack in batch.stacked():
             features = self.forward(stack, request)
             self.forwards += len(at)
@@ -208,40 +210,72 @@ class Extractor:
         self.batch_size = min(self.batch_size, size)
 
 
-class _Shard:
-    """The items of one shard as they come in; sub-batches of different shapes may arrive out of order."""
+class _Filling:
+    """Shards as their items come in, each in one array made at its first item; a full one goes to the writer.
 
-    def __init__(self, number: int) -> None:
-        self.number = number
-        self.parts: dict[Tap, list[tuple[int, np.ndarray]]] = {}
-        self.items: dict[Tap, np.ndarray] = {}
+    Sub-batches of different shapes may arrive out of order.
+    """
+
+    def __init__(
+        self, name: str, wanted: Mapping[Tap, StoredArray], lacking: Mapping[Tap, set[int]], writer: _Writer
+    ) -> None:
+        self.name, self.wanted, self.lacking, self.writer = name, wanted, lacking, writer
+        self.begun: dict[tuple[Tap, int], tuple[np.ndarray, int]] = {}  # its array, and the items it still waits for
 
     def add(self, tap: Tap, indices: list[int], items: np.ndarray) -> None:
-        self.parts.setdefault(tap, []).extend(zip(indices, items))
-
-    def joined(self) -> _Shard:
-        for tap, parts in self.parts.items():
-            self.items[tap] = np.stack([item for _, item in sorted(parts, key=lambda p: p[0])])
-        self.parts = {}
-        return self
+        """Takes the items [B, *item] of pictures `indices`, which ascend."""
+        array = self.wanted[tap]
+        places = np.asarray(indices)
+        for shard in sorted(set((places // array.size).tolist()) & self.lacking[tap]):
+            rows = array.shard_range(shard)
+            first, last = np.searchsorted(places, [rows.start, rows.stop])
+            into, waiting = self.begun.pop((tap, shard), (None, len(rows)))
+            if into is None:
+                into = np.empty((len(rows), *items.shape[1:]), np.float32)
+            if into.shape[1:] != items.shape[1:]:
+                raise EncoderError(
+                    f"{self.name}: {tap.name} is {list(items.shape[1:])} for one batch and {list(into.shape[1:])} for "
+                    "another. Give every picture the same shape"
+                )
+            into[places[first:last] - rows.start] = items[first:last]
+            waiting -= int(last - first)
+            if waiting:
+                self.begun[tap, shard] = (into, waiting)
+            else:
+                self.writer.put(array, shard, into)
 
 
 class _Writer:
-    """Writes shards beside the encoder, at most two in flight; an error surfaces at the next call."""
+    """Writes shards beside the encoder, one at a time; an error surfaces at the next call."""
 
     def __init__(self) -> None:
         self.pool = ThreadPoolExecutor(1)
-        self.pending: list[Future[None]] = []
+        self.pending: Future[None] | None = None
 
     def put(self, array: StoredArray, shard: int, items: np.ndarray) -> None:
-        self.pending.append(self.pool.submit(array.write, shard, items))
-        while len(self.pending) > 2:
-            self.pending.pop(0).result()
+        self._wait()
+        self.pending = self.pool.submit(array.write, shard, items)
 
     def close(self) -> None:
         self.pool.shutdown(wait=True)
-        for future in self.pending:
-            future.result()
+        self._wait()
+
+    def _wait(self) -> None:
+        if self.pending is not None:
+            self.pending.result()
+        self.pending = None
+
+
+def held_bytes(array: StoredArray, item_bytes: int, batch: int) -> int:
+    """Bytes that extracting one tap of `item_bytes` in float32 holds at most: a shard that is being filled, one that is
+    being written with the copies its codec makes, and a batch with the check that it is finite."""
+    copies = {"float32": 0.25, "float16": 0.5, "int8": 1.5}[array.codec]  # 0.25: the mask of the check, freed after it
+    return int((2 + copies) * min(array.size, array.n) * item_bytes + 1.25 * batch * item_bytes)
+
+
+def default_batch(device: str) -> int:
+    """Pictures in a batch where none was asked for."""
+    return 128 if device.startswith("cuda") else 32
 
 
 def check_features(encoder: Encoder, features: ImageFeatures, ids: list[str], size: Sequence[int]) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 from benchmark.contracts import EncoderCard, ImageSet, ImageTransform, Need, Tap
 from benchmark.digest import plain
 from benchmark.errors import BenchError
-from benchmark.features.store import FeatureStore, StoredArray
+from benchmark.features.store import FeatureStore, StoredArray, shard_items
 from benchmark.views import ResolvedView, resolve_view
 
 DENSE = ("patches", "text_patches")
@@ -23,9 +23,18 @@ class Pass:
     view: ResolvedView
     taps: dict[Tap, StoredArray] = field(default_factory=dict)
 
+    @property
+    def block(self) -> int:
+        """Pictures that are encoded as one piece: a whole number of shards of every tap."""
+        return shard_items(len(self.images))
+
+    def block_range(self, block: int) -> range:
+        """The pictures of `block`."""
+        return range(block * self.block, min((block + 1) * self.block, len(self.images)))
+
     def missing(self) -> list[int]:
-        """Shards that at least one tap lacks, in order."""
-        return sorted({s for array in self.taps.values() for s in array.missing()})
+        """Blocks of which at least one tap lacks a shard, in order."""
+        return sorted({s * array.size // self.block for array in self.taps.values() for s in array.missing()})
 
 
 class Planner:
@@ -61,7 +70,26 @@ class Planner:
     def _array(self, images: ImageSet, view: ResolvedView, tap: Tap) -> StoredArray:
         key = {**identity(self.card), "view": view.fingerprint(), "tap": plain(tap), "images": images.digest}
         codec = None if tap.name in (*DENSE, "pixels") else "float32"  # vectors are small: keep them exact
-        return self.store.array(key, len(images), codec)
+        shape = getattr(images, "uniform_shape", None) or (0, 0)
+        return self.store.array(key, len(images), codec, 4 * item_values(tap, view, self.card, shape))
+
+
+def input_size(view: ResolvedView, card: EncoderCard, shape: tuple[int, int]) -> tuple[int, int]:
+    """(height, width) in pixels of what the encoder sees of a picture of this `shape`, padded to whole patches."""
+    if view.transform is None or view.transform.resize == "none":
+        height, width = shape
+    else:
+        height = width = view.transform.crop or view.transform.size
+    return -(-height // card.patch_size) * card.patch_size, -(-width // card.patch_size) * card.patch_size
+
+
+def item_values(tap: Tap, view: ResolvedView, card: EncoderCard, shape: tuple[int, int]) -> int:
+    """Values that `tap` keeps of one picture of this `shape`, (height, width) in pixels."""
+    wide = card.text_dim if tap.name == "text_patches" else card.embed_dim
+    if tap.name in DENSE:
+        height, width = input_size(view, card, shape)
+        return (height // card.patch_size) * (width // card.patch_size) * wide
+    return wide * {"pixels": tap.count, "cls": card.num_cls}.get(tap.name, 1)
 
 
 def identity(card: EncoderCard) -> Mapping[str, Any]:

@@ -31,11 +31,19 @@ from benchmark.features import codec
 from benchmark.files import disk_errors, write_atomic, write_text
 
 SCHEMA = 1
+SHARD_BYTES = 64 * 2**20  # of one shard in float32; a larger item is a shard of its own
 
 
-def shard_items(n: int) -> int:
-    """Items per shard. Fixed by the set's size alone, so that all arrays of one set have the same boundaries."""
-    return 128 if n <= 65536 else 4096
+def shard_items(n: int, item_bytes: int = 0) -> int:
+    """Items per shard of a set of `n`, where one item takes `item_bytes` in float32.
+
+    128, or 4096 past 65,536 items, halved until a shard has at most SHARD_BYTES: every size divides that of small
+    items, so that shards of all arrays of a set end together at the multiples of `shard_items(n)`.
+    """
+    size = 128 if n <= 65536 else 4096
+    while size > 1 and size * item_bytes > SHARD_BYTES:
+        size //= 2
+    return size
 
 
 @dataclass
@@ -46,9 +54,11 @@ class StoredArray:
     key: Mapping[str, Any]
     n: int
     codec: str  # float32, float16 or int8
+    item_bytes: int = 0  # about what one item takes in float32; 0: little
 
     def __post_init__(self) -> None:
-        self.size = shard_items(self.n)
+        known = self._manifest()  # of an array that is there, also one from before shards were bounded by bytes
+        self.size: int = known.get("size", shard_items(self.n)) if known else shard_items(self.n, self.item_bytes)
         self._open: OrderedDict[int, np.ndarray] = OrderedDict()
         self._verified: set[int] = set()
 
@@ -71,22 +81,22 @@ class StoredArray:
         """Stores the float32 items of one shard, [len, *item]. Raises BenchError when the disk is full."""
         if not np.isfinite(items).all():
             raise ValueError("features must be finite before they are stored")
-        payload = codec.encode(items, self.codec)
-        buffer = io.BytesIO()
-        np.save(buffer, payload, allow_pickle=False)
-        data = buffer.getvalue()
-        write_atomic(self._path(shard), lambda f: f.write(data))
+        header, data = _npy(codec.encode(items, self.codec))
+        write_atomic(self._path(shard), lambda f: f.writelines((header, data)))
+        digest = hashlib.sha256(header)
+        digest.update(data)
         self._open.pop(shard, None)
         with self._lock():
             manifest = self._manifest() or {
                 "schema": SCHEMA,
                 "key": dict(self.key),
                 "n": self.n,
+                "size": self.size,
                 "codec": self.codec,
                 "item": list(items.shape[1:]),
                 "shards": {},
             }
-            manifest["shards"][str(shard)] = hashlib.sha256(data).hexdigest()
+            manifest["shards"][str(shard)] = digest.hexdigest()
             write_text(self.folder / "manifest.json", json.dumps(manifest, indent=1))
         self.__dict__.pop("item", None)
         self._verified.add(shard)
@@ -164,6 +174,13 @@ class StoredArray:
             yield
 
 
+def _npy(array: np.ndarray) -> tuple[bytes, memoryview]:
+    """What np.save writes of a C-ordered `array`: the header, and the array's own memory, of which no copy is made."""
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(header, np.lib.format.header_data_from_array_1_0(array))
+    return header.getvalue(), array.reshape(-1).view(np.uint8).data
+
+
 class FeatureStore:
     """All stored arrays under one folder (by default `<cache>/features`)."""
 
@@ -171,12 +188,12 @@ class FeatureStore:
         self.root, self.codec = root, codec
         self._arrays: dict[str, StoredArray] = {}
 
-    def array(self, key: Mapping[str, Any], n: int, codec: str | None = None) -> StoredArray:
-        """The array of `key`, made if it is new. `codec` overrides the store's."""
+    def array(self, key: Mapping[str, Any], n: int, codec: str | None = None, item_bytes: int = 0) -> StoredArray:
+        """The array of `key`, made if it is new. `codec` overrides the store's; `item_bytes` as in `shard_items`."""
         name = codec or self.codec
         digest = fingerprint({**{k: v for k, v in key.items() if k != "model"}, "codec": name})
         if digest not in self._arrays:
-            self._arrays[digest] = StoredArray(self.root / digest[:2] / digest, key, n, name)
+            self._arrays[digest] = StoredArray(self.root / digest[:2] / digest, key, n, name, item_bytes)
         array = self._arrays[digest]
         with disk_errors(array.folder):
             array.folder.mkdir(parents=True, exist_ok=True)
@@ -189,7 +206,7 @@ class FeatureStore:
         for path in sorted(self.root.glob("??/*/manifest.json")):
             try:
                 manifest = json.loads(path.read_text(encoding="utf-8"))
-                expected = -(-manifest["n"] // shard_items(manifest["n"]))
+                expected = -(-manifest["n"] // manifest.get("size", shard_items(manifest["n"])))
                 size = sum(f.stat().st_size for f in path.parent.iterdir())
                 entry = {"folder": path.parent, "key": manifest["key"], "bytes": size, "codec": manifest["codec"]}
             except (OSError, ValueError, KeyError):

@@ -1,0 +1,81 @@
+"""What a model is called in rows, and what makes its finished rows stale without loading it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from benchmark import load_encoder, registry
+from benchmark.engine.encoders import display_name, model_stamp
+from benchmark.engine.run import run
+from benchmark.results import slug
+
+
+def test_two_checkpoints_of_one_last_name_are_two_models(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    names = [display_name("tipsv2-mini", f"{project}/{run}/final") for project in "pq" for run in ("a", "b")]
+    names += [display_name("tipsv2-mini", "p/a-final"), display_name("tipsv2-mini", "/")]
+    assert len({slug(name) for name in names}) == len(names)
+    assert names[0].startswith("tipsv2-mini@a-final-") and all(name == slug(name) for name in names)
+    assert display_name("tipsv2-mini", f"{tmp_path}/p/./a/final/") == names[0], "the place counts"
+
+
+def test_files_of_one_name_in_two_projects_are_two_models(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    one, two = (display_name(f"{project}/enc.py:build", None) for project in "pq")
+    assert slug(one) != slug(two) and one.startswith("enc-") and one.endswith(":build")
+    assert display_name(f"{tmp_path}/p/enc.py:build", None) == one
+    assert display_name("tipsv2-mini", None) == "tipsv2-mini"
+
+
+def test_a_version_is_kept_for_every_adapter_and_for_nothing_else():
+    targets = [row["target"] for row in registry.models().values()] + list(registry.PREFIXES.values())
+    assert set(registry.code_versions()) == {target.partition(":")[0] for target in targets}
+
+
+def test_the_adapters_take_their_version_from_the_table():
+    import adapters.clip
+    import adapters.dino
+    import adapters.hub
+    import adapters.siglip
+
+    versions = registry.code_versions()
+    found = {
+        "adapters.clip": adapters.clip.Clip.code_version,
+        "adapters.dino": adapters.dino.Dino.code_version,
+        "adapters.hub": adapters.hub.GenericVision.code_version,
+        "adapters.siglip": adapters.siglip.Siglip.code_version,
+        **{m: load_encoder(name).card.code_version for m, name in (("adapters.floors", "pixels"),
+                                                                   ("adapters.tipsv2", "tipsv2-mini"))},
+    }  # fmt: skip
+    assert found == {module: versions[module] for module in found}
+    literal = [p for p in Path(adapters.clip.__file__).parent.rglob("*.py") if 'ode_version="' in p.read_text()]
+    assert not literal, "a version written into code is not seen by finished rows"
+
+
+@pytest.mark.parametrize(
+    ("module", "stale", "kept"),
+    [
+        ("adapters.floors", ["pixels", "random-vit", "hf:a/b"], ["tipsv2-b", "timm:x", "own.py:build"]),
+        ("adapters.tipsv2", ["tipsv2-b", "tipsv2-mini", "hf:a/b"], ["pixels", "clip-b16"]),
+        ("adapters.timm_models", ["timm:x"], ["pixels", "open_clip:x/y"]),
+    ],
+)
+def test_a_raised_version_changes_the_stamp_of_its_models_alone(monkeypatch, module, stale, kept):
+    before = {name: model_stamp(name, None) for name in (*stale, *kept)}
+    raised = {**registry.code_versions(), module: "7"}
+    monkeypatch.setattr(registry, "code_versions", lambda: raised)
+    after = {name: model_stamp(name, None) for name in before}
+    assert [name for name in before if after[name] != before[name]] == stale
+
+
+def test_a_raised_version_makes_finished_rows_stale(tmp_path, monkeypatch):
+    def reused() -> int:
+        options = {"limit": 24, "results": tmp_path / "r", "cache": tmp_path / "c", "check": False}
+        return run("pixels", "instance_retrieval/scenes", **options).reused
+
+    assert [reused(), reused()] == [0, 1]
+    raised = {**registry.code_versions(), "adapters.floors": "7"}
+    monkeypatch.setattr(registry, "code_versions", lambda: raised)
+    assert [reused(), reused()] == [0, 1]

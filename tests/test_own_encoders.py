@@ -1,0 +1,158 @@
+"""An encoder of the user's own is another one as soon as any of its sources, its weights or the wish has changed."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmark import load_encoder
+from benchmark.engine.run import run
+from benchmark.features.plan import identity
+
+NETWORK = """
+import torch
+class Net(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.embed = torch.nn.Linear(192, 4)
+        torch.nn.init.constant_(self.embed.weight, 0.1)
+        torch.nn.init.zeros_(self.embed.bias)
+"""
+ENCODER = """
+import numpy, torch
+from benchmark import EncoderCard, ImageFeatures, ImageTransform, WeightsInfo
+from own_network import Net
+class Mine:
+    def __init__(self, spec):
+        self.net = Net()
+        self.gain = torch.from_numpy(numpy.load("{folder}/w.npy"))
+        self.type = getattr(torch, "float32" if spec.dtype == "auto" else spec.dtype)
+        self.transform = ImageTransform("square", 32)
+        self.card = EncoderCard("mine", "own", "torch", 4, 8, 32, 0, 1, False, WeightsInfo("w.npy", ""), "MIT")
+    @torch.inference_mode()
+    def encode_image(self, images, request=None):
+        import own_helper
+        cells = torch.nn.functional.unfold(images, 8, stride=8).transpose(1, 2)
+        tokens = (self.net.embed(cells) * self.gain).to(self.type).float()
+        side = int(tokens.shape[1] ** 0.5)
+        return ImageFeatures(tokens.mean(1, keepdim=True), tokens.reshape(len(tokens), side, side, -1))
+def build(spec):
+    return Mine(spec)
+"""
+LISTED = """
+def listed(spec):
+    mine = Mine(spec)
+    mine.net = [mine.net]
+    return mine
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with an encoder, the network it imports, a helper it imports late, and a weight file."""
+    (tmp_path / "own_encoder.py").write_text(ENCODER.replace("{folder}", str(tmp_path)))
+    (tmp_path / "own_network.py").write_text(NETWORK)
+    (tmp_path / "own_helper.py").write_text("")
+    weights(tmp_path, 1.0)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    yield tmp_path
+    forget()
+
+
+def weights(folder: Path, gain: float) -> None:
+    np.save(folder / "w.npy", np.array([gain, 1, 2, 3], np.float32))
+
+
+def forget() -> None:
+    """As in a new process."""
+    for name in ("own_encoder", "own_network", "own_helper"):
+        sys.modules.pop(name, None)
+    importlib.invalidate_caches()
+
+
+def edit(file: Path, text: str = "# edited\n") -> None:
+    file.write_text(file.read_text() + text)
+
+
+def loaded(model: str, **options: str) -> dict[str, object]:
+    return dict(identity(load_encoder(model, device="cpu", **options).card))
+
+
+@pytest.mark.parametrize("model", ["{folder}/own_encoder.py:build", "own_encoder:build"])
+@pytest.mark.parametrize("file", ["own_encoder.py", "own_network.py", "own_helper.py"])
+def test_an_edit_of_any_own_source_is_another_version(folder, model, file):
+    model = model.replace("{folder}", str(folder))
+    before = loaded(model)
+    forget()
+    assert loaded(model) == before
+    forget()
+    edit(folder / file)
+    after = loaded(model)
+    assert {k for k in after if after[k] != before[k]} == {"code"}
+
+
+def test_code_in_memory_keeps_the_version_it_was_loaded_with(folder):
+    before = loaded("own_encoder:build")
+    edit(folder / "own_network.py")
+    assert loaded("own_encoder:build") == before
+
+
+def test_other_modules_of_the_process_and_its_packages_do_not_count(folder, monkeypatch):
+    before = loaded("own_encoder:build")
+    (folder / "own_stranger.py").write_text("import own_network\n")
+    monkeypatch.setitem(sys.modules, "own_stranger", importlib.import_module("own_stranger"))
+    assert loaded("own_encoder:build") == before
+
+
+def test_a_class_made_by_a_late_import_counts(folder):
+    """A registry that imports by a computed name leaves no import to be read in the file."""
+    file = folder / "own_encoder.py"
+    dynamic = 'import importlib\nNet = importlib.import_module("own_" + "network").Net'
+    file.write_text(file.read_text().replace("from own_network import Net", dynamic))
+    before = loaded(f"{file}:build")
+    forget()
+    edit(folder / "own_network.py")
+    assert loaded(f"{file}:build")["code"] != before["code"]
+
+
+def test_what_was_asked_for_is_in_the_card_though_the_author_says_nothing(folder):
+    model = f"{folder}/own_encoder.py:build"
+    assert loaded(model)["options"] == []
+    assert loaded(model, dtype="bfloat16")["options"] == [["dtype", "bfloat16"]]
+    assert loaded(model, options={"compile": "1"})["options"] == [["compile", "1"]]
+
+
+def test_plain_tensors_and_networks_in_lists_are_weights_too(folder):
+    before = loaded("own_encoder:build")["weights"]
+    weights(folder, 2.0)
+    other = loaded("own_encoder:build")["weights"]
+    assert other != before
+    edit(folder / "own_encoder.py", LISTED)
+    forget()
+    assert loaded("own_encoder:listed")["weights"] not in (before, other)
+
+
+@pytest.mark.parametrize("model", ["{folder}/own_encoder.py:build", "own_encoder:build"])
+def test_a_finished_row_counts_only_for_the_same_code_and_weights(folder, model):
+    model = model.replace("{folder}", str(folder))
+
+    def again(**more) -> tuple[int, int]:
+        forget()
+        options = {"limit": 24, "results": folder / "results", "cache": folder / "cache", "check": False, **more}
+        report = run(model, "instance_retrieval/scenes", **options)
+        assert not report.failures and len(report.rows) == 1
+        return report.reused, sum(report.forwards.values())
+
+    assert again() == (0, 24)
+    assert again() == (1, 0)
+    edit(folder / "own_network.py", "        self.embed.weight.data[0] = 0.2\n")
+    assert again() == (0, 24)
+    weights(folder, 2.0)
+    assert again() == (0, 24)
+    assert again(dtype="bfloat16") == (0, 24), "float32 features are not those of bfloat16"
+    assert again() == (1, 0)
