@@ -77,7 +77,8 @@ class Comparison:
     b: str
     units: tuple[UnitComparison, ...] = ()
     refused: tuple[str, ...] = ()  # one line for each pair that must not be compared
-    problems: tuple[str, ...] = ()  # files left out
+    problems: tuple[str, ...] = ()  # rows of either side that are damaged or half-written
+    unpaired: tuple[str, ...] = ()  # units that only B has
     published: tuple[PublishedGap, ...] = field(default=())
 
     @property
@@ -113,7 +114,8 @@ def compare(
     if not found:
         raise UsageError(f"{side_a.name} and {side_b.name} share no comparable row. " + "; ".join(refused[:3]))
     return Comparison(
-        side_a.name, side_b.name, _judge(found), tuple(refused), (*side_a.problems, *side_b.problems)
+        side_a.name, side_b.name, _judge(found), tuple(refused), (*side_a.problems, *side_b.problems),
+        _only_in_b(side_a, side_b),
     )  # fmt: skip
 
 
@@ -128,6 +130,12 @@ def pair_rows(a: Side, b: Side) -> tuple[list[tuple[Row, Row]], list[str]]:
         else:
             pairs.append((row, cast(Row, other)))
     return pairs, refused
+
+
+def _only_in_b(a: Side, b: Side) -> tuple[str, ...]:
+    """One line for each unit of B of which A has no row: new in B, or lost from A."""
+    lost = sorted({row.unit for row in b.rows} - {row.unit for row in a.rows})
+    return tuple(f"{unit}: not compared: only B ({b.name}) has a row of it" for unit in lost)
 
 
 def _partner(row: Row, a: Side, b: Side) -> Row | str:

@@ -82,7 +82,14 @@ def summary(comparison: Comparison) -> str:
         )
     if comparison.refused:
         parts.append(f"{len(comparison.refused)} not compared")
+    if comparison.problems:
+        parts.append(f"{len(comparison.problems)} damaged or half-written")
     return f"{comparison.a} → {comparison.b}: " + (", ".join(parts) or "nothing compared")
+
+
+def left_out(comparison: Comparison) -> tuple[str, ...]:
+    """One line for each thing that was not compared: pairs that were refused, damaged rows, units only B has."""
+    return (*comparison.refused, *comparison.problems, *comparison.unpaired)
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
@@ -110,7 +117,7 @@ def markdown(comparison: Comparison) -> str:
         lines += table(PUBLISHED_HEADER, published_cells(comparison))
         lines += ["", "Published numbers have no samples and their protocol may differ: shown, not tested."]
     classes = [line for u in comparison.units if (line := class_line(u))]
-    lines += [f"- {escape(line)}" for line in (*classes, *comparison.refused, *comparison.problems)]
+    lines += [f"- {escape(line)}" for line in (*classes, *left_out(comparison))]
     return "\n".join(lines) + "\n"
 
 
@@ -130,7 +137,8 @@ def to_json(comparison: Comparison) -> str:
 
 
 def cases(comparison: Comparison) -> list[Case]:
-    """One JUnit case for each unit: failed for a regression, error for a pair that was refused."""
+    """One JUnit case for each unit: failed for a regression, error for a pair that was refused or a damaged row,
+    skipped for a unit that only B has."""
     suite = f"{comparison.a} → {comparison.b}"
     out = []
     for u in comparison.units:
@@ -139,7 +147,9 @@ def cases(comparison: Comparison) -> list[Case]:
         words = f"{u.metric} {text['A']} → {text['B']} ({change})"
         outcome = {"worse": "failed", "too little data": "skipped"}.get(u.verdict, "passed")
         out.append(Case(suite, f"{u.unit} {u.metric}", outcome, f"{u.verdict}: {words}"))  # type: ignore[arg-type]
-    return out + [Case(suite, line.split(":")[0], "error", line) for line in comparison.refused]
+    lost = (*comparison.refused, *comparison.problems)
+    out += [Case(suite, line.split(":")[0], "error", line) for line in lost]
+    return out + [Case(suite, line.split(":")[0], "skipped", line) for line in comparison.unpaired]
 
 
 def to_junit(comparison: Comparison) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -197,6 +197,15 @@ def read_all(results: Path) -> tuple[list[Row], list[str]]:
         except BenchError as e:
             problems.append(str(e))
     return rows, problems
+
+
+def half_written(samples: Iterable[Path]) -> list[str]:
+    """One line for each of these `samples.parquet` that has no `result.json` beside it."""
+    return [
+        f"{file.parent}: half-written: there is no result.json beside its samples. Run the same bench run again"
+        for file in sorted(samples)
+        if not (file.parent / "result.json").is_file()
+    ]
 
 
 def _result_files(results: Path) -> Iterator[Path]:

@@ -246,6 +246,24 @@ def test_exit_codes_tell_regression_refusal_and_peace_apart(measured: Path, tmp_
     assert code == 1
 
 
+@pytest.mark.parametrize(("side", "damage"), [("a", "cut"), ("a", "half"), ("b", "half")])
+def test_a_damaged_or_half_written_row_of_either_side_stops_the_gate(tmp_path: Path, side: str, damage: str) -> None:
+    write_rows(tmp_path, {"a": 0.6, "b": 0.6}, ["depth", "normals"])
+    file = next((tmp_path / side / "depth").rglob("result.json"))
+    file.write_text("{") if damage == "cut" else file.unlink()
+    assert run("a", "b", "--results", tmp_path)[0] == 0
+    code, out = run("a", "b", "--fail-on-regression", "--results", tmp_path, "--junit", tmp_path / "c.xml")
+    assert code == 1 and str(file.parent) in out and "1 damaged or half-written" in out
+    assert int(ElementTree.parse(tmp_path / "c.xml").getroot().attrib["errors"]) >= 1
+
+
+def test_a_unit_only_the_candidate_has_is_named_and_no_error(tmp_path: Path) -> None:
+    write_rows(tmp_path, {"a": 0.6}, ["depth"])
+    write_rows(tmp_path, {"b": 0.6}, ["depth", "normals"])
+    code, out = run("a", "b", "--fail-on-regression", "--results", tmp_path)
+    assert code == 0 and "normals/scenes: not compared: only B (b) has a row of it" in out
+
+
 def test_reports_hold_every_unit_and_survive_hostile_names(tmp_path: Path) -> None:
     name = "<script>|`x`"
     write_row(tmp_path, "a", "depth", 0.6)

@@ -14,7 +14,7 @@ from benchmark.errors import BenchError
 from benchmark.influence import influence
 from benchmark.leaderboard.standing import Standing, standings
 from benchmark.reference import FOLDER, beside
-from benchmark.results import Row, read_all
+from benchmark.results import Row, half_written, read_all
 from benchmark.sides import WATCHED
 
 SAMPLES_SHOWN = 160  # of each board, evenly spaced; all of them decide intervals and ties
@@ -76,11 +76,7 @@ def collect(results: Path, reference: Path | None = None) -> tuple[list[Board], 
 
 def _unfinished(results: Path) -> list[str]:
     """Rows that were being written when something stopped, and result files that lie where no row belongs."""
-    halves = [
-        f"{file.parent}: half-written: there is no result.json beside its samples"
-        for file in sorted(results.glob("*/*/*/*/samples.parquet"))
-        if not (file.parent / "result.json").is_file()
-    ]
+    halves = half_written(results.glob("*/*/*/*/samples.parquet"))
     strays = [
         f"{file}: left out: rows lie at MODEL/TASK/DATASET/PROTOCOL-HASH/result.json"
         for file in sorted(results.rglob("result.json"))
