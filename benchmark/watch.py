@@ -22,6 +22,7 @@ from benchmark.results import Row, slug
 from benchmark.sides import PUBLISHED, open_side
 from benchmark.watch_report import write_reports
 
+PICKLE = "a pickle, never opened. Save checkpoints as safetensors"
 Scorer = Callable[[Path, Path], tuple[list[Row], list[str]]]  # weights, results -> rows, failures
 
 
@@ -92,7 +93,7 @@ class Watcher:
         """Scores every whole checkpoint that is new; whether there was one."""
         worked = False
         for name in pickles(self.plan.folder):
-            self._say_once(f"{name}: a pickle, never opened. Save checkpoints as safetensors")
+            self._say_once(f"{name}: {PICKLE}")
         for checkpoint in find(self.plan.folder):
             stamp = checkpoint.stamp()
             if history.knows(checkpoint.name, stamp) or self._age(checkpoint) < self.plan.settle:
@@ -128,11 +129,16 @@ class Watcher:
         return now - seen[1]
 
     def unreadable(self, history: History) -> list[str]:
-        """One line for each checkpoint that is there and has no entry, with the reason."""
-        lines = []
-        for c in find(self.plan.folder):
+        """One line for each checkpoint that is there and has no entry, with the reason.
+
+        Pickles are named where nothing else is there: beside checkpoints they are optimizer states and the like.
+        """
+        lines, there = [], find(self.plan.folder)
+        for c in there:
             if not history.knows(c.name, c.stamp()):
                 lines.append(f"{c.name}: {damage(c) or 'not scored yet'}")
+        if not there and not history.entries:
+            lines += [f"{name}: {PICKLE}" for name in pickles(self.plan.folder)]
         return lines
 
     def _score(self, checkpoint: Checkpoint, stamp: str, history: History) -> Entry:
@@ -182,7 +188,7 @@ class Watcher:
             found = compare(baseline, rows_at, results=self.plan.results, tolerance=self.plan.tolerance, floors=floors)
         except UsageError as e:
             return baseline, None, (str(e),)
-        return baseline, found, found.refused
+        return baseline, found, (*found.refused, *found.problems)
 
     def _previous(self, history: History) -> str | None:
         for entry in reversed(history.entries):
@@ -192,7 +198,9 @@ class Watcher:
 
     def _announce(self, entry: Entry) -> None:
         worse = ", ".join(f"{p.unit} {p.delta:+.3g} {p.metric_unit}" for p in entry.regressions if p.delta is not None)
-        state = f"worse: {worse}" if worse else f"{len(entry.points)} units scored, nothing worse"
+        compared = sum(bool(p.verdict) for p in entry.points)
+        calm = "nothing compared" if not compared else f"{compared} compared, nothing worse"
+        state = f"worse: {worse}" if worse else f"{len(entry.points)} units scored, {calm}"
         self.say(f"{entry.name}: {state} ({entry.seconds:.0f} s)")
         for line in (*entry.failures, *entry.refused):
             self.say(f"{entry.name}: {line}")

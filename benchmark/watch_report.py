@@ -11,16 +11,19 @@ from benchmark.files import write_atomic, write_text
 from benchmark.history import Entry, History, Point
 from benchmark.junit import Case, junit_xml
 
+SUMMARY = "summary.md"
+REPORTS = ("history.csv", SUMMARY, "trend.png", "junit.xml")
 MARK = {"worse": " ▼", "better": " ▲"}
 LEGEND = "▼ worse, ▲ better: paired on the same samples, p adjusted by Holm over the units of a checkpoint."
 WORSE, LINE, BAND = "#c0362c", "#2f5d8a", "#2f5d8a"
 
 
 def write_reports(history: History, waiting: Sequence[str] = ()) -> None:
-    """Writes all four files beside the history; `waiting` names checkpoints that could not be scored yet."""
+    """Writes REPORTS beside the history (trend.png once there is a number); `waiting` names checkpoints that could not
+    be scored yet."""
     folder = history.folder
     write_text(folder / "history.csv", history.csv())
-    write_text(folder / "summary.md", markdown(history, waiting))
+    write_text(folder / SUMMARY, markdown(history, waiting))
     write_text(folder / "junit.xml", junit_xml(f"bench watch {history.model}", cases(history, waiting)))
     if history.units():
         image = trend_png(history)

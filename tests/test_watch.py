@@ -17,6 +17,8 @@ from rows import write_rows
 from safetensors.numpy import save, save_file
 
 from benchmark.checkpoints import damage, find, step_of
+from benchmark.cli import main
+from benchmark.cli.watch import exit_code
 from benchmark.errors import BenchError, UsageError
 from benchmark.history import History, only_watcher
 from benchmark.results import Row, read_all
@@ -164,6 +166,56 @@ def test_a_half_written_checkpoint_is_an_error_for_ci_when_asked_once(tmp_path: 
     assert history.entries == [] and len(watch.unreadable(history)) == 1
     junit = ElementTree.parse(tmp_path / "out" / "junit.xml").getroot()
     assert junit.attrib["errors"] == "1"
+
+
+def watch_once(run: Path, out: Path, *words: object) -> int:
+    """Exit code of `bench watch RUN --once`."""
+    with pytest.raises(SystemExit) as done:
+        main(["watch", str(run), "--model", "tipsv2-mini", "--once", "--settle", "0", "--every", "0.05",
+              "--out", str(out), *map(str, words)])  # fmt: skip
+    return int(done.value.code or 0)
+
+
+@pytest.mark.parametrize(("name", "errors"), [("", "0"), ("step-1.pt", "1")])
+def test_a_folder_with_nothing_to_score_is_no_success(
+    tmp_path: Path, name: str, errors: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Empty, or holding nothing but a pickle."""
+    (tmp_path / "run").mkdir()
+    if name:
+        (tmp_path / "run" / name).write_bytes(b"x")
+    assert watch_once(tmp_path / "run", tmp_path / "out") == 1
+    assert ElementTree.parse(tmp_path / "out" / "junit.xml").getroot().attrib["errors"] == errors
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last.endswith("0 checkpoints; also history.csv, junit.xml")
+
+
+def test_pickles_beside_checkpoints_are_no_error(tmp_path: Path) -> None:
+    checkpoint(tmp_path / "run", "step-1")
+    (tmp_path / "run" / "optimizer.pt").write_bytes(b"x")
+    watch = watcher(tmp_path, Scorer({"step-1": 0.6}), Clock())
+    history = watch.run()
+    assert exit_code(history, watch.unreadable(history)) == 0
+
+
+def test_a_checkpoint_that_nothing_was_compared_with_its_baseline_is_no_success(tmp_path: Path) -> None:
+    write_rows(tmp_path / "results", {"good": 0.6}, TASKS, n=60)  # other data: every pair is refused
+    checkpoint(tmp_path / "run", "step-1")
+    said: list[str] = []
+    watch = watcher(tmp_path, Scorer({"step-1": 0.6}), Clock(), baseline="good")
+    watch.say = said.append
+    history = watch.run()
+    assert "2 units scored, nothing compared" in said[0] and len(history.entries[0].refused) == 1
+    assert exit_code(history, watch.unreadable(history)) == 1
+
+
+def test_a_damaged_row_of_the_baseline_is_no_success(tmp_path: Path) -> None:
+    write_rows(tmp_path / "results", {"good": 0.6}, TASKS)
+    next((tmp_path / "results" / "good" / "depth").rglob("result.json")).unlink()
+    checkpoint(tmp_path / "run", "step-1")
+    watch = watcher(tmp_path, Scorer({"step-1": 0.6}), Clock(), baseline="good")
+    history = watch.run()
+    assert "half-written" in history.entries[0].refused[0] and exit_code(history, []) == 1
 
 
 def test_a_checkpoint_written_again_is_scored_again(tmp_path: Path) -> None:

@@ -27,7 +27,10 @@ def watch(
         float, typer.Option(help="Seconds without a change until a checkpoint counts as written", min=0)
     ] = 10.0,
     once: Annotated[
-        bool, typer.Option(help="Score what is there, then exit: 3 after a regression, 1 after a failure")
+        bool,
+        typer.Option(
+            help="Score what is there, then exit: 3 after a regression, 1 after a failure or without a checkpoint"
+        ),
     ] = False,
     until_regression: Annotated[bool, typer.Option(help="Exit 3 at the first regression")] = False,
     idle: Annotated[float | None, typer.Option(help="Exit after so many seconds without a new checkpoint")] = None,
@@ -53,6 +56,7 @@ def watch(
     Example: bench watch runs/mine --model tipsv2-b --suite scenes --until-regression
     """
     from benchmark.watch import Plan, Watcher, engine_scorer
+    from benchmark.watch_report import REPORTS, SUMMARY
 
     place = results or results_dir()
     options = {
@@ -70,14 +74,16 @@ def watch(
     except KeyboardInterrupt:
         typer.echo("stopped; the same command goes on from here")
         raise typer.Exit(130) from None
-    typer.echo(f"{plan.out / 'summary.md'}: {len(history.entries)} checkpoints; also history.csv, trend.png, junit.xml")
+    others = [name for name in REPORTS if name != SUMMARY and (plan.out / name).is_file()]
+    typer.echo(f"{plan.out / SUMMARY}: {len(history.entries)} checkpoints; also {', '.join(others)}")
     if code := exit_code(history, watcher.unreadable(history)):
         raise typer.Exit(code)
 
 
 def exit_code(history: History, unreadable: list[str]) -> int:
-    """3 when a checkpoint of the history is worse than what it was compared with, 1 when one failed, else 0."""
+    """3 when a checkpoint of the history is worse than what it was compared with; 1 when one failed, when a unit of
+    its baseline could not be compared, or when there was no checkpoint at all; else 0."""
     if any(e.regressions for e in history.entries):
         return REGRESSION
-    failed = any(e.failures or not e.points for e in history.entries)
-    return FAILED if failed or unreadable else 0
+    failed = any(e.failures or e.refused or not e.points for e in history.entries)
+    return FAILED if failed or unreadable or not history.entries else 0
