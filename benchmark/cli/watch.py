@@ -9,7 +9,6 @@ import typer
 
 from benchmark.history import History
 from benchmark.paths import results_dir
-from benchmark.results import slug
 
 REGRESSION = 3
 FAILED = 1
@@ -42,7 +41,9 @@ def watch(
         typer.Option(help="Command that makes weights of a training state: 'bench export {checkpoint} {out}'"),
     ] = None,
     results: Annotated[Path | None, typer.Option(help="Where baselines and noise floors are looked up")] = None,
-    out: Annotated[Path | None, typer.Option(help="Rows, history and reports [default: RESULTS/watch/DIR]")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Rows, history and reports [default: RESULTS/watch/DIR-HASH]")
+    ] = None,
     protocol: Annotated[str | None, typer.Option(help="Preset [default: the suite's]")] = None,
     data: Annotated[Path | None, typer.Option(help="Where datasets lie")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N")] = "auto",
@@ -55,7 +56,7 @@ def watch(
 
     Example: bench watch runs/mine --model tipsv2-b --suite scenes --until-regression
     """
-    from benchmark.watch import Plan, Watcher, engine_scorer
+    from benchmark.watch import Plan, Watcher, default_out, engine_scorer
     from benchmark.watch_report import REPORTS, SUMMARY
 
     place = results or results_dir()
@@ -63,8 +64,9 @@ def watch(
         "protocol": protocol, "device": device, "dtype": dtype, "limit": limit, "seed": seed, "offline": offline,
         "command": f"bench watch {folder} --model {model} --suite {suite}", **({"data": data} if data else {}),
     }  # fmt: skip
+    scoring = {"protocol": protocol, "dtype": dtype, "limit": limit, "seed": seed, "data": data and str(data)}
     plan = Plan(
-        folder, model, suite, out or place / "watch" / slug(folder.resolve().name), place,
+        folder, model, suite, out or default_out(folder, place), place, scoring=scoring,
         baseline=baseline, tolerance=tolerance, every=every, settle=settle, once=once,
         until_regression=until_regression, idle=idle, prepare=prepare,
     )  # fmt: skip
