@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
 import json
 import re
 import shutil
@@ -19,11 +21,12 @@ import numpy as np
 from benchmark.contracts import Outcome
 from benchmark.digest import plain
 from benchmark.errors import BenchError
-from benchmark.files import write_atomic, write_bytes, write_text
+from benchmark.files import only_writer, write_bytes, write_text
 from benchmark.statistic import Statistic
 
 SCHEMA = 1
 OLDEST = 1  # rows of earlier schemas are named and left out
+SAMPLES_DIGEST = "samples_sha256"  # rows of before it was written have none
 REQUIRED = (
     "schema",
     "id",
@@ -71,7 +74,7 @@ class Row:
     @cached_property
     def samples(self) -> dict[str, np.ndarray]:
         """Column -> [N] or [N, C] array of the per-sample statistics. Raises BenchError naming a damaged file."""
-        return read_samples(self.folder / "samples.parquet")
+        return read_samples(self.folder / "samples.parquet", self.data.get(SAMPLES_DIGEST))
 
 
 def parse_statistic(data: Mapping[str, Any]) -> Statistic:
@@ -118,17 +121,23 @@ def metrics_of(outcome: Outcome, seed: int) -> dict[str, dict[str, Any]]:
 def save(
     folder: Path, data: Mapping[str, Any], samples: Mapping[str, Any], files: Mapping[str, bytes] | None = None
 ) -> None:
-    """Writes one row with `files` (curves, pictures) beside it; an older row stops being one before it changes."""
-    (folder / "result.json").unlink(missing_ok=True)
-    shutil.rmtree(folder / "pictures", ignore_errors=True)
-    write_samples(folder / "samples.parquet", samples)
-    for name, content in (files or {}).items():
-        write_bytes(folder / name, content)
-    write_text(folder / "result.json", json.dumps(plain(data), indent=1, ensure_ascii=False) + "\n")
+    """Writes one row with `files` (curves, pictures) beside it; an older row stops being one before it changes.
+
+    Two processes that write one row do so one after the other, and `result.json` holds the sha256 of its samples, so
+    that a row is never one's values with the other's samples.
+    """
+    with only_writer(folder):
+        (folder / "result.json").unlink(missing_ok=True)
+        shutil.rmtree(folder / "pictures", ignore_errors=True)
+        digest = write_samples(folder / "samples.parquet", samples)
+        for name, content in (files or {}).items():
+            write_bytes(folder / name, content)
+        row = {**plain(data), SAMPLES_DIGEST: digest}
+        write_text(folder / "result.json", json.dumps(row, indent=1, ensure_ascii=False) + "\n")
 
 
-def write_samples(path: Path, samples: Mapping[str, Any]) -> None:
-    """Columns as parquet; [N, C] arrays become fixed-size lists."""
+def write_samples(path: Path, samples: Mapping[str, Any]) -> str:
+    """Columns as parquet; [N, C] arrays become fixed-size lists. The sha256 of the file."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -139,17 +148,23 @@ def write_samples(path: Path, samples: Mapping[str, Any]) -> None:
             columns[name] = pa.FixedSizeListArray.from_arrays(pa.array(array.reshape(-1)), array.shape[1])
         else:
             columns[name] = pa.array(array.tolist() if array.dtype.kind in "OU" else array)
-    table = pa.table(columns)
-    write_atomic(path, lambda f: pq.write_table(table, f, compression="zstd"))
+    content = io.BytesIO()
+    pq.write_table(pa.table(columns), content, compression="zstd")
+    write_bytes(path, content.getvalue())
+    return hashlib.sha256(content.getbuffer()).hexdigest()
 
 
-def read_samples(path: Path) -> dict[str, np.ndarray]:
-    """The inverse of `write_samples`. Raises BenchError naming the file when it is missing or damaged."""
+def read_samples(path: Path, sha256: str | None = None) -> dict[str, np.ndarray]:
+    """The inverse of `write_samples`. Raises BenchError naming the file when it is missing, damaged or not the one
+    of this `sha256`."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
-        with pq.ParquetFile(path) as file:  # not pq.read_table, which imports pandas: 3 s on a busy core
+        content = path.read_bytes()
+        if sha256 is not None and hashlib.sha256(content).hexdigest() != sha256:
+            raise OSError("it is not the file that result.json was written for")
+        with pq.ParquetFile(pa.BufferReader(content)) as file:  # not pq.read_table, which imports pandas: 3 s
             table = file.read(use_threads=False)
     except (OSError, pa.ArrowException) as e:
         raise BenchError(
