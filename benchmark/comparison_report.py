@@ -18,13 +18,17 @@ MARKS = {
     "better": "▲ better",
     "worse": "▼ worse",
     "no difference": "= no difference",
+    "undecided": "? undecided",
     "too little data": "? too little data",
 }
+OUTCOMES = {"worse": "failed", "undecided": "skipped", "too little data": "skipped"}  # JUnit's words; else "passed"
 CLASSES_SHOWN = 5
 METHOD_NOTE = (
     "Δ and interval: paired bootstrap over the same samples; p: McNemar for hits, else a paired randomisation test, "
     "adjusted by Holm over the table; "
-    "smallest visible: the effect this data would show four times out of five."
+    "smallest visible: the true difference that this adjusted test would find four times out of five; "
+    "no difference: inside the tolerance, or the interval holds 0 and nothing worth knowing (2 points; 5 % of A for "
+    "metres and degrees); undecided: neither that nor a significant difference."
 )
 
 
@@ -145,7 +149,7 @@ def cases(comparison: Comparison) -> list[Case]:
         text = dict(zip(HEADER, cells(u)))
         change = f"Δ {text['Δ (B − A)']} {text['95 % interval']}, adjusted p {text['adjusted p']}"
         words = f"{u.metric} {text['A']} → {text['B']} ({change})"
-        outcome = {"worse": "failed", "too little data": "skipped"}.get(u.verdict, "passed")
+        outcome = OUTCOMES.get(u.verdict, "passed")
         out.append(Case(suite, f"{u.unit} {u.metric}", outcome, f"{u.verdict}: {words}"))  # type: ignore[arg-type]
     lost = (*comparison.refused, *comparison.problems)
     out += [Case(suite, line.split(":")[0], "error", line) for line in lost]

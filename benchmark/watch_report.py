@@ -6,7 +6,7 @@ import io
 from collections.abc import Sequence
 from typing import Any
 
-from benchmark.comparison_report import escape, number, table
+from benchmark.comparison_report import OUTCOMES, escape, number, table
 from benchmark.files import write_atomic, write_text
 from benchmark.history import Entry, History, Point
 from benchmark.junit import Case, junit_xml
@@ -36,7 +36,7 @@ def cases(history: History, waiting: Sequence[str] = ()) -> list[Case]:
     for e in history.entries:
         seconds = e.seconds / max(len(e.points), 1)
         for p in e.points:
-            outcome = {"worse": "failed", "too little data": "skipped"}.get(p.verdict, "passed")
+            outcome = OUTCOMES.get(p.verdict, "passed")
             out.append(Case(e.name, p.unit, outcome, _words(p), seconds))  # type: ignore[arg-type]
         out += [Case(e.name, line.split(":")[0], "error", line) for line in (*e.failures, *e.refused)]
     return out + [Case(line.split(":")[0], "readable", "error", line) for line in waiting]

@@ -15,7 +15,7 @@ from rows import NINE, row_data, simulate, write_row, write_rows
 from benchmark import comparison_report as report
 from benchmark import noise
 from benchmark.cli import main
-from benchmark.compare import _compare_metric, _judge, compare
+from benchmark.compare import UnitComparison, _compare_metric, _judge, compare, verdict
 from benchmark.errors import UsageError
 from benchmark.influence import influence, paired_error
 from benchmark.results import Row, read_row, save
@@ -169,7 +169,55 @@ def test_too_few_samples_give_no_verdict(tmp_path: Path) -> None:
 
 def test_a_drop_inside_the_tolerance_is_no_regression(measured: Path) -> None:
     loose = {u.unit: u for u in compare("base", "worse", results=measured, tolerance=50.0, **FAST).units}
-    assert {u.verdict for u in loose.values()} <= {"no difference", "too little data"}
+    assert {u.verdict for u in loose.values()} == {"no difference"}
+
+
+def unit(ci95: tuple[float, float], p: float, **changes: object) -> UnitComparison:
+    """A difference of two percentages with this interval and adjusted p."""
+    facts = {
+        "unit": "depth/scenes", "protocol": "fast-1", "metric": "m", "metric_unit": "%", "higher_is_better": True,
+        "n": 100, "independent": 100, "a": 50.0, "b": 50.0 + sum(ci95) / 2, "delta": sum(ci95) / 2, "ci95": ci95,
+        "p": p, "p_adjusted": p, "method": "", "error": 1.0, "mde": 1.0, "tolerance": 0.0, "verdict": "undecided",
+    }  # fmt: skip
+    return UnitComparison(**{**facts, **changes})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("ci95", "p", "changes", "expected"),
+    [
+        ((0.1, 0.9), 0.01, {}, "better"),
+        ((0.1, 0.9), 0.01, {"tolerance": 0.6}, "no difference"),
+        ((-0.5, 0.9), 0.6, {}, "no difference"),
+        ((-0.5, 2.1), 0.2, {}, "undecided"),  # 2.1 points are not ruled out
+        ((0.1, 0.9), 0.09, {}, "undecided"),  # leaves out 0, and Holm does not let it count
+        ((0.1, 0.9), 0.09, {"tolerance": 1.0}, "no difference"),
+        ((0.0159, 0.1150), 0.094, {"metric_unit": "m", "a": 1.44}, "undecided"),
+        ((-0.06, 0.07), 0.9, {"metric_unit": "m", "a": 1.44}, "no difference"),  # 5 % are 0.072 m
+        ((5.0, 9.0), 0.001, {"independent": 9}, "too little data"),
+    ],
+)
+def test_no_difference_is_said_only_where_the_data_rule_one_out(
+    ci95: tuple[float, float], p: float, changes: dict, expected: str
+) -> None:
+    assert verdict(unit(ci95, p, **changes), p) == expected
+
+
+def test_the_smallest_visible_effect_grows_with_the_table(measured: Path) -> None:
+    alone = compare(*(next((measured / m / "depth").rglob("result.json")) for m in ("base", "worse")), **FAST).units[0]
+    of_nine = next(u for u in compare("base", "worse", results=measured, **FAST).units if u.unit == alone.unit)
+    assert of_nine.error == alone.error and of_nine.mde / alone.mde == pytest.approx(3.614 / 2.802, rel=1e-3)
+
+
+def test_samples_of_a_few_clusters_are_too_little_data(tmp_path: Path) -> None:
+    """40 samples of 5 scenes are five, however clear their difference."""
+    for model, skill in (("a", 0.9), ("b", 0.3)):
+        outcome = simulate("depth", skill, 40, model)
+        outcome.samples["scene"] = np.arange(40) % 5
+        data = row_data(model, "depth", outcome)
+        data["metrics"]["RMSE"]["statistic"]["cluster"] = "scene"
+        save(tmp_path / model / "depth" / "scenes" / "fast-1", data, outcome.samples)
+    found = compare("a", "b", results=tmp_path, **FAST).units[0]
+    assert (found.n, found.independent, found.verdict) == (40, 5, "too little data")
 
 
 def test_the_noise_floor_is_the_default_tolerance(tmp_path: Path) -> None:

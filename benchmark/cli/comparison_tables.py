@@ -11,7 +11,13 @@ from benchmark.compare import Comparison
 
 WIDE, NARROW = 200, 135  # columns of a terminal
 DROPPED_WHEN_NARROW = ("metric", "A", "B", "smallest visible", "n")
-STYLES = {"better": "green", "worse": "bold red", "no difference": "dim", "too little data": "yellow"}
+STYLES = {
+    "better": "green",
+    "worse": "bold red",
+    "no difference": "dim",
+    "undecided": "yellow",
+    "too little data": "yellow",
+}
 
 
 def print_comparison(found: Comparison, classes: bool = False) -> None:
