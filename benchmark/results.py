@@ -10,7 +10,7 @@ import io
 import json
 import re
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -27,19 +27,13 @@ from benchmark.statistic import Statistic
 SCHEMA = 1
 OLDEST = 1  # rows of earlier schemas are named and left out
 SAMPLES_DIGEST = "samples_sha256"  # rows of before it was written have none
-REQUIRED = (
-    "schema",
-    "id",
-    "created",
-    "seed",
-    "model",
-    "task",
-    "protocol",
-    "metrics",
-    "main_metric",
-    "timing",
-    "environment",
-)
+REQUIRED = (  # what every table reads without asking; "a.b" is key b of the object a
+    "schema", "id", "created", "seed", "main_metric", "n_bad",
+    "model.name", "model.dtype", "model.weights.sha256",
+    "task.name", "task.dataset", "task.n", "task.dataset_digest",
+    "protocol.name", "protocol.hash", "metrics", "timing.total_s", "environment.densebench.version",
+)  # fmt: skip
+METRIC = ("value", "ci95", "higher_is_better", "unit", "statistic")
 
 
 @dataclass(frozen=True)
@@ -187,7 +181,7 @@ def read_row(path: Path) -> Row:
         data = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as e:
         raise BenchError(f"{file}: cannot be read as a result ({e}). Delete it and run again") from None
-    lost = [k for k in REQUIRED if not isinstance(data, dict) or k not in data]
+    lost = [k for k in REQUIRED if not _holds(data, k.split("."))]
     if lost:
         raise BenchError(f"{file}: not a densebench result: no {', '.join(lost)}")
     if not isinstance(data["schema"], int) or data["schema"] > SCHEMA:
@@ -198,9 +192,32 @@ def read_row(path: Path) -> Row:
         raise BenchError(
             f"{file}: schema {data['schema']} is older than this densebench reads ({OLDEST}). Run it again"
         )
-    if data["main_metric"] not in data["metrics"]:
+    if not isinstance(data["metrics"], dict) or data["main_metric"] not in data["metrics"]:
         raise BenchError(f"{file}: main_metric {data['main_metric']!r} is not among its metrics")
+    _check_metrics(file, data["metrics"])
     return Row(data, file.parent)
+
+
+def _holds(data: Any, path: Sequence[str]) -> bool:
+    for key in path:
+        if not isinstance(data, dict) or key not in data:
+            return False
+        data = data[key]
+    return True
+
+
+def _check_metrics(file: Path, metrics: Mapping[str, Any]) -> None:
+    for name, metric in metrics.items():
+        lost = [k for k in METRIC if not _holds(metric, (k,))]
+        if lost:
+            raise BenchError(f"{file}: not a densebench result: no {', '.join(lost)} of {name}")
+        numbers = [metric["value"], *(metric["ci95"] if isinstance(metric["ci95"], list) else ())]
+        if len(numbers) != 3 or not all(isinstance(v, (int, float)) for v in numbers):
+            raise BenchError(f"{file}: not a densebench result: {name} is not a number with [low, high] as its ci95")
+        try:
+            parse_statistic(metric["statistic"])
+        except (TypeError, AttributeError) as e:
+            raise BenchError(f"{file}: the statistic of {name} is not one this densebench knows ({e})") from None
 
 
 def read_all(results: Path) -> tuple[list[Row], list[str]]:

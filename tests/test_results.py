@@ -12,8 +12,10 @@ from rows import row_data, simulate, write_row
 
 from benchmark.errors import BenchError
 from benchmark.files import only_writer
+from benchmark.leaderboard import build
 from benchmark.paths import reference_dir
 from benchmark.results import SAMPLES_DIGEST, read_all, read_row, save
+from benchmark.summary import write_tables
 
 
 def test_a_writer_waits_until_another_one_of_the_same_row_is_done(tmp_path: Path) -> None:
@@ -46,3 +48,31 @@ def test_rows_without_a_digest_of_their_samples_stay_readable(tmp_path: Path) ->
     file.write_text(json.dumps(data))
     assert np.isfinite(read_row(file).samples["squared_error"]).all()
     assert all(row.samples for row in read_all(reference_dir())[0][:3])
+
+
+FOREIGN = {
+    "no name": lambda d: d["model"].pop("name"),
+    "no n_bad": lambda d: d.pop("n_bad"),
+    "no weights": lambda d: d["model"].update(weights=None),
+    "no task": lambda d: d.update(task=None),
+    "no statistic": lambda d: d["metrics"]["RMSE"].pop("statistic"),
+    "no interval": lambda d: d["metrics"]["RMSE"].update(ci95=None),
+    "no value": lambda d: d["metrics"]["RMSE"].update(value=None),
+    "a later statistic": lambda d: d["metrics"]["RMSE"]["statistic"].update(trim=0.1),
+    "no densebench": lambda d: d["environment"].pop("densebench"),
+    "no metrics": lambda d: d.update(metrics=[]),
+}
+
+
+@pytest.mark.parametrize("change", FOREIGN)
+def test_a_foreign_row_is_named_and_stops_no_table(tmp_path: Path, change: str) -> None:
+    mine = tmp_path / "results"
+    write_row(mine, "good", "depth")
+    file = write_row(mine, "foreign", "depth") / "result.json"
+    data = json.loads(file.read_text())
+    FOREIGN[change](data)
+    file.write_text(json.dumps(data))
+    rows, problems = read_all(mine)
+    assert [r.model for r in rows] == ["good"] and len(problems) == 1 and str(file) in problems[0]
+    assert "foreign" not in write_tables(mine)[0].read_text()
+    assert build(mine, tmp_path / "page", reference_dir()).problems == tuple(problems)
