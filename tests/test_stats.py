@@ -129,6 +129,28 @@ def test_undefined_and_constant_metrics_have_undefined_and_point_intervals() -> 
     assert np.isnan(paired({"a": np.full(5, np.nan)}, {"a": np.ones(5)}, MEAN).p)
 
 
+HITS = Statistic("mean", ("a",), scale=100.0)
+
+
+@pytest.mark.parametrize("n", [1, 12, 500])
+def test_no_hit_and_every_hit_have_the_exact_interval_of_a_share(n: int) -> None:
+    exact = scipy_stats.binomtest(0, n).proportion_ci(method="exact")
+    assert interval({"a": np.zeros(n)}, HITS) == pytest.approx((0.0, 100 * exact.high))
+    assert interval({"a": np.ones(n)}, HITS) == pytest.approx((100 - 100 * exact.high, 100.0))
+
+
+def test_no_hit_of_clusters_or_groups_counts_what_is_independent() -> None:
+    hits, twelve = np.zeros(60), scipy_stats.binomtest(0, 12).proportion_ci(method="exact").high
+    clustered = Statistic("mean", ("a",), scale=100.0, cluster="image")
+    assert interval({"a": hits, "image": np.arange(60) % 12}, clustered)[1] == pytest.approx(100 * twelve)
+    grouped = Statistic("group_mean", ("a",), scale=100.0, group="domain")
+    even = interval({"a": hits, "domain": np.arange(60) % 3}, grouped)[1]
+    uneven = interval({"a": hits, "domain": np.minimum(np.arange(60) // 5, 2)}, grouped)[1]
+    assert even == pytest.approx(interval({"a": hits}, HITS)[1])
+    assert uneven == pytest.approx(100 - 100 * 0.025 ** (0.42 / 9))  # 1/5 + 1/5 + 1/50 = 0.42
+    assert interval({"a": np.zeros(9)}, MEAN) == (0.0, 0.0)  # an error of 0 m is no share
+
+
 @pytest.mark.parametrize(("only_a", "only_b"), [(0, 0), (3, 9), (10, 10), (1, 30), (0, 5)])
 def test_exact_mcnemar_is_statsmodels(only_a: int, only_b: int) -> None:
     a = np.array([1] * only_a + [0] * only_b + [1] * 20 + [0] * 7)
