@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from benchmark.class_changes import ClassChange
-from benchmark.compare import Comparison, UnitComparison
+from benchmark.compare import ALPHA, Comparison, UnitComparison
 from benchmark.digest import plain
 from benchmark.junit import Case, junit_xml
 
@@ -42,10 +42,15 @@ def number(value: float, unit: str, signed: bool = False) -> str:
     return f"{value:{'+' if signed else ''}.{digits(unit)}f}".replace("-", "−")
 
 
+def p_words(p: float) -> str:
+    """A p-value as people read it."""
+    return "<0.001" if p < 0.001 else f"{p:.3f}"
+
+
 def cells(u: UnitComparison) -> tuple[str, ...]:
     """The table row of one unit, in the order of HEADER."""
     low, high = (number(v, u.metric_unit, signed=True) for v in u.ci95)
-    p = "<0.001" if u.p_adjusted < 0.001 else f"{u.p_adjusted:.3f}"
+    p = p_words(u.p_adjusted)
     values = (number(u.a, u.metric_unit), number(u.b, u.metric_unit), number(u.delta, u.metric_unit, signed=True))
     name = f"{u.metric} {u.metric_unit}".strip() + (" ↑" if u.higher_is_better else " ↓")
     return (u.unit, name, *values, f"[{low}, {high}]", p, number(u.mde, u.metric_unit), str(u.n), MARKS[u.verdict])
@@ -64,8 +69,8 @@ def published_cells(comparison: Comparison) -> list[tuple[str, ...]]:
 
 
 def notable_classes(u: UnitComparison) -> list[ClassChange]:
-    """The classes whose change's interval leaves out 0, largest first, at most CLASSES_SHOWN."""
-    clear = [c for c in u.classes if c.ci95[0] > 0 or c.ci95[1] < 0]
+    """The classes whose change is significant over all classes, largest first, at most CLASSES_SHOWN."""
+    clear = [c for c in u.classes if c.p < ALPHA]
     return sorted(clear, key=lambda c: -abs(c.delta))[:CLASSES_SHOWN]
 
 

@@ -14,6 +14,7 @@ from rows import NINE, row_data, simulate, write_row, write_rows
 
 from benchmark import comparison_report as report
 from benchmark import noise
+from benchmark.class_changes import class_changes
 from benchmark.cli import main
 from benchmark.compare import UnitComparison, _compare_metric, _judge, compare, verdict
 from benchmark.errors import UsageError
@@ -268,6 +269,32 @@ def test_class_changes_name_the_class_that_was_lost(tmp_path: Path) -> None:
     assert unit.classes[0].name == "sphere" and unit.classes[0].delta < -15 and unit.classes[0].p < 1e-6
     assert all(c.delta == 0 for c in unit.classes[1:])
     assert "sphere −" in report.class_line(unit)
+
+
+def test_a_class_in_too_few_images_is_shown_without_an_interval_and_never_named(tmp_path: Path) -> None:
+    """Its linearised error is 0 in one image, so it would come first with an interval of no width."""
+    for model, share in (("a", 0.9), ("b", 0.2)):
+        outcome = simulate("linear_segmentation", 0.6, 120, "same")
+        for name, area in (("union", 500), ("intersection", int(500 * share))):
+            outcome.samples[name][:, 2] = 0
+            outcome.samples[name][7:11, 2] = area
+        data = row_data(model, "linear_segmentation", outcome)
+        save(tmp_path / model / "linear_segmentation" / "scenes" / "fast-1", data, outcome.samples)
+    found = compare("a", "b", results=tmp_path, **FAST)
+    last = found.units[0].classes[-1]
+    assert (last.name, last.images, last.too_few) == ("sphere", 4, True) and last.delta == pytest.approx(-70)
+    assert np.isnan(last.p) and np.isnan(last.ci95).all() and report.notable_classes(found.units[0]) == []
+    assert json.loads(report.to_json(found))["units"][0]["classes"][-1]["ci95"] == [None, None]
+    assert "too few: 4 images" in run("a", "b", "--classes", "--results", tmp_path)[1]
+
+
+def test_equal_classes_are_rarely_named(tmp_path: Path) -> None:
+    """Adjusted over classes: of pairs of one recipe at most about 5 % name a class."""
+    named = 0
+    for pair in range(100):
+        a, b = (in_memory("linear_segmentation", 2 * pair + i) for i in range(2))
+        named += any(c.p < 0.05 for c in class_changes(a, b, "mIoU"))
+    assert named <= 5 + 2 * 2.2
 
 
 @pytest.mark.parametrize("task", NINE)

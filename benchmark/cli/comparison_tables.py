@@ -70,10 +70,11 @@ def _print_classes(console: Console, found: Comparison, unit: str) -> None:
         table = Table(
             box=None, pad_edge=False, header_style="dim", title=f"{unit}: IoU per class", title_justify="left"
         )
-        for name in ("class", "A", "B", "Δ", "95 % interval"):
+        for name in ("class", "A", "B", "Δ", "95 % interval", "adjusted p"):
             table.add_column(name, justify="left" if name == "class" else "right")
         for c in u.classes:
             low, high = (report.number(v, "%", signed=True) for v in c.ci95)
             values = (report.number(c.a, "%"), report.number(c.b, "%"), report.number(c.delta, "%", signed=True))
-            table.add_row(*map(Text, (c.name, *values, f"[{low}, {high}]")))
+            known = (f"too few: {c.images} images", "") if c.too_few else (f"[{low}, {high}]", report.p_words(c.p))
+            table.add_row(*map(Text, (c.name, *values, *known)))
         console.print(table)
