@@ -64,11 +64,13 @@ class PublishedGap:
     published: float
     source: str
     protocol: str
+    n: int  # samples that were measured
+    partial: bool  # measured on a part of the data (--limit, or a split that was not whole)
 
     @property
     def inside(self) -> bool:
-        """Whether the published number lies in the measured interval."""
-        return self.ci95[0] <= self.published <= self.ci95[1]
+        """Whether the published number lies in the measured interval; never for a part of the data."""
+        return not self.partial and self.ci95[0] <= self.published <= self.ci95[1]
 
 
 @dataclass(frozen=True)
@@ -264,4 +266,8 @@ def _against_published(a: str, b: str, results: Path) -> Comparison:
 def _gap(row: Row, metric: str, value: float, source: str) -> PublishedGap:
     facts = row.data["metrics"][metric]
     low, high = facts["ci95"]
-    return PublishedGap(row.unit, metric, facts["unit"], facts["value"], (low, high), value, source, label(row))
+    task = row.data["task"]
+    partial = bool(task.get("limit") or row.data.get("partial"))
+    return PublishedGap(
+        row.unit, metric, facts["unit"], facts["value"], (low, high), value, source, label(row), task["n"], partial
+    )

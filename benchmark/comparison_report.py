@@ -13,7 +13,7 @@ from benchmark.digest import plain
 from benchmark.junit import Case, junit_xml
 
 HEADER = ("task", "metric", "A", "B", "Δ (B − A)", "95 % interval", "adjusted p", "smallest visible", "n", "verdict")
-PUBLISHED_HEADER = ("task", "metric", "measured", "95 % interval", "published", "Δ", "source")
+PUBLISHED_HEADER = ("task", "metric", "measured", "95 % interval", "protocol", "n", "published", "Δ", "source")
 MARKS = {
     "better": "▲ better",
     "worse": "▼ worse",
@@ -62,6 +62,7 @@ def published_cells(comparison: Comparison) -> list[tuple[str, ...]]:
         (
             g.unit, f"{g.metric} {g.metric_unit}".strip(), number(g.measured, g.metric_unit),
             f"[{number(g.ci95[0], g.metric_unit)}, {number(g.ci95[1], g.metric_unit)}]",
+            g.protocol, f"{g.n}, a part" if g.partial else str(g.n),
             f"{g.published:g}", number(g.measured - g.published, g.metric_unit, signed=True), g.source,
         )
         for g in comparison.published
@@ -85,10 +86,11 @@ def summary(comparison: Comparison) -> str:
     counts = [(v, sum(u.verdict == v for u in comparison.units)) for v in MARKS]
     parts = [f"{n} {v}" for v, n in counts if n]
     if comparison.published:
-        inside = sum(g.inside for g in comparison.published)
-        parts.append(
-            f"{inside} of {len(comparison.published)} published numbers inside the measured interval (not a test)"
-        )
+        whole = [g for g in comparison.published if not g.partial]
+        inside = sum(g.inside for g in whole)
+        parts.append(f"{inside} of {len(whole)} published numbers inside the measured interval (not a test)")
+        if part := len(comparison.published) - len(whole):
+            parts.append(f"{part} measured on a part of the data")
     if comparison.refused:
         parts.append(f"{len(comparison.refused)} not compared")
     if comparison.problems:

@@ -375,3 +375,20 @@ def test_published_numbers_are_shown_and_never_tested(tmp_path: Path) -> None:
     assert code == 2
     (tmp_path / "published.csv").unlink()  # then the numbers that come with densebench: Table 7 of arXiv:2604.12012
     assert "arXiv:2604.12012" in compare("published", "tipsv2-l", results=tmp_path).published[0].source
+
+
+def test_a_part_of_the_data_confirms_no_published_number(tmp_path: Path) -> None:
+    outcome = simulate("linear_segmentation", 0.6, 120, "tipsv2-l")
+    data = row_data("tipsv2-l", "linear_segmentation", outcome, "ade20k", protocol_name="paper")
+    folder = tmp_path / "tipsv2-l" / "linear_segmentation" / "ade20k" / "paper-1"
+    head = "model,model_id,task,dataset,metric,value,source,note\n"
+    value = data["metrics"]["mIoU"]["value"]
+    (tmp_path / "published.csv").write_text(head + f"L,tipsv2-l,linear_segmentation,ade20k,mIoU,{value},a paper,\n")
+    save(folder, data, outcome.samples)
+    code, out = run("published", "tipsv2-l", "--results", tmp_path)
+    assert "1 of 1 published numbers inside" in out and f"paper-{data['protocol']['hash'][:8]}  120" in out
+    for part in ({"task": {**data["task"], "limit": 120}}, {"partial": ["test: 120 of 2,000"]}):
+        save(folder, {**data, **part}, outcome.samples)
+        code, out = run("published", "tipsv2-l", "--results", tmp_path)
+        assert "0 of 0 published numbers inside" in out and "1 measured on a part of the data" in out
+        assert "120, a part" in out and code == 0

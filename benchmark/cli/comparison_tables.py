@@ -57,7 +57,7 @@ def _published_table(found: Comparison) -> Table:
         box=None, pad_edge=False, header_style="dim", title="published numbers: shown, not tested", title_justify="left"
     )
     for i, name in enumerate(report.PUBLISHED_HEADER):
-        table.add_column(name, justify="left" if i in (0, 1, 6) else "right")
+        table.add_column(name, justify="left" if i in (0, 1, 4, 8) else "right")
     for row in report.published_cells(found):
         table.add_row(*(Text(cell) for cell in row))
     return table
