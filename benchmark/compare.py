@@ -266,8 +266,7 @@ def _against_published(a: str, b: str, results: Path) -> Comparison:
 def _gap(row: Row, metric: str, value: float, source: str) -> PublishedGap:
     facts = row.data["metrics"][metric]
     low, high = facts["ci95"]
-    task = row.data["task"]
-    partial = bool(task.get("limit") or row.data.get("partial"))
+    n = row.data["task"]["n"]
     return PublishedGap(
-        row.unit, metric, facts["unit"], facts["value"], (low, high), value, source, label(row), task["n"], partial
+        row.unit, metric, facts["unit"], facts["value"], (low, high), value, source, label(row), n, row.part
     )

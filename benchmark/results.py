@@ -61,6 +61,11 @@ class Row:
         metric: Mapping[str, Any] = self.data["metrics"][self.data["main_metric"]]
         return metric
 
+    @property
+    def part(self) -> bool:
+        """Whether it was measured on a part of the data: --limit, or a split that was not whole."""
+        return bool(self.data["task"].get("limit") or self.data.get("partial"))
+
     def statistic(self, metric: str | None = None) -> Statistic:
         """How `metric` (default: the main one) is computed from `samples`."""
         return parse_statistic(self.data["metrics"][metric or self.data["main_metric"]]["statistic"])

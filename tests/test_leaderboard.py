@@ -148,6 +148,18 @@ def test_a_row_of_other_samples_under_the_same_digest_is_left_out(tmp_path: Path
     assert len(problems) == 1 and "its samples are not those of" in problems[0]
 
 
+def test_a_board_of_a_part_of_the_data_is_marked(tmp_path: Path) -> None:
+    write_rows(tmp_path, {"a": 0.6, "b": 0.5}, ["depth"])
+    folder = write_row(tmp_path / "other", "a", "depth", n=20)
+    data = json.loads((folder / "result.json").read_text())
+    data["task"]["limit"] = 20
+    (folder / "result.json").write_text(json.dumps(data))
+    shutil.copytree(folder, tmp_path / "a" / "depth" / "scenes" / folder.name.replace("fast-", "fast-limit20-"))
+    shutil.rmtree(tmp_path / "other")
+    build(tmp_path)
+    assert {b["n"]: b["part"] for b in page_data(tmp_path)["boards"]} == {120: False, 20: True}
+
+
 def test_the_same_rows_give_the_same_bytes(tmp_path: Path) -> None:
     write_rows(tmp_path / "results", {"a": 0.6, "b": 0.55}, ["depth", "linear_segmentation", "classification"])
     first, second = build(tmp_path / "results", tmp_path / "one"), build(tmp_path / "results", tmp_path / "two")
