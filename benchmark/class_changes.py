@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.special import ndtr
 
 from benchmark.results import Row
+from benchmark.stats import holm
+
+FEWEST_IMAGES = 5  # a class in fewer (clusters, where the metric has them) has no error that could be estimated
 
 
 @dataclass(frozen=True)
 class ClassChange:
-    """IoU of one class in percent, its change, and the change's 95 % interval and unadjusted p."""
+    """IoU of one class in percent, its change, the change's 95 % interval, and its p, adjusted by Holm over classes.
+
+    Interval and p are NaN for a class in fewer than FEWEST_IMAGES images.
+    """
 
     name: str
     a: float
@@ -20,6 +26,11 @@ class ClassChange:
     delta: float
     ci95: tuple[float, float]
     p: float
+    images: int  # images in which either model or the truth has the class; clusters where the metric has them
+
+    @property
+    def too_few(self) -> bool:
+        return self.images < FEWEST_IMAGES
 
 
 def class_names(row: Row, count: int) -> list[str]:
@@ -39,27 +50,40 @@ def class_iou(row: Row, metric: str) -> np.ndarray | None:
 
 
 def class_changes(a: Row, b: Row, metric: str) -> tuple[ClassChange, ...]:
-    """Every class that occurs in both, largest loss first; empty for metrics other than mIoU.
+    """Every class that occurs in both, largest loss first and those in too few images last; empty for metrics other
+    than mIoU.
 
     The standard error is the linearised one of a ratio of sums, paired over images (clusters where the metric has
-    them).
+    them). It is exactly 0 for a class in one image, whatever the truth, and far too small for one in two or three.
     """
     iou_a, iou_b = class_iou(a, metric), class_iou(b, metric)
     if iou_a is None or iou_b is None:
         return ()
     moves = _ratio_influence(b, metric) - _ratio_influence(a, metric)  # [N, C]
+    seen = (_union(a, metric) + _union(b, metric)) > 0  # [N, C]
     cluster = a.statistic(metric).cluster
     if cluster is not None:
-        _, member = np.unique(a.samples[cluster], return_inverse=True)
-        moves = np.stack([np.bincount(member.reshape(-1), weights=column) for column in moves.T], 1)
-    error = np.sqrt((moves**2).sum(0))
+        moves, seen = _added(moves, a.samples[cluster]), _added(seen, a.samples[cluster]) > 0
+    images = seen.sum(0)
+    error = np.where(images < FEWEST_IMAGES, np.nan, np.sqrt((moves**2).sum(0)))
     names = class_names(a, len(iou_a))
     found = [
-        _change(names[c], iou_a[c], iou_b[c], error[c])
+        _change(names[c], iou_a[c], iou_b[c], error[c], int(images[c]))
         for c in range(len(iou_a))
         if np.isfinite(iou_a[c]) and np.isfinite(iou_b[c])
     ]
-    return tuple(sorted(found, key=lambda change: change.delta))
+    adjusted = [replace(change, p=float(p)) for change, p in zip(found, holm([c.p for c in found]))]
+    return tuple(sorted(adjusted, key=lambda change: (change.too_few, change.delta)))
+
+
+def _union(row: Row, metric: str) -> np.ndarray:
+    return np.asarray(row.samples[row.statistic(metric).columns[1]], dtype=np.float64)
+
+
+def _added(values: np.ndarray, cluster: np.ndarray) -> np.ndarray:
+    """[G, C]: the rows of each cluster added up."""
+    _, member = np.unique(cluster, return_inverse=True)
+    return np.stack([np.bincount(member.reshape(-1), weights=column) for column in values.T], 1)
 
 
 def _ratio_influence(row: Row, metric: str) -> np.ndarray:
@@ -69,7 +93,9 @@ def _ratio_influence(row: Row, metric: str) -> np.ndarray:
     return shares
 
 
-def _change(name: str, a: float, b: float, error: float) -> ClassChange:
+def _change(name: str, a: float, b: float, error: float, images: int) -> ClassChange:
+    """With the p of this class alone."""
     delta = float(b - a)
-    p = float(2 * ndtr(-abs(delta) / error)) if error > 0 else float(delta == 0)
-    return ClassChange(name, float(a), float(b), delta, (delta - 1.96 * error, delta + 1.96 * error), p)
+    p = float(delta == 0) if error == 0 else float(2 * ndtr(-abs(delta) / error))
+    interval = (float(delta - 1.96 * error), float(delta + 1.96 * error))
+    return ClassChange(name, float(a), float(b), delta, interval, p, images)

@@ -7,7 +7,7 @@ name. Δ is B − A in the metric's own unit, so its sign is the metric's, and t
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal, cast
 
@@ -19,11 +19,11 @@ from benchmark.errors import BenchError, UsageError
 from benchmark.results import Row
 from benchmark.sides import PUBLISHED, Side, open_side, published_numbers
 
-Verdict = Literal["better", "worse", "no difference", "too little data"]
+Verdict = Literal["better", "worse", "no difference", "undecided", "too little data"]
 ALPHA = 0.05
-RELEVANT_POINTS = 2.0  # an effect that this many percentage points of power could not show is "too little data"
+RELEVANT_POINTS = 2.0  # a difference of so many percentage points is worth knowing
 RELEVANT_SHARE = 0.05  # the same for metrics in metres or degrees, as a share of A's value
-FEWEST_SAMPLES = 10
+FEWEST_SAMPLES = 10  # samples, or clusters where the metric has them
 ID_COLUMNS = ("id", "image_id", "sample_id", "sample")
 
 
@@ -36,7 +36,8 @@ class UnitComparison:
     metric: str
     metric_unit: str
     higher_is_better: bool
-    n: int
+    n: int  # samples
+    independent: int  # clusters where the metric has them, else samples
     a: float
     b: float
     delta: float  # b - a
@@ -44,7 +45,8 @@ class UnitComparison:
     p: float
     p_adjusted: float
     method: str
-    mde: float  # smallest |delta| that 80 % of such samples would have shown
+    error: float  # standard error of delta
+    mde: float  # the true |delta| that this table's test finds four times out of five
     tolerance: float
     verdict: Verdict
     classes: tuple[ClassChange, ...] = ()
@@ -62,11 +64,13 @@ class PublishedGap:
     published: float
     source: str
     protocol: str
+    n: int  # samples that were measured
+    partial: bool  # measured on a part of the data (--limit, or a split that was not whole)
 
     @property
     def inside(self) -> bool:
-        """Whether the published number lies in the measured interval."""
-        return self.ci95[0] <= self.published <= self.ci95[1]
+        """Whether the published number lies in the measured interval; never for a part of the data."""
+        return not self.partial and self.ci95[0] <= self.published <= self.ci95[1]
 
 
 @dataclass(frozen=True)
@@ -77,7 +81,8 @@ class Comparison:
     b: str
     units: tuple[UnitComparison, ...] = ()
     refused: tuple[str, ...] = ()  # one line for each pair that must not be compared
-    problems: tuple[str, ...] = ()  # files left out
+    problems: tuple[str, ...] = ()  # rows of either side that are damaged or half-written
+    unpaired: tuple[str, ...] = ()  # units that only B has
     published: tuple[PublishedGap, ...] = field(default=())
 
     @property
@@ -113,7 +118,8 @@ def compare(
     if not found:
         raise UsageError(f"{side_a.name} and {side_b.name} share no comparable row. " + "; ".join(refused[:3]))
     return Comparison(
-        side_a.name, side_b.name, _judge(found), tuple(refused), (*side_a.problems, *side_b.problems)
+        side_a.name, side_b.name, _judge(found), tuple(refused), (*side_a.problems, *side_b.problems),
+        _only_in_b(side_a, side_b),
     )  # fmt: skip
 
 
@@ -128,6 +134,12 @@ def pair_rows(a: Side, b: Side) -> tuple[list[tuple[Row, Row]], list[str]]:
         else:
             pairs.append((row, cast(Row, other)))
     return pairs, refused
+
+
+def _only_in_b(a: Side, b: Side) -> tuple[str, ...]:
+    """One line for each unit of B of which A has no row: new in B, or lost from A."""
+    lost = sorted({row.unit for row in b.rows} - {row.unit for row in a.rows})
+    return tuple(f"{unit}: not compared: only B ({b.name}) has a row of it" for unit in lost)
 
 
 def _partner(row: Row, a: Side, b: Side) -> Row | str:
@@ -185,7 +197,7 @@ def _shared_metrics(a: Row, b: Row) -> list[str]:
 def _compare_metric(
     a: Row, b: Row, metric: str, tolerance: float | None, floors: Mapping[str, float], resamples: int, seed: int
 ) -> UnitComparison:
-    """One metric before the p-values of the suite are adjusted; the verdict is filled in by `_judge`."""
+    """One metric before the p-values of the suite are adjusted; `_judge` fills in what depends on the others."""
     statistic, facts = a.statistic(metric), a.data["metrics"][metric]
     paired = stats.paired(a.samples, b.samples, statistic, resamples=resamples, seed=seed)
     if tolerance is None:
@@ -193,32 +205,47 @@ def _compare_metric(
     value_a, value_b = statistic.of(a.samples), statistic.of(b.samples)
     return UnitComparison(
         unit=a.unit, protocol=label(a), metric=metric, metric_unit=facts["unit"],
-        higher_is_better=facts["higher_is_better"], n=len(sample_ids(a)), a=value_a, b=value_b,
-        delta=value_b - value_a, ci95=(float(paired.ci95[0]), float(paired.ci95[1])), p=float(paired.p),
-        p_adjusted=float(paired.p), method=paired.method, mde=float(paired.mde), tolerance=tolerance,
+        higher_is_better=facts["higher_is_better"], n=len(sample_ids(a)), independent=paired.units,
+        a=value_a, b=value_b, delta=value_b - value_a,
+        ci95=(float(paired.ci95[0]), float(paired.ci95[1])), p=float(paired.p),
+        p_adjusted=float(paired.p), method=paired.method, error=paired.error, mde=float("nan"), tolerance=tolerance,
         verdict="no difference", classes=class_changes(a, b, metric),
     )  # fmt: skip
 
 
 def _judge(found: Sequence[UnitComparison]) -> tuple[UnitComparison, ...]:
-    """The same comparisons with Holm-adjusted p-values and verdicts."""
+    """The same comparisons with Holm-adjusted p-values, the effects that such a test would find, and verdicts."""
     adjusted = stats.holm([u.p for u in found])
-    return tuple(_with_verdict(u, float(p)) for u, p in zip(found, adjusted))
-
-
-def _with_verdict(u: UnitComparison, p_adjusted: float) -> UnitComparison:
-    return UnitComparison(**{**vars(u), "p_adjusted": p_adjusted, "verdict": verdict(u, p_adjusted)})
+    tests = int(np.isfinite(adjusted).sum())
+    return tuple(
+        replace(
+            u, p_adjusted=float(p), verdict=verdict(u, float(p)),
+            mde=stats.minimum_detectable_effect(u.error, ALPHA, tests=tests),
+        )
+        for u, p in zip(found, adjusted)
+    )  # fmt: skip
 
 
 def verdict(u: UnitComparison, p_adjusted: float) -> Verdict:
-    """better / worse: significant after adjustment and beyond the tolerance; too little data: a difference worth
-    knowing (2 points, or 5 % of A for metres and degrees) would have been missed more often than one time in five."""
-    if u.n < FEWEST_SAMPLES or not np.isfinite(p_adjusted):
+    """What can be said of one unit.
+
+    better / worse    significant after adjustment, and larger than the tolerance
+    no difference     inside the tolerance; or the interval holds 0 and leaves out every difference worth knowing
+                      (2 points; 5 % of A for metres and degrees)
+    undecided         neither: there may be a difference worth knowing
+    too little data   fewer than 10 samples (clusters where the metric has them), or no test was possible
+    """
+    if u.independent < FEWEST_SAMPLES or not np.isfinite(p_adjusted):
         return "too little data"
-    if p_adjusted < ALPHA and abs(u.delta) > u.tolerance:
+    low, high = u.ci95
+    if p_adjusted < ALPHA:
+        if abs(u.delta) <= u.tolerance:
+            return "no difference"
         return "better" if (u.delta > 0) == u.higher_is_better else "worse"
-    relevant = max(u.tolerance, RELEVANT_POINTS if u.metric_unit == "%" else RELEVANT_SHARE * abs(u.a))
-    return "too little data" if p_adjusted >= ALPHA and u.mde > relevant else "no difference"
+    furthest = max(abs(low), abs(high))
+    relevant = RELEVANT_POINTS if u.metric_unit == "%" else RELEVANT_SHARE * abs(u.a)
+    sure = furthest <= u.tolerance or (low <= 0 <= high and furthest <= relevant)
+    return "no difference" if sure else "undecided"
 
 
 def _against_published(a: str, b: str, results: Path) -> Comparison:
@@ -239,4 +266,7 @@ def _against_published(a: str, b: str, results: Path) -> Comparison:
 def _gap(row: Row, metric: str, value: float, source: str) -> PublishedGap:
     facts = row.data["metrics"][metric]
     low, high = facts["ci95"]
-    return PublishedGap(row.unit, metric, facts["unit"], facts["value"], (low, high), value, source, label(row))
+    n = row.data["task"]["n"]
+    return PublishedGap(
+        row.unit, metric, facts["unit"], facts["value"], (low, high), value, source, label(row), n, row.part
+    )

@@ -8,23 +8,27 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from benchmark.class_changes import ClassChange
-from benchmark.compare import Comparison, UnitComparison
+from benchmark.compare import ALPHA, Comparison, UnitComparison
 from benchmark.digest import plain
 from benchmark.junit import Case, junit_xml
 
 HEADER = ("task", "metric", "A", "B", "Δ (B − A)", "95 % interval", "adjusted p", "smallest visible", "n", "verdict")
-PUBLISHED_HEADER = ("task", "metric", "measured", "95 % interval", "published", "Δ", "source")
+PUBLISHED_HEADER = ("task", "metric", "measured", "95 % interval", "protocol", "n", "published", "Δ", "source")
 MARKS = {
     "better": "▲ better",
     "worse": "▼ worse",
     "no difference": "= no difference",
+    "undecided": "? undecided",
     "too little data": "? too little data",
 }
+OUTCOMES = {"worse": "failed", "undecided": "skipped", "too little data": "skipped"}  # JUnit's words; else "passed"
 CLASSES_SHOWN = 5
 METHOD_NOTE = (
     "Δ and interval: paired bootstrap over the same samples; p: McNemar for hits, else a paired randomisation test, "
     "adjusted by Holm over the table; "
-    "smallest visible: the effect this data would show four times out of five."
+    "smallest visible: the true difference that this adjusted test would find four times out of five; "
+    "no difference: inside the tolerance, or the interval holds 0 and nothing worth knowing (2 points; 5 % of A for "
+    "metres and degrees); undecided: neither that nor a significant difference."
 )
 
 
@@ -38,10 +42,15 @@ def number(value: float, unit: str, signed: bool = False) -> str:
     return f"{value:{'+' if signed else ''}.{digits(unit)}f}".replace("-", "−")
 
 
+def p_words(p: float) -> str:
+    """A p-value as people read it."""
+    return "<0.001" if p < 0.001 else f"{p:.3f}"
+
+
 def cells(u: UnitComparison) -> tuple[str, ...]:
     """The table row of one unit, in the order of HEADER."""
     low, high = (number(v, u.metric_unit, signed=True) for v in u.ci95)
-    p = "<0.001" if u.p_adjusted < 0.001 else f"{u.p_adjusted:.3f}"
+    p = p_words(u.p_adjusted)
     values = (number(u.a, u.metric_unit), number(u.b, u.metric_unit), number(u.delta, u.metric_unit, signed=True))
     name = f"{u.metric} {u.metric_unit}".strip() + (" ↑" if u.higher_is_better else " ↓")
     return (u.unit, name, *values, f"[{low}, {high}]", p, number(u.mde, u.metric_unit), str(u.n), MARKS[u.verdict])
@@ -53,6 +62,7 @@ def published_cells(comparison: Comparison) -> list[tuple[str, ...]]:
         (
             g.unit, f"{g.metric} {g.metric_unit}".strip(), number(g.measured, g.metric_unit),
             f"[{number(g.ci95[0], g.metric_unit)}, {number(g.ci95[1], g.metric_unit)}]",
+            g.protocol, f"{g.n}, a part" if g.partial else str(g.n),
             f"{g.published:g}", number(g.measured - g.published, g.metric_unit, signed=True), g.source,
         )
         for g in comparison.published
@@ -60,8 +70,8 @@ def published_cells(comparison: Comparison) -> list[tuple[str, ...]]:
 
 
 def notable_classes(u: UnitComparison) -> list[ClassChange]:
-    """The classes whose change's interval leaves out 0, largest first, at most CLASSES_SHOWN."""
-    clear = [c for c in u.classes if c.ci95[0] > 0 or c.ci95[1] < 0]
+    """The classes whose change is significant over all classes, largest first, at most CLASSES_SHOWN."""
+    clear = [c for c in u.classes if c.p < ALPHA]
     return sorted(clear, key=lambda c: -abs(c.delta))[:CLASSES_SHOWN]
 
 
@@ -76,13 +86,21 @@ def summary(comparison: Comparison) -> str:
     counts = [(v, sum(u.verdict == v for u in comparison.units)) for v in MARKS]
     parts = [f"{n} {v}" for v, n in counts if n]
     if comparison.published:
-        inside = sum(g.inside for g in comparison.published)
-        parts.append(
-            f"{inside} of {len(comparison.published)} published numbers inside the measured interval (not a test)"
-        )
+        whole = [g for g in comparison.published if not g.partial]
+        inside = sum(g.inside for g in whole)
+        parts.append(f"{inside} of {len(whole)} published numbers inside the measured interval (not a test)")
+        if part := len(comparison.published) - len(whole):
+            parts.append(f"{part} measured on a part of the data")
     if comparison.refused:
         parts.append(f"{len(comparison.refused)} not compared")
+    if comparison.problems:
+        parts.append(f"{len(comparison.problems)} damaged or half-written")
     return f"{comparison.a} → {comparison.b}: " + (", ".join(parts) or "nothing compared")
+
+
+def left_out(comparison: Comparison) -> tuple[str, ...]:
+    """One line for each thing that was not compared: pairs that were refused, damaged rows, units only B has."""
+    return (*comparison.refused, *comparison.problems, *comparison.unpaired)
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
@@ -110,7 +128,7 @@ def markdown(comparison: Comparison) -> str:
         lines += table(PUBLISHED_HEADER, published_cells(comparison))
         lines += ["", "Published numbers have no samples and their protocol may differ: shown, not tested."]
     classes = [line for u in comparison.units if (line := class_line(u))]
-    lines += [f"- {escape(line)}" for line in (*classes, *comparison.refused, *comparison.problems)]
+    lines += [f"- {escape(line)}" for line in (*classes, *left_out(comparison))]
     return "\n".join(lines) + "\n"
 
 
@@ -130,16 +148,19 @@ def to_json(comparison: Comparison) -> str:
 
 
 def cases(comparison: Comparison) -> list[Case]:
-    """One JUnit case for each unit: failed for a regression, error for a pair that was refused."""
+    """One JUnit case for each unit: failed for a regression, error for a pair that was refused or a damaged row,
+    skipped for a unit that only B has."""
     suite = f"{comparison.a} → {comparison.b}"
     out = []
     for u in comparison.units:
         text = dict(zip(HEADER, cells(u)))
         change = f"Δ {text['Δ (B − A)']} {text['95 % interval']}, adjusted p {text['adjusted p']}"
         words = f"{u.metric} {text['A']} → {text['B']} ({change})"
-        outcome = {"worse": "failed", "too little data": "skipped"}.get(u.verdict, "passed")
+        outcome = OUTCOMES.get(u.verdict, "passed")
         out.append(Case(suite, f"{u.unit} {u.metric}", outcome, f"{u.verdict}: {words}"))  # type: ignore[arg-type]
-    return out + [Case(suite, line.split(":")[0], "error", line) for line in comparison.refused]
+    lost = (*comparison.refused, *comparison.problems)
+    out += [Case(suite, line.split(":")[0], "error", line) for line in lost]
+    return out + [Case(suite, line.split(":")[0], "skipped", line) for line in comparison.unpaired]
 
 
 def to_junit(comparison: Comparison) -> str:

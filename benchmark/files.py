@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
@@ -41,6 +42,23 @@ def write_text(path: Path, text: str) -> None:
 def write_bytes(path: Path, content: bytes) -> None:
     """`write_atomic` for bytes that are at hand."""
     write_atomic(path, lambda f: f.write(content))
+
+
+@contextmanager
+def only_writer(folder: Path) -> Iterator[None]:
+    """Makes `folder` and waits until no other process holds it; let go when the block or the process ends.
+
+    The lock is on the folder itself, so nothing is left behind. A file system without locks gives none.
+    """
+    with disk_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        handle = os.open(folder, os.O_RDONLY)
+    try:
+        with suppress(OSError):
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
 
 
 @contextmanager

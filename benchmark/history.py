@@ -6,7 +6,7 @@ import csv
 import fcntl
 import io
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -16,7 +16,7 @@ from benchmark.errors import BenchError, UsageError
 from benchmark.files import write_text
 
 STATE = "state.json"
-SCHEMA = 1
+SCHEMA = 2  # 2: with what was asked
 
 
 @dataclass(frozen=True)
@@ -64,29 +64,36 @@ class History:
     folder: Path
     model: str
     suite: str
+    scoring: Mapping[str, Any] = field(default_factory=dict)  # what decides a number: watched folder, limit, seed …
+    compared: Mapping[str, Any] = field(default_factory=dict)  # what decides a verdict: baseline, tolerance
     entries: list[Entry] = field(default_factory=list)
 
     @classmethod
-    def open(cls, folder: Path, model: str, suite: str) -> History:
-        """The history kept in `folder`. Raises UsageError when it belongs to another model or suite."""
-        path = folder / STATE
+    def open(cls, folder: Path, model: str, suite: str, scoring: Mapping[str, Any] | None = None) -> History:
+        """The history kept in `folder`, or an empty one.
+
+        `scoring` holds JSON values. Raises UsageError when the history belongs to another model, suite or scoring: its
+        numbers would not be comparable with new ones. `compared` is as it was kept; the caller judges it.
+        """
+        path, asked = folder / STATE, {"model": model, "suite": suite, **(scoring or {})}
         if not path.is_file():
-            return cls(folder, model, suite)
+            return cls(folder, model, suite, scoring or {})
         try:
             data = json.loads(path.read_text(encoding="utf-8"))
             if data["schema"] != SCHEMA:
                 raise ValueError(f"schema {data['schema']}, not {SCHEMA}")
             entries = [_entry(e) for e in data["entries"]]
-            kept = (data["model"], data["suite"])
+            kept = {"model": data["model"], "suite": data["suite"], **data["scoring"]}
+            compared = dict(data["compared"])
         except (OSError, ValueError, KeyError, TypeError) as e:
             raise BenchError(
                 f"{path}: cannot be read as a watch's history ({e}). Move the file away to begin anew"
             ) from None
-        if kept != (model, suite):
-            raise UsageError(
-                f"{folder} keeps the history of {kept[0]} on {kept[1]}. Give another --out for {model} on {suite}"
-            )
-        return cls(folder, model, suite, entries)
+        other = [k for k in {**kept, **asked} if kept.get(k) != asked.get(k)]
+        if other:
+            there, here = (", ".join(f"{k} {words.get(k)}" for k in other) for words in (kept, asked))
+            raise UsageError(f"{folder} keeps the history of {there}. Give another --out for {here}")
+        return cls(folder, model, suite, scoring or {}, compared, entries)
 
     def knows(self, name: str, stamp: str) -> bool:
         """Whether this very state of the checkpoint was scored."""
@@ -95,10 +102,16 @@ class History:
     def add(self, entry: Entry) -> None:
         """Keeps `entry`; on disk before this returns."""
         self.entries.append(entry)
+        self.save()
+
+    def save(self) -> None:
+        """Writes the state, whole or not at all."""
         data = {
             "schema": SCHEMA,
             "model": self.model,
             "suite": self.suite,
+            "scoring": dict(self.scoring),
+            "compared": dict(self.compared),
             "entries": [asdict(e) for e in self.entries],
         }
         write_text(self.folder / STATE, json.dumps(data, indent=1, ensure_ascii=False) + "\n")

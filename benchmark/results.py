@@ -5,10 +5,12 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
 import json
 import re
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -19,24 +21,19 @@ import numpy as np
 from benchmark.contracts import Outcome
 from benchmark.digest import plain
 from benchmark.errors import BenchError
-from benchmark.files import write_atomic, write_bytes, write_text
+from benchmark.files import only_writer, write_bytes, write_text
 from benchmark.statistic import Statistic
 
 SCHEMA = 1
 OLDEST = 1  # rows of earlier schemas are named and left out
-REQUIRED = (
-    "schema",
-    "id",
-    "created",
-    "seed",
-    "model",
-    "task",
-    "protocol",
-    "metrics",
-    "main_metric",
-    "timing",
-    "environment",
-)
+SAMPLES_DIGEST = "samples_sha256"  # rows of before it was written have none
+REQUIRED = (  # what every table reads without asking; "a.b" is key b of the object a
+    "schema", "id", "created", "seed", "main_metric", "n_bad",
+    "model.name", "model.dtype", "model.weights.sha256",
+    "task.name", "task.dataset", "task.n", "task.dataset_digest",
+    "protocol.name", "protocol.hash", "metrics", "timing.total_s", "environment.densebench.version",
+)  # fmt: skip
+METRIC = ("value", "ci95", "higher_is_better", "unit", "statistic")
 
 
 @dataclass(frozen=True)
@@ -64,6 +61,11 @@ class Row:
         metric: Mapping[str, Any] = self.data["metrics"][self.data["main_metric"]]
         return metric
 
+    @property
+    def part(self) -> bool:
+        """Whether it was measured on a part of the data: --limit, or a split that was not whole."""
+        return bool(self.data["task"].get("limit") or self.data.get("partial"))
+
     def statistic(self, metric: str | None = None) -> Statistic:
         """How `metric` (default: the main one) is computed from `samples`."""
         return parse_statistic(self.data["metrics"][metric or self.data["main_metric"]]["statistic"])
@@ -71,7 +73,7 @@ class Row:
     @cached_property
     def samples(self) -> dict[str, np.ndarray]:
         """Column -> [N] or [N, C] array of the per-sample statistics. Raises BenchError naming a damaged file."""
-        return read_samples(self.folder / "samples.parquet")
+        return read_samples(self.folder / "samples.parquet", self.data.get(SAMPLES_DIGEST))
 
 
 def parse_statistic(data: Mapping[str, Any]) -> Statistic:
@@ -118,17 +120,23 @@ def metrics_of(outcome: Outcome, seed: int) -> dict[str, dict[str, Any]]:
 def save(
     folder: Path, data: Mapping[str, Any], samples: Mapping[str, Any], files: Mapping[str, bytes] | None = None
 ) -> None:
-    """Writes one row with `files` (curves, pictures) beside it; an older row stops being one before it changes."""
-    (folder / "result.json").unlink(missing_ok=True)
-    shutil.rmtree(folder / "pictures", ignore_errors=True)
-    write_samples(folder / "samples.parquet", samples)
-    for name, content in (files or {}).items():
-        write_bytes(folder / name, content)
-    write_text(folder / "result.json", json.dumps(plain(data), indent=1, ensure_ascii=False) + "\n")
+    """Writes one row with `files` (curves, pictures) beside it; an older row stops being one before it changes.
+
+    Two processes that write one row do so one after the other, and `result.json` holds the sha256 of its samples, so
+    that a row is never one's values with the other's samples.
+    """
+    with only_writer(folder):
+        (folder / "result.json").unlink(missing_ok=True)
+        shutil.rmtree(folder / "pictures", ignore_errors=True)
+        digest = write_samples(folder / "samples.parquet", samples)
+        for name, content in (files or {}).items():
+            write_bytes(folder / name, content)
+        row = {**plain(data), SAMPLES_DIGEST: digest}
+        write_text(folder / "result.json", json.dumps(row, indent=1, ensure_ascii=False) + "\n")
 
 
-def write_samples(path: Path, samples: Mapping[str, Any]) -> None:
-    """Columns as parquet; [N, C] arrays become fixed-size lists."""
+def write_samples(path: Path, samples: Mapping[str, Any]) -> str:
+    """Columns as parquet; [N, C] arrays become fixed-size lists. The sha256 of the file."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -139,17 +147,23 @@ def write_samples(path: Path, samples: Mapping[str, Any]) -> None:
             columns[name] = pa.FixedSizeListArray.from_arrays(pa.array(array.reshape(-1)), array.shape[1])
         else:
             columns[name] = pa.array(array.tolist() if array.dtype.kind in "OU" else array)
-    table = pa.table(columns)
-    write_atomic(path, lambda f: pq.write_table(table, f, compression="zstd"))
+    content = io.BytesIO()
+    pq.write_table(pa.table(columns), content, compression="zstd")
+    write_bytes(path, content.getvalue())
+    return hashlib.sha256(content.getbuffer()).hexdigest()
 
 
-def read_samples(path: Path) -> dict[str, np.ndarray]:
-    """The inverse of `write_samples`. Raises BenchError naming the file when it is missing or damaged."""
+def read_samples(path: Path, sha256: str | None = None) -> dict[str, np.ndarray]:
+    """The inverse of `write_samples`. Raises BenchError naming the file when it is missing, damaged or not the one
+    of this `sha256`."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
-        with pq.ParquetFile(path) as file:  # not pq.read_table, which imports pandas: 3 s on a busy core
+        content = path.read_bytes()
+        if sha256 is not None and hashlib.sha256(content).hexdigest() != sha256:
+            raise OSError("it is not the file that result.json was written for")
+        with pq.ParquetFile(pa.BufferReader(content)) as file:  # not pq.read_table, which imports pandas: 3 s
             table = file.read(use_threads=False)
     except (OSError, pa.ArrowException) as e:
         raise BenchError(
@@ -172,7 +186,7 @@ def read_row(path: Path) -> Row:
         data = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as e:
         raise BenchError(f"{file}: cannot be read as a result ({e}). Delete it and run again") from None
-    lost = [k for k in REQUIRED if not isinstance(data, dict) or k not in data]
+    lost = [k for k in REQUIRED if not _holds(data, k.split("."))]
     if lost:
         raise BenchError(f"{file}: not a densebench result: no {', '.join(lost)}")
     if not isinstance(data["schema"], int) or data["schema"] > SCHEMA:
@@ -183,9 +197,32 @@ def read_row(path: Path) -> Row:
         raise BenchError(
             f"{file}: schema {data['schema']} is older than this densebench reads ({OLDEST}). Run it again"
         )
-    if data["main_metric"] not in data["metrics"]:
+    if not isinstance(data["metrics"], dict) or data["main_metric"] not in data["metrics"]:
         raise BenchError(f"{file}: main_metric {data['main_metric']!r} is not among its metrics")
+    _check_metrics(file, data["metrics"])
     return Row(data, file.parent)
+
+
+def _holds(data: Any, path: Sequence[str]) -> bool:
+    for key in path:
+        if not isinstance(data, dict) or key not in data:
+            return False
+        data = data[key]
+    return True
+
+
+def _check_metrics(file: Path, metrics: Mapping[str, Any]) -> None:
+    for name, metric in metrics.items():
+        lost = [k for k in METRIC if not _holds(metric, (k,))]
+        if lost:
+            raise BenchError(f"{file}: not a densebench result: no {', '.join(lost)} of {name}")
+        numbers = [metric["value"], *(metric["ci95"] if isinstance(metric["ci95"], list) else ())]
+        if len(numbers) != 3 or not all(isinstance(v, (int, float)) for v in numbers):
+            raise BenchError(f"{file}: not a densebench result: {name} is not a number with [low, high] as its ci95")
+        try:
+            parse_statistic(metric["statistic"])
+        except (TypeError, AttributeError) as e:
+            raise BenchError(f"{file}: the statistic of {name} is not one this densebench knows ({e})") from None
 
 
 def read_all(results: Path) -> tuple[list[Row], list[str]]:
@@ -197,6 +234,15 @@ def read_all(results: Path) -> tuple[list[Row], list[str]]:
         except BenchError as e:
             problems.append(str(e))
     return rows, problems
+
+
+def half_written(samples: Iterable[Path]) -> list[str]:
+    """One line for each of these `samples.parquet` that has no `result.json` beside it."""
+    return [
+        f"{file.parent}: half-written: there is no result.json beside its samples. Run the same bench run again"
+        for file in sorted(samples)
+        if not (file.parent / "result.json").is_file()
+    ]
 
 
 def _result_files(results: Path) -> Iterator[Path]:

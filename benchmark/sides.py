@@ -10,7 +10,7 @@ from pathlib import Path
 from benchmark.errors import BenchError, UsageError
 from benchmark.paths import reference_dir
 from benchmark.reference import FOLDER
-from benchmark.results import Row, read_row
+from benchmark.results import Row, half_written, read_row
 
 PUBLISHED = "published"
 WATCHED = "watch"  # the folder of bench watch below the results folder
@@ -29,7 +29,7 @@ class Side:
 
     name: str
     rows: tuple[Row, ...]
-    problems: tuple[str, ...] = ()
+    problems: tuple[str, ...] = ()  # one line for each row below it that is damaged or half-written
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ def _rows_below(root: Path) -> tuple[list[Row], list[str]]:
             rows.append(read_row(file))
         except BenchError as e:
             problems.append(str(e))
-    return rows, problems
+    return rows, problems + half_written([] if root.is_file() else root.rglob("samples.parquet"))
 
 
 def _only_model(word: str, rows: list[Row]) -> str:

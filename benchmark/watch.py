@@ -5,23 +5,26 @@ Nothing is picked as "best": the numbers are those of the reported split, and ch
 
 from __future__ import annotations
 
+import os
 import shlex
 import subprocess
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from benchmark import noise
 from benchmark.checkpoints import Checkpoint, damage, find, pickles, step_of
 from benchmark.compare import Comparison, compare, label
+from benchmark.digest import fingerprint
 from benchmark.errors import BenchError, UsageError
 from benchmark.history import Entry, History, Point, only_watcher
-from benchmark.results import Row, slug
-from benchmark.sides import PUBLISHED, open_side
+from benchmark.results import Row, read_all, slug
+from benchmark.sides import PUBLISHED, WATCHED, open_side
 from benchmark.watch_report import write_reports
 
+PICKLE = "a pickle, never opened. Save checkpoints as safetensors"
 Scorer = Callable[[Path, Path], tuple[list[Row], list[str]]]  # weights, results -> rows, failures
 
 
@@ -41,6 +44,7 @@ class Plan:
     once: bool = False
     until_regression: bool = False
     idle: float | None = None  # stop after so many seconds without anything new
+    scoring: Mapping[str, Any] = field(default_factory=dict)  # the scorer's options that decide a number, as JSON
     prepare: str | None = None  # command that turns a training state into weights: "… {checkpoint} … {out}"
 
 
@@ -69,7 +73,8 @@ class Watcher:
         if plan.baseline:
             open_side(plan.baseline, plan.results)  # a wrong name is said before anything is scored
         with only_watcher(plan.out):
-            history = History.open(plan.out, plan.model, plan.suite)
+            history = History.open(plan.out, plan.model, plan.suite, self._scoring())
+            self._compare_again(history)
             self._report(history)
             quiet_since = self.clock()
             while True:
@@ -78,6 +83,41 @@ class Watcher:
                 if self._done(history, self.clock() - quiet_since):
                     return history
                 self.sleep(min(plan.every, plan.settle) if plan.once else plan.every)
+
+    def _scoring(self) -> dict[str, Any]:
+        """What decides the numbers of a history. The watched folder is told from --out, so that both may move."""
+        return {"folder": seen_from(self.plan.folder, self.plan.out), "prepare": self.plan.prepare, **self.plan.scoring}
+
+    def _compare_again(self, history: History) -> None:
+        """Gives every entry the verdicts of this plan's baseline and tolerance, from its stored rows, where they were
+        made with others. Raises UsageError when those rows have gone."""
+        plan, kept = self.plan, list(history.entries)
+        compared = {"baseline": plan.baseline, "tolerance": plan.tolerance}
+        if plan.baseline or plan.tolerance is None:  # where the baseline's name and the noise floors are looked up
+            compared["results"] = seen_from(plan.results, plan.out)
+        before, history.compared = history.compared, compared
+        if not kept or before == compared:
+            return
+        history.entries = []
+        for entry in kept:
+            rows_at = self._rows_at(entry.name, entry.stamp)
+            rows, _ = read_all(rows_at)
+            found = {(row.unit, label(row)): row for row in rows}
+            lost = [p.unit for p in entry.points if (p.unit, p.protocol) not in found]
+            if lost:
+                raise UsageError(
+                    f"{rows_at}: the row of {lost[0]} has gone, so {entry.name} cannot be compared with another "
+                    "baseline or tolerance. Give another --out"
+                )
+            baseline, comparison, refused = self._compared(rows, rows_at, history)
+            points = tuple(_point(found[p.unit, p.protocol], comparison) for p in entry.points)
+            history.entries.append(replace(entry, baseline=baseline, points=points, refused=tuple(refused)))
+        history.save()
+        self.say(f"{len(kept)} checkpoints compared again: the baseline or the tolerance is another one")
+
+    def _rows_at(self, name: str, stamp: str) -> Path:
+        """Where the rows of one state of a checkpoint lie."""
+        return self.plan.out / "rows" / f"{slug(name)}-{stamp[:8]}"
 
     def _done(self, history: History, quiet: float) -> bool:
         plan = self.plan
@@ -92,7 +132,7 @@ class Watcher:
         """Scores every whole checkpoint that is new; whether there was one."""
         worked = False
         for name in pickles(self.plan.folder):
-            self._say_once(f"{name}: a pickle, never opened. Save checkpoints as safetensors")
+            self._say_once(f"{name}: {PICKLE}")
         for checkpoint in find(self.plan.folder):
             stamp = checkpoint.stamp()
             if history.knows(checkpoint.name, stamp) or self._age(checkpoint) < self.plan.settle:
@@ -128,16 +168,21 @@ class Watcher:
         return now - seen[1]
 
     def unreadable(self, history: History) -> list[str]:
-        """One line for each checkpoint that is there and has no entry, with the reason."""
-        lines = []
-        for c in find(self.plan.folder):
+        """One line for each checkpoint that is there and has no entry, with the reason.
+
+        Pickles are named where nothing else is there: beside checkpoints they are optimizer states and the like.
+        """
+        lines, there = [], find(self.plan.folder)
+        for c in there:
             if not history.knows(c.name, c.stamp()):
                 lines.append(f"{c.name}: {damage(c) or 'not scored yet'}")
+        if not there and not history.entries:
+            lines += [f"{name}: {PICKLE}" for name in pickles(self.plan.folder)]
         return lines
 
     def _score(self, checkpoint: Checkpoint, stamp: str, history: History) -> Entry:
         started = time.perf_counter()
-        rows_at = self.plan.out / "rows" / f"{slug(checkpoint.name)}-{stamp[:8]}"
+        rows_at = self._rows_at(checkpoint.name, stamp)
         try:
             weights = self._prepared(checkpoint, stamp)
             rows, failures = self.score(weights, rows_at)
@@ -182,17 +227,19 @@ class Watcher:
             found = compare(baseline, rows_at, results=self.plan.results, tolerance=self.plan.tolerance, floors=floors)
         except UsageError as e:
             return baseline, None, (str(e),)
-        return baseline, found, found.refused
+        return baseline, found, (*found.refused, *found.problems)
 
     def _previous(self, history: History) -> str | None:
         for entry in reversed(history.entries):
             if entry.points:
-                return str(self.plan.out / "rows" / f"{slug(entry.name)}-{entry.stamp[:8]}")
+                return str(self._rows_at(entry.name, entry.stamp))
         return None
 
     def _announce(self, entry: Entry) -> None:
         worse = ", ".join(f"{p.unit} {p.delta:+.3g} {p.metric_unit}" for p in entry.regressions if p.delta is not None)
-        state = f"worse: {worse}" if worse else f"{len(entry.points)} units scored, nothing worse"
+        compared = sum(bool(p.verdict) for p in entry.points)
+        calm = "nothing compared" if not compared else f"{compared} compared, nothing worse"
+        state = f"worse: {worse}" if worse else f"{len(entry.points)} units scored, {calm}"
         self.say(f"{entry.name}: {state} ({entry.seconds:.0f} s)")
         for line in (*entry.failures, *entry.refused):
             self.say(f"{entry.name}: {line}")
@@ -217,6 +264,16 @@ def _point(row: Row, found: Comparison | None) -> Point:
     return Point(
         **{**vars(point), "verdict": match[0].verdict, "delta": match[0].delta, "p_adjusted": match[0].p_adjusted}
     )
+
+
+def seen_from(path: Path, base: Path) -> str:
+    """`path` as seen from `base`, both resolved: the same words after the two have moved together."""
+    return os.path.relpath(path.resolve(), base.resolve())
+
+
+def default_out(folder: Path, results: Path) -> Path:
+    """Where a watched folder's history lies below `results`: a place of its own for each of several `…/checkpoints`."""
+    return results / WATCHED / f"{slug(folder.resolve().name)}-{fingerprint(seen_from(folder, results))[:6]}"
 
 
 def engine_scorer(model: str, suite: str, **options: Any) -> Scorer:

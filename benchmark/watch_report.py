@@ -6,21 +6,24 @@ import io
 from collections.abc import Sequence
 from typing import Any
 
-from benchmark.comparison_report import escape, number, table
+from benchmark.comparison_report import OUTCOMES, escape, number, table
 from benchmark.files import write_atomic, write_text
 from benchmark.history import Entry, History, Point
 from benchmark.junit import Case, junit_xml
 
+SUMMARY = "summary.md"
+REPORTS = ("history.csv", SUMMARY, "trend.png", "junit.xml")
 MARK = {"worse": " ▼", "better": " ▲"}
 LEGEND = "▼ worse, ▲ better: paired on the same samples, p adjusted by Holm over the units of a checkpoint."
 WORSE, LINE, BAND = "#c0362c", "#2f5d8a", "#2f5d8a"
 
 
 def write_reports(history: History, waiting: Sequence[str] = ()) -> None:
-    """Writes all four files beside the history; `waiting` names checkpoints that could not be scored yet."""
+    """Writes REPORTS beside the history (trend.png once there is a number); `waiting` names checkpoints that could not
+    be scored yet."""
     folder = history.folder
     write_text(folder / "history.csv", history.csv())
-    write_text(folder / "summary.md", markdown(history, waiting))
+    write_text(folder / SUMMARY, markdown(history, waiting))
     write_text(folder / "junit.xml", junit_xml(f"bench watch {history.model}", cases(history, waiting)))
     if history.units():
         image = trend_png(history)
@@ -33,7 +36,7 @@ def cases(history: History, waiting: Sequence[str] = ()) -> list[Case]:
     for e in history.entries:
         seconds = e.seconds / max(len(e.points), 1)
         for p in e.points:
-            outcome = {"worse": "failed", "too little data": "skipped"}.get(p.verdict, "passed")
+            outcome = OUTCOMES.get(p.verdict, "passed")
             out.append(Case(e.name, p.unit, outcome, _words(p), seconds))  # type: ignore[arg-type]
         out += [Case(e.name, line.split(":")[0], "error", line) for line in (*e.failures, *e.refused)]
     return out + [Case(line.split(":")[0], "readable", "error", line) for line in waiting]

@@ -14,8 +14,9 @@ from rows import NINE, row_data, simulate, write_row, write_rows
 
 from benchmark import comparison_report as report
 from benchmark import noise
+from benchmark.class_changes import class_changes
 from benchmark.cli import main
-from benchmark.compare import _compare_metric, _judge, compare
+from benchmark.compare import UnitComparison, _compare_metric, _judge, compare, verdict
 from benchmark.errors import UsageError
 from benchmark.influence import influence, paired_error
 from benchmark.results import Row, read_row, save
@@ -169,7 +170,55 @@ def test_too_few_samples_give_no_verdict(tmp_path: Path) -> None:
 
 def test_a_drop_inside_the_tolerance_is_no_regression(measured: Path) -> None:
     loose = {u.unit: u for u in compare("base", "worse", results=measured, tolerance=50.0, **FAST).units}
-    assert {u.verdict for u in loose.values()} <= {"no difference", "too little data"}
+    assert {u.verdict for u in loose.values()} == {"no difference"}
+
+
+def unit(ci95: tuple[float, float], p: float, **changes: object) -> UnitComparison:
+    """A difference of two percentages with this interval and adjusted p."""
+    facts = {
+        "unit": "depth/scenes", "protocol": "fast-1", "metric": "m", "metric_unit": "%", "higher_is_better": True,
+        "n": 100, "independent": 100, "a": 50.0, "b": 50.0 + sum(ci95) / 2, "delta": sum(ci95) / 2, "ci95": ci95,
+        "p": p, "p_adjusted": p, "method": "", "error": 1.0, "mde": 1.0, "tolerance": 0.0, "verdict": "undecided",
+    }  # fmt: skip
+    return UnitComparison(**{**facts, **changes})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("ci95", "p", "changes", "expected"),
+    [
+        ((0.1, 0.9), 0.01, {}, "better"),
+        ((0.1, 0.9), 0.01, {"tolerance": 0.6}, "no difference"),
+        ((-0.5, 0.9), 0.6, {}, "no difference"),
+        ((-0.5, 2.1), 0.2, {}, "undecided"),  # 2.1 points are not ruled out
+        ((0.1, 0.9), 0.09, {}, "undecided"),  # leaves out 0, and Holm does not let it count
+        ((0.1, 0.9), 0.09, {"tolerance": 1.0}, "no difference"),
+        ((0.0159, 0.1150), 0.094, {"metric_unit": "m", "a": 1.44}, "undecided"),
+        ((-0.06, 0.07), 0.9, {"metric_unit": "m", "a": 1.44}, "no difference"),  # 5 % are 0.072 m
+        ((5.0, 9.0), 0.001, {"independent": 9}, "too little data"),
+    ],
+)
+def test_no_difference_is_said_only_where_the_data_rule_one_out(
+    ci95: tuple[float, float], p: float, changes: dict, expected: str
+) -> None:
+    assert verdict(unit(ci95, p, **changes), p) == expected
+
+
+def test_the_smallest_visible_effect_grows_with_the_table(measured: Path) -> None:
+    alone = compare(*(next((measured / m / "depth").rglob("result.json")) for m in ("base", "worse")), **FAST).units[0]
+    of_nine = next(u for u in compare("base", "worse", results=measured, **FAST).units if u.unit == alone.unit)
+    assert of_nine.error == alone.error and of_nine.mde / alone.mde == pytest.approx(3.614 / 2.802, rel=1e-3)
+
+
+def test_samples_of_a_few_clusters_are_too_little_data(tmp_path: Path) -> None:
+    """40 samples of 5 scenes are five, however clear their difference."""
+    for model, skill in (("a", 0.9), ("b", 0.3)):
+        outcome = simulate("depth", skill, 40, model)
+        outcome.samples["scene"] = np.arange(40) % 5
+        data = row_data(model, "depth", outcome)
+        data["metrics"]["RMSE"]["statistic"]["cluster"] = "scene"
+        save(tmp_path / model / "depth" / "scenes" / "fast-1", data, outcome.samples)
+    found = compare("a", "b", results=tmp_path, **FAST).units[0]
+    assert (found.n, found.independent, found.verdict) == (40, 5, "too little data")
 
 
 def test_the_noise_floor_is_the_default_tolerance(tmp_path: Path) -> None:
@@ -222,6 +271,32 @@ def test_class_changes_name_the_class_that_was_lost(tmp_path: Path) -> None:
     assert "sphere −" in report.class_line(unit)
 
 
+def test_a_class_in_too_few_images_is_shown_without_an_interval_and_never_named(tmp_path: Path) -> None:
+    """Its linearised error is 0 in one image, so it would come first with an interval of no width."""
+    for model, share in (("a", 0.9), ("b", 0.2)):
+        outcome = simulate("linear_segmentation", 0.6, 120, "same")
+        for name, area in (("union", 500), ("intersection", int(500 * share))):
+            outcome.samples[name][:, 2] = 0
+            outcome.samples[name][7:11, 2] = area
+        data = row_data(model, "linear_segmentation", outcome)
+        save(tmp_path / model / "linear_segmentation" / "scenes" / "fast-1", data, outcome.samples)
+    found = compare("a", "b", results=tmp_path, **FAST)
+    last = found.units[0].classes[-1]
+    assert (last.name, last.images, last.too_few) == ("sphere", 4, True) and last.delta == pytest.approx(-70)
+    assert np.isnan(last.p) and np.isnan(last.ci95).all() and report.notable_classes(found.units[0]) == []
+    assert json.loads(report.to_json(found))["units"][0]["classes"][-1]["ci95"] == [None, None]
+    assert "too few: 4 images" in run("a", "b", "--classes", "--results", tmp_path)[1]
+
+
+def test_equal_classes_are_rarely_named(tmp_path: Path) -> None:
+    """Adjusted over classes: of pairs of one recipe at most about 5 % name a class."""
+    named = 0
+    for pair in range(100):
+        a, b = (in_memory("linear_segmentation", 2 * pair + i) for i in range(2))
+        named += any(c.p < 0.05 for c in class_changes(a, b, "mIoU"))
+    assert named <= 5 + 2 * 2.2
+
+
 @pytest.mark.parametrize("task", NINE)
 def test_influence_predicts_the_bootstrap_standard_error(task: str) -> None:
     outcomes = [simulate(task, skill, 300, f"m{i}") for i, skill in enumerate((0.6, 0.58))]
@@ -244,6 +319,24 @@ def test_exit_codes_tell_regression_refusal_and_peace_apart(measured: Path, tmp_
     assert run("a", "b", "--results", tmp_path)[0] == 0
     code, _ = run("a", "b", "--fail-on-regression", "--results", tmp_path)
     assert code == 1
+
+
+@pytest.mark.parametrize(("side", "damage"), [("a", "cut"), ("a", "half"), ("b", "half")])
+def test_a_damaged_or_half_written_row_of_either_side_stops_the_gate(tmp_path: Path, side: str, damage: str) -> None:
+    write_rows(tmp_path, {"a": 0.6, "b": 0.6}, ["depth", "normals"])
+    file = next((tmp_path / side / "depth").rglob("result.json"))
+    file.write_text("{") if damage == "cut" else file.unlink()
+    assert run("a", "b", "--results", tmp_path)[0] == 0
+    code, out = run("a", "b", "--fail-on-regression", "--results", tmp_path, "--junit", tmp_path / "c.xml")
+    assert code == 1 and str(file.parent) in out and "1 damaged or half-written" in out
+    assert int(ElementTree.parse(tmp_path / "c.xml").getroot().attrib["errors"]) >= 1
+
+
+def test_a_unit_only_the_candidate_has_is_named_and_no_error(tmp_path: Path) -> None:
+    write_rows(tmp_path, {"a": 0.6}, ["depth"])
+    write_rows(tmp_path, {"b": 0.6}, ["depth", "normals"])
+    code, out = run("a", "b", "--fail-on-regression", "--results", tmp_path)
+    assert code == 0 and "normals/scenes: not compared: only B (b) has a row of it" in out
 
 
 def test_reports_hold_every_unit_and_survive_hostile_names(tmp_path: Path) -> None:
@@ -282,3 +375,20 @@ def test_published_numbers_are_shown_and_never_tested(tmp_path: Path) -> None:
     assert code == 2
     (tmp_path / "published.csv").unlink()  # then the numbers that come with densebench: Table 7 of arXiv:2604.12012
     assert "arXiv:2604.12012" in compare("published", "tipsv2-l", results=tmp_path).published[0].source
+
+
+def test_a_part_of_the_data_confirms_no_published_number(tmp_path: Path) -> None:
+    outcome = simulate("linear_segmentation", 0.6, 120, "tipsv2-l")
+    data = row_data("tipsv2-l", "linear_segmentation", outcome, "ade20k", protocol_name="paper")
+    folder = tmp_path / "tipsv2-l" / "linear_segmentation" / "ade20k" / "paper-1"
+    head = "model,model_id,task,dataset,metric,value,source,note\n"
+    value = data["metrics"]["mIoU"]["value"]
+    (tmp_path / "published.csv").write_text(head + f"L,tipsv2-l,linear_segmentation,ade20k,mIoU,{value},a paper,\n")
+    save(folder, data, outcome.samples)
+    code, out = run("published", "tipsv2-l", "--results", tmp_path)
+    assert "1 of 1 published numbers inside" in out and f"paper-{data['protocol']['hash'][:8]}  120" in out
+    for part in ({"task": {**data["task"], "limit": 120}}, {"partial": ["test: 120 of 2,000"]}):
+        save(folder, {**data, **part}, outcome.samples)
+        code, out = run("published", "tipsv2-l", "--results", tmp_path)
+        assert "0 of 0 published numbers inside" in out and "1 measured on a part of the data" in out
+        assert "120, a part" in out and code == 0

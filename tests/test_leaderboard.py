@@ -68,6 +68,39 @@ def test_ties_are_called_at_the_promised_rate() -> None:
     assert lost <= 32
 
 
+@pytest.mark.parametrize(("rows", "shared"), [(20, 0.0), (20, 0.7)])
+def test_equal_models_are_rarely_called_worse_than_the_best_of_many(rows: int, shared: float) -> None:
+    """Of boards of equal models at most about 5 % name one that is worse, though the best is chosen after looking."""
+    rng, boards, wrong = np.random.default_rng(1), 150, 0
+    for _ in range(boards):
+        noise = np.sqrt(shared) * rng.standard_normal((1, 200)) + np.sqrt(1 - shared) * rng.standard_normal((rows, 200))
+        moves = (noise - noise.mean(1, keepdims=True)) / 200
+        wrong += not all(s.tied for s in standings(noise.mean(1), moves, True))
+    assert wrong / boards <= 0.05 + 2 * np.sqrt(0.05 * 0.95 / boards)
+
+
+def test_a_worse_model_among_many_is_still_told_from_the_best() -> None:
+    rng = np.random.default_rng(0)
+    noise = rng.standard_normal((20, 400))
+    moves = (noise - noise.mean(1, keepdims=True)) / 400
+    values = np.where(np.arange(20) < 10, 1.0, 0.5) + noise.mean(1)
+    assert [s.tied for s in standings(values, moves, True)] == [True] * 10 + [False] * 10
+
+
+def test_a_row_and_its_copy_tie_and_few_clusters_tell_nothing_apart() -> None:
+    moves = np.random.default_rng(0).standard_normal((2, 100)) / 1000
+    twins = standings(np.array([1.0, 1.0, 0.0]), moves[[0, 0, 1]], True)
+    assert [(s.rank, s.tied) for s in twins] == [(1, True), (1, True), (3, False)]
+    assert all(s.tied for s in standings(np.array([1.0, 0.0]), moves, True, independent=9))
+
+
+def test_boards_of_very_many_rows_are_adjusted_over_all_pairs() -> None:
+    noise = np.random.default_rng(0).standard_normal((160, 100))
+    moves = (noise - noise.mean(1, keepdims=True)) / 100
+    assert all(s.tied for s in standings(noise.mean(1), moves, True))
+    assert not standings(noise.mean(1) - np.eye(160)[3] * 2, moves, True)[3].tied
+
+
 def test_rank_spread_is_wide_for_equal_models_and_nothing_for_distant_ones() -> None:
     rng = np.random.default_rng(0)
     moves = rng.standard_normal((3, 100)) / 100
@@ -113,6 +146,18 @@ def test_a_row_of_other_samples_under_the_same_digest_is_left_out(tmp_path: Path
     boards, problems = collect(tmp_path)
     assert [e.name for e in boards[0].entries] == ["a"]
     assert len(problems) == 1 and "its samples are not those of" in problems[0]
+
+
+def test_a_board_of_a_part_of_the_data_is_marked(tmp_path: Path) -> None:
+    write_rows(tmp_path, {"a": 0.6, "b": 0.5}, ["depth"])
+    folder = write_row(tmp_path / "other", "a", "depth", n=20)
+    data = json.loads((folder / "result.json").read_text())
+    data["task"]["limit"] = 20
+    (folder / "result.json").write_text(json.dumps(data))
+    shutil.copytree(folder, tmp_path / "a" / "depth" / "scenes" / folder.name.replace("fast-", "fast-limit20-"))
+    shutil.rmtree(tmp_path / "other")
+    build(tmp_path)
+    assert {b["n"]: b["part"] for b in page_data(tmp_path)["boards"]} == {120: False, 20: True}
 
 
 def test_the_same_rows_give_the_same_bytes(tmp_path: Path) -> None:

@@ -77,7 +77,7 @@ def test_a_real_difference_is_found_with_its_sign() -> None:
     result = paired(a, b, MIOU)
     assert result.delta < 0 and result.ci95[1] < 0 and result.p < 0.01
     assert result.delta == pytest.approx(MIOU.of(b) - MIOU.of(a))
-    assert 0 < result.mde < abs(result.delta)
+    assert 0 < minimum_detectable_effect(result.error) < abs(result.delta)
 
 
 def test_a_model_does_not_differ_from_itself() -> None:
@@ -129,6 +129,28 @@ def test_undefined_and_constant_metrics_have_undefined_and_point_intervals() -> 
     assert np.isnan(paired({"a": np.full(5, np.nan)}, {"a": np.ones(5)}, MEAN).p)
 
 
+HITS = Statistic("mean", ("a",), scale=100.0)
+
+
+@pytest.mark.parametrize("n", [1, 12, 500])
+def test_no_hit_and_every_hit_have_the_exact_interval_of_a_share(n: int) -> None:
+    exact = scipy_stats.binomtest(0, n).proportion_ci(method="exact")
+    assert interval({"a": np.zeros(n)}, HITS) == pytest.approx((0.0, 100 * exact.high))
+    assert interval({"a": np.ones(n)}, HITS) == pytest.approx((100 - 100 * exact.high, 100.0))
+
+
+def test_no_hit_of_clusters_or_groups_counts_what_is_independent() -> None:
+    hits, twelve = np.zeros(60), scipy_stats.binomtest(0, 12).proportion_ci(method="exact").high
+    clustered = Statistic("mean", ("a",), scale=100.0, cluster="image")
+    assert interval({"a": hits, "image": np.arange(60) % 12}, clustered)[1] == pytest.approx(100 * twelve)
+    grouped = Statistic("group_mean", ("a",), scale=100.0, group="domain")
+    even = interval({"a": hits, "domain": np.arange(60) % 3}, grouped)[1]
+    uneven = interval({"a": hits, "domain": np.minimum(np.arange(60) // 5, 2)}, grouped)[1]
+    assert even == pytest.approx(interval({"a": hits}, HITS)[1])
+    assert uneven == pytest.approx(100 - 100 * 0.025 ** (0.42 / 9))  # 1/5 + 1/5 + 1/50 = 0.42
+    assert interval({"a": np.zeros(9)}, MEAN) == (0.0, 0.0)  # an error of 0 m is no share
+
+
 @pytest.mark.parametrize(("only_a", "only_b"), [(0, 0), (3, 9), (10, 10), (1, 30), (0, 5)])
 def test_exact_mcnemar_is_statsmodels(only_a: int, only_b: int) -> None:
     a = np.array([1] * only_a + [0] * only_b + [1] * 20 + [0] * 7)
@@ -147,9 +169,19 @@ def test_holm_is_statsmodels_and_leaves_nan_out() -> None:
     assert holm([]).tolist() == []
 
 
-def test_minimum_detectable_effect_is_2_8_standard_errors() -> None:
-    deltas = np.random.default_rng(0).normal(0, 3, 100_000)
-    assert minimum_detectable_effect(deltas) == pytest.approx(2.8016 * 3, rel=0.01)
+def test_minimum_detectable_effect_is_2_8_standard_errors_and_more_in_a_table() -> None:
+    assert minimum_detectable_effect(3.0) == pytest.approx(2.8016 * 3, rel=1e-4)
+    assert minimum_detectable_effect(3.0, tests=9) == pytest.approx((2.7729 + 0.8416) * 3, rel=1e-3)  # z(1 - 0.05/18)
+
+
+def test_the_minimum_detectable_effect_of_nine_tests_is_found_four_times_out_of_five() -> None:
+    """By Holm's first step, which a lone difference among nine must pass; without `tests=9` it is found by half."""
+    n, found = 100, 0
+    true = minimum_detectable_effect(1 / np.sqrt(n), tests=9)
+    for i, rng in enumerate(seeds(200)):
+        a = rng.normal(0, 3, n)
+        found += 9 * paired({"a": a}, {"a": a + rng.normal(true, 1, n)}, MEAN, 1000, seed=i).p < 0.05
+    assert 0.7 <= found / 200 <= 0.9
 
 
 def test_tables_of_other_samples_are_refused() -> None:

@@ -17,10 +17,12 @@ from rows import write_rows
 from safetensors.numpy import save, save_file
 
 from benchmark.checkpoints import damage, find, step_of
+from benchmark.cli import main
+from benchmark.cli.watch import exit_code
 from benchmark.errors import BenchError, UsageError
 from benchmark.history import History, only_watcher
 from benchmark.results import Row, read_all
-from benchmark.watch import Plan, Watcher
+from benchmark.watch import Plan, Watcher, default_out
 
 TASKS = ("linear_segmentation", "depth")
 WEIGHTS = {"w": np.arange(256, dtype=np.float32)}
@@ -166,6 +168,56 @@ def test_a_half_written_checkpoint_is_an_error_for_ci_when_asked_once(tmp_path: 
     assert junit.attrib["errors"] == "1"
 
 
+def watch_once(run: Path, out: Path, *words: object) -> int:
+    """Exit code of `bench watch RUN --once`."""
+    with pytest.raises(SystemExit) as done:
+        main(["watch", str(run), "--model", "tipsv2-mini", "--once", "--settle", "0", "--every", "0.05",
+              "--out", str(out), *map(str, words)])  # fmt: skip
+    return int(done.value.code or 0)
+
+
+@pytest.mark.parametrize(("name", "errors"), [("", "0"), ("step-1.pt", "1")])
+def test_a_folder_with_nothing_to_score_is_no_success(
+    tmp_path: Path, name: str, errors: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Empty, or holding nothing but a pickle."""
+    (tmp_path / "run").mkdir()
+    if name:
+        (tmp_path / "run" / name).write_bytes(b"x")
+    assert watch_once(tmp_path / "run", tmp_path / "out") == 1
+    assert ElementTree.parse(tmp_path / "out" / "junit.xml").getroot().attrib["errors"] == errors
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last.endswith("0 checkpoints; also history.csv, junit.xml")
+
+
+def test_pickles_beside_checkpoints_are_no_error(tmp_path: Path) -> None:
+    checkpoint(tmp_path / "run", "step-1")
+    (tmp_path / "run" / "optimizer.pt").write_bytes(b"x")
+    watch = watcher(tmp_path, Scorer({"step-1": 0.6}), Clock())
+    history = watch.run()
+    assert exit_code(history, watch.unreadable(history)) == 0
+
+
+def test_a_checkpoint_that_nothing_was_compared_with_its_baseline_is_no_success(tmp_path: Path) -> None:
+    write_rows(tmp_path / "results", {"good": 0.6}, TASKS, n=60)  # other data: every pair is refused
+    checkpoint(tmp_path / "run", "step-1")
+    said: list[str] = []
+    watch = watcher(tmp_path, Scorer({"step-1": 0.6}), Clock(), baseline="good")
+    watch.say = said.append
+    history = watch.run()
+    assert "2 units scored, nothing compared" in said[0] and len(history.entries[0].refused) == 1
+    assert exit_code(history, watch.unreadable(history)) == 1
+
+
+def test_a_damaged_row_of_the_baseline_is_no_success(tmp_path: Path) -> None:
+    write_rows(tmp_path / "results", {"good": 0.6}, TASKS)
+    next((tmp_path / "results" / "good" / "depth").rglob("result.json")).unlink()
+    checkpoint(tmp_path / "run", "step-1")
+    watch = watcher(tmp_path, Scorer({"step-1": 0.6}), Clock(), baseline="good")
+    history = watch.run()
+    assert "half-written" in history.entries[0].refused[0] and exit_code(history, []) == 1
+
+
 def test_a_checkpoint_written_again_is_scored_again(tmp_path: Path) -> None:
     folder = checkpoint(tmp_path / "run", "latest")
     scorer, clock = Scorer({"latest": 0.6}), Clock()
@@ -210,9 +262,65 @@ def test_two_watchers_of_one_folder_are_refused(tmp_path: Path) -> None:
 
 def test_a_history_of_another_model_is_refused(tmp_path: Path) -> None:
     checkpoint(tmp_path / "run", "step-1")
-    watcher(tmp_path, Scorer({"step-1": 0.6}), Clock()).run()
-    with pytest.raises(UsageError, match="keeps the history of mini on scenes"):
-        History.open(tmp_path / "out", "other", "scenes")
+    watched = watcher(tmp_path, Scorer({"step-1": 0.6}), Clock())
+    watched.run()
+    watched.plan.model = "other"
+    with pytest.raises(UsageError, match="keeps the history of model mini. Give another --out for model other"):
+        watched.run()
+
+
+@pytest.mark.parametrize("change", [{"limit": 20}, {"seed": 1}, {"dtype": "bfloat16"}, {"protocol": "paper"}])
+def test_a_history_of_other_scoring_options_is_refused(tmp_path: Path, change: dict[str, object]) -> None:
+    checkpoint(tmp_path / "run", "step-1")
+    asked = {"limit": None, "seed": 0, "dtype": "auto", "protocol": None}
+    scorer = Scorer({"step-1": 0.6})
+    watcher(tmp_path, scorer, Clock(), scoring=asked).run()
+    watcher(tmp_path, scorer, Clock(), scoring=asked).run()
+    ((name, value),) = change.items()
+    with pytest.raises(UsageError, match=f"keeps the history of {name} {asked[name]}. Give .* for {name} {value}"):
+        watcher(tmp_path, scorer, Clock(), scoring={**asked, **change}).run()
+    assert scorer.calls == ["step-1"]
+
+
+def test_a_history_of_another_folder_is_refused_and_follows_a_move(tmp_path: Path) -> None:
+    checkpoint(tmp_path / "run", "step-1")
+    scorer = Scorer({"step-1": 0.6})
+    watcher(tmp_path, scorer, Clock()).run()
+    other = watcher(tmp_path, scorer, Clock())
+    checkpoint(tmp_path / "other", "step-1")
+    other.plan.folder = tmp_path / "other"
+    with pytest.raises(UsageError, match=r"keeps the history of folder \.\./run"):
+        other.run()
+    (tmp_path / "new").mkdir()
+    for name in ("run", "out"):
+        (tmp_path / name).rename(tmp_path / "new" / name)
+    assert len(watcher(tmp_path / "new", scorer, Clock()).run().entries) == 1 and scorer.calls == ["step-1"]
+
+
+def test_two_runs_of_one_folder_name_have_histories_of_their_own(tmp_path: Path) -> None:
+    a, b = (default_out(tmp_path / run / "checkpoints", tmp_path / "results") for run in ("a", "b"))
+    assert a != b and a.name.startswith("checkpoints-") and a.parent == tmp_path / "results" / "watch"
+
+
+def test_another_baseline_or_tolerance_compares_what_is_there_again(tmp_path: Path) -> None:
+    write_rows(tmp_path / "results", {"weak": 0.3, "good": 0.6}, TASKS)
+    checkpoint(tmp_path / "run", "step-1")
+    scorer = Scorer({"step-1": 0.45})
+
+    def verdicts(**plan: object) -> set[str]:
+        watcher(tmp_path, scorer, Clock(), **plan).run()
+        (entry,) = History.open(
+            tmp_path / "out", "mini", "scenes", watcher(tmp_path, scorer, Clock())._scoring()
+        ).entries
+        return {p.verdict for p in entry.points}
+
+    assert verdicts(baseline="weak") == {"better"}
+    assert verdicts(baseline="good") == {"worse"}
+    assert "worse" not in verdicts(baseline="good", tolerance=60.0)
+    assert scorer.calls == ["step-1"]
+    next((tmp_path / "out" / "rows").rglob("result.json")).unlink()
+    with pytest.raises(UsageError, match="has gone, so step-1 cannot be compared"):
+        verdicts(baseline="weak")
 
 
 def test_kill_minus_nine_loses_no_scored_checkpoint(tmp_path: Path) -> None:
@@ -224,7 +332,7 @@ import sys, time
 sys.path[:0] = [{str(Path(__file__).parent)!r}, {str(Path(__file__).parents[1])!r}]
 from pathlib import Path
 from test_watch import Scorer
-from benchmark.watch import Plan, Watcher
+from benchmark.watch import Plan, Watcher, default_out
 scorer = Scorer({{"step-1": 0.6, "step-2": 0.6}})
 def score(weights, results):
     if weights.name == "step-2":

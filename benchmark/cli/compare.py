@@ -25,7 +25,7 @@ def compare(
     b: Annotated[str, typer.Argument(help="Candidate, in the same words")] = "",
     results: Annotated[Path | None, typer.Option(help="Where model names are looked up")] = None,
     fail_on_regression: Annotated[
-        bool, typer.Option(help="Exit 3 when a unit is worse, 1 when one was refused")
+        bool, typer.Option(help="Exit 3 when a unit is worse, 1 when one was refused or is damaged")
     ] = False,
     tolerance: Annotated[
         float | None,
@@ -88,8 +88,8 @@ def _gate(found: Comparison) -> None:
         )
     if found.regressions:
         raise typer.Exit(REGRESSION)
-    if found.refused:
+    if lost := (*found.refused, *found.problems):
         raise BenchError(
-            f"--fail-on-regression: {len(found.refused)} of the baseline's units were not compared, "
-            f"first: {found.refused[0]}"
+            f"--fail-on-regression: {len(found.refused)} of the baseline's units were not compared and "
+            f"{len(found.problems)} rows are damaged or half-written, first: {lost[0]}"
         )

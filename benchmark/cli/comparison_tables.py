@@ -11,7 +11,13 @@ from benchmark.compare import Comparison
 
 WIDE, NARROW = 200, 135  # columns of a terminal
 DROPPED_WHEN_NARROW = ("metric", "A", "B", "smallest visible", "n")
-STYLES = {"better": "green", "worse": "bold red", "no difference": "dim", "too little data": "yellow"}
+STYLES = {
+    "better": "green",
+    "worse": "bold red",
+    "no difference": "dim",
+    "undecided": "yellow",
+    "too little data": "yellow",
+}
 
 
 def print_comparison(found: Comparison, classes: bool = False) -> None:
@@ -28,7 +34,7 @@ def print_comparison(found: Comparison, classes: bool = False) -> None:
             _print_classes(console, found, u.unit)
         elif line := report.class_line(u):
             console.print(line, markup=False, highlight=False, style="dim")
-    for line in (*found.refused, *found.problems):
+    for line in report.left_out(found):
         console.print(line, markup=False, highlight=False, style="yellow")
     console.print(report.summary(found), markup=False, highlight=False)
 
@@ -51,7 +57,7 @@ def _published_table(found: Comparison) -> Table:
         box=None, pad_edge=False, header_style="dim", title="published numbers: shown, not tested", title_justify="left"
     )
     for i, name in enumerate(report.PUBLISHED_HEADER):
-        table.add_column(name, justify="left" if i in (0, 1, 6) else "right")
+        table.add_column(name, justify="left" if i in (0, 1, 4, 8) else "right")
     for row in report.published_cells(found):
         table.add_row(*(Text(cell) for cell in row))
     return table
@@ -64,10 +70,11 @@ def _print_classes(console: Console, found: Comparison, unit: str) -> None:
         table = Table(
             box=None, pad_edge=False, header_style="dim", title=f"{unit}: IoU per class", title_justify="left"
         )
-        for name in ("class", "A", "B", "Δ", "95 % interval"):
+        for name in ("class", "A", "B", "Δ", "95 % interval", "adjusted p"):
             table.add_column(name, justify="left" if name == "class" else "right")
         for c in u.classes:
             low, high = (report.number(v, "%", signed=True) for v in c.ci95)
             values = (report.number(c.a, "%"), report.number(c.b, "%"), report.number(c.delta, "%", signed=True))
-            table.add_row(*map(Text, (c.name, *values, f"[{low}, {high}]")))
+            known = (f"too few: {c.images} images", "") if c.too_few else (f"[{low}, {high}]", report.p_words(c.p))
+            table.add_row(*map(Text, (c.name, *values, *known)))
         console.print(table)

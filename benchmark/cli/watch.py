@@ -9,7 +9,6 @@ import typer
 
 from benchmark.history import History
 from benchmark.paths import results_dir
-from benchmark.results import slug
 
 REGRESSION = 3
 FAILED = 1
@@ -27,7 +26,10 @@ def watch(
         float, typer.Option(help="Seconds without a change until a checkpoint counts as written", min=0)
     ] = 10.0,
     once: Annotated[
-        bool, typer.Option(help="Score what is there, then exit: 3 after a regression, 1 after a failure")
+        bool,
+        typer.Option(
+            help="Score what is there, then exit: 3 after a regression, 1 after a failure or without a checkpoint"
+        ),
     ] = False,
     until_regression: Annotated[bool, typer.Option(help="Exit 3 at the first regression")] = False,
     idle: Annotated[float | None, typer.Option(help="Exit after so many seconds without a new checkpoint")] = None,
@@ -39,7 +41,9 @@ def watch(
         typer.Option(help="Command that makes weights of a training state: 'bench export {checkpoint} {out}'"),
     ] = None,
     results: Annotated[Path | None, typer.Option(help="Where baselines and noise floors are looked up")] = None,
-    out: Annotated[Path | None, typer.Option(help="Rows, history and reports [default: RESULTS/watch/DIR]")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Rows, history and reports [default: RESULTS/watch/DIR-HASH]")
+    ] = None,
     protocol: Annotated[str | None, typer.Option(help="Preset [default: the suite's]")] = None,
     data: Annotated[Path | None, typer.Option(help="Where datasets lie")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N")] = "auto",
@@ -52,15 +56,17 @@ def watch(
 
     Example: bench watch runs/mine --model tipsv2-b --suite scenes --until-regression
     """
-    from benchmark.watch import Plan, Watcher, engine_scorer
+    from benchmark.watch import Plan, Watcher, default_out, engine_scorer
+    from benchmark.watch_report import REPORTS, SUMMARY
 
     place = results or results_dir()
     options = {
         "protocol": protocol, "device": device, "dtype": dtype, "limit": limit, "seed": seed, "offline": offline,
         "command": f"bench watch {folder} --model {model} --suite {suite}", **({"data": data} if data else {}),
     }  # fmt: skip
+    scoring = {"protocol": protocol, "dtype": dtype, "limit": limit, "seed": seed, "data": data and str(data)}
     plan = Plan(
-        folder, model, suite, out or place / "watch" / slug(folder.resolve().name), place,
+        folder, model, suite, out or default_out(folder, place), place, scoring=scoring,
         baseline=baseline, tolerance=tolerance, every=every, settle=settle, once=once,
         until_regression=until_regression, idle=idle, prepare=prepare,
     )  # fmt: skip
@@ -70,14 +76,16 @@ def watch(
     except KeyboardInterrupt:
         typer.echo("stopped; the same command goes on from here")
         raise typer.Exit(130) from None
-    typer.echo(f"{plan.out / 'summary.md'}: {len(history.entries)} checkpoints; also history.csv, trend.png, junit.xml")
+    others = [name for name in REPORTS if name != SUMMARY and (plan.out / name).is_file()]
+    typer.echo(f"{plan.out / SUMMARY}: {len(history.entries)} checkpoints; also {', '.join(others)}")
     if code := exit_code(history, watcher.unreadable(history)):
         raise typer.Exit(code)
 
 
 def exit_code(history: History, unreadable: list[str]) -> int:
-    """3 when a checkpoint of the history is worse than what it was compared with, 1 when one failed, else 0."""
+    """3 when a checkpoint of the history is worse than what it was compared with; 1 when one failed, when a unit of
+    its baseline could not be compared, or when there was no checkpoint at all; else 0."""
     if any(e.regressions for e in history.entries):
         return REGRESSION
-    failed = any(e.failures or not e.points for e in history.entries)
-    return FAILED if failed or unreadable else 0
+    failed = any(e.failures or e.refused or not e.points for e in history.entries)
+    return FAILED if failed or unreadable or not history.entries else 0

@@ -14,7 +14,7 @@ from benchmark.errors import BenchError
 from benchmark.influence import influence
 from benchmark.leaderboard.standing import Standing, standings
 from benchmark.reference import FOLDER, beside
-from benchmark.results import Row, read_all
+from benchmark.results import Row, half_written, read_all
 from benchmark.sides import WATCHED
 
 SAMPLES_SHOWN = 160  # of each board, evenly spaced; all of them decide intervals and ties
@@ -76,11 +76,7 @@ def collect(results: Path, reference: Path | None = None) -> tuple[list[Board], 
 
 def _unfinished(results: Path) -> list[str]:
     """Rows that were being written when something stopped, and result files that lie where no row belongs."""
-    halves = [
-        f"{file.parent}: half-written: there is no result.json beside its samples"
-        for file in sorted(results.glob("*/*/*/*/samples.parquet"))
-        if not (file.parent / "result.json").is_file()
-    ]
+    halves = half_written(results.glob("*/*/*/*/samples.parquet"))
     strays = [
         f"{file}: left out: rows lie at MODEL/TASK/DATASET/PROTOCOL-HASH/result.json"
         for file in sorted(results.rglob("result.json"))
@@ -125,7 +121,7 @@ def _unusable(row: Row) -> str | None:
 def _board(rows: list[Row], budget: int, problems: list[str]) -> Board:
     """The board of rows that share a key; rows whose samples are damaged or differ are named and left out."""
     rows = sorted(rows, key=lambda r: (r.model, r.folder.name))
-    kept, moves, ids = [], [], None
+    kept, moves, ids, units = [], [], None, None
     board = Board(rows[0].unit, rows[0])
     for row in rows:
         try:
@@ -134,7 +130,7 @@ def _board(rows: list[Row], budget: int, problems: list[str]) -> Board:
             problems.append(f"{row.folder}: left out: samples.parquet does not fit its result.json ({e})")
             continue
         if ids is None:
-            ids = found
+            ids, units = found, clusters(row)
         elif not np.array_equal(ids, found):
             problems.append(f"{row.folder}: left out: its samples are not those of {kept[0].folder} (same digest)")
             continue
@@ -148,11 +144,17 @@ def _board(rows: list[Row], budget: int, problems: list[str]) -> Board:
     board.sample_ids = [str(i) for i in ids[shown(len(ids), budget)]]
     board.class_names = class_names(kept[0], len(board.entries[0].classes or ()))
     values = np.array([r.main["value"] for r in kept])
-    ranked = standings(values, np.stack(moves), bool(kept[0].main["higher_is_better"]))
+    ranked = standings(values, np.stack(moves), bool(kept[0].main["higher_is_better"]), units)
     for entry, standing in zip(board.entries, ranked):
         entry.standing = standing
     board.entries.sort(key=lambda e: (e.standing.rank, e.name))
     return board
+
+
+def clusters(row: Row) -> int | None:
+    """How many clusters the samples of the main metric form; None where each stands alone."""
+    column = row.statistic().cluster
+    return None if column is None else len(np.unique(np.asarray(row.samples[column])))
 
 
 def shown(total: int, budget: int) -> np.ndarray:

@@ -73,6 +73,7 @@ def _board(board: Board, protocols: Interned) -> dict[str, Any]:
     return {
         "task": d["task"]["name"], "dataset": d["task"]["dataset"], "split": d["task"].get("split", ""),
         "n": board.total_samples, "digest": d["task"]["dataset_digest"],
+        "part": all(e.row.part for e in board.entries),
         "protocol": protocols.index({"task": d["task"]["name"], **d["protocol"]}),
         "metric": d["main_metric"], "unit": main["unit"], "up": bool(main["higher_is_better"]),
         "suite": "scenes" if d["task"]["dataset"] == "scenes" else "data",

@@ -16,8 +16,8 @@ COLUMNS = (
     "delta_to_best", "p_adjusted", "weights_sha256", "source",
 )  # fmt: skip
 LEGEND = (
-    "≈: not significantly worse than the best (paired, Holm, 5 %). Intervals: 95 %. The page `leaderboard.html` has "
-    "costs, classes, samples and every row's origin."
+    "≈: not significantly worse than the best (paired, 5 % over all pairs of a board). Intervals: 95 %. The page "
+    "`leaderboard.html` has costs, classes, samples and every row's origin."
 )
 SHIPPED_LEGEND = "Rows marked † came with densebench: they were measured before, on another machine."
 SHIPPED = "shipped with densebench"

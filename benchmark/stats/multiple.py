@@ -22,12 +22,11 @@ def holm(p_values: Sequence[float] | np.ndarray) -> np.ndarray:
     return out
 
 
-def minimum_detectable_effect(deltas: np.ndarray, level: float = 0.05, power: float = 0.8) -> float:
-    """The true difference a two-sided test at `level` would find with probability `power`.
+def minimum_detectable_effect(error: float, level: float = 0.05, power: float = 0.8, tests: int = 1) -> float:
+    """The true difference that a two-sided test at `level` finds with probability `power`, when its standard error
+    is `error` and it is one of `tests` that are adjusted together.
 
-    (z₁₋α/₂ + z_power) times the standard error, which is the standard deviation of bootstrap differences `deltas`.
-    NaN with fewer than two.
+    (z₁₋α/₂ₘ + z_power) · error, in the unit of `error`: Holm's first step asks for α/m, and a lone difference in a
+    table where nothing else is found must pass it.
     """
-    if len(deltas) < 2:
-        return float("nan")
-    return float((ndtri(1 - level / 2) + ndtri(power)) * np.std(deltas, ddof=1))
+    return float((ndtri(1 - level / (2 * max(tests, 1))) + ndtri(power)) * error)

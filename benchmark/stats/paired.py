@@ -18,18 +18,21 @@ from benchmark.errors import UsageError
 from benchmark.statistic import Statistic
 from benchmark.stats.bootstrap import clustered, expanded_tails
 from benchmark.stats.draws import bootstrap_counts, swaps
-from benchmark.stats.multiple import minimum_detectable_effect
 
 
 @dataclass(frozen=True)
 class PairedResult:
-    """`delta` is value(b) − value(a); `mde` the smallest |delta| these samples would show with 80 % power."""
+    """`delta` is value(b) − value(a), `error` its standard error (NaN with fewer than two resamples).
+
+    `units` is the number of samples, or clusters, that were resampled.
+    """
 
     delta: float
     ci95: tuple[float, float]
     p: float
     method: str
-    mde: float
+    error: float
+    units: int
 
 
 def paired(
@@ -49,7 +52,7 @@ def paired(
     delta = float(observed[1] - observed[0])
     if not np.isfinite(delta):
         nan = float("nan")
-        return PairedResult(nan, (nan, nan), nan, "undefined", nan)
+        return PairedResult(nan, (nan, nan), nan, "undefined", nan, len(a))
     joint = np.concatenate([a, b], 1)
     width = a.shape[1]
     deltas = np.concatenate(
@@ -62,7 +65,8 @@ def paired(
         p, method = mcnemar(*hits), "McNemar mid-p"
     else:
         p, method = _swap_test(a, b, statistic, delta, resamples, seed), "paired randomisation"
-    return PairedResult(delta, (float(low), float(high)), p, method, minimum_detectable_effect(deltas))
+    error = float(np.std(deltas, ddof=1)) if len(deltas) > 1 else float("nan")
+    return PairedResult(delta, (float(low), float(high)), p, method, error, len(joint))
 
 
 def mcnemar(hits_a: np.ndarray, hits_b: np.ndarray, mid_p: bool = True) -> float:

@@ -1,5 +1,6 @@
 #!/bin/sh
-# The same for any CI: exit code 3 is a regression, 1 a checkpoint that could not be scored, 0 neither.
+# The same for any CI: exit code 3 is a regression; 1 a checkpoint that could not be scored or compared with the
+# whole baseline, or no checkpoint at all; 0 neither.
 #   sh regression.sh CHECKPOINTS [MODEL] [SUITE] [BASELINE]
 # Reports for the CI: bench-watch/junit.xml and bench-watch/summary.md.
 set -eu

@@ -241,3 +241,19 @@ def test_five_thousand_rows_stay_usable(browser: Any, tmp_path: Path) -> None:
         big.locator(f"#tab-{name}").click()
     assert time.perf_counter() - started < 20
     big.close()
+
+
+def test_one_row_of_a_part_of_the_data_leaves_every_mean_rank(browser: Any, tmp_path: Path) -> None:
+    write_rows(tmp_path, {"a": 0.6, "b": 0.5}, ["depth", "normals"])
+    part = write_row(tmp_path / "other", "a", "depth", n=20, partial=["test: 20 of 120"])
+    shutil.copytree(part, tmp_path / "a" / "depth" / "scenes" / part.name.replace("fast-", "fast-limit20-"))
+    shutil.rmtree(tmp_path / "other")
+    build(tmp_path)
+    page = browser.new_page()
+    page.goto(f"file://{tmp_path}/leaderboard.html")
+    open_scenes(page)
+    cells = page.locator("#view table tbody tr").all_inner_texts()
+    assert len(cells) == 2 and all("±" in c and " of " not in c for c in cells)
+    page.get_by_label("Suite and protocol").select_option("scenes · fast · a part of the data")
+    assert len(page.locator("#view table tbody tr").all_inner_texts()) == 1
+    page.close()

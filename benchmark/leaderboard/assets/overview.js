@@ -14,7 +14,7 @@ function overview() {
   const title = state.group.startsWith("scenes") ? "Embedded scenes: a check of the machinery, never a measure of a real encoder" : "Datasets";
   return [
     h("div", { class: "controls" }, pick),
-    heading(title, "● best, ≈ not significantly worse than the best (paired on the same samples, Holm, 5 %). ± is half the 95 % interval. " +
+    heading(title, "● best, ≈ not significantly worse than the best (paired on the same samples, 5 % over all pairs of a column). ± is half the 95 % interval. " +
       "Mean rank: over the columns shown, for models that have all of them. Any number opens its origin." +
       (boards.some((b) => b.rows.some((r) => r.shipped)) ? ` † ${SHIPPED}.` : "")),
     rows.length ? dataTable({ id: "overview", columns: overviewColumns(boards), rows, caption: `Models on ${state.group}`,

@@ -16,9 +16,11 @@ const SIZES = {
   "": ["any", 0, Infinity], s: ["below 50 M", 0, 5e7], m: ["50 to 150 M", 5e7, 1.5e8], l: ["150 to 500 M", 1.5e8, 5e8],
   xl: ["above 500 M", 5e8, Infinity],
 };
-const groups = new Map(); // rows that one table may hold: a suite under one preset; each column is one hash
+// Rows that one table may hold: a suite under one preset; each column is one hash. Parts of the data stand apart, else
+// one row made with --limit would be a column that no other model has, and no model would have all of them.
+const groups = new Map();
 for (const board of [...data.boards].sort(byTask)) {
-  const name = `${board.suite === "scenes" ? "scenes" : "datasets"} · ${protocolOf(board).name}`;
+  const name = `${board.suite === "scenes" ? "scenes" : "datasets"} · ${protocolOf(board).name}${board.part ? " · a part of the data" : ""}`;
   if (!groups.has(name)) groups.set(name, []);
   groups.get(name).push(board);
 }
@@ -41,7 +43,7 @@ function boardPasses(b) {
 const shownBoards = () => [...data.boards].sort(byTask).filter(boardPasses);
 const shownRows = (board) => board.rows.filter((r) => modelPasses(r.model));
 function boardLabel(board) {
-  return `${board.title} · ${board.dataset} · ${protocolOf(board).name}-${protocolOf(board).hash.slice(0, 8)}`;
+  return `${board.title} · ${board.dataset} · ${protocolOf(board).name}-${protocolOf(board).hash.slice(0, 8)}${board.part ? ` · a part, n = ${board.n}` : ""}`;
 }
 function unique(values) {
   return [...new Set(values.filter((v) => v !== null && v !== undefined && v !== ""))].sort();

@@ -1,0 +1,78 @@
+"""Rows on disk: samples belong to their result.json, whoever else writes, and what is no whole row is named."""
+
+from __future__ import annotations
+
+import json
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+from rows import row_data, simulate, write_row
+
+from benchmark.errors import BenchError
+from benchmark.files import only_writer
+from benchmark.leaderboard import build
+from benchmark.paths import reference_dir
+from benchmark.results import SAMPLES_DIGEST, read_all, read_row, save
+from benchmark.summary import write_tables
+
+
+def test_a_writer_waits_until_another_one_of_the_same_row_is_done(tmp_path: Path) -> None:
+    outcome, folder = simulate("depth", 0.6, 20, "a"), tmp_path / "row"
+    data = row_data("a", "depth", outcome)
+    save(tmp_path / "before", data, outcome.samples)  # what a first save imports takes its time
+    saving = threading.Thread(target=save, args=(folder, data, outcome.samples))
+    with only_writer(folder):
+        saving.start()
+        saving.join(0.5)
+        assert saving.is_alive() and list(folder.iterdir()) == []
+    saving.join()
+    row = read_row(folder)
+    assert row.statistic().of(row.samples) == row.main["value"]
+    assert sorted(p.name for p in folder.iterdir()) == ["result.json", "samples.parquet"]
+
+
+def test_samples_of_another_row_are_refused(tmp_path: Path) -> None:
+    row, other = write_row(tmp_path, "a", "depth", 0.6), write_row(tmp_path, "b", "depth", 0.5)
+    assert len(read_row(row).samples["id"]) == 120
+    (row / "samples.parquet").write_bytes((other / "samples.parquet").read_bytes())
+    with pytest.raises(BenchError, match=r"samples.parquet: cannot be read \(it is not the file that result.json"):
+        _ = read_row(row).samples
+
+
+def test_rows_without_a_digest_of_their_samples_stay_readable(tmp_path: Path) -> None:
+    file = write_row(tmp_path, "a", "depth") / "result.json"
+    data = json.loads(file.read_text())
+    del data[SAMPLES_DIGEST]
+    file.write_text(json.dumps(data))
+    assert np.isfinite(read_row(file).samples["squared_error"]).all()
+    assert all(row.samples for row in read_all(reference_dir())[0][:3])
+
+
+FOREIGN = {
+    "no name": lambda d: d["model"].pop("name"),
+    "no n_bad": lambda d: d.pop("n_bad"),
+    "no weights": lambda d: d["model"].update(weights=None),
+    "no task": lambda d: d.update(task=None),
+    "no statistic": lambda d: d["metrics"]["RMSE"].pop("statistic"),
+    "no interval": lambda d: d["metrics"]["RMSE"].update(ci95=None),
+    "no value": lambda d: d["metrics"]["RMSE"].update(value=None),
+    "a later statistic": lambda d: d["metrics"]["RMSE"]["statistic"].update(trim=0.1),
+    "no densebench": lambda d: d["environment"].pop("densebench"),
+    "no metrics": lambda d: d.update(metrics=[]),
+}
+
+
+@pytest.mark.parametrize("change", FOREIGN)
+def test_a_foreign_row_is_named_and_stops_no_table(tmp_path: Path, change: str) -> None:
+    mine = tmp_path / "results"
+    write_row(mine, "good", "depth")
+    file = write_row(mine, "foreign", "depth") / "result.json"
+    data = json.loads(file.read_text())
+    FOREIGN[change](data)
+    file.write_text(json.dumps(data))
+    rows, problems = read_all(mine)
+    assert [r.model for r in rows] == ["good"] and len(problems) == 1 and str(file) in problems[0]
+    assert "foreign" not in write_tables(mine)[0].read_text()
+    assert build(mine, tmp_path / "page", reference_dir()).problems == tuple(problems)
