@@ -7,6 +7,7 @@ Features are handed over in float32 whatever the model computes in.
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, ClassVar
 
@@ -28,6 +29,8 @@ from benchmark.contracts import (
     ModelSpec,
 )
 from benchmark.errors import UsageError, WeightsError
+
+log = logging.getLogger("densebench.adapters")
 
 IGNORED_KEYS = ("position_ids",)  # buffers that old checkpoints carry and the models rebuild
 
@@ -135,6 +138,10 @@ class VisionTransformer:
 
     def unsaid_transform(self, image_size: int) -> ImageTransform:
         """The preprocessing of a folder that holds no processor's file: a bicubic square, ImageNet's normalisation."""
+        log.warning(
+            "%s: no preprocessor_config.json in %s: a bicubic square and ImageNet's mean and std are taken",
+            self.spec.name, self.checkpoint.folder,
+        )  # fmt: skip
         mean, std = NORMALISATION["imagenet"]
         return ImageTransform("square", image_size, mean=mean, std=std)
 
