@@ -11,6 +11,7 @@ import hashlib
 import importlib
 import importlib.util
 import inspect
+import re
 import sys
 import traceback
 from collections.abc import Callable, Iterable, Mapping
@@ -40,7 +41,7 @@ def build(spec: ModelSpec) -> Encoder:
         raise UsageError(f"{spec.name}: no function {name!r} in {place}. It has: {', '.join(public) or 'no functions'}")
     encoder = call(function, spec)
     check_contract(encoder, spec.name)
-    encoder.card = complete_card(encoder, module, spec)
+    encoder.card = complete_card(encoder, module, name, spec)
     return encoder
 
 
@@ -53,6 +54,9 @@ def load_file(path: Path, name: str) -> ModuleType:
         raise UsageError(f"{name}: {path} cannot be loaded as Python")
     module = importlib.util.module_from_spec(found)
     sys.modules[module_name] = module  # dataclasses and pickling of worker functions look it up
+    folder = str(path.resolve().parent)
+    if folder not in sys.path:
+        sys.path.append(folder)  # neighbours are imported as `python FILE` would, after everything installed
     try:
         found.loader.exec_module(module)
     except BenchError:
@@ -80,8 +84,14 @@ def call(function: Callable[..., Any], spec: ModelSpec) -> Encoder:
     ]
     if len(required) > 1:
         raise UsageError(f"{spec.name}: the function may take one ModelSpec or nothing, it takes {len(required)}")
+    takes_spec = bool(required) or "spec" in inspect.signature(function).parameters
+    if spec.weights and not takes_spec:
+        raise UsageError(
+            f"{spec.name}: --weights {spec.weights} would go unread: {function.__name__} takes no ModelSpec. "
+            "Let it take one and load spec.weights"
+        )
     try:
-        encoder: Encoder = function(spec) if required else function()
+        encoder: Encoder = function(spec) if takes_spec else function()
         return encoder
     except BenchError:
         raise
@@ -119,7 +129,7 @@ def check_contract(encoder: Any, name: str) -> None:
         )
 
 
-def complete_card(encoder: Any, module: ModuleType, spec: ModelSpec) -> EncoderCard:
+def complete_card(encoder: Any, module: ModuleType, name: str, spec: ModelSpec) -> EncoderCard:
     """The card with the weights' sha256, a code version that changes with the sources, and what was asked for.
 
     A builder may follow `spec.dtype` and `spec.options` and say nothing of it in the card; --gelu it has to name itself
@@ -128,12 +138,13 @@ def complete_card(encoder: Any, module: ModuleType, spec: ModelSpec) -> EncoderC
     card: EncoderCard = encoder.card
     held = own_modules(encoder)
     classes = {c for m in (encoder, *held.values()) for part in _parts(m) for c in type(part).__mro__}
-    version = f"{card.code_version}+{sources_digest(module, classes)[:12]}"
+    # The function is named, as two of one file may read one set of weights in two ways.
+    version = f"{card.code_version}+{sources_digest(module, classes)[:12]}:{name}"
     weights = card.weights
-    if not weights.sha256:
+    if not re.fullmatch("[0-9a-f]{64}", weights.sha256):  # also a placeholder, which no change would change
         if not held:
             raise EncoderError(
-                f"{card.name}: card.weights.sha256 is empty and no torch module was found to hash. "
+                f"{card.name}: card.weights.sha256 is no sha256 and no torch module was found to hash. "
                 "Give the sha256 of the weight file"
             )
         weights = WeightsInfo(weights.source or module.__file__ or module.__name__, state_digest(encoder, held))

@@ -168,5 +168,7 @@ def build(spec: ModelSpec) -> Pixels | RandomViT:
     """`pixels` or `random-vit`. Always float32: a floor should not move with --dtype."""
     if spec.backend != "torch":
         raise UsageError(f"{spec.name} has no {spec.backend} backend. Use --backend torch")
+    if spec.weights:
+        raise UsageError(f"{spec.name} is a floor and reads no weights. Leave --weights {spec.weights} out")
     device = pick_device(spec.device)
     return Pixels(device) if spec.name == "pixels" else RandomViT(device)

@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
-from benchmark.errors import BenchError
+from benchmark.errors import BenchError, UsageError
 
 
 def write_atomic(path: Path, write: Callable[[IO[bytes]], object]) -> None:
@@ -32,6 +32,21 @@ def write_atomic(path: Path, write: Callable[[IO[bytes]], object]) -> None:
         except BaseException:
             Path(name).unlink(missing_ok=True)
             raise
+
+
+def writable(folder: Path) -> None:
+    """Makes `folder` where it is missing. Raises UsageError when nothing can be written there: asked before hours of
+    work, as the answer is the same after them."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=folder, prefix=".probe.", suffix=".tmp")
+        os.close(handle)
+        Path(name).unlink()
+    except OSError as e:
+        reason = "is a file" if isinstance(e, (FileExistsError, NotADirectoryError)) else e.strerror
+        raise UsageError(
+            f"{folder}: results cannot be written there ({reason}). Name another folder with --results"
+        ) from e
 
 
 def write_text(path: Path, text: str) -> None:

@@ -128,16 +128,18 @@ def load_protocol(
         if key not in entries:
             raise UsageError(f"{where}: field {key!r} is missing. Add {key} = {{ value = …, status = …, source = … }}")
         values[key], origins[key] = _entry(entries[key], hints[key], f"{where} {key}")
+    preset = dict(values)
     for key, text in (overrides or {}).items():
         if key not in declared:
             raise unknown(f"protocol field of {task} [{name}]", key, declared, f"bench show {task}")
         values[key] = _coerce(_parse(text), hints[key], f"--set {key}")
-        origins[key] = FieldOrigin("confirmed", "set by the user")
+        if values[key] != preset[key]:
+            origins[key] = FieldOrigin("confirmed", "set by the user")
     try:
         instance = schema(**values)
     except ValueError as e:
         raise UsageError(f"{where}: {e}") from None
-    label = name + ("+set" if overrides else "")
+    label = name + ("+set" if values != preset else "")  # a field set to what it is leaves the preset what it is
     return EvalProtocol(task, label, schema_name, raw.get("description", ""), instance, origins)
 
 

@@ -88,6 +88,8 @@ def check_model_name(name: str) -> None:
     """Raises UsageError for a name `build_encoder` could not resolve; imports nothing heavy."""
     if name in models() or (":" in name and all(name.partition(":")[::2])):
         return
+    if name.endswith(".py"):
+        raise UsageError(f"{name} is a file. Name the function in it that returns the encoder: {name}:FUNCTION")
     raise unknown("model", name, models(), "bench ls models")
 
 

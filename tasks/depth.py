@@ -73,26 +73,31 @@ class DepthTask:
 
     def run(self, context: TaskContext) -> Outcome:
         """Fits on the training pictures, scores every valid test pixel."""
-        limit = getattr(context.data["test"], "max_depth", 0.0) or FAR
+        limit = getattr(context.data["test"], "max_depth", 0.0)
         if isinstance(context.protocol, TrainedDepth):
-            return run_trained(context, limit)
-        return self.run_pixels(context, limit)
+            return run_trained(context, limit or FAR)
+        return self.run_pixels(context, context.protocol.max_depth or limit)
 
     def run_pixels(self, context: TaskContext, limit: float) -> Outcome:
-        """Both heads on sampled training pixels."""
+        """Both heads on sampled training pixels; `limit` in metres, 0 where nothing sets one.
+
+        Without a limit the bins reach as far as the training pixels do: spread over 80 m they would say nothing of a
+        room. Every depth up to there is scored all the same.
+        """
         protocol, test = context.protocol, context.data["test"]
-        near, far, times = protocol.min_depth, protocol.max_depth or limit, protocol.bin_upsample
+        near, far, times = protocol.min_depth, limit or FAR, protocol.bin_upsample
         needs = self.needs(context.card, protocol, context.data)
         started = time.perf_counter()
         pixels = training_pixels(context, needs, protocol, lambda v, _: np.isfinite(v) & (v > near) & (v < far))
         depth = torch.from_numpy(pixels.targets.astype(np.float32))
+        reach = limit or float(torch.nextafter(depth.max(), torch.tensor(torch.inf)))
         ridge = fit_ridge(pixels, depth[:, None], protocol.penalties, context.device)
         binned = fit_bins(
             pixels.features,
             depth,
             pixels.holdout if len(protocol.bin_rates) > 1 else None,
             near,
-            far,
+            reach,
             protocol.bins,
             context.seed,
             learning_rates=protocol.bin_rates,
@@ -122,7 +127,7 @@ class DepthTask:
             row |= {f"ridge_{k}": v for k, v in depth_errors(maps[1], target, near, far, clamp=True).items()}
             rows.append({"id": test.images.image_id(index), **row})
         samples = stack_rows(rows)
-        details = {"ridge_penalty": ridge.penalty, "max_depth_m": far}
+        details = {"ridge_penalty": ridge.penalty, "max_depth_m": reach}
         return Outcome(
             samples,
             resampled_by_thing(test, samples, depth_measurements()),

@@ -38,6 +38,11 @@ def bench(*words: str) -> int:
         (["run", "--model", "pixels", "--dtype", "int4"], 2, "--dtype 'int4' is not one of auto, float32"),
         (["run", "--model", "pixels", "--backend", "tf"], 2, "--backend 'tf' is not one of torch, jax"),
         (["run", "--model", "nowhere.py:build", "--task", "depth/scenes"], 2, "nowhere.py"),
+        (["run", "--model", "pixels", "--task", "depth/scenes", "--set", "binz=3"], 2, "unknown protocol field in --set 'binz'. Did you mean 'bins'"),  # noqa: E501
+        (["plan", "--model", "pixels", "--task", "depth/scenes", "--set", "dept.bins=3"], 2, "unknown task in --set 'dept'. Did you mean 'depth'"),  # noqa: E501
+        (["run", "--model", "mine.py", "--task", "depth/scenes"], 2, "mine.py is a file. Name the function"),
+        (["run", "--model", "pixels", "--weights", __file__, "--task", "depth/scenes", "--limit", "4"], 2, "pixels is a floor and reads no weights"),  # noqa: E501
+        (["run", "--model", "pixels", "--task", "depth/scenes", "--limit", "4", "--results", __file__], 2, "results cannot be written there (is a file)"),  # noqa: E501
         (["run", "--modle", "pixels"], 2, "--modle"),
         (["rnu"], 2, "rnu"),
         (["ls", "model"], 2, "unknown list 'model'. Did you mean 'models'"),

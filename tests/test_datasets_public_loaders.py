@@ -120,3 +120,8 @@ def test_an_images_folder_of_something_else_does_not_hide_doccis_tar(tmp_path):
 def test_what_imagenet_asks_for_is_what_it_reads():
     row = catalog.catalog()["imagenet1k"]
     assert "meta.mat" in row["layout"] and any("meta.mat" in step for step in row["steps"])
+
+
+def test_nyu_depth_ends_at_ten_metres(tmp_path):
+    mini.nyu_bts(tmp_path)
+    assert open_dataset("nyuv2", tmp_path).data("depth", "test").max_depth == 10.0

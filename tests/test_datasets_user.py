@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from benchmark import load_encoder, load_task
 from benchmark.errors import DataError, UsageError
 from tasks.datasets.idx import read_idx
 from tasks.datasets.user import open_task
@@ -76,6 +77,22 @@ def test_depth_png_is_millimetres_and_a_share_splits_without_overlap(examples):
     ids = [{s.images.image_id(i) for i in range(len(s.images))} for s in (train, test)]
     assert not ids[0] & ids[1] and len(ids[0] | ids[1]) == 8
     assert 1.9 < train.target(0).min() <= train.target(0).max() < 2.1
+
+
+@pytest.mark.parametrize("limit", [None, "5.0"])
+def test_depth_bins_reach_to_the_files_limit_or_to_the_farthest_training_pixel(examples, tmp_path, limit):
+    """Bins over 80 m say nothing of a room, and an untrained encoder would win."""
+    text = (examples / "depth.toml").read_text().replace("max_depth = 5.0\n", f"max_depth = {limit}\n" if limit else "")
+    path = examples / f"depth-{limit}.toml"
+    path.write_text(text.replace("my-room", f"room-{bool(limit)}"))
+    task = load_task(str(path), cache=tmp_path, workers=0)
+    farthest = max(float(task.data["train"].target(i).max()) for i in range(len(task.data["train"].images)))
+    found = task.run(load_encoder("pixels"))
+    if limit:
+        assert task.data["test"].max_depth == found.details["max_depth_m"] == 5.0
+    else:
+        assert 0.9 * farthest < found.details["max_depth_m"] <= farthest * 1.0001
+    assert (found.samples["n"] > 0).all()
 
 
 def test_normals_are_unit_vectors(examples):

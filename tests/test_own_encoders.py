@@ -11,6 +11,7 @@ import pytest
 
 from benchmark import load_encoder
 from benchmark.engine.run import run
+from benchmark.errors import UsageError
 from benchmark.features.plan import identity
 
 NETWORK = """
@@ -42,6 +43,18 @@ class Mine:
         return ImageFeatures(tokens.mean(1, keepdim=True), tokens.reshape(len(tokens), side, side, -1))
 def build(spec):
     return Mine(spec)
+"""
+BENT = """
+def bent(spec):
+    mine = Mine(spec)
+    straight = mine.encode_image
+    def encode_image(images, request=None):
+        found = straight(images, request)
+        return ImageFeatures(found.cls, found.patches.flip(1))
+    mine.encode_image = encode_image
+    return mine
+def fixed():
+    return Mine(__import__("types").SimpleNamespace(dtype="auto"))
 """
 LISTED = """
 def listed(spec):
@@ -156,3 +169,37 @@ def test_a_finished_row_counts_only_for_the_same_code_and_weights(folder, model)
     assert again() == (0, 24)
     assert again(dtype="bfloat16") == (0, 24), "float32 features are not those of bfloat16"
     assert again() == (1, 0)
+
+
+def test_two_functions_of_one_file_are_two_encoders_though_their_weights_are_one(folder):
+    edit(folder / "own_encoder.py", BENT)
+    file = folder / "own_encoder.py"
+    one, other = load_encoder(f"{file}:build"), load_encoder(f"{file}:bent")
+    assert one.card.weights.sha256 == other.card.weights.sha256
+    assert identity(one.card) != identity(other.card)
+
+
+def test_a_placeholder_is_no_sha256(folder):
+    file = folder / "own_encoder.py"
+    file.write_text(file.read_text().replace('WeightsInfo("w.npy", "")', 'WeightsInfo("w.npy", "unknown")'))
+    first = load_encoder(f"{file}:build").card.weights.sha256
+    weights(folder, 2.0)
+    assert len(first) == 64 and load_encoder(f"{file}:build").card.weights.sha256 != first
+
+
+def test_weights_that_would_go_unread_are_refused(folder):
+    edit(folder / "own_encoder.py", BENT)
+    with pytest.raises(UsageError, match="would go unread: fixed takes no ModelSpec"):
+        load_encoder(f"{folder / 'own_encoder.py'}:fixed", weights=str(folder / "w.npy"))
+
+
+def test_a_file_may_import_its_neighbours(tmp_path, monkeypatch):
+    for name in ("own_encoder", "own_network", "own_helper"):
+        sys.modules.pop(name, None)
+    (tmp_path / "own_encoder.py").write_text(ENCODER.replace("{folder}", str(tmp_path)))
+    (tmp_path / "own_network.py").write_text(NETWORK)
+    (tmp_path / "own_helper.py").write_text("")
+    weights(tmp_path, 1.0)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    assert load_encoder(f"{tmp_path / 'own_encoder.py'}:build").card.name
+    forget()

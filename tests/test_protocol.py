@@ -174,3 +174,12 @@ def test_a_file_counts_by_its_content_not_by_its_place(tmp_path):
     assert first.fields()["weights"]["value"].startswith("sha256:7692c3ad3540bb803c02")
     with pytest.raises(UsageError, match="--set weights: .*: cannot be read"):
         at(str(tmp_path / "c"))
+
+
+def test_a_field_set_to_what_it_is_leaves_the_preset_what_it_is():
+    schemas, file = load_task("depth").schemas, protocol_file("depth")
+    plain = load_protocol("depth", schemas, file, "fast")
+    same = load_protocol("depth", schemas, file, "fast", {"bins": "256"})
+    other = load_protocol("depth", schemas, file, "fast", {"bins": "64"})
+    assert (same.name, same.hash, same.origins) == (plain.name, plain.hash, plain.origins)
+    assert other.name == "fast+set" and other.hash != plain.hash

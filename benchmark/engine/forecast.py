@@ -17,7 +17,7 @@ import torch
 from benchmark.contracts import Encoder, EncoderCard, ImageRequest, Task
 from benchmark.engine.context import silent
 from benchmark.engine.encoders import device_of, display_name, load_encoder, model_stamp, resolve_device
-from benchmark.engine.jobs import Job, JobMaker, resolve_units, slot_of
+from benchmark.engine.jobs import Job, JobMaker, refuse_unread, resolve_units, slot_of
 from benchmark.engine.options import RunOptions
 from benchmark.engine.stand_in import SHAPE, RandomBlock, absent_data
 from benchmark.errors import BenchError
@@ -89,6 +89,7 @@ def forecast(models: Sequence[str], words: Sequence[str], suite: str | None, opt
     Units whose data is missing are counted from the catalogue. Raises UsageError for unknown names.
     """
     found, preset = resolve_units(words, suite)
+    refuse_unread(options.overrides, found)
     jobs = _jobs(found, JobMaker(options, preset, silent), options)
     cheap = None
     if (options.protocol or preset) != CHEAP:

@@ -100,6 +100,21 @@ def resolve_units(words: Sequence[str], suite: str | None) -> tuple[list[Unit], 
     return list(found), preset
 
 
+def refuse_unread(overrides: Mapping[str, str], found: Sequence[Unit]) -> None:
+    """Raises UsageError for a `--set` that no task of `found` has a field for: it would change nothing, silently."""
+    fields = {
+        name: {f.name for schema in load_task(name).schemas.values() for f in dataclasses.fields(schema)}
+        for name in sorted({unit.task for unit in found})
+    }
+    for key in overrides:
+        owner, _, name = key.rpartition(".")
+        if owner and owner not in fields:
+            raise unknown("task in --set", owner, fields, ", ".join(fields))
+        known = sorted(fields[owner] if owner else set().union(*fields.values()))
+        if name not in known:
+            raise unknown("protocol field in --set", name, known, f"bench show {owner or next(iter(fields))}")
+
+
 class JobMaker:
     """Makes jobs; a dataset is opened once and a split is loaded once, however many tasks use it."""
 

@@ -17,14 +17,14 @@ from benchmark.distribute import Cluster, Recipe
 from benchmark.engine.context import Context, NewProgress, silent
 from benchmark.engine.encoders import device_of, display_name, load_encoder, model_stamp
 from benchmark.engine.environment import environment, peak_gpu_memory_mb, peak_memory_mb
-from benchmark.engine.jobs import Job, JobMaker, Slot, resolve_units, slot_of
+from benchmark.engine.jobs import Job, JobMaker, Slot, refuse_unread, resolve_units, slot_of
 from benchmark.engine.network import forbid_network
 from benchmark.engine.options import RunOptions
 from benchmark.errors import BenchError, NotApplicable, UsageError
 from benchmark.features.extract import Extractor
 from benchmark.features.plan import Planner, identity
 from benchmark.features.store import FeatureStore
-from benchmark.files import write_text
+from benchmark.files import writable, write_text
 from benchmark.registry import Unit, is_own_code
 from benchmark.results import SCHEMA, Row, metrics_of, read_row, save
 
@@ -81,6 +81,8 @@ def run(
     if options.offline:
         forbid_network()
     found, preset = resolve_units(tasks, suite)
+    refuse_unread(options.overrides, found)
+    writable(options.results)
     stamps = {name: model_stamp(name, options.weights) for name in models}
     report = Report()
     jobs = _jobs(found, JobMaker(options, preset, hooks.progress), report, hooks)

@@ -106,10 +106,12 @@ class MapSet:
     maps: Blobs
     read_map: Callable[[Blobs, int], np.ndarray]
     rule: str  # names what `read_map` does, for the digest
+    max_depth: float = 0.0  # metres: what is farther is neither learned nor scored; 0: no limit is known
 
     @cached_property
     def digest(self) -> str:
-        return fingerprint({"kind": self.rule, "parts": (self.images.digest, self.maps.digest)})
+        limit = {"max_depth": self.max_depth} if self.max_depth else {}
+        return fingerprint({"kind": self.rule, "parts": (self.images.digest, self.maps.digest), **limit})
 
     def target(self, index: int) -> np.ndarray:
         values = self.read_map(self.maps, index)

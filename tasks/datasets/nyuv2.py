@@ -35,6 +35,7 @@ ROOTS = {
     "test": ("official_splits/test", "nyu_depth_v2/official_splits/test", ""),
 }
 PER_METRE = np.float32(1000)
+MAX_DEPTH = 10.0  # metres, of the sensor: every published number keeps to it
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,7 @@ def bts_depth(info: DatasetInfo, root: Path | None, split: str) -> MapSet:
     store, start = _find_pictures(info, root, split, store, pairs[0][0])
     images = Pictures(checked(info, store, [start + a for a, _ in pairs]))
     depths = checked(info, store, [start + b for _, b in pairs])
-    return MapSet(images, depths, read_depth, "nyu-depth-png-mm")
+    return MapSet(images, depths, read_depth, "nyu-depth-png-mm", MAX_DEPTH)
 
 
 def _find_list(info: DatasetInfo, root: Path | None, split: str) -> tuple[Store, str]:

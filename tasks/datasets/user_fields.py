@@ -51,6 +51,7 @@ EXTRA: dict[str, tuple[tuple[type, ...], tuple[str, ...]]] = {  # field -> types
     "ignore": ((int, list), ("segmentation",)),
     "reduce_zero_label": ((bool,), ("segmentation",)),
     "depth_scale": ((int, float), ("depth",)),
+    "max_depth": ((int, float), ("depth",)),
     "templates": ((list, str), ("segmentation", "labels")),
     "split": ((dict,), ("segmentation", "depth", "normals", "captions", "labels")),
 }

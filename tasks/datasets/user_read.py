@@ -37,7 +37,8 @@ def read_split(file: TaskFile, split: str) -> Any:
     if file.kind == "depth":
         images, maps = source.pairs("depth")
         scale = float(file.values.get("depth_scale", 0.0))
-        return MapSet(images, maps, DepthReader(scale), f"user-depth {scale}")
+        limit = float(file.values.get("max_depth", 0.0))
+        return MapSet(images, maps, DepthReader(scale), f"user-depth {scale}", limit)
     if file.kind == "normals":
         images, maps = source.pairs("normals")
         return MapSet(images, maps, read_normals, "user-normals")
