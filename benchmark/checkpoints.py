@@ -2,6 +2,8 @@
 
 A checkpoint is whole when nothing about its files has changed for a while and every weight file can be read to its
 end: safetensors headers against file sizes, npz indexes, the shards an index names. Nothing is unpickled.
+
+Training states of `bench train` are found as well, and told apart by what their tensors are called.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from benchmark.digest import fingerprint
 
@@ -20,6 +23,7 @@ WEIGHT_SUFFIXES = (".safetensors", ".npz")
 UNFINISHED = (".tmp", ".part", ".incomplete")
 TEXT_HALF = "_text"  # of an npz pair: it belongs to the vision file
 PICKLES = (".pt", ".pth", ".ckpt", ".bin")
+STATE_PARTS = ("student/", "teacher/", "optimizer/")  # what a training state names its tensors by
 LONGEST_HEADER = 100_000_000  # bytes; the limit of the safetensors format
 
 
@@ -89,6 +93,22 @@ def pickles(folder: Path) -> list[str]:
     return sorted(p.name for p in folder.iterdir() if p.suffix in PICKLES)
 
 
+def is_training_state(checkpoint: Checkpoint) -> bool:
+    """Whether it is what `bench train` resumes from: no model loads it. Told by the tensors, not by a file's name."""
+    files = [checkpoint.path] if checkpoint.path.is_file() else list(_weight_files(checkpoint.path))
+    return bool(files) and all(_holds_state(file) for file in files)
+
+
+def _holds_state(file: Path) -> bool:
+    if file.suffix != ".safetensors":
+        return False
+    try:
+        names = _safetensors_header(file)[1].keys() - {"__metadata__"}
+    except (OSError, ValueError, AttributeError):
+        return False  # half of a file is waited for, whatever it will be
+    return any(n.startswith(STATE_PARTS[0]) for n in names) and all(n.startswith(STATE_PARTS) for n in names)
+
+
 def _npz_pair(path: Path) -> Path | None:
     """The text half of `NAME_vision.npz`."""
     if path.suffix != ".npz" or not path.stem.endswith("_vision"):
@@ -126,17 +146,30 @@ def _file_damage(file: Path) -> str | None:
 
 def _safetensors_damage(file: Path) -> str | None:
     size = file.stat().st_size
-    with file.open("rb") as f:
-        start = f.read(8)
-        if len(start) < 8:
-            return f"{size} bytes are no safetensors file"
-        (length,) = struct.unpack("<Q", start)
-        if length > min(size - 8, LONGEST_HEADER):
-            return f"the header says {length} bytes, the file has {size}"
-        header = json.loads(f.read(length))
+    try:
+        length, header = _safetensors_header(file)
+    except _NoHeader as e:
+        return str(e)
     ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
     expected = 8 + length + max(ends, default=0)
     return None if size == expected else f"{size} of {expected} bytes are there"
+
+
+class _NoHeader(ValueError):
+    """The file ends before its header does."""
+
+
+def _safetensors_header(file: Path) -> tuple[int, dict[str, Any]]:
+    """The header's length in bytes, and the header. Raises ValueError for a file without a whole one."""
+    size = file.stat().st_size
+    with file.open("rb") as f:
+        start = f.read(8)
+        if len(start) < 8:
+            raise _NoHeader(f"{size} bytes are no safetensors file")
+        (length,) = struct.unpack("<Q", start)
+        if length > min(size - 8, LONGEST_HEADER):
+            raise _NoHeader(f"the header says {length} bytes, the file has {size}")
+        return length, json.loads(f.read(length))
 
 
 def _npz_damage(file: Path) -> str | None:

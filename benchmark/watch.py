@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmark import noise
-from benchmark.checkpoints import Checkpoint, damage, find, pickles, step_of
+from benchmark.checkpoints import Checkpoint, damage, find, is_training_state, pickles, step_of
 from benchmark.compare import Comparison, compare, label
 from benchmark.digest import fingerprint
 from benchmark.errors import BenchError, UsageError
@@ -25,6 +25,10 @@ from benchmark.sides import PUBLISHED, WATCHED, open_side
 from benchmark.watch_report import write_reports
 
 PICKLE = "a pickle, never opened. Save checkpoints as safetensors"
+PASSED_OVER = (
+    "training states passed over: {}. They hold no model that can be scored; --prepare with a command turns each "
+    "into a model folder (an example: examples/ci/weights_of_state.py)"
+)
 Scorer = Callable[[Path, Path], tuple[list[Row], list[str]]]  # weights, results -> rows, failures
 
 
@@ -59,6 +63,7 @@ class Watcher:
     clock: Callable[[], float] = time.monotonic
     _seen: dict[str, tuple[str, float]] = field(default_factory=dict)
     _said: set[str] = field(default_factory=set)
+    _said_passed_over: bool = False
     _reported: tuple[int, list[str]] = (-1, [])
 
     def run(self) -> History:
@@ -124,7 +129,7 @@ class Watcher:
         if plan.until_regression and history.entries and history.entries[-1].regressions:
             return True
         if plan.once:
-            pending = [c for c in find(plan.folder) if not history.knows(c.name, c.stamp())]
+            pending = [c for c in self._offered() if not history.knows(c.name, c.stamp())]
             return all(self._age(c) >= plan.settle for c in pending)
         return plan.idle is not None and quiet >= plan.idle
 
@@ -133,7 +138,8 @@ class Watcher:
         worked = False
         for name in pickles(self.plan.folder):
             self._say_once(f"{name}: {PICKLE}")
-        for checkpoint in find(self.plan.folder):
+        self._say_passed_over()
+        for checkpoint in self._offered():
             stamp = checkpoint.stamp()
             if history.knows(checkpoint.name, stamp) or self._age(checkpoint) < self.plan.settle:
                 continue
@@ -150,6 +156,19 @@ class Watcher:
                 return True
         self._report(history)
         return worked
+
+    def _offered(self) -> list[Checkpoint]:
+        """What may be scored. Training states are no weights of a model until --prepare has made some of them."""
+        found = find(self.plan.folder)
+        return found if self.plan.prepare else [c for c in found if not is_training_state(c)]
+
+    def _say_passed_over(self) -> None:
+        """One line in all: a run that goes on writes more of them."""
+        if self.plan.prepare or self._said_passed_over:
+            return
+        if states := sum(map(is_training_state, find(self.plan.folder))):
+            self._said_passed_over = True
+            self.say(PASSED_OVER.format(states))
 
     def _report(self, history: History) -> None:
         """Writes the reports when there is something new to say."""
@@ -171,8 +190,9 @@ class Watcher:
         """One line for each checkpoint that is there and has no entry, with the reason.
 
         Pickles are named where nothing else is there: beside checkpoints they are optimizer states and the like.
+        Training states that are passed over are no failure.
         """
-        lines, there = [], find(self.plan.folder)
+        lines, there = [], self._offered()
         for c in there:
             if not history.knows(c.name, c.stamp()):
                 lines.append(f"{c.name}: {damage(c) or 'not scored yet'}")
@@ -239,7 +259,8 @@ class Watcher:
         worse = ", ".join(f"{p.unit} {p.delta:+.3g} {p.metric_unit}" for p in entry.regressions if p.delta is not None)
         compared = sum(bool(p.verdict) for p in entry.points)
         calm = "nothing compared" if not compared else f"{compared} compared, nothing worse"
-        state = f"worse: {worse}" if worse else f"{len(entry.points)} units scored, {calm}"
+        scored = f"{len(entry.points)} units scored, {calm}" if entry.points else "could not be scored"
+        state = f"worse: {worse}" if worse else scored
         self.say(f"{entry.name}: {state} ({entry.seconds:.0f} s)")
         for line in (*entry.failures, *entry.refused):
             self.say(f"{entry.name}: {line}")

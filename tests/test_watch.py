@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -13,10 +14,12 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+from recipe_fixtures import tiny
 from rows import write_rows
-from safetensors.numpy import save, save_file
+from safetensors.numpy import load_file, save, save_file
 
-from benchmark.checkpoints import damage, find, step_of
+from adapters.tipsv2.recipe.trainer import train
+from benchmark.checkpoints import damage, find, is_training_state, step_of
 from benchmark.cli import main
 from benchmark.cli.watch import exit_code
 from benchmark.errors import BenchError, UsageError
@@ -26,6 +29,8 @@ from benchmark.watch import Plan, Watcher, default_out
 
 TASKS = ("linear_segmentation", "depth")
 WEIGHTS = {"w": np.arange(256, dtype=np.float32)}
+STATE = {f"{part}/encoder.w": WEIGHTS["w"] for part in ("student", "teacher", "optimizer")}
+EXAMPLE = Path(__file__).parents[1] / "examples" / "ci" / "weights_of_state.py"
 
 
 class Clock:
@@ -240,6 +245,75 @@ def test_a_failure_is_kept_and_the_next_checkpoint_still_scored(tmp_path: Path) 
     history = watcher(tmp_path, Failing({"step-2": 0.6}), Clock()).run()
     assert history.entries[0].failures == ("step-1: weights are NaN. Train again",)
     assert len(history.entries[1].points) == 2
+
+
+def test_a_failed_checkpoint_is_said_to_be_unscored(tmp_path: Path) -> None:
+    checkpoint(tmp_path / "run", "step-1")
+
+    def failing(weights: Path, results: Path) -> tuple[list[Row], list[str]]:
+        raise BenchError("weights are NaN. Train again")
+
+    said: list[str] = []
+    watch = watcher(tmp_path, failing, Clock())  # type: ignore[arg-type]
+    watch.say = said.append
+    watch.run()
+    assert said == ["step-1: could not be scored (0 s)", "step-1: weights are NaN. Train again"]
+
+
+def test_a_training_state_is_told_by_its_tensors(tmp_path: Path) -> None:
+    """As a folder or a file of any name; a model that is named like a state, and a folder with both, are none."""
+    for name, tensors in (("state.safetensors", WEIGHTS), ("step-1.safetensors", STATE)):
+        save_file(tensors, tmp_path / name)
+    for name, tensors in (("step-2", STATE), ("step-3", WEIGHTS), ("step-4", STATE)):
+        (tmp_path / name).mkdir()
+        save_file(tensors, tmp_path / name / "state.safetensors")
+    save_file(WEIGHTS, tmp_path / "step-4" / "model.safetensors")
+    (tmp_path / "step-5.safetensors").write_bytes(save(STATE)[:20])
+    states = sorted(c.name for c in find(tmp_path) if is_training_state(c))
+    assert states == ["step-1.safetensors", "step-2"]
+
+
+def test_a_finished_training_run_is_scored_and_its_states_are_passed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    train(tiny(), tmp_path / "run", quiet=True)
+    states = len(list((tmp_path / "run").glob("step-*")))
+    scorer = Scorer({"final": 0.6})
+    monkeypatch.setattr("benchmark.watch.engine_scorer", lambda *a, **k: scorer)
+    assert watch_once(tmp_path / "run", tmp_path / "out") == 0
+    assert scorer.calls == ["final"] and states > 1
+    lines = [line for line in capsys.readouterr().out.splitlines() if "training state" in line]
+    assert len(lines) == 1 and f"passed over: {states}." in lines[0] and "--prepare" in lines[0]
+    junit = ElementTree.parse(tmp_path / "out" / "junit.xml").getroot()
+    assert junit.attrib["errors"] == "0"
+
+
+def test_training_states_alone_are_no_success_and_no_error_of_theirs(tmp_path: Path) -> None:
+    (tmp_path / "run" / "step-1").mkdir(parents=True)
+    save_file(STATE, tmp_path / "run" / "step-1" / "state.safetensors")
+    watch = watcher(tmp_path, Scorer({}), Clock())
+    history = watch.run()
+    assert watch.unreadable(history) == [] and exit_code(history, []) == 1
+
+
+def test_prepare_gets_the_training_states_and_the_example_makes_models_of_them(tmp_path: Path) -> None:
+    final = train(tiny(), tmp_path / "run", quiet=True)
+    states = sorted(p.name for p in (tmp_path / "run").glob("step-*"))
+    made: dict[str, set[str]] = {}
+    said: list[str] = []
+
+    def score(weights: Path, results: Path) -> tuple[list[Row], list[str]]:
+        made[weights.name.rsplit("-", 1)[0]] = set(load_file(weights / "model.safetensors"))
+        return Scorer({weights.name: 0.6})(weights, results)
+
+    python, script, like = (shlex.quote(str(p)) for p in (sys.executable, EXAMPLE, final))
+    command = f"{python} {script} {{checkpoint}} {{out}} --like {like}"
+    watch = watcher(tmp_path, score, Clock(), prepare=command)  # type: ignore[arg-type]
+    watch.say = said.append
+    history = watch.run()
+    assert [e.failures for e in history.entries] == [()] * (len(states) + 1)
+    assert sorted(made) == ["final", *states] and not any("passed over" in line for line in said)
+    assert all(names == made["final"] for names in made.values())
 
 
 def test_reports_are_written_for_people_and_for_ci(tmp_path: Path) -> None:

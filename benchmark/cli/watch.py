@@ -38,7 +38,7 @@ def watch(
     ] = None,
     prepare: Annotated[
         str | None,
-        typer.Option(help="Command that makes weights of a training state: 'bench export {checkpoint} {out}'"),
+        typer.Option(help="Command that makes a model folder of each training state: 'COMMAND {checkpoint} {out}'"),
     ] = None,
     results: Annotated[Path | None, typer.Option(help="Where baselines and noise floors are looked up")] = None,
     out: Annotated[

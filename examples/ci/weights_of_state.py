@@ -3,6 +3,7 @@
     python weights_of_state.py RUN/step-00000200 OUT --like FOLDER
 
 FOLDER is any exported folder of the same architecture: its config.json and tokenizer.model are copied.
+A folder that holds no training state, as the run's `final`, is copied as it is.
 """
 
 from __future__ import annotations
@@ -17,6 +18,17 @@ from safetensors.numpy import load_file, save_file
 STUDENT = "student/encoder."
 
 
+def convert(folder: Path, out: Path, like: Path) -> None:
+    """The student of a training state as config.json, model.safetensors and tokenizer.model in `out`."""
+    state = load_file(folder / "state.safetensors")
+    weights = {k.removeprefix(STUDENT): v for k, v in state.items() if k.startswith(STUDENT)}
+    weights["temperature"] = np.asarray(np.exp(state["student/log_temperature"]), np.float32).reshape(())
+    out.mkdir(parents=True)
+    for name in ("config.json", "tokenizer.model"):
+        shutil.copy(like / name, out)
+    save_file(weights, out / "model.safetensors", metadata={"format": "pt"})
+
+
 def main() -> None:
     """Writes OUT through a temporary name, so that nobody reads half of it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -24,15 +36,12 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("--like", type=Path, required=True)
     words = parser.parse_args()
-    state = load_file(words.state / "state.safetensors")
-    weights = {k.removeprefix(STUDENT): v for k, v in state.items() if k.startswith(STUDENT)}
-    weights["temperature"] = np.asarray(np.exp(state["student/log_temperature"]), np.float32).reshape(())
     staging = words.out.with_name(f".{words.out.name}.part")
     shutil.rmtree(staging, ignore_errors=True)
-    staging.mkdir(parents=True)
-    for name in ("config.json", "tokenizer.model"):
-        shutil.copy(words.like / name, staging)
-    save_file(weights, staging / "model.safetensors", metadata={"format": "pt"})
+    if (words.state / "state.safetensors").is_file():
+        convert(words.state, staging, words.like)
+    else:
+        shutil.copytree(words.state, staging)
     shutil.rmtree(words.out, ignore_errors=True)
     staging.rename(words.out)
 
