@@ -32,8 +32,8 @@ class Sound(SmallEncoder):
 class Wrapped(Sound):
     """`change` is applied to the features of a sound encoder."""
 
-    def __init__(self, change):
-        super().__init__()
+    def __init__(self, change, image_size=32):
+        super().__init__(image_size=image_size)
         self.change = change
 
     def encode_image(self, images, request=ImageRequest()):
@@ -121,6 +121,80 @@ def test_swapped_rows_and_columns_are_named():
     assert "rows and columns are swapped" in finding.detail
 
 
+class Tokens(SmallEncoder):
+    """A block of random attention over [CLS, registers, patches]; the map starts at token `first`."""
+
+    def __init__(self, side, registers=0, first=1, spread=0.5):
+        super().__init__(image_size=8 * side, width=32)
+        self.registers, self.first, self.spread = registers, first, spread
+        generator = torch.Generator().manual_seed(1)
+        self.place = torch.randn(1 + registers + side * side, self.width, generator=generator)  # [t, d]
+        self.query, self.key = torch.randn(2, self.width, self.width, generator=generator) / self.width**0.5
+
+    def encode_image(self, images, request=ImageRequest()):
+        features = super().encode_image(images, request)
+        patches = features.patches  # [b, h, w, d]
+        tokens = torch.cat([patches.new_zeros(len(patches), 1 + self.registers, self.width), patches.flatten(1, 2)], 1)
+        tokens = tokens + self.place
+        weights = (tokens @ self.query) @ (tokens @ self.key).mT / self.width**0.5  # [b, t, t]
+        tokens = tokens + self.spread * weights.softmax(-1) @ tokens
+        kept = tokens[:, self.first :][:, : patches[0, ..., 0].numel()]
+        return replace(features, patches=kept.unflatten(1, patches.shape[1:3]))
+
+
+@pytest.mark.parametrize("side", [4, 6, 14])
+@pytest.mark.parametrize(
+    ("registers", "first", "reason"),
+    [
+        (0, 0, "shifted by one token: is CLS dropped"),
+        (4, 4, "shifted by one token: is CLS dropped"),
+        (4, 2, "shifted by 3 tokens: are CLS and registers dropped"),
+    ],
+)
+def test_tokens_left_in_front_of_the_map_are_named(side, registers, first, reason):
+    assert ImageChecks(Tokens(side, registers, 1 + registers), "cpu").orientation().ok
+    finding = ImageChecks(Tokens(side, registers, first), "cpu").orientation()
+    assert not finding.ok
+    assert reason in finding.detail
+
+
+@pytest.mark.parametrize(("shift", "reason"), [(1, "shifted by one token"), (-1, "shifted back by one token: are too")])
+@pytest.mark.parametrize("image_size", [48, 112])
+def test_a_map_rolled_by_one_token_is_named(image_size, shift, reason):
+    def roll(features, _images):
+        rolled = features.patches.flatten(1, 2).roll(shift, 1).view_as(features.patches)
+        return replace(features, patches=rolled)
+
+    finding = ImageChecks(Wrapped(roll, image_size), "cpu").orientation()
+    assert not finding.ok
+    assert reason in finding.detail
+
+
+@pytest.mark.parametrize("image_size", [48, 112])
+def test_a_spread_to_neighbours_is_no_shift(image_size):
+    """A square may show beside its patch, on another side each time."""
+
+    def smear(features, _images):
+        grid = features.patches.permute(0, 3, 1, 2)  # [b, d, h, w]
+        grid = torch.nn.functional.avg_pool2d(grid, 3, 1, 1, count_include_pad=False)
+        return replace(features, patches=grid.permute(0, 2, 3, 1))
+
+    assert ImageChecks(Wrapped(smear, image_size), "cpu").orientation().ok
+
+
+@pytest.mark.parametrize("image_size", [48, 112])
+@pytest.mark.parametrize("axis", [1, 2])
+def test_a_lag_of_strided_convolutions_is_no_shift_of_tokens(image_size, axis):
+    """Padded strided convolutions look up and left of each patch: squares show one further, but stay in the picture."""
+
+    def lag(features, _images):
+        grid = features.patches  # [b, h, w, d]
+        before = torch.cat([grid.narrow(axis, 0, 1), grid.narrow(axis, 0, grid.shape[axis] - 1)], axis)
+        return replace(features, patches=before + 0.5 * grid)
+
+    assert ImageChecks(Wrapped(lag, image_size), "cpu").orientation().ok
+
+
 def test_an_error_of_the_encoder_is_a_finding():
     def fail(_features, _images):
         raise RuntimeError("boom\nmore")
@@ -149,8 +223,8 @@ def test_a_crash_on_odd_sizes_is_caught_and_a_refusal_is_not():
 
 
 class Text(Sound):
-    def __init__(self, change):
-        super().__init__()
+    def __init__(self, change, image_size=32):
+        super().__init__(image_size=image_size)
         self.change = change
 
     def encode_text(self, texts):

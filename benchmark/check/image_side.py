@@ -106,16 +106,17 @@ class ImageChecks:
         found = [divmod(int(c.flatten().argmax()), columns) for c in change]
         reach = 1 if min(rows, columns) >= 6 else 0  # convolutions spread a little
         hits = [max(abs(r - R), abs(c - C)) <= reach for (r, c), (R, C) in zip(found, places)]
+        share = f"{sum(hits)} of {len(places)} squares"
+        # One token too many in front moves most squares by one patch, within reach: asked first.
+        if offset := token_offset(found, places, columns):
+            return failed("grid orientation", share, shift_reason(offset))
         if sum(hits) >= len(places) - 1:
-            return passed("grid orientation", f"{sum(hits)} of {len(places)} squares")
+            return passed("grid orientation", share)
         mirrored = sum((c, r) == place for (r, c), place in zip(found, places)) >= 2
         why = "rows and columns are swapped" if mirrored else "check the token order and how many come first"
         wrong = hits.index(False)
-        return failed(
-            "grid orientation",
-            f"{sum(hits)} of {len(places)} squares",
-            f"a square in patch {places[wrong]} shows in patch {found[wrong]}: {why}",
-        )
+        why = f"a square in patch {places[wrong]} shows in patch {found[wrong]}: {why}"
+        return failed("grid orientation", share, why)
 
     def odd_sizes(self) -> Finding:
         """Sizes that are no whole patches, wider than high: features, or one clear line."""
@@ -146,6 +147,28 @@ def array_findings(name: str, array: torch.Tensor, shape: Sequence[int]) -> list
     if name != "cls" and spread == 0:
         return [failed(name, "constant", "every patch has the same features")]
     return [passed(name, f"{list(array.shape)}, |x| ≤ {array.abs().max().item():.3g}")]
+
+
+def token_offset(found: Sequence[tuple[int, int]], places: Sequence[tuple[int, int]], columns: int) -> int:
+    """Tokens, in reading order, by which all squares but one at most are found too late (negative: too early), or 0.
+
+    Strided convolutions may show every square one patch further right or down. Only a shift of tokens also carries one
+    over the end of its row, to a patch that is no neighbour.
+    """
+    moves = [(r - R, c - C) for (r, c), (R, C) in zip(found, places)]
+    offsets = [down * columns + right for down, right in moves]
+    offset = max(offsets, key=offsets.count)
+    far = any(max(abs(down), abs(right)) > 1 for (down, right), o in zip(moves, offsets) if o == offset)
+    return offset if far and offsets.count(offset) >= len(places) - 1 else 0
+
+
+def shift_reason(offset: int) -> str:
+    """What is wrong with a map shifted by `offset` tokens, and the likely remedy."""
+    tokens = "one token" if abs(offset) == 1 else f"{abs(offset)} tokens"
+    if offset < 0:
+        return f"the map is shifted back by {tokens}: are too many dropped from the front?"
+    first = "is CLS" if offset == 1 else "are CLS and registers"
+    return f"the map is shifted by {tokens}: {first} dropped from the front?"
 
 
 def largest_gap(a: ImageFeatures, b: ImageFeatures) -> float:
