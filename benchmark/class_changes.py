@@ -9,6 +9,7 @@ from scipy.special import ndtr
 
 from benchmark.results import Row
 from benchmark.stats import holm
+from benchmark.stats.bootstrap import clustered
 
 FEWEST_IMAGES = 5  # a class in fewer (clusters, where the metric has them) has no error that could be estimated
 
@@ -61,10 +62,8 @@ def class_changes(a: Row, b: Row, metric: str) -> tuple[ClassChange, ...]:
         return ()
     moves = _ratio_influence(b, metric) - _ratio_influence(a, metric)  # [N, C]
     seen = (_union(a, metric) + _union(b, metric)) > 0  # [N, C]
-    cluster = a.statistic(metric).cluster
-    if cluster is not None:
-        moves, seen = _added(moves, a.samples[cluster]), _added(seen, a.samples[cluster]) > 0
-    images = seen.sum(0)
+    moves, seen = (clustered(values, a.statistic(metric), a.samples) for values in (moves, seen.astype(float)))
+    images = (seen > 0).sum(0)
     error = np.where(images < FEWEST_IMAGES, np.nan, np.sqrt((moves**2).sum(0)))
     names = class_names(a, len(iou_a))
     found = [
@@ -78,12 +77,6 @@ def class_changes(a: Row, b: Row, metric: str) -> tuple[ClassChange, ...]:
 
 def _union(row: Row, metric: str) -> np.ndarray:
     return np.asarray(row.samples[row.statistic(metric).columns[1]], dtype=np.float64)
-
-
-def _added(values: np.ndarray, cluster: np.ndarray) -> np.ndarray:
-    """[G, C]: the rows of each cluster added up."""
-    _, member = np.unique(cluster, return_inverse=True)
-    return np.stack([np.bincount(member.reshape(-1), weights=column) for column in values.T], 1)
 
 
 def _ratio_influence(row: Row, metric: str) -> np.ndarray:

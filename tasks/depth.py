@@ -110,7 +110,7 @@ class DepthTask:
 
         def both(tokens: torch.Tensor) -> torch.Tensor:
             # The expectation of interpolated scores is what the head was fitted as; that of the grid's is another.
-            metres = torch.cat([finer(t[None], times) for t in ridge.predict(tokens)])
+            metres = finer(ridge.predict(tokens), times)
             scores = (finer(binned.scores(t[None]), times) for t in tokens)  # one picture's at a time: 256 maps each
             return torch.cat([torch.cat([binned.expectation(s) for s in scores])[..., None], metres], -1)
 

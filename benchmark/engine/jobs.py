@@ -100,12 +100,14 @@ def resolve_units(words: Sequence[str], suite: str | None) -> tuple[list[Unit], 
     return list(found), preset
 
 
+def fields_of(task: Task) -> set[str]:
+    """The protocol fields that any schema of `task` has."""
+    return {f.name for schema in task.schemas.values() for f in dataclasses.fields(schema)}
+
+
 def refuse_unread(overrides: Mapping[str, str], found: Sequence[Unit]) -> None:
     """Raises UsageError for a `--set` that no task of `found` has a field for: it would change nothing, silently."""
-    fields = {
-        name: {f.name for schema in load_task(name).schemas.values() for f in dataclasses.fields(schema)}
-        for name in sorted({unit.task for unit in found})
-    }
+    fields = {name: fields_of(load_task(name)) for name in sorted({unit.task for unit in found})}
     for key in overrides:
         owner, _, name = key.rpartition(".")
         if owner and owner not in fields:
@@ -150,8 +152,7 @@ class JobMaker:
 
     def _overrides(self, unit: Unit, task: Task) -> dict[str, str]:
         """The `--set` values meant for this task: `field=value` where it has the field, or `task.field=value`."""
-        fields = {f.name for schema in task.schemas.values() for f in dataclasses.fields(schema)}
-        out = {}
+        fields, out = fields_of(task), {}
         for key, text in self.options.overrides.items():
             owner, _, name = key.rpartition(".")
             if owner == unit.task or (not owner and name in fields):
