@@ -44,7 +44,7 @@ class Pixels:
         self.card = EncoderCard(
             name="pixels", family="floors", backend="torch", embed_dim=8, patch_size=PATCH, image_size=IMAGE_SIZE,
             depth=1, num_cls=1, has_text=False, weights=weights, licence="Apache-2.0",
-            code_version=code_versions()[__name__],
+            code_version=code_versions()[__name__], has_raw_layers=True,
         )  # fmt: skip
 
     @torch.inference_mode()
@@ -80,7 +80,7 @@ class RandomViT:
         self.card = EncoderCard(
             name="random-vit", family="floors", backend="torch", embed_dim=self.width, patch_size=PATCH,
             image_size=IMAGE_SIZE, depth=self.depth, num_cls=1, has_text=True, text_dim=self.width, params=params,
-            has_text_patches=True, licence="Apache-2.0",
+            has_text_patches=True, has_raw_layers=True, licence="Apache-2.0",
             weights=WeightsInfo(f"random seed {self.seed}", fingerprint(recipe)),
             code_version=code_versions()[__name__],
         )  # fmt: skip
@@ -117,15 +117,15 @@ class RandomViT:
         cls = self.image["cls"].view(1, 1, self.width).expand(batch, 1, self.width)
         x = torch.cat([cls, grid.flatten(2).transpose(1, 2)], dim=1)  # [B, 1+h*w, D]
 
-        def split(tokens: torch.Tensor) -> LayerFeatures:
-            tokens = F.layer_norm(tokens, (self.width,))
+        def split(tokens: torch.Tensor, norm: bool = True) -> LayerFeatures:
+            tokens = F.layer_norm(tokens, (self.width,)) if norm else tokens
             return LayerFeatures(tokens[:, :1], tokens[:, 1:].reshape(batch, height, width, self.width))
 
         blocks = {}
         for block in range(self.depth):
             x = self.block(x, block)
             if block in wanted:
-                blocks[block] = split(x)
+                blocks[block] = split(x, request.final_norm)
         last = split(x)
         layers = tuple(blocks[block] for block in wanted)
         return ImageFeatures(last.cls, last.patches, layers, last.patches if request.text_patches else None)

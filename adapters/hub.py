@@ -112,8 +112,8 @@ class GenericVision(VisionTransformer):
         cls, patches = self.split(hidden, grid)
         return ImageFeatures(cls, patches)
 
-    def layer(self, tokens: torch.Tensor, grid: tuple[int, int]) -> LayerFeatures:
-        return LayerFeatures(*self.split(self.norm(tokens), grid))
+    def layer(self, tokens: torch.Tensor, grid: tuple[int, int], final_norm: bool) -> LayerFeatures:
+        return LayerFeatures(*self.split(self.norm(tokens) if final_norm else tokens, grid))
 
     def split(self, tokens: torch.Tensor, grid: tuple[int, int]) -> tuple[torch.Tensor, torch.Tensor]:
         if tokens.shape[1] != self.prefix + grid[0] * grid[1]:

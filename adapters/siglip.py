@@ -69,9 +69,11 @@ class Siglip(VisionTransformer):
     def features(self, output: Any, grid: tuple[int, int]) -> ImageFeatures:
         return ImageFeatures(output.pooler_output[:, None].float(), to_map(output.last_hidden_state, *grid).float())
 
-    def layer(self, tokens: torch.Tensor, grid: tuple[int, int]) -> LayerFeatures:
-        tokens = self.norm(tokens)
-        return LayerFeatures(self.head(tokens)[:, None].float(), to_map(tokens, *grid).float())
+    def layer(self, tokens: torch.Tensor, grid: tuple[int, int], final_norm: bool) -> LayerFeatures:
+        """As for any ViT; the head that pools a CLS only knows normed tokens."""
+        normed = self.norm(tokens)
+        patches = normed if final_norm else tokens
+        return LayerFeatures(self.head(normed)[:, None].float(), to_map(patches, *grid).float())
 
     def text_tokens(self, output: Any, tokens: dict[int, torch.Tensor]) -> torch.Tensor:
         attention = self.head.attention

@@ -61,6 +61,7 @@ class VisionTransformer:
     def finish(self, config: Any, *, text_dim: int = 0, num_cls: int = 1, depth: int | None = None) -> None:
         """Card and transform, from the checkpoint's own config and the row's licence and preprocessing."""
         row, spec = self.spec.row, self.spec
+        depth = len(self.blocks) if depth is None else depth
         image_size, patch = square(config.image_size, spec.name), square(config.patch_size, spec.name)
         self.card = EncoderCard(
             name=spec.name,
@@ -69,11 +70,12 @@ class VisionTransformer:
             embed_dim=config.hidden_size,
             patch_size=patch,
             image_size=image_size,
-            depth=len(self.blocks) if depth is None else depth,
+            depth=depth,
             num_cls=num_cls,
             has_text=text_dim > 0,
             text_dim=text_dim,
             has_text_patches=text_dim > 0,
+            has_raw_layers=depth > 0,
             weights=self.checkpoint.weights,
             licence=str(row.get("licence", "see the model's page")),
             params=sum(p.numel() for p in self.model.parameters()),
@@ -129,7 +131,7 @@ class VisionTransformer:
         with self.captured(watch) as tokens:
             output = self.forward(pixels)
         features = self.features(output, grid)
-        features.layers = tuple(self.layer(tokens[layer], grid) for layer in layers)
+        features.layers = tuple(self.layer(tokens[layer], grid, request.final_norm) for layer in layers)
         if text_patches:
             features.text_patches = to_map(self.text_tokens(output, tokens), *grid).float()
         return features
@@ -151,9 +153,9 @@ class VisionTransformer:
     def features(self, output: Any, grid: tuple[int, int]) -> ImageFeatures:
         raise NotImplementedError
 
-    def layer(self, tokens: torch.Tensor, grid: tuple[int, int]) -> LayerFeatures:
-        """CLS and patches of one block after the final norm; registers are dropped."""
-        tokens = self.norm(tokens)
+    def layer(self, tokens: torch.Tensor, grid: tuple[int, int], final_norm: bool) -> LayerFeatures:
+        """CLS and patches of one block, after the final norm if asked; registers are dropped."""
+        tokens = self.norm(tokens) if final_norm else tokens
         return LayerFeatures(tokens[:, :1].float(), to_map(tokens[:, self.prefix :], *grid).float())
 
     def extra_blocks(self, text_patches: bool) -> list[int]:

@@ -75,6 +75,7 @@ class EncoderCard:
     dtype: str = "float32"
     code_version: str = "1"  # raised by the adapter whenever its outputs change
     has_text_patches: bool = False
+    has_raw_layers: bool = False  # whether layers can be had without the final norm
     options: tuple[tuple[str, str], ...] = ()  # choices that change the outputs, e.g. (("gelu", "tanh"),)
 
 
@@ -82,11 +83,13 @@ class EncoderCard:
 class ImageRequest:
     """What a caller wants beside CLS and patches.
 
-    `layers` are block indices (0 … depth-1, or negative from the end), each returned after the final norm.
+    `layers` are block indices (0 … depth-1, or negative from the end), each returned after the final norm. Without
+    `final_norm` they are returned as the blocks leave them; only encoders whose card has `has_raw_layers` are asked so.
     """
 
     layers: tuple[int, ...] = ()
     text_patches: bool = False
+    final_norm: bool = True
 
 
 class LayerFeatures(NamedTuple):

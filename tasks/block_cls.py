@@ -11,9 +11,10 @@ from benchmark.contracts import EncoderCard
 from benchmark.errors import NotApplicable
 
 
-def last_block(card: EncoderCard, with_cls: bool) -> tuple[int, ...]:
-    """The layers to ask for: the last block where its CLS is read and the encoder has blocks, else the final output."""
-    return (-1,) if with_cls and card.depth else ()
+def last_block(card: EncoderCard, wanted: bool) -> tuple[int, ...]:
+    """The layers to ask for: the last block where it is wanted (for its CLS, or without the final norm) and the
+    encoder has blocks, else the final output."""
+    return (-1,) if wanted and card.depth else ()
 
 
 def beside(patches: torch.Tensor, cls: torch.Tensor, name: str) -> torch.Tensor:

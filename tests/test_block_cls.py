@@ -42,7 +42,7 @@ def blockless(encoder: SmallEncoder) -> SmallEncoder:
 
 @pytest.mark.parametrize("encoder", [Projected(), SameWidth()])
 def test_linear_heads_read_the_last_blocks_cls(encoder):
-    p = preset("depth", "dinov2")
+    p = preset("depth", "paper")
     assert p.blocks(encoder.card) == (-1,) and replace(p, with_cls=False).blocks(encoder.card) == ()
     images = torch.rand(2, 3, 16, 24)
     ((cls, patches),) = Frozen(encoder, p.blocks(encoder.card), "cpu").layers(images)

@@ -40,6 +40,7 @@ def card_of(
         dtype=dtype,
         code_version=CODE_VERSION,
         has_text_patches=True,
+        has_raw_layers=True,
         options=(("gelu", gelu),),
     )
 

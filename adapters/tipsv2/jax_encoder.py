@@ -50,8 +50,9 @@ class TipsJax:
         images = center_pad(images.float(), self.card.patch_size)
         height, width = (side // self.card.patch_size for side in images.shape[-2:])
 
-        def split(tokens: jax.Array) -> LayerFeatures:
-            whole = to_torch(model.final_norm(self.vision["encoder_norm"], tokens))  # [B, 2+h*w, D]
+        def split(tokens: jax.Array, norm: bool = True) -> LayerFeatures:
+            whole = model.final_norm(self.vision["encoder_norm"], tokens) if norm else tokens
+            whole = to_torch(whole)  # [B, 2+h*w, D]
             return LayerFeatures(whole[:, :2], to_map(whole[:, 2:], height, width))
 
         x = model.embed_image(self.vision["ToTokenSequence_0"], to_jax(images, self.device))
@@ -62,8 +63,9 @@ class TipsJax:
                 values = split(model.value_block(block, x, gelu=self.gelu)).patches
             x = model.image_block(block, x, gelu=self.gelu)
             if i in wanted:
-                kept[i] = split(x)
-        last = kept.get(self.card.depth - 1) or split(x)
+                kept[i] = split(x, request.final_norm)
+        last = kept.get(self.card.depth - 1) if request.final_norm else None
+        last = last or split(x)
         return ImageFeatures(last.cls, last.patches, tuple(kept[i] for i in wanted), values)
 
     def encode_text(self, texts: Sequence[str]) -> torch.Tensor:

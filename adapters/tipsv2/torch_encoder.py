@@ -62,8 +62,8 @@ class TipsTorch:
         images = center_pad(images.to(self.device, self.dtype), self.card.patch_size)
         height, width = (side // self.card.patch_size for side in images.shape[-2:])
 
-        def split(tokens: torch.Tensor) -> LayerFeatures:
-            tokens = vision.layernorm(tokens).float()  # [B, 2+h*w, D]
+        def split(tokens: torch.Tensor, norm: bool = True) -> LayerFeatures:
+            tokens = (vision.layernorm(tokens) if norm else tokens).float()  # [B, 2+h*w, D]
             return LayerFeatures(tokens[:, :2], to_map(tokens[:, 2:], height, width))
 
         x = vision.embeddings(images)
@@ -74,8 +74,9 @@ class TipsTorch:
                 values = split(value_path(block, x)).patches
             x = block(x)
             if i in wanted:
-                kept[i] = split(x)
-        last = kept.get(self.card.depth - 1) or split(x)
+                kept[i] = split(x, request.final_norm)
+        last = kept.get(self.card.depth - 1) if request.final_norm else None
+        last = last or split(x)
         return ImageFeatures(last.cls, last.patches, tuple(kept[i] for i in wanted), values)
 
     @torch.no_grad()

@@ -54,6 +54,14 @@ class ImageChecks:
             return [failed("layers", f"{len(features.layers)} layers", f"ImageRequest(layers={layers}) asks for 2")]
         for number, layer in zip(layers, features.layers):
             expected[f"layer {number}"] = (layer.patches, (2, *grid, card.embed_dim))
+        if card.has_raw_layers:
+            raw = self.encode(self.native(2), ImageRequest(layers=layers, final_norm=False)).layers
+            if len(raw) != len(layers):
+                return [
+                    failed("raw layers", f"{len(raw)} layers", "the card says has_raw_layers: final_norm=False asks")
+                ]
+            for number, layer in zip(layers, raw):
+                expected[f"raw layer {number}"] = (layer.patches, (2, *grid, card.embed_dim))
         if card.has_text_patches:
             if features.text_patches is None:
                 return [failed("text_patches", "None", "the card says has_text_patches, encode_image returns none")]

@@ -32,7 +32,8 @@ class RandomBlock:
         digest = fingerprint({"plan": name, "row": {k: v for k, v in row.items() if k != "entry_point"}})
         self.card = EncoderCard(
             name, row["family"], "torch", weights=WeightsInfo("not here", digest), text_dim=row.get("text_dim", 0),
-            has_text_patches=row.get("has_text_patches", False), params=row.get("params", 0), **facts,
+            has_text_patches=row.get("has_text_patches", False), has_raw_layers=row["depth"] > 0,
+            params=row.get("params", 0), **facts,
         )  # fmt: skip
         asked = {k: v for k, v in row.get("transform", {}).items() if k in ("resize", "size", "crop", "interpolation")}
         self.transform = ImageTransform(**{"resize": "square", "size": self.card.image_size, **asked})

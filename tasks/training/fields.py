@@ -19,7 +19,7 @@ class TrainedHead:
     head: Literal["linear", "dpt"]
     head_weights: FileDigest  # a released DPT head: nothing is trained; "" trains one
     layers: tuple[int, ...]  # blocks a DPT head reads; empty: the ends of the quarters of the encoder's depth
-    final_norm: bool  # whether block outputs go through the encoder's final norm; encoders here always do that
+    final_norm: bool  # whether block outputs go through the encoder's final norm
     channels: int  # width of a DPT head's fusion
     upsample: int  # a linear head's features are first up-sampled by this (bilinear)
     with_cls: bool  # a linear head's features are patch and first CLS of the last block together
@@ -73,20 +73,20 @@ class TrainedHead:
             raise ValueError("layers are the four blocks of a DPT head, or empty")
         if self.steps < 1 or self.batch_size < 1:
             raise ValueError("steps and batch_size must be at least 1")
-        if not self.final_norm:
-            raise ValueError("final_norm = false: encoders hand every layer over after their final norm")
         if self.head_weights and self.head != "dpt":
             raise ValueError("head_weights needs head = dpt")
 
     def blocks(self, card: EncoderCard) -> tuple[int, ...]:
         """The blocks to ask the encoder for; none where a linear head reads the final patches alone."""
         if self.head == "linear":
-            return last_block(card, self.with_cls)
+            return last_block(card, self.with_cls or not self.final_norm)
         return self.layers or quarters(card.depth)
 
 
 def missing_layers(card: EncoderCard, protocol: TrainedHead) -> str | None:
     """Why the encoder lacks what the head reads, or None."""
+    if not (protocol.final_norm or card.has_raw_layers):
+        return f"{card.name} gives no layers without its final norm. Try --set final_norm=true"
     if protocol.head == "linear":
         return None
     if not protocol.layers and card.depth < 4:

@@ -18,11 +18,12 @@ Layer = tuple[torch.Tensor, torch.Tensor]
 
 @dataclass(frozen=True)
 class Frozen:
-    """The encoder with the blocks a head reads; none: the final layer."""
+    """The encoder with the blocks a head reads, after its final norm or as they are; no blocks: the final output."""
 
     encoder: Encoder
     blocks: tuple[int, ...]
     device: str
+    final_norm: bool = True
 
     def layers(self, images: torch.Tensor) -> list[Layer]:
         """(first CLS [B, D], patches [B, D, h, w]) of each block, float32 without gradient, for images [B, 3, H, W].
@@ -30,7 +31,7 @@ class Frozen:
         A batch that does not fit in memory is encoded in halves. Raises EncoderError for NaN or too few features.
         """
         card = self.encoder.card
-        found = encode_halving(self.encoder, images, ImageRequest(self.blocks), self.device)
+        found = encode_halving(self.encoder, images, ImageRequest(self.blocks, final_norm=self.final_norm), self.device)
         pairs = [(layer.cls, layer.patches) for layer in found.layers] if self.blocks else [(found.cls, found.patches)]
         if len(pairs) != max(1, len(self.blocks)):
             raise EncoderError(f"{card.name}: {len(self.blocks)} layers were asked for, {len(pairs)} came")

@@ -48,7 +48,7 @@ def make_head(context: TaskContext, out: int, loss: Callable[[Ready, Batch, int]
     """
     p: TrainedHead = context.protocol
     card, encoder = context.card, context.encoder()
-    frozen = Frozen(encoder, p.blocks(card), context.device)
+    frozen = Frozen(encoder, p.blocks(card), context.device, p.final_norm)
     details: dict[str, Any] = {"layers": [block % card.depth for block in frozen.blocks] or [card.depth - 1]}
     if p.head_weights:
         assert p.head_weights.path is not None
