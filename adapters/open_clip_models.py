@@ -3,8 +3,9 @@
 With `--weights FILE`, TAG says what the file was trained like: activation, normalisation and resize are no part of it.
 `ARCH` alone will do where all its published weights agree on them.
 
-`cls` is the projected image vector and `patches` the last block's tokens after the final norm. There are no
-`text_patches` and no other layers: open_clip's towers differ too much for one rule.
+`cls` is the projected image vector and `patches` the last block's tokens after the final norm. A layer's CLS is that
+block's own token, or the mean of its patches where the tower has none. There are no `text_patches`: open_clip's towers
+differ too much for one rule.
 """
 
 from __future__ import annotations
@@ -16,12 +17,21 @@ import torch
 
 from adapters.custom import module_digest
 from adapters.extras import import_extra
-from adapters.patches import pad_to_patches
+from adapters.intermediates import layer_of, usable_depth
+from adapters.patches import pad_to_patches, resolve_layers
 from adapters.placement import dtype_name, pick_device, pick_dtype, wants_compile
 from adapters.vit import normalise_rows, square
-from benchmark.contracts import EncoderCard, ImageFeatures, ImageRequest, ImageTransform, ModelSpec, WeightsInfo
+from benchmark.contracts import (
+    EncoderCard,
+    ImageFeatures,
+    ImageRequest,
+    ImageTransform,
+    LayerFeatures,
+    ModelSpec,
+    WeightsInfo,
+)
 from benchmark.digest import fingerprint
-from benchmark.errors import EncoderError, NotApplicable, UsageError, WeightsError
+from benchmark.errors import EncoderError, UsageError, WeightsError
 from benchmark.registry import code_versions
 
 SETTINGS = ("quick_gelu", "mean", "std", "interpolation", "resize_mode")
@@ -51,7 +61,7 @@ class OpenClipEncoder:
             torch.tensor(v, device=self.device).view(1, 3, 1, 1) for v in (self.transform.mean, self.transform.std)
         )
         try:
-            cls, patches = self.towers(torch.zeros(1, 3, size, size, device=self.device, dtype=self.dtype))
+            cls, last, depth = self.probe(size)
         except torch.OutOfMemoryError:
             raise
         except (AttributeError, KeyError, TypeError, ValueError, RuntimeError, AssertionError) as error:
@@ -61,32 +71,53 @@ class OpenClipEncoder:
                 "Wrap it in your own file: --model file.py:function"
             ) from error
         self.card = EncoderCard(
-            name=spec.name, family="open_clip", backend="torch", embed_dim=patches.shape[-1],
-            patch_size=size // patches.shape[1], image_size=size, depth=0, num_cls=1, has_text=True,
+            name=spec.name, family="open_clip", backend="torch", embed_dim=last.patches.shape[-1],
+            patch_size=size // last.patches.shape[1], image_size=size, depth=depth, num_cls=1, has_text=True,
             text_dim=cls.shape[-1], weights=weights, licence="see the model's page",
             params=sum(p.numel() for p in model.parameters()), dtype=dtype_name(self.dtype),
-            code_version=code_versions()[__name__],
+            code_version=code_versions()[__name__], has_raw_layers=depth > 0,
         )  # fmt: skip
 
+    def probe(self, size: int) -> tuple[torch.Tensor, LayerFeatures, int]:
+        """Image vector and last block of a black picture, and how many blocks can be asked for."""
+        picture = torch.zeros(1, 3, size, size, device=self.device, dtype=self.dtype)
+        self.has_cls = True
+        try:
+            cls, (last,) = self.towers(picture)
+        except TypeError:  # a convolutional tower does not know the option
+            self.has_cls = False
+            cls, (last,) = self.towers(picture)
+        return cls, last, usable_depth(self.towers(picture, None)[1], last.patches)
+
     @torch.inference_mode()
-    def towers(self, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Image vector [B, E] and last patches [B, h, w, D]."""
+    def towers(
+        self, pixels: torch.Tensor, blocks: Sequence[int] | int | None = 1, final_norm: bool = True
+    ) -> tuple[torch.Tensor, list[LayerFeatures]]:
+        """Image vector [B, E] and the blocks asked for, ascending; of a number the last so many, of None all."""
         found = self.model.forward_intermediates(
-            image=pixels, image_indices=1, normalize=False, normalize_intermediates=True, image_output_fmt="NCHW"
-        )
-        return found["image_features"].float(), found["image_intermediates"][-1].permute(0, 2, 3, 1).float()
+            image=pixels, image_indices=blocks, normalize=False, normalize_intermediates=final_norm,
+            image_output_fmt="NCHW", **({"image_output_extra_tokens": True} if self.has_cls else {}),
+        )  # fmt: skip
+        maps = found["image_intermediates"]
+        prefixes = found.get("image_intermediates_prefix") or [None] * len(maps)
+        return found["image_features"].float(), [layer_of(*pair) for pair in zip(maps, prefixes)]
 
     def encode_image(self, images: torch.Tensor, request: ImageRequest = ImageRequest()) -> ImageFeatures:
         """CLS [B, 1, E] and patches [B, h, w, D]. Raises EncoderError for a size the architecture does not take."""
-        if request.layers:
-            raise NotApplicable(f"{self.card.name} offers no intermediate layers")
+        blocks = resolve_layers(request.layers, self.card.depth, self.card.name)
         pixels = (images.to(self.device, torch.float32) - self.mean) / self.std
         pixels = pad_to_patches(pixels, self.card.patch_size, self.card.image_size)
         if pixels.shape[-2:] != (self.card.image_size, self.card.image_size):
             size = "x".join(map(str, pixels.shape[-2:]))
             raise EncoderError(f"{self.card.name} takes {self.card.image_size} pixel squares, not {size}")
-        cls, patches = self.towers(pixels.to(self.dtype))
-        return ImageFeatures(cls[:, None], patches)
+        pixels = pixels.to(self.dtype)
+        wanted = sorted({*blocks, self.card.depth - 1}) if blocks else 1
+        cls, found = self.towers(pixels, wanted)
+        last = found[-1]
+        if not request.final_norm:  # a second forward: the final norm has another name in each tower
+            found = self.towers(pixels, wanted, final_norm=False)[1]
+        layers = tuple(found[wanted.index(block)] for block in blocks) if isinstance(wanted, list) else ()
+        return ImageFeatures(cls[:, None], last.patches, layers)
 
     @torch.inference_mode()
     def encode_text(self, texts: Sequence[str]) -> torch.Tensor:

@@ -1,11 +1,13 @@
-"""`timm:NAME`: any image model of timm (extra `timm`), through `forward_features`.
+"""`timm:NAME`: any image model of timm (extra `timm`): `forward_features`, and `forward_intermediates` for layers.
 
 Tokens past the patch grid's count come first (CLS, registers). `cls` is what the model pools for its classifier (CLS,
-attention pool, mean and norm), or the mean of the patches where that vector has another width.
+attention pool, mean and norm), or the mean of the patches where that vector has another width. A layer's CLS is that
+block's own token, or the mean of its patches where the model has none. `--compile` does not reach layers.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +15,22 @@ import torch
 
 from adapters.custom import module_digest
 from adapters.extras import import_extra
-from adapters.patches import pad_to_patches, to_map
+from adapters.intermediates import layer_of, usable_depth
+from adapters.patches import pad_to_patches, resolve_layers, to_map
 from adapters.placement import dtype_name, pick_device, pick_dtype, wants_compile
 from adapters.state_dicts import PICKLED, pickle_line, read_tensors
 from adapters.weights_files import check_file
-from benchmark.contracts import EncoderCard, ImageFeatures, ImageRequest, ImageTransform, ModelSpec, WeightsInfo
+from benchmark.contracts import (
+    EncoderCard,
+    ImageFeatures,
+    ImageRequest,
+    ImageTransform,
+    LayerFeatures,
+    ModelSpec,
+    WeightsInfo,
+)
 from benchmark.digest import fingerprint, sha256_file
-from benchmark.errors import EncoderError, NotApplicable, UsageError, WeightsError
+from benchmark.errors import EncoderError, UsageError, WeightsError
 from benchmark.registry import code_versions
 
 
@@ -58,15 +69,16 @@ class TimmEncoder:
             self.model.forward_features = torch.compile(self.model.forward_features)
         self.card = EncoderCard(
             name=spec.name, family="timm", backend="torch", embed_dim=self.width, patch_size=self.patch,
-            image_size=size, depth=0, num_cls=1, has_text=False, weights=weights, licence="see the model's page",
-            params=sum(p.numel() for p in model.parameters()), dtype=dtype_name(self.dtype),
-            code_version=code_versions()[__name__],
+            image_size=size, depth=self.depth, num_cls=1, has_text=False, has_raw_layers=self.depth > 0,
+            weights=weights, licence="see the model's page", params=sum(p.numel() for p in model.parameters()),
+            dtype=dtype_name(self.dtype), code_version=code_versions()[__name__],
         )  # fmt: skip
 
     @torch.inference_mode()
     def probe(self, size: int) -> None:
         """What a black picture of the model's size comes out as: tokens or a map, how wide, what stands before."""
-        out = self.model.forward_features(torch.zeros(1, 3, size, size, device=self.device, dtype=self.dtype))
+        picture = torch.zeros(1, 3, size, size, device=self.device, dtype=self.dtype)
+        out = self.model.forward_features(picture)
         self.tokens = out.ndim == 3
         if self.tokens:
             height, _width = self.model.patch_embed.grid_size
@@ -76,18 +88,47 @@ class TimmEncoder:
             height, self.width, self.prefix = out.shape[1 if self.channels_last else 2], self.model.num_features, 0
             self.model.to(memory_format=torch.channels_last)  # 1.1 × on a CPU, more on a GPU; a ViT gains nothing
         self.patch = size // height
+        self.depth = self.count_blocks(picture, out) if self.tokens else 0
+
+    def count_blocks(self, picture: torch.Tensor, hidden: torch.Tensor) -> int:
+        """The blocks that can be asked for; none where timm gives no equal ones that end in the final output."""
+        self.has_cls = getattr(self.model, "cls_token", None) is not None
+        try:
+            _, layers = self.layers(picture, None, final_norm=True)
+        except (AttributeError, TypeError, ValueError, RuntimeError, AssertionError) as error:
+            if isinstance(error, torch.OutOfMemoryError):
+                raise
+            return 0
+        side = picture.shape[-1] // self.patch
+        return usable_depth(layers, to_map(hidden[:, self.prefix :].float(), side, side))
+
+    def layers(
+        self, pixels: torch.Tensor, blocks: Sequence[int] | None, final_norm: bool
+    ) -> tuple[torch.Tensor, list[LayerFeatures]]:
+        """The last hidden state and the blocks asked for, in their order; all of them for None."""
+        indices = None if blocks is None else sorted(set(blocks))  # timm hands them over ascending
+        hidden, found = self.model.forward_intermediates(
+            pixels, indices=indices, return_prefix_tokens=True, norm=final_norm
+        )
+        pairs = [pair if isinstance(pair, tuple) else (pair, None) for pair in found]
+        layers = [layer_of(patches, prefix if self.has_cls else None) for patches, prefix in pairs]
+        if blocks is not None and indices is not None:
+            layers = [layers[indices.index(block)] for block in blocks]
+        return hidden, layers
 
     @torch.inference_mode()
     def encode_image(self, images: torch.Tensor, request: ImageRequest = ImageRequest()) -> ImageFeatures:
-        """CLS [B, 1, D] and patches [B, h, w, D]. Raises NotApplicable when layers are asked for."""
-        if request.layers:
-            raise NotApplicable(f"{self.card.name} offers no intermediate layers")
+        """CLS [B, 1, D] and patches [B, h, w, D]. Raises UsageError for layers that the model does not offer."""
+        blocks = resolve_layers(request.layers, self.card.depth, self.card.name)
         pixels = (images.to(self.device, torch.float32) - self.mean) / self.std
         pixels = pad_to_patches(pixels, self.card.patch_size, self.card.image_size).to(self.dtype)
         if not self.tokens:
             pixels = pixels.contiguous(memory_format=torch.channels_last)
         try:
-            hidden = self.model.forward_features(pixels)
+            if blocks:
+                hidden, layers = self.layers(pixels, blocks, request.final_norm)
+            else:
+                hidden, layers = self.model.forward_features(pixels), []
             pooled = self.model.forward_head(hidden, pre_logits=True)[:, None].float()
         except (AssertionError, RuntimeError, ValueError) as error:
             if isinstance(error, torch.OutOfMemoryError):
@@ -101,7 +142,7 @@ class TimmEncoder:
         else:
             patches = (hidden if self.channels_last else hidden.permute(0, 2, 3, 1)).float()
         cls = pooled if pooled.shape[-1] == self.card.embed_dim else patches.mean(dim=(1, 2))[:, None]
-        return ImageFeatures(cls, patches)
+        return ImageFeatures(cls, patches, tuple(layers))
 
 
 def build(spec: ModelSpec) -> TimmEncoder:

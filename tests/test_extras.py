@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from adapters import open_clip_models, timm_models
-from benchmark.contracts import ModelSpec
+from benchmark.contracts import ImageRequest, ModelSpec
 from benchmark.errors import BenchError, EncoderError, UsageError, WeightsError
 
 HALF, ZERO = (0.5, 0.5, 0.5), (0.0, 0.0, 0.0)
@@ -40,6 +40,23 @@ class Tower(nn.Module):
         tokens = self.embed(image)
         tokens = tokens * torch.sigmoid(1.702 * tokens) if self.quick else nn.functional.gelu(tokens)
         return {"image_features": tokens.mean((2, 3)), "image_intermediates": [tokens]}
+
+
+class BlockTower(Tower):
+    """The surface with three blocks, CLS tokens and a final norm (here: times ten)."""
+
+    def forward_intermediates(
+        self, image, image_indices, normalize_intermediates, image_output_extra_tokens, **_options
+    ):
+        tokens = self.embed(image)
+        chosen = [0, 1, 2] if image_indices is None else [2] if image_indices == 1 else sorted(image_indices)
+        scale = 10 if normalize_intermediates else 1
+        maps = [tokens * (block + 1) * scale for block in chosen]
+        return {
+            "image_features": tokens.mean((2, 3)),
+            "image_intermediates": maps,
+            "image_intermediates_prefix": [m.amax((2, 3))[:, None] for m in maps],
+        }
 
 
 def laion(**more):
@@ -110,6 +127,33 @@ def test_an_open_clip_model_takes_its_own_size_unpadded(open_clip):
     )
 
 
+def test_layers_of_open_clip_come_in_the_order_asked_for_with_and_without_the_final_norm(open_clip):
+    encoder = open_clip("agreed", tower=lambda *sizes: BlockTower(*sizes))
+    assert (encoder.card.depth, encoder.card.has_raw_layers) == (3, True)
+    images = torch.rand(2, 3, 32, 32)
+    plain = encoder.encode_image(images)
+    for final_norm, scale in ((True, 1), (False, 10)):
+        found = encoder.encode_image(images, ImageRequest((-1, 0, -1), final_norm=final_norm))
+        torch.testing.assert_close(found.patches, plain.patches)
+        last, first, again = found.layers
+        torch.testing.assert_close(last.patches * scale, plain.patches)
+        torch.testing.assert_close(first.patches * 3, last.patches)
+        torch.testing.assert_close(last.cls[:, 0], last.patches.amax((1, 2)))
+        assert torch.equal(again.patches, last.patches)
+    assert "blocks 0 to 2, layer 3" in refusal(lambda: encoder.encode_image(images, ImageRequest((3,))))
+
+
+def test_an_open_clip_tower_without_blocks_offers_no_layers(open_clip):
+    class Convolutional(Tower):
+        def forward_intermediates(self, image, **options):
+            if "image_output_extra_tokens" in options:
+                raise TypeError("unexpected keyword argument")
+            return super().forward_intermediates(image)
+
+    encoder = open_clip("agreed", tower=lambda *sizes: Convolutional(*sizes))
+    assert encoder.card.depth == 1  # its one map is its last block
+
+
 def test_an_open_clip_tower_without_a_map_says_how_to_wrap_it(open_clip):
     def broken(*_sizes):
         model = Tower(32, 8, False)
@@ -143,6 +187,34 @@ class Vit(nn.Module):
         return hidden.mean(1)
 
 
+class Blocks(Vit):
+    """The surface with three blocks, CLS and a register, and a final norm (here: times ten)."""
+
+    def __init__(self, *sizes):
+        super().__init__(*sizes)
+        self.cls_token = nn.Parameter(torch.zeros(1, 1, 6))
+
+    def tokens(self, x):
+        patches = super().forward_features(x)
+        return torch.cat([patches.amax(1, keepdim=True), patches.amin(1, keepdim=True), patches], 1)
+
+    def forward_features(self, x):
+        return self.tokens(x) * 30
+
+    def forward_intermediates(self, x, indices, return_prefix_tokens, norm):
+        outputs = [self.tokens(x) * (block + 1) * (10 if norm else 1) for block in sorted(indices or range(3))]
+        side = x.shape[-1] // self.patch_embed.patch_size[0]
+        return self.forward_features(x), [(y[:, 2:].mT.unflatten(2, (side, -1)), y[:, :2]) for y in outputs]
+
+
+class Stages(Blocks):
+    """The same surface over maps of several sizes."""
+
+    def forward_intermediates(self, x, **options):
+        hidden, maps = super().forward_intermediates(x, **options)
+        return hidden, [(nn.functional.avg_pool2d(maps[0][0], 2), None), *maps[1:]]
+
+
 @pytest.fixture
 def timm(monkeypatch):
     def load(size, patch, weights=None, name="vit", kind=Vit):
@@ -171,6 +243,28 @@ def test_a_timm_model_takes_any_size_or_its_own_where_that_is_no_whole_patches(t
     assert "does not take 35x35 pixels (wrong side 35)" in refusal(
         lambda: odd.encode_image(torch.rand(1, 3, 33, 33)), EncoderError
     )
+
+
+def test_layers_of_timm_come_in_the_order_asked_for_with_and_without_the_final_norm(timm):
+    encoder = timm(32, 8, kind=Blocks)
+    assert (encoder.card.depth, encoder.card.has_raw_layers, encoder.prefix) == (3, True, 2)
+    images = torch.rand(2, 3, 32, 40)
+    plain = encoder.encode_image(images[..., :32])
+    for final_norm, scale in ((True, 1), (False, 10)):
+        found = encoder.encode_image(images[..., :32], ImageRequest((-1, 0, -1), final_norm=final_norm))
+        torch.testing.assert_close(found.patches, plain.patches)
+        last, first, again = found.layers
+        torch.testing.assert_close(last.patches * scale, plain.patches)
+        torch.testing.assert_close(first.patches * 3, last.patches)
+        torch.testing.assert_close(last.cls[:, 0], last.patches.amax((1, 2)))
+        assert torch.equal(again.patches, last.patches)
+    assert "blocks 0 to 2, layer 3" in refusal(lambda: encoder.encode_image(images, ImageRequest((3,))))
+
+
+def test_a_timm_model_without_equal_blocks_offers_no_layers(timm):
+    for kind in (Vit, Stages):
+        card = timm(32, 8, kind=kind).card
+        assert (card.depth, card.has_raw_layers) == (0, False)
 
 
 def test_a_timm_model_without_a_grid_says_how_to_wrap_it(timm):

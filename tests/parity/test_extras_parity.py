@@ -1,0 +1,127 @@
+"""timm and open_clip themselves, random weights: what the adapters hand over is what the libraries' modules compute.
+
+Run where the extras are installed beside a torchvision that fits the installed torch; skipped elsewhere.
+"""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from adapters import open_clip_models, timm_models
+from benchmark.check import check_encoder
+from benchmark.contracts import ImageRequest, ModelSpec
+
+ALL = {
+    # what timm calls it: (depth, tokens before the patches, own CLS)
+    "vit_tiny_patch16_224": (12, 1, True),
+    "vit_small_patch14_reg4_dinov2": (12, 5, True),
+    "vit_small_patch16_dinov3": (12, 5, True),
+    "deit_tiny_distilled_patch16_224": (12, 2, True),
+    "vit_medium_patch16_reg4_gap_256": (12, 4, False),
+    "eva02_tiny_patch14_224": (12, 1, True),
+    "beit_base_patch16_224": (12, 1, True),
+    "vit_base_patch16_siglip_224": (12, 0, False),
+    "swin_tiny_patch4_window7_224": (0, 0, False),
+    "convnext_atto": (0, 0, False),
+}
+
+
+@pytest.fixture(scope="module")
+def timm():
+    try:
+        return pytest.importorskip("timm")
+    except (RuntimeError, AttributeError) as error:  # a torchvision of another torch
+        pytest.skip(f"timm does not import: {error}")
+
+
+@pytest.fixture(scope="module")
+def open_clip():
+    try:
+        return pytest.importorskip("open_clip")
+    except (RuntimeError, AttributeError) as error:
+        pytest.skip(f"open_clip does not import: {error}")
+
+
+def timm_encoder(timm, name, folder):
+    torch.manual_seed(0)
+    model = timm.create_model(name, pretrained=False, num_classes=0)
+    save_file({k: v.contiguous() for k, v in model.state_dict().items()}, folder / "model.safetensors")
+    return timm_models.build(ModelSpec(f"timm:{name}", target=name, weights=str(folder), device="cpu", dtype="float32"))
+
+
+@pytest.mark.parametrize("name", list(ALL))
+def test_layers_of_timm(timm, name, tmp_path):
+    depth, prefix, own = ALL[name]
+    encoder = timm_encoder(timm, name, tmp_path)
+    card, model = encoder.card, encoder.model
+    assert (card.depth, encoder.prefix, card.has_raw_layers) == (depth, prefix, depth > 0)
+    images = torch.rand(2, 3, card.image_size, card.image_size)
+    plain = encoder.encode_image(images)
+    if not depth:
+        return
+    blocks = []
+    hooks = [model.blocks[i].register_forward_hook(lambda _m, _i, out: blocks.append(out)) for i in (2, depth - 1)]
+    found = encoder.encode_image(images, ImageRequest((-1, 2)))
+    raw = encoder.encode_image(images, ImageRequest((-1, 2), final_norm=False))
+    for hook in hooks:
+        hook.remove()
+    for features in (found, raw):
+        torch.testing.assert_close(features.patches, plain.patches)
+        torch.testing.assert_close(features.cls, plain.cls)
+    torch.testing.assert_close(found.layers[0].patches, plain.patches)
+    for (normed, bare), tokens in zip(zip(found.layers, raw.layers), (blocks[1], blocks[0])):
+        torch.testing.assert_close(bare.patches.flatten(1, 2), tokens[:, prefix:])
+        torch.testing.assert_close(normed.patches.flatten(1, 2), model.norm(tokens)[:, prefix:])
+        expected = tokens[:, 0] if own else tokens[:, prefix:].mean(1)
+        torch.testing.assert_close(bare.cls[:, 0], expected)
+
+
+def open_clip_encoder(open_clip, arch, folder):
+    torch.manual_seed(0)
+    model = open_clip.create_model(arch)
+    path = folder / "model.safetensors"
+    save_file({k: v.contiguous().clone() for k, v in model.state_dict().items()}, path)
+    tag = open_clip.list_pretrained_tags_by_model(arch)[-1]
+    spec = ModelSpec(
+        f"open_clip:{arch}/{tag}", target=f"{arch}/{tag}", weights=str(path), device="cpu", dtype="float32"
+    )
+    return open_clip_models.build(spec)
+
+
+def test_layers_of_open_clip(open_clip, tmp_path):
+    encoder = open_clip_encoder(open_clip, "ViT-B-32", tmp_path)
+    visual = encoder.model.visual
+    assert (encoder.card.depth, encoder.card.has_raw_layers, encoder.card.embed_dim) == (12, True, 768)
+    images = torch.rand(2, 3, 224, 224)
+    blocks = []
+    hooks = [visual.transformer.resblocks[i].register_forward_hook(lambda _m, _i, o: blocks.append(o)) for i in (3, 11)]
+    plain = encoder.encode_image(images)
+    del blocks[:]
+    found = encoder.encode_image(images, ImageRequest((-1, 3)))
+    raw = encoder.encode_image(images, ImageRequest((-1, 3), final_norm=False))
+    for hook in hooks:
+        hook.remove()
+    pixels = (images - encoder.mean) / encoder.std
+    with torch.no_grad():
+        torch.testing.assert_close(plain.cls[:, 0], encoder.model.encode_image(pixels))
+    for features in (found, raw):
+        torch.testing.assert_close(features.patches, plain.patches)
+        torch.testing.assert_close(features.cls, plain.cls)
+    torch.testing.assert_close(found.layers[0].patches, plain.patches)
+    for (normed, bare), tokens in zip(zip(found.layers, raw.layers), (blocks[1], blocks[0])):
+        torch.testing.assert_close(bare.patches.flatten(1, 2), tokens[:, 1:])
+        torch.testing.assert_close(bare.cls[:, 0], tokens[:, 0])
+        with torch.no_grad():
+            torch.testing.assert_close(normed.patches.flatten(1, 2), visual.ln_post(tokens)[:, 1:])
+
+
+def test_a_pyramid_of_open_clip_offers_no_layers(open_clip, tmp_path):
+    encoder = open_clip_encoder(open_clip, "convnext_base", tmp_path)
+    assert (encoder.card.depth, encoder.card.has_raw_layers) == (0, False)
+
+
+def test_they_pass_bench_check(timm, tmp_path):
+    report = check_encoder(timm_encoder(timm, "vit_tiny_patch16_224", tmp_path))
+    assert [f for f in report.findings if not f.ok] == []
