@@ -4,8 +4,7 @@ With `--weights FILE`, TAG says what the file was trained like: activation, norm
 `ARCH` alone will do where all its published weights agree on them.
 
 `cls` is the projected image vector and `patches` the last block's tokens after the final norm. A layer's CLS is that
-block's own token, or the mean of its patches where the tower has none. There are no `text_patches`: open_clip's towers
-differ too much for one rule.
+block's own token, or the mean of its patches where the tower has none. Its own CLIP ViTs give `text_patches`.
 """
 
 from __future__ import annotations
@@ -18,7 +17,8 @@ import torch
 from adapters.custom import module_digest
 from adapters.extras import import_extra
 from adapters.intermediates import layer_of, usable_depth
-from adapters.patches import pad_to_patches, resolve_layers
+from adapters.open_clip_values import entering, last_block, text_patches
+from adapters.patches import pad_to_patches, resolve_layers, to_map
 from adapters.placement import dtype_name, pick_device, pick_dtype, wants_compile
 from adapters.vit import normalise_rows, square
 from benchmark.contracts import (
@@ -47,6 +47,7 @@ class OpenClipEncoder:
         weights = WeightsInfo(source, fingerprint([spec.target, module_digest({"": model})]))
         self.model = model.to(self.device, self.dtype).eval().requires_grad_(False)
         self.tokenize = tokenize
+        self.value_block = last_block(getattr(self.model, "visual", None))
         size = square(preprocess["size"], spec.name)
         squash = preprocess.get("resize_mode") == "squash"
         self.transform = ImageTransform(
@@ -76,6 +77,7 @@ class OpenClipEncoder:
             text_dim=cls.shape[-1], weights=weights, licence="see the model's page",
             params=sum(p.numel() for p in model.parameters()), dtype=dtype_name(self.dtype),
             code_version=code_versions()[__name__], has_raw_layers=depth > 0,
+            has_text_patches=self.value_block is not None,
         )  # fmt: skip
 
     def probe(self, size: int) -> tuple[torch.Tensor, LayerFeatures, int]:
@@ -102,6 +104,7 @@ class OpenClipEncoder:
         prefixes = found.get("image_intermediates_prefix") or [None] * len(maps)
         return found["image_features"].float(), [layer_of(*pair) for pair in zip(maps, prefixes)]
 
+    @torch.inference_mode()
     def encode_image(self, images: torch.Tensor, request: ImageRequest = ImageRequest()) -> ImageFeatures:
         """CLS [B, 1, E] and patches [B, h, w, D]. Raises EncoderError for a size the architecture does not take."""
         blocks = resolve_layers(request.layers, self.card.depth, self.card.name)
@@ -112,12 +115,14 @@ class OpenClipEncoder:
             raise EncoderError(f"{self.card.name} takes {self.card.image_size} pixel squares, not {size}")
         pixels = pixels.to(self.dtype)
         wanted = sorted({*blocks, self.card.depth - 1}) if blocks else 1
-        cls, found = self.towers(pixels, wanted)
+        with entering(self.value_block if request.text_patches else None) as seen:
+            cls, found = self.towers(pixels, wanted)
         last = found[-1]
+        values = [to_map(text_patches(self.model.visual, x).float(), *last.patches.shape[1:3]) for x in seen]
         if not request.final_norm:  # a second forward: the final norm has another name in each tower
             found = self.towers(pixels, wanted, final_norm=False)[1]
         layers = tuple(found[wanted.index(block)] for block in blocks) if isinstance(wanted, list) else ()
-        return ImageFeatures(cls[:, None], last.patches, layers)
+        return ImageFeatures(cls[:, None], last.patches, layers, values[0] if values else None)
 
     @torch.inference_mode()
     def encode_text(self, texts: Sequence[str]) -> torch.Tensor:

@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from adapters import open_clip_models, timm_models
+from adapters import open_clip_models, open_clip_values, timm_models
 from benchmark.check import check_encoder
 from benchmark.contracts import ImageRequest, ModelSpec
 
@@ -115,6 +115,30 @@ def test_layers_of_open_clip(open_clip, tmp_path):
         torch.testing.assert_close(bare.cls[:, 0], tokens[:, 0])
         with torch.no_grad():
             torch.testing.assert_close(normed.patches.flatten(1, 2), visual.ln_post(tokens)[:, 1:])
+
+
+def test_values_of_open_clip_are_the_last_block_with_every_token_seeing_itself_alone(open_clip, tmp_path):
+    encoder = open_clip_encoder(open_clip, "ViT-B-32-quickgelu", tmp_path)
+    visual, before = encoder.model.visual, []
+    images = torch.rand(2, 3, 224, 224)
+    hook = visual.transformer.resblocks[10].register_forward_hook(lambda _m, _i, out: before.append(out))
+    found = encoder.encode_image(images, ImageRequest(text_patches=True))
+    hook.remove()
+    assert encoder.card.has_text_patches and found.text_patches.shape == (2, 7, 7, 512)
+    alone = torch.full((50, 50), -torch.inf).fill_diagonal_(0)
+    with torch.no_grad():
+        block = visual.transformer.resblocks[11]
+        mixed = block.attention(block.ln_1(before[0]), attn_mask=alone)
+        expected = visual.ln_post(mixed[:, 1:]) @ visual.proj
+    torch.testing.assert_close(found.text_patches.flatten(1, 2), expected)
+    plain = encoder.encode_image(images)
+    assert plain.text_patches is None
+    torch.testing.assert_close(plain.cls, found.cls)
+
+
+@pytest.mark.parametrize("arch", ["coca_ViT-B-32", "EVA02-B-16", "ViT-B-16-SigLIP", "RN50"])
+def test_towers_of_open_clip_that_are_no_clip_vit_have_no_values(open_clip, arch):
+    assert open_clip_values.last_block(open_clip.create_model(arch).visual) is None
 
 
 def test_a_pyramid_of_open_clip_offers_no_layers(open_clip, tmp_path):
