@@ -29,6 +29,29 @@ def test_files_of_one_name_in_two_projects_are_two_models(tmp_path, monkeypatch)
     assert display_name("tipsv2-mini", None) == "tipsv2-mini"
 
 
+@pytest.mark.parametrize(
+    ("named", "edited"),
+    [
+        ("step-200.safetensors", "step-200.safetensors"),
+        ("step-200.safetensors", "config.json"),
+        ("step-200.safetensors", "tokenizer.model"),
+        ("m_vision.npz", "m_text.npz"),
+        ("m_text.npz", "m_vision.npz"),
+        ("m_vision.npz", "tokenizer.model"),
+    ],
+)
+def test_a_named_weight_file_is_stale_with_what_is_read_beside_it(tmp_path, named, edited):
+    files = ["step-200.safetensors", "step-100.safetensors", "m_vision.npz", "m_text.npz", "config.json"]
+    for file in [*files, "tokenizer.model", "metrics.jsonl"]:
+        (tmp_path / file).write_text("a")
+    before = model_stamp("tipsv2-b", str(tmp_path / named))
+    for file in ("step-100.safetensors", "metrics.jsonl"):
+        (tmp_path / file).write_text("another one's")
+    assert model_stamp("tipsv2-b", str(tmp_path / named)) == before
+    (tmp_path / edited).write_text("edited")
+    assert model_stamp("tipsv2-b", str(tmp_path / named)) != before
+
+
 def test_a_version_is_kept_for_every_adapter_and_for_nothing_else():
     targets = [row["target"] for row in registry.models().values()] + list(registry.PREFIXES.values())
     assert set(registry.code_versions()) == {target.partition(":")[0] for target in targets}

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from benchmark.checkpoints import read_with
 from benchmark.contracts import Encoder, ModelSpec
 from benchmark.digest import fingerprint
 from benchmark.engine.network import forbid_network
@@ -130,7 +131,7 @@ def model_stamp(name: str, weights: str | None, encoder: Encoder | None = None) 
     for candidate in [weights or "", "" if own else name.removeprefix("hf:")]:
         path = Path(candidate)
         if candidate and path.is_file():
-            files.append(_stat(path, path.name))
+            files += [_stat(p, p.name) for p in read_with(path)]
         elif candidate and path.is_dir():
             files += [_stat(p, p.relative_to(path).as_posix()) for p in sorted(path.rglob("*")) if p.is_file()]
     stamp: dict[str, Any] = {"name": name, "row": row, "files": files}
