@@ -27,6 +27,9 @@ def test_files_of_one_name_in_two_projects_are_two_models(tmp_path, monkeypatch)
     assert slug(one) != slug(two) and one.startswith("enc-") and one.endswith(":build")
     assert display_name(f"{tmp_path}/p/enc.py:build", None) == one
     assert display_name("tipsv2-mini", None) == "tipsv2-mini"
+    spellings = ("p/enc.py:build", "./p/enc.py:build", f"{tmp_path}/p/enc.py:build")
+    assert len({model_stamp(name, None) for name in spellings}) == 1, "one row, made once"
+    assert model_stamp("q/enc.py:build", None) != model_stamp("p/enc.py:build", None)
 
 
 @pytest.mark.parametrize(

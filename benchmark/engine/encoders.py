@@ -134,7 +134,8 @@ def model_stamp(name: str, weights: str | None, encoder: Encoder | None = None) 
             files += [_stat(p, p.name) for p in read_with(path)]
         elif candidate and path.is_dir():
             files += [_stat(p, p.relative_to(path).as_posix()) for p in sorted(path.rglob("*")) if p.is_file()]
-    stamp: dict[str, Any] = {"name": name, "row": row, "files": files}
+    # One file is one model however its path is written: the row lies in one folder, too.
+    stamp: dict[str, Any] = {"name": display_name(name, None), "row": row, "files": files}
     if versions := code_versions_of(name):
         stamp["code"] = versions
     if own and encoder is not None:
