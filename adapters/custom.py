@@ -1,8 +1,9 @@
 """An encoder of the user's own: `path/to/file.py:function` or `package.module:function`.
 
 The function takes nothing, or one `ModelSpec`, and returns an object with `card`, `transform` and `encode_image`.
-The text of the file and of every own module it imports counts as the adapter's code version, and what was asked for
-(--dtype, options) as one of its options, so that an edit or another wish never meets the old features.
+The text of the file and of every own module it imports counts as the adapter's code version, and so do the transform
+and the sizes that the card states, which may come out of a file; what was asked for (--dtype, options) counts as one of
+its options. An edit or another wish never meets the old features or rows.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import torch
 
 from adapters.own_sources import sources_digest
@@ -130,7 +132,8 @@ def check_contract(encoder: Any, name: str) -> None:
 
 
 def complete_card(encoder: Any, module: ModuleType, name: str, spec: ModelSpec) -> EncoderCard:
-    """The card with the weights' sha256, a code version that changes with the sources, and what was asked for.
+    """The card with the weights' sha256, a code version that changes with the sources, the transform and the input's
+    sizes, and what was asked for.
 
     A builder may follow `spec.dtype` and `spec.options` and say nothing of it in the card; --gelu it has to name itself
     (`load_encoder` refuses the word otherwise). Raises EncoderError when there is nothing to tell the weights by.
@@ -138,8 +141,10 @@ def complete_card(encoder: Any, module: ModuleType, name: str, spec: ModelSpec) 
     card: EncoderCard = encoder.card
     held = own_modules(encoder)
     classes = {c for m in (encoder, *held.values()) for part in _parts(m) for c in type(part).__mro__}
+    sizes = [int(card.image_size), int(card.patch_size)]
+    made = fingerprint([sources_digest(module, classes), encoder.transform.fingerprint(), sizes])
     # The function is named, as two of one file may read one set of weights in two ways.
-    version = f"{card.code_version}+{sources_digest(module, classes)[:12]}:{name}"
+    version = f"{card.code_version}+{made[:12]}:{name}"
     weights = card.weights
     if not re.fullmatch("[0-9a-f]{64}", weights.sha256):  # also a placeholder, which no change would change
         if not held:
@@ -178,9 +183,13 @@ def _attributes(encoder: Any) -> Iterable[tuple[str, Any]]:
 
 def state_digest(encoder: Any, held: Mapping[str, torch.nn.Module]) -> str:
     """sha256 over the state of the modules it holds, and over what a state lacks: buffers that are not saved, and
-    tensors that are plain attributes."""
+    tensors and numeric arrays that are plain attributes."""
     state = module_digest(held)
-    loose = {name: value for name, value in _attributes(encoder) if isinstance(value, torch.Tensor)}
+    loose: dict[str, torch.Tensor | np.ndarray] = {
+        name: value
+        for name, value in _attributes(encoder)
+        if isinstance(value, torch.Tensor) or (isinstance(value, np.ndarray) and not value.dtype.hasobject)
+    }
     for prefix, module in held.items():
         saved = module.state_dict().keys()
         loose |= {f"{prefix}.{name}": value for name, value in module.named_buffers() if name not in saved}
@@ -198,13 +207,16 @@ def module_digest(modules: Mapping[str, torch.nn.Module]) -> str:
     return digest.hexdigest()
 
 
-def tensor_digest(name: str, tensor: torch.Tensor) -> str:
+def tensor_digest(name: str, tensor: torch.Tensor | np.ndarray) -> str:
     """sha256 over name, type, shape and bytes."""
     digest = hashlib.sha256()
     add_tensor(digest, name, tensor)
     return digest.hexdigest()
 
 
-def add_tensor(digest: Any, name: str, tensor: torch.Tensor) -> None:
+def add_tensor(digest: Any, name: str, tensor: torch.Tensor | np.ndarray) -> None:
     digest.update(f"{name}:{tensor.dtype}:{tuple(tensor.shape)}".encode())
+    if isinstance(tensor, np.ndarray):
+        digest.update(tensor.tobytes())
+        return
     digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())

@@ -187,6 +187,29 @@ def test_a_placeholder_is_no_sha256(folder):
     assert len(first) == 64 and load_encoder(f"{file}:build").card.weights.sha256 != first
 
 
+@pytest.mark.parametrize(("file", "what"), [("size.txt", "code"), ("basis.npy", "weights")])
+def test_a_size_and_an_array_out_of_a_file_count(folder, file, what):
+    """A transform that a JSON file states, a projection that numpy holds: no source and no tensor tells of them."""
+    encoder = folder / "own_encoder.py"
+    text = encoder.read_text().replace(
+        'ImageTransform("square", 32)', f'ImageTransform("square", int(open("{folder}/size.txt").read()))'
+    )
+    basis = f'self.basis = numpy.load("{folder}/basis.npy")'
+    encoder.write_text(text.replace("self.net = Net()", f"self.net = Net(); {basis}"))
+    (folder / "size.txt").write_text("32")
+    np.save(folder / "basis.npy", np.eye(2))
+    before = loaded("own_encoder:build")
+    forget()
+    assert loaded("own_encoder:build") == before
+    forget()
+    if file == "size.txt":
+        (folder / file).write_text("64")
+    else:
+        np.save(folder / file, np.ones((2, 2)))
+    after = loaded("own_encoder:build")
+    assert {key for key in after if after[key] != before[key]} == {what}
+
+
 def test_weights_that_would_go_unread_are_refused(folder):
     edit(folder / "own_encoder.py", BENT)
     with pytest.raises(UsageError, match="would go unread: fixed takes no ModelSpec"):
