@@ -85,7 +85,7 @@ def test_the_adapters_take_their_version_from_the_table():
     [
         ("adapters.floors", ["pixels", "random-vit", "hf:a/b"], ["tipsv2-b", "timm:x", "own.py:build"]),
         ("adapters.tipsv2", ["tipsv2-b", "tipsv2-mini", "hf:a/b"], ["pixels", "clip-b16"]),
-        ("adapters.timm_models", ["timm:x"], ["pixels", "open_clip:x/y"]),
+        ("adapters.timm_models", ["timm:x"], ["pixels", "open_clip:x/y", "hf:a/b"]),
     ],
 )
 def test_a_raised_version_changes_the_stamp_of_its_models_alone(monkeypatch, module, stale, kept):
@@ -94,6 +94,13 @@ def test_a_raised_version_changes_the_stamp_of_its_models_alone(monkeypatch, mod
     monkeypatch.setattr(registry, "code_versions", lambda: raised)
     after = {name: model_stamp(name, None) for name in before}
     assert [name for name in before if after[name] != before[name]] == stale
+
+
+def test_what_another_release_of_an_adapter_measured_is_not_handed_out():
+    """timm pads 384 pixels to 392 no more; local weights of open_clip have the activation of their tag."""
+    changed = {"timm:vit_so400m_patch14_siglip_384": "timm_models", "open_clip:ViT-B-32/openai": "open_clip_models"}
+    for name, module in changed.items():
+        assert int(registry.code_versions_of(name)[f"adapters.{module}"]) >= 2
 
 
 def test_a_raised_version_makes_finished_rows_stale(tmp_path, monkeypatch):
