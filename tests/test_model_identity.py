@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -30,6 +31,22 @@ def test_files_of_one_name_in_two_projects_are_two_models(tmp_path, monkeypatch)
     spellings = ("p/enc.py:build", "./p/enc.py:build", f"{tmp_path}/p/enc.py:build")
     assert len({model_stamp(name, None) for name in spellings}) == 1, "one row, made once"
     assert model_stamp("q/enc.py:build", None) != model_stamp("p/enc.py:build", None)
+
+
+def test_modules_of_one_name_in_two_projects_are_two_models_and_nothing_is_imported(tmp_path, monkeypatch):
+    names = []
+    for project in ("p", "q", "p", "lib/site-packages"):
+        package = tmp_path / project / "my_encoders"
+        package.mkdir(parents=True, exist_ok=True)
+        for file in ("__init__.py", "vit.py"):
+            (package / file).write_text("raise SystemExit")
+        with monkeypatch.context() as patch:
+            patch.syspath_prepend(tmp_path / project)
+            names.append(display_name("my_encoders.vit:build", None))
+            assert "my_encoders" not in sys.modules
+    one, two, again, installed = names
+    assert one == again and slug(one) != slug(two) and one.startswith("my_encoders.vit-") and one.endswith(":build")
+    assert installed == display_name("my_encoders.vit:build", None) == "my_encoders.vit:build", "one name, one package"
 
 
 @pytest.mark.parametrize(
