@@ -29,6 +29,8 @@ from benchmark.contracts import Encoder, EncoderCard, ImageTransform, ModelSpec,
 from benchmark.digest import fingerprint
 from benchmark.errors import BenchError, EncoderError, UsageError
 
+_lent: list[Path] = []  # folders put on sys.path for the files in them, the last one first
+
 
 def build(spec: ModelSpec) -> Encoder:
     """The encoder that the named function returns, checked against the contract.
@@ -56,9 +58,7 @@ def load_file(path: Path, name: str) -> ModuleType:
         raise UsageError(f"{name}: {path} cannot be loaded as Python")
     module = importlib.util.module_from_spec(found)
     sys.modules[module_name] = module  # dataclasses and pickling of worker functions look it up
-    folder = str(path.resolve().parent)
-    if folder not in sys.path:
-        sys.path.append(folder)  # neighbours are imported as `python FILE` would, after everything installed
+    lend(path.resolve().parent)
     try:
         found.loader.exec_module(module)
     except BenchError:
@@ -66,6 +66,34 @@ def load_file(path: Path, name: str) -> ModuleType:
     except Exception as error:
         raise UsageError(f"{name}: {blame(error, path)}") from error
     return module
+
+
+def lend(folder: Path) -> None:
+    """Lets a file of `folder` import its neighbours as `python FILE` would, after everything installed.
+
+    The `helper` of two files in two folders is two modules: one that another folder lent before is forgotten where this
+    one has its own, else this encoder would silently be made of the other one's code.
+    """
+    others = [other for other in _lent if other != folder]
+    sys.path[:] = [entry for entry in sys.path if entry not in map(str, _lent)]
+    if str(folder) not in sys.path:
+        sys.path.append(str(folder))
+        _lent[:] = [folder, *others]
+    sys.path += map(str, others)
+    for top in {name.partition(".")[0] for name in sys.modules}:
+        here = (folder / f"{top}.py").is_file() or (folder / top).is_dir()
+        if here and folder_of(sys.modules.get(top)) in others:
+            for name in [n for n in sys.modules if n.partition(".")[0] == top]:
+                del sys.modules[name]
+
+
+def folder_of(module: ModuleType | None) -> Path | None:
+    """Where a top-level module or package was found."""
+    spec = getattr(module, "__spec__", None)
+    if spec is None:
+        return None
+    inside = [*(spec.submodule_search_locations or ()), *([spec.origin] if spec.has_location else [])]
+    return Path(inside[0]).parent if inside else None
 
 
 def load_module(place: str, name: str) -> ModuleType:

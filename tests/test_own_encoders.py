@@ -83,7 +83,7 @@ def weights(folder: Path, gain: float) -> None:
 
 def forget() -> None:
     """As in a new process."""
-    for name in ("own_encoder", "own_network", "own_helper"):
+    for name in ("own_encoder", "own_network", "own_helper", "own_helper.inner"):
         sys.modules.pop(name, None)
     importlib.invalidate_caches()
 
@@ -225,4 +225,25 @@ def test_a_file_may_import_its_neighbours(tmp_path, monkeypatch):
     weights(tmp_path, 1.0)
     monkeypatch.setattr(sys, "path", list(sys.path))
     assert load_encoder(f"{tmp_path / 'own_encoder.py'}:build").card.name
+    forget()
+
+
+def test_helpers_of_one_name_beside_two_files_are_two_modules(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    for project, inner in (("p", 1.0), ("q", 2.0), ("p/deeper", 3.0)):
+        package = tmp_path / project / "own_helper"
+        package.mkdir(parents=True)
+        (package / "__init__.py").write_text("")
+        (package / "inner.py").write_text(f"GAIN = {inner}\n")
+        text = ENCODER.replace("from own_network import Net", "from own_helper.inner import GAIN")
+        text = text.replace("Net()", "torch.nn.Linear(192, 4)").replace("{folder}", str(tmp_path))
+        (tmp_path / project / "own_encoder.py").write_text(text.replace('"MIT"', 'f"licence {GAIN}"'))
+    weights(tmp_path, 1.0)
+    forget()
+    found = {}
+    for project in ("p", "q", "p/deeper", "p", "q"):
+        card = load_encoder(f"{tmp_path}/{project}/own_encoder.py:build", device="cpu").card
+        assert found.setdefault(project, (card.licence, card.code_version)) == (card.licence, card.code_version)
+    assert [found[project][0] for project in ("p", "q", "p/deeper")] == ["licence 1.0", "licence 2.0", "licence 3.0"]
+    assert len({version for _, version in found.values()}) == 3
     forget()
