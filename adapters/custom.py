@@ -1,8 +1,9 @@
 """An encoder of the user's own: `path/to/file.py:function` or `package.module:function`.
 
 The function takes nothing, or one `ModelSpec`, and returns an object with `card`, `transform` and `encode_image`.
-The text of the file and of every own module it imports counts as the adapter's code version, and what was asked for
-(--dtype, options) as one of its options, so that an edit or another wish never meets the old features.
+The text of the file and of every own module it imports counts as the adapter's code version, and so do the transform
+and the sizes that the card states, which may come out of a file; what was asked for (--dtype, options) counts as one of
+its options. An edit or another wish never meets the old features or rows.
 """
 
 from __future__ import annotations
@@ -20,12 +21,15 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import torch
 
 from adapters.own_sources import sources_digest
 from benchmark.contracts import Encoder, EncoderCard, ImageTransform, ModelSpec, WeightsInfo
 from benchmark.digest import fingerprint
 from benchmark.errors import BenchError, EncoderError, UsageError
+
+_lent: list[Path] = []  # folders put on sys.path for the files in them, the last one first
 
 
 def build(spec: ModelSpec) -> Encoder:
@@ -54,9 +58,7 @@ def load_file(path: Path, name: str) -> ModuleType:
         raise UsageError(f"{name}: {path} cannot be loaded as Python")
     module = importlib.util.module_from_spec(found)
     sys.modules[module_name] = module  # dataclasses and pickling of worker functions look it up
-    folder = str(path.resolve().parent)
-    if folder not in sys.path:
-        sys.path.append(folder)  # neighbours are imported as `python FILE` would, after everything installed
+    lend(path.resolve().parent)
     try:
         found.loader.exec_module(module)
     except BenchError:
@@ -64,6 +66,34 @@ def load_file(path: Path, name: str) -> ModuleType:
     except Exception as error:
         raise UsageError(f"{name}: {blame(error, path)}") from error
     return module
+
+
+def lend(folder: Path) -> None:
+    """Lets a file of `folder` import its neighbours as `python FILE` would, after everything installed.
+
+    The `helper` of two files in two folders is two modules: one that another folder lent before is forgotten where this
+    one has its own, else this encoder would silently be made of the other one's code.
+    """
+    others = [other for other in _lent if other != folder]
+    sys.path[:] = [entry for entry in sys.path if entry not in map(str, _lent)]
+    if str(folder) not in sys.path:
+        sys.path.append(str(folder))
+        _lent[:] = [folder, *others]
+    sys.path += map(str, others)
+    for top in {name.partition(".")[0] for name in sys.modules}:
+        here = (folder / f"{top}.py").is_file() or (folder / top).is_dir()
+        if here and folder_of(sys.modules.get(top)) in others:
+            for name in [n for n in sys.modules if n.partition(".")[0] == top]:
+                del sys.modules[name]
+
+
+def folder_of(module: ModuleType | None) -> Path | None:
+    """Where a top-level module or package was found."""
+    spec = getattr(module, "__spec__", None)
+    if spec is None:
+        return None
+    inside = [*(spec.submodule_search_locations or ()), *([spec.origin] if spec.has_location else [])]
+    return Path(inside[0]).parent if inside else None
 
 
 def load_module(place: str, name: str) -> ModuleType:
@@ -130,7 +160,8 @@ def check_contract(encoder: Any, name: str) -> None:
 
 
 def complete_card(encoder: Any, module: ModuleType, name: str, spec: ModelSpec) -> EncoderCard:
-    """The card with the weights' sha256, a code version that changes with the sources, and what was asked for.
+    """The card with the weights' sha256, a code version that changes with the sources, the transform and the input's
+    sizes, and what was asked for.
 
     A builder may follow `spec.dtype` and `spec.options` and say nothing of it in the card; --gelu it has to name itself
     (`load_encoder` refuses the word otherwise). Raises EncoderError when there is nothing to tell the weights by.
@@ -138,8 +169,10 @@ def complete_card(encoder: Any, module: ModuleType, name: str, spec: ModelSpec) 
     card: EncoderCard = encoder.card
     held = own_modules(encoder)
     classes = {c for m in (encoder, *held.values()) for part in _parts(m) for c in type(part).__mro__}
+    sizes = [int(card.image_size), int(card.patch_size)]
+    made = fingerprint([sources_digest(module, classes), encoder.transform.fingerprint(), sizes])
     # The function is named, as two of one file may read one set of weights in two ways.
-    version = f"{card.code_version}+{sources_digest(module, classes)[:12]}:{name}"
+    version = f"{card.code_version}+{made[:12]}:{name}"
     weights = card.weights
     if not re.fullmatch("[0-9a-f]{64}", weights.sha256):  # also a placeholder, which no change would change
         if not held:
@@ -178,9 +211,13 @@ def _attributes(encoder: Any) -> Iterable[tuple[str, Any]]:
 
 def state_digest(encoder: Any, held: Mapping[str, torch.nn.Module]) -> str:
     """sha256 over the state of the modules it holds, and over what a state lacks: buffers that are not saved, and
-    tensors that are plain attributes."""
+    tensors and numeric arrays that are plain attributes."""
     state = module_digest(held)
-    loose = {name: value for name, value in _attributes(encoder) if isinstance(value, torch.Tensor)}
+    loose: dict[str, torch.Tensor | np.ndarray] = {
+        name: value
+        for name, value in _attributes(encoder)
+        if isinstance(value, torch.Tensor) or (isinstance(value, np.ndarray) and not value.dtype.hasobject)
+    }
     for prefix, module in held.items():
         saved = module.state_dict().keys()
         loose |= {f"{prefix}.{name}": value for name, value in module.named_buffers() if name not in saved}
@@ -198,13 +235,16 @@ def module_digest(modules: Mapping[str, torch.nn.Module]) -> str:
     return digest.hexdigest()
 
 
-def tensor_digest(name: str, tensor: torch.Tensor) -> str:
+def tensor_digest(name: str, tensor: torch.Tensor | np.ndarray) -> str:
     """sha256 over name, type, shape and bytes."""
     digest = hashlib.sha256()
     add_tensor(digest, name, tensor)
     return digest.hexdigest()
 
 
-def add_tensor(digest: Any, name: str, tensor: torch.Tensor) -> None:
+def add_tensor(digest: Any, name: str, tensor: torch.Tensor | np.ndarray) -> None:
     digest.update(f"{name}:{tensor.dtype}:{tuple(tensor.shape)}".encode())
+    if isinstance(tensor, np.ndarray):
+        digest.update(tensor.tobytes())
+        return
     digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())

@@ -16,6 +16,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from adapters.state_dicts import PICKLED, convert_line, pickle_line
+from benchmark.checkpoints import BESIDE
 from benchmark.contracts import ModelSpec, WeightsInfo
 from benchmark.digest import fingerprint, sha256_file
 from benchmark.errors import UsageError, WeightsError
@@ -23,12 +24,6 @@ from benchmark.errors import UsageError, WeightsError
 PATTERNS = ["*.json", "*.txt", "*.model", "*.safetensors", "*.py"]  # code is there to be read; nothing here runs it
 PICKLES = ["*.bin"]
 INDICES = (("model.safetensors.index.json", "*.safetensors"), ("pytorch_model.bin.index.json", "*.bin"))
-# Files beside the weights that decide what comes out: sizes and activation, pictures, words.
-BESIDE = (
-    "config.json", "preprocessor_config.json", "processor_config.json", "tokenizer.json", "tokenizer_config.json",
-    "special_tokens_map.json", "added_tokens.json", "vocab.json", "vocab.txt", "merges.txt", "spiece.model",
-    "tokenizer.model",
-)  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,12 @@ WEIGHT_SUFFIXES = (".safetensors", ".npz")
 UNFINISHED = (".tmp", ".part", ".incomplete")
 TEXT_HALF = "_text"  # of an npz pair: it belongs to the vision file
 PICKLES = (".pt", ".pth", ".ckpt", ".bin")
+# Files beside weights that decide what comes out: sizes and activation, pictures, words.
+BESIDE = (
+    "config.json", "preprocessor_config.json", "processor_config.json", "tokenizer.json", "tokenizer_config.json",
+    "special_tokens_map.json", "added_tokens.json", "vocab.json", "vocab.txt", "merges.txt", "spiece.model",
+    "tokenizer.model",
+)  # fmt: skip
 STATE_PARTS = ("student/", "teacher/", "optimizer/")  # what a training state names its tensors by
 LONGEST_HEADER = 100_000_000  # bytes; the limit of the safetensors format
 
@@ -107,6 +113,14 @@ def _holds_state(file: Path) -> bool:
     except (OSError, ValueError, AttributeError):
         return False  # half of a file is waited for, whatever it will be
     return any(n.startswith(STATE_PARTS[0]) for n in names) and all(n.startswith(STATE_PARTS) for n in names)
+
+
+def read_with(weights: Path) -> list[Path]:
+    """A weight file and what is read with it from its folder: the other half of an npz pair, and BESIDE."""
+    stem = weights.stem.removesuffix("_vision").removesuffix(TEXT_HALF)
+    halves = (f"{stem}_vision.npz", f"{stem}{TEXT_HALF}.npz") if weights.suffix == ".npz" else ()
+    found = {weights, *(weights.with_name(name) for name in (*halves, *BESIDE))}
+    return sorted(path for path in found if path.is_file())
 
 
 def _npz_pair(path: Path) -> Path | None:

@@ -172,6 +172,11 @@ def refusal(a: Row, b: Row) -> str | None:
     da, db = a.data["task"].get("dataset_digest"), b.data["task"].get("dataset_digest")
     if da != db:
         return f"{a.unit}: not compared: the dataset digests differ ({str(da)[:12]} and {str(db)[:12]})"
+    if other := next((m for m in _shared_metrics(a, b) if a.statistic(m) != b.statistic(m)), None):
+        return (
+            f"{a.unit}: not compared: {other} is computed or resampled in two ways, by two versions of densebench. "
+            "Make the older row again with --force"
+        )
     try:
         ids_a, ids_b = sample_ids(a), sample_ids(b)
     except BenchError as e:

@@ -56,14 +56,16 @@ def code_versions() -> Mapping[str, str]:
 
 
 def code_versions_of(name: str) -> dict[str, str]:
-    """Those of the adapters that may build model `name`: one, or for `hf:` all, as a checkpoint names its family.
+    """Those of the adapters that may build model `name`: one, or for `hf:` all but timm's and open_clip's, as a
+    checkpoint names its family.
 
     "1" is left out, and so is what has no adapter here (plug-ins, code of the user's own).
     """
     prefix = name.partition(":")[0]
     target = models()[name]["target"] if name in models() else PREFIXES.get(prefix, "")
     versions = code_versions()
-    builders = list(versions) if prefix == "hf" else [target.partition(":")[0]]
+    elsewhere = {builder.partition(":")[0] for key, builder in PREFIXES.items() if key != "hf"}
+    builders = [m for m in versions if m not in elsewhere] if prefix == "hf" else [target.partition(":")[0]]
     return {module: versions[module] for module in builders if versions.get(module, "1") != "1"}
 
 

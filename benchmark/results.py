@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from benchmark.contracts import Outcome
-from benchmark.digest import plain
+from benchmark.digest import plain, sha256_file
 from benchmark.errors import BenchError
 from benchmark.files import only_writer, write_bytes, write_text
 from benchmark.statistic import Statistic
@@ -74,6 +74,14 @@ class Row:
     def samples(self) -> dict[str, np.ndarray]:
         """Column -> [N] or [N, C] array of the per-sample statistics. Raises BenchError naming a damaged file."""
         return read_samples(self.folder / "samples.parquet", self.data.get(SAMPLES_DIGEST))
+
+    def has_its_samples(self) -> bool:
+        """Whether the samples on disk are those it was written with; for a row without their digest, can be read."""
+        digest = self.data.get(SAMPLES_DIGEST)
+        try:
+            return bool(self.samples) if digest is None else sha256_file(self.folder / "samples.parquet") == digest
+        except (BenchError, OSError):
+            return False
 
 
 def parse_statistic(data: Mapping[str, Any]) -> Statistic:

@@ -63,6 +63,11 @@ class DepthTask:
     def splits(self, protocol: PixelDepth | TrainedDepth) -> Sequence[str]:
         return ("test",) if isinstance(protocol, TrainedDepth) and protocol.head_weights else ("train", "test")
 
+    def dataset_options(self, dataset: str, protocol: PixelDepth | TrainedDepth) -> Mapping[str, str]:
+        """How the protocol wants `dataset` opened: NAVI scales by pixels, too, that its framing cuts off."""
+        relative = isinstance(protocol, TrainedDepth) and protocol.relative
+        return {"depth": "relative"} if relative and dataset == "navi" else {}
+
     def not_applicable(self, card: EncoderCard, protocol: PixelDepth | TrainedDepth) -> str | None:
         if isinstance(protocol, TrainedDepth):
             return missing_layers(card, protocol)

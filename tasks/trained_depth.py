@@ -149,11 +149,13 @@ def trained_depth_measurements(p: TrainedDepth) -> list[Measurement]:
 
 
 class _Relative:
-    """A context whose depth maps are scaled."""
+    """A context whose depth maps are scaled, unless its dataset has scaled them itself."""
 
     def __init__(self, base: TaskContext) -> None:
         self.base = base
-        self.data = {split: Scaled(data) for split, data in base.data.items()}
+        self.data = {
+            split: data if getattr(data, "relative", False) else Scaled(data) for split, data in base.data.items()
+        }
 
     def __getattr__(self, name: str) -> object:
         return getattr(self.base, name)

@@ -97,6 +97,19 @@ def test_rows_whose_samples_overlap_are_refused_not_paired_on_the_overlap(tmp_pa
     assert found.refused == ("depth/scenes: not compared: the samples differ (120 and 117, 117 in common)",)
 
 
+@pytest.mark.parametrize("older", ["a", "b"])
+def test_a_row_that_another_version_resamples_otherwise_is_refused_alone(tmp_path: Path, older: str) -> None:
+    write_rows(tmp_path, {"a": 0.6, "b": 0.6}, ["depth", "normals"])
+    for name in {"a", "b"} - {older}:
+        row = read_row(next((tmp_path / name / "depth" / "scenes").iterdir()))
+        data = json.loads(json.dumps(row.data))
+        data["metrics"]["RMSE"]["statistic"]["cluster"] = "thing"
+        save(row.folder, data, {**row.samples, "thing": np.arange(120) // 10})
+    found = compare("a", "b", results=tmp_path, **FAST)
+    assert [u.unit for u in found.units] == ["normals/scenes"]
+    assert len(found.refused) == 1 and "depth/scenes: not compared: RMSE is computed or resampled" in found.refused[0]
+
+
 def test_a_unit_the_candidate_lacks_is_named(tmp_path: Path) -> None:
     write_rows(tmp_path, {"a": 0.6}, ["depth", "normals"])
     write_rows(tmp_path, {"b": 0.6}, ["depth"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,8 +16,11 @@ from training_context import ColourDepth, MemoryContext, Ramps, preset
 
 from benchmark.metrics.geometry import scale_and_shift
 from benchmark.results import read_all
+from benchmark.subsets import DataSubset
+from tasks.datasets.navi import NaviDepth
+from tasks.datasets.navi_geometry import Framing
 from tasks.depth import TASK
-from tasks.trained_depth import eigen_crop, relative_depth, score
+from tasks.trained_depth import _Relative, eigen_crop, relative_depth, score
 from tasks.training import losses as training_losses
 from tasks.training.augment import augmented
 from tasks.training.scoring import predicted
@@ -228,3 +232,15 @@ def test_relative_targets_are_what_is_trained_and_scored(tmp_path):
     outcome = TASK.run(memory(tmp_path, p))
     assert (outcome.samples["n"] == 32 * 40).all() and outcome.samples["rmse"].max() < 1
     assert outcome.measurements[0].unit == ""
+
+
+def test_navi_is_scaled_once_and_by_the_whole_picture_as_probe3d_scales_it():
+    """Its nearest pixel is that of the picture as it was stored, its farthest that of the part that is shown."""
+    raw = np.tile(np.linspace(0.4, 0.6, 96, dtype=np.float32), (64, 1))
+    framed = SimpleNamespace(framing=Framing(32, True), raw_depth=lambda index: raw, digest="")
+    assert TASK.dataset_options("navi", preset("depth", "paper", "navi")) == {"depth": "relative"}
+    assert TASK.dataset_options("nyuv2", preset("depth", "paper")) == {}
+    own, metric = NaviDepth(framed, True), NaviDepth(framed, False)
+    found = _Relative(SimpleNamespace(data={"train": metric, "test": DataSubset(own, [0])})).data
+    assert found["test"].target(0).min() > 0.15 and found["test"].target(0).max() == pytest.approx(1.0)
+    assert found["train"].target(0).min() == pytest.approx(0.01), "the user asked for metres: scaled as any other map"

@@ -21,7 +21,7 @@ from benchmark.leaderboard import build
 from benchmark.leaderboard.collect import collect
 from benchmark.leaderboard.standing import standings
 from benchmark.reference import FOLDER
-from benchmark.results import read_all
+from benchmark.results import read_all, read_row, save
 
 ROOT = Path(__file__).parents[1]
 PNG = base64.b64decode(
@@ -49,6 +49,18 @@ def test_the_best_is_first_whichever_way_the_metric_points(tmp_path: Path) -> No
     for board in collect(tmp_path)[0]:
         assert [e.name for e in board.entries] == ["strong", "middle", "weak"]
         assert [e.standing.rank for e in board.entries] == [1, 2, 3]
+
+
+def test_a_row_that_an_older_version_resampled_otherwise_is_named_and_left_out(tmp_path: Path) -> None:
+    write_rows(tmp_path, {"older": 0.6, "newer": 0.6, "newest": 0.5}, ["depth"])
+    for name in ("newer", "newest"):
+        row = read_row(next((tmp_path / name / "depth" / "scenes").iterdir()))
+        data = json.loads(json.dumps({**row.data, "created": "2026-11-25T08:00:00Z"}))
+        data["metrics"]["RMSE"]["statistic"]["cluster"] = "thing"
+        save(row.folder, data, {**row.samples, "thing": np.arange(120) // 10})
+    boards, problems = collect(tmp_path)
+    assert [e.name for e in boards[0].entries] == ["newer", "newest"]
+    assert len(problems) == 1 and "older" in problems[0] and "resampled RMSE in another way" in problems[0]
 
 
 def test_equal_models_tie_with_the_best_and_weaker_ones_do_not(tmp_path: Path) -> None:

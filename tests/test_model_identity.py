@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -27,6 +28,48 @@ def test_files_of_one_name_in_two_projects_are_two_models(tmp_path, monkeypatch)
     assert slug(one) != slug(two) and one.startswith("enc-") and one.endswith(":build")
     assert display_name(f"{tmp_path}/p/enc.py:build", None) == one
     assert display_name("tipsv2-mini", None) == "tipsv2-mini"
+    spellings = ("p/enc.py:build", "./p/enc.py:build", f"{tmp_path}/p/enc.py:build")
+    assert len({model_stamp(name, None) for name in spellings}) == 1, "one row, made once"
+    assert model_stamp("q/enc.py:build", None) != model_stamp("p/enc.py:build", None)
+
+
+def test_modules_of_one_name_in_two_projects_are_two_models_and_nothing_is_imported(tmp_path, monkeypatch):
+    names = []
+    for project in ("p", "q", "p", "lib/site-packages"):
+        package = tmp_path / project / "my_encoders"
+        package.mkdir(parents=True, exist_ok=True)
+        for file in ("__init__.py", "vit.py"):
+            (package / file).write_text("raise SystemExit")
+        with monkeypatch.context() as patch:
+            patch.syspath_prepend(tmp_path / project)
+            names.append(display_name("my_encoders.vit:build", None))
+            assert "my_encoders" not in sys.modules
+    one, two, again, installed = names
+    assert one == again and slug(one) != slug(two) and one.startswith("my_encoders.vit-") and one.endswith(":build")
+    assert installed == display_name("my_encoders.vit:build", None) == "my_encoders.vit:build", "one name, one package"
+
+
+@pytest.mark.parametrize(
+    ("named", "edited"),
+    [
+        ("step-200.safetensors", "step-200.safetensors"),
+        ("step-200.safetensors", "config.json"),
+        ("step-200.safetensors", "tokenizer.model"),
+        ("m_vision.npz", "m_text.npz"),
+        ("m_text.npz", "m_vision.npz"),
+        ("m_vision.npz", "tokenizer.model"),
+    ],
+)
+def test_a_named_weight_file_is_stale_with_what_is_read_beside_it(tmp_path, named, edited):
+    files = ["step-200.safetensors", "step-100.safetensors", "m_vision.npz", "m_text.npz", "config.json"]
+    for file in [*files, "tokenizer.model", "metrics.jsonl"]:
+        (tmp_path / file).write_text("a")
+    before = model_stamp("tipsv2-b", str(tmp_path / named))
+    for file in ("step-100.safetensors", "metrics.jsonl"):
+        (tmp_path / file).write_text("another one's")
+    assert model_stamp("tipsv2-b", str(tmp_path / named)) == before
+    (tmp_path / edited).write_text("edited")
+    assert model_stamp("tipsv2-b", str(tmp_path / named)) != before
 
 
 def test_a_version_is_kept_for_every_adapter_and_for_nothing_else():
@@ -59,7 +102,7 @@ def test_the_adapters_take_their_version_from_the_table():
     [
         ("adapters.floors", ["pixels", "random-vit", "hf:a/b"], ["tipsv2-b", "timm:x", "own.py:build"]),
         ("adapters.tipsv2", ["tipsv2-b", "tipsv2-mini", "hf:a/b"], ["pixels", "clip-b16"]),
-        ("adapters.timm_models", ["timm:x"], ["pixels", "open_clip:x/y"]),
+        ("adapters.timm_models", ["timm:x"], ["pixels", "open_clip:x/y", "hf:a/b"]),
     ],
 )
 def test_a_raised_version_changes_the_stamp_of_its_models_alone(monkeypatch, module, stale, kept):
@@ -68,6 +111,13 @@ def test_a_raised_version_changes_the_stamp_of_its_models_alone(monkeypatch, mod
     monkeypatch.setattr(registry, "code_versions", lambda: raised)
     after = {name: model_stamp(name, None) for name in before}
     assert [name for name in before if after[name] != before[name]] == stale
+
+
+def test_what_another_release_of_an_adapter_measured_is_not_handed_out():
+    """timm pads 384 pixels to 392 no more; local weights of open_clip have the activation of their tag."""
+    changed = {"timm:vit_so400m_patch14_siglip_384": "timm_models", "open_clip:ViT-B-32/openai": "open_clip_models"}
+    for name, module in changed.items():
+        assert int(registry.code_versions_of(name)[f"adapters.{module}"]) >= 2
 
 
 def test_a_raised_version_makes_finished_rows_stale(tmp_path, monkeypatch):

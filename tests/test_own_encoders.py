@@ -83,7 +83,7 @@ def weights(folder: Path, gain: float) -> None:
 
 def forget() -> None:
     """As in a new process."""
-    for name in ("own_encoder", "own_network", "own_helper"):
+    for name in ("own_encoder", "own_network", "own_helper", "own_helper.inner"):
         sys.modules.pop(name, None)
     importlib.invalidate_caches()
 
@@ -187,6 +187,29 @@ def test_a_placeholder_is_no_sha256(folder):
     assert len(first) == 64 and load_encoder(f"{file}:build").card.weights.sha256 != first
 
 
+@pytest.mark.parametrize(("file", "what"), [("size.txt", "code"), ("basis.npy", "weights")])
+def test_a_size_and_an_array_out_of_a_file_count(folder, file, what):
+    """A transform that a JSON file states, a projection that numpy holds: no source and no tensor tells of them."""
+    encoder = folder / "own_encoder.py"
+    text = encoder.read_text().replace(
+        'ImageTransform("square", 32)', f'ImageTransform("square", int(open("{folder}/size.txt").read()))'
+    )
+    basis = f'self.basis = numpy.load("{folder}/basis.npy")'
+    encoder.write_text(text.replace("self.net = Net()", f"self.net = Net(); {basis}"))
+    (folder / "size.txt").write_text("32")
+    np.save(folder / "basis.npy", np.eye(2))
+    before = loaded("own_encoder:build")
+    forget()
+    assert loaded("own_encoder:build") == before
+    forget()
+    if file == "size.txt":
+        (folder / file).write_text("64")
+    else:
+        np.save(folder / file, np.ones((2, 2)))
+    after = loaded("own_encoder:build")
+    assert {key for key in after if after[key] != before[key]} == {what}
+
+
 def test_weights_that_would_go_unread_are_refused(folder):
     edit(folder / "own_encoder.py", BENT)
     with pytest.raises(UsageError, match="would go unread: fixed takes no ModelSpec"):
@@ -202,4 +225,25 @@ def test_a_file_may_import_its_neighbours(tmp_path, monkeypatch):
     weights(tmp_path, 1.0)
     monkeypatch.setattr(sys, "path", list(sys.path))
     assert load_encoder(f"{tmp_path / 'own_encoder.py'}:build").card.name
+    forget()
+
+
+def test_helpers_of_one_name_beside_two_files_are_two_modules(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    for project, inner in (("p", 1.0), ("q", 2.0), ("p/deeper", 3.0)):
+        package = tmp_path / project / "own_helper"
+        package.mkdir(parents=True)
+        (package / "__init__.py").write_text("")
+        (package / "inner.py").write_text(f"GAIN = {inner}\n")
+        text = ENCODER.replace("from own_network import Net", "from own_helper.inner import GAIN")
+        text = text.replace("Net()", "torch.nn.Linear(192, 4)").replace("{folder}", str(tmp_path))
+        (tmp_path / project / "own_encoder.py").write_text(text.replace('"MIT"', 'f"licence {GAIN}"'))
+    weights(tmp_path, 1.0)
+    forget()
+    found = {}
+    for project in ("p", "q", "p/deeper", "p", "q"):
+        card = load_encoder(f"{tmp_path}/{project}/own_encoder.py:build", device="cpu").card
+        assert found.setdefault(project, (card.licence, card.code_version)) == (card.licence, card.code_version)
+    assert [found[project][0] for project in ("p", "q", "p/deeper")] == ["licence 1.0", "licence 2.0", "licence 3.0"]
+    assert len({version for _, version in found.values()}) == 3
     forget()

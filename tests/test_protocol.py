@@ -92,6 +92,13 @@ def test_wrong_presets_are_named(file, old, new, message):
         load(file)
 
 
+def test_an_override_that_nothing_reads_is_refused_from_python_too():
+    from benchmark import load_task
+
+    with pytest.raises(UsageError, match=r"unknown protocol field in --set 'bin_step'. Did you mean 'bin_steps'"):
+        load_task("depth/scenes", overrides={"bin_step": "3"})
+
+
 def test_unknown_preset_suggests(file):
     with pytest.raises(UsageError, match="Did you mean 'base'"):
         load(file, "bass")

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import json
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 from rows import row_data, simulate, write_row
 
+from benchmark.engine.jobs import Slot
 from benchmark.errors import BenchError
 from benchmark.files import only_writer
 from benchmark.leaderboard import build
 from benchmark.paths import reference_dir
-from benchmark.results import SAMPLES_DIGEST, read_all, read_row, save
+from benchmark.results import SAMPLES_DIGEST, Row, read_all, read_row, save, write_samples
 from benchmark.summary import write_tables
+
+Damage = Callable[[Row], None]
 
 
 def test_a_writer_waits_until_another_one_of_the_same_row_is_done(tmp_path: Path) -> None:
@@ -76,3 +80,39 @@ def test_a_foreign_row_is_named_and_stops_no_table(tmp_path: Path, change: str) 
     assert [r.model for r in rows] == ["good"] and len(problems) == 1 and str(file) in problems[0]
     assert "foreign" not in write_tables(mine)[0].read_text()
     assert build(mine, tmp_path / "page", reference_dir()).problems == tuple(problems)
+
+
+def swapped(row: Row) -> None:
+    """A whole file, of the same pictures, and not this row's."""
+    write_samples(row.folder / "samples.parquet", {**row.samples, "pixels": row.samples["pixels"] + 1})
+
+
+def cut(row: Row) -> None:
+    file = row.folder / "samples.parquet"
+    file.write_bytes(file.read_bytes()[:-20])
+
+
+def gone(row: Row) -> None:
+    (row.folder / "samples.parquet").unlink()
+
+
+def old(row: Row) -> None:
+    kept = {k: v for k, v in row.data.items() if k != SAMPLES_DIGEST}
+    (row.folder / "result.json").write_text(json.dumps(kept))
+
+
+def old_and_cut(row: Row) -> None:
+    old(row)
+    cut(row)
+
+
+CASES = [(swapped, False), (cut, False), (gone, False), (old_and_cut, False), (old, True)]
+
+
+@pytest.mark.parametrize(("damage", "counts"), CASES)
+def test_a_finished_row_counts_only_with_its_own_samples(tmp_path: Path, damage: Damage, counts: bool) -> None:
+    slot = Slot(write_row(tmp_path, "a", "depth", request="asked"), "asked")
+    row = slot.finished()
+    assert row is not None and Slot(slot.folder, "other").finished() is None
+    damage(row)
+    assert (slot.finished() is not None) == counts

@@ -132,6 +132,18 @@ def test_undefined_and_constant_metrics_have_undefined_and_point_intervals() -> 
 HITS = Statistic("mean", ("a",), scale=100.0)
 
 
+@pytest.mark.parametrize("hit", [0.0, 1.0])
+@pytest.mark.parametrize("n", [12, 500])
+def test_two_models_that_hit_everything_or_nothing_may_still_differ(n: int, hit: float) -> None:
+    table = {"a": np.full(n, hit), "cluster": np.arange(n) // 2}
+    share = 100 * scipy_stats.binomtest(0, n).proportion_ci(method="exact").high
+    found = paired(table, table, HITS)
+    assert found.ci95 == pytest.approx((-share, share)) and (found.delta, found.p) == (0.0, 1.0)
+    assert minimum_detectable_effect(found.error) > share
+    pairs = paired(table, table, Statistic("mean", ("a",), scale=100.0, cluster="cluster"))
+    assert pairs.ci95[1] > share, "half as many clusters as samples rule out less"
+
+
 @pytest.mark.parametrize("n", [1, 12, 500])
 def test_no_hit_and_every_hit_have_the_exact_interval_of_a_share(n: int) -> None:
     exact = scipy_stats.binomtest(0, n).proportion_ci(method="exact")

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from importlib.machinery import PathFinder
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from benchmark.checkpoints import read_with
 from benchmark.contracts import Encoder, ModelSpec
 from benchmark.digest import fingerprint
 from benchmark.engine.network import forbid_network
 from benchmark.errors import EncoderError, UsageError
 from benchmark.registry import build_encoder, check_model_name, code_versions_of, is_own_code, models
 from benchmark.results import slug
+
+INSTALLED = {"site-packages", "dist-packages"}
 
 
 def load_encoder(
@@ -98,14 +103,16 @@ def device_of(encoder: Encoder, asked: str = "auto") -> str:
 
 def display_name(name: str, weights: str | None) -> str:
     """The model's name in rows: `name@parent-checkpoint-1a2b3c` with a local checkpoint, `file-1a2b3c:function` for a
-    file of the user's own.
+    file of the user's own, `package.module-1a2b3c:function` for a module that is not installed.
 
     The six digits are of the whole path: two runs that both end in `final` are two models, whatever was scored before,
     and a checkpoint trained anew at the same path is the same one. The part after `@` is safe as a folder's name.
     """
-    if name not in models() and ".py:" in name:
-        path, _, function = name.rpartition(":")
-        name = f"{Path(path).stem}-{_digits(path)}:{function}"
+    place, _, function = name.rpartition(":")
+    if is_own_code(name) and place.endswith(".py"):
+        name = f"{Path(place).stem}-{_digits(place)}:{function}"
+    elif is_own_code(name) and (file := _module_file(place)):
+        name = f"{place}-{_digits(file)}:{function}"
     if weights is None:
         return name
     parts = [slug(part) for part in Path(weights).resolve().parts[-2:] if slug(part) != "unnamed"]
@@ -114,6 +121,21 @@ def display_name(name: str, weights: str | None) -> str:
 
 def _digits(path: str) -> str:
     return fingerprint(Path(path).resolve())[:6]
+
+
+def _module_file(place: str) -> str | None:
+    """The file of a module, found without importing it; None for an installed one, whose name is all that tells it."""
+    head, *rest = place.split(".")
+    try:
+        spec = find_spec(head)
+        for part in rest:
+            above = spec.submodule_search_locations if spec else None
+            spec = PathFinder.find_spec(f"{spec.name}.{part}", above) if spec and above else None
+    except (ImportError, ValueError):
+        return None
+    if spec is None or not spec.has_location or INSTALLED & set(Path(str(spec.origin)).parts):
+        return None
+    return spec.origin
 
 
 def model_stamp(name: str, weights: str | None, encoder: Encoder | None = None) -> str:
@@ -130,10 +152,11 @@ def model_stamp(name: str, weights: str | None, encoder: Encoder | None = None) 
     for candidate in [weights or "", "" if own else name.removeprefix("hf:")]:
         path = Path(candidate)
         if candidate and path.is_file():
-            files.append(_stat(path, path.name))
+            files += [_stat(p, p.name) for p in read_with(path)]
         elif candidate and path.is_dir():
             files += [_stat(p, p.relative_to(path).as_posix()) for p in sorted(path.rglob("*")) if p.is_file()]
-    stamp: dict[str, Any] = {"name": name, "row": row, "files": files}
+    # One file is one model however its path is written: the row lies in one folder, too.
+    stamp: dict[str, Any] = {"name": display_name(name, None), "row": row, "files": files}
     if versions := code_versions_of(name):
         stamp["code"] = versions
     if own and encoder is not None:

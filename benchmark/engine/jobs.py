@@ -60,7 +60,8 @@ class Slot:
         """The row that is already there for the same request, if any; with `checked`, an mIoU counts only if it was
         cross-checked.
 
-        A row with more pictures than are wanted is never stale; one with fewer is made again, from stored features.
+        A row with more pictures than are wanted is never stale; one with fewer is made again, from stored features, and
+        so is one whose samples are not those it was written with.
         """
         try:
             row = read_row(self.folder)
@@ -68,8 +69,8 @@ class Slot:
             return None
         if checked and row.data["main_metric"] == "mIoU" and "cross_check" not in row.data.get("details", {}):
             return None
-        whole = row.data.get("request") == self.request and (self.folder / "samples.parquet").exists()
-        return row if whole and row.data.get("kept_predictions", 0) >= self.pictures else None
+        wanted = row.data.get("request") == self.request and row.data.get("kept_predictions", 0) >= self.pictures
+        return row if wanted and row.has_its_samples() else None
 
     def not_applicable(self) -> str | None:
         """The reason written there when the same request was found not applicable."""

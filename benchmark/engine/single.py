@@ -11,7 +11,7 @@ from typing import Any
 from benchmark.contracts import Encoder, Outcome
 from benchmark.engine.context import Context, silent
 from benchmark.engine.encoders import device_of
-from benchmark.engine.jobs import Job, JobMaker
+from benchmark.engine.jobs import Job, JobMaker, refuse_unread
 from benchmark.engine.options import RunOptions
 from benchmark.errors import NotApplicable, UsageError
 from benchmark.features.extract import Extractor
@@ -70,10 +70,12 @@ class LoadedTask:
 def load_task(name: str, **options: Any) -> LoadedTask:
     """The unit `name` (a word of --task that means one unit); `options` are fields of RunOptions (protocol, data, …).
 
-    Raises UsageError for an unknown name or one that means several units, DataError when the data is not there.
+    Raises UsageError for an unknown name, one that means several units or an override that the task has no field for,
+    DataError when the data is not there.
     """
     found = units(name)
     if len(found) != 1:
         raise UsageError(f"{name!r} means {len(found)} units ({', '.join(map(str, found))}); name one")
     chosen = RunOptions(**options)
+    refuse_unread(chosen.overrides, found)
     return LoadedTask(JobMaker(chosen, "fast", silent).make(found[0]), chosen)

@@ -122,6 +122,7 @@ def _board(rows: list[Row], budget: int, problems: list[str]) -> Board:
     """The board of rows that share a key; rows whose samples are damaged or differ are named and left out."""
     rows = sorted(rows, key=lambda r: (r.model, r.folder.name))
     kept, moves, ids, units = [], [], None, None
+    rows = _of_one_statistic(rows, problems)
     board = Board(rows[0].unit, rows[0])
     for row in rows:
         try:
@@ -149,6 +150,18 @@ def _board(rows: list[Row], budget: int, problems: list[str]) -> Board:
         entry.standing = standing
     board.entries.sort(key=lambda e: (e.standing.rank, e.name))
     return board
+
+
+def _of_one_statistic(rows: list[Row], problems: list[str]) -> list[Row]:
+    """The rows whose main metric is computed and resampled as the newest row's; older ways are named and left out."""
+    statistic = max(rows, key=lambda r: str(r.data["created"])).statistic()
+    problems += [
+        f"{row.folder}: left out: an older densebench computed or resampled {row.data['main_metric']} in another way. "
+        "Run the same bench run with --force"
+        for row in rows
+        if row.statistic() != statistic
+    ]
+    return [row for row in rows if row.statistic() == statistic]
 
 
 def clusters(row: Row) -> int | None:

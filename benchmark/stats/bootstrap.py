@@ -30,7 +30,7 @@ def interval(
     often as it says for means, ratios and mIoU. "bca" (bias-corrected and accelerated, Efron 1987) also moves them for
     bias and skew; with rare classes it covers mIoU a little less often, so it is not the default.
     (NaN, NaN) when nothing was counted. Where every resample gives the same value: for hits in percent that are all 0
-    or all 1 the exact interval of a share (`_all_or_none`), for anything else a point.
+    or all 1 the exact interval of a share (`unseen_share`), for anything else a point.
     """
     matrix = clustered(statistic.matrix(samples), statistic, samples)
     observed = float(statistic.value(matrix.sum(0))[0])
@@ -39,7 +39,8 @@ def interval(
     values = _resample(matrix, statistic, resamples, seed)
     values = values[np.isfinite(values)]  # a resample may hold no counted sample at all
     if len(values) == 0 or values.min() == values.max():
-        return _all_or_none(matrix, statistic, observed, level)
+        gap = unseen_share(matrix, statistic, observed, level)
+        return (observed, observed + gap) if observed == 0 else (observed - gap, observed)
     tails = expanded_tails(level, len(matrix))
     if method == "bca":
         tails = _bca_levels(tails, values, observed, matrix, statistic)
@@ -47,20 +48,18 @@ def interval(
     return float(low), float(high)
 
 
-def _all_or_none(matrix: np.ndarray, statistic: Statistic, observed: float, level: float) -> tuple[float, float]:
-    """The interval where no resample differs from the rest: nothing, or everything, was a hit.
+def unseen_share(matrix: np.ndarray, statistic: Statistic, observed: float, level: float = 0.95) -> float:
+    """Percent of misses that may hide where everything was a hit, of hits where nothing was; 0 for any other metric.
 
-    Clopper and Pearson 1934: none of n hit leaves shares up to 1 − (α/2)^(1/n). n counts clusters where the metric has
-    them; in a mean over groups it is the n whose mean varies as much, G² / Σ 1/n_g.
+    Clopper and Pearson 1934: none of n hit leaves shares up to 1 − (α/2)^(1/n). n counts the rows of `matrix`, clusters
+    where the metric has them; in a mean over groups it is the n whose mean varies as much, G² / Σ 1/n_g.
     """
-    shares = statistic.kind in ("mean", "group_mean") and statistic.scale == 100.0 and observed in (0.0, 100.0)
-    if not shares:
-        return observed, observed
+    if statistic.kind not in ("mean", "group_mean") or statistic.scale != 100.0 or observed not in (0.0, 100.0):
+        return 0.0
     counted = (matrix[:, matrix.shape[1] // 2 :] > 0).sum(0)  # [1], or [G] of a mean over groups
     counted = counted[counted > 0]
     units = len(counted) ** 2 / np.sum(1 / counted)
-    gap = 100.0 * (1 - ((1 - level) / 2) ** (1 / units))
-    return (0.0, float(gap)) if observed == 0 else (float(100.0 - gap), 100.0)
+    return float(100.0 * (1 - ((1 - level) / 2) ** (1 / units)))
 
 
 def bootstrap_distribution(

@@ -3,6 +3,7 @@
 The interval of the difference is a bootstrap with the same draws for both models. The p-value is McNemar's for 0/1
 columns, and otherwise a randomisation test that exchanges the two models on a random half of the samples: it holds its
 level for any statistic, mIoU and medians included, where inverting a bootstrap interval does so only in large samples.
+Where both models hit everything, or nothing, no resample differs: the interval is then what a share may hide.
 """
 
 from __future__ import annotations
@@ -12,11 +13,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from scipy.special import ndtri
 from scipy.stats import binom
 
 from benchmark.errors import UsageError
 from benchmark.statistic import Statistic
-from benchmark.stats.bootstrap import clustered, expanded_tails
+from benchmark.stats.bootstrap import clustered, expanded_tails, unseen_share
 from benchmark.stats.draws import bootstrap_counts, swaps
 
 
@@ -66,6 +68,8 @@ def paired(
     else:
         p, method = _swap_test(a, b, statistic, delta, resamples, seed), "paired randomisation"
     error = float(np.std(deltas, ddof=1)) if len(deltas) > 1 else float("nan")
+    if delta == 0 and (gap := unseen_share(a, statistic, float(observed[0]), level)):
+        low, high, error = -gap, gap, gap / float(ndtri((1 + level) / 2))
     return PairedResult(delta, (float(low), float(high)), p, method, error, len(joint))
 
 
