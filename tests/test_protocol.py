@@ -183,3 +183,19 @@ def test_a_field_set_to_what_it_is_leaves_the_preset_what_it_is():
     other = load_protocol("depth", schemas, file, "fast", {"bins": "64"})
     assert (same.name, same.hash, same.origins) == (plain.name, plain.hash, plain.origins)
     assert other.name == "fast+set" and other.hash != plain.hash
+
+
+def test_statuses_say_where_a_peers_preset_departs_from_its_code():
+    """Read against DINOv3's notebook and transforms.py and TCL's configurations."""
+
+    def open_fields(task, preset):
+        return load_protocol(task, load_task(task).schemas, protocol_file(task), preset).not_confirmed()
+
+    assert open_fields("zero_shot_segmentation", "dinov3") == ["background"]  # the notebook has the rest
+    assert {"softmax", "temperature", "templates", "threshold"} == set(open_fields("zero_shot_segmentation", "tcl"))
+    assert "photometric" in open_fields("linear_segmentation", "dinov3")  # its hue turns five times as far
+    for task in tasks():
+        for name in presets(protocol_file(task)):
+            found = load_protocol(task, load_task(task).schemas, protocol_file(task), name)
+            departs = [field for field, origin in found.origins.items() if "DEVIATION" in origin.source]
+            assert set(departs) <= set(found.not_confirmed()), (task, name)
