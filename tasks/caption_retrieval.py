@@ -17,6 +17,7 @@ from benchmark.contracts import DataKind, EncoderCard, Measurement, Need, Outcom
 from benchmark.metrics.retrieval import caption_positives, ranks, recall_hits
 from benchmark.statistic import Statistic
 from tasks.global_vectors import ClsChoice, GlobalVectors
+from tasks.idle_fields import check_view
 from tasks.predictions import caption_pictures
 
 KS = (1, 5, 10)
@@ -29,6 +30,9 @@ class CaptionRetrieval:
     view: Literal["encoder", "square"]
     view_size: int
     cls: ClsChoice
+
+    def __post_init__(self) -> None:
+        check_view(self.view, self.view_size)
 
 
 class CaptionRetrievalTask:

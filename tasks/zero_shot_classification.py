@@ -19,6 +19,7 @@ from benchmark.contracts import DataKind, EncoderCard, Measurement, Need, Outcom
 from benchmark.metrics.classification import label_ranks
 from benchmark.statistic import Statistic
 from tasks.global_vectors import ClsChoice, GlobalVectors
+from tasks.idle_fields import check_view
 from tasks.prompting import class_embeddings, templates_for
 
 BLOCK = 4096
@@ -32,6 +33,9 @@ class ZeroShotClassification:
     view_size: int
     cls: ClsChoice
     templates: str
+
+    def __post_init__(self) -> None:
+        check_view(self.view, self.view_size)
 
 
 class ZeroShotClassificationTask:
