@@ -63,6 +63,11 @@ class DepthTask:
     def splits(self, protocol: PixelDepth | TrainedDepth) -> Sequence[str]:
         return ("test",) if isinstance(protocol, TrainedDepth) and protocol.head_weights else ("train", "test")
 
+    def dataset_options(self, dataset: str, protocol: PixelDepth | TrainedDepth) -> Mapping[str, str]:
+        """How the protocol wants `dataset` opened: NAVI knows its pictures before they are cut, and their depth."""
+        wanted = isinstance(protocol, TrainedDepth) and protocol.relative and dataset == "navi"
+        return {"depth": "relative"} if wanted else {}
+
     def not_applicable(self, card: EncoderCard, protocol: PixelDepth | TrainedDepth) -> str | None:
         if isinstance(protocol, TrainedDepth):
             return missing_layers(card, protocol)
