@@ -16,7 +16,7 @@ import numpy as np
 from benchmark.contracts import DataKind, EncoderCard, Measurement, Need, Outcome, Tap, TaskContext, View
 from benchmark.metrics.retrieval import caption_positives, ranks, recall_hits
 from benchmark.statistic import Statistic
-from tasks.global_vectors import ClsChoice, GlobalVectors
+from tasks.global_vectors import ClsChoice, GlobalVectors, no_text_space
 from tasks.idle_fields import check_view
 from tasks.predictions import caption_pictures
 
@@ -49,7 +49,7 @@ class CaptionRetrievalTask:
         return ("test",)
 
     def not_applicable(self, card: EncoderCard, protocol: CaptionRetrieval) -> str | None:
-        return None
+        return no_text_space(protocol.cls)
 
     def needs(self, card: EncoderCard, protocol: CaptionRetrieval, data: Mapping[str, Any]) -> Sequence[Need]:
         return [Need(data["test"].images, View(protocol.view, protocol.view_size), Tap("cls"))]

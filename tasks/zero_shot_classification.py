@@ -18,7 +18,7 @@ import torch
 from benchmark.contracts import DataKind, EncoderCard, Measurement, Need, Outcome, Tap, TaskContext, View
 from benchmark.metrics.classification import label_ranks
 from benchmark.statistic import Statistic
-from tasks.global_vectors import ClsChoice, GlobalVectors
+from tasks.global_vectors import ClsChoice, GlobalVectors, no_text_space
 from tasks.idle_fields import check_view
 from tasks.prompting import class_embeddings, templates_for
 
@@ -50,9 +50,7 @@ class ZeroShotClassificationTask:
         return ("test",)
 
     def not_applicable(self, card: EncoderCard, protocol: ZeroShotClassification) -> str | None:
-        if protocol.cls == "concat":
-            return "concatenated CLS tokens are not in text space"
-        return None
+        return no_text_space(protocol.cls)
 
     def needs(self, card: EncoderCard, protocol: ZeroShotClassification, data: Mapping[str, Any]) -> Sequence[Need]:
         return [Need(data["test"].images, View(protocol.view, protocol.view_size), Tap("cls"))]
