@@ -1,7 +1,8 @@
 """Image→text and text→image retrieval (TIPSv2 §4.1, Table 6): R@1, R@5, R@10 by cosine, several captions per image.
 
 The surprise: which CLS token meets the caption is open for two-CLS models (TIPS pairs the first with alt-text, the
-second with synthetic captions), so it is a protocol field.
+second with synthetic captions), so it is a protocol field. And two pictures of COCO may have the same caption, word for
+word: nothing tells the two apart, so they are encoded once and their order in the list decides, as a sort's would.
 """
 
 from __future__ import annotations
@@ -14,9 +15,10 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 
 from benchmark.contracts import DataKind, EncoderCard, Measurement, Need, Outcome, Tap, TaskContext, View
-from benchmark.metrics.retrieval import caption_positives, ranks, recall_hits
+from benchmark.metrics.retrieval import Positives, caption_positives, ranks, recall_hits
 from benchmark.statistic import Statistic
-from tasks.global_vectors import ClsChoice, GlobalVectors
+from tasks.global_vectors import ClsChoice, GlobalVectors, no_text_space
+from tasks.idle_fields import check_view
 from tasks.predictions import caption_pictures
 
 KS = (1, 5, 10)
@@ -29,6 +31,9 @@ class CaptionRetrieval:
     view: Literal["encoder", "square"]
     view_size: int
     cls: ClsChoice
+
+    def __post_init__(self) -> None:
+        check_view(self.view, self.view_size)
 
 
 class CaptionRetrievalTask:
@@ -45,7 +50,7 @@ class CaptionRetrievalTask:
         return ("test",)
 
     def not_applicable(self, card: EncoderCard, protocol: CaptionRetrieval) -> str | None:
-        return None
+        return no_text_space(protocol.cls)
 
     def needs(self, card: EncoderCard, protocol: CaptionRetrieval, data: Mapping[str, Any]) -> Sequence[Need]:
         return [Need(data["test"].images, View(protocol.view, protocol.view_size), Tap("cls"))]
@@ -58,12 +63,13 @@ class CaptionRetrievalTask:
         counts = [len(texts) for texts in data.captions]
         (need,) = self.needs(context.card, protocol, context.data)
         images = GlobalVectors(context.features(need), protocol.cls)
-        texts = context.text(captions)
+        place = {text: i for i, text in enumerate(dict.fromkeys(captions))}
+        texts = context.text(list(place))[[place[text] for text in captions]]
         to_text, to_image = caption_positives(counts)
         names = np.array([data.images.image_id(i) for i in range(len(counts))])
         owner = np.repeat(np.arange(len(counts)), counts)
         if self.queries == "image":
-            rank, ids = ranks(images, texts, to_text, device=context.device), names
+            rank, ids = ranks(images, texts, word_for_word(captions, to_text), device=context.device), names
         else:
             rank = ranks(texts, images, to_image, device=context.device)
             within = np.concatenate([np.arange(c) for c in counts])
@@ -75,6 +81,23 @@ class CaptionRetrievalTask:
         ]
         files = caption_pictures(context, images, texts, rank, owner, self.queries == "image")
         return Outcome(samples, measured, "R@1", len(ids), score_s=time.perf_counter() - started, files=files)
+
+
+def word_for_word(captions: Sequence[str], own: Positives) -> Positives:
+    """`own` (image → text) with later captions of other pictures that say exactly what one of the picture's own says.
+
+    They tie with it, and a tie counts against the query: of the pictures that share a caption none could be right.
+    """
+    places: dict[str, list[int]] = {}
+    for i, text in enumerate(captions):
+        places.setdefault(text, []).append(i)
+    if len(places) == len(captions):
+        return own
+    lists = []
+    for mine in np.split(own.indices, own.offsets[1:-1]):
+        later = (j for i in mine for j in places[captions[i]] if j > i)
+        lists.append(sorted({*mine.tolist(), *later}))
+    return Positives.from_lists(lists)
 
 
 IMAGE_TO_TEXT = CaptionRetrievalTask("image_to_text_retrieval", "image")

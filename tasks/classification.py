@@ -25,6 +25,7 @@ from benchmark.statistic import Statistic
 from benchmark.views import resolve_view
 from tasks.dense import held_out_images
 from tasks.global_vectors import ClsChoice, GlobalVectors
+from tasks.idle_fields import check_view
 from tasks.swept_vectors import CropFeed, Pooling, Source, StoredVectors, chosen, layer_taps, sources_for
 
 BLOCK = 4096
@@ -48,6 +49,7 @@ class VectorClassification:
     batch: int
 
     def __post_init__(self) -> None:
+        check_view(self.view, self.view_size)
         if self.headline_k not in self.ks:
             raise ValueError(f"headline_k {self.headline_k} is not among ks {list(self.ks)}")
 
@@ -81,6 +83,7 @@ class SweptClassification:
             raise ValueError(f"headline_k {self.headline_k} is not among ks {list(self.ks)}")
         if self.view == "encoder" and self.interpolation != "encoder":
             raise ValueError(f"interpolation = {self.interpolation} needs a view other than encoder, which has its own")
+        check_view(self.view, self.view_size, self.crop)
         if min((*self.blocks, self.epochs, self.epoch_length, self.batch), default=0) < 1 or not self.blocks:
             raise ValueError("blocks, epochs, epoch_length and batch must be at least 1")
         if 1 not in self.blocks:

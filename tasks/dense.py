@@ -25,6 +25,7 @@ from benchmark.errors import DataError
 from benchmark.features.taps import pixel_indices
 from benchmark.heads.ridge import RidgeAccumulator, RidgeHead
 from benchmark.views import Placement, ResolvedView, resolve_view
+from tasks.idle_fields import check_view
 
 BLOCK = 32  # images read from the store at a time
 ROWS = 65536  # sampled pixels given to a head at a time
@@ -48,6 +49,9 @@ class PixelProbe:
     sampling: Sampling
     holdout: float  # share of the TRAINING images on which the penalty is chosen
     penalties: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        check_view(self.view, self.view_size)
 
     def pixels(self, images: int) -> int:
         """Sampled of each training picture, where there are `images`."""

@@ -31,6 +31,11 @@ class GlobalVectors:
         return pick_cls(self.reader[rows], self.choice)
 
 
+def no_text_space(choice: ClsChoice) -> str | None:
+    """Why vectors of this choice cannot be compared with texts, or None."""
+    return "concatenated CLS tokens are not in text space" if choice == "concat" else None
+
+
 def pick_cls(cls: torch.Tensor, choice: ClsChoice) -> torch.Tensor:
     """[..., D] or [..., K·D] unit vectors of CLS tokens [..., K, D]."""
     if choice == "first":

@@ -17,6 +17,7 @@ from benchmark.contracts import DataKind, EncoderCard, Measurement, Need, Outcom
 from benchmark.metrics.retrieval import average_precision, instance_positives, ranks, recall_hits
 from benchmark.statistic import Statistic
 from tasks.global_vectors import ClsChoice, GlobalVectors
+from tasks.idle_fields import check_view
 from tasks.predictions import instance_pictures
 
 
@@ -29,6 +30,9 @@ class InstanceRetrieval:
     cls: ClsChoice
     index: Literal["merged", "per-domain"]
     average_precision: bool
+
+    def __post_init__(self) -> None:
+        check_view(self.view, self.view_size)
 
 
 class InstanceRetrievalTask:

@@ -30,7 +30,8 @@ def class_scores(context: TaskContext, image: np.ndarray, texts: torch.Tensor, p
     up-sampled cosines or, with `softmax`, of their probabilities.
     """
     height, width = resized(image.shape[0], image.shape[1], protocol.short_side, protocol.long_side)
-    rule: Interpolation = "bicubic" if protocol.interpolation == "encoder" else protocol.interpolation
+    own = context.encoder().transform.interpolation
+    rule: Interpolation = own if protocol.interpolation == "encoder" else protocol.interpolation
     pixels = torch.from_numpy(images.to_float(images.resize(image, height, width, rule, protocol.antialias)))
     if protocol.mode == "whole":
         return _probabilities(cosine_maps(context, pixels[None], texts), protocol)[0]

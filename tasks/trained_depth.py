@@ -35,7 +35,8 @@ class TrainedDepth(TrainedHead):
     min_depth: float  # metres; first bin
     max_depth: float  # last bin; deeper pixels take no part in training. 0: the dataset's own limit
     bin_floor: float  # added to the scores after the ReLU
-    relative: bool  # each map is first scaled to 0.01 … 1 between its nearest and farthest pixel (Probe3D)
+    # each map is first scaled to 0.01 … 1 between its nearest (NAVI: of the uncut picture) and its farthest pixel
+    relative: bool
     sig_weight: float
     sig_warmup: int  # steps whose SigLoss has no variance term
     gradient_weight: float
@@ -149,13 +150,11 @@ def trained_depth_measurements(p: TrainedDepth) -> list[Measurement]:
 
 
 class _Relative:
-    """A context whose depth maps are scaled, unless its dataset has scaled them itself."""
+    """A context whose depth maps are scaled, where their reader has not done it."""
 
     def __init__(self, base: TaskContext) -> None:
         self.base = base
-        self.data = {
-            split: data if getattr(data, "relative", False) else Scaled(data) for split, data in base.data.items()
-        }
+        self.data = {s: data if getattr(data, "relative", False) else Scaled(data) for s, data in base.data.items()}
 
     def __getattr__(self, name: str) -> object:
         return getattr(self.base, name)

@@ -19,6 +19,7 @@ from benchmark.contracts import DataKind, EncoderCard, Interpolation, Need, Outc
 from benchmark.metrics.segmentation import confusion_areas
 from benchmark.windows import window_boxes
 from tasks.dense import stack_rows
+from tasks.idle_fields import check_background
 from tasks.linear_segmentation import cross_check, segmentation_details, segmentation_measurements
 from tasks.predictions import Predictions
 from tasks.prompting import class_embeddings, templates_for
@@ -48,6 +49,11 @@ class ZeroShotAspect:
     background: Literal["text", "threshold"]
     threshold: float
 
+    def __post_init__(self) -> None:
+        check_background(self.background, self.threshold)
+        if self.temperature != 1 and not self.softmax:
+            raise ValueError(f"temperature = {self.temperature:g} does nothing with softmax = false")
+
 
 @dataclass(frozen=True)
 class ZeroShotSegmentation:
@@ -64,8 +70,11 @@ class ZeroShotSegmentation:
     threshold: float
 
     def __post_init__(self) -> None:
+        check_background(self.background, self.threshold)
         if self.mode == "slide" and self.view_size < 1:
             raise ValueError("mode = slide needs view_size, the short side in pixels")
+        if self.mode == "whole" and self.softmax:
+            raise ValueError("softmax does nothing with mode = whole: no windows are averaged. Use mode = slide")
 
     def aspect(self) -> ZeroShotAspect:
         """The same fields for windows."""

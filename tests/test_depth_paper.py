@@ -15,6 +15,7 @@ from test_cli_run import FIELDS, bench
 from training_context import ColourDepth, MemoryContext, Ramps, preset
 
 from benchmark.metrics.geometry import scale_and_shift
+from benchmark.registry import open_dataset
 from benchmark.results import read_all
 from benchmark.subsets import DataSubset
 from tasks.datasets.navi import NaviDepth
@@ -225,6 +226,23 @@ def test_the_loss_that_is_trained_is_that_of_each_devices_pictures(tmp_path, mon
 def test_a_dpt_head_learns_depth_that_can_be_learnt(tmp_path):
     context = memory(tmp_path, preset("depth", "dpt", **{**SMALL, "steps": 40, "learning_rate": 5e-3}, resize=0))
     assert TASK.run(context).samples["rmse"].mean() < 0.6 * spread(context)
+
+
+def test_navis_relative_depth_starts_at_the_nearest_pixel_of_the_uncut_picture(tmp_path):
+    """Probe3D takes the least depth before it cuts the picture to a square: the object may reach beyond that."""
+    root = navi(tmp_path)
+    for scene in ("multiview-00-pixel_5", "wild_set"):
+        for file in (root / "dino" / scene / "depth").glob("*.png"):
+            height, width = np.asarray(Image.open(file)).shape
+            metres = np.linspace(0.2, 1.0, 80)[None].repeat(60, 0)  # along the longer side
+            code = (655.35 / (metres if width > height else metres.T)).round().astype(np.uint16)
+            Image.fromarray(code).save(file)
+    p = preset("depth", "paper", "navi")
+    options = TASK.dataset_options("navi", p)
+    data = open_dataset("navi", tmp_path, {**options, "size": "64"}).data("depth", "test")
+    shown = _Relative(SimpleNamespace(data={"test": data})).data["test"].target(0)  # the middle 60 of 80 columns
+    assert shown.max() == pytest.approx(1.0) and shown.min() == pytest.approx(0.01 + 0.99 * 10 / 69, abs=0.01)
+    assert TASK.dataset_options("nyuv2", p) == {} == TASK.dataset_options("navi", preset("depth", "fast"))
 
 
 def test_relative_targets_are_what_is_trained_and_scored(tmp_path):

@@ -190,3 +190,54 @@ def test_a_field_set_to_what_it_is_leaves_the_preset_what_it_is():
     other = load_protocol("depth", schemas, file, "fast", {"bins": "64"})
     assert (same.name, same.hash, same.origins) == (plain.name, plain.hash, plain.origins)
     assert other.name == "fast+set" and other.hash != plain.hash
+
+
+@pytest.mark.parametrize(
+    ("task", "preset", "dataset", "change", "message"),
+    [
+        ("classification", "fast", None, "view_size=224", "view_size = 224 does nothing with view = encoder"),
+        ("classification", "paper", None, "crop=224", "crop = 224 does nothing with view = encoder"),
+        ("image_to_text_retrieval", "paper", None, "view_size=224", "view_size = 224 does nothing"),
+        ("zero_shot_classification", "paper", None, "view_size=224", "view_size = 224 does nothing"),
+        ("instance_retrieval", "paper", None, "view_size=224", "view_size = 224 does nothing"),
+        ("linear_segmentation", "fast", None, "view=encoder view_size=48", "view_size = 48 does nothing"),
+        ("zero_shot_segmentation", "paper", None, "threshold=0.3", "does nothing with background = text"),
+        ("zero_shot_segmentation", "fast", None, "threshold=0.3", "does nothing with background = text"),
+        ("zero_shot_segmentation", "paper", None, "temperature=0.01", "does nothing with softmax = false"),
+        ("zero_shot_segmentation", "fast", None, "softmax=true", "softmax does nothing with mode = whole"),
+        ("normals", "paper", None, "with_cls=false", "a DPT head reads the CLS of every layer"),
+        ("depth", "paper", "navi", "batch_norm=true", "a DPT head has none"),
+    ],
+)
+def test_a_field_that_would_do_nothing_is_refused(task, preset, dataset, change, message):
+    """It would give a row of another hash with the numbers of the old one."""
+    schemas, changes = load_task(task).schemas, dict(part.split("=") for part in change.split())
+    with pytest.raises(UsageError, match=message):
+        load_protocol(task, schemas, protocol_file(task), preset, changes, dataset)
+
+
+def test_sizes_and_thresholds_are_taken_where_they_do_something():
+    taken = {
+        "instance_retrieval": {"view": "short-side", "view_size": "224"},
+        "classification": {"view": "short-side", "view_size": "256", "crop": "224", "interpolation": "bicubic"},
+        "zero_shot_segmentation": {"background": "threshold", "threshold": "0.2"},
+    }
+    for task, changes in taken.items():
+        found = load_protocol(task, load_task(task).schemas, protocol_file(task), "paper", changes)
+        assert [str(getattr(found.values, name)) for name in changes] == list(changes.values())
+
+
+def test_statuses_say_where_a_peers_preset_departs_from_its_code():
+    """Read against DINOv3's notebook and transforms.py and TCL's configurations."""
+
+    def open_fields(task, preset):
+        return load_protocol(task, load_task(task).schemas, protocol_file(task), preset).not_confirmed()
+
+    assert open_fields("zero_shot_segmentation", "dinov3") == ["background"]  # the notebook has the rest
+    assert {"softmax", "temperature", "templates", "threshold"} == set(open_fields("zero_shot_segmentation", "tcl"))
+    assert "photometric" in open_fields("linear_segmentation", "dinov3")  # its hue turns five times as far
+    for task in tasks():
+        for name in presets(protocol_file(task)):
+            found = load_protocol(task, load_task(task).schemas, protocol_file(task), name)
+            departs = [field for field, origin in found.origins.items() if "DEVIATION" in origin.source]
+            assert set(departs) <= set(found.not_confirmed()), (task, name)

@@ -109,6 +109,15 @@ def test_the_dino_presets_resize_bicubically_whatever_the_encoder_does(preset: s
         replace(values, view="encoder", interpolation="bicubic")
 
 
+@pytest.mark.parametrize("task", ["image_to_text_retrieval", "text_to_image_retrieval", "zero_shot_classification"])
+def test_cls_tokens_side_by_side_do_not_meet_texts(task: str) -> None:
+    """Two tokens are twice as long as a text's vector."""
+    loaded, card = load_task(task), SmallEncoder().card
+    values = load_protocol(task, loaded.schemas, protocol_file(task), "paper").values
+    assert "not in text space" in loaded.not_applicable(card, replace(values, cls="concat"))
+    assert loaded.not_applicable(card, replace(values, cls="mean")) is None
+
+
 @pytest.mark.parametrize("shape", [(100, 100), (30, 200), (200, 30)])
 def test_random_boxes_lie_inside_with_the_wanted_areas(shape: tuple[int, int]) -> None:
     rng = np.random.default_rng(0)

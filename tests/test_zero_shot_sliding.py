@@ -12,11 +12,11 @@ from PIL import Image
 from small import SmallEncoder
 from torch.nn import functional as F
 
-from benchmark.contracts import ImageFeatures, ImageRequest
+from benchmark.contracts import ImageFeatures, ImageRequest, ImageTransform
 from benchmark.protocol import load_protocol
 from benchmark.registry import load_task, protocol_file
 from tasks.sliding import background_rule, best_class, class_scores, resized
-from tasks.zero_shot_segmentation import ZeroShotAspect
+from tasks.zero_shot_segmentation import ZeroShotAspect, ZeroShotSegmentation
 
 CLASSES = 20
 
@@ -102,6 +102,19 @@ def test_the_paper_preset_is_one_forward_of_whole_patches_at_448() -> None:
         "619 stretched to 78 patches of 8"
     )
     assert scores.shape == (CLASSES, 56, 78) and float(scores.abs().max()) <= 1 + 1e-6
+
+
+@pytest.mark.parametrize("own", ["bilinear", "bicubic"])
+def test_windows_are_cut_from_a_picture_resized_as_the_encoder_does_unless_the_protocol_says_how(own: str) -> None:
+    """`fast` with mode = slide: its interpolation is the encoder's."""
+    found = {}
+    for rule in ("encoder", "bilinear", "bicubic"):
+        protocol = ZeroShotSegmentation("slide", 48, rule, 32, 24, False, "tcl_9", "text", 0.0).aspect()
+        context, texts = setting(protocol)
+        context.encoder().transform = ImageTransform("square", 32, interpolation=own)
+        found[rule] = class_scores(context, picture(60, 83), texts, protocol)
+    assert not torch.equal(found["bilinear"], found["bicubic"])
+    assert torch.equal(found["encoder"], found[own])
 
 
 @pytest.mark.parametrize(

@@ -22,8 +22,8 @@ class TrainedHead:
     final_norm: bool  # whether block outputs go through the encoder's final norm
     channels: int  # width of a DPT head's fusion
     upsample: int  # a linear head's features are first up-sampled by this (bilinear)
-    with_cls: bool  # a linear head's features are patch and first CLS of the last block together
-    batch_norm: bool  # before a linear head
+    with_cls: bool  # a linear head's features are patch and first CLS of the last block together; a DPT head's always
+    batch_norm: bool  # before a linear head; a DPT head has none
     init: Literal["torch", "normal", "lecun"]  # torch's own; N(0, 0.01) and zero bias; Flax's
     # pictures
     resize: int  # stretched to a square of this size first; 0: left alone
@@ -73,6 +73,10 @@ class TrainedHead:
             raise ValueError("layers are the four blocks of a DPT head, or empty")
         if self.steps < 1 or self.batch_size < 1:
             raise ValueError("steps and batch_size must be at least 1")
+        if self.head == "dpt" and not self.with_cls:
+            raise ValueError("with_cls = false: a DPT head reads the CLS of every layer. Use head = linear")
+        if self.head == "dpt" and self.batch_norm:
+            raise ValueError("batch_norm = true: a DPT head has none. Use head = linear")
         if self.head_weights and self.head != "dpt":
             raise ValueError("head_weights needs head = dpt")
 

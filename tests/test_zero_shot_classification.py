@@ -1,0 +1,69 @@
+"""Zero-shot classification where classes share a name, as two pairs of ImageNet's do."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from torch.nn.functional import normalize
+
+from benchmark.engine.context import silent
+from tasks.datasets.prompts import prompt_list
+from tasks.zero_shot_classification import ZeroShotClassification, ZeroShotClassificationTask, one_of_each
+
+NAMES = ("cat", "missile", "dog", "missile")
+
+
+class Stored:
+    """CLS vectors as a stored tap."""
+
+    def __init__(self, vectors: torch.Tensor) -> None:
+        self.vectors, self.shape = vectors[:, None], (len(vectors), 1, vectors.shape[1])
+
+    def __len__(self) -> int:
+        return len(self.vectors)
+
+    def __getitem__(self, rows: slice) -> torch.Tensor:
+        return self.vectors[rows]
+
+
+def outcome(vectors: torch.Tensor, labels: np.ndarray, noise: float = 0.0) -> dict[str, np.ndarray]:
+    """Samples of pictures whose vectors are given; equal texts get vectors that differ by `noise`."""
+    drawn = torch.Generator().manual_seed(1)
+
+    def text(texts: list[str]) -> torch.Tensor:
+        axes = torch.eye(4)[[("cat", "missile", "dog").index(t.split()[-1].rstrip(".")) for t in texts]]
+        return normalize(axes + noise * torch.randn(axes.shape, generator=drawn), dim=-1)
+
+    images = SimpleNamespace(image_id=str, digest="test")
+    data = SimpleNamespace(class_names=NAMES, labels=labels, images=images, templates=("a {}.",))
+    context = SimpleNamespace(
+        data={"test": data}, protocol=ZeroShotClassification("encoder", 0, "first", "dataset"), device="cpu",
+        card=None, text=text, features=lambda need: Stored(vectors), progress=silent,
+    )  # fmt: skip
+    return ZeroShotClassificationTask().run(context).samples
+
+
+@pytest.mark.parametrize("noise", [0.0, 1e-7])
+def test_of_two_classes_with_one_name_the_first_is_predicted_and_can_be_right(noise: float) -> None:
+    labels = np.tile(np.arange(4), 20)
+    vectors = torch.eye(4)[torch.tensor([0, 1, 2, 1])][labels]
+    samples = outcome(vectors, labels, noise)
+    assert samples["prediction"].tolist() == np.tile([0, 1, 2, 1], 20).tolist()
+    assert (samples["hit@1"] == (samples["prediction"] == labels)).all()
+    assert samples["rank"].tolist() == np.tile([0, 0, 0, 1], 20).tolist()
+
+
+def test_an_encoder_that_tells_nothing_apart_still_has_no_hit() -> None:
+    labels = np.arange(4)
+    assert outcome(torch.full((4, 4), 0.5), labels)["rank"].tolist() == [3, 2, 3, 3]  # its namesake is behind it
+
+
+def test_imagenets_names_are_998() -> None:
+    names = prompt_list("imagenet1k_classes")
+    different, place, later = one_of_each(names)
+    assert len(names) == 1000 and len(different) == 998
+    assert [different[i] for i in place] == list(names)
+    assert np.flatnonzero(later).tolist() == [657, 836]  # missile (744), sunglasses (837)
