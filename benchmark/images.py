@@ -10,6 +10,7 @@ Choices that change scores, and what they follow:
 - **CMYK** goes through Pillow's conversion; no colour profile is applied.
 - **Animations** give their first frame.
 - A damaged file is a `DataError` that names it. It is never padded with grey and never replaced.
+- **PostScript is refused**, whatever the file is called: it is a program, and Pillow would have Ghostscript run it.
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ def decode(
     name = describe(source)
     handle = io.BytesIO(source) if isinstance(source, bytes) else source
     try:
-        with strict_truncation(), Image.open(handle) as image:
+        with strict_truncation(), opened(handle) as image:
             image.load()
             upright = ImageOps.exif_transpose(image) if exif else image
             return np.array(to_rgb(upright, background))
@@ -61,6 +62,15 @@ def decode(
         raise DataError(f"{name}: no such image file. Check the path and the dataset's --data folder") from None
     except DAMAGE as error:
         raise DataError(f"{name}: cannot be read as an image ({first_line(error)}). Replace the file") from error
+
+
+def opened(handle: Path | str | BinaryIO) -> Image.Image:
+    """`Image.open`; raises ValueError for PostScript, of which only the header was read."""
+    image = Image.open(handle)
+    if image.format == "EPS":
+        image.close()
+        raise ValueError("it is PostScript, a program that another program would have to run")
+    return image
 
 
 def describe(source: object) -> str:
