@@ -82,7 +82,7 @@ class TaskFile:
 def read_task_file(path: Path) -> TaskFile:
     """The checked fields of `path`. Raises UsageError with the line of the first mistake."""
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")  # with the mark that Windows' editors put first
         values = tomllib.loads(text)
     except OSError as e:
         raise UsageError(f"{path}: cannot be read ({e.strerror}). Check --task") from None
