@@ -12,6 +12,7 @@ import typer
 from typer.core import TyperGroup
 
 from benchmark.errors import BenchError
+from benchmark.foreign import printable
 
 # name -> "module:function or Typer app"; the order is that of `bench --help`
 COMMANDS = {
@@ -97,15 +98,15 @@ def _explain(error: Exception) -> int:
     if debugging():
         traceback.print_exc()
     if isinstance(error, BenchError):
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {printable(str(error))}", file=sys.stderr)
         return error.exit_code
     if hasattr(error, "format_message"):  # the parser's own: unknown option, missing argument
         message = error.format_message() or "missing argument"
-        print(f"error: {' '.join(message.split())} See bench --help", file=sys.stderr)
+        print(f"error: {printable(' '.join(message.split()))} See bench --help", file=sys.stderr)
         return int(getattr(error, "exit_code", 2))
     if type(error).__name__ == "Abort":
         return 1
-    detail = str(error).splitlines()[0] if str(error) else "no message"
+    detail = printable(str(error).splitlines()[0]) if str(error) else "no message"
     print(
         f"error: {type(error).__name__}: {detail}. This is a defect of densebench: run with --debug and report it",
         file=sys.stderr,
