@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import io
 import os
 import sys
 import traceback
@@ -77,6 +78,7 @@ def main(argv: list[str] | None = None) -> None:
     # Read when torch is first imported: threads that spin while they wait make a shared machine many times slower.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     words = sys.argv[1:] if argv is None else argv
+    _write_any_letter()
     if "--debug" in words:  # accepted anywhere, not only before the command
         words = [w for w in words if w != "--debug"]
         os.environ["BENCH_DEBUG"] = "1"
@@ -91,6 +93,13 @@ def main(argv: list[str] | None = None) -> None:
         sys.exit(0)
     except Exception as e:
         sys.exit(_explain(e))
+
+
+def _write_any_letter() -> None:
+    """A pipe or file whose encoding lacks ↑ or δ (Windows' own, ASCII) must not end a run that is done: UTF-8 there."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper) and stream.encoding.lower().replace("-", "") != "utf8":
+            stream.reconfigure(**({"errors": "replace"} if stream.isatty() else {"encoding": "utf-8"}))
 
 
 def _explain(error: Exception) -> int:
