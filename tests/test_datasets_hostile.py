@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import tarfile
 import zipfile
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from PIL import EpsImagePlugin, Image, ImageFile
 
 from benchmark.errors import DataError
 from benchmark.images import decode
-from tasks.datasets import archives, blobs
+from tasks.datasets import archives, blobs, fetch
 from tasks.datasets.arrays import index_image, matlab_file, numpy_file
 from tasks.datasets.blobs import FileBlobs
 from tasks.datasets.names import Names
@@ -77,6 +78,29 @@ def test_a_zipped_member_may_not_fill_the_memory(tmp_path: Path, monkeypatch: py
     assert archive.read("fits.png") == bytes(range(250)) * 3
     with pytest.raises(DataError, match=r"a\.zip:bomb\.png: .*unpacks to more than 1000 bytes"):
         archive.read("bomb.png")
+
+
+def test_a_damaged_download_is_not_unpacked_as_if_it_were_whole(tmp_path: Path) -> None:
+    content = np.random.default_rng(0).integers(0, 40, 300_000).astype(np.uint8).tobytes()
+    (tmp_path / "x.bin").write_bytes(content)
+    with tarfile.open(tmp_path / "a.tar.gz", "w:gz") as out:
+        out.add(tmp_path / "x.bin", "x.bin")
+    fetch.unpack(tmp_path / "a.tar.gz", tmp_path / "whole")
+    assert (tmp_path / "whole" / "x.bin").read_bytes() == content
+    packed = bytearray((tmp_path / "a.tar.gz").read_bytes())
+    middle = len(packed) // 2
+    packed[middle : middle + 40] = bytes([255]) * 40  # still a stream that can be unpacked, to something else
+    (tmp_path / "a.tar.gz").write_bytes(packed)
+    with pytest.raises(DataError, match=r"a\.tar\.gz: cannot be unpacked"):
+        fetch.unpack(tmp_path / "a.tar.gz", tmp_path / "damaged")
+
+
+def test_a_place_that_cannot_be_unpacked_into_is_one_line(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as out:
+        out.writestr("x", "x")
+    (tmp_path / "there" / "x").mkdir(parents=True)
+    with pytest.raises(DataError, match=r"there: a\.zip cannot be unpacked there \(Is a directory\)"):
+        fetch.unpack(tmp_path / "a.zip", tmp_path / "there")
 
 
 def test_a_remembered_index_that_is_empty_is_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
