@@ -38,6 +38,7 @@ FILTERS: dict[str, Image.Resampling] = {
     "lanczos": Image.Resampling.LANCZOS,
 }
 DAMAGE = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, Image.DecompressionBombError)
+LARGEST = 178_956_970  # pixels: what Pillow reads at most; a strip of 20000×1 brought to a short side of 224 has more
 _strict_lock = threading.Lock()
 
 
@@ -130,7 +131,7 @@ def resize(
     """
     if image.shape[:2] == (height, width):
         return image
-    if height < 1 or width < 1:
+    if height < 1 or width < 1 or height * width > LARGEST:
         raise DataError(f"cannot resize an image of {image.shape[1]}x{image.shape[0]} to {width}x{height} pixels")
     picture = Image.fromarray(np.ascontiguousarray(image))
     if antialias or interpolation == "nearest":
