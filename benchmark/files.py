@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import IO
 
 from benchmark.errors import BenchError, UsageError
+from benchmark.processes import locked
 
 
 def write_atomic(path: Path, write: Callable[[IO[bytes]], object]) -> None:
@@ -65,15 +65,11 @@ def only_writer(folder: Path) -> Iterator[None]:
 
     The lock is on the folder itself, so nothing is left behind. A file system without locks gives none.
     """
-    with disk_errors(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        handle = os.open(folder, os.O_RDONLY)
-    try:
-        with suppress(OSError):
-            fcntl.flock(handle, fcntl.LOCK_EX)
+    with ExitStack() as held:
+        with disk_errors(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            held.enter_context(locked(folder))
         yield
-    finally:
-        os.close(handle)
 
 
 @contextmanager
