@@ -1,5 +1,7 @@
+import errno
 import io
 import json
+import os
 
 import numpy as np
 import pytest
@@ -106,6 +108,40 @@ def test_prune_by_model_age_and_size(tmp_path):
     assert {e["key"]["model"] for e in store.entries()} == {"a", "c"}
     store.prune(max_bytes=1)
     assert store.entries() == []
+
+
+def test_prune_finds_what_killed_processes_left(tmp_path):
+    store = FeatureStore(tmp_path)
+    array, _ = filled(store, model="a", view="a")
+    half = store.array({"view": "killed before its first shard was whole"}, 300).folder
+    for folder in (half, array.folder):
+        (folder / ".shard-00000.npy.x1.tmp").write_bytes(bytes(1000))
+    assert store.prune(model="nobody") == 0  # it may be a living process that writes there
+    for path in (half, array.folder / ".shard-00000.npy.x1.tmp"):
+        os.utime(path, (0, 0))
+    assert store.prune(model="nobody") == 2000
+    assert not half.exists() and [p.name for p in array.folder.glob(".*.tmp")] == [] and array.missing() == []
+
+
+def test_an_array_that_is_pruned_while_in_use_is_one_line(tmp_path):
+    array, _ = filled(FeatureStore(tmp_path))
+    FeatureStore(tmp_path).prune()
+    with pytest.raises(BenchError, match=r"deleted while it was in use .* Run the same command again"):
+        array[0]
+    array.item = (4,)
+    with pytest.raises(BenchError, match="deleted while it was in use"):
+        array[0]
+
+
+def test_a_cache_that_is_only_read_serves_what_it_has(tmp_path, monkeypatch):
+    _, values = filled(FeatureStore(tmp_path, "float32"))
+
+    def read_only(*_):
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr("os.utime", read_only)
+    again = FeatureStore(tmp_path, "float32").array({"weights": "w"}, 300)
+    assert again.missing() == [] and torch.equal(again[:], torch.from_numpy(values))
 
 
 def test_shard_boundaries_depend_on_the_sets_size_and_the_items_alone():
