@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import tarfile
 import zipfile
@@ -16,6 +17,7 @@ from benchmark.images import decode
 from tasks.datasets import archives, blobs, fetch
 from tasks.datasets.arrays import index_image, matlab_file, numpy_file
 from tasks.datasets.blobs import FileBlobs
+from tasks.datasets.idx import read_idx
 from tasks.datasets.names import Names
 from tasks.datasets.user_maps import normals_from_rgb
 
@@ -57,6 +59,15 @@ def test_damaged_matlab_files_are_named(tmp_path: Path) -> None:
         path.write_bytes(damaged)
         with pytest.raises(DataError, match=r"labels\.mat: cannot be read as a MATLAB file"):
             matlab_file(only(path), 0)
+
+
+def test_a_damaged_idx_file_is_named(tmp_path: Path) -> None:
+    content = np.random.default_rng(0).integers(0, 40, 30_000).astype(np.uint8).tobytes()
+    packed = bytearray(gzip.compress(bytes([0, 0, 8, 1]) + (30_000).to_bytes(4, "big") + content))
+    packed[100:140] = bytes([255]) * 40
+    (tmp_path / "t10k-labels-idx1-ubyte.gz").write_bytes(packed)
+    with pytest.raises(DataError, match=r"idx1-ubyte\.gz: cannot be read"):
+        read_idx(str(tmp_path / "t10k-labels-idx1-ubyte.gz"))
 
 
 def test_truncated_normals_are_not_filled_with_grey(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
