@@ -12,6 +12,7 @@ from hypothesis.extra import numpy as hnp
 
 from benchmark.errors import BenchError
 from benchmark.features import codec
+from benchmark.features import store as store_module
 from benchmark.features.store import FeatureStore, shard_items
 
 
@@ -131,6 +132,19 @@ def test_an_array_that_is_pruned_while_in_use_is_one_line(tmp_path):
     array.item = (4,)
     with pytest.raises(BenchError, match="deleted while it was in use"):
         array[0]
+
+
+def test_many_arrays_share_the_few_files_a_process_may_open(tmp_path, monkeypatch):
+    monkeypatch.setattr(store_module, "_open_shards", store_module.OpenShards(10))
+    monkeypatch.setattr("os.fsync", lambda *_: None)
+    maps = store_module._open_shards._maps
+    for name in "abc":
+        array = FeatureStore(tmp_path, "float32").array({"view": name}, 8, item_bytes=2**30)
+        for shard in range(array.num_shards):
+            array.write(shard, np.full((1, 2), shard, np.float32))
+        assert array[:].tolist() == [[i, i] for i in range(8)] and len(maps) == min(10, 8 * ("abc".index(name) + 1))
+    array.write(3, np.full((1, 2), -1, np.float32))
+    assert array[3].tolist() == [-1, -1]
 
 
 def test_a_cache_that_is_only_read_serves_what_it_has(tmp_path, monkeypatch):

@@ -12,6 +12,7 @@ import io
 import json
 import os
 import shutil
+import threading
 import time
 from collections import OrderedDict
 from collections.abc import Collection, Iterator, Mapping
@@ -28,7 +29,7 @@ from benchmark.digest import fingerprint
 from benchmark.errors import BenchError
 from benchmark.features import codec
 from benchmark.files import disk_errors, write_atomic, write_text
-from benchmark.processes import locked
+from benchmark.processes import locked, open_files
 
 SCHEMA = 1
 ABANDONED_S = 3600.0  # a shard is written in far less
@@ -47,6 +48,34 @@ def shard_items(n: int, item_bytes: int = 0) -> int:
     return size
 
 
+class OpenShards:
+    """The shards of all arrays that are mapped into memory, those used last: each holds one of the few files that a
+    process may have open. What is closed is still in the page cache."""
+
+    def __init__(self, most: int) -> None:
+        self.most = most
+        self._maps: OrderedDict[Path, np.ndarray] = OrderedDict()
+        self._lock = threading.Lock()  # shards are written by another thread than reads them
+
+    def get(self, path: Path) -> np.ndarray:
+        """The array of the file `path`. Raises OSError."""
+        with self._lock:
+            if path not in self._maps:
+                self._maps[path] = np.load(path, mmap_mode="r", allow_pickle=False)
+                if len(self._maps) > self.most:
+                    self._maps.popitem(last=False)
+            self._maps.move_to_end(path)
+            return self._maps[path]
+
+    def drop(self, path: Path) -> None:
+        """Forgets the array of a file that is another now."""
+        with self._lock:
+            self._maps.pop(path, None)
+
+
+_open_shards = OpenShards(max(32, min(512, open_files() // 4)))
+
+
 @dataclass
 class StoredArray:
     """One array [N, *item] under one key, complete or not."""
@@ -60,7 +89,6 @@ class StoredArray:
     def __post_init__(self) -> None:
         known = self._manifest()  # of an array that is there, also one from before shards were bounded by bytes
         self.size: int = known.get("size", shard_items(self.n)) if known else shard_items(self.n, self.item_bytes)
-        self._open: OrderedDict[int, np.ndarray] = OrderedDict()
         self._verified: set[int] = set()
 
     @property
@@ -86,7 +114,7 @@ class StoredArray:
         write_atomic(self._path(shard), lambda f: f.writelines((header, data)))
         digest = hashlib.sha256(header)
         digest.update(data)
-        self._open.pop(shard, None)
+        _open_shards.drop(self._path(shard))
         with self._lock():
             manifest = self._manifest() or {
                 "schema": SCHEMA,
@@ -138,15 +166,10 @@ class StoredArray:
         return torch.from_numpy(out)
 
     def _shard(self, shard: int) -> np.ndarray:
-        if shard not in self._open:
-            try:
-                self._open[shard] = np.load(self._path(shard), mmap_mode="r", allow_pickle=False)
-            except FileNotFoundError:
-                raise self._gone(self._path(shard)) from None
-            if len(self._open) > 64:  # file descriptors are few; the page cache keeps what matters
-                self._open.popitem(last=False)
-        self._open.move_to_end(shard)
-        return self._open[shard]
+        try:
+            return _open_shards.get(self._path(shard))
+        except FileNotFoundError:
+            raise self._gone(self._path(shard)) from None
 
     # ----------------------------------------------------------------------------------------- internal
 
