@@ -104,7 +104,7 @@ def local_place(path: Path, name: str) -> tuple[Path, Path | None]:
 def read_json(path: Path) -> dict[str, Any]:
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, RecursionError) as error:
         raise WeightsError(f"{path}: is no JSON ({error}). {page_hint(path)}Download it again") from None
     if not isinstance(value, dict):
         raise WeightsError(f"{path}: holds a {type(value).__name__}, expected an object. Download it again")

@@ -9,10 +9,12 @@ Training states of `bench train` are found as well, and told apart by what their
 from __future__ import annotations
 
 import json
+import os
 import re
 import struct
 import zipfile
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -45,7 +47,7 @@ class Checkpoint:
         if self.path.is_file():
             pair = _npz_pair(self.path)
             return sorted({self.path, pair} if pair else {self.path})
-        return sorted(p for p in self.path.rglob("*") if p.is_file())
+        return sorted(p for p in _below(self.path) if p.is_file())
 
     def stamp(self) -> str:
         """Changes whenever a file grows, appears, goes or is written again."""
@@ -53,15 +55,18 @@ class Checkpoint:
         for file in self.files():
             try:
                 facts = file.stat()
-            except FileNotFoundError:
+            except OSError:
                 continue
             seen.append([file.name, facts.st_size, facts.st_mtime_ns])
         return fingerprint(seen)[:16]
 
     def modified(self) -> float:
         """Seconds since the epoch of the newest file; 0 for a checkpoint that has gone."""
-        times = [f.stat().st_mtime for f in self.files() if f.exists()]
-        return max(times, default=0.0)
+        times = [0.0]
+        for file in self.files():
+            with suppress(OSError):
+                times.append(file.stat().st_mtime)
+        return max(times)
 
     def order(self) -> tuple[float, str]:
         """Sort key: the training step in the name where there is one, else the time."""
@@ -90,8 +95,13 @@ def _candidates(folder: Path) -> Iterator[Path]:
             yield path
 
 
+def _below(folder: Path) -> Iterator[Path]:
+    """The files in a folder and the folders below it; one that training deletes meanwhile is passed over."""
+    return (Path(at) / name for at, _, names in os.walk(folder) for name in names)
+
+
 def _weight_files(folder: Path) -> Iterator[Path]:
-    return (p for p in folder.rglob("*") if p.suffix in WEIGHT_SUFFIXES and not p.name.startswith("."))
+    return (p for p in _below(folder) if p.suffix in WEIGHT_SUFFIXES and not p.name.startswith("."))
 
 
 def pickles(folder: Path) -> list[str]:
@@ -110,7 +120,7 @@ def _holds_state(file: Path) -> bool:
         return False
     try:
         names = _safetensors_header(file)[1].keys() - {"__metadata__"}
-    except (OSError, ValueError, AttributeError):
+    except (OSError, ValueError, AttributeError, RecursionError):
         return False  # half of a file is waited for, whatever it will be
     return any(n.startswith(STATE_PARTS[0]) for n in names) and all(n.startswith(STATE_PARTS) for n in names)
 
@@ -153,7 +163,7 @@ def _file_damage(file: Path) -> str | None:
             return f"shards are missing: {', '.join(lost[:3])}" if lost else None
         if file.suffix == ".json":
             json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as e:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as e:
         return f"cannot be read ({str(e).splitlines()[0] if str(e) else type(e).__name__})"
     return None
 

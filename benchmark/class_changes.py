@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy.special import ndtr
 
+from benchmark.foreign import printable
 from benchmark.results import Row
 from benchmark.stats import holm
 from benchmark.stats.bootstrap import clustered
@@ -38,7 +39,7 @@ def class_names(row: Row, count: int) -> list[str]:
     """The class names a row carries in its details (in the order of its columns), else "class 0" …"""
     details = row.data.get("details") or {}
     names = list(details.get("class_names") or details.get("per_class_iou") or ())
-    return [str(n) for n in names] if len(names) == count else [f"class {c}" for c in range(count)]
+    return [printable(str(n)) for n in names] if len(names) == count else [f"class {c}" for c in range(count)]
 
 
 def class_iou(row: Row, metric: str) -> np.ndarray | None:

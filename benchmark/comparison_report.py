@@ -10,6 +10,7 @@ from typing import Any
 from benchmark.class_changes import ClassChange
 from benchmark.compare import ALPHA, Comparison, UnitComparison
 from benchmark.digest import plain
+from benchmark.foreign import escape
 from benchmark.junit import Case, junit_xml
 
 HEADER = ("task", "metric", "A", "B", "Δ (B − A)", "95 % interval", "adjusted p", "smallest visible", "n", "verdict")
@@ -110,12 +111,6 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
         return "| " + " | ".join(escape(v) for v in values) + " |"
 
     return [line(header), "|" + " --- |" * len(header), *(line(r) for r in rows)]
-
-
-def escape(text: str) -> str:
-    """`text` as literal Markdown table content: no markup, no HTML."""
-    text = " ".join(text.split()).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    return text.replace("|", "\\|").replace("`", "\\`").replace("[", "\\[").replace("]", "\\]")
 
 
 def markdown(comparison: Comparison) -> str:

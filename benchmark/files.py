@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
 from benchmark.errors import BenchError, UsageError
+from benchmark.processes import locked
+
+
+def _mode() -> int:
+    """What the user's umask makes of a new file: a temporary one is made for its owner alone."""
+    mask = os.umask(0)  # there is no way to ask without setting it
+    os.umask(mask)
+    return 0o666 & ~mask
+
+
+MODE = _mode()  # asked before there are threads, whose files would be made without a mask meanwhile
 
 
 def write_atomic(path: Path, write: Callable[[IO[bytes]], object]) -> None:
@@ -27,7 +37,8 @@ def write_atomic(path: Path, write: Callable[[IO[bytes]], object]) -> None:
                 write(f)
                 f.flush()
                 os.fsync(f.fileno())
-            os.chmod(name, 0o644)
+            with suppress(OSError):  # some network and USB disks have no modes
+                os.chmod(name, MODE)
             os.replace(name, path)
         except BaseException:
             Path(name).unlink(missing_ok=True)
@@ -65,15 +76,11 @@ def only_writer(folder: Path) -> Iterator[None]:
 
     The lock is on the folder itself, so nothing is left behind. A file system without locks gives none.
     """
-    with disk_errors(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        handle = os.open(folder, os.O_RDONLY)
-    try:
-        with suppress(OSError):
-            fcntl.flock(handle, fcntl.LOCK_EX)
+    with ExitStack() as held:
+        with disk_errors(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            held.enter_context(locked(folder))
         yield
-    finally:
-        os.close(handle)
 
 
 @contextmanager

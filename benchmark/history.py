@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import csv
-import fcntl
 import io
 import json
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from benchmark.errors import BenchError, UsageError
-from benchmark.files import write_text
+from benchmark.files import disk_errors, write_text
+from benchmark.foreign import plain_cell
+from benchmark.processes import locked
 
 STATE = "state.json"
 SCHEMA = 2  # 2: with what was asked
@@ -141,7 +142,7 @@ class History:
             step = "" if e.step is None else e.step
             for p in e.points:
                 writer.writerow(
-                    [e.name, step, p.unit, p.protocol, p.metric, p.metric_unit, p.value, *p.ci95, p.verdict]
+                    [plain_cell(e.name), step, p.unit, p.protocol, p.metric, p.metric_unit, p.value, *p.ci95, p.verdict]
                 )
         return out.getvalue()
 
@@ -154,10 +155,11 @@ def _entry(data: dict[str, Any]) -> Entry:
 @contextmanager
 def only_watcher(folder: Path) -> Iterator[None]:
     """Holds the folder's lock, which goes when the process goes. Raises UsageError when another watcher has it."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("w") as f:
+    with ExitStack() as held:
         try:
-            fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            with disk_errors(folder):
+                folder.mkdir(parents=True, exist_ok=True)
+                held.enter_context(locked(folder / ".lock", wait=False))
         except BlockingIOError:
             raise UsageError(
                 f"another bench watch already writes to {folder}. Stop it, or give another --out"

@@ -10,6 +10,7 @@ Choices that change scores, and what they follow:
 - **CMYK** goes through Pillow's conversion; no colour profile is applied.
 - **Animations** give their first frame.
 - A damaged file is a `DataError` that names it. It is never padded with grey and never replaced.
+- **PostScript is refused**, whatever the file is called: it is a program, and Pillow would have Ghostscript run it.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ FILTERS: dict[str, Image.Resampling] = {
     "lanczos": Image.Resampling.LANCZOS,
 }
 DAMAGE = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, Image.DecompressionBombError)
+LARGEST = 178_956_970  # pixels: what Pillow reads at most; a strip of 20000×1 brought to a short side of 224 has more
 _strict_lock = threading.Lock()
 
 
@@ -53,7 +55,7 @@ def decode(
     name = describe(source)
     handle = io.BytesIO(source) if isinstance(source, bytes) else source
     try:
-        with strict_truncation(), Image.open(handle) as image:
+        with strict_truncation(), opened(handle) as image:
             image.load()
             upright = ImageOps.exif_transpose(image) if exif else image
             return np.array(to_rgb(upright, background))
@@ -61,6 +63,15 @@ def decode(
         raise DataError(f"{name}: no such image file. Check the path and the dataset's --data folder") from None
     except DAMAGE as error:
         raise DataError(f"{name}: cannot be read as an image ({first_line(error)}). Replace the file") from error
+
+
+def opened(handle: Path | str | BinaryIO) -> Image.Image:
+    """`Image.open`; raises ValueError for PostScript, of which only the header was read."""
+    image = Image.open(handle)
+    if image.format == "EPS":
+        image.close()
+        raise ValueError("it is PostScript, a program that another program would have to run")
+    return image
 
 
 def describe(source: object) -> str:
@@ -120,7 +131,7 @@ def resize(
     """
     if image.shape[:2] == (height, width):
         return image
-    if height < 1 or width < 1:
+    if height < 1 or width < 1 or height * width > LARGEST:
         raise DataError(f"cannot resize an image of {image.shape[1]}x{image.shape[0]} to {width}x{height} pixels")
     picture = Image.fromarray(np.ascontiguousarray(image))
     if antialias or interpolation == "nearest":

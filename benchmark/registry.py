@@ -183,7 +183,9 @@ def units(word: str) -> list[Unit]:
     """
     if word.startswith("mmseg:"):
         path = word.removeprefix("mmseg:")
-        return [Unit("linear_segmentation", Path(path).stem, f"mmseg:{path}")]
+        name = Path(path).stem  # a row of mmsegmentation's own ade20k.py must not take the place of ours
+        name = f"mmseg-{name}" if name.lower() in datasets() else name
+        return [Unit("linear_segmentation", name, f"mmseg:{path}")]
     if word.endswith(".toml"):
         return [_user_unit(word)]
     rows, catalog = tasks(), datasets()

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmark.comparison_report import escape, number, table
+from benchmark.comparison_report import number, table
 from benchmark.errors import UsageError
+from benchmark.foreign import escape
 from benchmark.results import Row, read_all
 from benchmark.sides import PublishedNumber, published_numbers
 

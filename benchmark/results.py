@@ -5,9 +5,11 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import io
 import json
+import operator
 import re
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -19,13 +21,15 @@ from typing import Any
 import numpy as np
 
 from benchmark.contracts import Outcome
-from benchmark.digest import plain, sha256_file
+from benchmark.digest import fingerprint, plain, sha256_file
 from benchmark.errors import BenchError
 from benchmark.files import only_writer, write_bytes, write_text
+from benchmark.foreign import CONTROL
 from benchmark.statistic import Statistic
 
 SCHEMA = 1
 OLDEST = 1  # rows of earlier schemas are named and left out
+LONGEST_NAME = 120  # other words stand before and after it in the names of folders and pictures
 SAMPLES_DIGEST = "samples_sha256"  # rows of before it was written have none
 REQUIRED = (  # what every table reads without asking; "a.b" is key b of the object a
     "schema", "id", "created", "seed", "main_metric", "n_bad",
@@ -33,6 +37,7 @@ REQUIRED = (  # what every table reads without asking; "a.b" is key b of the obj
     "task.name", "task.dataset", "task.n", "task.dataset_digest",
     "protocol.name", "protocol.hash", "metrics", "timing.total_s", "environment.densebench.version",
 )  # fmt: skip
+NAMES = ("model.name", "task.name", "task.dataset", "protocol.name", "protocol.hash", "main_metric")
 METRIC = ("value", "ci95", "higher_is_better", "unit", "statistic")
 
 
@@ -91,8 +96,12 @@ def parse_statistic(data: Mapping[str, Any]) -> Statistic:
 
 
 def slug(text: str) -> str:
-    """`text` as a folder name: letters, digits, `.`, `_`, `-`, `@`; other runs become one `-`."""
-    return re.sub(r"[^A-Za-z0-9._@-]+", "-", text).strip("-.") or "unnamed"
+    """`text` as a folder name: letters, digits, `.`, `_`, `-`, `@`; other runs become one `-`.
+
+    A file system takes 255 bytes: of a longer name the start is kept, with six digits of the whole.
+    """
+    name = re.sub(r"[^A-Za-z0-9._@-]+", "-", text).strip("-.") or "unnamed"
+    return name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 7]}-{fingerprint(text)[:6]}"
 
 
 def row_folder(results: Path, model: str, task: str, dataset: str, protocol: str, digest: str) -> Path:
@@ -136,6 +145,8 @@ def save(
     with only_writer(folder):
         (folder / "result.json").unlink(missing_ok=True)
         shutil.rmtree(folder / "pictures", ignore_errors=True)
+        for left in folder.glob(".*.tmp"):  # of a process that was killed while it wrote: no other writes here now
+            left.unlink(missing_ok=True)
         digest = write_samples(folder / "samples.parquet", samples)
         for name, content in (files or {}).items():
             write_bytes(folder / name, content)
@@ -192,11 +203,13 @@ def read_row(path: Path) -> Row:
     file = path / "result.json" if path.is_dir() else path
     try:
         data = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as e:
+    except (OSError, ValueError, RecursionError) as e:
         raise BenchError(f"{file}: cannot be read as a result ({e}). Delete it and run again") from None
     lost = [k for k in REQUIRED if not _holds(data, k.split("."))]
     if lost:
         raise BenchError(f"{file}: not a densebench result: no {', '.join(lost)}")
+    for key in NAMES:
+        _check_name(file, key, functools.reduce(operator.getitem, key.split("."), data))
     if not isinstance(data["schema"], int) or data["schema"] > SCHEMA:
         raise BenchError(
             f"{file}: schema {data['schema']} is newer than this densebench knows ({SCHEMA}). Update densebench"
@@ -219,11 +232,19 @@ def _holds(data: Any, path: Sequence[str]) -> bool:
     return True
 
 
+def _check_name(file: Path, key: str, name: Any) -> None:
+    """Every table prints a row's names: ones that a terminal would obey, or that are no words, are refused here."""
+    if not isinstance(name, str) or CONTROL.search(name):
+        raise BenchError(f"{file}: not a densebench result: {key} is {name!r}, which is no name")
+
+
 def _check_metrics(file: Path, metrics: Mapping[str, Any]) -> None:
     for name, metric in metrics.items():
+        _check_name(file, "a metric", name)
         lost = [k for k in METRIC if not _holds(metric, (k,))]
         if lost:
             raise BenchError(f"{file}: not a densebench result: no {', '.join(lost)} of {name}")
+        _check_name(file, f"the unit of {name}", metric["unit"])
         numbers = [metric["value"], *(metric["ci95"] if isinstance(metric["ci95"], list) else ())]
         if len(numbers) != 3 or not all(isinstance(v, (int, float)) for v in numbers):
             raise BenchError(f"{file}: not a densebench result: {name} is not a number with [low, high] as its ci95")

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchmark.files import write_text
+from benchmark.foreign import escape, plain_cell
 from benchmark.paths import results_dir
 from benchmark.results import Row, read_all
 
@@ -26,7 +27,7 @@ def write_tables(results: Path) -> list[Path]:
     if not rows:
         return []
     paths = [results / "results.csv", results / "results.md"]
-    write_text(paths[0], frame(rows).to_csv(index=False, lineterminator="\n"))
+    write_text(paths[0], frame(rows).map(plain_cell).to_csv(index=False, lineterminator="\n"))
     write_text(paths[1], markdown(rows))
     return paths
 
@@ -68,16 +69,16 @@ def markdown(rows: Sequence[Row]) -> str:
     for (unit, protocol, _), members in groups.items():
         first = members[0]
         out += [
-            f"## {unit}",
+            f"## {escape(unit)}",
             "",
-            f"protocol `{protocol}` `{first.protocol_hash[:8]}`, n = {first.data['task']['n']}",
+            f"protocol `{escape(protocol)}` `{escape(first.protocol_hash[:8])}`, n = {first.data['task']['n']}",
             "",
         ]
         names = list(first.data["metrics"])
-        out += ["| model | " + " | ".join(_escape(n) for n in names) + " |", "|---" * (len(names) + 1) + "|"]
+        out += ["| model | " + " | ".join(escape(n) for n in names) + " |", "|---" * (len(names) + 1) + "|"]
         for row in members:
             cells = [format_value(row.data["metrics"][n]) for n in names if n in row.data["metrics"]]
-            out.append(f"| {_escape(row.model)} | " + " | ".join(cells) + " |")
+            out.append(f"| {escape(row.model)} | " + " | ".join(cells) + " |")
         out.append("")
     return "\n".join(out)
 
@@ -95,7 +96,3 @@ def format_value(metric: Mapping[str, Any], interval: bool = True) -> str:
         low, high = metric["ci95"]
         text += f" [{low:.{d}f}, {high:.{d}f}]"
     return text
-
-
-def _escape(text: str) -> str:
-    return text.replace("|", "\\|")

@@ -6,8 +6,9 @@ import io
 from collections.abc import Sequence
 from typing import Any
 
-from benchmark.comparison_report import OUTCOMES, escape, number, table
+from benchmark.comparison_report import OUTCOMES, number, table
 from benchmark.files import write_atomic, write_text
+from benchmark.foreign import escape
 from benchmark.history import Entry, History, Point
 from benchmark.junit import Case, junit_xml
 

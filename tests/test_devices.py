@@ -7,8 +7,9 @@ import torch
 from small import SmallEncoder
 from torch import nn
 
-from benchmark.engine.encoders import device_of, load_encoder
+from benchmark.engine.encoders import device_of, load_encoder, resolve_device
 from benchmark.engine.environment import environment, peak_gpu_memory_mb
+from benchmark.errors import UsageError
 
 
 class Holder(SmallEncoder):
@@ -50,6 +51,13 @@ def test_else_its_modules_are_where_pictures_go(encoder: object) -> None:
 def test_else_what_was_asked_for_and_else_the_cpu() -> None:
     assert device_of(SmallEncoder(), "cuda:2") == "cuda:2"
     assert device_of(SmallEncoder()) == device_of(Holder(nn.Identity())) == "cpu"
+
+
+@pytest.mark.parametrize("device", ["mps", "meta"])
+def test_a_device_without_float64_is_refused_before_anything_runs(device: str) -> None:
+    """Heads and metrics decide in float64: on Apple's GPUs a run would end after everything was encoded."""
+    with pytest.raises(UsageError, match=rf"--device {device}: cannot be used \(.*Use cpu"):
+        resolve_device(device)
 
 
 def test_jax_picks_its_own_device_whatever_torch_has(monkeypatch: pytest.MonkeyPatch) -> None:

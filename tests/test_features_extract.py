@@ -213,6 +213,17 @@ def test_unreadable_picture_stops_the_pass_and_is_named(tmp_path, workers):
         extracted(SmallEncoder(), Broken(20), tmp_path, workers=workers)
 
 
+class Strip(Noise):
+    def load(self, index: int) -> np.ndarray:
+        return np.zeros((1, 20_000, 3), np.uint8)
+
+
+def test_a_strip_whose_view_would_fill_the_memory_is_named(tmp_path):
+    view = View("short-side", 224)
+    with pytest.raises(DataError, match=r"noise/0/0: cannot resize an image of 20000x1 to 4480000x224 pixels"):
+        extracted(SmallEncoder(), Strip(3), tmp_path, [Tap("cls")], view=view)
+
+
 class WrongGrid(SmallEncoder):
     def encode_image(self, images, request=None):
         out = super().encode_image(images)

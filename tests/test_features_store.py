@@ -1,5 +1,7 @@
+import errno
 import io
 import json
+import os
 
 import numpy as np
 import pytest
@@ -10,6 +12,7 @@ from hypothesis.extra import numpy as hnp
 
 from benchmark.errors import BenchError
 from benchmark.features import codec
+from benchmark.features import store as store_module
 from benchmark.features.store import FeatureStore, shard_items
 
 
@@ -106,6 +109,53 @@ def test_prune_by_model_age_and_size(tmp_path):
     assert {e["key"]["model"] for e in store.entries()} == {"a", "c"}
     store.prune(max_bytes=1)
     assert store.entries() == []
+
+
+def test_prune_finds_what_killed_processes_left(tmp_path):
+    store = FeatureStore(tmp_path)
+    array, _ = filled(store, model="a", view="a")
+    half = store.array({"view": "killed before its first shard was whole"}, 300).folder
+    for folder in (half, array.folder):
+        (folder / ".shard-00000.npy.x1.tmp").write_bytes(bytes(1000))
+    assert store.prune(model="nobody") == 0  # it may be a living process that writes there
+    for path in (half, array.folder / ".shard-00000.npy.x1.tmp"):
+        os.utime(path, (0, 0))
+    assert store.prune(model="nobody") == 2000
+    assert not half.exists() and [p.name for p in array.folder.glob(".*.tmp")] == [] and array.missing() == []
+
+
+def test_an_array_that_is_pruned_while_in_use_is_one_line(tmp_path):
+    array, _ = filled(FeatureStore(tmp_path))
+    FeatureStore(tmp_path).prune()
+    with pytest.raises(BenchError, match=r"deleted while it was in use .* Run the same command again"):
+        array[0]
+    array.item = (4,)
+    with pytest.raises(BenchError, match="deleted while it was in use"):
+        array[0]
+
+
+def test_many_arrays_share_the_few_files_a_process_may_open(tmp_path, monkeypatch):
+    monkeypatch.setattr(store_module, "_open_shards", store_module.OpenShards(10))
+    monkeypatch.setattr("os.fsync", lambda *_: None)
+    maps = store_module._open_shards._maps
+    for name in "abc":
+        array = FeatureStore(tmp_path, "float32").array({"view": name}, 8, item_bytes=2**30)
+        for shard in range(array.num_shards):
+            array.write(shard, np.full((1, 2), shard, np.float32))
+        assert array[:].tolist() == [[i, i] for i in range(8)] and len(maps) == min(10, 8 * ("abc".index(name) + 1))
+    array.write(3, np.full((1, 2), -1, np.float32))
+    assert array[3].tolist() == [-1, -1]
+
+
+def test_a_cache_that_is_only_read_serves_what_it_has(tmp_path, monkeypatch):
+    _, values = filled(FeatureStore(tmp_path, "float32"))
+
+    def read_only(*_):
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr("os.utime", read_only)
+    again = FeatureStore(tmp_path, "float32").array({"weights": "w"}, 300)
+    assert again.missing() == [] and torch.equal(again[:], torch.from_numpy(values))
 
 
 def test_shard_boundaries_depend_on_the_sets_size_and_the_items_alone():

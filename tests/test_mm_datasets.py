@@ -11,7 +11,7 @@ import pytest
 from benchmark.cli import main
 from benchmark.engine.single import load_task
 from benchmark.errors import DataError, UsageError
-from benchmark.registry import open_dataset
+from benchmark.registry import open_dataset, units
 from benchmark.results import read_all
 from tasks.mm.datasets import open_config
 
@@ -36,6 +36,12 @@ def own_data(folder: Path) -> Path:
 def config(path: Path, root: Path, more: str = "") -> Path:
     path.write_text(OWN.format(root=str(root), more=more))
     return path
+
+
+def test_a_config_called_like_one_of_our_datasets_has_rows_of_its_own() -> None:
+    (theirs,) = units("mmseg:configs/_base_/datasets/ade20k.py")
+    assert str(theirs) == "linear_segmentation/mmseg-ade20k" and units("ade20k")[0].dataset == "ade20k"
+    assert str(units("mmseg:configs/cityscapes.py")[0]) == "linear_segmentation/cityscapes"
 
 
 def test_released_ade20k_config_gives_the_data_of_our_reader(tmp_path):

@@ -16,7 +16,7 @@ from benchmark.errors import BenchError
 from benchmark.files import only_writer
 from benchmark.leaderboard import build
 from benchmark.paths import reference_dir
-from benchmark.results import SAMPLES_DIGEST, Row, read_all, read_row, save, write_samples
+from benchmark.results import SAMPLES_DIGEST, Row, read_all, read_row, save, slug, write_samples
 from benchmark.summary import write_tables
 
 Damage = Callable[[Row], None]
@@ -35,6 +35,21 @@ def test_a_writer_waits_until_another_one_of_the_same_row_is_done(tmp_path: Path
     row = read_row(folder)
     assert row.statistic().of(row.samples) == row.main["value"]
     assert sorted(p.name for p in folder.iterdir()) == ["result.json", "samples.parquet"]
+
+
+def test_what_a_killed_writer_left_is_cleared_by_the_next(tmp_path: Path) -> None:
+    folder = write_row(tmp_path, "a", "depth")
+    (folder / ".samples.parquet.x1.tmp").write_bytes(b"half")
+    write_row(tmp_path, "a", "depth")
+    assert sorted(p.name for p in folder.iterdir()) == ["result.json", "samples.parquet"]
+
+
+def test_a_long_name_is_cut_to_what_a_folder_may_be_called(tmp_path: Path) -> None:
+    one, other = ("hf:" + "/experiments/run-1234567" * 14 + end for end in ("/a", "/b"))
+    for name in (one, other):
+        write_row(tmp_path, name, "depth")
+    assert {row.model for row in read_all(tmp_path)[0]} == {one, other}
+    assert slug("tipsv2-b@runs-final-1a2b3c") == "tipsv2-b@runs-final-1a2b3c"
 
 
 def test_samples_of_another_row_are_refused(tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import hashlib
 import json
 import os
@@ -230,6 +232,30 @@ def test_two_runs_at_once_both_get_the_split(own_cache: Path, monkeypatch: pytes
     before = content(folder)
     monkeypatch.setenv("BENCH_CACHE", str(own_cache.parent / "alone"))
     assert content(store.rendered("test", 32, 80)) == before
+
+
+def test_a_split_that_is_there_needs_nothing_written(own_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def read_only(*_: object) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    folder = store.rendered("labels-test", 16, 2)
+    store._ensured.cache_clear()
+    monkeypatch.setattr(store, "locked", read_only)
+    assert store.rendered("labels-test", 16, 2) == folder
+
+
+@pytest.mark.parametrize("locks", [True, False])
+def test_without_locks_anothers_unfinished_split_is_left_alone(
+    own_cache: Path, monkeypatch: pytest.MonkeyPatch, locks: bool
+) -> None:
+    if not locks:
+        monkeypatch.setattr(fcntl, "flock", lambda *_: (_ for _ in ()).throw(OSError(errno.ENOLCK, "No locks")))
+    folder = store.rendered("labels-test", 16, 2)
+    other = own_cache / f".{folder.name}.another.part"
+    other.mkdir()
+    (folder / "manifest.json").unlink()
+    store._ensured.cache_clear()
+    assert store.rendered("labels-test", 16, 2) == folder and store.intact(folder) and other.exists() != locks
 
 
 def test_a_failing_rendering_process_is_one_line(own_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -74,6 +74,21 @@ def watcher(tmp_path: Path, scorer: Scorer, clock: Clock, **plan: object) -> Wat
     return Watcher(made, scorer, say=lambda line: None, sleep=clock.sleep, clock=clock)
 
 
+def test_a_folder_that_training_deletes_while_it_is_listed_is_passed_over(tmp_path, monkeypatch):
+    for name in ("step-1", "step-2"):
+        (tmp_path / name / "model").mkdir(parents=True)
+        (tmp_path / name / "model" / "x.safetensors").write_bytes(b"")
+    listed = os.scandir
+
+    def scandir(path="."):
+        if Path(path) == tmp_path / "step-1" / "model":
+            raise FileNotFoundError(path)
+        return listed(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    assert [c.name for c in find(tmp_path)] == ["step-2"]
+
+
 def test_steps_order_checkpoints_not_their_names(tmp_path: Path) -> None:
     for name in ("step-1000", "step-200", "step-30"):
         checkpoint(tmp_path, name)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import resource
-import sys
 import time
 from collections.abc import Callable, Sequence
 
@@ -15,6 +13,7 @@ from benchmark import images as pictures
 from benchmark.check.findings import Finding, failed, passed
 from benchmark.check.image_side import ImageChecks
 from benchmark.contracts import Encoder, LabelData
+from benchmark.processes import peak_memory_mb
 
 BATCHES = (1, 4, 16)
 LOW = {"bfloat16": 0.98, "float16": 0.99}  # least mean cosine of a patch with its float32 self
@@ -47,8 +46,7 @@ def peak_mb(cuda: bool) -> float:
     """GPU memory since the last reset, or the process's largest resident size so far."""
     if cuda:
         return torch.cuda.max_memory_allocated() / 2**20
-    largest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return largest / (2**20 if sys.platform == "darwin" else 2**10)
+    return peak_memory_mb()
 
 
 def dtype_drift(checks: ImageChecks, reload: Callable[[str], Encoder]) -> list[Finding]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import io
 import os
 import sys
 import traceback
@@ -12,6 +13,7 @@ import typer
 from typer.core import TyperGroup
 
 from benchmark.errors import BenchError
+from benchmark.foreign import printable
 
 # name -> "module:function or Typer app"; the order is that of `bench --help`
 COMMANDS = {
@@ -76,6 +78,7 @@ def main(argv: list[str] | None = None) -> None:
     # Read when torch is first imported: threads that spin while they wait make a shared machine many times slower.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     words = sys.argv[1:] if argv is None else argv
+    _write_any_letter()
     if "--debug" in words:  # accepted anywhere, not only before the command
         words = [w for w in words if w != "--debug"]
         os.environ["BENCH_DEBUG"] = "1"
@@ -92,20 +95,27 @@ def main(argv: list[str] | None = None) -> None:
         sys.exit(_explain(e))
 
 
+def _write_any_letter() -> None:
+    """A pipe or file whose encoding lacks ↑ or δ (Windows' own, ASCII) must not end a run that is done: UTF-8 there."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper) and stream.encoding.lower().replace("-", "") != "utf8":
+            stream.reconfigure(**({"errors": "replace"} if stream.isatty() else {"encoding": "utf-8"}))
+
+
 def _explain(error: Exception) -> int:
     """Prints one line for `error` and returns the exit code."""
     if debugging():
         traceback.print_exc()
     if isinstance(error, BenchError):
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {printable(str(error))}", file=sys.stderr)
         return error.exit_code
     if hasattr(error, "format_message"):  # the parser's own: unknown option, missing argument
         message = error.format_message() or "missing argument"
-        print(f"error: {' '.join(message.split())} See bench --help", file=sys.stderr)
+        print(f"error: {printable(' '.join(message.split()))} See bench --help", file=sys.stderr)
         return int(getattr(error, "exit_code", 2))
     if type(error).__name__ == "Abort":
         return 1
-    detail = str(error).splitlines()[0] if str(error) else "no message"
+    detail = printable(str(error).splitlines()[0]) if str(error) else "no message"
     print(
         f"error: {type(error).__name__}: {detail}. This is a defect of densebench: run with --debug and report it",
         file=sys.stderr,

@@ -8,6 +8,7 @@ from rich.text import Text
 
 from benchmark import comparison_report as report
 from benchmark.compare import Comparison
+from benchmark.foreign import printable
 
 WIDE, NARROW = 200, 135  # columns of a terminal
 DROPPED_WHEN_NARROW = ("metric", "A", "B", "smallest visible", "n")
@@ -35,8 +36,8 @@ def print_comparison(found: Comparison, classes: bool = False) -> None:
         elif line := report.class_line(u):
             console.print(line, markup=False, highlight=False, style="dim")
     for line in report.left_out(found):
-        console.print(line, markup=False, highlight=False, style="yellow")
-    console.print(report.summary(found), markup=False, highlight=False)
+        console.print(printable(line), markup=False, highlight=False, style="yellow")
+    console.print(printable(report.summary(found)), markup=False, highlight=False)
 
 
 def _table(found: Comparison, narrow: bool) -> Table:

@@ -9,6 +9,8 @@ from typing import Annotated, Any
 
 import typer
 
+from benchmark.foreign import printable
+
 app = typer.Typer(
     help="Data sets: fetch where that is allowed, check what is there. Example: bench data verify ade20k",
     rich_markup_mode=None,
@@ -128,4 +130,4 @@ def labels_line(labels: dict[str, int]) -> str:
 
 
 def _say(line: Any, json: bool) -> None:
-    typer.echo(jsonlib.dumps(line, ensure_ascii=False) if json else line)
+    typer.echo(jsonlib.dumps(line, ensure_ascii=False) if json else printable(str(line)))

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from benchmark.foreign import printable
 from benchmark.paths import reference_dir, results_dir
 
 
@@ -25,7 +26,7 @@ def leaderboard(
 
     built = build(results or results_dir(), out, reference_dir() if reference else None)
     for line in built.problems:
-        typer.echo(f"left out: {line}", err=True)
+        typer.echo(printable(f"left out: {line}"), err=True)
     for path in built.paths:
         typer.echo(str(path))
     typer.echo(

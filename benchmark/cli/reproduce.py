@@ -13,6 +13,7 @@ from rich.text import Text
 
 from benchmark.errors import unknown
 from benchmark.files import write_text
+from benchmark.foreign import printable
 from benchmark.paths import results_dir
 
 if TYPE_CHECKING:
@@ -78,7 +79,8 @@ def _run_missing(
     from benchmark.paths import data_dir
 
     def say(note: Note) -> None:
-        print(f"error: {note.model}/{note.unit}: {note.text}".replace("error: /", "error: "), file=sys.stderr)
+        line = f"error: {note.model}/{note.unit}: {note.text}".replace("error: /", "error: ")
+        print(printable(line), file=sys.stderr)
 
     failed = 0
     with bars() as progress:

@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from benchmark.errors import UsageError
+from benchmark.foreign import printable
 
 EXAMPLE = "Example: bench run --model dinov2-b --model siglip2-b16-256 --task ade20k --task nyuv2 --protocol fast"
 
@@ -116,7 +117,7 @@ def run(
 
     def failed(note: Note) -> None:
         where = "/".join(p for p in (note.model, str(note.unit) if note.unit else "") if p)
-        print(f"error: {where}: {note.text}", file=sys.stderr)
+        print(printable(f"error: {where}: {note.text}"), file=sys.stderr)
 
     def saved(row: Row) -> None:
         if json:

@@ -11,6 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from benchmark.engine.run import Report
+from benchmark.foreign import printable
 from benchmark.reference import columns, origin
 from benchmark.results import Row
 from benchmark.summary import digits, format_value
@@ -24,7 +25,7 @@ def plain_table(headers: Sequence[str], rows: Iterable[Sequence[Any]], right: Se
     for i, name in enumerate(headers):
         table.add_column(name, justify="right" if i in right else "left", overflow="fold")
     for row in rows:
-        table.add_row(*(escape(str(cell)) for cell in row))
+        table.add_row(*(escape(printable(str(cell))) for cell in row))
     _console().print(table)
 
 
@@ -59,13 +60,13 @@ def show_report(report: Report, results: Path, written: Sequence[Path], referenc
             console.print(_shipped_words(others, shipped), style="dim", markup=False, highlight=False)
         console.print(_seconds_table(models, report.rows))
     for text in dict.fromkeys(f"n/a {n.model}: {n.text}" for n in report.not_applicable):
-        console.print(text, style="dim", markup=False, highlight=False)
+        console.print(printable(text), style="dim", markup=False, highlight=False)
     if any(row.data["task"]["dataset"] == "scenes" for row in report.rows):
         console.print(
             "scenes is rendered: it tests the plumbing and small models; it does not rank real encoders.", style="dim"
         )
     for text in _lacking(report.rows):
-        console.print(text, style="yellow", markup=False, highlight=False)
+        console.print(printable(text), style="yellow", markup=False, highlight=False)
     fresh = len(report.rows) - report.reused
     console.print(
         f"{fresh} rows made, {report.reused} were there. Rows: {results}/<model>/<task>/<dataset>/", highlight=False

@@ -66,7 +66,10 @@ def load_encoder(
 
 
 def resolve_device(device: str) -> str:
-    """`auto` is a CUDA GPU where there is one, else the CPU. Raises UsageError for a device torch does not see."""
+    """`auto` is a CUDA GPU where there is one, else the CPU.
+
+    Raises UsageError for a device that torch does not see, or that has no float64: heads and metrics decide in it.
+    """
     import torch
 
     if device == "auto":
@@ -77,6 +80,12 @@ def resolve_device(device: str) -> str:
         torch.device(device)
     except RuntimeError:
         raise UsageError(f"--device {device!r} is no device. Use cpu, cuda or cuda:N") from None
+    if device.partition(":")[0] not in ("cpu", "cuda"):
+        try:
+            torch.zeros(1, dtype=torch.float64, device=device).item()
+        except (RuntimeError, TypeError, AssertionError, NotImplementedError) as e:
+            reason = str(e).splitlines()[0].rstrip(".")
+            raise UsageError(f"--device {device}: cannot be used ({reason}). Use cpu, cuda or cuda:N") from None
     return device
 
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import platform
-import resource
 import subprocess
-import sys
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
+
+from benchmark import processes
 
 PACKAGES = ("torch", "jax", "numpy", "scipy", "scikit-learn", "transformers", "pillow", "mmsegmentation", "datasets")
 
@@ -61,9 +61,8 @@ def source_state() -> dict[str, Any]:
 
 
 def peak_memory_mb() -> float:
-    """The largest resident size this process has had, in MiB."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return round(peak / (1024 if sys.platform != "darwin" else 1024**2), 1)
+    """The largest resident size this process has had, in MiB; 0 where the system does not tell."""
+    return round(processes.peak_memory_mb(), 1)
 
 
 def peak_gpu_memory_mb(device: str) -> float | None:

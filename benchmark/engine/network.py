@@ -15,6 +15,8 @@ def forbid_network() -> None:
     """Tells the hub libraries to stay offline and makes any connection past this machine an error of one line."""
     for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_DATASETS_OFFLINE"):
         os.environ[name] = "1"
+    for name in ("NO_PROXY", "no_proxy"):  # a proxy on this machine would carry a request past it
+        os.environ[name] = "*"
     if getattr(socket.socket.connect, "densebench", False):
         return
     connect = socket.socket.connect

@@ -22,6 +22,7 @@ from benchmark.features import taps
 from benchmark.features.halving import encode_halving
 from benchmark.features.plan import Pass
 from benchmark.features.store import StoredArray
+from benchmark.processes import start_method
 from benchmark.views import ResolvedView
 
 NewProgress = Callable[[str, int], Progress]
@@ -83,8 +84,6 @@ class _Decoder(torch.utils.data.Dataset[Decoded]):
         for index in out.indices:
             try:
                 image = self.images.load(index)
-                out.pixels.append(np.rint(self.view.lay(image) * 255).astype(np.uint8))
-                out.sizes.append((image.shape[0], image.shape[1]))
             except (
                 DataError,
                 OSError,
@@ -93,6 +92,12 @@ class _Decoder(torch.utils.data.Dataset[Decoded]):
                 where = "" if isinstance(e, DataError) else f"{self.images.image_id(index)}: cannot be read: "
                 out.error = f"{where}{e}"
                 break
+            try:
+                out.pixels.append(np.rint(self.view.lay(image) * 255).astype(np.uint8))
+            except (DataError, ValueError) as e:
+                out.error = f"{self.images.image_id(index)}: {e}. Leave it out, or use a square view"
+                break
+            out.sizes.append((image.shape[0], image.shape[1]))
         return out
 
 
@@ -161,9 +166,7 @@ class Extractor:
         parts = [batch[i : i + PART] for batch in batches for i in range(0, len(batch), PART)]
         source = _Decoder(task.images, task.view, parts)
         workers = self._worker_count(task.images, len(parts))
-        context = (
-            ("spawn" if self.encoder.card.backend == "jax" else "fork") if workers else None
-        )  # jax threads forbid fork
+        context = start_method(self.encoder.card.backend) if workers else None
         loader = torch.utils.data.DataLoader(
             source,
             batch_size=None,

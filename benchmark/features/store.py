@@ -7,16 +7,16 @@ moment leaves only whole shards, and one that fails its checksum counts as missi
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import io
 import json
 import os
 import shutil
+import threading
 import time
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -29,8 +29,10 @@ from benchmark.digest import fingerprint
 from benchmark.errors import BenchError
 from benchmark.features import codec
 from benchmark.files import disk_errors, write_atomic, write_text
+from benchmark.processes import locked, open_files
 
 SCHEMA = 1
+ABANDONED_S = 3600.0  # a shard is written in far less
 SHARD_BYTES = 64 * 2**20  # of one shard in float32; a larger item is a shard of its own
 
 
@@ -46,6 +48,34 @@ def shard_items(n: int, item_bytes: int = 0) -> int:
     return size
 
 
+class OpenShards:
+    """The shards of all arrays that are mapped into memory, those used last: each holds one of the few files that a
+    process may have open. What is closed is still in the page cache."""
+
+    def __init__(self, most: int) -> None:
+        self.most = most
+        self._maps: OrderedDict[Path, np.ndarray] = OrderedDict()
+        self._lock = threading.Lock()  # shards are written by another thread than reads them
+
+    def get(self, path: Path) -> np.ndarray:
+        """The array of the file `path`. Raises OSError."""
+        with self._lock:
+            if path not in self._maps:
+                self._maps[path] = np.load(path, mmap_mode="r", allow_pickle=False)
+                if len(self._maps) > self.most:
+                    self._maps.popitem(last=False)
+            self._maps.move_to_end(path)
+            return self._maps[path]
+
+    def drop(self, path: Path) -> None:
+        """Forgets the array of a file that is another now."""
+        with self._lock:
+            self._maps.pop(path, None)
+
+
+_open_shards = OpenShards(max(32, min(512, open_files() // 4)))
+
+
 @dataclass
 class StoredArray:
     """One array [N, *item] under one key, complete or not."""
@@ -59,7 +89,6 @@ class StoredArray:
     def __post_init__(self) -> None:
         known = self._manifest()  # of an array that is there, also one from before shards were bounded by bytes
         self.size: int = known.get("size", shard_items(self.n)) if known else shard_items(self.n, self.item_bytes)
-        self._open: OrderedDict[int, np.ndarray] = OrderedDict()
         self._verified: set[int] = set()
 
     @property
@@ -85,7 +114,7 @@ class StoredArray:
         write_atomic(self._path(shard), lambda f: f.writelines((header, data)))
         digest = hashlib.sha256(header)
         digest.update(data)
-        self._open.pop(shard, None)
+        _open_shards.drop(self._path(shard))
         with self._lock():
             manifest = self._manifest() or {
                 "schema": SCHEMA,
@@ -105,7 +134,10 @@ class StoredArray:
 
     @cached_property
     def item(self) -> tuple[int, ...]:
-        return tuple(self._manifest()["item"])
+        manifest = self._manifest()
+        if not manifest:
+            raise self._gone(self.folder / "manifest.json")
+        return tuple(manifest["item"])
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -134,14 +166,15 @@ class StoredArray:
         return torch.from_numpy(out)
 
     def _shard(self, shard: int) -> np.ndarray:
-        if shard not in self._open:
-            self._open[shard] = np.load(self._path(shard), mmap_mode="r", allow_pickle=False)
-            if len(self._open) > 64:  # file descriptors are few; the page cache keeps what matters
-                self._open.popitem(last=False)
-        self._open.move_to_end(shard)
-        return self._open[shard]
+        try:
+            return _open_shards.get(self._path(shard))
+        except FileNotFoundError:
+            raise self._gone(self._path(shard)) from None
 
     # ----------------------------------------------------------------------------------------- internal
+
+    def _gone(self, path: Path) -> BenchError:
+        return BenchError(f"{path}: was deleted while it was in use (bench cache prune?). Run the same command again")
 
     def _path(self, shard: int) -> Path:
         return self.folder / f"shard-{shard:05d}.npy"
@@ -169,8 +202,8 @@ class StoredArray:
 
     @contextmanager
     def _lock(self) -> Iterator[None]:
-        with disk_errors(self.folder), open(self.folder / ".lock", "w") as f:
-            fcntl.flock(f, fcntl.LOCK_EX)
+        """Without locks two writers may lose an entry of each other's: that shard is made again by a later run."""
+        with disk_errors(self.folder), locked(self.folder / ".lock"):
             yield
 
 
@@ -197,6 +230,7 @@ class FeatureStore:
         array = self._arrays[digest]
         with disk_errors(array.folder):
             array.folder.mkdir(parents=True, exist_ok=True)
+        with suppress(OSError):  # a cache that is only read serves all the same
             os.utime(array.folder)  # the time of last use, for prune
         return array
 
@@ -209,19 +243,28 @@ class FeatureStore:
                 expected = -(-manifest["n"] // manifest.get("size", shard_items(manifest["n"])))
                 size = sum(f.stat().st_size for f in path.parent.iterdir())
                 entry = {"folder": path.parent, "key": manifest["key"], "bytes": size, "codec": manifest["codec"]}
+                entry |= {"used": path.parent.stat().st_mtime, "shards": len(manifest["shards"]), "of": expected}
             except (OSError, ValueError, KeyError):
                 continue
-            out.append(
-                {**entry, "used": path.parent.stat().st_mtime, "shards": len(manifest["shards"]), "of": expected}
-            )
+            out.append(entry)
         return out
+
+    def _abandoned(self, known: Collection[Path], least_s: float) -> Iterator[Path]:
+        """What killed processes left behind `least_s` seconds ago or before: folders that are none of the `known`
+        entries', and parts of files that were never renamed."""
+        for folder in self.root.glob("??/*/"):
+            for path in folder.glob(".*.tmp") if folder in known else (folder,):
+                with suppress(OSError):
+                    if time.time() - path.stat().st_mtime >= least_s:
+                        yield path
 
     def prune(
         self, *, older_than_s: float | None = None, max_bytes: int | None = None, model: str | None = None
     ) -> int:
         """Deletes arrays unused for `older_than_s`, of `model`, and the least recently used above `max_bytes`.
 
-        Without a condition everything goes. Returns the bytes freed.
+        Without a condition everything goes; with any, what killed processes left behind goes too. Returns the bytes
+        freed.
         """
         entries = sorted(self.entries(), key=lambda e: e["used"])
         total, freed, now = sum(e["bytes"] for e in entries), 0, time.time()
@@ -230,9 +273,20 @@ class FeatureStore:
             old = older_than_s is not None and now - e["used"] > older_than_s
             big = max_bytes is not None and total - freed > max_bytes
             if unconditional or old or big or (model is not None and e["key"].get("model") == model):
-                try:
-                    shutil.rmtree(e["folder"])
-                except OSError as error:
-                    raise BenchError(f"{e['folder']}: cannot be deleted ({error.strerror})") from None
+                _delete(e["folder"])
                 freed += e["bytes"]
+        known = {e["folder"] for e in entries}
+        for path in list(self._abandoned(known, 0.0 if unconditional else ABANDONED_S)):
+            freed += sum(f.stat().st_size for f in path.iterdir()) if path.is_dir() else path.stat().st_size
+            _delete(path)
         return freed
+
+
+def _delete(path: Path) -> None:
+    """Deletes a file or folder; one that another process deleted meanwhile is no error."""
+    try:
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise BenchError(f"{path}: cannot be deleted ({error.strerror})") from None

@@ -6,7 +6,8 @@ import csv
 import io
 from collections.abc import Sequence
 
-from benchmark.comparison_report import escape, number, table
+from benchmark.comparison_report import number, table
+from benchmark.foreign import escape, plain_cell
 from benchmark.leaderboard.collect import Board, Entry
 from benchmark.sides import PublishedNumber
 
@@ -15,6 +16,7 @@ COLUMNS = (
     "rank", "tied_with_best", "model", "family", "params", "licence", "value", "ci95_low", "ci95_high",
     "delta_to_best", "p_adjusted", "weights_sha256", "source",
 )  # fmt: skip
+NUMBERS = ("value", "ci95_low", "ci95_high", "delta_to_best", "p_adjusted")  # a minus sign there is no formula
 LEGEND = (
     "≈: not significantly worse than the best (paired, 5 % over all pairs of a board). Intervals: 95 %. The page "
     "`leaderboard.html` has costs, classes, samples and every row's origin."
@@ -31,11 +33,15 @@ def as_csv(boards: Sequence[Board], published: Sequence[PublishedNumber]) -> str
     writer.writeheader()
     for board in boards:
         for entry in board.entries:
-            writer.writerow(_cells(board, entry))
+            writer.writerow(_words_plain(_cells(board, entry)))
     for p in published:
         known = {"task": p.task, "dataset": p.dataset, "metric": p.metric, "value": repr(p.value), "source": p.source}
-        writer.writerow({**known, "protocol": "published", "model": _plain_cell(p.model)})
+        writer.writerow(_words_plain({**known, "protocol": "published", "model": p.model}))
     return out.getvalue()
+
+
+def _words_plain(cells: dict[str, object]) -> dict[str, object]:
+    return {name: value if name in NUMBERS else plain_cell(value) for name, value in cells.items()}
 
 
 def _cells(board: Board, entry: Entry) -> dict[str, object]:
@@ -45,18 +51,13 @@ def _cells(board: Board, entry: Entry) -> dict[str, object]:
         "task": d["task"]["name"], "dataset": d["task"]["dataset"], "protocol": d["protocol"]["name"],
         "protocol_hash": d["protocol"]["hash"], "dataset_digest": d["task"]["dataset_digest"],
         "metric": d["main_metric"], "unit": main["unit"], "higher_is_better": main["higher_is_better"],
-        "n": board.total_samples, "rank": s.rank, "tied_with_best": s.tied, "model": _plain_cell(entry.name),
-        "family": _plain_cell(str(m["family"])), "params": m["params"],
-        "licence": _plain_cell(str(m.get("licence", ""))),
+        "n": board.total_samples, "rank": s.rank, "tied_with_best": s.tied, "model": entry.name,
+        "family": str(m["family"]), "params": m["params"],
+        "licence": str(m.get("licence", "")),
         "value": repr(main["value"]), "ci95_low": repr(main["ci95"][0]), "ci95_high": repr(main["ci95"][1]),
         "delta_to_best": f"{s.delta:.6g}", "p_adjusted": f"{s.p:.4g}",
         "weights_sha256": m["weights"].get("sha256", ""), "source": SHIPPED if entry.shipped else "measured",
     }  # fmt: skip
-
-
-def _plain_cell(text: str) -> str:
-    """`text` so that no spreadsheet takes it for a formula."""
-    return f"'{text}" if text[:1] in ("=", "+", "-", "@", "\t") else text
 
 
 def as_markdown(boards: Sequence[Board], problems: Sequence[str]) -> str:

@@ -72,7 +72,7 @@ def _members(path: Path) -> Iterator[Member]:
         with np.load(remembered, allow_pickle=False) as saved:
             text, places = saved["names"].tobytes().decode("utf-8", "surrogateescape"), saved["places"]
         names = text.split("\0") if len(places) else []
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile):
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         found = list(_scan(path))
         names = [m[0] for m in found]
         places = np.array([m[1:] for m in found], dtype=np.int64).reshape(-1, 4)

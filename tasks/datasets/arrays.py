@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import io
+import zipfile
+import zlib
 
 import numpy as np
-from PIL import Image
 
 from benchmark.errors import DataError
-from benchmark.images import DAMAGE, strict_truncation
+from benchmark.images import DAMAGE, opened, strict_truncation
 from tasks.datasets.blobs import Blobs
 
 INDEX_MODES = ("1", "L", "P", "I", "I;16", "I;16B", "I;16L", "I;16N")
@@ -19,7 +20,7 @@ def index_image(blobs: Blobs, index: int) -> np.ndarray:
 
     Raises DataError naming the file for a damaged or coloured picture.
     """
-    with _naming(blobs, index), Image.open(io.BytesIO(blobs.read(index))) as image:
+    with _naming(blobs, index), opened(io.BytesIO(blobs.read(index))) as image:
         image.load()
         if image.mode in INDEX_MODES:
             values = np.asarray(image)
@@ -30,12 +31,24 @@ def index_image(blobs: Blobs, index: int) -> np.ndarray:
 
 def picture_size(blobs: Blobs, index: int) -> tuple[int, int]:
     """(height, width) from the picture's header."""
-    with _naming(blobs, index), Image.open(io.BytesIO(blobs.read(index))) as image:
+    with _naming(blobs, index), opened(io.BytesIO(blobs.read(index))) as image:
         return image.height, image.width
 
 
+def rgb_image(blobs: Blobs, index: int) -> np.ndarray:
+    """[H, W, 3] uint8 of a picture that holds values, not colours to look at: no rule of photographs is applied.
+
+    Raises DataError naming the file when it is damaged; a truncated one is never filled up with grey.
+    """
+    with _naming(blobs, index), opened(io.BytesIO(blobs.read(index))) as image:
+        return np.asarray(image.convert("RGB"))
+
+
 def numpy_file(blobs: Blobs, index: int) -> np.ndarray:
-    """The array of a `.npy` file, or the only array of a `.npz`. Object arrays are refused."""
+    """The array of a `.npy` file, or the only array of a `.npz`. Object arrays are refused.
+
+    Raises DataError naming the file when it is damaged, or says it holds more than memory does.
+    """
     try:
         loaded = np.load(io.BytesIO(blobs.read(index)), allow_pickle=False)
         if isinstance(loaded, np.ndarray):
@@ -45,7 +58,7 @@ def numpy_file(blobs: Blobs, index: int) -> np.ndarray:
                 raise ValueError(f"holds {len(loaded.files)} arrays, one is expected")
             array: np.ndarray = loaded[loaded.files[0]]
             return array
-    except (ValueError, OSError, EOFError) as e:
+    except (ValueError, OSError, EOFError, MemoryError, zipfile.BadZipFile, zlib.error) as e:
         raise DataError(
             f"{blobs.where(index)}: is no usable numpy array ({e}). Save it again with numpy.save"
         ) from None
@@ -59,7 +72,7 @@ def matlab_file(blobs: Blobs, index: int) -> dict[str, np.ndarray]:
     try:
         variables: dict[str, np.ndarray] = loadmat(io.BytesIO(blobs.read(index)))
         return variables
-    except (MatReadError, ValueError, TypeError, OSError, NotImplementedError) as e:
+    except (MatReadError, ValueError, TypeError, OSError, IndexError, NotImplementedError, zlib.error) as e:
         raise DataError(f"{blobs.where(index)}: cannot be read as a MATLAB file ({e}). Fetch it again") from None
 
 

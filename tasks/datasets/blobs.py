@@ -5,14 +5,13 @@ from __future__ import annotations
 
 import hashlib
 import io
-import os
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import IO, Any, Protocol, cast
 
 import numpy as np
 
@@ -71,6 +70,7 @@ class FileBlobs:
 
 STORED, DEFLATED = 0, 8  # as in zip headers
 ZIP_HEADER = 30
+LARGEST = 2**30  # bytes that a member of a zip may unpack to: a thousandth of that, zipped, must not fill the memory
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ class SliceBlobs:
     def read(self, index: int) -> bytes:
         data = self._ranges(index, ((0, int(self.size[index])),))
         try:
-            return zlib.decompress(data, -15) if self.method[index] == DEFLATED else data
+            return inflated(data) if self.method[index] == DEFLATED else data
         except zlib.error as e:
             raise self._damaged(index, e) from None
 
@@ -117,9 +117,9 @@ class SliceBlobs:
         try:
             with open(self.files[self.file_of[index]], "rb", buffering=0) as f:
                 if self.header[index]:
-                    head = os.pread(f.fileno(), ZIP_HEADER, start)
+                    head = _read_at(f, start, ZIP_HEADER)
                     start += ZIP_HEADER + int.from_bytes(head[26:28], "little") + int.from_bytes(head[28:30], "little")
-                data = b"".join(os.pread(f.fileno(), length, start + offset) for offset, length in parts)
+                data = b"".join(_read_at(f, start + offset, length) for offset, length in parts)
         except OSError as e:
             raise self._damaged(index, e) from None
         short = sum(length for _, length in parts) - len(data)
@@ -174,6 +174,20 @@ class RowBlobs:
     def digest(self) -> str:
         rows = hashlib.sha256(self.column.encode() + np.ascontiguousarray(self.rows).tobytes()).hexdigest()
         return digests.of_whole_files(self.files, rows)
+
+
+def _read_at(file: IO[bytes], start: int, length: int) -> bytes:
+    file.seek(start)
+    return file.read(length)
+
+
+def inflated(data: bytes) -> bytes:
+    """A zip member's bytes unpacked. Raises zlib.error where they are damaged, cut short, or more than LARGEST."""
+    stream = zlib.decompressobj(-zlib.MAX_WBITS)
+    out = stream.decompress(data, LARGEST)
+    if not stream.eof:
+        raise zlib.error(f"unpacks to more than {LARGEST} bytes" if stream.unconsumed_tail else "ends early")
+    return out
 
 
 def named(blobs: Blobs, index: int) -> io.BytesIO:

@@ -13,6 +13,7 @@ import numpy as np
 
 from benchmark.contracts import DataKind, DatasetInfo
 from benchmark.errors import DataError
+from benchmark.texts import decoded
 from tasks.datasets.catalog import expected
 from tasks.datasets.kinds import CaptionSet, Pictures
 from tasks.datasets.places import Store, bases, checked, find, note_size, option, split_error
@@ -148,7 +149,7 @@ def from_shards(info: DatasetInfo, root: Path | None, split: str, keep: int | No
     found = []
     for sample in samples:
         if "txt" in sample.parts:
-            text = shards.archive.read(sample.parts["txt"]).decode("utf-8")
+            text = decoded(shards.archive.read(sample.parts["txt"]), shards.archive.where(sample.parts["txt"]))
             texts = tuple(line.strip() for line in text.splitlines() if line.strip())
         elif "json" in sample.parts:
             texts = _texts(_caption_of(json.loads(shards.archive.read(sample.parts["json"]))))

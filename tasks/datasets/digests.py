@@ -52,7 +52,7 @@ def of_files(root: str, names: Sequence[str]) -> str:
 def of_whole_files(files: Sequence[str], rows: str) -> str:
     """Digest of whole files (parquet shards) and of which rows of them are used."""
     folder = os.path.dirname(os.path.abspath(files[0]))
-    names = [os.path.relpath(os.path.abspath(f), folder) for f in files]
+    names = [os.path.relpath(os.path.abspath(f), folder).replace(os.sep, "/") for f in files]
     return fingerprint({"files": of_files(folder, names), "rows": rows})
 
 
@@ -97,8 +97,9 @@ def _hash_file(row: Row) -> str:
         if mode == "full":
             return sha256_file(path)
         with open(path, "rb", buffering=0) as f:
-            head = os.pread(f.fileno(), EDGE, 0)
-            tail = os.pread(f.fileno(), EDGE, max(0, size - EDGE))
+            head = f.read(EDGE)
+            f.seek(max(0, size - EDGE))
+            tail = f.read(EDGE)
         return hashlib.sha256(f"{size}".encode() + head + tail).hexdigest()
     except OSError as e:
         raise DataError(f"{path}: cannot be read ({e.strerror}). Check the dataset's folder") from None

@@ -8,6 +8,7 @@ import tarfile
 import urllib.error
 import urllib.request
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from http.client import HTTPException
@@ -62,19 +63,19 @@ def prepare(name: str, data: Path, *, offline: bool = False, progress: NewBar | 
 def download(url: str, target: Path, *, gunzip: bool = False, progress: NewBar | None = None) -> None:
     """`url` to `target` through `<target>.part`, going on where an earlier attempt stopped; `gunzip` unpacks it."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    part = target.with_name(target.name + ".part")
+    part, plain = (target.with_name(target.name + ending) for ending in (".part", ".plain"))
     try:
         _receive(url, part, progress)
         if gunzip:
-            plain = target.with_name(target.name + ".plain")
             with gzip.open(part, "rb") as source, open(plain, "wb") as sink:
                 shutil.copyfileobj(source, sink, BLOCK)
             plain.replace(target)
             part.unlink()
         else:
             part.replace(target)
-    except (EOFError, gzip.BadGzipFile) as e:
-        part.unlink(missing_ok=True)
+    except (EOFError, gzip.BadGzipFile, zlib.error) as e:
+        for damaged in (part, plain):
+            damaged.unlink(missing_ok=True)
         raise DataError(f"{url}: what came is no whole gzip file ({e}). Run the same command again") from None
     except (urllib.error.URLError, HTTPException, TimeoutError, ConnectionError) as e:
         reason = getattr(e, "reason", e)
@@ -114,16 +115,24 @@ def _receive(url: str, part: Path, progress: NewBar | None) -> None:
 
 
 def unpack(archive: Path, folder: Path) -> None:
-    """Unpacks a zip or tar into `folder`; members that would land elsewhere are refused. Raises DataError."""
+    """Unpacks a zip, tar or tar.gz into `folder`; members that would land elsewhere are refused. Raises DataError."""
     try:
         if archive.suffix == ".zip":
             with zipfile.ZipFile(archive) as z:
                 z.extractall(folder)
-        else:
-            with tarfile.open(archive) as t:
+            return
+        packed = archive.suffix in (".gz", ".tgz")
+        with gzip.open(archive, "rb") if packed else open(archive, "rb") as stream:
+            with tarfile.open(fileobj=stream, mode="r:") as t:
                 t.extractall(folder, filter="data")
-    except (zipfile.BadZipFile, tarfile.TarError, EOFError, gzip.BadGzipFile) as e:
+            while stream.read(BLOCK):  # a gzip's checksum stands behind all a tar reads, and only its reader compares
+                pass
+    except (zipfile.BadZipFile, tarfile.TarError, EOFError, gzip.BadGzipFile, zlib.error) as e:
         raise DataError(f"{archive}: cannot be unpacked ({e}). Delete it and run the same command again") from None
+    except OSError as e:
+        raise DataError(
+            f"{folder}: {archive.name} cannot be unpacked there ({e.strerror}). Look at the folder"
+        ) from None
 
 
 def _from_hub(hub: dict[str, Any], folder: Path, offline: bool) -> Step:

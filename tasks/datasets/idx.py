@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -27,7 +28,7 @@ def read_idx(path: str) -> np.ndarray:
     """The array of an idx file: [N, H, W] or [N] uint8. Raises DataError naming what is wrong with it."""
     try:
         data = gzip.decompress(Path(path).read_bytes()) if path.endswith(".gz") else Path(path).read_bytes()
-    except (OSError, EOFError) as e:
+    except (OSError, EOFError, zlib.error) as e:
         raise DataError(f"{path}: cannot be read ({e}). Fetch it again") from None
     if len(data) < 4 or data[0] or data[1] or data[2] != UBYTE:
         raise DataError(f"{path}: does not start like an idx file of bytes. Fetch it again")

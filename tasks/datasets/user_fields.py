@@ -12,6 +12,7 @@ from typing import Any
 
 from benchmark.contracts import DataKind
 from benchmark.errors import UsageError
+from tasks.datasets.catalog import catalog
 
 KIND_OF: dict[str, DataKind] = {
     "zero_shot_segmentation": "segmentation",
@@ -82,7 +83,7 @@ class TaskFile:
 def read_task_file(path: Path) -> TaskFile:
     """The checked fields of `path`. Raises UsageError with the line of the first mistake."""
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")  # with the mark that Windows' editors put first
         values = tomllib.loads(text)
     except OSError as e:
         raise UsageError(f"{path}: cannot be read ({e.strerror}). Check --task") from None
@@ -129,6 +130,8 @@ def _check_task(file: TaskFile) -> None:
         raise file.wrong(f"unknown task {task!r}. {hint}All: {', '.join(KIND_OF)}", "task")
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
         raise file.wrong(f"name = {name!r} becomes a folder: use letters, digits, '.', '_' and '-'", "name")
+    if name.lower() in catalog():  # on some file systems Coco and coco are one folder
+        raise file.wrong(f"name = {name!r} is one of our datasets, whose rows yours would replace", "name")
 
 
 def _check_names(file: TaskFile) -> None:

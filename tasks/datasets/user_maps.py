@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import io
 from dataclasses import dataclass
 
 import numpy as np
-from PIL import Image
 
 from benchmark.errors import DataError
-from tasks.datasets.arrays import index_image, numpy_file
+from tasks.datasets.arrays import index_image, numpy_file, rgb_image
 from tasks.datasets.blobs import Blobs
 
 MILLIMETRE = 0.001
@@ -56,11 +54,7 @@ def read_normals(blobs: Blobs, index: int) -> np.ndarray:
 
 def normals_from_rgb(blobs: Blobs, index: int) -> np.ndarray:
     """[H, W, 3] float32 in [-1, 1] from an RGB picture; black and mid-grey pixels become zero vectors."""
-    try:
-        with Image.open(io.BytesIO(blobs.read(index))) as image:
-            rgb = np.asarray(image.convert("RGB"), dtype=np.float32)
-    except (OSError, SyntaxError, ValueError) as e:
-        raise DataError(f"{blobs.where(index)}: cannot be read as a picture ({e}). Replace the file") from None
+    rgb = rgb_image(blobs, index).astype(np.float32)
     normals = rgb * np.float32(2 / 255) - np.float32(1)
     invalid = (rgb == 0).all(-1) | (np.abs(rgb - 127.5) < 2).all(-1)
     normals[invalid] = 0

@@ -9,6 +9,7 @@ import numpy as np
 
 from benchmark.contracts import IGNORE
 from benchmark.errors import DataError
+from benchmark.texts import lines_of
 from tasks.datasets.idx import IdxStore, read_idx
 from tasks.datasets.kinds import IGNORED, INVALID, CaptionSet, LabelSet, MapSet, Relabel, RetrievalSet, SegmentationSet
 from tasks.datasets.prompts import prompt_list
@@ -55,7 +56,7 @@ def class_names(file: TaskFile) -> tuple[str, ...]:
     if isinstance(value, str):
         if not file.place(value).is_file():
             raise file.wrong(f"classes = {value!r}: no such file ({file.place(value)})", "classes")
-        value = [line for line in file.place(value).read_text(encoding="utf-8").splitlines() if line.strip()]
+        value = lines_of(file.place(value))
     if len(value) < 2 or not all(isinstance(n, str) and n for n in value):
         raise file.wrong(f"classes must be two or more names, not {value!r}", "classes")
     return tuple(value)
@@ -68,7 +69,7 @@ def prompt_templates(file: TaskFile) -> tuple[str, ...]:
         if value in TEMPLATES:
             value = list(prompt_list(value))
         elif file.place(value).is_file():
-            value = [t for t in file.place(value).read_text(encoding="utf-8").splitlines() if t.strip()]
+            value = lines_of(file.place(value))
         else:
             raise file.wrong(f"templates = {value!r}: no file, and none of {', '.join(TEMPLATES)}", "templates")
     for template in value:
@@ -106,7 +107,7 @@ def _captions(source: Source) -> CaptionSet:
         for name in source.names:
             text = path / f"{stem(name)}.txt"
             if text.is_file():
-                found[name] = [line.strip() for line in text.read_text(encoding="utf-8").splitlines() if line.strip()]
+                found[name] = [line.strip() for line in lines_of(text)]
     else:
         for where, row in table_rows(source, "captions", ("image",)):
             texts = row.get("captions") or [row.get("caption")]

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import csv
 import hashlib
-import json
+import io
 from collections.abc import Iterable
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 
 from benchmark.errors import DataError
+from benchmark.texts import json_lines, lines_of, text_of
 from tasks.datasets.archives import Archive
 from tasks.datasets.blobs import Blobs
 from tasks.datasets.idx import IdxStore, is_idx
@@ -67,7 +68,7 @@ class Source:
         path = self.file.place(rule[self.split])
         if not path.is_file():
             raise self.file.wrong(f"split: no such list {path}", "split")
-        listed = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+        listed = [line.strip() for line in lines_of(path)]
         return [self.find(name, f"{path}:{i}") for i, name in enumerate(listed, 1)] if listed else []
 
     @cached_property
@@ -106,7 +107,7 @@ def table_rows(source: Source, key: str, needed: tuple[str, ...]) -> Iterable[tu
     path = source.file.place(source.fields[key])
     if not path.is_file():
         raise source.file.wrong(f"{key} = {source.fields[key]!r}: no such file ({path})", *source.keys(key))
-    reader = _csv_rows if path.suffix.lower() == ".csv" else _json_rows
+    reader = _csv_rows if path.suffix.lower() == ".csv" else json_lines
     if path.suffix.lower() not in (".csv", ".jsonl", ".jsonlines"):
         raise source.file.wrong(f"{key} = {source.fields[key]!r}: must be .csv or .jsonl", *source.keys(key))
     for line, row in reader(path):
@@ -117,23 +118,12 @@ def table_rows(source: Source, key: str, needed: tuple[str, ...]) -> Iterable[tu
 
 
 def _csv_rows(path: Path) -> Iterable[tuple[int, dict[str, Any]]]:
-    with open(path, encoding="utf-8-sig", newline="") as f:
-        reader = csv.DictReader(f)
+    reader = csv.DictReader(io.StringIO(text_of(path), newline=""))
+    try:
         for row in reader:
             yield reader.line_num, row
-
-
-def _json_rows(path: Path) -> Iterable[tuple[int, dict[str, Any]]]:
-    with open(path, encoding="utf-8") as f:
-        for number, line in enumerate(f, 1):
-            if line.strip():
-                try:
-                    row = json.loads(line)
-                except json.JSONDecodeError as e:
-                    raise DataError(f"{path}:{number}: is not JSON ({e.msg})") from None
-                if not isinstance(row, dict):
-                    raise DataError(f"{path}:{number}: is no JSON object")
-                yield number, row
+    except csv.Error as e:
+        raise DataError(f"{path}:{reader.line_num + 1}: is no CSV ({e})") from None
 
 
 def stem(name: str) -> str:

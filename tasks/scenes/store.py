@@ -6,7 +6,6 @@ the folder rendered again. Several processes may ask at once: one renders, the o
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import shutil
@@ -14,8 +13,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
@@ -27,6 +24,7 @@ from benchmark.digest import sha256_file
 from benchmark.errors import BenchError
 from benchmark.files import disk_errors, write_text
 from benchmark.paths import cache_dir
+from benchmark.processes import locked
 from tasks.scenes.fill import SEED, fill, start_arrays
 from tasks.scenes.golden import GOLDEN
 from tasks.scenes.render import scene_captions
@@ -53,16 +51,16 @@ def rendered(split: str, size: int, n: int) -> Path:
 
 @cache
 def _ensured(root: Path, split: str, size: int, n: int) -> Path:
-    full = root / _name(split, size, SPLITS[split].n)
-    if n < SPLITS[split].n and intact(full):
-        return full
     folder = root / _name(split, size, n)
+    for there in dict.fromkeys((root / _name(split, size, SPLITS[split].n), folder)):
+        if intact(there):  # asked before anything is written: the cache may be one that is only read
+            return there
     try:
         with disk_errors(folder):
             root.mkdir(parents=True, exist_ok=True)
-            with _locked(root / f".{folder.name}.lock"):
+            with locked(root / f".{folder.name}.lock") as alone:
                 if not intact(folder):
-                    _render_split(folder, split, size, n)
+                    _render_split(folder, split, size, n, alone)
     except OSError as e:
         raise BenchError(f"{folder}: cannot be written ({e.strerror}). Choose another cache with BENCH_CACHE") from None
     return folder
@@ -90,15 +88,9 @@ def intact(folder: Path) -> bool:
     return True
 
 
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    with open(path, "w") as f:
-        fcntl.flock(f, fcntl.LOCK_EX)  # given back by the kernel even after kill -9
-        yield
-
-
-def _render_split(folder: Path, split: str, size: int, n: int) -> None:
-    for left in folder.parent.glob(f".{folder.name}.*.part"):  # by the lock, no living process is writing it
+def _render_split(folder: Path, split: str, size: int, n: int, alone: bool) -> None:
+    """Renders into a folder of its own and renames it; `alone`: by the lock, no other process is doing the same."""
+    for left in folder.parent.glob(f".{folder.name}.*.part") if alone else ():
         shutil.rmtree(left, ignore_errors=True)
     staging = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}.", suffix=".part"))
     try:
@@ -111,7 +103,11 @@ def _render_split(folder: Path, split: str, size: int, n: int) -> None:
         _write_manifest(staging, split, size, n)
         if folder.exists():
             shutil.rmtree(folder)
-        staging.rename(folder)
+        try:
+            staging.rename(folder)
+        except OSError:
+            if not intact(folder):  # else another process, on a file system without locks, was as quick
+                raise
     finally:
         shutil.rmtree(staging, ignore_errors=True)
 

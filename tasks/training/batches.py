@@ -31,7 +31,7 @@ class Batches:
     data: Any  # DepthData or NormalsData
     protocol: TrainedHead
     seed: int
-    method: str = "fork"  # how worker processes start; beside JAX's threads it must be "spawn"
+    method: str = "fork"  # how worker processes start: `benchmark.processes.start_method`
 
     def __len__(self) -> int:
         return self.protocol.steps

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import itertools
 import json
 import tarfile
 from collections.abc import Mapping, Sequence
@@ -16,6 +17,7 @@ from adapters.tipsv2.recipe.config import DataConfig
 from adapters.tipsv2.recipe.samples import Sample
 from benchmark.errors import DataError
 from benchmark.images import decode
+from benchmark.texts import json_lines
 
 PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 CAPTIONS = "captions.jsonl"
@@ -53,6 +55,7 @@ class FolderSource:
 
     root: Path
     rows: list[dict[str, Any]]
+    lines: list[int]  # where each row stands in the file
     config: DataConfig
 
     def __len__(self) -> int:
@@ -60,7 +63,7 @@ class FolderSource:
 
     def load(self, index: int) -> Sample:
         row = self.rows[index]
-        where = f"{self.root / CAPTIONS}:{index + 1}"
+        where = f"{self.root / CAPTIONS}:{self.lines[index]}"
         if self.config.image not in row:
             found = ", ".join(map(repr, row))
             raise DataError(f"{where}: no column {self.config.image!r}; there are {found}. Set data.image")
@@ -76,16 +79,11 @@ def open_folder(config: DataConfig) -> FolderSource:
     file = root / CAPTIONS
     if not file.is_file():
         raise DataError(f"{file}: missing. A folder source holds pictures and {CAPTIONS}, one JSON object a line")
-    rows = []
-    for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise DataError(f"{file}:{number}: not JSON ({error})") from None
-        if not isinstance(row, dict):
-            raise DataError(f"{file}:{number}: a JSON object is needed, this is {type(row).__name__}")
+    numbers, rows = [], []
+    for number, row in itertools.islice(json_lines(file), config.samples or None):
+        numbers.append(number)
         rows.append(row)
-    return FolderSource(root, rows[: config.samples or None], config)
+    return FolderSource(root, rows, numbers, config)
 
 
 @dataclass
@@ -140,7 +138,7 @@ def tar_pairs(shard: str) -> Sequence[tuple[tuple[int, int], tuple[int, int]]]:
     images: dict[str, tuple[int, int]] = {}
     texts: dict[str, tuple[int, int]] = {}
     try:
-        with tarfile.open(shard) as tar:
+        with tarfile.open(shard, "r:") as tar:  # offsets in a compressed one are not those of the file
             for member in tar:
                 stem, dot, ending = member.name.partition(".")
                 kind = images if (dot + ending).lower() in PICTURES else texts if ending == "json" else None

@@ -1,0 +1,124 @@
+"""Files that are damaged, or made to harm: each is one line that names it, so that --max-bad can leave it out."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import tarfile
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import EpsImagePlugin, Image, ImageFile
+
+from benchmark.errors import DataError
+from benchmark.images import decode
+from tasks.datasets import archives, blobs, fetch
+from tasks.datasets.arrays import index_image, matlab_file, numpy_file
+from tasks.datasets.blobs import FileBlobs
+from tasks.datasets.idx import read_idx
+from tasks.datasets.names import Names
+from tasks.datasets.user_maps import normals_from_rgb
+
+
+def only(path: Path) -> FileBlobs:
+    return FileBlobs(str(path.parent), Names([path.name]))
+
+
+def test_postscript_is_never_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ran: list[object] = []
+    monkeypatch.setattr(EpsImagePlugin, "Ghostscript", lambda *words, **more: ran.append(words))
+    path = tmp_path / "cat.jpg"
+    Image.new("RGB", (8, 8)).save(path, "EPS")
+    for read in (lambda: decode(path), lambda: index_image(only(path), 0), lambda: normals_from_rgb(only(path), 0)):
+        with pytest.raises(DataError, match=r"cat\.jpg: cannot be read .*PostScript"):
+            read()
+    assert not ran
+
+
+def test_damaged_numpy_files_are_named(tmp_path: Path) -> None:
+    path = tmp_path / "mask.npz"
+    np.savez_compressed(path, a=np.zeros((500, 500), np.uint8))
+    whole = path.read_bytes()
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(header, {"descr": "<f4", "fortran_order": False, "shape": (10**9, 10**6)})
+    for damaged in (whole[:200], whole[:60] + bytes(60) + whole[120:], header.getvalue() + bytes(8)):
+        path.write_bytes(damaged)
+        with pytest.raises(DataError, match=r"mask\.npz: is no usable numpy array"):
+            numpy_file(only(path), 0)
+
+
+def test_damaged_matlab_files_are_named(tmp_path: Path) -> None:
+    from scipy.io import savemat
+
+    path = tmp_path / "labels.mat"
+    savemat(path, {"a": np.arange(5000).reshape(50, 100)}, do_compression=True)
+    whole = path.read_bytes()
+    for damaged in (whole[:60], whole[:200] + bytes(50) + whole[250:]):
+        path.write_bytes(damaged)
+        with pytest.raises(DataError, match=r"labels\.mat: cannot be read as a MATLAB file"):
+            matlab_file(only(path), 0)
+
+
+def test_a_damaged_idx_file_is_named(tmp_path: Path) -> None:
+    content = np.random.default_rng(0).integers(0, 40, 30_000).astype(np.uint8).tobytes()
+    packed = bytearray(gzip.compress(bytes([0, 0, 8, 1]) + (30_000).to_bytes(4, "big") + content))
+    packed[100:140] = bytes([255]) * 40
+    (tmp_path / "t10k-labels-idx1-ubyte.gz").write_bytes(packed)
+    with pytest.raises(DataError, match=r"idx1-ubyte\.gz: cannot be read"):
+        read_idx(str(tmp_path / "t10k-labels-idx1-ubyte.gz"))
+
+
+def test_truncated_normals_are_not_filled_with_grey(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "normals.png"
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64, 3)).astype(np.uint8)).save(path)
+    path.write_bytes(path.read_bytes()[:6000])
+    monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)  # as some libraries set it for the whole process
+    with pytest.raises(DataError, match=r"normals\.png: cannot be read \(image file is truncated"):
+        normals_from_rgb(only(path), 0)
+
+
+def test_a_zipped_member_may_not_fill_the_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BENCH_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(blobs, "LARGEST", 1000)
+    with zipfile.ZipFile(tmp_path / "a.zip", "w", zipfile.ZIP_DEFLATED) as out:
+        out.writestr("fits.png", bytes(range(250)) * 3)
+        out.writestr("bomb.png", bytes(10**6))
+    archive = archives.Archive([tmp_path / "a.zip"])
+    assert archive.read("fits.png") == bytes(range(250)) * 3
+    with pytest.raises(DataError, match=r"a\.zip:bomb\.png: .*unpacks to more than 1000 bytes"):
+        archive.read("bomb.png")
+
+
+def test_a_damaged_download_is_not_unpacked_as_if_it_were_whole(tmp_path: Path) -> None:
+    content = np.random.default_rng(0).integers(0, 40, 300_000).astype(np.uint8).tobytes()
+    (tmp_path / "x.bin").write_bytes(content)
+    with tarfile.open(tmp_path / "a.tar.gz", "w:gz") as out:
+        out.add(tmp_path / "x.bin", "x.bin")
+    fetch.unpack(tmp_path / "a.tar.gz", tmp_path / "whole")
+    assert (tmp_path / "whole" / "x.bin").read_bytes() == content
+    packed = bytearray((tmp_path / "a.tar.gz").read_bytes())
+    middle = len(packed) // 2
+    packed[middle : middle + 40] = bytes([255]) * 40  # still a stream that can be unpacked, to something else
+    (tmp_path / "a.tar.gz").write_bytes(packed)
+    with pytest.raises(DataError, match=r"a\.tar\.gz: cannot be unpacked"):
+        fetch.unpack(tmp_path / "a.tar.gz", tmp_path / "damaged")
+
+
+def test_a_place_that_cannot_be_unpacked_into_is_one_line(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as out:
+        out.writestr("x", "x")
+    (tmp_path / "there" / "x").mkdir(parents=True)
+    with pytest.raises(DataError, match=r"there: a\.zip cannot be unpacked there \(Is a directory\)"):
+        fetch.unpack(tmp_path / "a.zip", tmp_path / "there")
+
+
+def test_a_remembered_index_that_is_empty_is_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BENCH_CACHE", str(tmp_path / "cache"))
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as out:
+        out.writestr("x.png", b"x")
+    archives.Archive([tmp_path / "a.zip"])
+    (index,) = (tmp_path / "cache" / "archives").glob("*.npz")
+    index.write_bytes(b"")
+    assert archives.Archive([tmp_path / "a.zip"]).names() == ["x.png"]

@@ -1,0 +1,94 @@
+"""Rows and data of others: their words reach terminals, Markdown and spreadsheets as words, never as commands."""
+
+from __future__ import annotations
+
+import csv
+import io
+import struct
+import sys
+from pathlib import Path
+
+import pytest
+from rows import write_row
+
+from benchmark.checkpoints import damage, find, is_training_state
+from benchmark.cli import main
+from benchmark.errors import BenchError
+from benchmark.foreign import escape, printable
+from benchmark.leaderboard import build
+from benchmark.results import read_all, read_row
+from benchmark.summary import load_results, write_tables
+
+FORMULA = '=HYPERLINK("http://example.com";"open")'
+MARKUP = "<img src=x>|[a](b)"
+
+
+@pytest.mark.parametrize("place", ["model", "dataset", "metric", "unit"])
+def test_names_that_a_terminal_would_obey_are_no_names(tmp_path: Path, place: str) -> None:
+    folder = write_row(tmp_path, "model-a", "classification", dataset="photos")
+    word = {"model": '"model-a"', "dataset": '"photos"', "metric": '"kNN top-1"', "unit": '"%"'}[place]
+    text = (folder / "result.json").read_text(encoding="utf-8")
+    (folder / "result.json").write_text(text.replace(word, word[:-1] + '\\u001b]0;owned\\u0007"'), encoding="utf-8")
+    with pytest.raises(BenchError, match="which is no name") as caught:
+        read_row(folder)
+    assert printable(str(caught.value)) == str(caught.value)
+
+
+def test_a_name_that_is_no_text_is_refused_and_spoils_no_table(tmp_path: Path) -> None:
+    write_row(tmp_path, "model-a", "classification")
+    folder = write_row(tmp_path, "model-b", "classification")
+    text = (folder / "result.json").read_text(encoding="utf-8")
+    (folder / "result.json").write_text(text.replace('"name": "fast"', '"name": 1'), encoding="utf-8")
+    write_tables(tmp_path)
+    assert set(load_results(tmp_path).model) == {"model-a"}
+
+
+def test_brackets_without_end_stop_neither_tables_nor_a_watch(tmp_path: Path) -> None:
+    deep = "[" * 200_000
+    folder = write_row(tmp_path / "rows", "model-a", "classification")
+    (folder / "result.json").write_text(deep)
+    assert [line for line in read_all(tmp_path / "rows")[1] if "cannot be read as a result" in line]
+    (tmp_path / "a.safetensors").write_bytes(struct.pack("<Q", len(deep)) + deep.encode())
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b" / "config.json").write_text(deep)
+    (tmp_path / "b" / "model.safetensors").write_bytes(b"")
+    found = [c for c in find(tmp_path) if not is_training_state(c)]
+    assert [c.name for c in found] == ["a.safetensors", "b"] and all(map(damage, found))
+
+
+def test_errors_spell_control_characters_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["compare", "\x1b[2Jnowhere", "b", "--results", str(tmp_path)])
+    shown = capsys.readouterr().err
+    assert "\x1b" not in shown and r"\x1b[2Jnowhere" in shown
+
+
+def test_tables_hold_no_formula_and_no_markup(tmp_path: Path) -> None:
+    write_row(tmp_path, FORMULA, "classification", dataset=MARKUP)
+    write_row(tmp_path, MARKUP, "classification", dataset=FORMULA)
+    written = [*write_tables(tmp_path), *build(tmp_path).paths]
+    for path in (p for p in written if p.suffix == ".csv"):
+        with path.open(encoding="utf-8", newline="") as file:
+            cells = [cell for row in csv.reader(file) for cell in row]
+        assert f"'{FORMULA}" in cells and FORMULA not in cells
+    for path in (p for p in written if p.suffix == ".md"):
+        text = path.read_text(encoding="utf-8")
+        assert "<img" not in text and "](b)" not in text.replace(r"\](b)", "") and escape(MARKUP) in text
+    assert FORMULA in set(load_results(tmp_path).model)  # only files that spreadsheets open are changed
+
+
+def test_a_backslash_does_not_free_the_sign_after_it() -> None:
+    assert escape(r"a\|b") == r"a\\\|b"
+
+
+def test_a_pipe_without_the_letters_of_a_table_does_not_end_a_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for model, skill in (("a", 0.7), ("b", 0.4)):
+        write_row(tmp_path, model, "depth", skill)
+    out = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(out, encoding="cp1252"))  # Windows' own where it is redirected
+    with pytest.raises(SystemExit) as ended:
+        main(["compare", "a", "b", "--results", str(tmp_path)])
+    sys.stdout.flush()
+    assert ended.value.code == 0 and "Δ" in out.getvalue().decode("utf-8")

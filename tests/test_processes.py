@@ -1,0 +1,89 @@
+"""Locks where a file system gives none, and the parts of other systems: what Windows lacks is asked of one file."""
+
+from __future__ import annotations
+
+import ast
+import errno
+import fcntl
+import importlib.util
+import sys
+import types
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmark import processes
+from benchmark.features.store import FeatureStore
+from benchmark.files import only_writer
+from benchmark.history import only_watcher
+
+ROOT = Path(__file__).parents[1]
+UNIX = {"fcntl", "resource", "pwd", "grp", "termios"}
+CALLS = {"pread", "pwrite", "fork", "killpg", "getuid", "geteuid", "statvfs", "mkfifo"}
+
+
+def test_a_file_system_without_locks_stops_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_locks(handle: int, how: int) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", no_locks)
+    array = FeatureStore(tmp_path, "float32").array({"model": "m"}, 4)
+    array.write(0, np.ones((4, 2), np.float32))
+    assert array.missing() == [] and array[0].tolist() == [1, 1]
+    with only_writer(tmp_path / "row"), only_watcher(tmp_path / "watch"), processes.locked(tmp_path / "l") as alone:
+        assert not alone
+
+
+def test_a_held_lock_is_not_taken_twice(tmp_path: Path) -> None:
+    with processes.locked(tmp_path / "l") as alone, pytest.raises(BlockingIOError):
+        assert alone
+        with processes.locked(tmp_path / "l", wait=False):
+            pass
+    with processes.locked(tmp_path / "l", wait=False) as alone:
+        assert alone
+
+
+def test_only_one_file_asks_for_what_windows_lacks() -> None:
+    found = []
+    for folder in ("benchmark", "adapters", "tasks"):
+        for path in sorted((ROOT / folder).rglob("*.py")):
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+                names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
+                names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+                used = isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "os"
+                if UNIX & set(names) or (used and node.attr in CALLS):
+                    found.append(path.relative_to(ROOT).as_posix())
+    assert set(found) == {"benchmark/processes.py"}
+
+
+def test_locks_on_windows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    taken: list[int] = []
+
+    def locking(handle: int, how: int, count: int) -> None:
+        if taken and how == 2:
+            raise OSError(errno.EACCES, "Permission denied")
+        taken.append(handle)
+
+    monkeypatch.setitem(sys.modules, "msvcrt", types.SimpleNamespace(locking=locking, LK_LOCK=1, LK_NBLCK=2))
+    monkeypatch.setitem(sys.modules, "fcntl", None)
+    monkeypatch.setitem(sys.modules, "resource", None)
+    monkeypatch.setattr(sys, "platform", "win32")
+    spec = importlib.util.spec_from_file_location("processes_on_windows", ROOT / "benchmark" / "processes.py")
+    windows = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(windows)
+    with windows.locked(tmp_path) as alone, pytest.raises(BlockingIOError):
+        assert alone and (tmp_path / ".lock").is_file()
+        with windows.locked(tmp_path, wait=False):
+            pass
+    assert windows.start_method("torch") == "spawn" and windows.peak_memory_mb() == 0.0
+
+
+@pytest.mark.parametrize(("platform", "backend", "method"), [
+    ("linux", "torch", "fork"), ("linux", "jax", "spawn"), ("darwin", "torch", "spawn"), ("win32", "torch", "spawn"),
+])  # fmt: skip
+def test_workers_are_forked_where_that_is_safe(
+    monkeypatch: pytest.MonkeyPatch, platform: str, backend: str, method: str
+) -> None:
+    monkeypatch.setattr(sys, "platform", platform)
+    assert processes.start_method(backend) == method

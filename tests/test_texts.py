@@ -1,0 +1,76 @@
+"""Text files as other programs save them: a byte-order mark, another encoding, Unicode's own separators, halves."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from adapters.tipsv2.recipe.config import DataConfig
+from adapters.tipsv2.recipe.source_files import open_folder, tar_pairs
+from benchmark.errors import DataError
+from benchmark.texts import json_lines
+from tasks.datasets.user import open_task
+from tasks.datasets.user_read import class_names
+
+MARK = b"\xef\xbb\xbf"
+
+
+@pytest.fixture
+def task(tmp_path: Path) -> Path:
+    """A TOML task whose classes and labels lie in files of their own, all of which begin with a byte-order mark."""
+    lines = 'task = "classification"\nname = "fruit"\nclasses = "classes.txt"\nimages = "i"\n'
+    lines += 'labels = "labels.csv"\nsplit = { test = 0.5 }\n'
+    (tmp_path / "fruit.toml").write_bytes(MARK + lines.encode())
+    (tmp_path / "classes.txt").write_bytes(MARK + "apple\r\npêche\r\n".encode())
+    (tmp_path / "labels.csv").write_bytes(MARK + b"image,label\r\n" + b"".join(row(i) for i in range(8)))
+    (tmp_path / "i").mkdir()
+    for i in range(8):
+        (tmp_path / f"i/{i}.jpg").write_bytes(b"")
+    return tmp_path / "fruit.toml"
+
+
+def row(number: int) -> bytes:
+    return f"{number}.jpg,{('apple', 'pêche')[number % 2]}\r\n".encode()
+
+
+def test_a_byte_order_mark_is_no_letter_of_a_class_name(task: Path) -> None:
+    data = open_task(task).dataset.data("labels", "test")
+    assert data.class_names == ("apple", "pêche") and set(data.labels.tolist()) <= {0, 1}
+    assert class_names(open_task(task).dataset.file) == ("apple", "pêche")
+
+
+def test_a_table_that_is_not_utf8_is_one_line_with_its_place(task: Path) -> None:
+    (task.parent / "labels.csv").write_bytes(b"image,label\r\n0.jpg,apple\r\n1.jpg,p\xeache\r\n")
+    with pytest.raises(DataError, match=r"labels\.csv:3: byte 0xea is not UTF-8\. Save the file as UTF-8"):
+        open_task(task).dataset.data("labels", "test")
+
+
+def test_a_table_that_is_no_csv_is_one_line(task: Path) -> None:
+    (task.parent / "labels.csv").write_text("image,label\n0.jpg," + "x" * 200_000 + "\n")
+    with pytest.raises(DataError, match=r"labels\.csv:2: is no CSV"):
+        open_task(task).dataset.data("labels", "test")
+
+
+def test_only_line_feeds_end_a_json_line(tmp_path: Path) -> None:
+    words = {"image": "a.jpg", "alt": "one\u2028two\x85three"}
+    (tmp_path / "captions.jsonl").write_text(json.dumps(words, ensure_ascii=False) + "\r\n\r\n{}\n", encoding="utf-8")
+    assert list(json_lines(tmp_path / "captions.jsonl")) == [(1, words), (3, {})]
+    source = open_folder(DataConfig(source="folder", path=str(tmp_path), samples=1))
+    assert source.rows == [words] and source.lines == [1]
+
+
+def test_half_a_character_is_named_before_a_tokenizer_meets_it(tmp_path: Path) -> None:
+    (tmp_path / "x.jsonl").write_text('{"caption": "a \\ud83d\\ude00"}\n{"caption": "a \\ud83d"}\n')
+    with pytest.raises(DataError, match=r"x\.jsonl:2: holds half a character \(\\ud83d\)"):
+        list(json_lines(tmp_path / "x.jsonl"))
+
+
+def test_a_compressed_shard_is_refused_as_its_offsets_are_not_those_of_the_file(tmp_path: Path) -> None:
+    import tarfile
+
+    with tarfile.open(tmp_path / "a.tar", "w:gz") as out:
+        out.add(__file__, "a.json")
+    with pytest.raises(DataError, match=r"a\.tar: not a readable tar file"):
+        tar_pairs(str(tmp_path / "a.tar"))
