@@ -11,6 +11,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
+from benchmark.cli import streams
 from benchmark.errors import BenchError
 
 # name -> "module:function or Typer app"; the order is that of `bench --help`
@@ -33,8 +34,18 @@ COMMANDS = {
 }
 
 
+class Interrupted(Exception):
+    """Ctrl-C in a command: the parser's library would end it without a word."""
+
+
 class LazyGroup(TyperGroup):
     """A command group that imports a command's module when the command is looked up."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            raise Interrupted from None
 
     def list_commands(self, ctx: Any) -> list[str]:
         return list(COMMANDS)
@@ -61,6 +72,8 @@ def root(debug: bool = typer.Option(False, "--debug", help="Show the traceback o
     """Dense evaluation of image and image-text encoders: nine tasks, one extraction, every number with its interval.
 
     Example: bench run --model dinov2-b --task ade20k
+
+    Exit codes: 0 done, 1 some task failed (the others are saved), 2 wrong usage, 3 regression, 130 interrupted.
     """
     if debug:
         os.environ["BENCH_DEBUG"] = "1"
@@ -72,7 +85,8 @@ def debugging() -> bool:
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Entry point of `bench`. Exit codes: 0 done, 1 some task failed, 2 wrong usage, 3 regression."""
+    """Entry point of `bench`. Exit codes: 0 done, 1 some task failed, 2 wrong usage, 3 regression, 130 interrupted."""
+    streams.prepare()
     # Read when torch is first imported: threads that spin while they wait make a shared machine many times slower.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     words = sys.argv[1:] if argv is None else argv
@@ -82,12 +96,9 @@ def main(argv: list[str] | None = None) -> None:
     try:
         code = app(words, prog_name="bench", standalone_mode=False)
         sys.exit(code if isinstance(code, int) else 0)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, Interrupted):
         print("interrupted: what was finished is saved; the same command goes on from there", file=sys.stderr)
         sys.exit(130)
-    except BrokenPipeError:  # `bench ls | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # so that the flush at exit is quiet
-        sys.exit(0)
     except Exception as e:
         sys.exit(_explain(e))
 

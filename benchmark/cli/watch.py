@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from benchmark.cli.streams import say_while_heard
 from benchmark.history import History
 from benchmark.paths import results_dir
 
@@ -70,7 +71,7 @@ def watch(
         baseline=baseline, tolerance=tolerance, every=every, settle=settle, once=once,
         until_regression=until_regression, idle=idle, prepare=prepare,
     )  # fmt: skip
-    watcher = Watcher(plan, engine_scorer(model, suite, **options), say=typer.echo)
+    watcher = Watcher(plan, engine_scorer(model, suite, **options), say=say_while_heard)
     try:
         history = watcher.run()
     except KeyboardInterrupt:
