@@ -50,8 +50,8 @@ def writable(folder: Path) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """`write_atomic` for UTF-8 text."""
-    write_bytes(path, text.encode("utf-8"))
+    """`write_atomic` for UTF-8 text; what UTF-8 cannot hold (a byte of a file's name) is written as its JSON escape."""
+    write_bytes(path, text.encode("utf-8", "backslashreplace"))
 
 
 def write_bytes(path: Path, content: bytes) -> None:

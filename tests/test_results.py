@@ -76,3 +76,14 @@ def test_a_foreign_row_is_named_and_stops_no_table(tmp_path: Path, change: str) 
     assert [r.model for r in rows] == ["good"] and len(problems) == 1 and str(file) in problems[0]
     assert "foreign" not in write_tables(mine)[0].read_text()
     assert build(mine, tmp_path / "page", reference_dir()).problems == tuple(problems)
+
+
+def test_a_name_of_a_file_that_is_no_utf8_costs_no_row(tmp_path: Path) -> None:
+    """The shell hands over any bytes as arguments, and a folder of pictures may hold any names."""
+    outcome = simulate("depth", 0.6, 20, "a")
+    ids = outcome.samples["id"].astype(object)
+    ids[0] = "f\udceate.jpg"
+    data = {**row_data("a", "depth", outcome), "command": "bench run --data caf\udce9"}
+    save(tmp_path / "row", data, {**outcome.samples, "id": ids})
+    row = read_row(tmp_path / "row")
+    assert row.data["command"] == data["command"] and row.samples["id"][0] == "f\\udceate.jpg"
