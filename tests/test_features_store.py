@@ -1,5 +1,6 @@
 import io
 import json
+import os
 
 import numpy as np
 import pytest
@@ -106,6 +107,20 @@ def test_prune_by_model_age_and_size(tmp_path):
     assert {e["key"]["model"] for e in store.entries()} == {"a", "c"}
     store.prune(max_bytes=1)
     assert store.entries() == []
+
+
+def test_prune_of_a_model_looks_at_no_other_one(tmp_path):
+    """Age and size bound what goes of it: they are no further reasons to delete."""
+    store = FeatureStore(tmp_path)
+    for model in ("a", "b", "c"):
+        filled(store, model=model, view=model)
+    old = next(e["folder"] for e in store.entries() if e["key"]["model"] == "c")
+    os.utime(old, (0, 0))
+    assert store.prune(model="a", older_than_s=3600) == 0
+    assert store.prune(model="b", max_bytes=10**9) == 0
+    assert {e["key"]["model"] for e in store.entries()} == {"a", "b", "c"}
+    store.prune(model="a", max_bytes=0)
+    assert {e["key"]["model"] for e in store.entries()} == {"b", "c"}
 
 
 def test_shard_boundaries_depend_on_the_sets_size_and_the_items_alone():

@@ -219,17 +219,17 @@ class FeatureStore:
     def prune(
         self, *, older_than_s: float | None = None, max_bytes: int | None = None, model: str | None = None
     ) -> int:
-        """Deletes arrays unused for `older_than_s`, of `model`, and the least recently used above `max_bytes`.
+        """Deletes arrays unused for `older_than_s`, and the least recently used above `max_bytes`.
 
-        Without a condition everything goes. Returns the bytes freed.
+        With `model` only that model's are looked at; without the other two all of them go. Returns the bytes freed.
         """
-        entries = sorted(self.entries(), key=lambda e: e["used"])
-        total, freed, now = sum(e["bytes"] for e in entries), 0, time.time()
-        unconditional = older_than_s is None and max_bytes is None and model is None
-        for e in entries:
+        mine = [e for e in self.entries() if model is None or e["key"].get("model") == model]
+        total, freed, now = sum(e["bytes"] for e in mine), 0, time.time()
+        unconditional = older_than_s is None and max_bytes is None
+        for e in sorted(mine, key=lambda e: e["used"]):
             old = older_than_s is not None and now - e["used"] > older_than_s
             big = max_bytes is not None and total - freed > max_bytes
-            if unconditional or old or big or (model is not None and e["key"].get("model") == model):
+            if unconditional or old or big:
                 try:
                     shutil.rmtree(e["folder"])
                 except OSError as error:
