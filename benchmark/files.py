@@ -13,6 +13,10 @@ from typing import IO
 
 from benchmark.errors import BenchError, UsageError
 
+CANNOT_WRITE = (
+    errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.ENAMETOOLONG
+)  # fmt: skip
+
 
 def write_atomic(path: Path, write: Callable[[IO[bytes]], object]) -> None:
     """Writes through a temporary file in the same folder, flushes it to disk and renames it to `path`.
@@ -78,7 +82,8 @@ def only_writer(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def disk_errors(path: Path) -> Iterator[None]:
-    """Turns "no space left", "read-only" and "permission denied" into one line with the remedy."""
+    """Turns "no space left", "read-only", "permission denied" and a file where a folder is wanted into one line with
+    the remedy."""
     try:
         yield
     except OSError as e:
@@ -86,6 +91,6 @@ def disk_errors(path: Path) -> Iterator[None]:
             raise BenchError(
                 f"{path}: the disk is full. Free some space (bench cache prune) or move the cache with BENCH_CACHE"
             ) from None
-        if e.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
+        if e.errno in CANNOT_WRITE:
             raise BenchError(f"{path}: cannot be written ({e.strerror}). Choose another folder") from None
         raise

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmark.errors import BenchError, UsageError
-from benchmark.files import write_text
+from benchmark.files import disk_errors, write_text
 
 STATE = "state.json"
 SCHEMA = 2  # 2: with what was asked
@@ -153,9 +153,12 @@ def _entry(data: dict[str, Any]) -> Entry:
 
 @contextmanager
 def only_watcher(folder: Path) -> Iterator[None]:
-    """Holds the folder's lock, which goes when the process goes. Raises UsageError when another watcher has it."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("w") as f:
+    """Holds the folder's lock, which goes when the process goes. Raises UsageError when another watcher has it,
+    BenchError when nothing can be written there."""
+    with disk_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = (folder / ".lock").open("w")
+    with lock as f:
         try:
             fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -5,13 +5,21 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from benchmark.errors import UsageError
+
 
 def cache_dir() -> Path:
-    """`$BENCH_CACHE`, else `$XDG_CACHE_HOME/densebench`, else `~/.cache/densebench`."""
+    """`$BENCH_CACHE`, else `$XDG_CACHE_HOME/densebench`, else `~/.cache/densebench`.
+
+    Raises UsageError for a user without a home, as containers have them.
+    """
     if value := os.environ.get("BENCH_CACHE"):
         return Path(value).expanduser()
     base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(base).expanduser() / "densebench"
+    try:
+        return Path(base).expanduser() / "densebench"
+    except RuntimeError:
+        raise UsageError("this user has no home folder. Say where the cache goes with BENCH_CACHE") from None
 
 
 def data_dir() -> Path:
