@@ -42,7 +42,7 @@ def compare(
     model: Annotated[str, typer.Option(help="With --noise: the model to measure it on")] = "tipsv2-mini",
     suite: Annotated[str, typer.Option(help="With --noise: the suite")] = "scenes",
     limit: Annotated[int | None, typer.Option(help="With --noise: at most this many samples of each split")] = None,
-    seed: Annotated[int, typer.Option(help="Seed of the bootstrap")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of the bootstrap", min=0)] = 0,
 ) -> None:
     """Paired differences with intervals, adjusted p-values and the smallest effect that could have been seen.
 

@@ -20,9 +20,13 @@ def train(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print parameters, FLOPs, memory, device-days; train nothing.")
     ] = False,
-    devices: Annotated[int, typer.Option(help="--dry-run: number of devices.")] = 1,
-    tflops: Annotated[float, typer.Option(help="--dry-run: peak TFLOP/s of a device (989: H100, dense bf16).")] = 989.0,
-    utilisation: Annotated[float, typer.Option(help="--dry-run: share of the peak that is reached.")] = 0.4,
+    devices: Annotated[int, typer.Option(help="--dry-run: number of devices.", min=1)] = 1,
+    tflops: Annotated[
+        float, typer.Option(help="--dry-run: peak TFLOP/s of a device (989: H100, dense bf16).", min=0.001)
+    ] = 989.0,
+    utilisation: Annotated[
+        float, typer.Option(help="--dry-run: share of the peak that is reached.", min=0.001, max=1)
+    ] = 0.4,
 ) -> None:
     """Train the TIPSv2 recipe; the result is a transformers folder that `bench run --weights` takes.
 
