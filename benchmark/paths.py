@@ -32,6 +32,16 @@ def results_dir() -> Path:
     return Path(os.environ.get("BENCH_RESULTS", "results")).expanduser()
 
 
+def rows_dir(asked: Path | None) -> Path:
+    """The folder of a command that only reads rows: the one `asked` for, else `results_dir()`.
+
+    Raises UsageError for a folder that was asked for and is not there: shipped rows would stand for it in silence.
+    """
+    if asked is not None and not asked.is_dir():
+        raise UsageError(f"--results {asked}: no such folder. Rows are where bench run --results put them")
+    return results_dir() if asked is None else asked
+
+
 def reference_dir() -> Path:
     """`results/reference` beside the packages, in a checkout and in a wheel alike: the rows that are shipped."""
     return Path(__file__).parents[1] / "results" / "reference"

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from benchmark.cli import COMMANDS, main
+from benchmark.engine.options import RunOptions
 
 ROOT = Path(__file__).parents[1]
 
@@ -54,6 +55,11 @@ def bench(*words: str) -> int:
         (["watch", ".", "--once", "--model", "pixels", "--out", __file__], 1, "cannot be written (File exists)"),
         (["compare", "pixels", "random-vit", "--markdown", str(ROOT / "tests")], 1, "(Is a directory)"),
         (["run", "--model", "pixels", "--task", "ade150", "--task", "depth/scenes", "--protocol", "tcl"], 2, "unknown protocol of depth 'tcl'"),  # noqa: E501
+        (["leaderboard", "--results", "nowhere"], 2, "--results nowhere: no such folder"),
+        (["compare", "pixels", "random-vit", "--results", "nowhere"], 2, "--results nowhere: no such folder"),
+        (["reproduce", "tipsv2", "--results", "nowhere"], 2, "--results nowhere: no such folder"),
+        (["distill", "tipsv2-mini-64", "--dry-run"], 2, "tipsv2-mini-64 names no teacher"),
+        (["train", "large"], 2, "distil-mini, distil-so400m, g-224"),
         (["run", "--modle", "pixels"], 2, "--modle"),
         (["rnu"], 2, "rnu"),
         (["ls", "model"], 2, "unknown list 'model'. Did you mean 'models'"),
@@ -164,6 +170,11 @@ def test_a_user_without_a_home_is_told_what_to_set(capsys, monkeypatch):
     monkeypatch.setattr(Path, "expanduser", homeless)
     assert bench("cache", "ls") == 2
     assert "no home folder. Say where the cache goes with BENCH_CACHE" in capsys.readouterr().err
+
+
+def test_folders_may_be_text_from_python():
+    options = RunOptions(data="d", results="r", cache="c")
+    assert (options.data, options.results, options.cache) == (Path("d"), Path("r"), Path("c"))
 
 
 def test_module_form_is_the_same_command():

@@ -29,4 +29,4 @@ def distill(
     Example: bench distill distil-mini --teacher runs/tipsv2-mini-64/final
     """
     extra = {"teacher.path": str(teacher)} if teacher else {}
-    run_recipe(config, out, set_, dry_run, devices, tflops, utilisation, extra)
+    run_recipe(config, out, set_, dry_run, devices, tflops, utilisation, extra, distilling=True)

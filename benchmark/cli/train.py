@@ -8,6 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
+from benchmark.errors import UsageError
+
 RECIPE = "adapters.tipsv2.recipe"
 
 
@@ -44,10 +46,16 @@ def run_recipe(
     tflops: float,
     utilisation: float,
     extra: dict[str, Any],
+    distilling: bool = False,
 ) -> None:
-    """What `bench train` and `bench distill` share; `extra` are dotted keys that win over the file."""
+    """What `bench train` and `bench distill` share; `extra` are dotted keys that win over the file.
+
+    Raises UsageError when `distilling` without a teacher: it would be ordinary training.
+    """
     files = importlib.import_module(f"{RECIPE}.config_file")
     recipe = files.read_config(config, {**extra, **dict(files.parse_override(text) for text in changes or [])})
+    if distilling and not recipe.teacher.path:
+        raise UsageError(f"{config} names no teacher to distil from. Name its folder with --teacher")
     if dry_run:
         cost = importlib.import_module(f"{RECIPE}.cost").estimate(recipe, devices, tflops, utilisation)
         typer.echo(f"{recipe.name}: {recipe.train.steps} steps of {recipe.train.batch_size} on {devices} device(s)")
