@@ -8,8 +8,9 @@ import sys
 from pathlib import Path
 
 import pytest
+import typer
 
-from benchmark.cli import COMMANDS, main
+from benchmark.cli import COMMANDS, app, main
 from benchmark.engine.options import RunOptions
 
 ROOT = Path(__file__).parents[1]
@@ -143,6 +144,23 @@ def test_plan_counts_forwards_with_and_without_sharing(capsys, results):
     assert plan["forwards"] == 24 * 5
     assert plan["forwards_without_sharing"] > plan["forwards"]
     assert {u["unit"]: u["note"] for u in plan["units"]}["zero_shot_classification/scenes"] == "n/a: no text tower"
+
+
+def test_plan_takes_the_words_of_run():
+    group = typer.main.get_command(app)
+    run, plan = ({o for p in group.get_command(None, name).params for o in p.opts} for name in ("run", "plan"))
+    assert run <= plan
+
+
+def test_plan_counts_rows_that_force_would_make_again(capsys, results):
+    words = ["--model", "random-vit", "--task", "image_to_text_retrieval/scenes", "--limit", "12"]
+    assert bench("run", *words) == 0
+    capsys.readouterr()
+    notes = []
+    for more in ([], ["--force"]):
+        assert bench("plan", *words, "--json", *more) == 0
+        notes.append(json.loads(capsys.readouterr().out)["units"][0]["note"])
+    assert notes == ["done", ""]
 
 
 def test_cache_ls_and_prune(capsys, results, tmp_path, monkeypatch):
