@@ -133,7 +133,7 @@ def model_stamp(name: str, weights: str | None, encoder: Encoder | None = None) 
             files.append(_stat(path, path.name))
         elif candidate and path.is_dir():
             files += [_stat(p, p.relative_to(path).as_posix()) for p in sorted(path.rglob("*")) if p.is_file()]
-    stamp: dict[str, Any] = {"name": name, "row": row, "files": files}
+    stamp: dict[str, Any] = {"name": display_name(name, None), "row": row, "files": files}  # ./a.py:f is a.py:f
     if versions := code_versions_of(name):
         stamp["code"] = versions
     if own and encoder is not None:
