@@ -23,6 +23,10 @@ def _mode() -> int:
 
 MODE = _mode()  # asked before there are threads, whose files would be made without a mask meanwhile
 
+CANNOT_WRITE = (
+    errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.ENAMETOOLONG
+)  # fmt: skip
+
 
 def write_atomic(path: Path, write: Callable[[IO[bytes]], object]) -> None:
     """Writes through a temporary file in the same folder, flushes it to disk and renames it to `path`.
@@ -61,8 +65,8 @@ def writable(folder: Path) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """`write_atomic` for UTF-8 text."""
-    write_bytes(path, text.encode("utf-8"))
+    """`write_atomic` for UTF-8 text; what UTF-8 cannot hold (a byte of a file's name) is written as its JSON escape."""
+    write_bytes(path, text.encode("utf-8", "backslashreplace"))
 
 
 def write_bytes(path: Path, content: bytes) -> None:
@@ -85,7 +89,8 @@ def only_writer(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def disk_errors(path: Path) -> Iterator[None]:
-    """Turns "no space left", "read-only" and "permission denied" into one line with the remedy."""
+    """Turns "no space left", "read-only", "permission denied" and a file where a folder is wanted into one line with
+    the remedy."""
     try:
         yield
     except OSError as e:
@@ -93,6 +98,6 @@ def disk_errors(path: Path) -> Iterator[None]:
             raise BenchError(
                 f"{path}: the disk is full. Free some space (bench cache prune) or move the cache with BENCH_CACHE"
             ) from None
-        if e.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
+        if e.errno in CANNOT_WRITE:
             raise BenchError(f"{path}: cannot be written ({e.strerror}). Choose another folder") from None
         raise

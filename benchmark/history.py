@@ -154,7 +154,8 @@ def _entry(data: dict[str, Any]) -> Entry:
 
 @contextmanager
 def only_watcher(folder: Path) -> Iterator[None]:
-    """Holds the folder's lock, which goes when the process goes. Raises UsageError when another watcher has it."""
+    """Holds the folder's lock, which goes when the process goes. Raises UsageError when another watcher has it,
+    BenchError when nothing can be written there."""
     with ExitStack() as held:
         try:
             with disk_errors(folder):

@@ -10,7 +10,7 @@ from pathlib import Path
 from benchmark.errors import BenchError, UsageError
 from benchmark.paths import reference_dir
 from benchmark.reference import FOLDER
-from benchmark.results import Row, half_written, read_row
+from benchmark.results import Row, half_written, read_row, slug
 
 PUBLISHED = "published"
 WATCHED = "watch"  # the folder of bench watch below the results folder
@@ -60,7 +60,9 @@ def open_side(word: str, results: Path, reference: Path | None = None) -> Side:
     if path.exists():
         rows, problems, root = *_rows_below(path), path
     else:
-        root = results / word if (results / word).is_dir() else reference / word
+        names = (word, slug(word)) if ":" in word else (word,)  # `hf:owner/name` lies in `hf-owner-name`
+        places = [results / name for name in names] + [reference / word]
+        root = next((place for place in places if place.is_dir()), places[-1])
         if not root.is_dir() or root in (results, reference):
             raise _nothing_called(word, results, reference)
         rows, problems = _rows_below(root)

@@ -298,7 +298,13 @@ def default_out(folder: Path, results: Path) -> Path:
 
 
 def engine_scorer(model: str, suite: str, **options: Any) -> Scorer:
-    """A scorer that runs `suite` with `model` and the checkpoint as its weights; finished units are reused."""
+    """A scorer that runs `suite` with `model` and the checkpoint as its weights; finished units are reused.
+
+    Raises UsageError for a wrong name or option here, not hours later at the first checkpoint.
+    """
+    from benchmark.engine.run import check_words
+
+    check_words(model, suite, **options)
 
     def score(weights: Path, results: Path) -> tuple[list[Row], list[str]]:
         from benchmark.engine.run import run

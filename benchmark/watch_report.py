@@ -55,7 +55,7 @@ def markdown(history: History, waiting: Sequence[str] = ()) -> str:
     units = history.units()
     worse = [e.name for e in history.entries if e.regressions]
     state = f"{len(worse)} with a regression: {', '.join(worse)}" if worse else "none with a regression"
-    title = f"{history.model} on {history.suite}: {len(history.entries)} checkpoints scored, {state}"
+    title = f"{history.model} on {history.suite}: {counted(history)}, {state}"
     lines = [f"## {escape(title)}", ""]
     if units:
         lines += table(("checkpoint", "compared with", *units), [_line(e, units) for e in history.entries])
@@ -64,6 +64,14 @@ def markdown(history: History, waiting: Sequence[str] = ()) -> str:
         lines += [f"- {escape(e.name)}: {escape(line)}" for line in (*e.failures, *e.refused)]
     lines += [f"- {escape(line)}" for line in waiting]
     return "\n".join(lines) + "\n"
+
+
+def counted(history: History) -> str:
+    """`3 checkpoints scored, 1 could not be scored`: a checkpoint without a number is not counted among the first."""
+    scored = sum(bool(e.points) for e in history.entries)
+    failed = len(history.entries) - scored
+    words = f"{scored} checkpoint{'' if scored == 1 else 's'} scored"
+    return f"{words}, {failed} could not be scored" if failed else words
 
 
 def _line(entry: Entry, units: Sequence[str]) -> tuple[str, ...]:

@@ -8,8 +8,10 @@ import sys
 from pathlib import Path
 
 import pytest
+import typer
 
-from benchmark.cli import COMMANDS, main
+from benchmark.cli import COMMANDS, app, main
+from benchmark.engine.options import RunOptions
 
 ROOT = Path(__file__).parents[1]
 
@@ -43,6 +45,22 @@ def bench(*words: str) -> int:
         (["run", "--model", "mine.py", "--task", "depth/scenes"], 2, "mine.py is a file. Name the function"),
         (["run", "--model", "pixels", "--weights", __file__, "--task", "depth/scenes", "--limit", "4"], 2, "pixels is a floor and reads no weights"),  # noqa: E501
         (["run", "--model", "pixels", "--task", "depth/scenes", "--limit", "4", "--results", __file__], 2, "results cannot be written there (is a file)"),  # noqa: E501
+        (["run", "--model", "pixels", "--task", "depth/scenes", "--seed", "-1"], 2, "--seed -1: must be from 0"),
+        (["compare", "pixels", "random-vit", "--seed", "-1"], 2, "'--seed'"),
+        (["train", "tipsv2-mini-64", "--dry-run", "--devices", "0"], 2, "'--devices'"),
+        (["distill", "distil-mini", "--dry-run", "--utilisation", "0"], 2, "'--utilisation'"),
+        (["watch", ".", "--once", "--model", "pixel"], 2, "unknown model 'pixel'. Did you mean 'pixels'"),
+        (["watch", ".", "--once", "--model", "pixels", "--suite", "scene"], 2, "unknown suite 'scene'. Did you mean"),
+        (["watch", ".", "--once", "--model", "pixels", "--protocol", "fats"], 2, "'fats'. Did you mean 'fast'"),
+        (["watch", ".", "--once", "--model", "pixels", "--limit", "1"], 2, "--limit 1 is below 2"),
+        (["watch", ".", "--once", "--model", "pixels", "--out", __file__], 1, "cannot be written (File exists)"),
+        (["compare", "pixels", "random-vit", "--markdown", str(ROOT / "tests")], 1, "(Is a directory)"),
+        (["run", "--model", "pixels", "--task", "ade150", "--task", "depth/scenes", "--protocol", "tcl"], 2, "unknown protocol of depth 'tcl'"),  # noqa: E501
+        (["leaderboard", "--results", "nowhere"], 2, "--results nowhere: no such folder"),
+        (["compare", "pixels", "random-vit", "--results", "nowhere"], 2, "--results nowhere: no such folder"),
+        (["reproduce", "tipsv2", "--results", "nowhere"], 2, "--results nowhere: no such folder"),
+        (["distill", "tipsv2-mini-64", "--dry-run"], 2, "tipsv2-mini-64 names no teacher"),
+        (["train", "large"], 2, "distil-mini, distil-so400m, g-224"),
         (["run", "--modle", "pixels"], 2, "--modle"),
         (["rnu"], 2, "rnu"),
         (["ls", "model"], 2, "unknown list 'model'. Did you mean 'models'"),
@@ -128,6 +146,23 @@ def test_plan_counts_forwards_with_and_without_sharing(capsys, results):
     assert {u["unit"]: u["note"] for u in plan["units"]}["zero_shot_classification/scenes"] == "n/a: no text tower"
 
 
+def test_plan_takes_the_words_of_run():
+    group = typer.main.get_command(app)
+    run, plan = ({o for p in group.get_command(None, name).params for o in p.opts} for name in ("run", "plan"))
+    assert run <= plan
+
+
+def test_plan_counts_rows_that_force_would_make_again(capsys, results):
+    words = ["--model", "random-vit", "--task", "image_to_text_retrieval/scenes", "--limit", "12"]
+    assert bench("run", *words) == 0
+    capsys.readouterr()
+    notes = []
+    for more in ([], ["--force"]):
+        assert bench("plan", *words, "--json", *more) == 0
+        notes.append(json.loads(capsys.readouterr().out)["units"][0]["note"])
+    assert notes == ["done", ""]
+
+
 def test_cache_ls_and_prune(capsys, results, tmp_path, monkeypatch):
     from benchmark.features.store import FeatureStore
 
@@ -142,6 +177,22 @@ def test_cache_ls_and_prune(capsys, results, tmp_path, monkeypatch):
     assert bench("cache", "prune", "--all") == 0
     assert bench("cache", "ls", "--json") == 0
     assert capsys.readouterr().out.splitlines()[-1].endswith(str(tmp_path / "features"))
+
+
+def test_a_user_without_a_home_is_told_what_to_set(capsys, monkeypatch):
+    def homeless(path: Path) -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    for name in ("BENCH_CACHE", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(Path, "expanduser", homeless)
+    assert bench("cache", "ls") == 2
+    assert "no home folder. Say where the cache goes with BENCH_CACHE" in capsys.readouterr().err
+
+
+def test_folders_may_be_text_from_python():
+    options = RunOptions(data="d", results="r", cache="c")
+    assert (options.data, options.results, options.cache) == (Path("d"), Path("r"), Path("c"))
 
 
 def test_module_form_is_the_same_command():

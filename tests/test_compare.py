@@ -131,6 +131,12 @@ def test_a_name_stands_for_ones_own_rows_and_else_for_the_shipped_ones(tmp_path:
         open_side("flor", mine, shipped)
 
 
+def test_a_model_is_found_by_the_name_that_tables_show(tmp_path: Path) -> None:
+    """Names of the hub and of own code are no names of folders."""
+    write_row(tmp_path, "hf:owner/name", "depth", 0.6)
+    assert open_side("hf:owner/name", tmp_path).name == "hf:owner/name"
+
+
 ZEROED = """
 import dataclasses
 import torch

@@ -158,6 +158,20 @@ def test_a_cache_that_is_only_read_serves_what_it_has(tmp_path, monkeypatch):
     assert again.missing() == [] and torch.equal(again[:], torch.from_numpy(values))
 
 
+def test_prune_of_a_model_looks_at_no_other_one(tmp_path):
+    """Age and size bound what goes of it: they are no further reasons to delete."""
+    store = FeatureStore(tmp_path)
+    for model in ("a", "b", "c"):
+        filled(store, model=model, view=model)
+    old = next(e["folder"] for e in store.entries() if e["key"]["model"] == "c")
+    os.utime(old, (0, 0))
+    assert store.prune(model="a", older_than_s=3600) == 0
+    assert store.prune(model="b", max_bytes=10**9) == 0
+    assert {e["key"]["model"] for e in store.entries()} == {"a", "b", "c"}
+    store.prune(model="a", max_bytes=0)
+    assert {e["key"]["model"] for e in store.entries()} == {"b", "c"}
+
+
 def test_shard_boundaries_depend_on_the_sets_size_and_the_items_alone():
     assert shard_items(100) == shard_items(65536) == 128
     assert shard_items(1_281_167) == 4096

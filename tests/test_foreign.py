@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import csv
-import io
 import struct
-import sys
 from pathlib import Path
 
 import pytest
@@ -79,16 +77,3 @@ def test_tables_hold_no_formula_and_no_markup(tmp_path: Path) -> None:
 
 def test_a_backslash_does_not_free_the_sign_after_it() -> None:
     assert escape(r"a\|b") == r"a\\\|b"
-
-
-def test_a_pipe_without_the_letters_of_a_table_does_not_end_a_run(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for model, skill in (("a", 0.7), ("b", 0.4)):
-        write_row(tmp_path, model, "depth", skill)
-    out = io.BytesIO()
-    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(out, encoding="cp1252"))  # Windows' own where it is redirected
-    with pytest.raises(SystemExit) as ended:
-        main(["compare", "a", "b", "--results", str(tmp_path)])
-    sys.stdout.flush()
-    assert ended.value.code == 0 and "Δ" in out.getvalue().decode("utf-8")

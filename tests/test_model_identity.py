@@ -26,7 +26,9 @@ def test_files_of_one_name_in_two_projects_are_two_models(tmp_path, monkeypatch)
     monkeypatch.chdir(tmp_path)
     one, two = (display_name(f"{project}/enc.py:build", None) for project in "pq")
     assert slug(one) != slug(two) and one.startswith("enc-") and one.endswith(":build")
-    assert display_name(f"{tmp_path}/p/enc.py:build", None) == one
+    same = [f"{tmp_path}/p/enc.py:build", "./p/enc.py:build"]
+    assert {display_name(name, None) for name in same} == {one}
+    assert len({model_stamp(name, None) for name in (*same, "p/enc.py:build")}) == 1, "rows are not made again"
     assert display_name("tipsv2-mini", None) == "tipsv2-mini"
     spellings = ("p/enc.py:build", "./p/enc.py:build", f"{tmp_path}/p/enc.py:build")
     assert len({model_stamp(name, None) for name in spellings}) == 1, "one row, made once"

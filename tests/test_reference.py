@@ -61,6 +61,19 @@ def test_a_narrow_terminal_drops_shipped_columns_and_no_digit(
     assert sum("±" in line for line in table) == 9
 
 
+@pytest.mark.parametrize("width", [60, 80, 100])
+def test_models_that_do_not_fit_beside_each_other_stand_below_each_other(
+    width: int, tmp_path: Path, shipped: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("benchmark.cli.tables._console", lambda: Console(width=width))
+    skills = {"tipsv2-b@runs-final-1a2b3c": 0.6, "clip-l14-336": 0.5, "dinov2-b": 0.45, "siglip2-b16-256": 0.4}
+    write_rows(tmp_path / "mine", skills, ["depth", "image_to_text_retrieval"])
+    rows = read_all(tmp_path / "mine")[0]
+    out = shown(capsys, tmp_path / "mine", shipped)
+    assert "…" not in out and max(map(len, out.splitlines())) <= width
+    assert all(f"{row.main['value']:.{1 if row.main['unit'] == '%' else 3}f} ±" in out for row in rows)
+
+
 def test_rows_of_other_data_or_another_protocol_are_never_beside(
     tmp_path: Path, shipped: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

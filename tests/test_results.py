@@ -131,3 +131,14 @@ def test_a_finished_row_counts_only_with_its_own_samples(tmp_path: Path, damage:
     assert row is not None and Slot(slot.folder, "other").finished() is None
     damage(row)
     assert (slot.finished() is not None) == counts
+
+
+def test_a_name_of_a_file_that_is_no_utf8_costs_no_row(tmp_path: Path) -> None:
+    """The shell hands over any bytes as arguments, and a folder of pictures may hold any names."""
+    outcome = simulate("depth", 0.6, 20, "a")
+    ids = outcome.samples["id"].astype(object)
+    ids[0] = "f\udceate.jpg"
+    data = {**row_data("a", "depth", outcome), "command": "bench run --data caf\udce9"}
+    save(tmp_path / "row", data, {**outcome.samples, "id": ids})
+    row = read_row(tmp_path / "row")
+    assert row.data["command"] == data["command"] and row.samples["id"][0] == "f\\udceate.jpg"

@@ -207,7 +207,7 @@ def test_a_folder_with_nothing_to_score_is_no_success(
     assert watch_once(tmp_path / "run", tmp_path / "out") == 1
     assert ElementTree.parse(tmp_path / "out" / "junit.xml").getroot().attrib["errors"] == errors
     last = capsys.readouterr().out.splitlines()[-1]
-    assert last.endswith("0 checkpoints; also history.csv, junit.xml")
+    assert last.endswith("0 checkpoints scored; also history.csv, junit.xml")
 
 
 def test_pickles_beside_checkpoints_are_no_error(tmp_path: Path) -> None:
@@ -273,6 +273,8 @@ def test_a_failed_checkpoint_is_said_to_be_unscored(tmp_path: Path) -> None:
     watch.say = said.append
     watch.run()
     assert said == ["step-1: could not be scored (0 s)", "step-1: weights are NaN. Train again"]
+    heading = (tmp_path / "out" / "summary.md").read_text().splitlines()[0]
+    assert heading == "## mini on scenes: 0 checkpoints scored, 1 could not be scored, none with a regression"
 
 
 def test_a_training_state_is_told_by_its_tensors(tmp_path: Path) -> None:

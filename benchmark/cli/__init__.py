@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import io
 import os
 import sys
 import traceback
@@ -12,6 +11,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
+from benchmark.cli import streams
 from benchmark.errors import BenchError
 from benchmark.foreign import printable
 
@@ -35,8 +35,18 @@ COMMANDS = {
 }
 
 
+class Interrupted(Exception):
+    """Ctrl-C in a command: the parser's library would end it without a word."""
+
+
 class LazyGroup(TyperGroup):
     """A command group that imports a command's module when the command is looked up."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            raise Interrupted from None
 
     def list_commands(self, ctx: Any) -> list[str]:
         return list(COMMANDS)
@@ -63,6 +73,8 @@ def root(debug: bool = typer.Option(False, "--debug", help="Show the traceback o
     """Dense evaluation of image and image-text encoders: nine tasks, one extraction, every number with its interval.
 
     Example: bench run --model dinov2-b --task ade20k
+
+    Exit codes: 0 done, 1 some task failed (the others are saved), 2 wrong usage, 3 regression, 130 interrupted.
     """
     if debug:
         os.environ["BENCH_DEBUG"] = "1"
@@ -74,32 +86,22 @@ def debugging() -> bool:
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Entry point of `bench`. Exit codes: 0 done, 1 some task failed, 2 wrong usage, 3 regression."""
+    """Entry point of `bench`. Exit codes: 0 done, 1 some task failed, 2 wrong usage, 3 regression, 130 interrupted."""
+    streams.prepare()
     # Read when torch is first imported: threads that spin while they wait make a shared machine many times slower.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     words = sys.argv[1:] if argv is None else argv
-    _write_any_letter()
     if "--debug" in words:  # accepted anywhere, not only before the command
         words = [w for w in words if w != "--debug"]
         os.environ["BENCH_DEBUG"] = "1"
     try:
         code = app(words, prog_name="bench", standalone_mode=False)
         sys.exit(code if isinstance(code, int) else 0)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, Interrupted):
         print("interrupted: what was finished is saved; the same command goes on from there", file=sys.stderr)
         sys.exit(130)
-    except BrokenPipeError:  # `bench ls | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # so that the flush at exit is quiet
-        sys.exit(0)
     except Exception as e:
         sys.exit(_explain(e))
-
-
-def _write_any_letter() -> None:
-    """A pipe or file whose encoding lacks ↑ or δ (Windows' own, ASCII) must not end a run that is done: UTF-8 there."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper) and stream.encoding.lower().replace("-", "") != "utf8":
-            stream.reconfigure(**({"errors": "replace"} if stream.isatty() else {"encoding": "utf-8"}))
 
 
 def _explain(error: Exception) -> int:

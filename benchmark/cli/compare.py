@@ -10,7 +10,7 @@ import typer
 from benchmark import noise as noise_floor
 from benchmark.errors import BenchError, UsageError
 from benchmark.files import write_text
-from benchmark.paths import results_dir
+from benchmark.paths import results_dir, rows_dir
 
 if TYPE_CHECKING:
     from benchmark.compare import Comparison
@@ -42,14 +42,14 @@ def compare(
     model: Annotated[str, typer.Option(help="With --noise: the model to measure it on")] = "tipsv2-mini",
     suite: Annotated[str, typer.Option(help="With --noise: the suite")] = "scenes",
     limit: Annotated[int | None, typer.Option(help="With --noise: at most this many samples of each split")] = None,
-    seed: Annotated[int, typer.Option(help="Seed of the bootstrap")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of the bootstrap", min=0)] = 0,
 ) -> None:
     """Paired differences with intervals, adjusted p-values and the smallest effect that could have been seen.
 
     Example: bench compare tipsv2-mini clip-mini --fail-on-regression
     """
-    place = results or results_dir()
     if noise:
+        place = results or results_dir()
         floors = noise_floor.measure(model, suite, results=place, limit=limit)
         _print_floors(floors, place)
         return
@@ -59,6 +59,7 @@ def compare(
     from benchmark.cli.comparison_tables import print_comparison
     from benchmark.compare import compare as compare_rows
 
+    place = rows_dir(results)
     floors_known = noise_floor.read(place)
     found = compare_rows(
         a, b, results=place, tolerance=tolerance, floors=floors_known, all_metrics=all_metrics, seed=seed

@@ -16,13 +16,17 @@ def distill(
     out: Annotated[Path | None, typer.Option(help="Folder of the run; the same command again resumes.")] = None,
     set_: Annotated[list[str] | None, typer.Option("--set", help="KEY=VALUE over the config.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what it will take; train nothing.")] = False,
-    devices: Annotated[int, typer.Option(help="--dry-run: number of devices.")] = 1,
-    tflops: Annotated[float, typer.Option(help="--dry-run: peak TFLOP/s of a device (989: H100, dense bf16).")] = 989.0,
-    utilisation: Annotated[float, typer.Option(help="--dry-run: share of the peak that is reached.")] = 0.4,
+    devices: Annotated[int, typer.Option(help="--dry-run: number of devices.", min=1)] = 1,
+    tflops: Annotated[
+        float, typer.Option(help="--dry-run: peak TFLOP/s of a device (989: H100, dense bf16).", min=0.001)
+    ] = 989.0,
+    utilisation: Annotated[
+        float, typer.Option(help="--dry-run: share of the peak that is reached.", min=0.001, max=1)
+    ] = 0.4,
 ) -> None:
     """Distil a student: frozen teacher, no masking, patch loss on all tokens, contrastive loss kept.
 
     Example: bench distill distil-mini --teacher runs/tipsv2-mini-64/final
     """
     extra = {"teacher.path": str(teacher)} if teacher else {}
-    run_recipe(config, out, set_, dry_run, devices, tflops, utilisation, extra)
+    run_recipe(config, out, set_, dry_run, devices, tflops, utilisation, extra, distilling=True)

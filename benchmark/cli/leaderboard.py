@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from benchmark.foreign import printable
-from benchmark.paths import reference_dir, results_dir
+from benchmark.paths import reference_dir, rows_dir
 
 
 def leaderboard(
@@ -24,7 +24,7 @@ def leaderboard(
     """
     from benchmark.leaderboard import build
 
-    built = build(results or results_dir(), out, reference_dir() if reference else None)
+    built = build(rows_dir(results), out, reference_dir() if reference else None)
     for line in built.problems:
         typer.echo(printable(f"left out: {line}"), err=True)
     for path in built.paths:

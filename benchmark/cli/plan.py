@@ -12,6 +12,8 @@ import typer
 if TYPE_CHECKING:
     from benchmark.engine.forecast import Forecast
 
+UNUSED = "Taken so that the words of bench run will do; changes no count"
+
 
 def plan(
     model: Annotated[list[str] | None, typer.Option("--model", "-m", help="As for bench run")] = None,
@@ -33,6 +35,15 @@ def plan(
         bool, typer.Option("--trust-remote-code", help="Allow code from a hub repository")
     ] = False,
     seed: Annotated[int, typer.Option(help="As for bench run")] = 0,
+    gelu: Annotated[str | None, typer.Option(help="tanh or erf, for TIPS")] = None,
+    compile_: Annotated[bool, typer.Option("--compile", help="torch.compile the image tower")] = False,
+    save_predictions: Annotated[int, typer.Option(help="As for bench run")] = 0,
+    cross_check: Annotated[bool, typer.Option("--cross-check", help="As for bench run")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Count rows that are already there too")] = False,
+    workers: Annotated[int | None, typer.Option(help=UNUSED)] = None,
+    ray: Annotated[str | None, typer.Option(help=UNUSED)] = None,
+    max_bad: Annotated[int, typer.Option(help=UNUSED)] = 0,
+    no_check: Annotated[bool, typer.Option("--no-check", help=UNUSED)] = False,
     json: Annotated[bool, typer.Option("--json", help="One JSON object per model")] = False,
 ) -> None:
     """Print forwards, time, disk and memory per task, and what tasks share; ten seconds of calibration.
@@ -41,7 +52,7 @@ def plan(
     Example: bench plan --suite scenes --model random-vit
     """
     from benchmark.cli.cache import human
-    from benchmark.cli.run import default_models, parse_batch, parse_pairs
+    from benchmark.cli.run import default_models, model_options, parse_batch, parse_pairs
     from benchmark.cli.tables import plain_table
     from benchmark.engine.forecast import forecast
     from benchmark.engine.options import RunOptions
@@ -51,6 +62,8 @@ def plan(
         protocol=protocol, overrides=parse_pairs(set_ or [], "--set"), weights=weights, backend=backend, device=device,
         dtype=dtype, batch_size=parse_batch(batch_size), limit=limit, store=store, offline=offline,
         trust_remote_code=trust_remote_code, seed=seed, data=data or data_dir(), results=results or results_dir(),
+        model_options=model_options(gelu, compile_), save_predictions=save_predictions, cross_check=cross_check,
+        force=force,
     )  # fmt: skip
     if not task and suite is None:
         suite = "scenes"

@@ -14,7 +14,7 @@ from rich.text import Text
 from benchmark.errors import unknown
 from benchmark.files import write_text
 from benchmark.foreign import printable
-from benchmark.paths import results_dir
+from benchmark.paths import results_dir, rows_dir
 
 if TYPE_CHECKING:
     from benchmark.reproduce import Reproduction
@@ -39,7 +39,7 @@ def reproduce(
     """
     from benchmark import reproduce as report
 
-    folder = results or results_dir()
+    folder = (results or results_dir()) if run else rows_dir(results)
     found = report.reproduce(name, folder)
     failed = 0
     if run:

@@ -94,7 +94,7 @@ def run(
         backend=backend,
         device=device,
         dtype=dtype,
-        model_options={k: v for k, v in {"gelu": gelu, "compile": "1" if compile_ else None}.items() if v is not None},
+        model_options=model_options(gelu, compile_),
         batch_size=parse_batch(batch_size),
         limit=limit,
         store=store,
@@ -142,6 +142,11 @@ def run(
 def default_models() -> list[str]:
     """What `bench run` evaluates when it is told nothing; the floors stand beside it from the shipped rows."""
     return ["tipsv2-mini"]
+
+
+def model_options(gelu: str | None, compiled: bool) -> dict[str, str]:
+    """The options of a model that its adapter reads; they are in its name and in its stored features' key."""
+    return {k: v for k, v in {"gelu": gelu, "compile": "1" if compiled else None}.items() if v is not None}
 
 
 def parse_pairs(words: list[str], flag: str) -> dict[str, str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +55,17 @@ def show_report(report: Report, results: Path, written: Sequence[Path], referenc
         wide = console.width >= 48 + 21 * len(models + others)
         if not wide:
             others = _that_fit(others, console.width - 44 - 14 * len(models))
-        console.print(_main_table(models, others, tables, reasons, dataset, wide))
+
+        def side_by_side(some: Sequence[str]) -> Table:
+            beside = others if len(some) == len(models) else []
+            return _main_table(some, beside, [*models, *others], tables, reasons, dataset, wide)
+
+        blocks = _blocks(console, models, side_by_side)
+        if len(blocks) > 1 and others:  # one's own rows first
+            others = []
+            blocks = _blocks(console, models, side_by_side)
+        for some in blocks:
+            console.print(side_by_side(some))
         if shipped := [r for r in shipped if r.model in others]:
             console.print(_shipped_words(others, shipped), style="dim", markup=False, highlight=False)
         console.print(_seconds_table(models, report.rows))
@@ -89,6 +99,17 @@ def _lacking(rows: Sequence[Row]) -> list[str]:
     return list(out)
 
 
+def _blocks(console: Console, models: Sequence[str], draw: Callable[[Sequence[str]], Table]) -> list[list[str]]:
+    """`models` as they stand beside each other: as many in a table as the console is wide, never a number cut off."""
+    blocks: list[list[str]] = [[]]
+    endless = console.options.update(max_width=10_000)
+    for model in models:
+        if blocks[-1] and console.measure(draw([*blocks[-1], model]), options=endless).maximum > console.width:
+            blocks.append([])
+        blocks[-1].append(model)
+    return blocks
+
+
 def _that_fit(names: Sequence[str], width: int) -> list[str]:
     """The names whose columns, of values alone, fit into `width` characters."""
     out = []
@@ -109,22 +130,24 @@ def _shipped_words(models: Sequence[str], rows: Sequence[Row]) -> str:
 def _main_table(
     models: Sequence[str],
     shipped: Sequence[str],
+    ranked: Sequence[str],
     tables: dict[tuple[str, str, str], dict[str, Row]],
     reasons: dict[tuple[str, str], str],
     dataset: str | None,
     wide: bool,
 ) -> Table:
-    """`dataset` is the one all units share: it is said once, in the header."""
+    """`dataset` is the one all units share: it is said once, in the header. The best of `ranked`, the models of this
+    table and of those below it, is bold."""
     how = "value [95 % interval]" if wide else "value ± half the 95 % interval"
     table = Table(box=None, pad_edge=False, header_style="dim", caption=how, caption_justify="left")
     table.add_column(f"task on {dataset}" if dataset else "task / dataset", no_wrap=True)
     table.add_column("metric", no_wrap=True)
     for model in models:
-        table.add_column(escape(model) + ("\n" if shipped else ""), justify="right", no_wrap=True)
+        table.add_column(escape(model) + ("\n" if shipped else ""), justify="right", overflow="fold")
     for model in shipped:
         table.add_column(f"{escape(model)}\nshipped", justify="right", no_wrap=True, style="dim")
     for (unit, protocol, _), found in tables.items():
-        rows = {model: row for model, row in found.items() if model in models or model in shipped}
+        rows = {model: row for model, row in found.items() if model in ranked}
         first = next(iter(rows.values()))
         unit_text = f" {first.main['unit']}" if first.main["unit"] else ""
         name = f"{first.data['main_metric']}{unit_text} {ARROW[first.main['higher_is_better']]}"
@@ -151,7 +174,7 @@ def _half(row: Row) -> str:
 
 def _seconds_table(models: Sequence[str], rows: Sequence[Row]) -> Table:
     table = Table(box=None, pad_edge=False, header_style="dim")
-    table.add_column("seconds", no_wrap=True)
+    table.add_column("seconds", overflow="fold")
     on_gpu = any(r.data.get("peak_gpu_memory_mb") for r in rows)
     for phase in ("extract", "fit", "score", "total", "images/s", "peak MB", *(["peak GPU MB"] if on_gpu else [])):
         table.add_column(phase, justify="right")

@@ -8,6 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
+from benchmark.errors import UsageError
+
 RECIPE = "adapters.tipsv2.recipe"
 
 
@@ -20,9 +22,13 @@ def train(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print parameters, FLOPs, memory, device-days; train nothing.")
     ] = False,
-    devices: Annotated[int, typer.Option(help="--dry-run: number of devices.")] = 1,
-    tflops: Annotated[float, typer.Option(help="--dry-run: peak TFLOP/s of a device (989: H100, dense bf16).")] = 989.0,
-    utilisation: Annotated[float, typer.Option(help="--dry-run: share of the peak that is reached.")] = 0.4,
+    devices: Annotated[int, typer.Option(help="--dry-run: number of devices.", min=1)] = 1,
+    tflops: Annotated[
+        float, typer.Option(help="--dry-run: peak TFLOP/s of a device (989: H100, dense bf16).", min=0.001)
+    ] = 989.0,
+    utilisation: Annotated[
+        float, typer.Option(help="--dry-run: share of the peak that is reached.", min=0.001, max=1)
+    ] = 0.4,
 ) -> None:
     """Train the TIPSv2 recipe; the result is a transformers folder that `bench run --weights` takes.
 
@@ -40,10 +46,16 @@ def run_recipe(
     tflops: float,
     utilisation: float,
     extra: dict[str, Any],
+    distilling: bool = False,
 ) -> None:
-    """What `bench train` and `bench distill` share; `extra` are dotted keys that win over the file."""
+    """What `bench train` and `bench distill` share; `extra` are dotted keys that win over the file.
+
+    Raises UsageError when `distilling` without a teacher: it would be ordinary training.
+    """
     files = importlib.import_module(f"{RECIPE}.config_file")
     recipe = files.read_config(config, {**extra, **dict(files.parse_override(text) for text in changes or [])})
+    if distilling and not recipe.teacher.path:
+        raise UsageError(f"{config} names no teacher to distil from. Name its folder with --teacher")
     if dry_run:
         cost = importlib.import_module(f"{RECIPE}.cost").estimate(recipe, devices, tflops, utilisation)
         typer.echo(f"{recipe.name}: {recipe.train.steps} steps of {recipe.train.batch_size} on {devices} device(s)")

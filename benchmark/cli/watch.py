@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from benchmark.cli.streams import say_while_heard
 from benchmark.foreign import printable
 from benchmark.history import History
 from benchmark.paths import results_dir
@@ -58,7 +59,7 @@ def watch(
     Example: bench watch runs/mine --model tipsv2-b --suite scenes --until-regression
     """
     from benchmark.watch import Plan, Watcher, default_out, engine_scorer
-    from benchmark.watch_report import REPORTS, SUMMARY
+    from benchmark.watch_report import REPORTS, SUMMARY, counted
 
     place = results or results_dir()
     options = {
@@ -71,14 +72,14 @@ def watch(
         baseline=baseline, tolerance=tolerance, every=every, settle=settle, once=once,
         until_regression=until_regression, idle=idle, prepare=prepare,
     )  # fmt: skip
-    watcher = Watcher(plan, engine_scorer(model, suite, **options), say=lambda line: typer.echo(printable(line)))
+    watcher = Watcher(plan, engine_scorer(model, suite, **options), say=lambda line: say_while_heard(printable(line)))
     try:
         history = watcher.run()
     except KeyboardInterrupt:
         typer.echo("stopped; the same command goes on from here")
         raise typer.Exit(130) from None
     others = [name for name in REPORTS if name != SUMMARY and (plan.out / name).is_file()]
-    typer.echo(f"{plan.out / SUMMARY}: {len(history.entries)} checkpoints; also {', '.join(others)}")
+    typer.echo(f"{plan.out / SUMMARY}: {counted(history)}; also {', '.join(others)}")
     if code := exit_code(history, watcher.unreadable(history)):
         raise typer.Exit(code)
 

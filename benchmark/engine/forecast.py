@@ -176,7 +176,7 @@ def _lines(
             reason = "no text tower"
         if reason:
             lines.append(Line(str(unit), note=f"n/a: {reason}"))
-        elif isinstance(job, Job) and slot_of(job, name, stamp, options).finished():
+        elif isinstance(job, Job) and not options.force and _finished(job, name, stamp, options):
             lines.append(Line(str(unit), note="done"))
         else:
             line, held = _line(unit, job.task, protocol, job.data, encoder, planner, planned, batch)
@@ -184,6 +184,10 @@ def _lines(
             lines.append(line)
             memory = max(memory, held)
     return lines, memory
+
+
+def _finished(job: Job, name: str, stamp: str, options: RunOptions) -> bool:
+    return slot_of(job, name, stamp, options).finished(options.cross_check) is not None
 
 
 def _line(

@@ -12,6 +12,7 @@ from benchmark.paths import cache_dir, data_dir, results_dir
 
 BACKENDS = ("torch", "jax")
 DTYPES = ("auto", "float32", "bfloat16", "float16")
+SEEDS = 2**32  # what every library that is given the seed takes
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,8 @@ class RunOptions:
     command: str = ""
 
     def __post_init__(self) -> None:
+        for name in ("data", "results", "cache"):  # text will do from Python
+            object.__setattr__(self, name, Path(getattr(self, name)))
         for name, value, known in (
             ("--backend", self.backend, BACKENDS),
             ("--dtype", self.dtype, DTYPES),
@@ -59,5 +62,7 @@ class RunOptions:
         ):
             if number is not None and number < least:
                 raise UsageError(f"{name} {number} is below {least}")
+        if not 0 <= self.seed < SEEDS:
+            raise UsageError(f"--seed {self.seed}: must be from 0 to {SEEDS - 1}")
         if self.max_bad < 0 or self.save_predictions < 0:
             raise UsageError("--max-bad and --save-predictions cannot be negative")

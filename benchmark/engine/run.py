@@ -25,7 +25,7 @@ from benchmark.features.extract import Extractor
 from benchmark.features.plan import Planner, identity
 from benchmark.features.store import FeatureStore
 from benchmark.files import writable, write_text
-from benchmark.registry import Unit, is_own_code
+from benchmark.registry import Unit, check_model_name, is_own_code, load_task
 from benchmark.results import SCHEMA, Row, metrics_of, read_row, save
 
 T = TypeVar("T")
@@ -85,10 +85,28 @@ def run(
     writable(options.results)
     stamps = {name: model_stamp(name, options.weights) for name in models}
     report = Report()
-    jobs = _jobs(found, JobMaker(options, preset, hooks.progress), report, hooks)
+    maker = JobMaker(options, preset, hooks.progress)
+    _check_protocols(found, maker)
+    jobs = _jobs(found, maker, report, hooks)
     for name in models:
         _run_model(name, stamps[name], jobs, options, hooks, report)
     return report
+
+
+def check_words(models: Sequence[str] | str, suite: str, **options: Any) -> None:
+    """Raises UsageError for what `run` would refuse in these words; opens no data and loads no model."""
+    chosen = RunOptions(**options)
+    for name in _words(models):
+        check_model_name(name)
+    found, preset = resolve_units((), suite)
+    _check_protocols(found, JobMaker(chosen, preset, silent))
+
+
+def _check_protocols(found: Sequence[Unit], maker: JobMaker) -> None:
+    """Raises UsageError for a preset or a `--set` that a unit has no use for, before the data of another are read."""
+    for unit in found:
+        if not unit.path:  # a task file says some fields itself
+            maker.protocol(unit, load_task(unit.task))
 
 
 def _words(value: Sequence[str] | str) -> list[str]:

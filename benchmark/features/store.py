@@ -261,22 +261,24 @@ class FeatureStore:
     def prune(
         self, *, older_than_s: float | None = None, max_bytes: int | None = None, model: str | None = None
     ) -> int:
-        """Deletes arrays unused for `older_than_s`, of `model`, and the least recently used above `max_bytes`.
+        """Deletes arrays unused for `older_than_s`, and the least recently used above `max_bytes`.
 
-        Without a condition everything goes; with any, what killed processes left behind goes too. Returns the bytes
-        freed.
+        With `model` only that model's are looked at; without the other two all of them go. With any condition, what
+        killed processes left behind goes too. Returns the bytes freed.
         """
-        entries = sorted(self.entries(), key=lambda e: e["used"])
-        total, freed, now = sum(e["bytes"] for e in entries), 0, time.time()
-        unconditional = older_than_s is None and max_bytes is None and model is None
-        for e in entries:
+        entries = self.entries()
+        mine = [e for e in entries if model is None or e["key"].get("model") == model]
+        total, freed, now = sum(e["bytes"] for e in mine), 0, time.time()
+        unconditional = older_than_s is None and max_bytes is None
+        for e in sorted(mine, key=lambda e: e["used"]):
             old = older_than_s is not None and now - e["used"] > older_than_s
             big = max_bytes is not None and total - freed > max_bytes
-            if unconditional or old or big or (model is not None and e["key"].get("model") == model):
+            if unconditional or old or big:
                 _delete(e["folder"])
                 freed += e["bytes"]
         known = {e["folder"] for e in entries}
-        for path in list(self._abandoned(known, 0.0 if unconditional else ABANDONED_S)):
+        everything = unconditional and model is None
+        for path in list(self._abandoned(known, 0.0 if everything else ABANDONED_S)):
             freed += sum(f.stat().st_size for f in path.iterdir()) if path.is_dir() else path.stat().st_size
             _delete(path)
         return freed

@@ -63,7 +63,8 @@ def _locate(source: str | Path) -> Path:
         return packaged
     if path.suffix == ".toml":
         raise UsageError(f"config {path} does not exist")
-    raise unknown("training config", str(source), [p.stem for p in CONFIGS.glob("*.toml")], "bench train --help")
+    known = sorted(p.stem for p in CONFIGS.glob("*.toml"))
+    raise unknown("training config", str(source), known, ", ".join(known))
 
 
 def _read_table(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:

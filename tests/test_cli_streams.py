@@ -1,0 +1,60 @@
+"""What becomes of a command whose output is closed, cannot hold a sign, or is read by nobody; and of Ctrl-C."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from test_cli_words import bench
+
+import benchmark.cli.ls
+
+ROOT = Path(__file__).parents[1]
+
+
+def shell(line: str, **environment: str) -> subprocess.CompletedProcess[bytes]:
+    """`line` in a shell where $BENCH is the command."""
+    variables = {**os.environ, "BENCH": f"{sys.executable} -m benchmark.cli", **environment}
+    return subprocess.run(["sh", "-c", line], capture_output=True, cwd=ROOT, env=variables)
+
+
+def unread(words: str, folder: Path) -> tuple[int, bytes]:
+    """Exit code and standard error of `bench WORDS` whose reader is gone before the first line."""
+    done = shell(f"( $BENCH {words}; echo $? > {folder}/code ) | true")
+    return int((folder / "code").read_text()), done.stderr
+
+
+def test_a_reader_that_leaves_changes_no_exit_code(tmp_path):
+    assert unread("show linear_segmentation", tmp_path) == (0, b"")
+    assert unread("ls models --json", tmp_path) == (0, b"")
+    assert unread(f"data verify ade20k --data {tmp_path}", tmp_path) == (1, b"")  # still: something is missing
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "ascii"])
+def test_a_sign_that_the_encoding_lacks_is_escaped(encoding):
+    done = shell("$BENCH show normals --protocol fast", PYTHONIOENCODING=encoding)
+    assert (done.returncode, done.stderr) == (0, b"") and b"normals [fast]" in done.stdout
+
+
+def test_closed_streams_swallow_what_they_are_given():
+    done = shell("$BENCH data prepare imagenet1k 1>&- 2>&-")
+    assert done.returncode == 0
+    assert shell("$BENCH ls model 2>&-").returncode == 2
+
+
+def test_ctrl_c_says_that_the_command_can_be_given_again(monkeypatch, capsys):
+    def stopped(*_: object) -> str:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(benchmark.cli.ls, "columns", stopped)
+    assert bench("ls", "models") == 130
+    assert capsys.readouterr().err == "interrupted: what was finished is saved; the same command goes on from there\n"
+
+
+def test_help_names_the_exit_codes(capsys):
+    assert bench("--help") == 0
+    text = " ".join(capsys.readouterr().out.split())
+    assert "0 done" in text and "2 wrong usage" in text and "3 regression" in text and "130 interrupted" in text
