@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 from benchmark.cli import main
+from benchmark.engine.jobs import resolve_units
 from benchmark.engine.single import load_task
 from benchmark.errors import DataError, UsageError
-from benchmark.registry import open_dataset
+from benchmark.registry import open_dataset, units
 from benchmark.results import read_all
 from tasks.mm.datasets import open_config
 
@@ -68,6 +69,17 @@ def test_own_config_runs_by_both_presets(tmp_path, preset):
     (row,), _ = read_all(tmp_path / "r")
     assert row.unit == "linear_segmentation/orchard" and row.data["task"]["n"] == 3
     assert list(row.data["details"]["per_class_iou"]) == ["ground", "leaf", "apple"]
+
+
+def test_a_config_called_like_one_of_our_datasets_has_rows_of_its_own():
+    (unit,) = units("mmseg:configs/ade20k.py")
+    assert str(unit) == "linear_segmentation/mmseg-ade20k"
+
+
+def test_two_configs_of_one_name_are_refused_in_one_run(tmp_path):
+    words = [f"mmseg:{tmp_path}/{folder}/orchard.py" for folder in ("a", "b")]
+    with pytest.raises(UsageError, match="a/orchard.py and .*b/orchard.py are both called linear_segmentation/orchard"):
+        resolve_units(words, None)
 
 
 def test_joined_and_repeated_datasets_and_a_subset_of_classes(tmp_path):
