@@ -108,6 +108,26 @@ def test_zero_label_is_ignored_and_the_rest_move_down(tmp_path):
     np.testing.assert_array_equal(target, np.where(raw == 0, 255, raw - 1))
 
 
+def test_a_test_set_without_masks_leaves_the_validation_set(tmp_path):
+    root = own_data(tmp_path / "data")
+    file = config(tmp_path / "c.py", root)
+    challenge = "test_dataloader = dict(dataset=split('train'))\n"
+    challenge += "del test_dataloader['dataset']['data_prefix']['seg_map_path']\n"
+    file.write_text(file.read_text() + challenge)
+    data = open_config(str(file)).data("segmentation", "test")
+    assert data.images.blobs.root.endswith("data/test/images") and len(data.images) == 3
+
+
+def test_change_detection_is_refused(tmp_path):
+    root = own_data(tmp_path / "data")
+    folders = "dict(img_path='train/images', img_path2='train/images', seg_map_path='train/masks')"
+    file = tmp_path / "change.py"
+    more = f"img_suffix='.jpg', img_suffix2='.jpg', data_root={str(root)!r}, data_prefix={folders}"
+    file.write_text(f"test_dataloader = dict(dataset=dict(type='LEVIRCDDataset', {more}))")
+    with pytest.raises(UsageError, match="LEVIRCDDataset compares two pictures"):
+        open_config(str(file)).data("segmentation", "test")
+
+
 @pytest.mark.parametrize(
     ("text", "kind", "message"),
     [
@@ -121,6 +141,8 @@ def test_zero_label_is_ignored_and_the_rest_move_down(tmp_path):
          "Check data_root and ann_file"),
         ("test_dataloader = dict(dataset=dict(type='ADE20KDataset', oops=1))", UsageError, "cannot be built"),
         ("test_dataloader = dict(dataset=dict(type='BaseSegDataset', data_root='ROOT'))", UsageError, "has no classes"),
+        ("test_dataloader = dict(dataset=dict(type='BaseSegDataset', data_root='ROOT', metainfo=dict(classes=('a',)),"
+         " data_prefix=dict(img_path='test/images')))", DataError, "has no masks to score"),
         ("test_dataloader = dict(dataset=dict(type='BaseSegDataset', data_root='ROOT', img_suffix='.bmp',"
          " metainfo=dict(classes=('a', 'b'))))", DataError, "has no picture"),
         ("test_dataloader = dict(dataset=dict(type='BaseSegDataset', data_root='ROOT', metainfo=dict(classes=('a',)),"
