@@ -163,8 +163,17 @@ def segmentation_measurements() -> list[Measurement]:
 
 
 def segmentation_details(rows: Mapping[str, np.ndarray], names: Sequence[str]) -> dict[str, Any]:
-    """IoU of each class in percent, None for a class that neither appears nor is predicted."""
+    """IoU of each class in percent, None for a class that neither appears nor is predicted.
+
+    Raises DataError where only one class does either: its 100 % would compare nothing.
+    """
     values = per_class_iou(rows["intersection"], rows["union"])
+    seen = [name for name, value in zip(names, values) if not np.isnan(value)]
+    if len(seen) == 1 and len(names) > 1:
+        raise DataError(
+            f"every labelled pixel of the {len(rows['id'])} test pictures is {seen[0]!r}, and so is every prediction: "
+            "nothing is told apart. Check the masks: 255 is ignored, so foreground must not be saved as 255"
+        )
     return {"per_class_iou": {n: None if np.isnan(v) else round(float(v), 4) for n, v in zip(names, values)}}
 
 
