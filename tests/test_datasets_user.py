@@ -328,3 +328,27 @@ def test_masks_beside_their_pictures_are_no_pictures_however_the_folder_is_writt
     miniatures.save_png(tmp_path / "i/1.png", miniatures.mask(1, 2))
     data = open_task(write(PAIRS.replace('"m"', '"./i"'))).dataset.data("segmentation", "test")
     assert [data.images.image_id(i) for i in range(len(data.images))] == ["1.jpg"]
+
+
+@pytest.mark.parametrize(
+    ("task", "values", "more", "message"),
+    [
+        ("depth", np.full((24, 32), 1500, np.uint16), "", "depth is uint16, which says no unit. Add depth_scale"),
+        ("depth", np.full((24, 32), "1.5"), "", "depth is <U3, must be numbers"),
+        ("depth", np.ones((24, 32)), "depth_scale = 0\n", ":3: depth_scale = 0 must be a number of metres above 0"),
+        ("depth", np.ones((24, 32)), "max_depth = nan\n", ":3: max_depth = nan must be a number of metres above 0"),
+        ("normals", np.full((24, 32, 3), 200, np.uint8), "", "normals are uint8, must be floating-point"),
+        ("normals", None, "", "is a grey picture; normals are coloured"),
+    ],
+)
+def test_maps_whose_unit_or_meaning_is_not_known_are_refused(write, tmp_path, task, values, more, message):
+    miniatures.save_jpeg(tmp_path / "i/1.jpg", 1)
+    if values is None:
+        miniatures.save_png(tmp_path / "m/1.png", np.full((24, 32), 200, np.uint8))
+    else:
+        (tmp_path / "m").mkdir()
+        np.save(tmp_path / "m/1.npy", values)
+    table = f'images = "i"\n{task} = "m"\n'
+    path = write(f'task = "{task}"\nname = "x"\n{more}[train]\n{table}[test]\n{table}')
+    with pytest.raises((DataError, UsageError), match=message):
+        open_task(path).dataset.data(task, "test").target(0)
