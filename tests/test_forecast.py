@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import miniatures
 import numpy as np
 import pytest
+import torch
 from small import Noise, SmallEncoder
 
 from adapters.floors import Pixels
@@ -22,6 +23,7 @@ from benchmark.features.plan import Planner
 from benchmark.features.store import FeatureStore
 from benchmark.protocol import load_protocol
 from benchmark.registry import Unit, load_task, protocol_file
+from tasks import dense
 
 
 @pytest.fixture
@@ -122,3 +124,29 @@ def test_what_is_stored_already_is_not_planned_and_what_a_pass_still_lacks_is(tm
     again, planned = planner(), {}
     lines = [unit(again, tap, planned) for tap in ("cls", "patches")]
     assert [(line.forwards, line.shared, sum(line.todo.values())) for line in lines] == [(0, 0, 0), (4, 0, 4)]
+
+
+def test_sampled_pixels_are_held_once_as_planned(monkeypatch):
+    """Only a block and its CLS are ever joined; all rows together would stand in memory twice."""
+    joined: list[int] = []
+    cat = torch.cat
+
+    def noting(parts, dim=0):
+        out = cat(parts, dim)
+        joined.append(out.numel())
+        return out
+
+    monkeypatch.setattr(torch, "cat", noting)
+    n, count = 3 * dense.BLOCK, 4
+    taps = {"pixels": torch.arange(n * count * 2.0).reshape(n, count, 2), "cls": -torch.ones(n, 1, 2)}
+    needs = [Need(Noise(n), View("encoder"), Tap(name, count=count)) for name in ("pixels", "patches", "cls")]
+    data = SimpleNamespace(images=Noise(n), target=lambda i: np.full((40, 48), i))
+    context = SimpleNamespace(
+        data={"train": data}, seed=0, features=lambda need: taps[need.tap.name], progress=lambda *_: silent("", 0)
+    )
+    protocol = SimpleNamespace(with_cls=True, holdout=0.1)
+    found = dense.training_pixels(context, needs, protocol, lambda values, _: values % 2 == 1)
+    assert found.features.shape == (n // 2 * count, 4) and max(joined) <= dense.BLOCK * count * 4
+    assert torch.equal(found.features[:, :2], taps["pixels"][1::2].reshape(-1, 2))
+    assert (found.features[:, 2:] == -1).all()
+    assert (found.targets == np.repeat(np.arange(1, n, 2), count)).all()
