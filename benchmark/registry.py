@@ -183,9 +183,7 @@ def units(word: str) -> list[Unit]:
     """
     if word.startswith("mmseg:"):
         path = word.removeprefix("mmseg:")
-        name = Path(path).stem  # a row of mmsegmentation's own ade20k.py must not take the place of ours
-        name = f"mmseg-{name}" if name.lower() in datasets() else name
-        return [Unit("linear_segmentation", name, f"mmseg:{path}")]
+        return [Unit("linear_segmentation", config_name(path), f"mmseg:{path}")]
     if word.endswith(".toml"):
         return [_user_unit(word)]
     rows, catalog = tasks(), datasets()
@@ -203,6 +201,13 @@ def units(word: str) -> list[Unit]:
     if word in rows:
         return [Unit(word, name) for name, row in catalog.items() if word in row["tasks"] and not row.get("part_of")]
     raise unknown("task or dataset", word, [*rows, *catalog], "bench ls tasks, bench ls datasets")
+
+
+def config_name(path: str) -> str:
+    """What rows of the mmsegmentation config at `path` call their dataset: its file name, which often is that of one of
+    our datasets; those rows keep their own folder."""
+    stem = Path(path).stem
+    return f"mmseg-{stem}" if stem.lower() in datasets() else stem
 
 
 def short_tasks(dataset: str) -> list[str]:

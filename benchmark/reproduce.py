@@ -16,7 +16,8 @@ from benchmark.sides import PublishedNumber, published_numbers
 PAPERS = {"tipsv2": ("tipsv2-",), "tips": ("tips-",), "siglip2": ("siglip2-",), "dinov2": ("dinov2-",)}
 PRESET = "paper"
 SLIDING = "notebook"  # zero-shot segmentation where a table says it slid a window: its protocol is public
-HEADER = ("model", "task", "metric", "published", "measured", "95 % interval", "Δ", "protocol", "state")
+OWN = {"arXiv:2304.07193": "dinov2"}  # papers whose own protocol is public and a preset: their tables are by that one
+HEADER = ("model", "task", "metric", "source", "published", "measured", "95 % interval", "Δ", "protocol", "state")
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,11 @@ class Reproduction:
     doubts: tuple[tuple[str, str, str, str], ...]  # task, field, status, source
 
     @property
+    def presets(self) -> tuple[str, ...]:
+        """Those that stand for its numbers, in the order they are met."""
+        return tuple(dict.fromkeys(preset_of(line.published) for line in self.lines))
+
+    @property
     def measured(self) -> int:
         return sum(line.row is not None for line in self.lines)
 
@@ -66,13 +72,14 @@ def reproduce(name: str, results: Path) -> Reproduction:
         raise UsageError(f"{results / 'published.csv'} holds no number of {name}. Give --results with that file")
     rows, _ = read_all(results)
     lines = tuple(Line(p, _measured(p, rows)) for p in numbers)
-    return Reproduction(name, lines, _doubts({p.task for p in numbers}))
+    return Reproduction(name, lines, _doubts({(p.task, preset_of(p)) for p in numbers}))
 
 
 def preset_of(number: PublishedNumber) -> str:
     """The preset that stands for a published number."""
     slid = number.task == "zero_shot_segmentation" and "sliding" in number.note and "simple" not in number.note
-    return SLIDING if slid else PRESET
+    own = next((preset for paper, preset in OWN.items() if number.source.startswith(paper)), PRESET)
+    return SLIDING if slid else own
 
 
 def missing(found: Reproduction, models: Sequence[str] = ()) -> list[tuple[str, str, list[str]]]:
@@ -86,7 +93,10 @@ def missing(found: Reproduction, models: Sequence[str] = ()) -> list[tuple[str, 
 
 
 def _measured(number: PublishedNumber, rows: Sequence[Row]) -> Row | None:
-    """The row to set beside `number`: that of its preset where there is one; never one made with --limit."""
+    """The row to set beside `number`: that of its preset where there is one; never one made with --limit.
+
+    Of several, the one whose folder says least beside the preset: seed 0, the default dtype, torch.
+    """
     found = [
         r
         for r in rows
@@ -98,27 +108,32 @@ def _measured(number: PublishedNumber, rows: Sequence[Row]) -> Row | None:
     own = preset_of(number)
     return min(
         found,
-        key=lambda r: (r.data["protocol"]["name"] != own, bool(r.data.get("partial")), r.folder.name),
+        key=lambda r: (
+            r.data["protocol"]["name"] != own,
+            bool(r.data.get("partial")),
+            len(r.folder.name),
+            r.folder.name,
+        ),
         default=None,
     )
 
 
-def _doubts(tasks: set[str]) -> tuple[tuple[str, str, str, str], ...]:
-    """The fields of each task's `paper` preset that nobody has confirmed."""
+def _doubts(used: set[tuple[str, str]]) -> tuple[tuple[str, str, str, str], ...]:
+    """The fields that nobody has confirmed, of each (task, preset); tables of another preset than `paper` name it."""
     from benchmark.protocol import load_protocol, presets, variants
     from benchmark.registry import load_task, protocol_file
     from benchmark.registry import tasks as registered
 
     out = []
     for task in registered():
-        if task not in tasks or PRESET not in presets(protocol_file(task)):
-            continue
-        path, schemas = protocol_file(task), load_task(task).schemas
-        for dataset in (None, *variants(path, PRESET)):
-            protocol = load_protocol(task, schemas, path, PRESET, None, dataset)
-            for field in protocol.not_confirmed():
-                origin = protocol.origins[field]
-                out.append((f"{task}/{dataset}" if dataset else task, field, origin.status, origin.source))
+        path = protocol_file(task)
+        for preset in sorted(preset for name, preset in used if name == task and preset in presets(path)):
+            for dataset in (None, *variants(path, preset)):
+                protocol = load_protocol(task, load_task(task).schemas, path, preset, None, dataset)
+                where = (f"{task}/{dataset}" if dataset else task) + ("" if preset == PRESET else f" ({preset})")
+                for field in protocol.not_confirmed():
+                    origin = protocol.origins[field]
+                    out.append((where, field, origin.status, origin.source))
     return tuple(out)
 
 
@@ -126,13 +141,14 @@ def cells(line: Line) -> tuple[str, ...]:
     """One table row, in the order of HEADER."""
     p = line.published
     if line.row is None:
-        return (p.model, p.unit, p.metric, f"{p.value:g}", "–", "", "", "", line.state)
+        return (p.model, p.unit, p.metric, p.source, f"{p.value:g}", "–", "", "", "", line.state)
     m = line.row.data["metrics"][p.metric]
-    unit, protocol = m["unit"], line.row.data["protocol"]
+    unit = m["unit"]
     interval = f"[{number(m['ci95'][0], unit)}, {number(m['ci95'][1], unit)}]"
     delta = number(m["value"] - p.value, unit, signed=True)
-    label = f"{protocol['name']}-{protocol['hash'][:8]}"
-    return (p.model, p.unit, p.metric, f"{p.value:g}", number(m["value"], unit), interval, delta, label, line.state)
+    label = line.row.folder.name  # the preset and its hash, and a seed, dtype or backend that is not the default
+    measured = number(m["value"], unit)
+    return (p.model, p.unit, p.metric, p.source, f"{p.value:g}", measured, interval, delta, label, line.state)
 
 
 def summary(found: Reproduction) -> str:
@@ -143,13 +159,18 @@ def summary(found: Reproduction) -> str:
     inside = sum(line.state == "inside the interval" for line in found.lines)
     return (
         f"{found.name}: {found.measured} of {total} published numbers measured, {inside} of them inside the measured "
-        f"95 % interval under the {PRESET} preset; {len(found.doubts)} fields of that preset are not confirmed"
+        f"95 % interval under the {presets_of(found)}; {len(found.doubts)} protocol fields are not confirmed"
     )
+
+
+def presets_of(found: Reproduction) -> str:
+    """ "paper preset", "paper and notebook presets"."""
+    return " and ".join(found.presets) + (" preset" if len(found.presets) == 1 else " presets")
 
 
 def markdown(found: Reproduction) -> str:
     """The whole comparison."""
     lines = [f"# {escape(summary(found))}", "", *table(HEADER, [cells(line) for line in found.lines]), ""]
-    lines += [f"## Fields of the {PRESET} preset that are not confirmed", ""]
+    lines += [f"## Fields of the {presets_of(found)} that are not confirmed", ""]
     lines += table(("task", "field", "status", "source"), found.doubts) if found.doubts else ["None is listed."]
     return "\n".join(lines) + "\n"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 
 import torch
@@ -9,6 +10,7 @@ import torch
 from benchmark.errors import UsageError
 
 Box = tuple[int, int, int, int]  # y0, x0, y1, x1
+Size = tuple[int, int]  # height, width
 
 
 def window_boxes(height: int, width: int, size: int | tuple[int, int], stride: int | tuple[int, int]) -> list[Box]:
@@ -24,6 +26,15 @@ def window_boxes(height: int, width: int, size: int | tuple[int, int], stride: i
         raise UsageError(f"stride {stride} is larger than the window {size}: pixels between windows would be skipped")
     return [(y, x, min(y + size_y, height), min(x + size_x, width))
             for y in _starts(height, size_y, stride_y) for x in _starts(width, size_x, stride_x)]  # fmt: skip
+
+
+def window_sizes(pictures: Iterable[Size], size: int, stride: int) -> Counter[Size]:
+    """How many windows of each size lie over all `pictures`."""
+    found: Counter[Size] = Counter()
+    for picture, times in Counter(pictures).items():
+        for y0, x0, y1, x1 in window_boxes(*picture, size, stride):
+            found[y1 - y0, x1 - x0] += times
+    return found
 
 
 def fuse(maps: Iterable[torch.Tensor], boxes: Sequence[Box], height: int, width: int) -> torch.Tensor:

@@ -23,6 +23,7 @@ from benchmark.heads.linear_sweep import SweepHead, fit_linear_sweep
 from benchmark.metrics.classification import label_ranks
 from benchmark.statistic import Statistic
 from benchmark.views import resolve_view
+from benchmark.windows import Size
 from tasks.dense import held_out_images
 from tasks.global_vectors import ClsChoice, GlobalVectors
 from tasks.idle_fields import check_view
@@ -135,15 +136,13 @@ class ClassificationTask:
             taps.append(Tap("mean_patches"))
         return [Need(data[split].images, view, tap) for tap in taps for split in ("train", "test")]
 
-    def live_forwards(self, protocol: Classification, shapes: Sequence[tuple[int, int]]) -> int:
+    def live_forwards(self, protocol: Classification, shapes: Sequence[Size], train: int) -> Mapping[Size, int]:
         """Forwards of the crops the sweep is trained on: none is stored."""
         if isinstance(protocol, VectorClassification) or not protocol.linear or protocol.augmentation == "none":
-            return 0
-        return protocol.steps * protocol.batch
-
-    def live_size(self, protocol: Classification) -> int:
-        """Pixels of a crop's side; 0: the encoder's."""
-        return protocol.crop or protocol.view_size if isinstance(protocol, SweptClassification) else 0
+            return {}
+        batch = min(protocol.batch, int((~held_out_images(train, protocol.holdout, 0)).sum()))
+        side = protocol.crop or protocol.view_size
+        return {(side, side): protocol.steps * batch}
 
     def run(self, context: TaskContext) -> Outcome:
         """Both kinds of top-1; samples hold a hit per picture and method."""

@@ -104,23 +104,29 @@ def training_pixels(
     """Features and labels of the sampled pixels of every training picture.
 
     `read(target at the pixels, rows)` gives a mask of usable ones; images are held out in folds until `judged` are.
-    Raises DataError when none is usable.
+    They are filled in place: gathered and joined at the end they would be in memory twice. Raises DataError when none
+    is usable.
     """
     data = context.data["train"]
     reader, tap = context.features(needs[0]), needs[0].tap
     bar = context.progress("reading training labels", len(reader))
-    features, targets, owner = [], [], []
+    features, filled = torch.empty(0), 0
+    targets, owner = [], []
     for start in range(0, len(reader), BLOCK):
         block = reader[start : start + BLOCK]  # [b, count, D]
         if protocol.with_cls:
             cls = context.features(needs[2])[start : start + BLOCK][:, :1]
             block = torch.cat([block, cls.expand(-1, block.shape[1], -1)], -1)
+        if not start:
+            features = torch.empty(len(reader) * block.shape[1], block.shape[2])
         for i in range(len(block)):
             truth = data.target(start + i)
             rows, columns = pixel_indices(data.images.image_id(start + i), tap, *truth.shape[:2])
             values = truth[rows, columns]
             keep = read(values, rows)
-            features.append(block[i][torch.from_numpy(keep)])
+            usable = block[i][torch.from_numpy(keep)]
+            features[filled : filled + len(usable)] = usable
+            filled += len(usable)
             targets.append(values[keep])
             owner.append(np.full(int(keep.sum()), start + i))
         bar.advance(len(block))
@@ -128,7 +134,7 @@ def training_pixels(
     if not len(image):
         raise DataError("no labelled pixel in the training images: check the targets with bench data verify")
     folds = held_out_folds(len(reader), protocol.holdout, judged, context.seed)
-    return PixelSet(torch.cat(features), np.concatenate(targets), folds[image])
+    return PixelSet(features[:filled], np.concatenate(targets), folds[image])
 
 
 def fit_ridge(pixels: PixelSet, targets: torch.Tensor, penalties: Sequence[float], device: str) -> RidgeHead:

@@ -19,6 +19,7 @@ from benchmark.contracts import DataKind, EncoderCard, Measurement, Need, Outcom
 from benchmark.heads.bins import fit_bins
 from benchmark.metrics.geometry import depth_errors
 from benchmark.statistic import Statistic
+from benchmark.windows import Size
 from tasks.dense import (
     PixelProbe,
     dense_not_applicable,
@@ -33,6 +34,7 @@ from tasks.dense import (
 from tasks.predictions import Predictions
 from tasks.trained_depth import TrainedDepth, eigen_crop, run_trained
 from tasks.training.fields import missing_layers
+from tasks.training.forwards import live_forwards
 
 FAR = 80.0  # metres; the limit where neither the protocol nor the dataset sets one
 
@@ -75,6 +77,12 @@ class DepthTask:
 
     def needs(self, card: EncoderCard, protocol: PixelDepth | TrainedDepth, data: Mapping[str, Any]) -> Sequence[Need]:
         return () if isinstance(protocol, TrainedDepth) else probe_needs(protocol, data)
+
+    def live_forwards(
+        self, protocol: PixelDepth | TrainedDepth, shapes: Sequence[Size], train: int
+    ) -> Mapping[Size, int]:
+        """Forwards of training crops and of test pictures of these (height, width): none is stored."""
+        return live_forwards(protocol, shapes) if isinstance(protocol, TrainedDepth) else {}
 
     def run(self, context: TaskContext) -> Outcome:
         """Fits on the training pictures, scores every valid test pixel."""

@@ -8,6 +8,7 @@ The surprise: ridge regression on class fractions, the usual shortcut, is 11 mIo
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -20,7 +21,7 @@ from benchmark.errors import DataError
 from benchmark.heads.logistic import Criterion, fit_logistic
 from benchmark.metrics.segmentation import confusion_areas, mean_accuracy, miou, per_class_iou, pixel_accuracy
 from benchmark.registry import resolve
-from benchmark.windows import window_boxes
+from benchmark.windows import Size, window_sizes
 from tasks.dense import (
     PixelProbe,
     dense_not_applicable,
@@ -69,17 +70,13 @@ class LinearSegmentationTask:
     def needs(self, card: EncoderCard, protocol: LinearSegmentation, data: Mapping[str, Any]) -> Sequence[Need]:
         return probe_needs(protocol, data) if isinstance(protocol, PixelSegmentation) else []  # crops are encoded live
 
-    def live_forwards(self, protocol: LinearSegmentation, shapes: Sequence[tuple[int, int]]) -> int:
+    def live_forwards(self, protocol: LinearSegmentation, shapes: Sequence[Size], train: int) -> Mapping[Size, int]:
         """Forwards of training crops, and of windows over test pictures of these (height, width): none is stored."""
         if isinstance(protocol, PixelSegmentation):
-            return 0
+            return {}
         sizes = [resized(h, w, protocol.short_side, protocol.long_side) for h, w in shapes]
-        windows = sum(len(window_boxes(h, w, protocol.window, protocol.stride)) for h, w in sizes)
-        return protocol.steps * protocol.batch_size + windows
-
-    def live_size(self, protocol: LinearSegmentation) -> int:
-        """Pixels of a live forward's side."""
-        return 0 if isinstance(protocol, PixelSegmentation) else max(protocol.crop, protocol.window)
+        windows = window_sizes(sizes, protocol.window, protocol.stride)
+        return Counter({(protocol.crop, protocol.crop): protocol.steps * protocol.batch_size}) + windows
 
     def run(self, context: TaskContext) -> Outcome:
         """Fits on the training images, scores every test pixel; samples are per-image class areas."""
@@ -163,8 +160,17 @@ def segmentation_measurements() -> list[Measurement]:
 
 
 def segmentation_details(rows: Mapping[str, np.ndarray], names: Sequence[str]) -> dict[str, Any]:
-    """IoU of each class in percent, None for a class that neither appears nor is predicted."""
+    """IoU of each class in percent, None for a class that neither appears nor is predicted.
+
+    Raises DataError where only one class does either: its 100 % would compare nothing.
+    """
     values = per_class_iou(rows["intersection"], rows["union"])
+    seen = [name for name, value in zip(names, values) if not np.isnan(value)]
+    if len(seen) == 1 and len(names) > 1:
+        raise DataError(
+            f"every labelled pixel of the {len(rows['id'])} test pictures is {seen[0]!r}, and so is every prediction: "
+            "nothing is told apart. Check the masks: 255 is ignored, so foreground must not be saved as 255"
+        )
     return {"per_class_iou": {n: None if np.isnan(v) else round(float(v), 4) for n, v in zip(names, values)}}
 
 

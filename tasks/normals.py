@@ -17,6 +17,7 @@ import torch
 from benchmark.contracts import DataKind, EncoderCard, Measurement, Need, Outcome, TaskContext
 from benchmark.metrics.geometry import ANGLE_BIN, normal_errors
 from benchmark.statistic import Statistic
+from benchmark.windows import Size
 from tasks.dense import (
     PixelProbe,
     dense_not_applicable,
@@ -30,6 +31,7 @@ from tasks.dense import (
 from tasks.predictions import Predictions
 from tasks.trained_normals import TrainedNormals, run_trained
 from tasks.training.fields import missing_layers
+from tasks.training.forwards import live_forwards
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,12 @@ class NormalsTask:
         self, card: EncoderCard, protocol: PixelNormals | TrainedNormals, data: Mapping[str, Any]
     ) -> Sequence[Need]:
         return () if isinstance(protocol, TrainedNormals) else probe_needs(protocol, data)
+
+    def live_forwards(
+        self, protocol: PixelNormals | TrainedNormals, shapes: Sequence[Size], train: int
+    ) -> Mapping[Size, int]:
+        """Forwards of training crops and of test pictures of these (height, width): none is stored."""
+        return live_forwards(protocol, shapes) if isinstance(protocol, TrainedNormals) else {}
 
     def run(self, context: TaskContext) -> Outcome:
         """Fits on the training pictures, scores every valid test pixel."""

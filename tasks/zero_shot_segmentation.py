@@ -8,6 +8,7 @@ scoring: their grids differ in size, so there is nothing to store.
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
@@ -17,7 +18,7 @@ from torch.nn.functional import normalize
 
 from benchmark.contracts import DataKind, EncoderCard, Interpolation, Need, Outcome, Tap, TaskContext, View
 from benchmark.metrics.segmentation import confusion_areas
-from benchmark.windows import window_boxes
+from benchmark.windows import Size, window_sizes
 from tasks.dense import stack_rows
 from tasks.idle_fields import check_background
 from tasks.linear_segmentation import cross_check, segmentation_details, segmentation_measurements
@@ -103,18 +104,13 @@ class ZeroShotSegmentationTask:
         view = View("square", protocol.view_size, interpolation)
         return [Need(data["test"].images, view, Tap("text_patches"))]
 
-    def live_forwards(self, protocol: Any, shapes: Sequence[tuple[int, int]]) -> int:
+    def live_forwards(self, protocol: Any, shapes: Sequence[Size], train: int) -> Mapping[Size, int]:
         """Forwards made while scoring pictures of these (height, width): none is stored."""
         how = _live(protocol)
-        if how is None or how.mode == "whole":
-            return len(shapes) if how else 0
+        if how is None:
+            return {}
         sizes = [resized(h, w, how.short_side, how.long_side) for h, w in shapes]
-        return sum(len(window_boxes(h, w, how.window, how.stride)) for h, w in sizes)
-
-    def live_size(self, protocol: Any) -> int:
-        """Pixels of a live forward's side."""
-        how = _live(protocol)
-        return 0 if how is None else how.window if how.mode == "slide" else how.short_side
+        return Counter(sizes) if how.mode == "whole" else window_sizes(sizes, how.window, how.stride)
 
     def run(self, context: TaskContext) -> Outcome:
         """Scores every test pixel; samples are per-image class areas."""

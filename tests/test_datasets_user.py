@@ -10,6 +10,7 @@ import shutil
 import tarfile
 from pathlib import Path
 
+import miniatures
 import numpy as np
 import pytest
 from PIL import Image
@@ -125,6 +126,18 @@ def test_separate_queries_share_label_numbers_with_the_index(examples, write, tm
     assert data.self_index is None and data.query_labels.tolist() == data.index_labels.tolist()
 
 
+def test_a_query_that_lies_in_the_index_folder_too_never_finds_itself(examples, write, tmp_path):
+    shutil.copytree(examples / "data/retrieval/images", tmp_path / "index/all")
+    rows = (examples / "data/retrieval/labels.csv").read_text().splitlines()
+    (tmp_path / "q.csv").write_text("\n".join(rows))
+    (tmp_path / "i.csv").write_text("\n".join([rows[0], *("all/" + row for row in reversed(rows[1:]))]))
+    head = 'task = "instance_retrieval"\nname = "x"\nimages = "index"\nlabels = "i.csv"\n'
+    path = write(head + 'queries = "index/all"\nquery_labels = "q.csv"\n')
+    data = open_task(path).dataset.data("retrieval", "test")
+    ids = [data.index.image_id(i) for i in data.self_index]
+    assert ids == ["all/" + data.queries.image_id(i) for i in range(len(data.queries))]
+
+
 def test_shards_hold_pictures_and_masks_side_by_side(examples, write, tmp_path):
     for part, names in enumerate((("1000", "1001"), ("1002", "1003"))):
         with tarfile.open(tmp_path / f"shard-{part}.tar", "w") as archive:
@@ -229,3 +242,113 @@ def test_idx_files_give_grey_pictures_as_rgb_with_their_labels(write, tmp_path):
     with pytest.raises(DataError, match=r"holds 4719 bytes, its header says 4720"):
         read_idx.cache_clear()
         open_task(path).dataset.data("labels", "test")
+
+
+LABELS = 'task = "zero_shot_classification"\nname = "x"\nimages = "i"\nlabels = "l.csv"\n'
+FOLDERS = 'task = "classification"\nname = "x"\nimages = "i"\n'
+
+
+@pytest.mark.parametrize(
+    ("text", "files", "message"),
+    [
+        (
+            LABELS + 'classes = ["a", "b", "a"]\n',
+            {"l.csv": "image,label\na/1,a\na/2,a\nb/1,b\n"},
+            ":5: classes names 'a' twice",
+        ),
+        (
+            LABELS + 'classes = ["a", "b"]\n',
+            {"l.csv": "image,label\na/1.jpg,a\na/2.jpg,a\nb/1.jpg,b\na/1.jpg,b\n"},
+            "l.csv:5: a/1.jpg is 'b' here and 'a' in .*l.csv:2",
+        ),
+        (
+            'task = "text_to_image_retrieval"\nname = "x"\nimages = "i"\ncaptions = "c.csv"\n',
+            {"c.csv": "image,caption\na/1.jpg,a dog, a cat and a cow\n"},
+            "c.csv:2: has more values than the header",
+        ),
+        (FOLDERS.replace('"i"', '"i/a"') + "split = { test = 0.5 }\n", {}, "lies in no class folder"),
+        (FOLDERS.replace('"i"', '"one"') + "split = { test = 0.5 }\n", {}, "every picture is of the class 'a'"),
+        (
+            FOLDERS + 'split = { train = "r.txt", test = "t.txt" }\n',
+            {"r.txt": "a/1.jpg\n", "t.txt": "a/2.jpg\nb/1.jpg\na/2\n"},
+            "t.txt: names a/2.jpg twice",
+        ),
+        (
+            FOLDERS + 'split = { train = "r.txt", test = "t.txt" }\n',
+            {"r.txt": "a/1.jpg\nb/1.jpg\n", "t.txt": "a/2.jpg\nb/1.jpg\n"},
+            "t.txt: 1 pictures are in r.txt too, b/1.jpg among them",
+        ),
+    ],
+)
+def test_what_would_count_wrong_in_silence_is_refused(write, tmp_path, text, files, message):
+    for name in ("i/a/1.jpg", "i/a/2.jpg", "i/b/1.jpg", "one/a/1.jpg", "one/a/2.jpg", "one/a/3.jpg", "one/a/4.jpg"):
+        miniatures.save_jpeg(tmp_path / name, len(name))
+    for name, content in files.items():
+        (tmp_path / name).write_text(content)
+    user = open_task(write(text))
+    with pytest.raises((DataError, UsageError), match=message):
+        user.dataset.data(user.dataset.info.kinds[0], "test")
+
+
+def test_spaces_around_a_class_name_of_a_file_are_none_of_it(write, tmp_path):
+    miniatures.save_jpeg(tmp_path / "i/1.jpg", 1)
+    (tmp_path / "c.txt").write_text("a \n b\t\n")
+    (tmp_path / "l.csv").write_text("image,label\n1.jpg,b\n")
+    data = open_task(write(LABELS + 'classes = "c.txt"\n')).dataset.data("labels", "test")
+    assert data.class_names == ("a", "b") and data.labels.tolist() == [1]
+
+
+PAIRS = 'task = "zero_shot_segmentation"\nname = "x"\nclasses = ["a", "b"]\nimages = "i"\nmasks = "m"\n'
+
+
+def test_black_and_white_masks_do_not_lose_their_foreground(write, tmp_path):
+    """255 is ignored unless a file says otherwise; in a mask of two classes it may just as well be the second."""
+    miniatures.save_jpeg(tmp_path / "i/1.jpg", 1)
+    miniatures.save_png(tmp_path / "m/1.png", miniatures.mask(1, 2) * 255)
+    with pytest.raises(DataError, match="label 255 is out of range for 2 classes. Save masks of 0 … 1, or say ignore"):
+        open_task(write(PAIRS)).dataset.data("segmentation", "test").target(0)
+    target = open_task(write(PAIRS + "ignore = 255\n")).dataset.data("segmentation", "test").target(0)
+    assert set(np.unique(target)) == {0, 255}
+
+
+@pytest.mark.parametrize("beside", ["m/1.npy", "i/1.png"])
+def test_two_files_of_one_name_are_refused(write, tmp_path, beside):
+    miniatures.save_jpeg(tmp_path / "i/1.jpg", 1)
+    miniatures.save_png(tmp_path / "m/1.png", miniatures.mask(1, 2))
+    if beside.endswith("npy"):
+        np.save(tmp_path / beside, miniatures.mask(2, 2))
+    else:
+        Image.fromarray(miniatures.picture(2)).save(tmp_path / beside)
+    with pytest.raises(DataError, match="lies beside it, and files pair by name"):
+        open_task(write(PAIRS)).dataset.data("segmentation", "test")
+
+
+def test_masks_beside_their_pictures_are_no_pictures_however_the_folder_is_written(write, tmp_path):
+    miniatures.save_jpeg(tmp_path / "i/1.jpg", 1)
+    miniatures.save_png(tmp_path / "i/1.png", miniatures.mask(1, 2))
+    data = open_task(write(PAIRS.replace('"m"', '"./i"'))).dataset.data("segmentation", "test")
+    assert [data.images.image_id(i) for i in range(len(data.images))] == ["1.jpg"]
+
+
+@pytest.mark.parametrize(
+    ("task", "values", "more", "message"),
+    [
+        ("depth", np.full((24, 32), 1500, np.uint16), "", "depth is uint16, which says no unit. Add depth_scale"),
+        ("depth", np.full((24, 32), "1.5"), "", "depth is <U3, must be numbers"),
+        ("depth", np.ones((24, 32)), "depth_scale = 0\n", ":3: depth_scale = 0 must be a number of metres above 0"),
+        ("depth", np.ones((24, 32)), "max_depth = nan\n", ":3: max_depth = nan must be a number of metres above 0"),
+        ("normals", np.full((24, 32, 3), 200, np.uint8), "", "normals are uint8, must be floating-point"),
+        ("normals", None, "", "is a grey picture; normals are coloured"),
+    ],
+)
+def test_maps_whose_unit_or_meaning_is_not_known_are_refused(write, tmp_path, task, values, more, message):
+    miniatures.save_jpeg(tmp_path / "i/1.jpg", 1)
+    if values is None:
+        miniatures.save_png(tmp_path / "m/1.png", np.full((24, 32), 200, np.uint8))
+    else:
+        (tmp_path / "m").mkdir()
+        np.save(tmp_path / "m/1.npy", values)
+    table = f'images = "i"\n{task} = "m"\n'
+    path = write(f'task = "{task}"\nname = "x"\n{more}[train]\n{table}[test]\n{table}')
+    with pytest.raises((DataError, UsageError), match=message):
+        open_task(path).dataset.data(task, "test").target(0)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from benchmark.cli import main
+from benchmark.engine.jobs import resolve_units
 from benchmark.engine.single import load_task
 from benchmark.errors import DataError, UsageError
 from benchmark.registry import open_dataset, units
@@ -76,6 +77,12 @@ def test_own_config_runs_by_both_presets(tmp_path, preset):
     assert list(row.data["details"]["per_class_iou"]) == ["ground", "leaf", "apple"]
 
 
+def test_two_configs_of_one_name_are_refused_in_one_run(tmp_path):
+    words = [f"mmseg:{tmp_path}/{folder}/orchard.py" for folder in ("a", "b")]
+    with pytest.raises(UsageError, match="a/orchard.py and .*b/orchard.py are both called linear_segmentation/orchard"):
+        resolve_units(words, None)
+
+
 def test_joined_and_repeated_datasets_and_a_subset_of_classes(tmp_path):
     root = own_data(tmp_path / "data")
     file = tmp_path / "joined.py"
@@ -102,6 +109,38 @@ def test_zero_label_is_ignored_and_the_rest_move_down(tmp_path):
     np.testing.assert_array_equal(target, np.where(raw == 0, 255, raw - 1))
 
 
+def test_a_test_set_without_masks_leaves_the_validation_set(tmp_path):
+    root = own_data(tmp_path / "data")
+    file = config(tmp_path / "c.py", root)
+    challenge = "test_dataloader = dict(dataset=split('train'))\n"
+    challenge += "del test_dataloader['dataset']['data_prefix']['seg_map_path']\n"
+    file.write_text(file.read_text() + challenge)
+    data = open_config(str(file)).data("segmentation", "test")
+    assert data.images.blobs.root.endswith("data/test/images") and len(data.images) == 3
+
+
+def test_a_score_over_one_class_is_refused(tmp_path, capsys):
+    """Masks of 0 and 255 as drawn by hand: 255 is ignored, and 100 % would be the background's alone."""
+    root = own_data(tmp_path / "data")
+    for mask in root.glob("*/masks/*.png"):
+        miniatures.save_png(mask, miniatures.mask(int(mask.stem), 2) * 255)
+    file = config(tmp_path / "vessels.py", root)
+    words = ["run", "--model", "pixels", "--task", f"mmseg:{file}", "--no-check", "--results", str(tmp_path / "r")]
+    with pytest.raises(SystemExit) as stop:
+        main(words)
+    assert stop.value.code == 1 and "every labelled pixel of the 3 test pictures is 'ground'" in capsys.readouterr().err
+
+
+def test_change_detection_is_refused(tmp_path):
+    root = own_data(tmp_path / "data")
+    folders = "dict(img_path='train/images', img_path2='train/images', seg_map_path='train/masks')"
+    file = tmp_path / "change.py"
+    more = f"img_suffix='.jpg', img_suffix2='.jpg', data_root={str(root)!r}, data_prefix={folders}"
+    file.write_text(f"test_dataloader = dict(dataset=dict(type='LEVIRCDDataset', {more}))")
+    with pytest.raises(UsageError, match="LEVIRCDDataset compares two pictures"):
+        open_config(str(file)).data("segmentation", "test")
+
+
 @pytest.mark.parametrize(
     ("text", "kind", "message"),
     [
@@ -115,6 +154,8 @@ def test_zero_label_is_ignored_and_the_rest_move_down(tmp_path):
          "Check data_root and ann_file"),
         ("test_dataloader = dict(dataset=dict(type='ADE20KDataset', oops=1))", UsageError, "cannot be built"),
         ("test_dataloader = dict(dataset=dict(type='BaseSegDataset', data_root='ROOT'))", UsageError, "has no classes"),
+        ("test_dataloader = dict(dataset=dict(type='BaseSegDataset', data_root='ROOT', metainfo=dict(classes=('a',)),"
+         " data_prefix=dict(img_path='test/images')))", DataError, "has no masks to score"),
         ("test_dataloader = dict(dataset=dict(type='BaseSegDataset', data_root='ROOT', img_suffix='.bmp',"
          " metainfo=dict(classes=('a', 'b'))))", DataError, "has no picture"),
         ("test_dataloader = dict(dataset=dict(type='BaseSegDataset', data_root='ROOT', metainfo=dict(classes=('a',)),"

@@ -6,9 +6,12 @@ from pathlib import Path
 
 import miniatures
 import pytest
+from rows import row_data, simulate
 
 from benchmark import reproduce as report
 from benchmark.cli import main
+from benchmark.results import Row
+from benchmark.sides import PublishedNumber
 
 TOY = """model,model_id,task,dataset,metric,value,source,note
 Toy,random-vit,image_to_text_retrieval,coco,R@1,150,a paper,
@@ -45,6 +48,44 @@ def test_sliding_windows_are_reproduced_by_the_notebook_and_the_rest_by_paper() 
     todo = report.missing(found, ["tipsv2-l"])
     assert {preset for _, preset, _ in todo} == {"paper", "notebook"}
     assert ("tipsv2-l", "notebook", ["zero_shot_segmentation/ade150"]) in todo
+
+
+def test_dinov2s_own_tables_are_reproduced_by_its_own_protocol() -> None:
+    """Its linear segmentation and lin. 1 depth are public; what TIPS measured of it stands under `paper`."""
+    found = report.reproduce("dinov2", Path("/nowhere"))
+    presets = {(line.published.source.split()[0], report.preset_of(line.published)) for line in found.lines}
+    assert ("arXiv:2304.07193", "dinov2") in presets and ("arXiv:2410.16512", "paper") in presets
+    assert ("dinov2-s", "dinov2", ["linear_segmentation/ade20k", "linear_segmentation/voc2012", "depth/nyuv2"]) in (
+        report.missing(found, ["dinov2-s"])
+    )
+    assert any(where == "depth (dinov2)" and field == "final_norm" for where, field, *_ in found.doubts)
+
+
+def test_every_line_says_which_table_it_is_from() -> None:
+    found = report.reproduce("tipsv2", Path("/nowhere"))
+    ade150 = [report.cells(line) for line in found.lines if line.published.unit == "zero_shot_segmentation/ade150"]
+    sources = {dict(zip(report.HEADER, row))["source"] for row in ade150}
+    assert {f"arXiv:2604.12012 Table {t}" for t in (5, 8, 15)} < sources
+    assert report.HEADER.count("source") == 1 and all(len(row) == len(report.HEADER) for row in ade150)
+
+
+def test_released_tips_weights_are_held_against_their_own_numbers() -> None:
+    """TIPS v1 scored other weights than it released; the numbers of the former are nobody's to reproduce."""
+    found = report.reproduce("tips", Path("/nowhere"))
+    uned = {
+        line.published.value for line in found.lines
+        if line.published.model_id == "tips-g" and line.published.task == "instance_retrieval"
+    }  # fmt: skip
+    assert uned == {68.4}
+
+
+def test_of_several_rows_the_plain_one_is_shown_and_named() -> None:
+    number = PublishedNumber("T", "tipsv2-b", "depth", "nyuv2", "RMSE", 0.374, "a table", "")
+    data = row_data("tipsv2-b", "depth", simulate("depth", 0.6, 20, "m"), "nyuv2", protocol_name="paper")
+    rows = [Row(data, Path(name)) for name in ("paper-bfloat16-c0ffee00", "paper-c0ffee00", "paper-seed1-c0ffee00")]
+    found = report._measured(number, rows)
+    assert found is rows[1] and "paper-c0ffee00" in report.cells(report.Line(number, found))
+    assert report._measured(number, rows[2:]) is rows[2]
 
 
 def test_run_makes_the_missing_rows_once_and_says_where_published_lies(

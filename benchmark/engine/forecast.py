@@ -39,8 +39,8 @@ class Line:
 
     unit: str
     images: int = 0  # pictures its needs touch
-    forwards: int = 0  # of pictures whose features are kept, that it would cost alone
-    shared: int = 0  # of these, already encoded for a unit above
+    forwards: int = 0  # of pictures whose features are kept and not there yet, that it would cost alone
+    shared: int = 0  # of these, encoded for a unit above
     live: int = 0  # forwards whose features are not kept: training crops, windows
     head_steps: int = 0  # gradient steps of its head
     head_rows: int = 0  # training vectors its head is fitted on
@@ -98,11 +98,12 @@ def forecast(models: Sequence[str], words: Sequence[str], suite: str | None, opt
     return [_one(name, jobs, options, cheap) for name in models]
 
 
-Planned = tuple[Unit, Job | Sketch | None, str]
+Prepared = tuple[Unit, Job | Sketch | None, str]
+Planned = dict[tuple[str, str], set[int]]  # (pictures, view) of a pass -> its blocks that a unit above has encoded
 
 
-def _jobs(found: Sequence[Unit], maker: JobMaker, options: RunOptions) -> list[Planned]:
-    out: list[Planned] = []
+def _jobs(found: Sequence[Unit], maker: JobMaker, options: RunOptions) -> list[Prepared]:
+    out: list[Prepared] = []
     for unit in found:
         try:
             out.append((unit, maker.make(unit), ""))
@@ -127,7 +128,7 @@ def _sketch(unit: Unit, maker: JobMaker, options: RunOptions) -> Sketch | None:
 
 
 def _one(
-    name: str, jobs: Sequence[Planned], options: RunOptions, cheap: tuple[Sequence[Planned], RunOptions] | None
+    name: str, jobs: Sequence[Prepared], options: RunOptions, cheap: tuple[Sequence[Prepared], RunOptions] | None
 ) -> Forecast:
     encoder, note = _encoder(name, options)
     stamp = model_stamp(name, options.weights, encoder)
@@ -160,10 +161,10 @@ def _encoder(name: str, options: RunOptions) -> tuple[Encoder, str]:
 
 
 def _lines(
-    name: str, stamp: str, encoder: Encoder, jobs: Sequence[Planned], options: RunOptions
+    name: str, stamp: str, encoder: Encoder, jobs: Sequence[Prepared], options: RunOptions
 ) -> tuple[list[Line], int]:
     planner = Planner(encoder.card, encoder.transform, FeatureStore(options.cache / "features", options.store))
-    planned: set[tuple[str, str]] = set()
+    planned: Planned = {}
     batch = options.batch_size or default_batch(device_of(encoder, options.device))
     lines, memory = [], 0
     for unit, job, note in jobs:
@@ -192,23 +193,22 @@ def _finished(job: Job, name: str, stamp: str, options: RunOptions) -> bool:
 
 def _line(
     unit: Unit, task: Task, protocol: Any, data: Mapping[str, Any], encoder: Encoder, planner: Planner,
-    planned: set[tuple[str, str]], batch: int,
+    planned: Planned, batch: int,
 ) -> tuple[Line, int]:  # fmt: skip
     needs = task.needs(encoder.card, protocol, data)
     before = {id(a) for p in planner.passes.values() for a in p.taps.values()}
     planner.add(needs)
-    line = Line(str(unit), head_steps=int(getattr(protocol, "steps", 0)))
+    line = Line(str(unit), head_steps=0 if _loaded(protocol) else int(getattr(protocol, "steps", 0)))
     memory = 0
     for shared in {id(p): p for p in map(planner.of, needs)}.values():
-        n = len(shared.images)
-        key = (shared.images.digest, shared.view.fingerprint())
-        line.images += n
-        line.forwards += n
-        if key in planned:
-            line.shared += n
-        else:
-            planned.add(key)
-            _add(line, input_size(shared.view, encoder.card, _shapes(shared.images, 1)[0]), _missing(shared))
+        own = {b for need in needs if planner.of(need) is shared for b in shared.blocks_without(planner.array(need))}
+        counted = planned.setdefault((shared.images.digest, shared.view.fingerprint()), set())
+        alone, new = _pictures(shared, own), _pictures(shared, own - counted)
+        counted |= own
+        line.images += len(shared.images)
+        line.forwards += alone
+        line.shared += alone - new
+        _add(line, input_size(shared.view, encoder.card, _shapes(shared.images, 1)[0]), new)
     for need in needs:
         array = planner.array(need)
         values = item_values(need.tap, planner.of(need).view, encoder.card, SHAPE)
@@ -216,7 +216,7 @@ def _line(
             line.disk += values * len(need.images) * codecs.bytes_per_value(array.codec)
         if need.tap.name == "pixels":
             line.head_rows += need.tap.count * len(need.images)
-            memory += 4 * values * len(need.images)
+            memory += 4 * values * len(need.images) * (2 if getattr(protocol, "with_cls", False) else 1)
         memory += held_bytes(array, 4 * values, batch)
     _live(line, task, protocol, data, encoder.card, bool(needs))
     return line, memory
@@ -225,30 +225,34 @@ def _line(
 def _live(line: Line, task: Task, protocol: Any, data: Mapping[str, Any], card: EncoderCard, stored: bool) -> None:
     """Adds the forwards whose features are not kept.
 
-    A task may count them itself: `live_forwards(protocol, shapes)` for test pictures of these shapes, and their side in
-    pixels, `live_size(protocol)`; a protocol whose sizes depend on the encoder has `sized(image_size)`. Otherwise they
-    are `steps` × `batch_size` of its protocol and, where it stores nothing, one for every test picture, all at the
-    pictures' own size.
+    A task may count them itself: `live_forwards(protocol, shapes, train)` for test pictures of these shapes and so many
+    training pictures, (height, width) in pixels -> forwards, (0, 0) for the encoder's own size; a protocol whose sizes
+    depend on the encoder has `sized(image_size)`. Otherwise they are `steps` × `batch_size` of its protocol and, where
+    it stores nothing, one for every test picture, all at the pictures' own size.
     """
     pictures = getattr(list(data.values())[-1], "images", None)
     if pictures is None:
         return
     shapes = _shapes(pictures, len(pictures))
-    count, side = getattr(task, "live_forwards", None), getattr(task, "live_size", None)
     sized = getattr(protocol, "sized", None)
     protocol = sized(card.image_size) if sized else protocol
-    if count is not None:
-        line.live = count(protocol, shapes)
+    if count := getattr(task, "live_forwards", None):
+        found = count(protocol, shapes, len(data["train"].images) if "train" in data else 0)
     else:
         steps = int(getattr(protocol, "steps", 0)) * int(getattr(protocol, "batch_size", 0))
-        line.live = steps + (0 if stored else len(pictures))
+        found = {shapes[0]: steps + (0 if stored else len(pictures))}
     if not stored:
         line.images += sum(len(split.images) for split in data.values())
-    if line.live:
-        pixels = side(protocol) if side else 0
-        patch = card.patch_size
-        raw = (pixels, pixels) if pixels else (card.image_size, card.image_size) if count else shapes[0]
-        _add(line, (-(-raw[0] // patch) * patch, -(-raw[1] // patch) * patch), line.live)
+    patch = card.patch_size
+    for size, forwards in found.items():
+        height, width = size if all(size) else (card.image_size, card.image_size)
+        line.live += forwards
+        _add(line, (-(-height // patch) * patch, -(-width // patch) * patch), forwards)
+
+
+def _loaded(protocol: Any) -> bool:
+    """Whether the head comes ready from a file, so that no step is made."""
+    return bool(getattr(protocol, "head_weights", ""))
 
 
 def _add(line: Line, size: Size, forwards: int) -> None:
@@ -266,8 +270,8 @@ def _shapes(pictures: Any, n: int) -> list[Size]:
     return list(itertools.islice(itertools.cycle(known), n))
 
 
-def _missing(shared: Pass) -> int:
-    return sum(len(shared.block_range(block)) for block in shared.missing())
+def _pictures(shared: Pass, blocks: set[int]) -> int:
+    return sum(len(shared.block_range(block)) for block in blocks)
 
 
 def calibrate(encoder: Encoder, sizes: set[Size], batch: int) -> dict[Size, float]:

@@ -20,7 +20,7 @@ from benchmark.errors import BenchError, UsageError, unknown
 from benchmark.incomplete import tolerating
 from benchmark.protocol import EvalProtocol, load_protocol
 from benchmark.registry import Unit, load_task, open_dataset, protocol_file, resolve, suites, tasks, units
-from benchmark.results import Row, read_row, row_folder
+from benchmark.results import Row, read_row, row_folder, slug
 
 
 @dataclass
@@ -98,7 +98,19 @@ def resolve_units(words: Sequence[str], suite: str | None) -> tuple[list[Unit], 
         found.update(dict.fromkeys(units(word)))
     if not found:
         raise UsageError("nothing to run. Give --task or --suite; see bench ls tasks")
+    _refuse_one_folder(list(found))
     return list(found), preset
+
+
+def _refuse_one_folder(found: Sequence[Unit]) -> None:
+    """Raises UsageError for two files of the same name: the row of one would take the place of the other's."""
+    first: dict[tuple[str, str], Unit] = {}
+    for unit in found:
+        other = first.setdefault((unit.task, slug(unit.dataset)), unit)
+        if other is not unit:
+            raise UsageError(
+                f"{other.path} and {unit.path} are both called {unit}: one row would replace the other. Rename one"
+            )
 
 
 def fields_of(task: Task) -> set[str]:

@@ -34,7 +34,11 @@ class Pass:
 
     def missing(self) -> list[int]:
         """Blocks of which at least one tap lacks a shard, in order."""
-        return sorted({s * array.size // self.block for array in self.taps.values() for s in array.missing()})
+        return sorted({block for array in self.taps.values() for block in self.blocks_without(array)})
+
+    def blocks_without(self, array: StoredArray) -> set[int]:
+        """Blocks of which `array`, one of its taps, lacks a shard."""
+        return {s * array.size // self.block for s in array.missing()}
 
 
 class Planner:

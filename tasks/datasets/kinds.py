@@ -66,8 +66,10 @@ class Relabel:
         mapped[beyond] = INVALID
         if (mapped == INVALID).any():
             label = int(values[mapped == INVALID][0])
+            remedy = f"Save masks of 0 … {classes - 1}, or say ignore = 255" if label == IGNORE else ""
             raise DataError(
-                f"{where}: label {label} is out of range for {classes} classes. Check the mask or the classes"
+                f"{where}: label {label} is out of range for {classes} classes. "
+                + (remedy or "Check the mask or the classes")
             )
         if classes <= IGNORE:
             return np.where(mapped == IGNORED, IGNORE, mapped).astype(np.uint8)

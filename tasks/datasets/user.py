@@ -55,6 +55,8 @@ def open_task(path: Path) -> UserTask:
     values = file.values
     overrides = {key: json.dumps(value) for key, value in values.get("protocol", {}).items()}
     if "templates" in values:
+        if not values["task"].startswith("zero_shot"):
+            raise file.wrong(f"templates are prompts, and {values['task']} asks none. Delete the line", "templates")
         prompt_templates(file)
         overrides["templates"] = json.dumps("dataset")
     splits = ("test",) if "test" not in values and "split" not in values else ("train", "test")

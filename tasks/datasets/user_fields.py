@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 import re
 import tomllib
 from collections.abc import Mapping
@@ -144,6 +145,10 @@ def _check_names(file: TaskFile) -> None:
         if not isinstance(value, allowed[key]) or (isinstance(value, bool) and bool not in allowed[key]):
             kinds = " or ".join(t.__name__ for t in allowed[key])
             raise file.wrong(f"{key} = {value!r} is {type(value).__name__}, must be {kinds}", key)
+    for key in ("depth_scale", "max_depth"):
+        value = file.values.get(key, 1)
+        if not (math.isfinite(value) and value > 0):
+            raise file.wrong(f"{key} = {value!r} must be a number of metres above 0", key)
     for split in ("train", "test"):
         for key, value in file.values.get(split, {}).items():
             fields = [k for k in SPLIT_FIELDS if k in allowed]

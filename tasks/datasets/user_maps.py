@@ -38,15 +38,27 @@ class DepthReader:
         values = numpy_file(blobs, index) if array else index_image(blobs, index)
         if values.ndim != 2:
             raise DataError(f"{blobs.where(index)}: depth is {list(values.shape)}, must be [H, W]")
+        if values.dtype.kind not in "iuf":
+            raise DataError(f"{blobs.where(index)}: depth is {values.dtype}, must be numbers")
+        if array and values.dtype.kind != "f" and not self.scale:
+            raise DataError(
+                f"{blobs.where(index)}: depth is {values.dtype}, which says no unit. Add depth_scale, the metres of "
+                "one step (0.001: millimetres)"
+            )
         return values.astype(np.float32) * np.float32(self.scale or (1.0 if array else MILLIMETRE))
 
 
 def read_normals(blobs: Blobs, index: int) -> np.ndarray:
     """[H, W, 3] float32 unit vectors: an array, or an 8-bit RGB PNG with n = 2·v/255 - 1; (0, 0, 0) is invalid."""
     if _is_numpy(blobs, index):
-        normals = numpy_file(blobs, index).astype(np.float32)
+        values = numpy_file(blobs, index)
+        if values.dtype.kind != "f":
+            raise DataError(f"{blobs.where(index)}: normals are {values.dtype}, must be floating-point unit vectors")
+        normals = values.astype(np.float32)
     else:
         normals = normals_from_rgb(blobs, index)
+        if normals.any() and (normals == normals[..., :1]).all():
+            raise DataError(f"{blobs.where(index)}: is a grey picture; normals are coloured: n = 2·v/255 - 1")
     if normals.ndim != 3 or normals.shape[2] != 3:
         raise DataError(f"{blobs.where(index)}: normals are {list(normals.shape)}, must be [H, W, 3]")
     return unit(normals)

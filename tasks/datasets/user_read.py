@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -13,7 +14,7 @@ from benchmark.texts import lines_of
 from tasks.datasets.idx import IdxStore, read_idx
 from tasks.datasets.kinds import IGNORED, INVALID, CaptionSet, LabelSet, MapSet, Relabel, RetrievalSet, SegmentationSet
 from tasks.datasets.prompts import prompt_list
-from tasks.datasets.user_fields import TaskFile
+from tasks.datasets.user_fields import TRAINED, TaskFile
 from tasks.datasets.user_maps import DepthReader, read_mask, read_normals
 from tasks.datasets.user_source import IMAGES, Source, stem, table_rows
 
@@ -23,9 +24,10 @@ TEMPLATES = ("tcl_9", "openai_imagenet_80")
 def read_split(file: TaskFile, split: str) -> Any:
     """The `<Kind>Data` of `split`. Raises UsageError for the file's mistakes, DataError for the data's."""
     source = Source(file, split)
+    _check_chosen(source)
     if file.kind == "segmentation":
         images, masks = source.pairs("masks")
-        names = class_names(file)
+        names = _distinct(file, class_names(file))
         return SegmentationSet(
             images,
             masks,
@@ -50,6 +52,31 @@ def read_split(file: TaskFile, split: str) -> Any:
     return _retrieval(source)
 
 
+def _check_chosen(source: Source) -> None:
+    """Raises DataError for a picture that a list of `split` names twice, or that both lists name."""
+    file, rule = source.file, source.file.values.get("split", {})
+    if not source.one_folder or not isinstance(rule.get("test"), str):
+        return
+    twice = [name for name, count in Counter(source.names).items() if count > 1]
+    if twice:
+        raise DataError(f"{file.place(rule[source.split])}: names {twice[0]} twice: it would count double. Keep one")
+    if source.split == "test" and "train" in rule and file.values["task"] in TRAINED:
+        both = set(source.names) & set(Source(file, "train").names)
+        if both:
+            raise DataError(
+                f"{file.place(rule['test'])}: {len(both)} pictures are in {rule['train']} too, {min(both)} among them: "
+                "what was trained on cannot be scored. Name each picture in one list"
+            )
+
+
+def _distinct(file: TaskFile, names: tuple[str, ...]) -> tuple[str, ...]:
+    """`names`. Raises UsageError for one that stands there twice: its two classes could not be told apart."""
+    twice = [name for name, count in Counter(names).items() if count > 1]
+    if twice:
+        raise file.wrong(f"classes names {twice[0]!r} twice. Every class needs a name of its own", "classes")
+    return names
+
+
 def class_names(file: TaskFile) -> tuple[str, ...]:
     """`classes`: a list, or a text file with one name per line."""
     value = file.values["classes"]
@@ -57,9 +84,9 @@ def class_names(file: TaskFile) -> tuple[str, ...]:
         if not file.place(value).is_file():
             raise file.wrong(f"classes = {value!r}: no such file ({file.place(value)})", "classes")
         value = lines_of(file.place(value))
-    if len(value) < 2 or not all(isinstance(n, str) and n for n in value):
+    if len(value) < 2 or not all(isinstance(n, str) and n.strip() for n in value):
         raise file.wrong(f"classes must be two or more names, not {value!r}", "classes")
-    return tuple(value)
+    return tuple(n.strip() for n in value)
 
 
 def prompt_templates(file: TaskFile) -> tuple[str, ...]:
@@ -91,8 +118,10 @@ def _relabel(file: TaskFile, classes: int) -> Relabel:
     ignored = set(value if isinstance(value, list) else [value])
     if not all(isinstance(i, int) and 0 <= i <= 65535 for i in ignored):
         raise file.wrong(f"ignore = {value!r} must be raw mask values from 0 to 65535", "ignore")
-    if "ignore" not in file.values and classes + shift > IGNORE:
-        ignored = set()  # 255 is a class here unless the file says otherwise
+    if "ignore" not in file.values and (classes + shift > IGNORE or classes == 2):
+        # 255 is a class here unless the file says otherwise: beyond 255 of them, and in masks of black and white, all
+        # of whose foreground would be left out
+        ignored = set()
     size = max(classes + shift, 256, *(i + 1 for i in ignored)) if ignored else max(classes + shift, 256)
     table = [i - shift if shift <= i < classes + shift else INVALID for i in range(size)]
     for i in (*ignored, *range(shift)):
@@ -123,7 +152,12 @@ def _labels(source: Source) -> LabelSet:
         return _idx_labels(source)
     rows = _label_rows(source, "labels") if "labels" in source.fields else _by_folder(source)
     words = [word for _, word, _ in rows]
-    names = class_names(source.file) if "classes" in source.file.values else tuple(_all_words(source))
+    if "classes" in source.file.values:
+        names = _distinct(source.file, class_names(source.file))
+    else:
+        names = tuple(_all_words(source))
+    if len(names) < 2:
+        raise DataError(f"{rows[0][0]}: every picture is of the class {names[0]!r}. Two classes or more are needed")
     known = {n: i for i, n in enumerate(names)}
     for (where, _, _), word in zip(rows, words):
         if word not in known:
@@ -173,7 +207,10 @@ def _label_rows(source: Source, key: str) -> list[tuple[str, str, str]]:
     found: dict[str, tuple[str, str, str]] = {}
     for where, row in table_rows(source, key, ("image", "label")):
         name = source.find(str(row["image"]), where)
-        found[name] = (where, str(row["label"]), str(row.get("domain") or source.file.values["name"]))
+        said = str(row["label"]), str(row.get("domain") or source.file.values["name"])
+        first = found.setdefault(name, (where, *said))
+        if first[1:] != said:
+            raise DataError(f"{where}: {name} is {said[0]!r} here and {first[1]!r} in {first[0]}. Keep one of the two")
     source.covered(found, key, "label for")
     return [found[n] for n in source.names]
 
@@ -190,4 +227,8 @@ def _retrieval(source: Source) -> RetrievalSet:
     queries = Source(source.file, source.split, "queries")
     asked_rows = _label_rows(queries, "query_labels")
     asked = np.array([numbers.setdefault(word, len(numbers)) for _, word, _ in asked_rows], dtype=np.int64)
-    return RetrievalSet(queries.images, source.images, asked, labels, tuple(d for _, _, d in asked_rows), domains)
+    there = {source.store.where(name): at for at, name in enumerate(source.names)}
+    own = np.array([there.get(queries.store.where(name), -1) for name in queries.names], dtype=np.int64)
+    asked_domains = tuple(d for _, _, d in asked_rows)
+    itself = own if (own >= 0).any() else None  # a file of both folders never finds itself
+    return RetrievalSet(queries.images, source.images, asked, labels, asked_domains, domains, itself)

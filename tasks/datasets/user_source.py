@@ -54,8 +54,8 @@ class Source:
 
     def _suffixes(self) -> tuple[str, ...]:
         """Where pictures and PNG targets share a place (shards), pictures are the ones that are no PNG."""
-        targets = [self.fields.get(k) for k in ("masks", "depth", "normals")]
-        return PHOTOS if self.fields[self.key] in targets else IMAGES
+        targets = [self.file.place(self.fields[k]) for k in ("masks", "depth", "normals") if k in self.fields]
+        return PHOTOS if self.file.place(self.fields[self.key]) in targets else IMAGES
 
     def _chosen(self, names: list[str]) -> list[str]:
         rule = self.file.values.get("split")
@@ -95,11 +95,23 @@ class Source:
         return Pictures(self.store.blobs(self.names))
 
     def pairs(self, key: str) -> tuple[Pictures, Blobs]:
-        """Pictures and the files of `key` with the same stem. Raises DataError naming the first that has none."""
+        """Pictures and the files of `key` with the same stem. Raises DataError naming the first picture that has none,
+        or two files of one stem: nothing says which belongs to which."""
         store = self.open(key)
-        by_stem = {stem(n): n for n in store.names("", TARGETS)}
+        by_stem = one_each(store.names("", TARGETS), store)
+        one_each(self.names, self.store)
         self.covered({n: n for n in self.names if stem(n) in by_stem}, key, "file named like")
         return self.images, store.blobs([by_stem[stem(n)] for n in self.names])
+
+
+def one_each(names: Iterable[str], store: Store) -> dict[str, str]:
+    """stem -> name. Raises DataError for two names of one stem."""
+    found: dict[str, str] = {}
+    for name in names:
+        other = found.setdefault(stem(name), name)
+        if other != name:
+            raise DataError(f"{store.where(name)}: {other} lies beside it, and files pair by name. Keep one of the two")
+    return found
 
 
 def table_rows(source: Source, key: str, needed: tuple[str, ...]) -> Iterable[tuple[str, dict[str, Any]]]:
@@ -111,6 +123,8 @@ def table_rows(source: Source, key: str, needed: tuple[str, ...]) -> Iterable[tu
     if path.suffix.lower() not in (".csv", ".jsonl", ".jsonlines"):
         raise source.file.wrong(f"{key} = {source.fields[key]!r}: must be .csv or .jsonl", *source.keys(key))
     for line, row in reader(path):
+        if None in row:  # where csv puts what no column is for: half a caption would be dropped in silence
+            raise DataError(f"{path}:{line}: has more values than the header. Put text with commas in double quotes")
         for column in needed:
             if row.get(column) in (None, ""):
                 raise DataError(f"{path}:{line}: has no {column!r}. Columns needed: {', '.join(needed)}")

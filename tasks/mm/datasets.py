@@ -1,10 +1,10 @@
 """Any mmsegmentation dataset config as a task: `bench run --task mmseg:path/to/config.py`.
 
 Such a config is a Python file and reading it runs it, `_base_` files and `custom_imports` included: use configs you
-trust. Taken from it: the datasets of `train_dataloader` and `test_dataloader` (or `val_dataloader`; also
-`train_dataset`, `data = dict(train=…)`), their files, classes, palettes' class order, `reduce_zero_label` and label
-maps. Not taken: pipelines, samplers, evaluators; the task's protocol says how pictures are cut and scored. As in
-mmsegmentation, a relative `data_root` starts at the working directory.
+trust. Taken from it: the datasets of `train_dataloader` and `test_dataloader` (or `val_dataloader`, also where the test
+set has no masks; `train_dataset`, `data = dict(train=…)`), their files, classes, palettes' class order,
+`reduce_zero_label` and label maps. Not taken: pipelines, samplers, evaluators; the task's protocol says how pictures
+are cut and scored. As in mmsegmentation, a relative `data_root` starts at the working directory.
 """
 
 from __future__ import annotations
@@ -46,11 +46,11 @@ class MmsegDataset:
     def data(self, kind: DataKind, split: str) -> SegmentationSet:
         if kind != "segmentation" or split not in WHERE:
             raise split_error(self.info, kind, split)
-        found = _lookup(self.config, split)
+        found = _lookup(self.config, split, masked=True) or _lookup(self.config, split)
         if found is None:
             names = ", ".join(".".join(path) for path in WHERE[split][:3])
             raise UsageError(f"{self.info.layout}: has no {split} dataset. Define one of {names}")
-        return _joined([_build(leaf, self.info.layout) for leaf in _leaves(found, self.info.layout)], self.info.layout)
+        return _joined([_build(leaf, self.info.layout) for leaf in _leaves(found)], self.info.layout)
 
 
 @dataclass(frozen=True)
@@ -82,24 +82,32 @@ def open_config(path: str) -> MmsegDataset:
     return MmsegDataset(info, config)
 
 
-def _lookup(config: Mapping[str, Any], split: str) -> Mapping[str, Any] | None:
+def _lookup(config: Mapping[str, Any], split: str, masked: bool = False) -> Mapping[str, Any] | None:
+    """The first dataset of `split`; with `masked`, the first that names masks: the test set of a challenge has none,
+    and what can be scored is its validation set."""
     for path in WHERE[split]:
         value: Any = config
         for key in path:
             value = value.get(key) if isinstance(value, Mapping) else None
-        if isinstance(value, Mapping) and "type" in value:
+        if isinstance(value, Mapping) and "type" in value and (not masked or _names_masks(value)):
             return value
     return None
 
 
-def _leaves(config: Mapping[str, Any], where: str) -> Iterator[Mapping[str, Any]]:
+def _names_masks(config: Mapping[str, Any]) -> bool:
+    """Whether every dataset in it has a folder of masks; one without `data_prefix` has its class's."""
+    prefixes = [leaf.get("data_prefix") for leaf in _leaves(config)]
+    return all(prefix is None or prefix.get("seg_map_path") is not None for prefix in prefixes)
+
+
+def _leaves(config: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
     """The datasets inside wrappers. Repeating and balancing are the training sampler's business: they are dropped."""
     name = _type_name(config)
     if name in JOINED:
         for part in config["datasets"]:
-            yield from _leaves(part, where)
+            yield from _leaves(part)
     elif name in WRAPPED:
-        yield from _leaves(config["dataset"], where)
+        yield from _leaves(config["dataset"])
     else:
         yield config
 
@@ -134,9 +142,13 @@ def _build(config: Mapping[str, Any], where: str) -> Part:
         raise DataError(
             f"{where}: {name} has no picture under {config.get('data_root') or os.curdir}. Check img_suffix"
         )
+    if "img_path2" in items[0]:
+        raise UsageError(f"{where}: {name} compares two pictures of a place; a task here has one picture with its mask")
     pictures, masks = [i["img_path"] for i in items], [i.get("seg_map_path") for i in items]
+    if None in masks:
+        raise DataError(f"{where}: {name} has no masks to score. Give its data_prefix a seg_map_path")
     for file in [*pictures, *masks]:
-        if file is None or not os.path.isfile(file):
+        if not os.path.isfile(file):
             raise DataError(f"{where}: {name} names {file}, which is not there. Check data_root and data_prefix")
     return Part(pictures, masks, classes, _relabel(built, len(classes)))
 

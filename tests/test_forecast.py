@@ -1,0 +1,152 @@
+"""`bench plan`: the forwards it counts, and their sizes, are those that a run makes."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from types import SimpleNamespace
+
+import miniatures
+import numpy as np
+import pytest
+import torch
+from small import Noise, SmallEncoder
+
+from adapters.floors import Pixels
+from benchmark.contracts import Need, Tap, View
+from benchmark.engine import forecast as plan
+from benchmark.engine.context import silent
+from benchmark.engine.options import RunOptions
+from benchmark.engine.run import run
+from benchmark.features.extract import Extractor
+from benchmark.features.plan import Planner
+from benchmark.features.store import FeatureStore
+from benchmark.protocol import load_protocol
+from benchmark.registry import Unit, load_task, protocol_file
+from tasks import dense
+
+
+@pytest.fixture
+def seen(monkeypatch: pytest.MonkeyPatch) -> Counter[tuple[int, int]]:
+    """(height, width) in whole patches -> pictures that `pixels` has encoded."""
+    found: Counter[tuple[int, int]] = Counter()
+    encode = Pixels.encode_image
+
+    def counting(self, images, *request):
+        found[-(-images.shape[2] // 8) * 8, -(-images.shape[3] // 8) * 8] += len(images)
+        return encode(self, images, *request)
+
+    monkeypatch.setattr(Pixels, "encode_image", counting)
+    monkeypatch.setattr(plan, "CALIBRATION_S", 0.05)
+    return found
+
+
+def room(folder: Path, task: str) -> str:
+    """A depth or normals task: four training pictures, three test pictures, all of 24 × 32."""
+    for split, count in (("train", 4), ("test", 3)):
+        for i in range(count):
+            miniatures.save_jpeg(folder / split / "i" / f"{i}.jpg", i)
+            depth = 1 + miniatures.mask(i, 4).astype(np.float32)
+            maps = depth if task == "depth" else np.stack([depth * 0, depth * 0, -depth], -1)
+            (folder / split / "m").mkdir(parents=True, exist_ok=True)
+            np.save(folder / split / "m" / f"{i}.npy", maps)
+    tables = "".join(f'[{s}]\nimages = "{s}/i"\n{task} = "{s}/m"\n' for s in ("train", "test"))
+    (folder / "t.toml").write_text(f'task = "{task}"\nname = "room"\n{tables}')
+    return str(folder / "t.toml")
+
+
+@pytest.mark.parametrize(
+    ("task", "preset", "more"),
+    [
+        ("depth", "fast", {}),
+        ("depth", "paper", {}),
+        ("depth", "paper", {"test_square": "true", "train_square": "true"}),
+        ("depth", "dinov2", {"crop": "[16, 16]"}),
+        ("normals", "paper", {"head": "linear", "with_cls": "true", "resize": "40"}),
+    ],
+)
+def test_a_dense_head_is_shown_what_was_planned(tmp_path, seen, task, preset, more):
+    steps = {} if preset == "fast" else {"steps": "3", "batch_size": "2", "warmup_steps": "1"}
+    options = RunOptions(
+        protocol=preset,
+        overrides={**steps, **more},
+        results=tmp_path / "r",
+        cache=tmp_path / "c",
+        workers=0,
+        check=False,
+    )
+    word = room(tmp_path, task)
+    (line,) = plan.forecast(["pixels"], [word], None, options)[0].lines
+    seen.clear()
+    assert not run("pixels", [word], options=options).failures
+    assert line.todo == dict(seen) and line.forwards + line.live == sum(seen.values())
+
+
+def test_a_loaded_head_is_planned_without_a_step(tmp_path):
+    task = load_task("depth")
+    (tmp_path / "head.npz").write_bytes(b"")
+    preset = {"head_weights": str(tmp_path / "head.npz"), "resize": "0", "flip_test": "true"}
+    p = load_protocol("depth", task.schemas, protocol_file("depth"), "dpt", preset).values
+    assert task.live_forwards(p, [(480, 640)] * 3, 0) == {(480, 640): 6} and plan._loaded(p)
+
+
+def test_crops_of_a_sweep_are_no_more_than_the_training_pictures_there_are():
+    task = load_task("classification")
+    p = load_protocol("classification", task.schemas, protocol_file("classification"), "paper").values
+    (forwards,) = task.live_forwards(p, [(24, 32)], 100).values()
+    assert forwards == p.steps * (100 - max(1, round(100 * p.holdout)))
+
+
+def test_whole_pictures_are_planned_at_their_own_shape():
+    task = load_task("zero_shot_segmentation")
+    p = load_protocol(task.name, task.schemas, protocol_file(task.name), "paper").values
+    assert task.live_forwards(p, [(480, 640), (640, 480)], 0) == {(448, 597): 1, (597, 448): 1}
+
+
+def test_what_is_stored_already_is_not_planned_and_what_a_pass_still_lacks_is(tmp_path):
+    """The pictures' CLS are there, for the first unit; the patches of the same pass, for the second, are not."""
+    encoder, images = SmallEncoder(), Noise(4)
+    data = {"test": SimpleNamespace(images=images)}
+
+    def unit(planner, tap, planned):
+        task = SimpleNamespace(needs=lambda *_: [Need(images, View("encoder"), Tap(tap))])
+        return plan._line(Unit("a", tap), task, None, data, encoder, planner, planned, 8)[0]
+
+    def planner():
+        return Planner(encoder.card, encoder.transform, FeatureStore(tmp_path, "float32"))
+
+    first, planned = planner(), {}
+    lines = [unit(first, tap, planned) for tap in ("cls", "patches")]
+    assert [(line.forwards, line.shared) for line in lines] == [(4, 0), (4, 4)]
+    first = planner()
+    first.add([need := Need(images, View("encoder"), Tap("cls"))])
+    Extractor(encoder, "cpu", 8, 0, silent).run(first.of(need))
+    again, planned = planner(), {}
+    lines = [unit(again, tap, planned) for tap in ("cls", "patches")]
+    assert [(line.forwards, line.shared, sum(line.todo.values())) for line in lines] == [(0, 0, 0), (4, 0, 4)]
+
+
+def test_sampled_pixels_are_held_once_as_planned(monkeypatch):
+    """Only a block and its CLS are ever joined; all rows together would stand in memory twice."""
+    joined: list[int] = []
+    cat = torch.cat
+
+    def noting(parts, dim=0):
+        out = cat(parts, dim)
+        joined.append(out.numel())
+        return out
+
+    monkeypatch.setattr(torch, "cat", noting)
+    n, count = 3 * dense.BLOCK, 4
+    taps = {"pixels": torch.arange(n * count * 2.0).reshape(n, count, 2), "cls": -torch.ones(n, 1, 2)}
+    needs = [Need(Noise(n), View("encoder"), Tap(name, count=count)) for name in ("pixels", "patches", "cls")]
+    data = SimpleNamespace(images=Noise(n), target=lambda i: np.full((40, 48), i))
+    context = SimpleNamespace(
+        data={"train": data}, seed=0, features=lambda need: taps[need.tap.name], progress=lambda *_: silent("", 0)
+    )
+    protocol = SimpleNamespace(with_cls=True, holdout=0.1)
+    found = dense.training_pixels(context, needs, protocol, lambda values, _: values % 2 == 1)
+    assert found.features.shape == (n // 2 * count, 4) and max(joined) <= dense.BLOCK * count * 4
+    assert torch.equal(found.features[:, :2], taps["pixels"][1::2].reshape(-1, 2))
+    assert (found.features[:, 2:] == -1).all()
+    assert (found.targets == np.repeat(np.arange(1, n, 2), count)).all()
