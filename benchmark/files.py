@@ -53,6 +53,11 @@ def writable(folder: Path, what: str = "results", option: str = "--results") -> 
         ) from e
 
 
+def unreadable(error: OSError) -> str:
+    """The line for a file or folder that the system does not open."""
+    return f"{error.filename or 'a file'}: {error.strerror or error}. Check the path and who may read and write it"
+
+
 def write_text(path: Path, text: str) -> None:
     """`write_atomic` for UTF-8 text; what UTF-8 cannot hold (a byte of a file's name) is written as its JSON escape."""
     write_bytes(path, text.encode("utf-8", "backslashreplace"))
