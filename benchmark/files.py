@@ -49,9 +49,9 @@ def write_atomic(path: Path, write: Callable[[IO[bytes]], object]) -> None:
             raise
 
 
-def writable(folder: Path) -> None:
-    """Makes `folder` where it is missing. Raises UsageError when nothing can be written there: asked before hours of
-    work, as the answer is the same after them."""
+def writable(folder: Path, what: str = "results", option: str = "--results") -> None:
+    """Makes `folder` where it is missing. Raises UsageError when nothing can be written there, naming `what` was to be
+    and the `option` that names another: asked before hours of work, as the answer is the same after them."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(dir=folder, prefix=".probe.", suffix=".tmp")
@@ -60,8 +60,13 @@ def writable(folder: Path) -> None:
     except OSError as e:
         reason = "is a file" if isinstance(e, (FileExistsError, NotADirectoryError)) else e.strerror
         raise UsageError(
-            f"{folder}: results cannot be written there ({reason}). Name another folder with --results"
+            f"{folder}: {what} cannot be written there ({reason}). Name another folder with {option}"
         ) from e
+
+
+def unreadable(error: OSError) -> str:
+    """The line for a file or folder that the system does not open."""
+    return f"{error.filename or 'a file'}: {error.strerror or error}. Check the path and who may read and write it"
 
 
 def write_text(path: Path, text: str) -> None:

@@ -118,7 +118,9 @@ class Watcher:
             points = tuple(_point(found[p.unit, p.protocol], comparison) for p in entry.points)
             history.entries.append(replace(entry, baseline=baseline, points=points, refused=tuple(refused)))
         history.save()
-        self.say(f"{len(kept)} checkpoints compared again: the baseline or the tolerance is another one")
+        self.say("compared again: the baseline or the tolerance is another one")
+        for entry in history.entries:
+            self._announce(entry)
 
     def _rows_at(self, name: str, stamp: str) -> Path:
         """Where the rows of one state of a checkpoint lie."""

@@ -53,9 +53,7 @@ def _words(p: Point) -> str:
 def markdown(history: History, waiting: Sequence[str] = ()) -> str:
     """The history as a table: checkpoints down, units across; ▼ worse and ▲ better than the baseline."""
     units = history.units()
-    worse = [e.name for e in history.entries if e.regressions]
-    state = f"{len(worse)} with a regression: {', '.join(worse)}" if worse else "none with a regression"
-    title = f"{history.model} on {history.suite}: {counted(history)}, {state}"
+    title = f"{history.model} on {history.suite}: {verdict(history)}"
     lines = [f"## {escape(title)}", ""]
     if units:
         lines += table(("checkpoint", "compared with", *units), [_line(e, units) for e in history.entries])
@@ -66,12 +64,16 @@ def markdown(history: History, waiting: Sequence[str] = ()) -> str:
     return "\n".join(lines) + "\n"
 
 
-def counted(history: History) -> str:
-    """`3 checkpoints scored, 1 could not be scored`: a checkpoint without a number is not counted among the first."""
+def verdict(history: History) -> str:
+    """`3 checkpoints scored, 1 could not be scored, 1 with a regression: step-20`: a checkpoint without a number is not
+    counted among the first."""
     scored = sum(bool(e.points) for e in history.entries)
     failed = len(history.entries) - scored
-    words = f"{scored} checkpoint{'' if scored == 1 else 's'} scored"
-    return f"{words}, {failed} could not be scored" if failed else words
+    worse = [e.name for e in history.entries if e.regressions]
+    words = [f"{scored} checkpoint{'' if scored == 1 else 's'} scored"]
+    words += [f"{failed} could not be scored"] if failed else []
+    words += [f"{len(worse)} with a regression: {', '.join(worse)}" if worse else "none with a regression"]
+    return ", ".join(words)
 
 
 def _line(entry: Entry, units: Sequence[str]) -> tuple[str, ...]:

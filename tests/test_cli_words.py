@@ -56,6 +56,7 @@ def bench(*words: str) -> int:
         (["watch", ".", "--once", "--model", "pixels", "--out", __file__], 1, "cannot be written (File exists)"),
         (["compare", "pixels", "random-vit", "--markdown", str(ROOT / "tests")], 1, "(Is a directory)"),
         (["run", "--model", "pixels", "--task", "ade150", "--task", "depth/scenes", "--protocol", "tcl"], 2, "unknown protocol of depth 'tcl'"),  # noqa: E501
+        (["data", "verify", "mine.toml", "--option", "a=b"], 2, "--option a=b: mine.toml says everything itself"),
         (["leaderboard", "--results", "nowhere"], 2, "--results nowhere: no such folder"),
         (["compare", "pixels", "random-vit", "--results", "nowhere"], 2, "--results nowhere: no such folder"),
         (["reproduce", "tipsv2", "--results", "nowhere"], 2, "--results nowhere: no such folder"),
@@ -80,6 +81,25 @@ def test_missing_data_is_one_line_and_exit_1(capsys, results, tmp_path):
     assert bench("run", "--model", "pixels", "--task", "ade20k", "--data", str(tmp_path)) == 1
     err = capsys.readouterr().err.strip().splitlines()
     assert len(err) == 1 and "linear_segmentation/ade20k" in err[0] and "bench data" in err[0]
+
+
+def test_a_folder_that_may_not_be_read_fails_its_task_alone(capsys, results, tmp_path, monkeypatch):
+    """Permissions do not hold for every user that runs tests, so the system's answer is simulated."""
+    exists = Path.exists
+
+    def forbidden(path: Path, **more: bool) -> bool:
+        if path.parts[-1:] == ("training",):
+            raise PermissionError(13, "Permission denied", str(path))
+        return exists(path, **more)
+
+    monkeypatch.setattr(Path, "exists", forbidden)
+    words = ["--task", "ade20k", "--task", "voc2012", "--data", str(tmp_path)]
+    assert bench("run", "--model", "pixels", *words) == 1
+    first, second = capsys.readouterr().err.strip().splitlines()
+    assert "linear_segmentation/ade20k" in first and "training: Permission denied" in first
+    assert "linear_segmentation/voc2012" in second
+    assert bench("data", "verify", "ade20k", "--data", str(tmp_path)) == 1
+    assert "training: Permission denied. Check" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("command", list(COMMANDS))

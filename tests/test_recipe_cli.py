@@ -101,7 +101,16 @@ def test_the_published_command_holds_what_differs_from_the_packaged_config() -> 
 
 def test_a_first_stage_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="init_from = 'nowhere': no such folder. Train the stage before it first"):
-        train(tiny(init_from="nowhere"), tmp_path, quiet=True)
+        train(tiny(init_from="nowhere"), tmp_path / "out", quiet=True)
+    with pytest.raises(UsageError, match="teacher.path = 'nowhere': no such folder"):
+        train(tiny(teacher__path="nowhere"), tmp_path / "out", quiet=True)
+    assert not (tmp_path / "out").exists(), "said before anything is made"
+
+
+def test_a_file_in_the_place_of_a_runs_folder_is_wrong_usage(tmp_path: Path) -> None:
+    (tmp_path / "out").write_text("")
+    with pytest.raises(UsageError, match="a run cannot be written there .is a file.*--out"):
+        train(tiny(), tmp_path / "out", quiet=True)
 
 
 def test_a_finished_run_is_published_as_the_adapter_reads_it(tmp_path: Path) -> None:

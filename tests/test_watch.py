@@ -207,7 +207,7 @@ def test_a_folder_with_nothing_to_score_is_no_success(
     assert watch_once(tmp_path / "run", tmp_path / "out") == 1
     assert ElementTree.parse(tmp_path / "out" / "junit.xml").getroot().attrib["errors"] == errors
     last = capsys.readouterr().out.splitlines()[-1]
-    assert last.endswith("0 checkpoints scored; also history.csv, junit.xml")
+    assert last.endswith("0 checkpoints scored, none with a regression; also history.csv, junit.xml")
 
 
 def test_pickles_beside_checkpoints_are_no_error(tmp_path: Path) -> None:
@@ -227,6 +227,23 @@ def test_a_checkpoint_that_nothing_was_compared_with_its_baseline_is_no_success(
     history = watch.run()
     assert "2 units scored, nothing compared" in said[0] and len(history.entries[0].refused) == 1
     assert exit_code(history, watch.unreadable(history)) == 1
+
+
+def test_what_another_baseline_says_of_checkpoints_scored_before_is_announced(tmp_path: Path) -> None:
+    """Their exit code is about them too: without a word nobody knows why it is 1 or 3."""
+    write_rows(tmp_path / "results", {"good": 0.6}, TASKS)
+    write_rows(tmp_path / "results", {"other-data": 0.6}, TASKS, n=60)
+    checkpoint(tmp_path / "run", "step-1")
+    scorer = Scorer({"step-1": 0.45})
+    watcher(tmp_path, scorer, Clock()).run()
+    said: list[str] = []
+    for baseline in ("good", "other-data"):
+        watch = watcher(tmp_path, scorer, Clock(), baseline=baseline)
+        watch.say = said.append
+        history = watch.run()
+    assert len(scorer.calls) == 1 and said[0].startswith("compared again")
+    assert said[1].startswith("step-1: worse: depth/scenes")
+    assert "nothing compared" in said[3] and said[4] == f"step-1: {history.entries[0].refused[0]}"
 
 
 def test_a_damaged_row_of_the_baseline_is_no_success(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from typer.core import TyperGroup
 
 from benchmark.cli import streams
 from benchmark.errors import BenchError
+from benchmark.files import unreadable
 from benchmark.foreign import printable
 
 # name -> "module:function or Typer app"; the order is that of `bench --help`
@@ -115,6 +116,9 @@ def _explain(error: Exception) -> int:
         message = error.format_message() or "missing argument"
         print(f"error: {printable(' '.join(message.split()))} See bench --help", file=sys.stderr)
         return int(getattr(error, "exit_code", 2))
+    if isinstance(error, PermissionError):
+        print(f"error: {printable(unreadable(error))}", file=sys.stderr)
+        return 1
     if type(error).__name__ == "Abort":
         return 1
     detail = printable(str(error).splitlines()[0]) if str(error) else "no message"

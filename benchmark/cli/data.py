@@ -70,9 +70,12 @@ def verify(
     """
     from benchmark import registry
     from benchmark.cli.bars import bars
+    from benchmark.errors import UsageError
 
     choices = pairs(option or [])
     if name.endswith(".toml"):
+        if choices:
+            raise UsageError(f"--option {(option or [])[0]}: {name} says everything itself. Change the file")
         dataset = registry.resolve("tasks.datasets.user:open_task")(Path(name)).dataset
     else:
         dataset = registry.open_dataset(name, data, choices)

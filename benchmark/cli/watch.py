@@ -59,7 +59,7 @@ def watch(
     Example: bench watch runs/mine --model tipsv2-b --suite scenes --until-regression
     """
     from benchmark.watch import Plan, Watcher, default_out, engine_scorer
-    from benchmark.watch_report import REPORTS, SUMMARY, counted
+    from benchmark.watch_report import REPORTS, SUMMARY, verdict
 
     place = results or results_dir()
     options = {
@@ -79,7 +79,7 @@ def watch(
         typer.echo("stopped; the same command goes on from here")
         raise typer.Exit(130) from None
     others = [name for name in REPORTS if name != SUMMARY and (plan.out / name).is_file()]
-    typer.echo(f"{plan.out / SUMMARY}: {counted(history)}; also {', '.join(others)}")
+    typer.echo(f"{plan.out / SUMMARY}: {verdict(history)}; also {', '.join(others)}")
     if code := exit_code(history, watcher.unreadable(history)):
         raise typer.Exit(code)
 

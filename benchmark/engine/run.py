@@ -24,7 +24,7 @@ from benchmark.errors import BenchError, NotApplicable, UsageError
 from benchmark.features.extract import Extractor
 from benchmark.features.plan import Planner, identity
 from benchmark.features.store import FeatureStore
-from benchmark.files import writable, write_text
+from benchmark.files import unreadable, writable, write_text
 from benchmark.registry import Unit, check_model_name, is_own_code, load_task
 from benchmark.results import SCHEMA, Row, metrics_of, read_row, save
 
@@ -122,6 +122,8 @@ def _jobs(found: Sequence[Unit], maker: JobMaker, report: Report, hooks: Hooks) 
             raise
         except BenchError as e:
             _fail(report, hooks, Note("", unit, str(e)))
+        except OSError as e:  # a folder that may not be read: the other units may
+            _fail(report, hooks, Note("", unit, unreadable(e)))
     return jobs
 
 

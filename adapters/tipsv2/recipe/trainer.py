@@ -36,6 +36,7 @@ from adapters.tipsv2.recipe.teacher import Teacher
 from adapters.tipsv2.recipe.tokens import run_tokenizer
 from adapters.tipsv2.recipe.validation import retrieval
 from benchmark.errors import DataError, UsageError
+from benchmark.files import writable
 
 
 def train(config: RecipeConfig, out: Path, quiet: bool = False) -> Path:
@@ -44,11 +45,27 @@ def train(config: RecipeConfig, out: Path, quiet: bool = False) -> Path:
         return Trainer(config, out, place, quiet).run()
 
 
+def _check_folders(config: RecipeConfig, out: Path) -> None:
+    """Raises UsageError for a folder that is not there or cannot be written, before any data are made or read."""
+    if config.init_from and not Path(config.init_from).is_dir():
+        raise UsageError(
+            f"init_from = {config.init_from!r}: no such folder. Train the stage before it first, or name it with "
+            "--set init_from=FOLDER"
+        )
+    if config.teacher.path and not Path(config.teacher.path).is_dir():
+        raise UsageError(
+            f"teacher.path = {config.teacher.path!r}: no such folder. Train the teacher first, or name its folder with "
+            "--teacher"
+        )
+    writable(out, "a run", "--out")
+
+
 class Trainer:
     """Holds what a checkpoint holds."""
 
     def __init__(self, config: RecipeConfig, out: Path, place: Place, quiet: bool = False) -> None:
         self.out, self.place, self.quiet = out, place, quiet
+        _check_folders(config, out)
         self.source = open_source(config.data)
         self.tokenizer, config = run_tokenizer(config, self.source, out, place)
         self.config = config
@@ -58,11 +75,6 @@ class Trainer:
             self.student.encoder.set_attn_implementation("eager")
         self.student.initialise(config.train.seed)
         if config.init_from:
-            if not Path(config.init_from).is_dir():
-                raise UsageError(
-                    f"init_from = {config.init_from!r}: no such folder. Train the stage before it first, or name it "
-                    "with --set init_from=FOLDER"
-                )
             load_weights(Path(config.init_from), self.student)
         self.student.to(place.device)
         self.teacher = Teacher(config, self.student, frozen_teacher(config)).to(place.device)
