@@ -195,6 +195,7 @@ def test_nyu_eight_bit_depth_is_refused(tmp_path):
 def test_nyu_labelled_mat_is_turned_upright_and_counted_from_one(tmp_path):
     mini.nyu_labelled(tmp_path)
     dataset = open_dataset("nyuv2", tmp_path, {"source": "labelled"})
+    assert dataset.data("depth", "train").max_depth == 10.0, "the sensor's, as from the BTS files"
     train, test = dataset.data("depth", "train"), dataset.data("depth", "test")
     assert [train.images.image_id(i)[-4:] for i in range(3)] == ["0002", "0003", "0004"] and len(test.images) == 2
     assert (test.images.load(1) == mini.picture(1)).all() and (train.target(0) == 3.0).all()

@@ -236,6 +236,28 @@ def test_token_lists_instead_of_maps_are_refused(tmp_path):
         extracted(WrongGrid(), Noise(10), tmp_path, [Tap("cls")])
 
 
+@pytest.mark.parametrize(("size", "grid"), [(34, 4), (38, 4), (32, 4), (31, 3)])
+def test_a_size_of_no_whole_patches_may_leave_the_last_pixels_unseen(tmp_path, size, grid):
+    """SigLIP's so400m: 384 pixels, patches of 14, 27 of them a side."""
+    taps = [Tap("patches"), Tap("pixels", None, 5, 1)]
+    arrays, _ = extracted(SmallEncoder(image_size=size), Noise(3), tmp_path, taps)
+    assert [tuple(a.shape) for a in arrays] == [(3, grid, grid, 6), (3, 5, 6)]
+
+
+def test_a_map_of_another_size_that_is_not_padded_is_refused(tmp_path):
+    with pytest.raises(EncoderError, match=r"patches are \[3, 4, 4, 6\], expected \[3, 5, 5, D\] \(36×36 px"):
+        extracted(SmallEncoder(), Noise(3), tmp_path, [Tap("cls")], view=View("square", 36))
+
+
+def test_a_map_that_is_smaller_yet_is_refused(tmp_path):
+    class Short(SmallEncoder):
+        def encode_image(self, images, request=None):
+            return super().encode_image(images[..., :-8, :])
+
+    with pytest.raises(EncoderError, match=r"patches are \[3, 3, 4, 6\], expected \[3, 5, 5, D\] \(34×34 px"):
+        extracted(Short(image_size=34), Noise(3), tmp_path, [Tap("cls")])
+
+
 def test_sampled_pixels_equal_the_upsampled_map():
     grid = torch.randn(4, 6, 3, dtype=torch.float64)
     up = interpolate(grid.permute(2, 0, 1)[None], (37, 50), mode="bilinear", align_corners=False)[0]

@@ -74,6 +74,16 @@ def test_a_named_weight_file_is_stale_with_what_is_read_beside_it(tmp_path, name
     assert model_stamp("tipsv2-b", str(tmp_path / named)) != before
 
 
+def test_only_what_hf_names_as_a_folder_is_one(tmp_path, monkeypatch):
+    before = {name: model_stamp(name, None) for name in ("tipsv2-b", "timm:vit", "hf:own")}
+    for folder in ("tipsv2-b", "timm:vit", "own"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "config.json").write_text("{}")
+    monkeypatch.chdir(tmp_path)
+    changed = [name for name in before if model_stamp(name, None) != before[name]]
+    assert changed == ["hf:own"], "a folder that happens to be called as a model is not read"
+
+
 def test_a_version_is_kept_for_every_adapter_and_for_nothing_else():
     targets = [row["target"] for row in registry.models().values()] + list(registry.PREFIXES.values())
     assert set(registry.code_versions()) == {target.partition(":")[0] for target in targets}

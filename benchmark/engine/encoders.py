@@ -158,7 +158,7 @@ def model_stamp(name: str, weights: str | None, encoder: Encoder | None = None) 
     row = {k: v for k, v in models().get(name, {}).items() if k != "entry_point"}
     own = is_own_code(name)
     files: list[str] = []
-    for candidate in [weights or "", "" if own else name.removeprefix("hf:")]:
+    for candidate in [weights or "", name.removeprefix("hf:") if name.startswith("hf:") else ""]:
         path = Path(candidate)
         if candidate and path.is_file():
             files += [_stat(p, p.name) for p in read_with(path)]

@@ -282,15 +282,22 @@ def default_batch(device: str) -> int:
 
 
 def check_features(encoder: Encoder, features: ImageFeatures, ids: list[str], size: Sequence[int]) -> None:
-    """Raises EncoderError when shapes are not what the contract says, naming both."""
+    """Raises EncoderError when shapes are not what the contract says, naming both.
+
+    A size that is no whole patches is padded to them, but for the model's own: SigLIP's so400m takes its 384 pixels as
+    27 patches of 14 and leaves 6 pixels unseen.
+    """
     card, n = encoder.card, len(ids)
     cls, patches = features.cls, features.patches
     if cls.ndim != 3 or cls.shape[0] != n:
         raise EncoderError(
             f"{card.name}: cls is {list(cls.shape)}, expected [{n}, K, D]. See bench check --model {card.name}"
         )
-    h, w = -(-size[0] // card.patch_size), -(-size[1] // card.patch_size)
-    if patches.ndim != 4 or tuple(patches.shape[:3]) != (n, h, w):
+    h, w = (-(-side // card.patch_size) for side in size)
+    grids = [(h, w)]
+    if tuple(size) == (card.image_size, card.image_size):
+        grids.append((card.image_size // card.patch_size,) * 2)
+    if patches.ndim != 4 or len(patches) != n or tuple(patches.shape[1:3]) not in grids:
         raise EncoderError(
             f"{card.name}: patches are {list(patches.shape)}, expected [{n}, {h}, {w}, D] "
             f"({size[0]}×{size[1]} px / patch_size {card.patch_size}). "

@@ -20,7 +20,7 @@ from tasks.datasets.arrays import index_image
 from tasks.datasets.blobs import Blobs
 from tasks.datasets.catalog import expected
 from tasks.datasets.kinds import MapSet, Pictures
-from tasks.datasets.nyuv2_labelled import labelled_depth
+from tasks.datasets.nyuv2_labelled import MAX_DEPTH, labelled_depth
 from tasks.datasets.nyuv2_normals import heldout_normals, train_normals
 from tasks.datasets.places import Store, checked, find, known_options, lines, note_size, option, split_error
 
@@ -35,7 +35,6 @@ ROOTS = {
     "test": ("official_splits/test", "nyu_depth_v2/official_splits/test", ""),
 }
 PER_METRE = np.float32(1000)
-MAX_DEPTH = 10.0  # metres, of the sensor: every published number keeps to it
 
 
 @dataclass(frozen=True)

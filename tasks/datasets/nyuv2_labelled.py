@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -22,6 +22,7 @@ from tasks.datasets.places import bases, not_found
 
 MAT, SPLITS = "nyu_depth_v2_labeled.mat", "splits.mat"
 KEYS = {"train": "trainNdxs", "test": "testNdxs"}
+MAX_DEPTH = 10.0  # metres, of the sensor: every published number keeps to it
 
 
 @lru_cache(maxsize=4)
@@ -73,10 +74,11 @@ class LabelledDepth:
 
     images: LabelledImages
     key: str = "depths"
+    max_depth: ClassVar[float] = MAX_DEPTH
 
     @cached_property
     def digest(self) -> str:
-        return fingerprint({"images": self.images.digest, "depth": self.key})
+        return fingerprint({"images": self.images.digest, "depth": self.key, "max_depth": self.max_depth})
 
     def target(self, index: int) -> np.ndarray:
         return slab(self.images.path, self.key, self.images.rows[index]).astype(np.float32, copy=False)
