@@ -151,6 +151,14 @@ HEAD = 'task = "linear_segmentation"\nname = "x"\n\n'
         ('name = "x"\n', r":1: 'task' is missing"),
         ('\ntask = "depht"\nname = "x"\n', r":2: unknown task 'depht'. Did you mean 'depth'\?"),
         ('task = "depth"\nname = "a/b"\n', r":2: name = 'a/b' becomes a folder"),
+        *(
+            (f'task = "depth"\nname = "x"\n{key} = {value}\n', rf":3: {key} = {value} must be a positive number")
+            for key, value in (("max_depth", "nan"), ("max_depth", "-1"), ("depth_scale", "inf"))
+        ),
+        (
+            'task = "depth"\nname = "x"\n[protocol]\nsteps = 1979-05-27\n',
+            r":4: protocol.steps = 1979-05-27 must be a finite number, a string",
+        ),
         ('task = "depth"\nname = "NYUv2"\n', r":2: name = 'NYUv2' is one of our datasets, whose rows yours would"),
         (
             HEAD + '[train]\nimages = "i"\nmask = "m"\n',
