@@ -61,8 +61,8 @@ def writable(folder: Path) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """`write_atomic` for UTF-8 text."""
-    write_bytes(path, text.encode("utf-8"))
+    """`write_atomic` for UTF-8 text; bytes of a file name that are no UTF-8 are spelled out, as JSON does."""
+    write_bytes(path, text.encode("utf-8", "backslashreplace"))
 
 
 def write_bytes(path: Path, content: bytes) -> None:

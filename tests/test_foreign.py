@@ -77,6 +77,10 @@ def test_tables_hold_no_formula_and_no_markup(tmp_path: Path) -> None:
     assert FORMULA in set(load_results(tmp_path).model)  # only files that spreadsheets open are changed
 
 
+def test_what_is_no_utf8_is_spelled_out() -> None:
+    assert printable("caf\udce9, \ud83d, naïve") == r"caf\udce9, \ud83d, naïve"
+
+
 def test_a_backslash_does_not_free_the_sign_after_it() -> None:
     assert escape(r"a\|b") == r"a\\\|b"
 
