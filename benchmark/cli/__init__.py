@@ -98,8 +98,12 @@ def main(argv: list[str] | None = None) -> None:
 def _write_any_letter() -> None:
     """A pipe or file whose encoding lacks ↑ or δ (Windows' own, ASCII) must not end a run that is done: UTF-8 there."""
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper) and stream.encoding.lower().replace("-", "") != "utf8":
-            stream.reconfigure(**({"errors": "replace"} if stream.isatty() else {"encoding": "utf-8"}))
+        if not isinstance(stream, io.TextIOWrapper) or stream.encoding.lower().replace("-", "") == "utf8":
+            continue
+        if stream.isatty():
+            stream.reconfigure(errors="replace")
+        else:
+            stream.reconfigure(encoding="utf-8")
 
 
 def _explain(error: Exception) -> int:
