@@ -10,7 +10,8 @@ FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 def printable(text: str) -> str:
     """`text` with control characters but line breaks and tabs spelled out: a terminal obeys them, and a name with ESC
-    in it could rewrite the screen."""
+    in it could rewrite the screen. So are halves of characters, and bytes of a file name that are no UTF-8."""
+    text = text.encode("utf-8", "backslashreplace").decode("utf-8")
     return CONTROL.sub(lambda found: found[0] if found[0] in "\n\t" else f"\\x{ord(found[0]):02x}", text)
 
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import gzip
 import importlib.util
 import json
+import os
 import pickle
 import shutil
+import sys
 import tarfile
 from pathlib import Path
 
@@ -15,7 +17,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from benchmark import load_encoder, load_task
+from benchmark import load_encoder, load_task, run
 from benchmark.errors import DataError, UsageError
 from tasks.datasets.idx import read_idx
 from tasks.datasets.user import open_task
@@ -164,6 +166,14 @@ HEAD = 'task = "linear_segmentation"\nname = "x"\n\n'
         ('name = "x"\n', r":1: 'task' is missing"),
         ('\ntask = "depht"\nname = "x"\n', r":2: unknown task 'depht'. Did you mean 'depth'\?"),
         ('task = "depth"\nname = "a/b"\n', r":2: name = 'a/b' becomes a folder"),
+        *(
+            (f'task = "depth"\nname = "x"\n{key} = {value}\n', rf":3: {key} = {value} must be a number of metres above 0")
+            for key, value in (("max_depth", "nan"), ("max_depth", "-1"), ("depth_scale", "inf"))
+        ),
+        (
+            'task = "depth"\nname = "x"\n[protocol]\nsteps = 1979-05-27\n',
+            r":4: protocol.steps = 1979-05-27 must be a finite number, a string",
+        ),
         ('task = "depth"\nname = "NYUv2"\n', r":2: name = 'NYUv2' is one of our datasets, whose rows yours would"),
         (
             HEAD + '[train]\nimages = "i"\nmask = "m"\n',
@@ -214,6 +224,24 @@ def test_bad_rows_of_tables_name_their_line(examples, write, tmp_path):
         (tmp_path / "c/captions.jsonl").write_text("\n".join([rows[0], broken, *rows[2:]]))
         with pytest.raises(DataError, match=message):
             open_task(path).dataset.data("captions", "test")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such names")
+def test_file_names_that_are_no_utf8_are_pictures_like_others(tmp_path):
+    for split in ("train", "test"):
+        for i in range(4):
+            folder = os.fsencode(tmp_path / split / "xy"[i % 2])
+            os.makedirs(folder, exist_ok=True)
+            Image.fromarray(np.full((8, 8, 3), i, np.uint8)).save(tmp_path / "one.png")
+            os.replace(tmp_path / "one.png", folder + b"/caf\xe9%d.png" % i)
+    (tmp_path / "cafe.toml").write_text(
+        'task = "classification"\nname = "cafe"\n[train]\nimages = "train"\n[test]\nimages = "test"\n'
+    )
+    words = {"ks": "[1]", "headline_k": "1"}
+    report = run("pixels", str(tmp_path / "cafe.toml"), results=tmp_path / "r", cache=tmp_path / "c", check=False,
+                 workers=0, overrides=words)  # fmt: skip
+    assert [note.text for note in report.failures] == []
+    assert sorted(report.rows[0].samples["id"]) == [rf"{'xy'[i % 2]}/caf\xe9{i}.png" for i in (0, 2, 1, 3)]
 
 
 def test_label_out_of_the_class_list_names_its_line(examples, write, tmp_path):

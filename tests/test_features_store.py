@@ -40,6 +40,14 @@ def test_codecs_keep_what_they_promise(name, worst):
     assert (np.abs(back - values) <= worst * scale + 1e-7).all()
 
 
+@pytest.mark.parametrize("scale", [1e-4, 1e-6, 1e-8])
+def test_small_features_keep_their_digits(scale):
+    values = np.random.default_rng(1).normal(size=(50, 4, 64)).astype(np.float32) * np.float32(scale)
+    for name in codec.CODECS:
+        back = codec.decode(codec.encode(values, name), name)
+        assert np.abs(back - values).max() <= np.abs(values).max() / 250
+
+
 @given(hnp.arrays(np.float32, (3, 8), elements=st.floats(-(2.0**100), 2.0**100, width=32)))
 @settings(max_examples=50)
 def test_no_codec_makes_a_finite_value_infinite(values):

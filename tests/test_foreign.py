@@ -11,6 +11,8 @@ from rows import write_row
 
 from benchmark.checkpoints import damage, find, is_training_state
 from benchmark.cli import main
+from benchmark.cli.tables import show_report
+from benchmark.engine.run import Report
 from benchmark.errors import BenchError
 from benchmark.foreign import escape, printable
 from benchmark.leaderboard import build
@@ -73,6 +75,17 @@ def test_tables_hold_no_formula_and_no_markup(tmp_path: Path) -> None:
         text = path.read_text(encoding="utf-8")
         assert "<img" not in text and "](b)" not in text.replace(r"\](b)", "") and escape(MARKUP) in text
     assert FORMULA in set(load_results(tmp_path).model)  # only files that spreadsheets open are changed
+
+
+def test_a_folder_in_brackets_is_no_style(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for folder in ("[red]", "a[/b]"):
+        show_report(Report(), Path(folder), [Path(folder) / "results.csv"], tmp_path)
+        shown = capsys.readouterr().out
+        assert f"Rows: {folder}/<model>" in shown and f"Tables: {folder}/results.csv" in shown
+
+
+def test_what_is_no_utf8_is_spelled_out() -> None:
+    assert printable("caf\udce9, \ud83d, naïve") == r"caf\udce9, \ud83d, naïve"
 
 
 def test_a_backslash_does_not_free_the_sign_after_it() -> None:

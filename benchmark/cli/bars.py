@@ -21,7 +21,7 @@ def bars(quiet: bool = False) -> Iterator[NewProgress]:
     from rich.progress import Progress as Live
 
     columns = (
-        TextColumn("{task.description:32}"),
+        TextColumn("{task.description:32}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),

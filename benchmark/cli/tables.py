@@ -78,11 +78,10 @@ def show_report(report: Report, results: Path, written: Sequence[Path], referenc
     for text in _lacking(report.rows):
         console.print(printable(text), style="yellow", markup=False, highlight=False)
     fresh = len(report.rows) - report.reused
-    console.print(
-        f"{fresh} rows made, {report.reused} were there. Rows: {results}/<model>/<task>/<dataset>/", highlight=False
-    )
+    where = f"Rows: {results}/<model>/<task>/<dataset>/"
+    console.print(f"{fresh} rows made, {report.reused} were there. {where}", markup=False, highlight=False)
     if written:
-        console.print("Tables: " + ", ".join(map(str, written)), highlight=False)
+        console.print("Tables: " + ", ".join(map(str, written)), markup=False, highlight=False)
     if report.failures:
         console.print(f"{len(report.failures)} failed; the same command tries them again.", style="bold red")
 

@@ -6,18 +6,21 @@ import numpy as np
 
 CODECS = ("float32", "float16", "int8")
 SCALE_BYTES = 4
+SMALL = 2.0**-13  # float16 counts in steps of 2^-24 below 2^-14; at 1e-8 nothing but zeros would be left
 
 
 def encode(items: np.ndarray, codec: str) -> np.ndarray:
     """float32 [..., D] -> what is written. int8 becomes [..., D + 4]: the values, then their float32 scale's bytes.
 
-    float16 falls back to float32 where a value would overflow (|x| > 65504), which `decode` sees by the dtype.
+    float16 falls back to float32 where a value would overflow (|x| > 65504), or all are so small that it has not its
+    usual digits for them (below SMALL), which `decode` sees by the dtype.
     """
     items = np.ascontiguousarray(items, dtype=np.float32)
     if codec == "float32":
         return items
     if codec == "float16":
-        return items if max(items.max(initial=0), -items.min(initial=0)) > 65504 else items.astype(np.float16)
+        largest = max(items.max(initial=0), -items.min(initial=0))
+        return items if largest > 65504 or 0 < largest < SMALL else items.astype(np.float16)
     scale = np.abs(np.maximum(items.max(-1, keepdims=True), -items.min(-1, keepdims=True))) / 127
     values = items / np.where(scale > 0, scale, 1)
     values = np.rint(values, out=values).astype(np.int8)

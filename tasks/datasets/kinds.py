@@ -15,6 +15,7 @@ from benchmark.errors import DataError
 from benchmark.images import decode
 from tasks.datasets.arrays import picture_size
 from tasks.datasets.blobs import Blobs, named
+from tasks.datasets.names import readable
 
 INVALID = -2  # in a Relabel table: a raw label the format does not allow
 IGNORED = -1  # in a Relabel table: never scored
@@ -35,7 +36,7 @@ class Pictures:
         return fingerprint({"blobs": self.blobs.digest, "exif": self.exif}) if self.exif else self.blobs.digest
 
     def image_id(self, index: int) -> str:
-        return self.blobs.name(index)
+        return readable(self.blobs.name(index))
 
     def load(self, index: int) -> np.ndarray:
         return decode(named(self.blobs, index), exif=self.exif)

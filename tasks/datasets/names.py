@@ -34,3 +34,8 @@ class Names(Sequence[str]):
 
     def __iter__(self) -> Iterator[str]:
         return (self[i] for i in range(len(self)))
+
+
+def readable(name: str) -> str:
+    """`name` as text that can be written and hashed: bytes of a file name that are no UTF-8 are spelled out."""
+    return name if name.isascii() else name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")

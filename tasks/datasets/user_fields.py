@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import json
 import math
 import re
 import tomllib
@@ -96,6 +97,7 @@ def read_task_file(path: Path) -> TaskFile:
     file = TaskFile(path, text, values)
     _check_task(file)
     _check_names(file)
+    _check_values(file)
     _check_splits(file)
     return file
 
@@ -156,6 +158,16 @@ def _check_names(file: TaskFile) -> None:
                 raise file.wrong(_unknown_field(key, fields, f"[{split}]"), split, key)
             if not isinstance(value, str):
                 raise file.wrong(f"{key} = {value!r} must be a string, a path", split, key)
+
+
+def _check_values(file: TaskFile) -> None:
+    """TOML has nan, inf and dates as well, of which nothing can be measured or hashed."""
+    for key, value in file.values.get("protocol", {}).items():
+        try:
+            json.dumps(value, allow_nan=False)
+        except (TypeError, ValueError):
+            words = f"protocol.{key} = {value!s} must be a finite number, a string, true, false, or a list of them"
+            raise file.wrong(words, "protocol", key) from None
 
 
 def _unknown_field(key: str, allowed: Any, where: str) -> str:
