@@ -154,6 +154,7 @@ def test_shards_hold_pictures_and_masks_side_by_side(examples, write, tmp_path):
 
 
 SEG = 'task = "linear_segmentation"\nname = "x"\nclasses = ["a", "b"]\n'
+PLACES = "".join(f'[{split}]\nimages = "i"\nmasks = "m"\n' for split in ("train", "test"))
 HEAD = 'task = "linear_segmentation"\nname = "x"\n\n'
 
 
@@ -184,6 +185,26 @@ HEAD = 'task = "linear_segmentation"\nname = "x"\n\n'
 def test_mistakes_name_the_line_and_the_remedy(write, text, message):
     with pytest.raises(UsageError, match=message):
         open_task(write(text))
+
+
+@pytest.mark.parametrize(
+    ("field", "message"),
+    [
+        ("stpes = 3", r"my_task.toml:7: unknown protocol field of linear_segmentation \[fast\] 'stpes'"),
+        ('with_cls = "yes"', r"my_task.toml:7: with_cls: 'yes' is str, must be bool"),
+        ("with_cls = 2020-01-01", r"my_task.toml:7: with_cls = 2020-01-01: no protocol field holds a date"),
+    ],
+)
+def test_a_wrong_protocol_field_names_its_line(write, field, message):
+    path = write(HEAD + f'classes = ["a", "b"]\n\n[protocol]\n{field}\n{PLACES}')
+    with pytest.raises(UsageError, match=message):
+        load_task(str(path))
+
+
+def test_set_is_blamed_for_its_own_mistake(write):
+    path = write(HEAD + f'classes = ["a", "b"]\n[protocol]\nwith_cls = true\n{PLACES}')
+    with pytest.raises(UsageError, match="^--set with_cls: 'yes' is str"):
+        load_task(str(path), overrides={"with_cls": "yes"})
 
 
 def test_missing_folder_names_the_line_of_its_key(write):
