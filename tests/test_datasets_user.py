@@ -138,6 +138,17 @@ def test_a_query_that_lies_in_the_index_folder_too_never_finds_itself(examples, 
     assert ids == ["all/" + data.queries.image_id(i) for i in range(len(data.queries))]
 
 
+def test_a_query_whose_label_the_index_lacks_is_named(write, tmp_path):
+    for name in ("index/1.jpg", "queries/1.jpg"):
+        miniatures.save_jpeg(tmp_path / name, 1)
+    (tmp_path / "i.csv").write_text("image,label\n1.jpg,Mug\n")
+    (tmp_path / "q.csv").write_text("image,label\n1.jpg,mug\n")
+    head = 'task = "instance_retrieval"\nname = "x"\nimages = "index"\nlabels = "i.csv"\n'
+    path = write(head + 'queries = "queries"\nquery_labels = "q.csv"\n')
+    with pytest.raises(DataError, match="q.csv:2: no picture of the index is 'mug' in 'x'"):
+        open_task(path).dataset.data("retrieval", "test")
+
+
 def test_shards_hold_pictures_and_masks_side_by_side(examples, write, tmp_path):
     for part, names in enumerate((("1000", "1001"), ("1002", "1003"))):
         with tarfile.open(tmp_path / f"shard-{part}.tar", "w") as archive:
