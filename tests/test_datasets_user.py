@@ -343,6 +343,27 @@ def test_black_and_white_masks_do_not_lose_their_foreground(write, tmp_path):
     assert set(np.unique(target)) == {0, 255}
 
 
+def test_names_that_look_alike_are_alike(write, tmp_path):
+    """macOS packs ä as a and two dots."""
+    apart, whole = "ba\u0308r", "b\u00e4r"
+    miniatures.save_jpeg(tmp_path / f"i/{apart}.jpg", 1)
+    miniatures.save_png(tmp_path / f"m/{whole}.png", miniatures.mask(1, 2))
+    (tmp_path / "l.csv").write_text(f"image,label\n{whole}.jpg,a\n", encoding="utf-8")
+    assert len(open_task(write(PAIRS)).dataset.data("segmentation", "test").images) == 1
+    data = open_task(write(LABELS + 'classes = ["a", "b"]\n')).dataset.data("labels", "test")
+    assert data.images.image_id(0) == f"{apart}.jpg" and data.labels.tolist() == [0]
+
+
+def test_a_name_that_may_be_two_files_is_asked_for_in_full(write, tmp_path):
+    for name in ("a/1.jpg", "a/1.jpeg", "b/1.jpg", "b/2.jpg"):
+        miniatures.save_jpeg(tmp_path / "i" / name, 1)
+    (tmp_path / "r.txt").write_text("b/1\nb/2\n")
+    (tmp_path / "t.txt").write_text("a/1\n")
+    path = write(FOLDERS + 'split = { train = "r.txt", test = "t.txt" }\n')
+    with pytest.raises(DataError, match="t.txt:1: 'a/1' may be a/1.jpeg or a/1.jpg"):
+        open_task(path).dataset.data("labels", "test")
+
+
 @pytest.mark.parametrize("beside", ["m/1.npy", "i/1.png"])
 def test_two_files_of_one_name_are_refused(write, tmp_path, beside):
     miniatures.save_jpeg(tmp_path / "i/1.jpg", 1)
