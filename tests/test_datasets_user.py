@@ -140,6 +140,17 @@ def test_a_query_that_lies_in_the_index_folder_too_never_finds_itself(examples, 
     assert ids == ["all/" + data.queries.image_id(i) for i in range(len(data.queries))]
 
 
+def test_a_query_whose_label_the_index_lacks_is_named(write, tmp_path):
+    for name in ("index/1.jpg", "queries/1.jpg"):
+        miniatures.save_jpeg(tmp_path / name, 1)
+    (tmp_path / "i.csv").write_text("image,label\n1.jpg,Mug\n")
+    (tmp_path / "q.csv").write_text("image,label\n1.jpg,mug\n")
+    head = 'task = "instance_retrieval"\nname = "x"\nimages = "index"\nlabels = "i.csv"\n'
+    path = write(head + 'queries = "queries"\nquery_labels = "q.csv"\n')
+    with pytest.raises(DataError, match="q.csv:2: no picture of the index is 'mug' in 'x'"):
+        open_task(path).dataset.data("retrieval", "test")
+
+
 def test_shards_hold_pictures_and_masks_side_by_side(examples, write, tmp_path):
     for part, names in enumerate((("1000", "1001"), ("1002", "1003"))):
         with tarfile.open(tmp_path / f"shard-{part}.tar", "w") as archive:
@@ -156,6 +167,7 @@ def test_shards_hold_pictures_and_masks_side_by_side(examples, write, tmp_path):
 
 
 SEG = 'task = "linear_segmentation"\nname = "x"\nclasses = ["a", "b"]\n'
+PLACES = "".join(f'[{split}]\nimages = "i"\nmasks = "m"\n' for split in ("train", "test"))
 HEAD = 'task = "linear_segmentation"\nname = "x"\n\n'
 
 
@@ -167,7 +179,10 @@ HEAD = 'task = "linear_segmentation"\nname = "x"\n\n'
         ('\ntask = "depht"\nname = "x"\n', r":2: unknown task 'depht'. Did you mean 'depth'\?"),
         ('task = "depth"\nname = "a/b"\n', r":2: name = 'a/b' becomes a folder"),
         *(
-            (f'task = "depth"\nname = "x"\n{key} = {value}\n', rf":3: {key} = {value} must be a number of metres above 0")
+            (
+                f'task = "depth"\nname = "x"\n{key} = {value}\n',
+                rf":3: {key} = {value} must be a number of metres above 0",
+            )
             for key, value in (("max_depth", "nan"), ("max_depth", "-1"), ("depth_scale", "inf"))
         ),
         (
@@ -194,6 +209,26 @@ HEAD = 'task = "linear_segmentation"\nname = "x"\n\n'
 def test_mistakes_name_the_line_and_the_remedy(write, text, message):
     with pytest.raises(UsageError, match=message):
         open_task(write(text))
+
+
+@pytest.mark.parametrize(
+    ("field", "message"),
+    [
+        ("stpes = 3", r"my_task.toml:7: unknown protocol field of linear_segmentation \[fast\] 'stpes'"),
+        ('with_cls = "yes"', r"my_task.toml:7: with_cls: 'yes' is str, must be bool"),
+        ("with_cls = 2020-01-01", r"my_task.toml:7: with_cls = 2020-01-01: no protocol field holds a date"),
+    ],
+)
+def test_a_wrong_protocol_field_names_its_line(write, field, message):
+    path = write(HEAD + f'classes = ["a", "b"]\n\n[protocol]\n{field}\n{PLACES}')
+    with pytest.raises(UsageError, match=message):
+        load_task(str(path))
+
+
+def test_set_is_blamed_for_its_own_mistake(write):
+    path = write(HEAD + f'classes = ["a", "b"]\n[protocol]\nwith_cls = true\n{PLACES}')
+    with pytest.raises(UsageError, match="^--set with_cls: 'yes' is str"):
+        load_task(str(path), overrides={"with_cls": "yes"})
 
 
 def test_missing_folder_names_the_line_of_its_key(write):
@@ -337,6 +372,27 @@ def test_black_and_white_masks_do_not_lose_their_foreground(write, tmp_path):
         open_task(write(PAIRS)).dataset.data("segmentation", "test").target(0)
     target = open_task(write(PAIRS + "ignore = 255\n")).dataset.data("segmentation", "test").target(0)
     assert set(np.unique(target)) == {0, 255}
+
+
+def test_names_that_look_alike_are_alike(write, tmp_path):
+    """macOS packs ä as a and two dots."""
+    apart, whole = "ba\u0308r", "b\u00e4r"
+    miniatures.save_jpeg(tmp_path / f"i/{apart}.jpg", 1)
+    miniatures.save_png(tmp_path / f"m/{whole}.png", miniatures.mask(1, 2))
+    (tmp_path / "l.csv").write_text(f"image,label\n{whole}.jpg,a\n", encoding="utf-8")
+    assert len(open_task(write(PAIRS)).dataset.data("segmentation", "test").images) == 1
+    data = open_task(write(LABELS + 'classes = ["a", "b"]\n')).dataset.data("labels", "test")
+    assert data.images.image_id(0) == f"{apart}.jpg" and data.labels.tolist() == [0]
+
+
+def test_a_name_that_may_be_two_files_is_asked_for_in_full(write, tmp_path):
+    for name in ("a/1.jpg", "a/1.jpeg", "b/1.jpg", "b/2.jpg"):
+        miniatures.save_jpeg(tmp_path / "i" / name, 1)
+    (tmp_path / "r.txt").write_text("b/1\nb/2\n")
+    (tmp_path / "t.txt").write_text("a/1\n")
+    path = write(FOLDERS + 'split = { train = "r.txt", test = "t.txt" }\n')
+    with pytest.raises(DataError, match="t.txt:1: 'a/1' may be a/1.jpeg or a/1.jpg"):
+        open_task(path).dataset.data("labels", "test")
 
 
 @pytest.mark.parametrize("beside", ["m/1.npy", "i/1.png"])

@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from benchmark import subsets
 from benchmark.contracts import Dataset, Task
@@ -142,7 +142,10 @@ class JobMaker:
         """The job of `unit`. Raises UsageError for its protocol, DataError for its data."""
         task = load_task(unit.task)
         dataset, overrides = self._dataset(unit)
-        protocol = self.protocol(unit, task, overrides)
+        try:
+            protocol = self.protocol(unit, task, overrides)
+        except UsageError as e:
+            raise self._in_file(e, unit, task, dataset, overrides) from None
         wanted = getattr(task, "dataset_options", _no_options)(unit.dataset, protocol.values) if not unit.path else {}
         if wanted:
             dataset, _ = self._dataset(unit, wanted)
@@ -154,14 +157,25 @@ class JobMaker:
 
     def protocol(self, unit: Unit, task: Task, overrides: Mapping[str, str] = {}) -> EvalProtocol:
         """The protocol of `unit`: the preset asked for, `overrides` of its data, `--set` above both."""
-        return load_protocol(
-            unit.task,
-            task.schemas,
-            protocol_file(unit.task),
-            self.options.protocol or self.preset,
-            {**overrides, **self._overrides(unit, task)},
-            None if unit.path else unit.dataset,
-        )
+        return self._load(unit, task, {**overrides, **self._overrides(unit, task)})
+
+    def _load(self, unit: Unit, task: Task, overrides: Mapping[str, str]) -> EvalProtocol:
+        preset, dataset = self.options.protocol or self.preset, None if unit.path else unit.dataset
+        return load_protocol(unit.task, task.schemas, protocol_file(unit.task), preset, overrides, dataset)
+
+    def _in_file(
+        self, error: UsageError, unit: Unit, task: Task, dataset: Dataset, overrides: Mapping[str, str]
+    ) -> UsageError:
+        """`error` at the line of the task file whose field is wrong, or as it is where `--set` is to blame."""
+        for one in ({}, *({name: text} for name, text in overrides.items())):
+            try:
+                self._load(unit, task, one)
+            except UsageError as e:
+                if not one:  # the preset itself
+                    return error
+                found: UsageError = cast(Any, dataset).wrong_field(*one, str(e).removeprefix("--set "))
+                return found
+        return error
 
     def _overrides(self, unit: Unit, task: Task) -> dict[str, str]:
         """The `--set` values meant for this task: `field=value` where it has the field, or `task.field=value`."""

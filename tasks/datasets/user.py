@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmark.contracts import DataKind, DatasetInfo
+from benchmark.errors import UsageError
 from tasks.datasets.places import split_error
 from tasks.datasets.user_fields import TaskFile, read_task_file
 from tasks.datasets.user_read import prompt_templates, read_split
@@ -39,6 +40,10 @@ class UserDataset:
             raise split_error(self.info, kind, split)
         return read_split(self.file, split)
 
+    def wrong_field(self, field: str, message: str) -> UsageError:
+        """The error for a `field` of the file's [protocol], with its line."""
+        return self.file.wrong(message, "protocol", field)
+
 
 @dataclass(frozen=True)
 class UserTask:
@@ -53,7 +58,7 @@ def open_task(path: Path) -> UserTask:
     """The task of the TOML file at `path`. Raises UsageError "file:line: what is wrong"; data is read later."""
     file = read_task_file(Path(path))
     values = file.values
-    overrides = {key: json.dumps(value) for key, value in values.get("protocol", {}).items()}
+    overrides = {key: _text(file, key, value) for key, value in values.get("protocol", {}).items()}
     if "templates" in values:
         if not values["task"].startswith("zero_shot"):
             raise file.wrong(f"templates are prompts, and {values['task']} asks none. Delete the line", "templates")
@@ -71,3 +76,10 @@ def open_task(path: Path) -> UserTask:
         splits=splits,
     )
     return UserTask(values["task"], UserDataset(info, file), overrides)
+
+
+def _text(file: TaskFile, key: str, value: Any) -> str:
+    try:
+        return json.dumps(value, ensure_ascii=False)
+    except TypeError:
+        raise file.wrong(f"{key} = {value}: no protocol field holds a date", "protocol", key) from None

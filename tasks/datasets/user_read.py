@@ -227,6 +227,12 @@ def _retrieval(source: Source) -> RetrievalSet:
     queries = Source(source.file, source.split, "queries")
     asked_rows = _label_rows(queries, "query_labels")
     asked = np.array([numbers.setdefault(word, len(numbers)) for _, word, _ in asked_rows], dtype=np.int64)
+    indexed = {(word, domain) for _, word, domain in rows}
+    for where, word, domain in asked_rows:
+        if (word, domain) not in indexed:
+            raise DataError(
+                f"{where}: no picture of the index is {word!r} in {domain!r}: this query could find nothing"
+            )
     there = {source.store.where(name): at for at, name in enumerate(source.names)}
     own = np.array([there.get(queries.store.where(name), -1) for name in queries.names], dtype=np.int64)
     asked_domains = tuple(d for _, _, d in asked_rows)

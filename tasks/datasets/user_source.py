@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
+import unicodedata
 from collections.abc import Iterable
 from functools import cached_property
 from pathlib import Path, PurePosixPath
@@ -72,16 +73,24 @@ class Source:
         return [self.find(name, f"{path}:{i}") for i, name in enumerate(listed, 1)] if listed else []
 
     @cached_property
-    def _spellings(self) -> dict[str, str]:
-        every = self.store.names("", self._suffixes())
-        return {stem(n): n for n in every} | {n: n for n in every}
+    def _spellings(self) -> dict[str, list[str]]:
+        """Names, and names without their suffix -> the files called so."""
+        out: dict[str, list[str]] = {}
+        for name in self.store.names("", self._suffixes()):
+            for key in {composed(name), composed(stem(name))}:
+                out.setdefault(key, []).append(name)
+        return out
 
     def find(self, name: str, where: str) -> str:
         """`name` as the store spells it; a list may leave the suffix out. Raises DataError at `where`."""
-        found = self._spellings.get(name.removeprefix("./"))
-        if found is None:
+        key = composed(name.removeprefix("./"))
+        called = self._spellings.get(key, [])
+        found = [n for n in called if composed(n) == key] or called
+        if not found:
             raise DataError(f"{where}: no picture {name!r} in {self.file.place(self.fields[self.key])}")
-        return found
+        if len(found) > 1:
+            raise DataError(f"{where}: {name!r} may be {found[0]} or {found[1]}. Write the name in full")
+        return found[0]
 
     def covered(self, found: dict[str, T], key: str, what: str) -> None:
         """Raises DataError with both counts when a picture of this split is not in `found`."""
@@ -100,15 +109,15 @@ class Source:
         store = self.open(key)
         by_stem = one_each(store.names("", TARGETS), store)
         one_each(self.names, self.store)
-        self.covered({n: n for n in self.names if stem(n) in by_stem}, key, "file named like")
-        return self.images, store.blobs([by_stem[stem(n)] for n in self.names])
+        self.covered({n: n for n in self.names if composed(stem(n)) in by_stem}, key, "file named like")
+        return self.images, store.blobs([by_stem[composed(stem(n))] for n in self.names])
 
 
 def one_each(names: Iterable[str], store: Store) -> dict[str, str]:
     """stem -> name. Raises DataError for two names of one stem."""
     found: dict[str, str] = {}
     for name in names:
-        other = found.setdefault(stem(name), name)
+        other = found.setdefault(composed(stem(name)), name)
         if other != name:
             raise DataError(f"{store.where(name)}: {other} lies beside it, and files pair by name. Keep one of the two")
     return found
@@ -142,6 +151,11 @@ def _csv_rows(path: Path) -> Iterable[tuple[int, dict[str, Any]]]:
 
 def stem(name: str) -> str:
     return str(PurePosixPath(name).with_suffix(""))
+
+
+def composed(name: str) -> str:
+    """`name` with ä as one letter: what macOS packs has it as a and two dots, which looks the same and is not."""
+    return unicodedata.normalize("NFC", name)
 
 
 def _share(name: str) -> float:
