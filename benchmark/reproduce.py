@@ -14,6 +14,7 @@ from benchmark.sides import PublishedNumber, published_numbers
 # What a name covers: the published models whose ids start so.
 PAPERS = {"tipsv2": ("tipsv2-",), "tips": ("tips-",), "siglip2": ("siglip2-",), "dinov2": ("dinov2-",)}
 PRESET = "paper"
+OWN = {"arXiv:2304.07193": "dinov2"}  # numbers of a paper whose own protocol is a preset
 SLIDING = "notebook"  # zero-shot segmentation where a table says it slid a window: its protocol is public
 HEADER = ("model", "task", "metric", "published", "measured", "95 % interval", "Δ", "protocol", "state")
 
@@ -48,11 +49,16 @@ class Reproduction:
 
     name: str
     lines: tuple[Line, ...]
-    doubts: tuple[tuple[str, str, str, str], ...]  # task, field, status, source
+    doubts: tuple[tuple[str, str, str, str], ...]  # task (and preset, where it is not PRESET), field, status, source
 
     @property
     def measured(self) -> int:
         return sum(line.row is not None for line in self.lines)
+
+    @property
+    def presets(self) -> tuple[str, ...]:
+        """Those that stand for its numbers."""
+        return tuple(dict.fromkeys(preset_of(line.published) for line in self.lines))
 
 
 def reproduce(name: str, results: Path) -> Reproduction:
@@ -65,11 +71,14 @@ def reproduce(name: str, results: Path) -> Reproduction:
         raise UsageError(f"{results / 'published.csv'} holds no number of {name}. Give --results with that file")
     rows, _ = read_all(results)
     lines = tuple(Line(p, _measured(p, rows)) for p in numbers)
-    return Reproduction(name, lines, _doubts({p.task for p in numbers}))
+    return Reproduction(name, lines, _doubts({(p.task, preset_of(p)) for p in numbers}))
 
 
 def preset_of(number: PublishedNumber) -> str:
-    """The preset that stands for a published number."""
+    """The preset that stands for a published number: its paper's own, or what the TIPSv2 paper is taken to do."""
+    own = next((preset for paper, preset in OWN.items() if number.source.startswith(paper)), None)
+    if own is not None:
+        return own
     slid = number.task == "zero_shot_segmentation" and "sliding" in number.note and "simple" not in number.note
     return SLIDING if slid else PRESET
 
@@ -102,22 +111,22 @@ def _measured(number: PublishedNumber, rows: Sequence[Row]) -> Row | None:
     )
 
 
-def _doubts(tasks: set[str]) -> tuple[tuple[str, str, str, str], ...]:
-    """The fields of each task's `paper` preset that nobody has confirmed."""
+def _doubts(asked: set[tuple[str, str]]) -> tuple[tuple[str, str, str, str], ...]:
+    """The fields of each (task, preset) that nobody has confirmed."""
     from benchmark.protocol import load_protocol, presets, variants
     from benchmark.registry import load_task, protocol_file
     from benchmark.registry import tasks as registered
 
     out = []
-    for task in registered():
-        if task not in tasks or PRESET not in presets(protocol_file(task)):
-            continue
+    known = [(task, preset) for task in registered() for preset in presets(protocol_file(task))]
+    for task, preset in (pair for pair in known if pair in asked):
         path, schemas = protocol_file(task), load_task(task).schemas
-        for dataset in (None, *variants(path, PRESET)):
-            protocol = load_protocol(task, schemas, path, PRESET, None, dataset)
+        for dataset in (None, *variants(path, preset)):
+            protocol = load_protocol(task, schemas, path, preset, None, dataset)
+            label = (f"{task}/{dataset}" if dataset else task) + ("" if preset == PRESET else f" [{preset}]")
             for field in protocol.not_confirmed():
                 origin = protocol.origins[field]
-                out.append((f"{task}/{dataset}" if dataset else task, field, origin.status, origin.source))
+                out.append((label, field, origin.status, origin.source))
     return tuple(out)
 
 
@@ -142,13 +151,14 @@ def summary(found: Reproduction) -> str:
     inside = sum(line.state == "inside the interval" for line in found.lines)
     return (
         f"{found.name}: {found.measured} of {total} published numbers measured, {inside} of them inside the measured "
-        f"95 % interval under the {PRESET} preset; {len(found.doubts)} fields of that preset are not confirmed"
+        f"95 % interval under the preset that stands for them ({', '.join(found.presets)}); "
+        f"{len(found.doubts)} fields of these presets are not confirmed"
     )
 
 
 def markdown(found: Reproduction) -> str:
     """The whole comparison."""
     lines = [f"# {escape(summary(found))}", "", *table(HEADER, [cells(line) for line in found.lines]), ""]
-    lines += [f"## Fields of the {PRESET} preset that are not confirmed", ""]
+    lines += ["## Fields of these presets that are not confirmed", ""]
     lines += table(("task", "field", "status", "source"), found.doubts) if found.doubts else ["None is listed."]
     return "\n".join(lines) + "\n"

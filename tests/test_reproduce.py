@@ -47,6 +47,17 @@ def test_sliding_windows_are_reproduced_by_the_notebook_and_the_rest_by_paper() 
     assert ("tipsv2-l", "notebook", ["zero_shot_segmentation/ade150"]) in todo
 
 
+def test_dinov2s_own_tables_are_reproduced_by_its_own_protocol() -> None:
+    """Tables 10 and 11 of its paper by `dinov2`; what TIPS's tables say of the same model by `paper`."""
+    found = report.reproduce("dinov2", Path("/nowhere"))
+    numbers = [line.published for line in found.lines if line.published.unit == "depth/nyuv2"]
+    presets = {(p.value, report.preset_of(p)) for p in numbers if p.model_id in ("dinov2-b", "dinov2-g")}
+    assert presets == {(0.399, "dinov2"), (0.344, "paper"), (0.344, "dinov2")}
+    units = ["linear_segmentation/ade20k", "linear_segmentation/voc2012", "depth/nyuv2"]
+    assert report.missing(found, ["dinov2-b"]) == [("dinov2-b", "dinov2", units)]
+    assert {"depth [dinov2]", "depth"} <= {doubt[0] for doubt in found.doubts}
+
+
 def test_run_makes_the_missing_rows_once_and_says_where_published_lies(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

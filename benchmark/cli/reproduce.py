@@ -26,7 +26,9 @@ def reproduce(
     results: Annotated[Path | None, typer.Option(help="Folder with the measured rows [default: results]")] = None,
     measured_only: Annotated[bool, typer.Option("--measured", help="Leave out what was not measured")] = False,
     markdown: Annotated[Path | None, typer.Option(help="Also write Markdown here")] = None,
-    run: Annotated[bool, typer.Option("--run", help="First run what is missing, by the paper preset")] = False,
+    run: Annotated[
+        bool, typer.Option("--run", help="First run what is missing, by the preset that stands for it")
+    ] = False,
     model: Annotated[list[str] | None, typer.Option("--model", "-m", help="With --run: only this one; repeats")] = None,
     data: Annotated[Path | None, typer.Option(help="With --run: where datasets lie")] = None,
     device: Annotated[str, typer.Option(help="With --run: auto, cpu, cuda, cuda:N")] = "auto",
@@ -49,7 +51,7 @@ def reproduce(
         console = Console(width=WIDE, color_system=None)
     _print(console, report.HEADER, [report.cells(x) for x in found.lines if x.row or not measured_only])
     if found.doubts:
-        console.print(f"\nFields of the {report.PRESET} preset that are not confirmed", style="bold")
+        console.print("\nFields of these presets that are not confirmed", style="bold")
         _print(console, ("task", "field", "status", "source"), found.doubts)
     if markdown:
         write_text(markdown, report.markdown(found))
