@@ -8,12 +8,12 @@ import numpy as np
 
 from benchmark import images
 from benchmark.contracts import EncoderCard, ImageSet, ImageTransform, Interpolation, View
-from benchmark.digest import fingerprint
+from benchmark.digest import fingerprint, plain
 
 
 @dataclass(frozen=True)
 class Placement:
-    """The rectangle of the input that the whole picture covers, in fractions of the input's height and width."""
+    """The rectangle of the map of patches that the whole picture covers, in fractions of the map's height and width."""
 
     top: float = 0.0
     left: float = 0.0
@@ -29,10 +29,14 @@ class ResolvedView:
     scale_to: int = 0  # pad-to-patch: short side in pixels, 0 for original pixels
     patch: int = 1
     interpolation: Interpolation = "bicubic"
+    map_side: int = 0  # pixels that the map of a square input covers, where they are not the input's own
 
     def fingerprint(self) -> str:
         """64 hex digits; mean and std count, as they are part of what the encoder sees."""
-        return fingerprint(self)
+        facts = plain(self)
+        if not self.map_side:
+            del facts["map_side"]  # as views were named before there was such a thing
+        return fingerprint(facts)
 
     def lay(self, image: np.ndarray) -> np.ndarray:
         """[3, h, w] float32 in [0, 1] of an [H, W, 3] uint8 picture."""
@@ -47,7 +51,7 @@ class ResolvedView:
         return out
 
     def placement(self, height: int, width: int) -> Placement:
-        """Where a picture of this size lies in its input; a centre crop gives a rectangle larger than the input."""
+        """Where a picture of this size lies on its map; larger than the map where a part is cropped or unseen."""
         if self.transform is None:
             h, w = self._inner(height, width)
             H, W = _up(h, self.patch), _up(w, self.patch)
@@ -55,8 +59,18 @@ class ResolvedView:
         if self.transform.resize == "short-side" and self.transform.crop:
             h, w = images.short_side_size(height, width, self.transform.size)
             c = self.transform.crop
-            return Placement(-((h - c) // 2) / c, -((w - c) // 2) / c, h / c, w / c)
-        return Placement()
+            return self._on_map(Placement(-((h - c) // 2) / c, -((w - c) // 2) / c, h / c, w / c), c)
+        return self._on_map(Placement(), self.transform.size)
+
+    def _on_map(self, place: Placement, side: int) -> Placement:
+        """A rectangle of the input, `side` pixels square, in fractions of the map."""
+        if not self.map_side:
+            return place
+        border, scale = max(self.map_side - side, 0) // 2, side / self.map_side
+        start = border / self.map_side
+        return Placement(
+            start + place.top * scale, start + place.left * scale, place.height * scale, place.width * scale
+        )
 
     def _inner(self, height: int, width: int) -> tuple[int, int]:
         if not self.scale_to:
@@ -75,15 +89,25 @@ def resolve_view(view: View, transform: ImageTransform, card: EncoderCard, pictu
         return ResolvedView(None, view.size, card.patch_size, interpolation)
     if view.rule == "square":
         size = view.size or card.image_size
-        return ResolvedView(replace(transform, resize="square", size=size, crop=None, interpolation=interpolation))
+        return _squared(replace(transform, resize="square", size=size, crop=None, interpolation=interpolation), card)
     if view.rule == "short-side":
         size = view.size or card.image_size
         crop = view.crop or size
         transform = replace(transform, resize="short-side", size=size, crop=crop, interpolation=interpolation)
     shape = getattr(pictures, "uniform_shape", None)
     if transform.resize == "short-side" and shape and shape[0] == shape[1] and transform.crop == transform.size:
-        return ResolvedView(replace(transform, resize="square", crop=None))
-    return ResolvedView(transform)
+        return _squared(replace(transform, resize="square", crop=None), card)
+    return _squared(transform, card)
+
+
+def _squared(transform: ImageTransform, card: EncoderCard) -> ResolvedView:
+    """The view of a transform. Where its square is no whole number of patches, encoders pad it around the middle, but
+    leave the rest of their own size unseen at the bottom and right (SigLIP so400m: 6 of 384 pixels)."""
+    side = transform.size if transform.resize == "square" else transform.crop
+    if not side or side % card.patch_size == 0:
+        return ResolvedView(transform)
+    whole = side - side % card.patch_size if side == card.image_size else _up(side, card.patch_size)
+    return ResolvedView(transform, map_side=whole)
 
 
 def _up(size: int, patch: int) -> int:

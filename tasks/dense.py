@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from torch.nn.functional import interpolate
+from torch.nn.functional import grid_sample, interpolate
 
 from benchmark.contracts import (
     EncoderCard,
@@ -203,9 +203,17 @@ def finer(grid: torch.Tensor, times: int) -> torch.Tensor:
 
 
 def upsample(maps: torch.Tensor, height: int, width: int, place: Placement | None = None) -> torch.Tensor:
-    """[C, h, w] -> [C, height, width], bilinear, align_corners False; the padded border of the view is cut off."""
+    """[C, h, w] -> [C, height, width], bilinear, align_corners False; the padded border of the view is cut off.
+
+    What the encoder left unseen at the bottom and right has the values of the map's edge.
+    """
     if place is None or place == Placement():
         return interpolate(maps[None], (height, width), mode="bilinear", align_corners=False)[0]
+    if min(place.top, place.left) == 0 and max(place.height, place.width) > 1:
+        y = 2 * place.height * (torch.arange(height, device=maps.device) + 0.5) / height - 1
+        x = 2 * place.width * (torch.arange(width, device=maps.device) + 0.5) / width - 1
+        at = torch.stack([x.expand(height, width), y[:, None].expand(height, width)], -1)[None].to(maps)
+        return grid_sample(maps[None], at, mode="bilinear", padding_mode="border", align_corners=False)[0]
     full = round(height / place.height), round(width / place.width)
     whole = interpolate(maps[None], full, mode="bilinear", align_corners=False)[0]
     top, left = round(place.top * full[0]), round(place.left * full[1])

@@ -17,7 +17,9 @@ from torch.nn.functional import interpolate, normalize
 from benchmark import images
 from benchmark.contracts import ImageRequest, Interpolation, TaskContext
 from benchmark.errors import EncoderError
+from benchmark.views import Placement
 from benchmark.windows import fuse, window_boxes
+from tasks.dense import upsample
 
 WINDOWS_AT_ONCE = 8
 CLASSES_AT_ONCE = 16  # full-resolution maps held at a time: 150 classes of a large picture would be gigabytes
@@ -66,16 +68,18 @@ def cosine_maps(context: TaskContext, crops: torch.Tensor, texts: torch.Tensor) 
     return (normalize(found.float(), dim=-1) @ texts.T).permute(0, 3, 1, 2)
 
 
-def best_class(scores: torch.Tensor, height: int, width: int) -> tuple[torch.Tensor, torch.Tensor]:
+def best_class(
+    scores: torch.Tensor, height: int, width: int, place: Placement | None = None
+) -> tuple[torch.Tensor, torch.Tensor]:
     """(class [height, width] int64, its score) of scores [C, h, w] resized bilinearly; ties go to the lower class.
 
-    Equal to one resize and argmax; a few classes at a time, so memory does not grow with their number.
+    Equal to one `upsample` and argmax; a few classes at a time, so memory does not grow with their number. `place` says
+    where the picture lies on the map of scores; None: all over it.
     """
     best = torch.full((height, width), -torch.inf, device=scores.device)
     label = torch.zeros(height, width, dtype=torch.int64, device=scores.device)
     for start in range(0, len(scores), CLASSES_AT_ONCE):
-        part = scores[None, start : start + CLASSES_AT_ONCE]
-        at_size = interpolate(part, (height, width), mode="bilinear", align_corners=False)[0]
+        at_size = upsample(scores[start : start + CLASSES_AT_ONCE], height, width, place)
         where = at_size.argmax(0)
         value = at_size.gather(0, where[None])[0]
         better = value > best

@@ -17,6 +17,7 @@ from torch.nn.functional import normalize
 
 from benchmark.contracts import DataKind, EncoderCard, Interpolation, Need, Outcome, Tap, TaskContext, View
 from benchmark.metrics.segmentation import confusion_areas
+from benchmark.views import ResolvedView, resolve_view
 from benchmark.windows import window_boxes
 from tasks.dense import stack_rows
 from tasks.idle_fields import check_background
@@ -128,9 +129,10 @@ class ZeroShotSegmentationTask:
         texts = class_embeddings(context, names, templates_for(protocol.templates, data)).to(context.device)
         check = cross_check(context, len(data.class_names))
         rows, kept = [], Predictions(context, "segmentation")
-        for index, scores in self._scores(context, texts):
+        for index, scores, view in self._scores(context, texts):
             target = data.target(index)
-            label, best = best_class(scores, *target.shape[:2])
+            height, width = target.shape[:2]
+            label, best = best_class(scores, height, width, view.placement(height, width) if view else None)
             label = label if settle is None else settle(label, best)
             areas = confusion_areas(label, target, len(data.class_names))
             kept.add(index, label)
@@ -143,21 +145,24 @@ class ZeroShotSegmentationTask:
         seconds = time.perf_counter() - started
         return Outcome(samples, measured, "mIoU", len(rows), details, 0.0, seconds, kept.files(samples))
 
-    def _scores(self, context: TaskContext, texts: torch.Tensor) -> Iterator[tuple[int, torch.Tensor]]:
-        """Index and class scores [C, h, w], not yet at full size, of each test picture."""
+    def _scores(
+        self, context: TaskContext, texts: torch.Tensor
+    ) -> Iterator[tuple[int, torch.Tensor, ResolvedView | None]]:
+        """Index, class scores [C, h, w] and view (None: all of it is on the map) of each test picture."""
         pictures, live = context.data["test"].images, _live(context.protocol)
         bar = context.progress("scoring zero-shot", len(pictures))
         if live is not None:
             for index in range(len(pictures)):
-                yield index, class_scores(context, pictures.load(index), texts, live)
+                yield index, class_scores(context, pictures.load(index), texts, live), None
                 bar.advance()
             return
         (need,) = self.needs(context.card, context.protocol, context.data)
-        reader = context.features(need)
+        reader, encoder = context.features(need), context.encoder()
+        view = resolve_view(need.view, encoder.transform, encoder.card, pictures)
         for start in range(0, len(reader), BLOCK):
             tokens = reader[start : start + BLOCK].to(context.device)  # [b, h, w, E]
             cosines = (normalize(tokens, dim=-1) @ texts.T).permute(0, 3, 1, 2)  # [b, C, h, w]
-            yield from enumerate(cosines, start)
+            yield from ((start + i, scores, view) for i, scores in enumerate(cosines))
             bar.advance(len(cosines))
 
 
