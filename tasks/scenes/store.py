@@ -56,11 +56,10 @@ def _ensured(root: Path, split: str, size: int, n: int) -> Path:
         if intact(there):  # asked before anything is written: the cache may be one that is only read
             return there
     try:
-        with disk_errors(folder):
-            root.mkdir(parents=True, exist_ok=True)
-            with locked(root / f".{folder.name}.lock") as alone:
-                if not intact(folder):
-                    _render_split(folder, split, size, n, alone)
+        root.mkdir(parents=True, exist_ok=True)
+        with disk_errors(folder), locked(root / f".{folder.name}.lock") as alone:
+            if not intact(folder):
+                _render_split(folder, split, size, n, alone)
     except OSError as e:
         raise BenchError(f"{folder}: cannot be written ({e.strerror}). Choose another cache with BENCH_CACHE") from None
     return folder
