@@ -19,7 +19,7 @@ from rows import row_data, simulate, write_row, write_rows
 from benchmark.errors import UsageError
 from benchmark.leaderboard import build
 from benchmark.leaderboard.collect import collect
-from benchmark.leaderboard.standing import standings
+from benchmark.leaderboard.standing import joint_draws, largest_t, standings
 from benchmark.reference import FOLDER
 from benchmark.results import read_all, read_row, save
 
@@ -89,6 +89,23 @@ def test_equal_models_are_rarely_called_worse_than_the_best_of_many(rows: int, s
         moves = (noise - noise.mean(1, keepdims=True)) / 200
         wrong += not all(s.tied for s in standings(noise.mean(1), moves, True))
     assert wrong / boards <= 0.05 + 2 * np.sqrt(0.05 * 0.95 / boards)
+
+
+def test_equal_models_on_few_samples_are_rarely_called_worse_either() -> None:
+    """The limit that largest_t sets for 12 samples is passed by about 5 % of boards of 20 equal rows."""
+    rng, (one, other) = np.random.default_rng(5), np.triu_indices(20, 1)
+
+    def board() -> tuple[np.ndarray, np.ndarray]:
+        values = rng.standard_normal((20, 12))
+        return values.mean(1), (values - values.mean(1, keepdims=True)) / 12
+
+    moves = [board()[1] for _ in range(4)]
+    limit = np.mean([np.quantile(largest_t(m, joint_draws(m), 12), 0.95) for m in moves])
+    passed = 0
+    for means, m in (board() for _ in range(1000)):
+        errors = np.sqrt(((m[one] - m[other]) ** 2).sum(1))
+        passed += np.abs((means[one] - means[other]) / errors).max() > limit
+    assert passed / 1000 <= 0.05 + 2 * np.sqrt(0.05 * 0.95 / 1000)
 
 
 def test_a_worse_model_among_many_is_still_told_from_the_best() -> None:

@@ -20,6 +20,7 @@ ALPHA = 0.05
 DRAWS = 4000  # at 5 % a share of these draws has a standard error of 0.3 points
 FEWEST_SAMPLES = 10  # samples, or clusters where the metric has them
 JOINT_ROWS = 150  # past this ranks are drawn independently and p-values adjusted by Bonferroni: all pairs cost too much
+SMALL = 100  # samples or clusters below which one draw of Student's denominator for all pairs is too kind
 SAME = 1e-12  # rows whose difference varies by less than this share of their own variance are one and the same
 
 
@@ -80,19 +81,26 @@ def adjusted_p(deltas: np.ndarray, best: int, moves: np.ndarray, draws: np.ndarr
 
 
 def largest_t(moves: np.ndarray, draws: np.ndarray, units: int) -> np.ndarray:
-    """[R] largest |t| over all pairs of rows in each draw, with the tails of Student's t for `units` samples."""
+    """[R] largest |t| over all pairs of rows in each draw, with the tails of Student's t for `units` samples.
+
+    Every pair has an error of its own, estimated from those samples (and, as they are, too small by √((n − 1) / n)). Of
+    few samples the most mistaken of many errors makes the largest |t|: with 12 samples and 20 equal rows, one
+    denominator for all pairs would call 20 boards of 100 decided.
+    """
     variance = moves @ moves.T
     own = np.diag(variance)
     largest = np.zeros(len(draws))
+    freedom, chance = max(units - 1, 1), np.random.default_rng(1)
     for i in range(len(moves) - 1):
         both = own[i] + own[i + 1 :]
         gap = both - 2 * variance[i, i + 1 :]
         differs = gap > SAME * both
         if differs.any():
             apart = np.abs(draws[:, i, None] - draws[:, i + 1 :][:, differs]) / np.sqrt(gap[differs])
+            if units < SMALL:
+                apart *= np.sqrt(units / chance.chisquare(freedom, apart.shape))
             largest = np.maximum(largest, apart.max(1))
-    freedom = max(units - 1, 1)
-    return np.asarray(largest * np.sqrt(freedom / np.random.default_rng(1).chisquare(freedom, len(draws))))
+    return largest if units < SMALL else np.asarray(largest * np.sqrt(freedom / chance.chisquare(freedom, len(draws))))
 
 
 def rank_spread(good: np.ndarray, draws: np.ndarray) -> np.ndarray:
