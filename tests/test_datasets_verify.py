@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import http.server
 import io
@@ -115,15 +116,19 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
     files: dict[str, bytes] = {}
     break_after = 0
+    tag = ""
     asked: list[str] = []
 
     def do_GET(self):
         body, start = self.files[self.path], 0
-        if wanted := self.headers.get("Range"):
+        wanted = self.headers.get("Range")
+        if wanted and self.headers.get("If-Range", self.tag) == self.tag:
             start = int(wanted.removeprefix("bytes=").rstrip("-"))
             type(self).asked.append(wanted)
         self.send_response(206 if start else 200)
         self.send_header("Content-Length", str(len(body) - start))
+        if self.tag:
+            self.send_header("ETag", self.tag)
         self.end_headers()
         if type(self).break_after and not start:
             self.wfile.write(body[: type(self).break_after])
@@ -139,7 +144,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
 @pytest.fixture
 def server():
-    Handler.files, Handler.asked, Handler.break_after = {}, [], 0
+    Handler.files, Handler.asked, Handler.break_after, Handler.tag = {}, [], 0, ""
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as running:
         threading.Thread(target=running.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{running.server_port}"
@@ -153,6 +158,23 @@ def test_broken_download_goes_on_where_it_stopped(tmp_path, server):
         fetch.download(f"{server}/a.zip", tmp_path / "a.zip")
     assert not (tmp_path / "a.zip").exists() and (tmp_path / "a.zip.part").stat().st_size == 3000
     fetch.download(f"{server}/a.zip", tmp_path / "a.zip")
+    assert (tmp_path / "a.zip").read_bytes() == Handler.files["/a.zip"] and Handler.asked == ["bytes=3000-"]
+
+
+def test_a_file_that_changed_meanwhile_is_no_mixture_of_both(tmp_path, server):
+    for content, tag in ((bytes(range(256)) * 40, '"one"'), (bytes(range(255, -1, -1)) * 40, '"two"')):
+        Handler.files["/a.zip"], Handler.tag, Handler.break_after = content, tag, 3000 if tag == '"one"' else 0
+        with contextlib.suppress(DataError):
+            fetch.download(f"{server}/a.zip", tmp_path / "a.zip")
+    assert (tmp_path / "a.zip").read_bytes() == Handler.files["/a.zip"]
+    assert [p.name for p in tmp_path.iterdir()] == ["a.zip"]
+
+
+def test_a_download_goes_on_where_the_file_is_the_same(tmp_path, server):
+    Handler.files["/a.zip"], Handler.tag, Handler.break_after = bytes(range(256)) * 40, '"one"', 3000
+    for _ in range(2):
+        with contextlib.suppress(DataError):
+            fetch.download(f"{server}/a.zip", tmp_path / "a.zip")
     assert (tmp_path / "a.zip").read_bytes() == Handler.files["/a.zip"] and Handler.asked == ["bytes=3000-"]
 
 

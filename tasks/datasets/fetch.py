@@ -11,6 +11,7 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from email.message import Message
 from http.client import HTTPException
 from pathlib import Path
 from typing import Any
@@ -88,18 +89,26 @@ def download(url: str, target: Path, *, gunzip: bool = False, progress: NewBar |
 
 def _receive(url: str, part: Path, progress: NewBar | None) -> None:
     have = part.stat().st_size if part.exists() else 0
-    request = urllib.request.Request(
-        url, headers={"User-Agent": "densebench", **({"Range": f"bytes={have}-"} if have else {})}
-    )
+    stated = part.with_name(part.name + ".from")  # the version of the file that the part is of, in the server's words
+    headers = {"User-Agent": "densebench"}
+    if have:
+        headers["Range"] = f"bytes={have}-"
+        if stated.exists():
+            headers["If-Range"] = stated.read_text(encoding="ascii")
+    request = urllib.request.Request(url, headers=headers)
     try:
         response = urllib.request.urlopen(request, timeout=TIMEOUT)
     except urllib.error.HTTPError as e:
         if e.code == 416 and have:  # nothing after what we have: it is whole
+            stated.unlink(missing_ok=True)
             return
         raise
     with response:
         if have and response.status != 206:  # the server starts from the beginning
             have = 0
+        if not have:
+            part.unlink(missing_ok=True)
+            _state(stated, response.headers)
         length = response.headers.get("Content-Length")
         total = have + int(length) if length else 0
         if total and shutil.disk_usage(part.parent).free < total - have:
@@ -112,6 +121,17 @@ def _receive(url: str, part: Path, progress: NewBar | None) -> None:
                     bar.advance(len(block))
     if total and part.stat().st_size != total:
         raise ConnectionError(f"{part.stat().st_size} of {total} bytes came")
+    stated.unlink(missing_ok=True)
+
+
+def _state(path: Path, headers: Message) -> None:
+    """Notes what tells this version of the file from another one; weak tags do not tell it to the byte."""
+    version = headers.get("ETag", "")
+    version = headers.get("Last-Modified", "") if not version or version.startswith("W/") else version
+    if version.isascii() and version:
+        path.write_text(version, encoding="ascii")
+    else:
+        path.unlink(missing_ok=True)
 
 
 def unpack(archive: Path, folder: Path) -> None:
