@@ -24,12 +24,12 @@ def cache_dir() -> Path:
 
 def data_dir() -> Path:
     """`$BENCH_DATA`, else `./data`."""
-    return Path(os.environ.get("BENCH_DATA", "data")).expanduser()
+    return Path(os.environ.get("BENCH_DATA") or "data").expanduser()
 
 
 def results_dir() -> Path:
     """`$BENCH_RESULTS`, else `./results`."""
-    return Path(os.environ.get("BENCH_RESULTS", "results")).expanduser()
+    return Path(os.environ.get("BENCH_RESULTS") or "results").expanduser()
 
 
 def rows_dir(asked: Path | None) -> Path:

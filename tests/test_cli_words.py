@@ -12,6 +12,7 @@ import typer
 
 from benchmark.cli import COMMANDS, app, main
 from benchmark.engine.options import RunOptions
+from benchmark.paths import data_dir, results_dir
 
 ROOT = Path(__file__).parents[1]
 
@@ -100,6 +101,23 @@ def test_a_folder_that_may_not_be_read_fails_its_task_alone(capsys, results, tmp
     assert "linear_segmentation/voc2012" in second
     assert bench("data", "verify", "ade20k", "--data", str(tmp_path)) == 1
     assert "training: Permission denied. Check" in capsys.readouterr().err
+
+
+def test_data_that_break_a_reader_fail_their_task_alone(capsys, results, tmp_path, monkeypatch):
+    from benchmark.engine import jobs
+
+    opened = jobs.open_dataset
+
+    def broken(name: str, *more: object) -> object:
+        if name == "ade20k":
+            raise ValueError("field larger than field limit")
+        return opened(name, *more)
+
+    monkeypatch.setattr(jobs, "open_dataset", broken)
+    words = ["--task", "ade20k", "--task", "voc2012", "--data", str(tmp_path)]
+    assert bench("run", "--model", "pixels", *words) == 1
+    first, second = capsys.readouterr().err.strip().splitlines()
+    assert "linear_segmentation/ade20k: ValueError: field larger" in first and "voc2012" in second
 
 
 @pytest.mark.parametrize("command", list(COMMANDS))
@@ -208,6 +226,13 @@ def test_a_user_without_a_home_is_told_what_to_set(capsys, monkeypatch):
     monkeypatch.setattr(Path, "expanduser", homeless)
     assert bench("cache", "ls") == 2
     assert "no home folder. Say where the cache goes with BENCH_CACHE" in capsys.readouterr().err
+
+
+def test_an_empty_variable_is_an_unset_one(monkeypatch):
+    """CI sets variables of nothing; an empty path would be the folder one stands in."""
+    for name in ("BENCH_DATA", "BENCH_RESULTS"):
+        monkeypatch.setenv(name, "")
+    assert (data_dir(), results_dir()) == (Path("data"), Path("results"))
 
 
 def test_folders_may_be_text_from_python():

@@ -20,7 +20,7 @@ from benchmark.engine.environment import environment, peak_gpu_memory_mb, peak_m
 from benchmark.engine.jobs import Job, JobMaker, Slot, refuse_unread, resolve_units, slot_of
 from benchmark.engine.network import forbid_network
 from benchmark.engine.options import RunOptions
-from benchmark.errors import BenchError, NotApplicable, UsageError
+from benchmark.errors import BenchError, DataError, NotApplicable, UsageError
 from benchmark.features.extract import Extractor
 from benchmark.features.plan import Planner, identity
 from benchmark.features.store import FeatureStore
@@ -114,17 +114,15 @@ def _words(value: Sequence[str] | str) -> list[str]:
 
 
 def _jobs(found: Sequence[Unit], maker: JobMaker, report: Report, hooks: Hooks) -> list[Job]:
-    jobs = []
-    for unit in found:
-        try:
-            jobs.append(maker.make(unit))
-        except UsageError:
-            raise
-        except BenchError as e:
-            _fail(report, hooks, Note("", unit, str(e)))
-        except OSError as e:  # a folder that may not be read: the other units may
-            _fail(report, hooks, Note("", unit, unreadable(e)))
-    return jobs
+    attempts = (_attempt(lambda unit=unit: _job(unit, maker), Note("", unit, ""), report, hooks) for unit in found)  # type: ignore[misc]
+    return [job for job in attempts if job is not None]
+
+
+def _job(unit: Unit, maker: JobMaker) -> Job:
+    try:
+        return maker.make(unit)
+    except OSError as e:  # a folder that may not be read
+        raise DataError(unreadable(e)) from None
 
 
 def _fail(report: Report, hooks: Hooks, note: Note) -> None:
