@@ -228,3 +228,24 @@ def test_idx_files_give_grey_pictures_as_rgb_with_their_labels(write, tmp_path):
     with pytest.raises(DataError, match=r"holds 4719 bytes, its header says 4720"):
         read_idx.cache_clear()
         open_task(path).dataset.data("labels", "test")
+
+
+@pytest.mark.parametrize("wrong", ["classes.txt", "labels.csv"])
+def test_a_text_in_another_encoding_is_named_and_a_byte_order_mark_is_no_part_of_it(examples, write, tmp_path, wrong):
+    images = examples / "data" / "classification" / "test"
+    names = sorted(p.relative_to(images).as_posix() for p in images.rglob("*.jpg"))
+    texts = {
+        "classes.txt": "apple\nleaf\ncafé\n",
+        "labels.csv": "image,label,note\n" + "".join(f"{n},{n.split('/')[0]},café\n" for n in names),
+    }
+    path = write(
+        f'task = "zero_shot_classification"\nname = "mine"\nimages = "{images}"\ntemplates = "tcl_9"\n'
+        'classes = "classes.txt"\nlabels = "labels.csv"\n'
+    )
+    for name, text in texts.items():
+        (tmp_path / name).write_bytes(text.encode("utf-8-sig"))
+    data = open_task(path).dataset.data("labels", "test")
+    assert data.class_names == ("apple", "leaf", "café") and len(data.labels) == len(names)
+    (tmp_path / wrong).write_bytes(texts[wrong].encode("latin-1"))
+    with pytest.raises(DataError, match=f"{wrong}: is no UTF-8 text. Save it as UTF-8"):
+        open_task(path).dataset.data("labels", "test")

@@ -14,7 +14,7 @@ from tasks.datasets.kinds import IGNORED, INVALID, CaptionSet, LabelSet, MapSet,
 from tasks.datasets.prompts import prompt_list
 from tasks.datasets.user_fields import TaskFile
 from tasks.datasets.user_maps import DepthReader, read_mask, read_normals
-from tasks.datasets.user_source import IMAGES, Source, stem, table_rows
+from tasks.datasets.user_source import IMAGES, Source, stem, table_rows, text_lines
 
 TEMPLATES = ("tcl_9", "openai_imagenet_80")
 
@@ -55,7 +55,7 @@ def class_names(file: TaskFile) -> tuple[str, ...]:
     if isinstance(value, str):
         if not file.place(value).is_file():
             raise file.wrong(f"classes = {value!r}: no such file ({file.place(value)})", "classes")
-        value = [line for line in file.place(value).read_text(encoding="utf-8").splitlines() if line.strip()]
+        value = [line for line in text_lines(file.place(value)) if line.strip()]
     if len(value) < 2 or not all(isinstance(n, str) and n for n in value):
         raise file.wrong(f"classes must be two or more names, not {value!r}", "classes")
     return tuple(value)
@@ -68,7 +68,7 @@ def prompt_templates(file: TaskFile) -> tuple[str, ...]:
         if value in TEMPLATES:
             value = list(prompt_list(value))
         elif file.place(value).is_file():
-            value = [t for t in file.place(value).read_text(encoding="utf-8").splitlines() if t.strip()]
+            value = [t for t in text_lines(file.place(value)) if t.strip()]
         else:
             raise file.wrong(f"templates = {value!r}: no file, and none of {', '.join(TEMPLATES)}", "templates")
     for template in value:
@@ -106,7 +106,7 @@ def _captions(source: Source) -> CaptionSet:
         for name in source.names:
             text = path / f"{stem(name)}.txt"
             if text.is_file():
-                found[name] = [line.strip() for line in text.read_text(encoding="utf-8").splitlines() if line.strip()]
+                found[name] = [line.strip() for line in text_lines(text) if line.strip()]
     else:
         for where, row in table_rows(source, "captions", ("image",)):
             texts = row.get("captions") or [row.get("caption")]

@@ -5,7 +5,8 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
@@ -67,7 +68,7 @@ class Source:
         path = self.file.place(rule[self.split])
         if not path.is_file():
             raise self.file.wrong(f"split: no such list {path}", "split")
-        listed = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+        listed = [line.strip() for line in text_lines(path) if line.strip()]
         return [self.find(name, f"{path}:{i}") for i, name in enumerate(listed, 1)] if listed else []
 
     @cached_property
@@ -117,14 +118,14 @@ def table_rows(source: Source, key: str, needed: tuple[str, ...]) -> Iterable[tu
 
 
 def _csv_rows(path: Path) -> Iterable[tuple[int, dict[str, Any]]]:
-    with open(path, encoding="utf-8-sig", newline="") as f:
+    with only_utf8(path), open(path, encoding="utf-8-sig", newline="") as f:
         reader = csv.DictReader(f)
         for row in reader:
             yield reader.line_num, row
 
 
 def _json_rows(path: Path) -> Iterable[tuple[int, dict[str, Any]]]:
-    with open(path, encoding="utf-8") as f:
+    with only_utf8(path), open(path, encoding="utf-8-sig") as f:
         for number, line in enumerate(f, 1):
             if line.strip():
                 try:
@@ -134,6 +135,21 @@ def _json_rows(path: Path) -> Iterable[tuple[int, dict[str, Any]]]:
                 if not isinstance(row, dict):
                     raise DataError(f"{path}:{number}: is no JSON object")
                 yield number, row
+
+
+@contextmanager
+def only_utf8(path: Path) -> Iterator[None]:
+    """Raises DataError for a text in another encoding: spreadsheets write the one of their country."""
+    try:
+        yield
+    except UnicodeDecodeError:
+        raise DataError(f"{path}: is no UTF-8 text. Save it as UTF-8") from None
+
+
+def text_lines(path: Path) -> list[str]:
+    """The lines of a UTF-8 text, with or without a byte order mark. Raises DataError for another encoding."""
+    with only_utf8(path):
+        return path.read_text(encoding="utf-8-sig").splitlines()
 
 
 def stem(name: str) -> str:
