@@ -113,6 +113,15 @@ def build(spec):
 """
 
 
+def test_what_an_encoder_prints_is_no_json_line(tmp_path, results, capsys):
+    (tmp_path / "loud.py").write_text(COUNTING.replace("    ENC", "    print('loading')\n    ENC", 1))
+    words = ["--task", "instance_retrieval/scenes", "--limit", "24", "--no-check", "--json"]
+    assert bench("run", "--model", f"{tmp_path}/loud.py:build", *words) == 0
+    out, err = capsys.readouterr()
+    assert [json.loads(line)["task"]["name"] for line in out.splitlines()] == ["instance_retrieval"]
+    assert "loading" in err
+
+
 def test_nine_tasks_encode_each_picture_once(tmp_path, results, monkeypatch):
     """Train, test, labels-train, labels-test and retrieval pictures: one forward each, whatever the tasks."""
     (tmp_path / "counting.py").write_text(COUNTING)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json as jsonlib
 import sys
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Annotated
 
@@ -118,13 +119,15 @@ def run(
         where = "/".join(p for p in (note.model, str(note.unit) if note.unit else "") if p)
         print(f"error: {where}: {note.text}", file=sys.stderr)
 
+    lines = sys.stdout  # with --json for JSON alone: what an encoder or a library prints goes to standard error
+
     def saved(row: Row) -> None:
         if json:
-            typer.echo(jsonlib.dumps({**row.data, "folder": str(row.folder)}, ensure_ascii=False))
+            typer.echo(jsonlib.dumps({**row.data, "folder": str(row.folder)}, ensure_ascii=False), file=lines)
 
     from benchmark.cli import debugging
 
-    with bars(quiet=json) as progress:
+    with bars(quiet=json) as progress, redirect_stdout(sys.stderr if json else lines):
         report = run_models(
             models, task or [], suite=suite, options=options, hooks=Hooks(progress, saved, failed, debugging())
         )
