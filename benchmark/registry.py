@@ -181,7 +181,8 @@ def units(word: str) -> list[Unit]:
     """
     if word.startswith("mmseg:"):
         path = word.removeprefix("mmseg:")
-        return [Unit("linear_segmentation", Path(path).stem, f"mmseg:{path}")]
+        name = Path(path).stem  # mmsegmentation's own is called ade20k too: its rows are not those of our reader
+        return [Unit("linear_segmentation", f"mmseg-{name}" if name in datasets() else name, f"mmseg:{path}")]
     if word.endswith(".toml"):
         return [_user_unit(word)]
     rows, catalog = tasks(), datasets()

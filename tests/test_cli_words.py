@@ -13,6 +13,7 @@ import typer
 from benchmark.cli import COMMANDS, app, main
 from benchmark.engine.options import RunOptions
 from benchmark.paths import data_dir, results_dir
+from benchmark.registry import units
 
 ROOT = Path(__file__).parents[1]
 
@@ -226,6 +227,11 @@ def test_a_user_without_a_home_is_told_what_to_set(capsys, monkeypatch):
     monkeypatch.setattr(Path, "expanduser", homeless)
     assert bench("cache", "ls") == 2
     assert "no home folder. Say where the cache goes with BENCH_CACHE" in capsys.readouterr().err
+
+
+def test_a_config_called_like_one_of_our_datasets_has_rows_of_its_own():
+    assert [str(u) for u in units("mmseg:configs/ade20k.py")] == ["linear_segmentation/mmseg-ade20k"]
+    assert [str(u) for u in units("mmseg:configs/cityscapes.py")] == ["linear_segmentation/cityscapes"]
 
 
 def test_an_empty_variable_is_an_unset_one(monkeypatch):

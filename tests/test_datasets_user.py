@@ -151,6 +151,7 @@ HEAD = 'task = "linear_segmentation"\nname = "x"\n\n'
         ('name = "x"\n', r":1: 'task' is missing"),
         ('\ntask = "depht"\nname = "x"\n', r":2: unknown task 'depht'. Did you mean 'depth'\?"),
         ('task = "depth"\nname = "a/b"\n', r":2: name = 'a/b' becomes a folder"),
+        ('task = "depth"\nname = "nyuv2"\n', r":2: name = 'nyuv2' is a dataset of bench ls datasets"),
         (
             HEAD + '[train]\nimages = "i"\nmask = "m"\n',
             r":6: unknown field 'mask' in \[train\]. Did you mean 'masks'",

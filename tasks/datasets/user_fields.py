@@ -12,6 +12,7 @@ from typing import Any
 
 from benchmark.contracts import DataKind
 from benchmark.errors import UsageError
+from tasks.datasets.catalog import catalog
 
 KIND_OF: dict[str, DataKind] = {
     "zero_shot_segmentation": "segmentation",
@@ -129,6 +130,8 @@ def _check_task(file: TaskFile) -> None:
         raise file.wrong(f"unknown task {task!r}. {hint}All: {', '.join(KIND_OF)}", "task")
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
         raise file.wrong(f"name = {name!r} becomes a folder: use letters, digits, '.', '_' and '-'", "name")
+    if name in catalog():
+        raise file.wrong(f"name = {name!r} is a dataset of bench ls datasets, whose rows these would become", "name")
 
 
 def _check_names(file: TaskFile) -> None:
