@@ -216,7 +216,7 @@ def test_mistakes_name_the_line_and_the_remedy(write, text, message):
     [
         ("stpes = 3", r"my_task.toml:7: unknown protocol field of linear_segmentation \[fast\] 'stpes'"),
         ('with_cls = "yes"', r"my_task.toml:7: with_cls: 'yes' is str, must be bool"),
-        ("with_cls = 2020-01-01", r"my_task.toml:7: with_cls = 2020-01-01: no protocol field holds a date"),
+        ("with_cls = 2020-01-01", r"my_task.toml:7: protocol.with_cls = 2020-01-01 must be a finite number, a string"),
     ],
 )
 def test_a_wrong_protocol_field_names_its_line(write, field, message):

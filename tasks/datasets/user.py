@@ -58,7 +58,7 @@ def open_task(path: Path) -> UserTask:
     """The task of the TOML file at `path`. Raises UsageError "file:line: what is wrong"; data is read later."""
     file = read_task_file(Path(path))
     values = file.values
-    overrides = {key: _text(file, key, value) for key, value in values.get("protocol", {}).items()}
+    overrides = {key: json.dumps(value, ensure_ascii=False) for key, value in values.get("protocol", {}).items()}
     if "templates" in values:
         if not values["task"].startswith("zero_shot"):
             raise file.wrong(f"templates are prompts, and {values['task']} asks none. Delete the line", "templates")
@@ -76,10 +76,3 @@ def open_task(path: Path) -> UserTask:
         splits=splits,
     )
     return UserTask(values["task"], UserDataset(info, file), overrides)
-
-
-def _text(file: TaskFile, key: str, value: Any) -> str:
-    try:
-        return json.dumps(value, ensure_ascii=False)
-    except TypeError:
-        raise file.wrong(f"{key} = {value}: no protocol field holds a date", "protocol", key) from None
