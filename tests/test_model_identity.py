@@ -141,3 +141,14 @@ def test_a_raised_version_makes_finished_rows_stale(tmp_path, monkeypatch):
     raised = {**registry.code_versions(), "adapters.floors": "7"}
     monkeypatch.setattr(registry, "code_versions", lambda: raised)
     assert [reused(), reused()] == [0, 1]
+
+
+def test_a_task_whose_version_was_raised_makes_its_rows_again(tmp_path, monkeypatch):
+    def reused(name: str) -> int:
+        options = {"limit": 24, "results": tmp_path / "r", "cache": tmp_path / "c", "check": False}
+        return run("pixels", f"{name}/scenes", **options).reused
+
+    assert [reused("instance_retrieval"), reused("instance_retrieval"), reused("classification")] == [0, 1, 0]
+    raised = {**registry.tasks(), "instance_retrieval": {**registry.tasks()["instance_retrieval"], "version": 7}}
+    monkeypatch.setattr("benchmark.engine.jobs.tasks", lambda: raised)
+    assert [reused("instance_retrieval"), reused("instance_retrieval"), reused("classification")] == [0, 1, 1]

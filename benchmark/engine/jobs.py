@@ -229,18 +229,19 @@ def slot_of(job: Job, name: str, stamp: str, options: RunOptions) -> Slot:
     label += "".join(f"-{k}-{v}" for k, v in sorted(options.model_options.items()))
     shown = display_name(name, options.weights)
     folder = row_folder(options.results, shown, job.unit.task, job.unit.dataset, label, job.protocol.hash)
-    request = fingerprint(
-        {
-            "model": stamp,
-            "backend": options.backend,
-            "dtype": options.dtype,
-            "options": options.model_options,
-            "store": options.store,
-            "unit": str(job.unit),
-            "protocol": job.protocol.hash,
-            "data": job.dataset_digest,
-            "seed": options.seed,
-        }
-    )
-    pictures = options.save_predictions if tasks()[job.unit.task].get("pictures") else 0
-    return Slot(folder, request, pictures)
+    asked = {
+        "model": stamp,
+        "backend": options.backend,
+        "dtype": options.dtype,
+        "options": options.model_options,
+        "store": options.store,
+        "unit": str(job.unit),
+        "protocol": job.protocol.hash,
+        "data": job.dataset_digest,
+        "seed": options.seed,
+    }
+    task = tasks()[job.unit.task]
+    if task.get("version", 1) != 1:
+        asked["task"] = task["version"]
+    pictures = options.save_predictions if task.get("pictures") else 0
+    return Slot(folder, fingerprint(asked), pictures)
