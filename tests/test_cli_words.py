@@ -245,3 +245,15 @@ def test_module_form_is_the_same_command():
         [sys.executable, "-m", "benchmark.cli", "ls", "suites"], capture_output=True, text=True, cwd=ROOT
     )
     assert done.returncode == 0 and "scenes" in done.stdout
+
+
+def test_an_encoders_error_names_the_model_once(tmp_path, monkeypatch, capsys):
+    for place in ("engine.run", "engine.encoders"):  # it would stay forbidden for the tests after this one
+        monkeypatch.setattr(f"benchmark.{place}.forbid_network", lambda: None)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    words = ["run", "--model", "dinov2-b", "--task", "depth/scenes", "--limit", "4", "--offline", "--results", "r"]
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as ended:
+        main(words)
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert ended.value.code == 1 and line.startswith("error: dinov2-b: facebook/dinov2-base@")

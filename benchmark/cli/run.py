@@ -118,7 +118,8 @@ def run(
 
     def failed(note: Note) -> None:
         where = "/".join(p for p in (note.model, str(note.unit) if note.unit else "") if p)
-        print(printable(f"error: {where}: {note.text}"), file=sys.stderr)
+        said = note.text.removeprefix(f"{note.model}: ")  # an adapter's line begins with the model's name, too
+        print(printable(f"error: {where}: {said}"), file=sys.stderr)
 
     lines = sys.stdout  # with --json for JSON alone: what an encoder or a library prints goes to standard error
 
