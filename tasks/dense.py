@@ -109,6 +109,8 @@ def training_pixels(
     """
     data = context.data["train"]
     reader, tap = context.features(needs[0]), needs[0].tap
+    if len(reader) < 2 and len(protocol.penalties) > 1:
+        raise DataError(f"{len(reader)} training picture: penalties are chosen on a held-out one, so two are needed")
     bar = context.progress("reading training labels", len(reader))
     features, filled = torch.empty(0), 0
     targets, owner = [], []

@@ -16,7 +16,7 @@ from benchmark.heads.logistic import fit_logistic
 from benchmark.heads.ridge import RidgeAccumulator
 from benchmark.protocol import load_protocol
 from benchmark.registry import load_task, protocol_file
-from tasks.dense import finer, held_out_folds, held_out_images, probe_needs
+from tasks.dense import finer, held_out_folds, held_out_images, probe_needs, training_pixels
 
 
 def blobs(n: int, classes: int, dim: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -99,6 +99,13 @@ def test_folds_of_images_reach_the_number_asked_for() -> None:
         assert (found == 0).sum() == max(1, round(0.1 * n))
         assert ((found == 0) == held_out_images(n, 0.1, 3)).all()
     assert (held_out_folds(1, 0.1, 200, 0) == -1).all()
+
+
+def test_one_training_picture_is_too_few_to_choose_by() -> None:
+    one = SimpleNamespace(data={"train": None}, features=lambda need: torch.zeros(1, 4, 2))
+    protocol = SimpleNamespace(penalties=(1.0, 0.1))
+    with pytest.raises(DataError, match="1 training picture: penalties are chosen on a held-out one"):
+        training_pixels(one, [SimpleNamespace(tap=None)], protocol, lambda values, _: values > 0)  # type: ignore[arg-type]
 
 
 def test_small_sets_are_sampled_more_closely():
