@@ -7,7 +7,6 @@ block's own token, or the mean of its patches where the model has none. `--compi
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -103,32 +102,29 @@ class TimmEncoder:
         return usable_depth(layers, to_map(hidden[:, self.prefix :].float(), side, side))
 
     def layers(
-        self, pixels: torch.Tensor, blocks: Sequence[int] | None, final_norm: bool
+        self, pixels: torch.Tensor, blocks: list[int] | None, final_norm: bool
     ) -> tuple[torch.Tensor, list[LayerFeatures]]:
-        """The last hidden state and the blocks asked for, in their order; all of them for None."""
-        indices = None if blocks is None else sorted(set(blocks))  # timm hands them over ascending
+        """The last hidden state and the blocks asked for, ascending; all of them for None."""
         hidden, found = self.model.forward_intermediates(
-            pixels, indices=indices, return_prefix_tokens=True, norm=final_norm
+            pixels, indices=blocks, return_prefix_tokens=True, norm=final_norm
         )
         pairs = [pair if isinstance(pair, tuple) else (pair, None) for pair in found]
-        layers = [layer_of(patches, prefix if self.has_cls else None) for patches, prefix in pairs]
-        if blocks is not None and indices is not None:
-            layers = [layers[indices.index(block)] for block in blocks]
-        return hidden, layers
+        return hidden, [layer_of(patches, prefix if self.has_cls else None) for patches, prefix in pairs]
 
     @torch.inference_mode()
     def encode_image(self, images: torch.Tensor, request: ImageRequest = ImageRequest()) -> ImageFeatures:
         """CLS [B, 1, D] and patches [B, h, w, D]. Raises UsageError for layers that the model does not offer."""
         blocks = resolve_layers(request.layers, self.card.depth, self.card.name)
+        wanted = sorted(set(blocks))
         pixels = (images.to(self.device, torch.float32) - self.mean) / self.std
         pixels = pad_to_patches(pixels, self.card.patch_size, self.card.image_size).to(self.dtype)
         if not self.tokens:
             pixels = pixels.contiguous(memory_format=torch.channels_last)
         try:
-            if blocks:
-                hidden, layers = self.layers(pixels, blocks, request.final_norm)
+            if wanted:
+                hidden, found = self.layers(pixels, wanted, request.final_norm)
             else:
-                hidden, layers = self.model.forward_features(pixels), []
+                hidden, found = self.model.forward_features(pixels), []
             pooled = self.model.forward_head(hidden, pre_logits=True)[:, None].float()
         except (AssertionError, RuntimeError, ValueError) as error:
             if isinstance(error, torch.OutOfMemoryError):
@@ -142,7 +138,7 @@ class TimmEncoder:
         else:
             patches = (hidden if self.channels_last else hidden.permute(0, 2, 3, 1)).float()
         cls = pooled if pooled.shape[-1] == self.card.embed_dim else patches.mean(dim=(1, 2))[:, None]
-        return ImageFeatures(cls, patches, tuple(layers))
+        return ImageFeatures(cls, patches, tuple(found[wanted.index(block)] for block in blocks))
 
 
 def build(spec: ModelSpec) -> TimmEncoder:

@@ -8,11 +8,16 @@ CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
+def writable_text(text: str) -> str:
+    """`text` that UTF-8 can hold: halves of characters, and bytes of a file name that are no UTF-8, are spelled out."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
 def printable(text: str) -> str:
-    """`text` with control characters but line breaks and tabs spelled out: a terminal obeys them, and a name with ESC
-    in it could rewrite the screen. So are halves of characters, and bytes of a file name that are no UTF-8."""
-    text = text.encode("utf-8", "backslashreplace").decode("utf-8")
-    return CONTROL.sub(lambda found: found[0] if found[0] in "\n\t" else f"\\x{ord(found[0]):02x}", text)
+    """`writable_text` with control characters but line breaks and tabs spelled out: a terminal obeys them, and a name
+    with ESC in it could rewrite the screen."""
+    spelled = writable_text(text)
+    return CONTROL.sub(lambda found: found[0] if found[0] in "\n\t" else f"\\x{ord(found[0]):02x}", spelled)
 
 
 def plain_cell(value: object) -> object:

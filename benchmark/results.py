@@ -24,7 +24,7 @@ from benchmark.contracts import Outcome
 from benchmark.digest import fingerprint, plain, sha256_file
 from benchmark.errors import BenchError
 from benchmark.files import only_writer, write_bytes, write_text
-from benchmark.foreign import CONTROL
+from benchmark.foreign import CONTROL, writable_text
 from benchmark.statistic import Statistic
 
 SCHEMA = 1
@@ -165,16 +165,15 @@ def write_samples(path: Path, samples: Mapping[str, Any]) -> str:
         if array.ndim == 2:
             columns[name] = pa.FixedSizeListArray.from_arrays(pa.array(array.reshape(-1)), array.shape[1])
         else:
-            columns[name] = pa.array([_utf8(v) for v in array.tolist()] if array.dtype.kind in "OU" else array)
+            columns[name] = pa.array(_plain_words(array) if array.dtype.kind in "OU" else array)
     content = io.BytesIO()
     pq.write_table(pa.table(columns), content, compression="zstd")
     write_bytes(path, content.getvalue())
     return hashlib.sha256(content.getbuffer()).hexdigest()
 
 
-def _utf8(value: Any) -> Any:
-    """A text that UTF-8 can hold: bytes of a file's name that are no UTF-8 become escapes."""
-    return value.encode("utf-8", "backslashreplace").decode("utf-8") if isinstance(value, str) else value
+def _plain_words(values: np.ndarray) -> list[Any]:
+    return [writable_text(value) if isinstance(value, str) else value for value in values.tolist()]
 
 
 def read_samples(path: Path, sha256: str | None = None) -> dict[str, np.ndarray]:

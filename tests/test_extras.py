@@ -23,6 +23,20 @@ def refusal(call, kind: type[BenchError] = UsageError) -> str:
     return str(caught.value)
 
 
+def check_layers(encoder, images) -> None:
+    """Of three blocks that are once, twice and three times the first, and a final norm that is times ten."""
+    plain = encoder.encode_image(images)
+    for final_norm, scale in ((True, 1), (False, 10)):
+        found = encoder.encode_image(images, ImageRequest((-1, 0, -1), final_norm=final_norm))
+        torch.testing.assert_close(found.patches, plain.patches)
+        last, first, again = found.layers
+        torch.testing.assert_close(last.patches * scale, plain.patches)
+        torch.testing.assert_close(first.patches * 3, last.patches)
+        torch.testing.assert_close(last.cls[:, 0], last.patches.amax((1, 2)))
+        assert torch.equal(again.patches, last.patches)
+    assert "blocks 0 to 2, layer 3" in refusal(lambda: encoder.encode_image(images, ImageRequest((3,))))
+
+
 # ------------------------------------------------------------------------------------------------ open_clip
 
 
@@ -130,17 +144,7 @@ def test_an_open_clip_model_takes_its_own_size_unpadded(open_clip):
 def test_layers_of_open_clip_come_in_the_order_asked_for_with_and_without_the_final_norm(open_clip):
     encoder = open_clip("agreed", tower=lambda *sizes: BlockTower(*sizes))
     assert (encoder.card.depth, encoder.card.has_raw_layers) == (3, True)
-    images = torch.rand(2, 3, 32, 32)
-    plain = encoder.encode_image(images)
-    for final_norm, scale in ((True, 1), (False, 10)):
-        found = encoder.encode_image(images, ImageRequest((-1, 0, -1), final_norm=final_norm))
-        torch.testing.assert_close(found.patches, plain.patches)
-        last, first, again = found.layers
-        torch.testing.assert_close(last.patches * scale, plain.patches)
-        torch.testing.assert_close(first.patches * 3, last.patches)
-        torch.testing.assert_close(last.cls[:, 0], last.patches.amax((1, 2)))
-        assert torch.equal(again.patches, last.patches)
-    assert "blocks 0 to 2, layer 3" in refusal(lambda: encoder.encode_image(images, ImageRequest((3,))))
+    check_layers(encoder, torch.rand(2, 3, 32, 32))
 
 
 def test_an_open_clip_tower_without_blocks_offers_no_layers(open_clip):
@@ -248,17 +252,7 @@ def test_a_timm_model_takes_any_size_or_its_own_where_that_is_no_whole_patches(t
 def test_layers_of_timm_come_in_the_order_asked_for_with_and_without_the_final_norm(timm):
     encoder = timm(32, 8, kind=Blocks)
     assert (encoder.card.depth, encoder.card.has_raw_layers, encoder.prefix) == (3, True, 2)
-    images = torch.rand(2, 3, 32, 40)
-    plain = encoder.encode_image(images[..., :32])
-    for final_norm, scale in ((True, 1), (False, 10)):
-        found = encoder.encode_image(images[..., :32], ImageRequest((-1, 0, -1), final_norm=final_norm))
-        torch.testing.assert_close(found.patches, plain.patches)
-        last, first, again = found.layers
-        torch.testing.assert_close(last.patches * scale, plain.patches)
-        torch.testing.assert_close(first.patches * 3, last.patches)
-        torch.testing.assert_close(last.cls[:, 0], last.patches.amax((1, 2)))
-        assert torch.equal(again.patches, last.patches)
-    assert "blocks 0 to 2, layer 3" in refusal(lambda: encoder.encode_image(images, ImageRequest((3,))))
+    check_layers(encoder, torch.rand(2, 3, 32, 32))
 
 
 def test_a_timm_model_without_equal_blocks_offers_no_layers(timm):

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from benchmark.cli.train import run_recipe
+from benchmark.cli.train import Devices, Tflops, Utilisation, run_recipe
 
 
 def distill(
@@ -16,13 +16,9 @@ def distill(
     out: Annotated[Path | None, typer.Option(help="Folder of the run; the same command again resumes.")] = None,
     set_: Annotated[list[str] | None, typer.Option("--set", help="KEY=VALUE over the config.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what it will take; train nothing.")] = False,
-    devices: Annotated[int, typer.Option(help="--dry-run: number of devices.", min=1)] = 1,
-    tflops: Annotated[
-        float, typer.Option(help="--dry-run: peak TFLOP/s of a device (989: H100, dense bf16).", min=0.001)
-    ] = 989.0,
-    utilisation: Annotated[
-        float, typer.Option(help="--dry-run: share of the peak that is reached.", min=0.001, max=1)
-    ] = 0.4,
+    devices: Devices = 1,
+    tflops: Tflops = 989.0,
+    utilisation: Utilisation = 0.4,
 ) -> None:
     """Distil a student: frozen teacher, no masking, patch loss on all tokens, contrastive loss kept.
 

@@ -11,6 +11,9 @@ import typer
 from benchmark.errors import UsageError
 
 RECIPE = "adapters.tipsv2.recipe"
+Devices = Annotated[int, typer.Option(help="--dry-run: number of devices.", min=1)]
+Tflops = Annotated[float, typer.Option(help="--dry-run: peak TFLOP/s of a device (989: H100, dense bf16).", min=0.001)]
+Utilisation = Annotated[float, typer.Option(help="--dry-run: share of the peak that is reached.", min=0.001, max=1)]
 
 
 def train(
@@ -22,13 +25,9 @@ def train(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print parameters, FLOPs, memory, device-days; train nothing.")
     ] = False,
-    devices: Annotated[int, typer.Option(help="--dry-run: number of devices.", min=1)] = 1,
-    tflops: Annotated[
-        float, typer.Option(help="--dry-run: peak TFLOP/s of a device (989: H100, dense bf16).", min=0.001)
-    ] = 989.0,
-    utilisation: Annotated[
-        float, typer.Option(help="--dry-run: share of the peak that is reached.", min=0.001, max=1)
-    ] = 0.4,
+    devices: Devices = 1,
+    tflops: Tflops = 989.0,
+    utilisation: Utilisation = 0.4,
 ) -> None:
     """Train the TIPSv2 recipe; the result is a transformers folder that `bench run --weights` takes.
 

@@ -114,7 +114,7 @@ def _words(value: Sequence[str] | str) -> list[str]:
 
 
 def _jobs(found: Sequence[Unit], maker: JobMaker, report: Report, hooks: Hooks) -> list[Job]:
-    attempts = (_attempt(lambda unit=unit: _job(unit, maker), Note("", unit, ""), report, hooks) for unit in found)  # type: ignore[misc]
+    attempts = [_attempt(partial(_job, unit, maker), Note("", unit, ""), report, hooks) for unit in found]
     return [job for job in attempts if job is not None]
 
 

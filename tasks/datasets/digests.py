@@ -17,6 +17,7 @@ from typing import Protocol
 
 from benchmark.digest import fingerprint, sha256_file
 from benchmark.errors import DataError
+from benchmark.foreign import writable_text
 from benchmark.paths import cache_dir
 
 FULL_LIMIT = 4 * 10**9  # bytes
@@ -171,4 +172,4 @@ def _store(db: sqlite3.Connection | None, hashes: dict[Row, str]) -> None:
 
 def _storable(row: Row) -> Row:
     """File names that are no UTF-8 cannot be bound to SQLite text; their odd bytes are kept escaped."""
-    return (row[0].encode("utf-8", "backslashreplace").decode("utf-8"), *row[1:])
+    return (writable_text(row[0]), *row[1:])

@@ -147,10 +147,6 @@ def _check_names(file: TaskFile) -> None:
         if not isinstance(value, allowed[key]) or (isinstance(value, bool) and bool not in allowed[key]):
             kinds = " or ".join(t.__name__ for t in allowed[key])
             raise file.wrong(f"{key} = {value!r} is {type(value).__name__}, must be {kinds}", key)
-    for key in ("depth_scale", "max_depth"):
-        value = file.values.get(key, 1)
-        if not (math.isfinite(value) and value > 0):
-            raise file.wrong(f"{key} = {value!r} must be a number of metres above 0", key)
     for split in ("train", "test"):
         for key, value in file.values.get(split, {}).items():
             fields = [k for k in SPLIT_FIELDS if k in allowed]
@@ -162,6 +158,10 @@ def _check_names(file: TaskFile) -> None:
 
 def _check_values(file: TaskFile) -> None:
     """TOML has nan, inf and dates as well, of which nothing can be measured or hashed."""
+    for key in ("depth_scale", "max_depth"):
+        value = file.values.get(key, 1)
+        if not (math.isfinite(value) and value > 0):
+            raise file.wrong(f"{key} = {value!r} must be a number of metres above 0", key)
     for key, value in file.values.get("protocol", {}).items():
         try:
             json.dumps(value, allow_nan=False)
