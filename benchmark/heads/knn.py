@@ -183,7 +183,8 @@ class _Pool:
         for i in range(0, len(order), 1 << 15):
             part = order[i : i + (1 << 15)]
             distinct, place = torch.unique_consecutive(cols[part], return_inverse=True)
-            g = _unit(rows_of(self.index, distinct.cpu().numpy(), self.q.device))
+            g = rows_of(self.index, distinct.cpu().numpy(), self.q.device)
+            g = g / _norm(g)
             out[part] = exact_pairs(self.q, g, rows[part], place)
         return out
 
@@ -212,13 +213,12 @@ def knn_votes(
 
 def _directions(source: Any, start: int, stop: int, device: str, what: str) -> torch.Tensor:
     rows = rows_of(source, slice(start, stop), device)
-    norm = rows.norm(dim=1)
+    norm = _norm(rows)
     fine = torch.isfinite(norm) & (norm > 0)
     if not bool(fine.all()):
         bad = start + int((~fine).nonzero()[0, 0])
         raise EncoderError(f"{what} feature {bad} is zero, NaN or infinite: it has no direction; check the encoder")
-    unit: torch.Tensor = rows / norm[:, None]
-    return unit
+    return rows / norm
 
 
 def _product(g: torch.Tensor, q: torch.Tensor, out: torch.Tensor) -> None:
@@ -237,9 +237,10 @@ def _reach(tile: torch.Tensor, floor: torch.Tensor, out: torch.Tensor) -> None:
         torch.ge(tile, floor, out=out)
 
 
-def _unit(rows: torch.Tensor) -> torch.Tensor:
-    unit: torch.Tensor = rows / rows.norm(dim=1, keepdim=True)
-    return unit
+def _norm(rows: torch.Tensor) -> torch.Tensor:
+    """[n, 1] float32, summed in float64: float32 sums have another last bit on every device, and so would the cosines."""
+    norm: torch.Tensor = torch.linalg.vector_norm(rows, dim=1, keepdim=True, dtype=torch.float64).float()
+    return norm
 
 
 def _by_query_and_score(rows: torch.Tensor, scores: torch.Tensor, queries: int) -> torch.Tensor:
