@@ -117,7 +117,7 @@ def run_trained(context: TaskContext, limit: float) -> Outcome:
     files = kept_pictures(context.keep_predictions, samples, test, p, lambda i, s: metres(ready, i, s), "depth")
     return Outcome(
         samples,
-        resampled_by_thing(test, samples, trained_depth_measurements(p)),
+        resampled_by_thing(test, samples, depth_measurements("" if p.relative else "m")),
         "RMSE" if p.average == "image" else "RMSE pooled",
         len(rows),
         {**ready.details, "max_depth_m": far},
@@ -138,14 +138,13 @@ def score(guess: np.ndarray, target: np.ndarray, p: TrainedDepth, far: float) ->
     return depth_errors(np.clip(guess, p.min_depth, far), target, low, high)
 
 
-def trained_depth_measurements(p: TrainedDepth) -> list[Measurement]:
-    """RMSE per image and pooled, abs-rel, δ1; relative depth has no unit."""
-    unit = "" if p.relative else "m"
+def depth_measurements(unit: str = "m") -> list[Measurement]:
+    """RMSE, abs-rel and δ1 as means over images, as BTS, DINOv2 and Probe3D report them, and RMSE over all pixels."""
     return [
         Measurement("RMSE", Statistic("mean", ("rmse",)), False, unit),
         Measurement("RMSE pooled", Statistic("root_ratio", ("sse", "n")), False, unit),
-        Measurement("abs-rel", Statistic("ratio", ("abs_rel_sum", "n")), False, ""),
-        Measurement("δ1", Statistic("ratio", ("d1_hits", "n"), 100.0), True, "%"),
+        Measurement("abs-rel", Statistic("mean", ("abs_rel",)), False, ""),
+        Measurement("δ1", Statistic("mean", ("d1",), 100.0), True, "%"),
     ]
 
 

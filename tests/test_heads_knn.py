@@ -43,6 +43,13 @@ def test_search_equals_brute_force_ties_included(kind: str, n: int, dim: int, k:
         assert (score.diff(dim=1) <= 0).all()
 
 
+def test_cosines_are_those_of_correctly_rounded_norms() -> None:
+    x = np.random.default_rng(1).normal(size=(500, 771)).astype(np.float32)
+    unit = (x / np.linalg.norm(x.astype(float), axis=1, keepdims=True).astype(np.float32)).astype(float)
+    expected = np.sort(unit @ unit.T, axis=1)[:, ::-1]
+    np.testing.assert_allclose(topk_search(x, x, 500)[0].numpy(), expected, rtol=0, atol=1e-11)
+
+
 def test_search_reads_a_memory_map(tmp_path: Path) -> None:
     g = np.random.default_rng(0).normal(size=(2500, 6)).astype(np.float32)
     np.save(tmp_path / "index.npy", g)

@@ -9,13 +9,9 @@ import pytest
 import torch
 
 from benchmark.errors import DataError, EncoderError
-from benchmark.metrics.geometry import (
-    angular_errors,
-    depth_errors,
-    depth_statistics,
-    normal_errors,
-    normal_statistics,
-)
+from benchmark.metrics.geometry import angular_errors, depth_errors, normal_errors
+from tasks.normals import normal_measurements
+from tasks.trained_depth import depth_measurements
 
 
 def stack(rows: list[dict]) -> dict[str, np.ndarray]:
@@ -29,16 +25,17 @@ def test_depth_errors_of_a_hand_computed_image() -> None:
     assert row["rmse"] == pytest.approx(math.sqrt(5 / 3))
 
 
-def test_depth_per_image_and_pooled_rmse_differ_as_defined() -> None:
+def test_depth_is_averaged_over_images_and_its_pooled_rmse_over_pixels() -> None:
     rows = [
         depth_errors(np.array([[3.0]]), np.array([[1.0]])),
         depth_errors(np.array([[1.0, 1.0, 1.0]]), np.array([[1.0, 1.0, 1.0]])),
         depth_errors(np.array([[5.0]]), np.array([[0.0]])),  # no valid pixel: in neither average
     ]
-    statistics = depth_statistics()
-    assert statistics["RMSE"].of(stack(rows)) == pytest.approx((2 + 0) / 2)
-    assert statistics["RMSE_pooled"].of(stack(rows)) == pytest.approx(math.sqrt(4 / 4))
-    assert statistics["delta1"].of(stack(rows)) == pytest.approx(75.0)
+    values = {m.name: m.statistic.of(stack(rows)) for m in depth_measurements()}
+    assert values["RMSE"] == pytest.approx((2 + 0) / 2)
+    assert values["RMSE pooled"] == pytest.approx(math.sqrt(4 / 4))
+    assert values["abs-rel"] == pytest.approx((2 + 0) / 2)  # over all pixels it would be 2 / 4
+    assert values["δ1"] == pytest.approx(50.0)  # over all pixels 75
 
 
 def test_depth_range_limits_are_exclusive_and_invalid_targets_left_out() -> None:
@@ -98,6 +95,7 @@ def test_pooled_median_from_histograms_is_within_a_bin_of_the_true_one() -> None
         target /= np.linalg.norm(target, axis=-1, keepdims=True)
         rows.append(normal_errors(pred, target))
         angles.append(angular_errors(torch.tensor(pred), torch.tensor(target)).numpy().ravel())
-    assert normal_statistics()["median_angle"].of(stack(rows)) == pytest.approx(np.median(angles), abs=0.1)
+    values = {m.name: m.statistic.of(stack(rows)) for m in normal_measurements()}
+    assert values["median angle"] == pytest.approx(np.median(angles), abs=0.1)
     pooled = math.sqrt(np.mean(np.square(angles)))
-    assert normal_statistics()["angular_RMSE_pooled"].of(stack(rows)) == pytest.approx(pooled)
+    assert values["angular RMSE pooled"] == pytest.approx(pooled)

@@ -238,7 +238,7 @@ def _reach(tile: torch.Tensor, floor: torch.Tensor, out: torch.Tensor) -> None:
 
 
 def _norm(rows: torch.Tensor) -> torch.Tensor:
-    """[n, 1] float32, summed in float64: float32 sums have another last bit on every device, and so would the cosines."""
+    """[n, 1] float32, summed in float64: a float32 sum has another last bit on every device, and so would a cosine."""
     norm: torch.Tensor = torch.linalg.vector_norm(rows, dim=1, keepdim=True, dtype=torch.float64).float()
     return norm
 

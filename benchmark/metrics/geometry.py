@@ -11,7 +11,6 @@ import numpy as np
 import torch
 
 from benchmark.errors import DataError, EncoderError
-from benchmark.statistic import Statistic
 
 Map = np.ndarray | torch.Tensor
 ANGLE_BIN = 0.1  # degrees; the pooled median is exact to this, and finer by interpolation
@@ -115,28 +114,6 @@ def normal_errors(pred: Map, target: Map) -> dict[str, float | np.ndarray]:
     for threshold in THRESHOLDS:
         row[f"hits_{int(threshold)}"] = float((angle < threshold).sum())
     return row
-
-
-def depth_statistics() -> dict[str, Statistic]:
-    """Standard summaries of `depth_errors` rows: RMSE per image (the field's) and pooled, abs-rel, δ1 in percent."""
-    return {
-        "RMSE": Statistic("mean", ("rmse",)),
-        "RMSE_pooled": Statistic("root_ratio", ("sse", "n")),
-        "abs_rel": Statistic("ratio", ("abs_rel_sum", "n")),
-        "delta1": Statistic("ratio", ("d1_hits", "n"), scale=100.0),
-    }
-
-
-def normal_statistics() -> dict[str, Statistic]:
-    """Standard summaries of `normal_errors` rows, in degrees; the three thresholds in percent of pixels."""
-    shares = {f"{t:g}°": Statistic("ratio", (f"hits_{int(t)}", "n"), scale=100.0) for t in THRESHOLDS}
-    return {
-        "angular_RMSE": Statistic("mean", ("angular_rmse",)),
-        "angular_RMSE_pooled": Statistic("root_ratio", ("sum_sq_angle", "n")),
-        "mean_angle": Statistic("ratio", ("sum_angle", "n")),
-        "median_angle": Statistic("quantile", ("angles",), width=ANGLE_BIN),
-        **shares,
-    }
 
 
 def _require_finite(values: torch.Tensor, what: str) -> None:

@@ -11,9 +11,10 @@ from torchmetrics import JaccardIndex, MeanSquaredError
 from torchmetrics.retrieval import RetrievalMAP, RetrievalRecall
 
 from benchmark.metrics.classification import topk_hits
-from benchmark.metrics.geometry import depth_errors, depth_statistics
+from benchmark.metrics.geometry import depth_errors
 from benchmark.metrics.retrieval import Positives, average_precision, ranks, recall_hits
 from benchmark.metrics.segmentation import confusion_areas, mean_accuracy, miou, per_class_iou, pixel_accuracy
+from tasks.trained_depth import depth_measurements
 
 CLASSES = 7
 Pairs = list[tuple[np.ndarray, np.ndarray]]
@@ -85,7 +86,8 @@ def test_pooled_rmse_is_torchmetrics() -> None:
     metric = MeanSquaredError(squared=False).set_dtype(torch.float64)
     for pred, target in maps:
         metric.update(torch.tensor(pred), torch.tensor(target))
-    assert depth_statistics()["RMSE_pooled"].of(samples) == pytest.approx(float(metric.compute()), abs=1e-9)
+    (pooled,) = (m.statistic for m in depth_measurements() if m.name == "RMSE pooled")
+    assert pooled.of(samples) == pytest.approx(float(metric.compute()), abs=1e-9)
 
 
 def retrieval_case() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
