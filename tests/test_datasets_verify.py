@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import gzip
+import hashlib
 import http.server
 import io
 import json
@@ -17,7 +19,7 @@ import pytest
 from benchmark.cli import main
 from benchmark.errors import DataError
 from benchmark.registry import datasets
-from tasks.datasets import catalog, fetch
+from tasks.datasets import catalog, fetch, known, verify
 
 
 @pytest.fixture(autouse=True)
@@ -79,9 +81,59 @@ def test_verify_reads_every_family(tmp_path, capsys, name):
     for maker in makers.get(name, (getattr(mini, name, None),)):
         maker(tmp_path)
     _, out, err = bench(capsys, "data", "verify", name, "--data", str(tmp_path), "--workers", "1", "--json")
-    reports = [json.loads(line) for line in out.splitlines()]
+    reports = [r for r in map(json.loads, out.splitlines()) if r["kind"] != "archive"]  # the miniatures' differ
     assert reports and not any(r["missing"] or r["unreadable"] for r in reports), (out, err)
     assert all(r["read"] == r["found"] > 0 and len(r["digest"]) == 64 for r in reports)
+
+
+@pytest.fixture
+def on_record(monkeypatch):
+    """Lets `name` pass as an archive of which `record` is known."""
+
+    def put(name, record):
+        for module in (known, fetch, verify):
+            monkeypatch.setattr(module, "known", lambda: {name: record})
+
+    return put
+
+
+def test_every_record_of_an_archive_is_one_digest_with_its_source():
+    lengths = {"md5": 32, "sha1": 40, "sha256": 64}
+    for name, record in known.known().items():
+        assert len(bytes.fromhex(record.digest)) * 2 == lengths[record.kind] and record.source, name
+    fetched = {item["url"].rsplit("/", 1)[1] for row in datasets().values() for item in row.get("fetch", ())}
+    by_hand = {"benchmark.tgz", "ILSVRC2012_img_train.tar", "ILSVRC2012_img_val.tar", "ILSVRC2012_devkit_t12.tar.gz"}
+    assert known.known().keys() <= fetched | by_hand
+
+
+def test_verify_holds_archives_against_the_record(tmp_path, capsys, official_counts, on_record):
+    mini.ade20k(tmp_path)
+    official_counts("ade20k", train=4, test=3)
+    archive = tmp_path / "ade20k" / "A.zip"
+    archive.write_bytes(b"as shipped")
+    record = known.Known("sha1", hashlib.sha1(b"as shipped").hexdigest(), 10, "its owner")
+    on_record("A.zip", record)
+    words = ("data", "verify", "ade20k", "--data", str(tmp_path), "--workers", "1")
+    code, out, _ = bench(capsys, *words)
+    assert code == 0 and "archive A.zip: ok, sha1 as on record (its owner)\n" in out
+    archive.write_bytes(b"as Shipped")
+    code, out, _ = bench(capsys, *words)
+    assert code == 1 and f"archive A.zip: NOT AS IT SHOULD BE, sha1 {hashlib.sha1(b'as Shipped').hexdigest()}" in out
+    archive.write_bytes(b"cut")
+    code, out, _ = bench(capsys, *words)
+    assert code == 1 and "NOT AS IT SHOULD BE, 3 bytes, the official file has 10 (its owner)" in out
+
+
+def test_a_large_archive_is_read_only_when_everything_is(tmp_path, capsys, official_counts, on_record, monkeypatch):
+    mini.ade20k(tmp_path)
+    official_counts("ade20k", train=4, test=3)
+    (tmp_path / "ade20k" / "A.zip").write_bytes(b"changed")
+    on_record("A.zip", known.Known("md5", "0" * 32, None, "its owner"))
+    monkeypatch.setattr(verify, "LARGE", 5)
+    words = ("data", "verify", "ade20k", "--data", str(tmp_path), "--workers", "1")
+    code, out, _ = bench(capsys, *words)
+    assert code == 0 and "not read: --all does" in out
+    assert bench(capsys, *words, "--all")[0] == 1
 
 
 def test_verify_takes_a_users_toml(tmp_path, capsys):
@@ -117,6 +169,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
     files: dict[str, bytes] = {}
     break_after = 0
     tag = ""
+    goog = ""
     asked: list[str] = []
 
     def do_GET(self):
@@ -129,6 +182,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(body) - start))
         if self.tag:
             self.send_header("ETag", self.tag)
+        if self.goog:
+            self.send_header("x-goog-hash", self.goog)
         self.end_headers()
         if type(self).break_after and not start:
             self.wfile.write(body[: type(self).break_after])
@@ -144,7 +199,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
 @pytest.fixture
 def server():
-    Handler.files, Handler.asked, Handler.break_after, Handler.tag = {}, [], 0, ""
+    Handler.files, Handler.asked, Handler.break_after, Handler.tag, Handler.goog = {}, [], 0, "", ""
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as running:
         threading.Thread(target=running.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{running.server_port}"
@@ -176,6 +231,31 @@ def test_a_download_goes_on_where_the_file_is_the_same(tmp_path, server):
         with contextlib.suppress(DataError):
             fetch.download(f"{server}/a.zip", tmp_path / "a.zip")
     assert (tmp_path / "a.zip").read_bytes() == Handler.files["/a.zip"] and Handler.asked == ["bytes=3000-"]
+
+
+def test_a_download_that_is_not_the_file_on_record_is_not_kept(tmp_path, server, on_record):
+    Handler.files["/A.zip"] = b"another file"
+    on_record("A.zip", known.Known("md5", hashlib.md5(b"the official file").hexdigest(), None, "its owner"))
+    with pytest.raises(DataError, match=r"A\.zip: what came has md5 .* Run the same command again"):
+        fetch.download(f"{server}/A.zip", tmp_path / "A.zip")
+    assert not list(tmp_path.iterdir())
+    Handler.files["/A.zip"] = b"the official file"
+    fetch.download(f"{server}/A.zip", tmp_path / "A.zip")
+    assert (tmp_path / "A.zip").read_bytes() == b"the official file"
+
+
+def test_a_download_is_held_against_the_md5_its_server_sends(tmp_path, server):
+    def goog(body):
+        return f"crc32c=AAAAAA==,md5={base64.b64encode(hashlib.md5(body).digest()).decode()}"
+
+    Handler.files["/x.tar"], Handler.goog = bytes(5000), goog(b"what was uploaded")
+    with pytest.raises(DataError, match="as its server says"):
+        fetch.download(f"{server}/x.tar", tmp_path / "x.tar")
+    Handler.goog, Handler.break_after = goog(bytes(5000)), 3000
+    for _ in range(2):
+        with contextlib.suppress(DataError):
+            fetch.download(f"{server}/x.tar", tmp_path / "x.tar")
+    assert (tmp_path / "x.tar").read_bytes() == bytes(5000) and Handler.asked == ["bytes=3000-"]
 
 
 def test_prepare_fetches_gunzips_unpacks_and_prints_the_steps_left(tmp_path, capsys, server, monkeypatch):

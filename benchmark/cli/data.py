@@ -64,25 +64,27 @@ def verify(
     workers: Annotated[int, typer.Option(help="Processes that decode", min=1)] = 2,
     json: Json = False,
 ) -> int:
-    """Check counts, digests, sizes and labels, and list files that cannot be read. Exit code 1 when something is wrong.
+    """Check archives, counts, sizes, labels; list files that cannot be read. Exit code 1 when something is wrong.
 
     Example: bench data verify nyuv2 --option source=labelled
     """
     from benchmark import registry
     from benchmark.cli.bars import bars
     from benchmark.errors import UsageError
+    from benchmark.paths import data_dir
 
-    choices = pairs(option or [])
+    choices, root = pairs(option or []), None
     if name.endswith(".toml"):
         if choices:
             raise UsageError(f"--option {(option or [])[0]}: {name} says everything itself. Change the file")
         dataset = registry.resolve("tasks.datasets.user:open_task")(Path(name)).dataset
     else:
-        dataset = registry.open_dataset(name, data, choices)
+        root = data or data_dir()
+        dataset = registry.open_dataset(name, root, choices)
     wrong = 0
     with bars(json) as new:
         reports = registry.resolve("tasks.datasets.verify:verify")(
-            dataset, everything=everything, workers=workers, progress=new, options=choices
+            dataset, everything=everything, workers=workers, progress=new, options=choices, data=root
         )
         for report in reports:
             wrong += not report.complete
@@ -103,6 +105,8 @@ def pairs(words: list[str]) -> dict[str, str]:
 def describe(report: Any) -> str:
     """A split's report for people: one line of verdict, then what was found."""
     head = f"{report.kind} {report.split}: "
+    if report.kind == "archive":
+        return head + (f"NOT AS IT SHOULD BE, {report.unreadable[0]}" if report.unreadable else f"ok, {report.values}")
     if report.missing:
         return f"{head}MISSING\n  {report.missing}" + (
             f"\n  expected {report.expected} pictures" if report.expected else ""

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import base64
+import binascii
 import gzip
 import shutil
 import tarfile
 import urllib.error
+import urllib.parse
 import urllib.request
 import zipfile
 import zlib
@@ -13,11 +16,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from email.message import Message
 from http.client import HTTPException
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from benchmark.errors import DataError
 from tasks.datasets.catalog import catalog
+from tasks.datasets.known import Known, difference, known
 
 BLOCK = 1 << 20
 TIMEOUT = 60  # seconds without a byte
@@ -62,11 +66,15 @@ def prepare(name: str, data: Path, *, offline: bool = False, progress: NewBar | 
 
 
 def download(url: str, target: Path, *, gunzip: bool = False, progress: NewBar | None = None) -> None:
-    """`url` to `target` through `<target>.part`, going on where an earlier attempt stopped; `gunzip` unpacks it."""
+    """`url` to `target` through `<target>.part`, going on where an earlier attempt stopped; `gunzip` unpacks it.
+
+    What came is held against the digest on record for a file of that name, or else the one the server sends. Raises
+    DataError when it differs or cannot be fetched.
+    """
     target.parent.mkdir(parents=True, exist_ok=True)
     part, plain = (target.with_name(target.name + ending) for ending in (".part", ".plain"))
     try:
-        _receive(url, part, progress)
+        _hold(url, part, _receive(url, part, progress))
         if gunzip:
             with gzip.open(part, "rb") as source, open(plain, "wb") as sink:
                 shutil.copyfileobj(source, sink, BLOCK)
@@ -87,7 +95,21 @@ def download(url: str, target: Path, *, gunzip: bool = False, progress: NewBar |
         ) from None
 
 
-def _receive(url: str, part: Path, progress: NewBar | None) -> None:
+def _hold(url: str, part: Path, sent: str) -> None:
+    """Removes `part` and raises DataError where it is not the file on record, or not what the server's md5 is of."""
+    record = known().get(PurePosixPath(urllib.parse.urlsplit(url).path).name)
+    record = record or (Known("md5", sent, None, "as its server says") if sent else None)
+    _, wrong = difference(part, record) if record else ("", "")
+    if wrong:
+        part.unlink()
+        raise DataError(
+            f"{url}: what came has {wrong}. Run the same command again; if it says the same, the file has changed: "
+            "fetch it by hand"
+        )
+
+
+def _receive(url: str, part: Path, progress: NewBar | None) -> str:
+    """The md5 in hex that the server sends beside the file, or ""."""
     have = part.stat().st_size if part.exists() else 0
     stated = part.with_name(part.name + ".from")  # the version of the file that the part is of, in the server's words
     headers = {"User-Agent": "densebench"}
@@ -101,7 +123,7 @@ def _receive(url: str, part: Path, progress: NewBar | None) -> None:
     except urllib.error.HTTPError as e:
         if e.code == 416 and have:  # nothing after what we have: it is whole
             stated.unlink(missing_ok=True)
-            return
+            return _md5(e.headers)
         raise
     with response:
         if have and response.status != 206:  # the server starts from the beginning
@@ -122,6 +144,21 @@ def _receive(url: str, part: Path, progress: NewBar | None) -> None:
     if total and part.stat().st_size != total:
         raise ConnectionError(f"{part.stat().st_size} of {total} bytes came")
     stated.unlink(missing_ok=True)
+    return _md5(response.headers)
+
+
+def _md5(headers: Message) -> str:
+    """The md5 in hex of the whole file, which Google's storage (DOCCI, NAVI) sends in base64; "" from other servers."""
+    for words in headers.get_all("x-goog-hash", []):
+        for word in words.split(","):
+            kind, _, value = word.strip().partition("=")
+            try:
+                found = base64.b64decode(value, validate=True) if kind == "md5" else b""
+            except binascii.Error:
+                continue
+            if len(found) == 16:
+                return found.hex()
+    return ""
 
 
 def _state(path: Path, headers: Message) -> None:

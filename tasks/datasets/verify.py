@@ -1,4 +1,4 @@
-"""`bench data verify`: does what is on disk look like the official data set? Counts, digests, sizes, labels, damage."""
+"""`bench data verify`: is what is on disk the official data set? Archives, counts, digests, sizes, labels, damage."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,14 +17,16 @@ from benchmark.contracts import IGNORE, DataKind, Dataset
 from benchmark.errors import BenchError
 from benchmark.incomplete import tolerating
 from tasks.datasets.catalog import expected
+from tasks.datasets.known import difference, known, present
 
 SAMPLE = 2000  # pictures of a larger split that are read unless all are asked for
 CHUNK = 64  # pictures a worker reads at a time
+LARGE = 20_000_000_000  # bytes; an archive above this is read only when everything is
 
 
 @dataclass
 class SplitReport:
-    """What was found in one kind of data of one split."""
+    """What was found in one kind of data of one split, or in an archive (of kind "archive", `split` is its name)."""
 
     kind: str
     split: str
@@ -50,12 +53,15 @@ def verify(
     workers: int = 1,
     progress: Callable[[str, int], Any] | None = None,
     options: dict[str, str] | None = None,
+    data: Path | None = None,
 ) -> Iterator[SplitReport]:
-    """One report for each kind and split of `dataset`, as they are finished.
+    """One report for each archive under `data` with a digest on record and each kind and split, as they are finished.
 
     Up to SAMPLE pictures, evenly spread, are decoded with their targets; `everything` decodes all.
     """
     info = dataset.info
+    for path in present(info.name, data) if data else []:
+        yield _archive(path, everything, progress)
     for kind in info.kinds:
         for split in info.splits:
             yield from _split(dataset, kind, split, everything, workers, progress, options or {})
@@ -93,6 +99,21 @@ def _split(
     _read(_Plain(data.index), index, everything, workers, progress)
     index.digest, index.labels = data.index.digest, dict(collections.Counter(data.index_domains))
     yield index
+
+
+def _archive(path: Path, everything: bool, progress: Callable[[str, int], Any] | None) -> SplitReport:
+    report, size, record = SplitReport("archive", path.name, found=1), path.stat().st_size, known()[path.name]
+    if size > LARGE and not everything:
+        report.values = f"{size / 1e9:.0f} GB, not read: --all does"
+        return report
+    bar = progress(path.name, size) if progress else None
+    try:
+        report.digest, wrong = difference(path, record, bar.advance if bar else lambda _: None)
+    except OSError as e:
+        wrong = f"{path}: cannot be read ({e.strerror})"
+    report.read, report.values = 1, f"{record.kind} as on record ({record.source})"
+    report.unreadable = [wrong] if wrong else []
+    return report
 
 
 def _part_only(options: dict[str, str]) -> bool:
