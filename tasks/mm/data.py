@@ -32,6 +32,7 @@ from tasks.mm.library import (
     pseudo_collate,
 )
 from tasks.mm.model import ignored
+from tasks.mm.pictures import GreyDistortion
 from tasks.mm.protocol import MmProbe
 
 NO_CAP = 10**8  # pixels
@@ -46,7 +47,8 @@ def training_pipeline(protocol: MmProbe, classes: int) -> list[Any]:
     if protocol.flip:
         steps.append(RandomFlip(prob=protocol.flip))
     if protocol.photometric:
-        steps.append(PhotoMetricDistortion())
+        distortion = GreyDistortion if protocol.saturation == "grey" else PhotoMetricDistortion
+        steps.append(distortion(hue_delta=protocol.hue_delta))
     return [*steps, PackSegInputs()]
 
 
