@@ -1,4 +1,4 @@
-"""Training pictures of the linear segmentation presets, against Pillow and mmsegmentation's own defaults."""
+"""Pictures of the linear segmentation presets, against Pillow and mmsegmentation's own defaults."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from PIL import Image, ImageEnhance
 from benchmark.errors import UsageError
 from benchmark.protocol import load_protocol
 from benchmark.registry import load_task, protocol_file
+from tasks.mm.data import test_pipeline as heldout_pipeline
 from tasks.mm.data import training_pipeline
 from tasks.mm.library import PhotoMetricDistortion
 
@@ -69,3 +70,28 @@ def test_the_other_presets_distort_as_mmsegmentation_does_by_default(preset):
 def test_a_hue_of_no_or_of_more_than_half_the_circle_is_refused(turn):
     with pytest.raises(UsageError, match=f"hue_delta {turn} must be from 1 to 90"):
         fields("paper", hue_delta=turn)
+
+
+def scaled(preset: str, labels: int = 3) -> tuple[np.ndarray, np.ndarray]:
+    """RGB picture and mask of 90 × 120 pixels after the preset's scaling of the short side to 30."""
+    rng = np.random.default_rng(0)
+    picture, mask = rng.integers(0, 256, (90, 120, 3), dtype=np.uint8), rng.integers(0, labels, (90, 120))
+    step = training_pipeline(fields(preset, short_side="30", long_side="0", scale_range="[1.0, 1.0]"), labels)[0]
+    mask = mask.astype(np.uint8 if labels < 256 else np.int32)
+    found = step({"img": picture[..., ::-1].copy(), "gt_seg_map": mask, "img_shape": (90, 120)})
+    return found["img"][..., ::-1], found["gt_seg_map"]
+
+
+def test_dinov3_scales_pictures_as_pillow_does_and_the_others_as_opencv_does():
+    picture = np.random.default_rng(0).integers(0, 256, (90, 120, 3), dtype=np.uint8)
+    pillows = np.asarray(Image.fromarray(picture).resize((40, 30), Image.Resampling.BILINEAR))
+    np.testing.assert_array_equal(scaled("dinov3")[0], pillows)
+    np.testing.assert_array_equal(scaled("paper")[0], picture[1::3, 1::3])  # every third pixel, and nothing between
+    np.testing.assert_array_equal(scaled("dinov2")[0], picture[1::3, 1::3])
+    (step, _), image = heldout_pipeline(fields("dinov3", short_side="30")), picture[..., ::-1].copy()
+    np.testing.assert_array_equal(step({"img": image})["img"][..., ::-1], pillows)
+
+
+@pytest.mark.parametrize("labels", [3, 300])
+def test_masks_are_scaled_alike_by_all_presets(labels):
+    np.testing.assert_array_equal(scaled("dinov3", labels)[1], scaled("dinov2", labels)[1])

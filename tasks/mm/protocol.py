@@ -32,6 +32,7 @@ class MmProbe:
     warmup_ratio: float  # share of the rate at step 0
     short_side: int  # pictures are scaled to it, in training times a factor from scale_range, and in the test
     long_side: int  # … unless the long side would pass this; 0: no cap
+    antialias: bool  # scaled by Pillow's bilinear filter, which is antialiased, or by OpenCV's, which is not
     scale_range: tuple[float, ...]
     crop: int  # training crops; smaller pictures are padded at the bottom and right
     cat_max_ratio: float  # a crop whose commonest class covers more is drawn again, at most ten times
