@@ -1,8 +1,9 @@
 """Class scores of a picture at its own aspect ratio: the whole of it in one forward, or windows that overlap.
 
-The steps are those of the TIPS notebook (`predict_whole`, `predict_slide`), TCL's and DINOv3's differ in numbers only.
-The surprise: a side that is no multiple of the patch is stretched up to one, not padded, and nothing is clipped to
-[0, 1] after that bicubic stretch.
+The steps are those of the TIPS notebook (`predict_whole`, `predict_slide`) and of DINOv3's, which differ in numbers
+only; TCL pads a window that is no whole patches, and up-samples its scores after the sigmoid. The surprise: a side that
+is no multiple of the patch is stretched up to one, not padded, and nothing is clipped to [0, 1] after that bicubic
+stretch.
 """
 
 from __future__ import annotations

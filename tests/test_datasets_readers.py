@@ -12,11 +12,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 
 from benchmark.errors import DataError
 from benchmark.registry import open_dataset
 from benchmark.subsets import labels_of, without
-from tasks.datasets.navi_geometry import nearest, normals_of
+from tasks.datasets.navi_geometry import Framing, nearest, normals_of
 
 
 @pytest.fixture(autouse=True)
@@ -240,6 +241,15 @@ def test_navi_frames_the_object_and_depth_is_metres(tmp_path):
     assert (whole.target(0) > 0).mean() < 0.25 and whole.images.digest != data.images.digest
     relative = open_dataset("navi", tmp_path, {"depth": "relative", "size": "64"}).data("depth", "test").target(0)
     assert relative.max() <= 1 and (relative > 0).sum() == (depth > 0).sum()
+
+
+def test_navi_pictures_are_first_brought_to_1024_pixels_bilinearly_as_probe3d_does():
+    """Its resize_navi.py names Pillow's filter by number, 2, and calls it bicubic; 2 is bilinear."""
+    picture = np.random.default_rng(0).integers(0, 256, (1200, 1600, 3), dtype=np.uint8)
+    shown = Framing(512, around_object=False).frame(np.ones((1200, 1600), np.float32)).picture(picture, "p")
+    small = np.asarray(Image.fromarray(picture).resize((1365, 1024), 2))
+    assert Image.Resampling(2) is Image.Resampling.BILINEAR
+    np.testing.assert_array_equal(shown, small[:, 170:1194][1::2, 1::2])
 
 
 def test_navi_normals_of_a_flat_patch_face_the_camera(tmp_path):

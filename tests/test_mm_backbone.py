@@ -130,7 +130,7 @@ def test_presets_differ_where_their_sources_do():
     paper, dinov2, dinov3 = (protocol(n, "ade20k") for n in ("paper", "dinov2", "dinov3"))
     assert paper == dinov2 and paper.long_side == 0
     changed = {f.name for f in dataclasses.fields(paper) if getattr(paper, f.name) != getattr(dinov3, f.name)}
-    assert changed == {"dropout", "dropout_first", "schedule", "weight_decay"}
+    assert changed == {"dropout", "dropout_first", "schedule", "weight_decay", "antialias", "hue_delta", "saturation"}
     assert protocol("paper", "voc2012").long_side == 2048
 
 

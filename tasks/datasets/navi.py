@@ -30,7 +30,7 @@ from tasks.datasets.archives import Archive
 from tasks.datasets.arrays import index_image
 from tasks.datasets.blobs import Blobs, named
 from tasks.datasets.catalog import expected
-from tasks.datasets.navi_geometry import Framing
+from tasks.datasets.navi_geometry import FILTER, Framing
 from tasks.datasets.places import (
     Folder,
     Store,
@@ -62,7 +62,8 @@ class NaviImages:
 
     @cached_property
     def digest(self) -> str:
-        return fingerprint({"navi": (self.pictures.digest, self.depths.digest), "framing": self.framing})
+        files = self.pictures.digest, self.depths.digest
+        return fingerprint({"navi": files, "framing": self.framing, "filter": FILTER})
 
     def image_id(self, index: int) -> str:
         return self.pictures.name(index)

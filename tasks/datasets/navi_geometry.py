@@ -6,10 +6,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from benchmark.contracts import Interpolation
 from benchmark.errors import DataError
 from benchmark.images import resize
 
-WORKING_SIDE = 1024  # pixels; Probe3D first brings pictures to this short side, bicubic
+WORKING_SIDE = 1024  # pixels; Probe3D first brings pictures to this short side
+FILTER: Interpolation = "bilinear"  # Pillow's number 2, which Probe3D's resize_navi.py asks for and calls bicubic
 FAR = 1e6  # metres: Probe3D's depth of a pixel that has none
 
 
@@ -34,7 +36,7 @@ class Frame:
                 f"{where}: is {image.shape[1]}x{image.shape[0]}, its depth is {self.shape[1]}x{self.shape[0]}. "
                 "Both must be the same size"
             )
-        return self._shown(resize(image, *self.working)[self.rows[:, None], self.columns[None]])
+        return self._shown(resize(image, *self.working, FILTER)[self.rows[:, None], self.columns[None]])
 
     def map(self, values: np.ndarray) -> np.ndarray:
         """[size, size] of an [H, W] map, by nearest neighbour."""

@@ -8,7 +8,7 @@ from importlib.resources import files
 from benchmark.errors import unknown
 
 SOURCES = {
-    "ade150_classes": "ADE20K's first names, as mmsegmentation and the TIPS zero-shot notebook spell them",
+    "ade150_classes": "ADE20K's first names, as in the TIPS zero-shot notebook ('bed ' in mmsegmentation and DINOv3's)",
     "voc21_classes": "PASCAL VOC 2012 with background first (mmsegmentation)",
     "pc59_classes": "PASCAL Context's 59 frequent classes, in mmsegmentation's order",
     "pc60_classes": "the same with background first",

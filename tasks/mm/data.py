@@ -32,6 +32,7 @@ from tasks.mm.library import (
     pseudo_collate,
 )
 from tasks.mm.model import ignored
+from tasks.mm.pictures import AntialiasedResize, GreyDistortion
 from tasks.mm.protocol import MmProbe
 
 NO_CAP = 10**8  # pixels
@@ -40,19 +41,26 @@ NO_CAP = 10**8  # pixels
 def training_pipeline(protocol: MmProbe, classes: int) -> list[Any]:
     """Random scale, crop, flip and colours; padding to the crop is the data preprocessor's."""
     steps = [
-        RandomResize(scale=_scale(protocol), ratio_range=protocol.scale_range, keep_ratio=True, resize_type=Resize),
+        RandomResize(
+            scale=_scale(protocol), ratio_range=protocol.scale_range, keep_ratio=True, resize_type=_resize(protocol)
+        ),
         RandomCrop((protocol.crop, protocol.crop), cat_max_ratio=protocol.cat_max_ratio, ignore_index=ignored(classes)),
     ]
     if protocol.flip:
         steps.append(RandomFlip(prob=protocol.flip))
     if protocol.photometric:
-        steps.append(PhotoMetricDistortion())
+        distortion = GreyDistortion if protocol.saturation == "grey" else PhotoMetricDistortion
+        steps.append(distortion(hue_delta=protocol.hue_delta))
     return [*steps, PackSegInputs()]
 
 
 def test_pipeline(protocol: MmProbe) -> list[Any]:
     """The short side scaled; nothing random."""
-    return [Resize(scale=_scale(protocol), keep_ratio=True), PackSegInputs()]
+    return [_resize(protocol)(scale=_scale(protocol), keep_ratio=True), PackSegInputs()]
+
+
+def _resize(protocol: MmProbe) -> type[Resize]:
+    return AntialiasedResize if protocol.antialias else Resize
 
 
 def _scale(protocol: MmProbe) -> tuple[int, int]:

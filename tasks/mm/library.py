@@ -40,6 +40,7 @@ def stand_in() -> None:
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # deprecations inside mm* that nobody here can act on
     stand_in()
+    from mmcv import imrescale
     from mmcv.transforms import RandomFlip, RandomResize, Resize
     from mmengine.config import Config
     from mmengine.dataset import ConcatDataset, RepeatDataset, pseudo_collate
@@ -59,5 +60,5 @@ __all__ = [
     "DATASETS", "MODELS", "BaseDecodeHead", "BaseSegDataset", "ConcatDataset", "Config", "DefaultScope",
     "EncoderDecoder", "Hook", "IoUMetric", "IterBasedTrainLoop", "OptimWrapper", "PackSegInputs",
     "PhotoMetricDistortion", "RandomCrop", "RandomFlip", "RandomResize", "Registry", "RepeatDataset", "Resize",
-    "Runner", "SegDataPreProcessor", "Visualizer", "pseudo_collate",
+    "Runner", "SegDataPreProcessor", "Visualizer", "imrescale", "pseudo_collate",
 ]  # fmt: skip

@@ -32,11 +32,14 @@ class MmProbe:
     warmup_ratio: float  # share of the rate at step 0
     short_side: int  # pictures are scaled to it, in training times a factor from scale_range, and in the test
     long_side: int  # … unless the long side would pass this; 0: no cap
+    antialias: bool  # scaled by Pillow's bilinear filter, which is antialiased, or by OpenCV's, which is not
     scale_range: tuple[float, ...]
     crop: int  # training crops; smaller pictures are padded at the bottom and right
     cat_max_ratio: float  # a crop whose commonest class covers more is drawn again, at most ten times
     flip: float  # probability
-    photometric: bool  # mmsegmentation's PhotoMetricDistortion
+    photometric: bool  # mmsegmentation's PhotoMetricDistortion; the next two are of it alone
+    hue_delta: int  # hue turns by up to this, of 180 for the whole circle, either way
+    saturation: Literal["hsv", "grey"]  # scaled in HSV, or by blending with the grey picture
     window: int  # test
     stride: int
     voc_train: Literal["train", "trainaug"]  # the training list on VOC 2012; no other dataset has a choice
@@ -51,6 +54,8 @@ class MmProbe:
         sizes = {name: getattr(self, name) for name in ("short_side", "crop", "window", "stride")}
         if low := [name for name, value in sizes.items() if value < 0]:
             raise ValueError(f"{low[0]} must not be negative")
+        if not 1 <= self.hue_delta <= 90:
+            raise ValueError(f"hue_delta {self.hue_delta} must be from 1 to 90, which is half the circle")
         if self.window and self.stride > self.window:
             raise ValueError(f"stride {self.stride} is larger than the window {self.window}")
         if not 0 < self.scale_range[0] <= self.scale_range[1]:

@@ -25,8 +25,9 @@ TOLERANCE = {"rtol": 0.0, "atol": 1e-5}
 PROBE = MmProbe(
     layers=(-1,), with_cls=True, batch_norm=True, dropout=0.0, dropout_first=False, loss_mean="all", steps=1,
     batch_size=1, learning_rate=1e-3, betas=(0.9, 0.999), weight_decay=0.0, clip_norm=0.0, schedule="poly",
-    poly_power=1.0, warmup_steps=0, warmup_ratio=1.0, short_side=64, long_side=0, scale_range=(1.0, 1.0), crop=32,
-    cat_max_ratio=1.0, flip=0.0, photometric=False, window=32, stride=21, voc_train="train",
+    poly_power=1.0, warmup_steps=0, warmup_ratio=1.0, short_side=64, long_side=0, antialias=False,
+    scale_range=(1.0, 1.0), crop=32, cat_max_ratio=1.0, flip=0.0, photometric=False, hue_delta=18, saturation="hsv",
+    window=32, stride=21, voc_train="train",
 )  # fmt: skip
 
 
