@@ -17,7 +17,9 @@ from adapters.extras import import_extra
 from adapters.intermediates import layer_of, usable_depth
 from adapters.patches import pad_to_patches, resolve_layers, to_map
 from adapters.placement import dtype_name, pick_device, pick_dtype, wants_compile
+from adapters.preprocessing import WRAP
 from adapters.state_dicts import PICKLED, pickle_line, read_tensors
+from adapters.vit import square
 from adapters.weights_files import check_file
 from benchmark.contracts import (
     EncoderCard,
@@ -40,17 +42,8 @@ class TimmEncoder:
         self.device = pick_device(spec.device)
         self.dtype = pick_dtype(spec.dtype, self.device)
         self.model = model.to(self.device, self.dtype).eval().requires_grad_(False)
-        size = int(data["input_size"][-1])
-        resized = int(size / data["crop_pct"])
-        square = data["crop_mode"] == "squash" or resized == size
-        self.transform = ImageTransform(
-            "square" if square else "short-side",
-            size if square else resized,
-            crop=None if square else size,
-            interpolation=data["interpolation"] if data["interpolation"] != "random" else "bicubic",
-            mean=tuple(data["mean"]),
-            std=tuple(data["std"]),
-        )
+        self.transform = published(data, spec.name)
+        size = square(data["input_size"][-2:], spec.name)
         self.mean, self.std = (
             torch.tensor(v, device=self.device).view(1, 3, 1, 1) for v in (data["mean"], data["std"])
         )
@@ -139,6 +132,28 @@ class TimmEncoder:
             patches = (hidden if self.channels_last else hidden.permute(0, 2, 3, 1)).float()
         cls = pooled if pooled.shape[-1] == self.card.embed_dim else patches.mean(dim=(1, 2))[:, None]
         return ImageFeatures(cls, patches, tuple(found[wanted.index(block)] for block in blocks))
+
+
+def published(data: dict[str, Any], name: str) -> ImageTransform:
+    """timm's own preprocessing for evaluation: "center" keeps a picture's shape and crops, whatever `crop_pct` is.
+
+    Raises UsageError for "border", which pads the picture to a square: no ImageTransform says that.
+    """
+    size = square(data["input_size"][-2:], name)
+    resized = int(size / data["crop_pct"])
+    if data["crop_mode"] == "border":
+        raise UsageError(
+            f"{name}: timm pads its pictures to a square (crop_mode border), which no preset here states. {WRAP}"
+        )
+    squash = data["crop_mode"] == "squash"
+    return ImageTransform(
+        "square" if squash else "short-side",
+        resized,
+        crop=None if squash and resized == size else size,
+        interpolation=data["interpolation"] if data["interpolation"] != "random" else "bicubic",
+        mean=tuple(data["mean"]),
+        std=tuple(data["std"]),
+    )
 
 
 def build(spec: ModelSpec) -> TimmEncoder:
