@@ -18,7 +18,7 @@ from adapters.intermediates import layer_of, usable_depth
 from adapters.patches import pad_to_patches, resolve_layers, to_map
 from adapters.placement import dtype_name, pick_device, pick_dtype, wants_compile
 from adapters.preprocessing import WRAP
-from adapters.state_dicts import PICKLED, pickle_line, read_tensors
+from adapters.state_dicts import PICKLED, no_place_line, pickle_line, read_tensors, without_place
 from adapters.vit import square
 from adapters.weights_files import check_file
 from benchmark.contracts import (
@@ -221,6 +221,11 @@ def load_file(model: Any, spec: ModelSpec, path: Path) -> None:
                 f"{spec.name}: {path} has {key} of shape {list(tensors[key].shape)}, the model needs "
                 f"{list(value.shape)}. Is it of another architecture or image size? Name that model: timm:NAME"
             )
-    missing, _unexpected = model.load_state_dict(tensors, strict=False)
+    missing, left_over = model.load_state_dict(tensors, strict=False)
     if missing:
         raise WeightsError(f"{spec.name}: {path} lacks {missing[0]} and {len(missing) - 1} more keys. Another model?")
+    named = model.pretrained_cfg.get("classifier") or () if hasattr(model, "pretrained_cfg") else ()
+    heads = tuple(f"{head.partition('.')[0]}." for head in ([named] if isinstance(named, str) else named))
+    foreign = without_place(model, [key for key in left_over if not key.startswith(heads)])
+    if foreign:
+        raise WeightsError(f"{spec.name}: {path} {no_place_line(foreign)}")

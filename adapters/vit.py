@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
@@ -18,7 +19,7 @@ from torch import nn
 from adapters.patches import pad_to_patches, resolve_layers, to_map
 from adapters.placement import dtype_name, pick_device, pick_dtype, wants_compile
 from adapters.preprocessing import NORMALISATION, from_processor, from_row
-from adapters.state_dicts import names_in, read_tensors, wrapper_of
+from adapters.state_dicts import names_in, no_place_line, read_tensors, without_place, wrapper_of
 from adapters.weights_files import Checkpoint
 from benchmark.contracts import (
     EncoderCard,
@@ -231,11 +232,18 @@ def load_pretrained(
             logging.enable_progress_bar()
     info["missing_keys"] = {k for k in info.get("missing_keys", ()) if not k.startswith(unused)}
     refuse_partial(info, checkpoint, name)
+    foreign = without_place(model, info.get("unexpected_keys", ()), f"{getattr(model, 'base_model_prefix', '')}.")
+    if foreign:
+        raise WeightsError(f"{name}: {where_of(checkpoint)} {no_place_line(foreign)}")
     return model
 
 
+def where_of(checkpoint: Checkpoint) -> Path:
+    return checkpoint.files[0] if len(checkpoint.files) == 1 else checkpoint.folder
+
+
 def refuse_partial(info: dict[str, Any], checkpoint: Checkpoint, name: str) -> None:
-    where = checkpoint.files[0] if len(checkpoint.files) == 1 else checkpoint.folder
+    where = where_of(checkpoint)
     mismatched = sorted(info.get("mismatched_keys", ()))
     if mismatched:
         key, found, expected = mismatched[0]

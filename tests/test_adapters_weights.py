@@ -170,6 +170,18 @@ def test_a_wrong_shape_is_named_with_both_shapes(folder):
     assert f"model.safetensors has {key} of shape [7], the model needs [48]" in refusal(lambda: load(folder))
 
 
+@pytest.mark.parametrize("tail", ["norm1.lora_A", "9.weight"])
+def test_a_weight_inside_the_blocks_that_the_model_would_drop_is_named(folder, tail):
+    """Deeper blocks than config.json says, an adapter that was not merged: the row would be of another model."""
+    blocks = next(k for k in load_file(folder / "model.safetensors") if ".0." in k).partition(".0.")[0]
+    key = f"{blocks}.{tail}" if tail[0].isdigit() else f"{blocks}.0.{tail}"
+    change(folder, lambda t: t.update({"classifier.weight": torch.zeros(3, 48)}))
+    load(folder)
+    change(folder, lambda t: t.update({key: torch.zeros(3)}))
+    message = refusal(lambda: load(folder))
+    assert f"{folder}/model.safetensors has {key} inside the blocks, where the model has no such weight" in message
+
+
 def test_another_family_is_refused(folder):
     config = json.loads((folder / "config.json").read_text()) | {"model_type": "bert"}
     (folder / "config.json").write_text(json.dumps(config))

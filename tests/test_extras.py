@@ -227,6 +227,14 @@ class Stages(Blocks):
         return hidden, [(nn.functional.avg_pool2d(maps[0][0], 2), None), *maps[1:]]
 
 
+class BlockList(Vit):
+    """The surface with a list of blocks."""
+
+    def __init__(self, *sizes):
+        super().__init__(*sizes)
+        self.blocks = nn.Sequential(nn.Identity())
+
+
 @pytest.fixture
 def timm(monkeypatch):
     def load(size, patch, weights=None, name="vit", kind=Vit):
@@ -314,6 +322,10 @@ def test_timm_weights_of_a_file_or_a_folder(timm, tmp_path):
     assert timm(32, 8, tmp_path, name="quickgelu").card.weights.sha256 != by_file.card.weights.sha256
     message = refusal(lambda: timm(48, 8, tmp_path), WeightsError)
     assert "has pos_embed of shape [1, 16, 6], the model needs [1, 36, 6]. Is it of another architecture" in message
+    deeper = {**state, "blocks.3.weight": torch.zeros(6), "blocks.3.bias": torch.zeros(6)}
+    save_file(deeper, tmp_path / "deeper.safetensors")
+    message = refusal(lambda: timm(32, 8, tmp_path / "deeper.safetensors", kind=BlockList), WeightsError)
+    assert "has blocks.3.bias (and 1 more) inside the blocks, where the model has no such weight" in message
     torch.save(state, tmp_path / "last.pth")
     message = refusal(lambda: timm(32, 8, tmp_path / "last.pth"), WeightsError)
     assert "last.pth is a pickle, which can run code and is never opened. If you trust it, convert it:" in message
