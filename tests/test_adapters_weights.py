@@ -182,6 +182,15 @@ def test_a_weight_inside_the_blocks_that_the_model_would_drop_is_named(folder, t
     assert f"{folder}/model.safetensors has {key} inside the blocks, where the model has no such weight" in message
 
 
+def test_an_adapter_beside_the_model_is_refused_unless_the_model_s_file_is_named(folder):
+    """transformers applies it where peft is installed: one digest would stand for two models."""
+    before = load(folder).card.weights.sha256
+    (folder / "adapter_config.json").write_text('{"peft_type": "LORA"}')
+    assert f"{folder} holds an adapter (adapter_config.json) beside the model" in refusal(lambda: load(folder))
+    spec = ModelSpec("mine", weights=str(folder / "model.safetensors"), device="cpu", dtype="float32")
+    assert BUILDERS[folder.name](spec).card.weights.sha256 == before
+
+
 def test_another_family_is_refused(folder):
     config = json.loads((folder / "config.json").read_text()) | {"model_type": "bert"}
     (folder / "config.json").write_text(json.dumps(config))
