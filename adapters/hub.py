@@ -18,7 +18,7 @@ from torch import nn
 from transformers import AutoConfig, AutoModel
 
 from adapters.patches import to_map
-from adapters.vit import VisionTransformer, load_pretrained
+from adapters.vit import VisionTransformer, load_pretrained, read_config
 from adapters.weights_files import Checkpoint, locate
 from benchmark.contracts import Encoder, ImageFeatures, LayerFeatures, ModelSpec
 from benchmark.errors import EncoderError, UsageError
@@ -147,7 +147,7 @@ def build(spec: ModelSpec) -> Encoder:
     if remote:
         check_code(checkpoint, spec)
     try:
-        config = AutoConfig.from_pretrained(checkpoint.folder, trust_remote_code=remote, local_files_only=True)
+        config = read_config(AutoConfig, checkpoint, spec.name, trust_remote_code=remote)
     except (OSError, ImportError) as error:  # the repository's own code, or a package that it needs
         reason = " ".join(str(error).split())
         raise UsageError(f"{spec.name}: the code in {checkpoint.folder} does not run ({reason[:160]})") from error

@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
+from huggingface_hub.errors import StrictDataclassError
 from torch import nn
 
 from adapters.patches import pad_to_patches, resolve_layers, to_map
@@ -202,19 +203,21 @@ def load_pretrained(
     import transformers
 
     place: Any = checkpoint.folder
-    if checkpoint.named or wrapper_of(names_in(checkpoint.files)):  # the library would take another file, or no key
-        if options.get("trust_remote_code"):
-            raise UsageError(
-                f"{name}: a model with its own code is loaded from its folder. "
-                f"Save its weights, unwrapped, as {checkpoint.folder}/model.safetensors"
-            )
-        config = options.get("config") or model_class.config_class.from_pretrained(place, local_files_only=True)
-        place, options = None, {**options, "config": config, "state_dict": read_tensors(checkpoint.files)}
+    apart = checkpoint.named or wrapper_of(names_in(checkpoint.files))  # the library would take another file, or no key
+    if apart and options.get("trust_remote_code"):
+        raise UsageError(
+            f"{name}: a model with its own code is loaded from its folder. "
+            f"Save its weights, unwrapped, as {checkpoint.folder}/model.safetensors"
+        )
     logging: Any = transformers.utils.logging
     level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()  # the loading report is turned into one line below
     logging.disable_progress_bar()
     try:
+        if "config" not in options:
+            options["config"] = read_config(model_class.config_class, checkpoint, name)
+        if apart:
+            place, options["state_dict"] = None, read_tensors(checkpoint.files)
         model, info = model_class.from_pretrained(
             place,
             dtype=torch.float32,
@@ -236,6 +239,15 @@ def load_pretrained(
     if foreign:
         raise WeightsError(f"{name}: {where_of(checkpoint)} {no_place_line(foreign)}")
     return model
+
+
+def read_config(config_class: Any, checkpoint: Checkpoint, name: str, **options: Any) -> Any:
+    """The checkpoint's config.json as `transformers` reads it. Raises WeightsError for a value it does not take."""
+    try:
+        return config_class.from_pretrained(checkpoint.folder, local_files_only=True, **options)
+    except StrictDataclassError as error:
+        reason = " ".join(str(error).split())
+        raise WeightsError(f"{name}: {checkpoint.folder}/config.json is no configuration: {reason}") from None
 
 
 def where_of(checkpoint: Checkpoint) -> Path:

@@ -10,7 +10,7 @@ import pytest
 import torch
 from family_models import save_clip, save_dino, save_siglip
 from safetensors.torch import load_file, save_file
-from transformers import Tipsv2Model
+from transformers import SiglipVisionConfig, SiglipVisionModel, Tipsv2Model
 
 from adapters import clip, dino, hub, siglip, weights_files
 from adapters.tipsv2.variants import Architecture
@@ -189,6 +189,26 @@ def test_an_adapter_beside_the_model_is_refused_unless_the_model_s_file_is_named
     assert f"{folder} holds an adapter (adapter_config.json) beside the model" in refusal(lambda: load(folder))
     spec = ModelSpec("mine", weights=str(folder / "model.safetensors"), device="cpu", dtype="float32")
     assert BUILDERS[folder.name](spec).card.weights.sha256 == before
+
+
+@pytest.mark.parametrize("named", [False, True])
+def test_a_value_that_no_configuration_takes_is_named(saved, tmp_path, named):
+    there = shutil.copytree(saved / "dinov2", tmp_path / "dinov2")
+    config = json.loads((there / "config.json").read_text())
+    (there / "config.json").write_text(json.dumps({**config, "hidden_size": "large"}))
+    weights = str(there / "model.safetensors") if named else str(there)
+    message = refusal(lambda: dino.build(ModelSpec("mine", weights=weights, device="cpu")))
+    assert message.startswith(f"mine: {there}/config.json is no configuration: ") and "'hidden_size'" in message
+    generic = {**config, "model_type": "vit", "hidden_size": "large"}
+    (there / "config.json").write_text(json.dumps(generic))
+    assert "'hidden_size' expected int, got str" in refusal(lambda: hub.build(ModelSpec("hf:x", target=str(there))))
+
+
+def test_a_siglip_tower_without_its_attention_pool_is_refused(saved, tmp_path):
+    there = shutil.copytree(saved / "siglip", tmp_path / "siglip")
+    tower = json.loads((there / "config.json").read_text())["vision_config"]
+    SiglipVisionModel(SiglipVisionConfig(**{**tower, "vision_use_head": False})).save_pretrained(there)
+    assert f"the image tower of {there} has no attention pool (vision_use_head)" in refusal(lambda: load(there))
 
 
 def test_another_family_is_refused(folder):
