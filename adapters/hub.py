@@ -18,7 +18,7 @@ from torch import nn
 from transformers import AutoConfig, AutoModel
 
 from adapters.patches import to_map
-from adapters.vit import VisionTransformer, load_pretrained
+from adapters.vit import VisionTransformer, load_pretrained, read_config
 from adapters.weights_files import Checkpoint, locate
 from benchmark.contracts import Encoder, ImageFeatures, LayerFeatures, ModelSpec
 from benchmark.errors import EncoderError, UsageError
@@ -34,6 +34,7 @@ FAMILIES = {
     "dinov3_vit": "adapters.dino",
     "tipsv2": "adapters.tipsv2",
 }
+STRIDES = {"dinov3_convnext": 32}  # pixels to a token of models whose config.json has no patch_size
 NORMS = ("layernorm", "norm", "post_layernorm", "layer_norm", "ln_f")
 
 
@@ -57,7 +58,7 @@ class GenericVision(VisionTransformer):
             self.prefix = 0
             self.model.to(memory_format=torch.channels_last)  # 1.1 × on a CPU, more on a GPU; a ViT gains nothing
         else:
-            tokens = probe.shape[1]
+            tokens, config.hidden_size = probe.shape[1:]
             if tokens < (side // config.patch_size) ** 2:  # a pyramid such as Swin: its last stage has a coarser grid
                 config.patch_size = side // math.isqrt(tokens)
             self.prefix = tokens - (side // config.patch_size) ** 2
@@ -69,6 +70,8 @@ class GenericVision(VisionTransformer):
         side = getattr(config, "image_size", None) or 224
         side = side if isinstance(side, int) else side[0]
         config.image_size = side
+        if config.model_type in STRIDES:
+            config.patch_size = STRIDES[config.model_type]
         image = torch.zeros(1, 3, side, side, device=self.device, dtype=self.dtype)
         try:
             with torch.inference_mode():
@@ -144,7 +147,7 @@ def build(spec: ModelSpec) -> Encoder:
     if remote:
         check_code(checkpoint, spec)
     try:
-        config = AutoConfig.from_pretrained(checkpoint.folder, trust_remote_code=remote, local_files_only=True)
+        config = read_config(AutoConfig, checkpoint, spec.name, trust_remote_code=remote)
     except (OSError, ImportError) as error:  # the repository's own code, or a package that it needs
         reason = " ".join(str(error).split())
         raise UsageError(f"{spec.name}: the code in {checkpoint.folder} does not run ({reason[:160]})") from error

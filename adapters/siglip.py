@@ -41,6 +41,11 @@ class Siglip(VisionTransformer):
         super().__init__(spec, checkpoint, model)
         tower: Any = getattr(self.model, "vision_model", self.model)
         text: Any = getattr(self.model.config, "text_config", None) if tower is not self.model else None
+        if not hasattr(tower, "head"):
+            raise WeightsError(
+                f"{spec.name}: the image tower of {checkpoint.folder} has no attention pool (vision_use_head), "
+                "which gives SigLIP its vector. Take the whole model, or wrap it: --model file.py:function"
+            )
         self.vision, self.blocks, self.norm, self.head = tower, tower.encoder.layers, tower.post_layernorm, tower.head
         if text:  # first: a missing tokenizer is the plainer complaint
             self.tokenize = tokenizer(checkpoint.folder, spec.name, text.max_position_embeddings)

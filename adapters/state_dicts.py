@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
+from torch import nn
 
 WRAPPERS = ("module.", "_orig_mod.")  # DistributedDataParallel's and torch.compile's
 PICKLED = (".pt", ".pth", ".ckpt")  # what training loops write with torch.save
@@ -49,6 +50,28 @@ def read_tensors(files: Iterable[Path]) -> Tensors:
         safe = path.suffix == ".safetensors"
         tensors |= load_file(path) if safe else torch.load(path, map_location="cpu", weights_only=True)
     return unwrapped(tensors)
+
+
+def without_place(model: nn.Module, left_over: Iterable[str], prefix: str = "") -> list[str]:
+    """The keys left over that belong inside the model's blocks: deeper ones, adapters, biases it was built without.
+
+    A head beside the blocks may be left over, and so may buffers, which the model rebuilds. `prefix` is what a file
+    may have before the model's own names.
+    """
+    lists = tuple(
+        f"{name}." for name, part in model.named_modules() if isinstance(part, (nn.ModuleList, nn.Sequential))
+    )
+    buffers = {name for name, _ in model.named_buffers()}
+    inside = ((key, key.removeprefix(prefix)) for key in left_over)
+    return sorted(key for key, name in inside if name.startswith(lists) and name not in buffers)
+
+
+def no_place_line(keys: Sequence[str]) -> str:
+    more = f" (and {len(keys) - 1} more)" if len(keys) > 1 else ""
+    return (
+        f"has {keys[0]}{more} inside the blocks, where the model has no such weight and would be run without it. "
+        "Another variant or config.json? An adapter (LoRA) has to be merged first"
+    )
 
 
 def pickle_line(path: Path) -> str:

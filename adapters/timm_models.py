@@ -17,7 +17,9 @@ from adapters.extras import import_extra
 from adapters.intermediates import layer_of, usable_depth
 from adapters.patches import pad_to_patches, resolve_layers, to_map
 from adapters.placement import dtype_name, pick_device, pick_dtype, wants_compile
-from adapters.state_dicts import PICKLED, pickle_line, read_tensors
+from adapters.preprocessing import WRAP
+from adapters.state_dicts import PICKLED, no_place_line, pickle_line, read_tensors, without_place
+from adapters.vit import square
 from adapters.weights_files import check_file
 from benchmark.contracts import (
     EncoderCard,
@@ -40,17 +42,8 @@ class TimmEncoder:
         self.device = pick_device(spec.device)
         self.dtype = pick_dtype(spec.dtype, self.device)
         self.model = model.to(self.device, self.dtype).eval().requires_grad_(False)
-        size = int(data["input_size"][-1])
-        resized = int(size / data["crop_pct"])
-        square = data["crop_mode"] == "squash" or resized == size
-        self.transform = ImageTransform(
-            "square" if square else "short-side",
-            size if square else resized,
-            crop=None if square else size,
-            interpolation=data["interpolation"] if data["interpolation"] != "random" else "bicubic",
-            mean=tuple(data["mean"]),
-            std=tuple(data["std"]),
-        )
+        self.transform = published(data, spec.name)
+        size = square(data["input_size"][-2:], spec.name)
         self.mean, self.std = (
             torch.tensor(v, device=self.device).view(1, 3, 1, 1) for v in (data["mean"], data["std"])
         )
@@ -141,6 +134,28 @@ class TimmEncoder:
         return ImageFeatures(cls, patches, tuple(found[wanted.index(block)] for block in blocks))
 
 
+def published(data: dict[str, Any], name: str) -> ImageTransform:
+    """timm's own preprocessing for evaluation: "center" keeps a picture's shape and crops, whatever `crop_pct` is.
+
+    Raises UsageError for "border", which pads the picture to a square: no ImageTransform says that.
+    """
+    size = square(data["input_size"][-2:], name)
+    resized = int(size / data["crop_pct"])
+    if data["crop_mode"] == "border":
+        raise UsageError(
+            f"{name}: timm pads its pictures to a square (crop_mode border), which no preset here states. {WRAP}"
+        )
+    squash = data["crop_mode"] == "squash"
+    return ImageTransform(
+        "square" if squash else "short-side",
+        resized,
+        crop=None if squash and resized == size else size,
+        interpolation=data["interpolation"] if data["interpolation"] != "random" else "bicubic",
+        mean=tuple(data["mean"]),
+        std=tuple(data["std"]),
+    )
+
+
 def build(spec: ModelSpec) -> TimmEncoder:
     """The pretrained model, or one with the file of `--weights` (of a folder, its model.safetensors).
 
@@ -206,6 +221,11 @@ def load_file(model: Any, spec: ModelSpec, path: Path) -> None:
                 f"{spec.name}: {path} has {key} of shape {list(tensors[key].shape)}, the model needs "
                 f"{list(value.shape)}. Is it of another architecture or image size? Name that model: timm:NAME"
             )
-    missing, _unexpected = model.load_state_dict(tensors, strict=False)
+    missing, left_over = model.load_state_dict(tensors, strict=False)
     if missing:
         raise WeightsError(f"{spec.name}: {path} lacks {missing[0]} and {len(missing) - 1} more keys. Another model?")
+    named = model.pretrained_cfg.get("classifier") or () if hasattr(model, "pretrained_cfg") else ()
+    heads = tuple(f"{head.partition('.')[0]}." for head in ([named] if isinstance(named, str) else named))
+    foreign = without_place(model, [key for key in left_over if not key.startswith(heads)])
+    if foreign:
+        raise WeightsError(f"{spec.name}: {path} {no_place_line(foreign)}")

@@ -9,16 +9,18 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
+from huggingface_hub.errors import StrictDataclassError
 from torch import nn
 
 from adapters.patches import pad_to_patches, resolve_layers, to_map
 from adapters.placement import dtype_name, pick_device, pick_dtype, wants_compile
 from adapters.preprocessing import NORMALISATION, from_processor, from_row
-from adapters.state_dicts import names_in, read_tensors, wrapper_of
+from adapters.state_dicts import names_in, no_place_line, read_tensors, without_place, wrapper_of
 from adapters.weights_files import Checkpoint
 from benchmark.contracts import (
     EncoderCard,
@@ -201,19 +203,21 @@ def load_pretrained(
     import transformers
 
     place: Any = checkpoint.folder
-    if checkpoint.named or wrapper_of(names_in(checkpoint.files)):  # the library would take another file, or no key
-        if options.get("trust_remote_code"):
-            raise UsageError(
-                f"{name}: a model with its own code is loaded from its folder. "
-                f"Save its weights, unwrapped, as {checkpoint.folder}/model.safetensors"
-            )
-        config = options.get("config") or model_class.config_class.from_pretrained(place, local_files_only=True)
-        place, options = None, {**options, "config": config, "state_dict": read_tensors(checkpoint.files)}
+    apart = checkpoint.named or wrapper_of(names_in(checkpoint.files))  # the library would take another file, or no key
+    if apart and options.get("trust_remote_code"):
+        raise UsageError(
+            f"{name}: a model with its own code is loaded from its folder. "
+            f"Save its weights, unwrapped, as {checkpoint.folder}/model.safetensors"
+        )
     logging: Any = transformers.utils.logging
     level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()  # the loading report is turned into one line below
     logging.disable_progress_bar()
     try:
+        if "config" not in options:
+            options["config"] = read_config(model_class.config_class, checkpoint, name)
+        if apart:
+            place, options["state_dict"] = None, read_tensors(checkpoint.files)
         model, info = model_class.from_pretrained(
             place,
             dtype=torch.float32,
@@ -231,11 +235,27 @@ def load_pretrained(
             logging.enable_progress_bar()
     info["missing_keys"] = {k for k in info.get("missing_keys", ()) if not k.startswith(unused)}
     refuse_partial(info, checkpoint, name)
+    foreign = without_place(model, info.get("unexpected_keys", ()), f"{getattr(model, 'base_model_prefix', '')}.")
+    if foreign:
+        raise WeightsError(f"{name}: {where_of(checkpoint)} {no_place_line(foreign)}")
     return model
 
 
+def read_config(config_class: Any, checkpoint: Checkpoint, name: str, **options: Any) -> Any:
+    """The checkpoint's config.json as `transformers` reads it. Raises WeightsError for a value it does not take."""
+    try:
+        return config_class.from_pretrained(checkpoint.folder, local_files_only=True, **options)
+    except StrictDataclassError as error:
+        reason = " ".join(str(error).split())
+        raise WeightsError(f"{name}: {checkpoint.folder}/config.json is no configuration: {reason}") from None
+
+
+def where_of(checkpoint: Checkpoint) -> Path:
+    return checkpoint.files[0] if len(checkpoint.files) == 1 else checkpoint.folder
+
+
 def refuse_partial(info: dict[str, Any], checkpoint: Checkpoint, name: str) -> None:
-    where = checkpoint.files[0] if len(checkpoint.files) == 1 else checkpoint.folder
+    where = where_of(checkpoint)
     mismatched = sorted(info.get("mismatched_keys", ()))
     if mismatched:
         key, found, expected = mismatched[0]

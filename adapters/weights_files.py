@@ -23,6 +23,7 @@ from benchmark.errors import UsageError, WeightsError
 
 PATTERNS = ["*.json", "*.txt", "*.model", "*.safetensors", "*.py"]  # code is there to be read; nothing here runs it
 PICKLES = ["*.bin"]
+ADAPTER = "adapter_config.json"  # of LoRA and its like, as peft saves them
 INDICES = (("model.safetensors.index.json", "*.safetensors"), ("pytorch_model.bin.index.json", "*.bin"))
 
 
@@ -70,6 +71,11 @@ def locate(spec: ModelSpec) -> Checkpoint:
     if not (folder / "config.json").is_file():
         raise WeightsError(f"{spec.name}: no config.json in {folder}. {how_to_get(repo, folder)}")
     config = read_json(folder / "config.json")
+    if file is None and (folder / ADAPTER).is_file():  # the library applies it where peft is installed, and only there
+        raise WeightsError(
+            f"{spec.name}: {folder} holds an adapter ({ADAPTER}) beside the model. "
+            "Save the merged model (peft's merge_and_unload), or give --weights the one file of the model without it"
+        )
     files = [file] if file else weight_files(folder, spec.name, repo)
     for weights in files:
         check_file(weights, spec.name)

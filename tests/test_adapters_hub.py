@@ -18,6 +18,8 @@ from transformers import (
     BertModel,
     ConvNextConfig,
     ConvNextModel,
+    DINOv3ConvNextConfig,
+    DINOv3ConvNextModel,
     ResNetConfig,
     ResNetModel,
     SwinConfig,
@@ -100,6 +102,21 @@ def test_a_convolutional_network_gives_its_map_channels_last(tmp_path, kind):
     kernel = next(p for p in encoder.model.parameters() if p.ndim == 4 and p.shape[1] > 1 and p.shape[-1] > 1)
     assert kernel.is_contiguous(memory_format=torch.channels_last)
     assert refusal(lambda: encoder.encode_image(images, ImageRequest(layers=(0,))))
+
+
+@pytest.mark.parametrize("sides", [(224, 224), (96, 160)])
+def test_dinov3_s_convnext_gives_its_pooled_vector_and_the_map_behind_it(tmp_path, sides):
+    config = DINOv3ConvNextConfig(hidden_sizes=[8, 16, 24, 32], depths=[1, 1, 1, 1])
+    model = saved(DINOv3ConvNextModel, config, tmp_path, 0)
+    encoder = load(tmp_path)
+    assert (encoder.card.patch_size, encoder.card.embed_dim, encoder.prefix, encoder.card.depth) == (32, 32, 1, 0)
+    images = rand(2, 3, *sides)
+    features = encoder.encode_image(images)
+    with torch.inference_mode():
+        out = model(normalised(encoder, images))
+    assert features.patches.shape[1:3] == (sides[0] // 32, sides[1] // 32)
+    assert torch.allclose(features.cls[:, 0], out.pooler_output, atol=1e-6)
+    assert torch.allclose(features.patches.flatten(1, 2), out.last_hidden_state[:, 1:], atol=1e-6)
 
 
 def test_a_pyramid_gives_its_last_and_coarsest_grid(tmp_path):

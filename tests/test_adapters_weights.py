@@ -10,7 +10,7 @@ import pytest
 import torch
 from family_models import save_clip, save_dino, save_siglip
 from safetensors.torch import load_file, save_file
-from transformers import Tipsv2Model
+from transformers import SiglipVisionConfig, SiglipVisionModel, Tipsv2Model
 
 from adapters import clip, dino, hub, siglip, weights_files
 from adapters.tipsv2.variants import Architecture
@@ -168,6 +168,47 @@ def test_a_wrong_shape_is_named_with_both_shapes(folder):
     key = norm_of(folder)
     change(folder, lambda t: t.__setitem__(key, torch.zeros(7)))
     assert f"model.safetensors has {key} of shape [7], the model needs [48]" in refusal(lambda: load(folder))
+
+
+@pytest.mark.parametrize("tail", ["norm1.lora_A", "9.weight"])
+def test_a_weight_inside_the_blocks_that_the_model_would_drop_is_named(folder, tail):
+    """Deeper blocks than config.json says, an adapter that was not merged: the row would be of another model."""
+    blocks = next(k for k in load_file(folder / "model.safetensors") if ".0." in k).partition(".0.")[0]
+    key = f"{blocks}.{tail}" if tail[0].isdigit() else f"{blocks}.0.{tail}"
+    change(folder, lambda t: t.update({"classifier.weight": torch.zeros(3, 48)}))
+    load(folder)
+    change(folder, lambda t: t.update({key: torch.zeros(3)}))
+    message = refusal(lambda: load(folder))
+    assert f"{folder}/model.safetensors has {key} inside the blocks, where the model has no such weight" in message
+
+
+def test_an_adapter_beside_the_model_is_refused_unless_the_model_s_file_is_named(folder):
+    """transformers applies it where peft is installed: one digest would stand for two models."""
+    before = load(folder).card.weights.sha256
+    (folder / "adapter_config.json").write_text('{"peft_type": "LORA"}')
+    assert f"{folder} holds an adapter (adapter_config.json) beside the model" in refusal(lambda: load(folder))
+    spec = ModelSpec("mine", weights=str(folder / "model.safetensors"), device="cpu", dtype="float32")
+    assert BUILDERS[folder.name](spec).card.weights.sha256 == before
+
+
+@pytest.mark.parametrize("named", [False, True])
+def test_a_value_that_no_configuration_takes_is_named(saved, tmp_path, named):
+    there = shutil.copytree(saved / "dinov2", tmp_path / "dinov2")
+    config = json.loads((there / "config.json").read_text())
+    (there / "config.json").write_text(json.dumps({**config, "hidden_size": "large"}))
+    weights = str(there / "model.safetensors") if named else str(there)
+    message = refusal(lambda: dino.build(ModelSpec("mine", weights=weights, device="cpu")))
+    assert message.startswith(f"mine: {there}/config.json is no configuration: ") and "'hidden_size'" in message
+    generic = {**config, "model_type": "vit", "hidden_size": "large"}
+    (there / "config.json").write_text(json.dumps(generic))
+    assert "'hidden_size' expected int, got str" in refusal(lambda: hub.build(ModelSpec("hf:x", target=str(there))))
+
+
+def test_a_siglip_tower_without_its_attention_pool_is_refused(saved, tmp_path):
+    there = shutil.copytree(saved / "siglip", tmp_path / "siglip")
+    tower = json.loads((there / "config.json").read_text())["vision_config"]
+    SiglipVisionModel(SiglipVisionConfig(**{**tower, "vision_use_head": False})).save_pretrained(there)
+    assert f"the image tower of {there} has no attention pool (vision_use_head)" in refusal(lambda: load(there))
 
 
 def test_another_family_is_refused(folder):

@@ -14,6 +14,14 @@ from benchmark.contracts import ImageRequest, ModelSpec
 from benchmark.errors import BenchError, EncoderError, UsageError, WeightsError
 
 HALF, ZERO = (0.5, 0.5, 0.5), (0.0, 0.0, 0.0)
+DATA = {
+    "input_size": (3, 32, 32),
+    "crop_pct": 1.0,
+    "crop_mode": "center",
+    "interpolation": "bicubic",
+    "mean": HALF,
+    "std": HALF,
+}
 
 
 def refusal(call, kind: type[BenchError] = UsageError) -> str:
@@ -219,11 +227,18 @@ class Stages(Blocks):
         return hidden, [(nn.functional.avg_pool2d(maps[0][0], 2), None), *maps[1:]]
 
 
+class BlockList(Vit):
+    """The surface with a list of blocks."""
+
+    def __init__(self, *sizes):
+        super().__init__(*sizes)
+        self.blocks = nn.Sequential(nn.Identity())
+
+
 @pytest.fixture
 def timm(monkeypatch):
     def load(size, patch, weights=None, name="vit", kind=Vit):
-        data = {"input_size": (3, size, size), "crop_pct": 1.0, "crop_mode": "center", "interpolation": "bicubic",
-                "mean": HALF, "std": HALF}  # fmt: skip
+        data = {**DATA, "input_size": (3, size, size)}
         library = SimpleNamespace(
             is_model=lambda name: True,
             create_model=lambda name, pretrained, num_classes, dynamic_img_size=False: kind(
@@ -246,6 +261,29 @@ def test_a_timm_model_takes_any_size_or_its_own_where_that_is_no_whole_patches(t
     assert odd.encode_image(torch.rand(1, 3, 30, 30)).patches.shape == (1, 4, 4, 6)
     assert "does not take 35x35 pixels (wrong side 35)" in refusal(
         lambda: odd.encode_image(torch.rand(1, 3, 33, 33)), EncoderError
+    )
+
+
+@pytest.mark.parametrize(
+    ("mode", "pct", "resize", "size", "crop"),
+    [
+        ("center", 1.0, "short-side", 32, 32),  # most ViTs: nothing is stretched, however little is cropped
+        ("center", 0.9, "short-side", 35, 32),
+        ("squash", 1.0, "square", 32, None),
+        ("squash", 0.9, "square", 35, 32),
+    ],
+)
+def test_a_timm_picture_is_laid_out_as_timm_does(mode, pct, resize, size, crop):
+    transform = timm_models.published({**DATA, "crop_mode": mode, "crop_pct": pct}, "timm:x")
+    assert (transform.resize, transform.size, transform.crop) == (resize, size, crop)
+
+
+def test_a_timm_picture_that_is_padded_or_no_square_is_refused():
+    assert "timm:x: timm pads its pictures to a square (crop_mode border)" in refusal(
+        lambda: timm_models.published({**DATA, "crop_mode": "border"}, "timm:x")
+    )
+    assert "size (64, 32) is not square" in refusal(
+        lambda: timm_models.published({**DATA, "input_size": (3, 64, 32)}, "timm:x")
     )
 
 
@@ -284,6 +322,10 @@ def test_timm_weights_of_a_file_or_a_folder(timm, tmp_path):
     assert timm(32, 8, tmp_path, name="quickgelu").card.weights.sha256 != by_file.card.weights.sha256
     message = refusal(lambda: timm(48, 8, tmp_path), WeightsError)
     assert "has pos_embed of shape [1, 16, 6], the model needs [1, 36, 6]. Is it of another architecture" in message
+    deeper = {**state, "blocks.3.weight": torch.zeros(6), "blocks.3.bias": torch.zeros(6)}
+    save_file(deeper, tmp_path / "deeper.safetensors")
+    message = refusal(lambda: timm(32, 8, tmp_path / "deeper.safetensors", kind=BlockList), WeightsError)
+    assert "has blocks.3.bias (and 1 more) inside the blocks, where the model has no such weight" in message
     torch.save(state, tmp_path / "last.pth")
     message = refusal(lambda: timm(32, 8, tmp_path / "last.pth"), WeightsError)
     assert "last.pth is a pickle, which can run code and is never opened. If you trust it, convert it:" in message

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from transformers import Tipsv2Config
 
 MAX_TOKENS = 64
-# What the hub's config.json calls the image tower -> the model of that size in models.toml.
+# What the hub's config.json calls the image tower -> the model of that size in models.toml. The names are those of the
+# functions in the authors' pytorch/image_encoder.py; KerasHub's convert_tipsv2.py reads the four of v2 from there too.
 HUB_SIZES = {
     "vit_small": "tips-s", "vit_base": "tipsv2-b", "vit_large": "tipsv2-l", "vit_so400m": "tipsv2-so400m",
     "vit_giant2": "tipsv2-g",

@@ -5,13 +5,16 @@ Run where the extras are installed beside a torchvision that fits the installed 
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import save_file
 
 from adapters import open_clip_models, open_clip_values, timm_models
 from benchmark.check import check_encoder
 from benchmark.contracts import ImageRequest, ModelSpec
+from benchmark.images import apply_transform
 
 ALL = {
     # what timm calls it: (depth, tokens before the patches, own CLS)
@@ -76,6 +79,18 @@ def test_layers_of_timm(timm, name, tmp_path):
         torch.testing.assert_close(normed.patches.flatten(1, 2), model.norm(tokens)[:, prefix:])
         expected = tokens[:, 0] if own else tokens[:, prefix:].mean(1)
         torch.testing.assert_close(bare.cls[:, 0], expected)
+
+
+@pytest.mark.parametrize("mode", ["center", "squash"])
+@pytest.mark.parametrize("pct", [1.0, 0.875])
+def test_pixels_of_timm(timm, mode, pct):
+    data = {"input_size": (3, 224, 224), "interpolation": "bicubic", "mean": (0.5, 0.4, 0.3), "std": (0.2, 0.3, 0.4),
+            "crop_pct": pct, "crop_mode": mode}  # fmt: skip
+    noise = np.random.default_rng(0).integers(0, 256, (300, 400, 3), np.uint8)
+    expected = timm.data.create_transform(**data)(Image.fromarray(noise))
+    transform = timm_models.published(data, "timm:x")
+    mean, std = (torch.tensor(v)[:, None, None] for v in (transform.mean, transform.std))
+    torch.testing.assert_close((torch.from_numpy(apply_transform(noise, transform)) - mean) / std, expected)
 
 
 def open_clip_encoder(open_clip, arch, folder):

@@ -19,6 +19,7 @@ from adapters.tipsv2 import build
 from adapters.tipsv2.checkpoint import load
 from adapters.tipsv2.torch_encoder import build_model
 from benchmark.contracts import ImageRequest
+from benchmark.registry import models
 
 GOLDEN = json.loads((Path(__file__).parent / "tips_official.json").read_text())
 CASES = [key for key in GOLDEN if key != "ids"]
@@ -106,5 +107,7 @@ def test_the_default_gelus_differ_by_what_the_official_codes_do(tmp_path):
     folder = tips.write_pair(tmp_path, row)
     ours, theirs = (build(tips.spec(folder, row, backend=b)) for b in ("torch", "jax"))
     assert (ours.card.options, theirs.card.options) == ((("gelu", "erf"),), (("gelu", "tanh"),))
+    said = [row["gelu"] for row in models().values() if "backends" in row]  # what `bench show` prints of each
+    assert said and all(gelu == {"torch": "erf", "jax": "tanh"} for gelu in said)
     images = torch.rand(1, 3, 112, 112)
     assert 1e-5 < relative(ours.encode_image(images).patches, theirs.encode_image(images).patches) < 1e-2
