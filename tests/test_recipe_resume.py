@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -138,6 +139,19 @@ def test_damaged_checkpoint_is_one_line_naming_the_folder(tmp_path: Path) -> Non
     (checkpoints(tmp_path)[-1] / "state.safetensors").write_bytes(b"short")
     with pytest.raises(WeightsError, match="step-00000002: checkpoint cannot be read"):
         train(tiny(train__steps=2), tmp_path, quiet=True)
+
+
+def test_a_bad_sample_of_a_worker_process_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(DataError) as caught:
+        train(tiny(data__path=",".join(map(str, range(48))), data__workers=1), tmp_path, quiet=True)
+    assert re.fullmatch(
+        r"\d+ unreadable samples, data\.max_bad = 0; the last: square \d+: cannot be read", str(caught.value)
+    )
+
+
+def test_a_device_that_is_none_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match='train.device = "gpu" is no device'):
+        train(tiny(train__device="gpu"), tmp_path, quiet=True)
 
 
 def test_bad_samples_are_counted_and_limited(tmp_path: Path) -> None:

@@ -94,6 +94,7 @@ class Trainer:
         )
         for batch, bad in batches:
             self._count_bad(bad)
+            assert batch is not None  # else more samples are bad than _count_bad lets pass
             terms = self._one_step(batch.to(self.place.device))
             self.seconds = time.perf_counter() - begun
             if self.step % train.log_every == 0 or self.step == train.steps:
