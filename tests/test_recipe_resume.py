@@ -103,6 +103,17 @@ def test_collapse_is_stopped_with_its_reason(tmp_path: Path) -> None:
         train(config, tmp_path, quiet=True)
 
 
+def test_micro_batches_read_the_entropy_of_the_whole_batch(tmp_path: Path) -> None:
+    """Two sharp rows have log(2) nats at most; that a micro-batch is small is no collapse."""
+    readings = []
+    for parts in (1, 4):
+        config = tiny(train__steps=1, train__accumulate=parts, train__log_every=1, head__prototypes=512)
+        train(config, tmp_path / str(parts), quiet=True)
+        readings.append(json.loads((tmp_path / str(parts) / "metrics.jsonl").read_text().splitlines()[0]))
+    for name in ("entropy_cls", "entropy_patch"):
+        assert readings[1][name] == pytest.approx(readings[0][name], abs=1e-4)
+
+
 def test_another_config_in_the_same_folder_is_refused(tmp_path: Path) -> None:
     train(tiny(train__steps=2), tmp_path, quiet=True)
     with pytest.raises(UsageError, match="was made with another config"):
