@@ -50,6 +50,7 @@ def test_a_sound_encoder_passes_everything():
     found = {f.name for f in report.findings}
     wanted = {"cls", "patches", "text_patches", "layer 0", "layer -1", "extreme images", "deterministic"}
     wanted |= {"batch 1 = batch N", "grid orientation", "text rows", "padding invariance", "golden tokens", "odd sizes"}
+    wanted |= {"layer order", "other sizes"}
     wanted |= {"bfloat16 drift", "float16 drift", *(f"batch {n}" for n in BATCHES)}
     assert found == wanted
 
@@ -97,6 +98,41 @@ def one_layer(features, _images):
     return replace(features, layers=features.layers[:1])
 
 
+def one_vector(features, _images):
+    return replace(features, cls=torch.ones_like(features.cls))
+
+
+def half(features, _images):
+    return replace(features, patches=features.patches.half())
+
+
+def on_layers(change):
+    """`change` of the patches of each layer alone."""
+
+    def changed(features, _images):
+        return replace(
+            features, layers=tuple(layer._replace(patches=change(layer.patches)) for layer in features.layers)
+        )
+
+    return changed
+
+
+def on_text_patches(change):
+    def changed(features, _images):
+        found = features.text_patches
+        return replace(features, text_patches=None if found is None else change(found))
+
+    return changed
+
+
+def reverse_layers(features, _images):
+    return replace(features, layers=features.layers[::-1])
+
+
+def last_layer_only(features, _images):
+    return replace(features, layers=tuple(features.layers[-1] for _ in features.layers))
+
+
 @pytest.mark.parametrize(
     ("change", "caught_by"),
     [
@@ -109,6 +145,16 @@ def one_layer(features, _images):
         (token_list, "patches"),
         (constant, "patches"),
         (one_layer, "layers"),
+        (one_vector, "cls"),
+        (half, "patches"),
+        (reverse_layers, "layer order"),
+        (last_layer_only, "layer order"),
+        (on_layers(lambda patches: patches.transpose(1, 2)), "grid orientation"),
+        (on_layers(lambda patches: torch.nn.functional.dropout(patches, 0.1)), "deterministic"),
+        (on_layers(lambda patches: patches.flip(0)), "batch 1 = batch N"),
+        (on_text_patches(lambda patches: patches.flip(1)), "grid orientation"),
+        (on_text_patches(lambda patches: torch.nn.functional.dropout(patches, 0.1)), "deterministic"),
+        (on_text_patches(lambda patches: patches.flip(0)), "batch 1 = batch N"),
     ],
 )
 def test_a_broken_image_side_is_caught_by_its_check(change, caught_by):
@@ -193,6 +239,74 @@ def test_a_lag_of_strided_convolutions_is_no_shift_of_tokens(image_size, axis):
         return replace(features, patches=before + 0.5 * grid)
 
     assert ImageChecks(Wrapped(lag, image_size), "cpu").orientation().ok
+
+
+@pytest.mark.parametrize(("axis", "words"), [(1, ("row down", "row up")), (2, ("column right", "column left"))])
+@pytest.mark.parametrize("fill", ["wrapped", "repeated"])
+@pytest.mark.parametrize("image_size", [48, 112])
+def test_a_map_shifted_by_a_whole_row_or_column_is_named(image_size, fill, axis, words):
+    for by, word in zip((1, -1), words):
+
+        def shift(features, _images, by=by):
+            grid = features.patches  # [b, h, w, d]
+            if fill == "wrapped":
+                return replace(features, patches=grid.roll(by, axis))
+            places = (torch.arange(grid.shape[axis]) - by).clamp(0, grid.shape[axis] - 1)
+            return replace(features, patches=grid.index_select(axis, places))
+
+        finding = ImageChecks(Wrapped(shift, image_size), "cpu").orientation()
+        assert not finding.ok
+        assert f"shifted by one {word}" in finding.detail
+
+
+def test_a_convolution_with_a_wide_and_lagging_field_is_no_shift():
+    """Strided 3x3 convolutions, padded on all sides: each output lies at the upper left corner of its patch."""
+    torch.manual_seed(0)
+    widths = (3, 32, 32, 32, 32)
+    layers = [torch.nn.Conv2d(a, b, 3, 2, 1) for a, b in zip(widths, widths[1:])]
+    net = torch.nn.Sequential(*(m for layer in layers for m in (layer, torch.nn.GELU())))
+
+    class Convolutions(SmallEncoder):
+        def encode_image(self, images, request=ImageRequest()):
+            patches = net(images - 0.5).permute(0, 2, 3, 1)
+            return ImageFeatures(patches.mean((1, 2))[:, None], patches)
+
+    encoder = Convolutions(image_size=224, width=32)
+    encoder.card = replace(encoder.card, patch_size=16, num_cls=1, depth=0, has_text=False, has_text_patches=False)
+    checks = ImageChecks(encoder, "cpu")
+    assert all(f.ok for f in [*checks.shapes(), checks.orientation(), checks.other_sizes()])
+
+
+@pytest.mark.parametrize(
+    ("scramble", "value"),
+    [
+        (lambda grid: grid.transpose(1, 2).reshape(grid.shape), "squares"),
+        (lambda grid: grid.roll(1, 1), "squares"),
+    ],
+)
+def test_a_map_that_is_right_in_squares_only_is_caught(scramble, value):
+    def wide_only(features, _images):
+        grid = features.patches
+        return replace(features, patches=grid if grid.shape[1] == grid.shape[2] else scramble(grid))
+
+    checks = ImageChecks(Wrapped(wide_only, 48), "cpu")
+    assert checks.orientation().ok
+    finding = checks.other_sizes()
+    assert not finding.ok and value in finding.value
+
+
+def test_a_table_kept_from_a_picture_of_another_size_is_caught():
+    class Keeps(Sound):
+        kept = 1.0
+
+        def encode_image(self, images, request=ImageRequest()):
+            if images.shape[2] != images.shape[3]:
+                self.kept = 1.01
+            features = super().encode_image(images, request)
+            return replace(features, patches=features.patches * self.kept)
+
+    finding = ImageChecks(Keeps(), "cpu").other_sizes()
+    assert not finding.ok and "is a table of its size kept?" in finding.detail
 
 
 def test_an_error_of_the_encoder_is_a_finding():

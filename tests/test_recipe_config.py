@@ -31,6 +31,18 @@ def write(folder: Path, text: str, name: str = "mine.toml") -> Path:
         ("[views]\nglobal_size = 100", r"views\.global_size = 100 must be whole patches"),
         ("[model]\nheads = 5", r"model\.width = 768 must be divisible by model\.heads = 5"),
         ("model = 3", r"\[model\] must be a table"),
+        ("[model]\nheads = 0", r"model\.heads = 0 must be at least 1"),
+        ("[model]\npatch_size = 0", r"model\.patch_size = 0 must be at least 1"),
+        ("[model]\nnum_cls = 1", r"model\.num_cls = 1, but loss\.captions = .pairs."),
+        ("[train]\nlog_every = 0", r"train\.log_every = 0 must be at least 1"),
+        ("[data]\nmax_bad = -1", r"data\.max_bad = -1 must be at least 0"),
+        ("[optim]\nlr = nan", r"optim\.lr = nan must be above 0"),
+        ("[optim]\nbetas = [0.9, 1.0]", r"optim\.betas = \[0\.9, 1\.0\] must lie in \[0, 1\)"),
+        ("[ema]\nmomentum = 2.0", r"ema\.momentum = 2\.0 must lie in \[0, 1\]"),
+        ("[views]\nglobal_scale = [1.0, 0.4]", r"views\.global_scale = \[1\.0, 0\.4\] must be two shares"),
+        ("[views]\nratio = [0.0, 1.0]", r"views\.ratio = \[0\.0, 1\.0\] must be two ratios above 0"),
+        ("[views]\nlocal_crops = 0", r"views\.local_crops = 0, but the DINO loss reads them"),
+        ("loss = {ssl_every = 4}\ntrain = {batch_size = 8, accumulate = 4}", r"but a micro-batch holds 2 of"),
         ("[train]\naccumulate = 3", r"must be divisible by train\.accumulate = 3"),
         ("extends = 'none.toml'", r"extends 'none\.toml', but .* does not exist"),
         ("[model", r"mine\.toml: not a readable TOML file"),
@@ -58,6 +70,8 @@ def test_overrides_win_and_are_typed() -> None:
     assert (config.train.steps, config.loss.patch_loss) == (7, "ibot")
     with pytest.raises(UsageError, match="is not KEY=VALUE"):
         parse_override("steps")
+    with pytest.raises(UsageError, match="name.steps: name = 'tipsv2-mini' is no table of tipsv2-mini.toml"):
+        read_config("tipsv2-mini", {"name.steps": 7})
 
 
 @pytest.mark.parametrize("name", sorted(p.stem for p in CONFIGS.glob("*.toml")))

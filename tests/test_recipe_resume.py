@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -102,6 +103,17 @@ def test_collapse_is_stopped_with_its_reason(tmp_path: Path) -> None:
         train(config, tmp_path, quiet=True)
 
 
+def test_micro_batches_read_the_entropy_of_the_whole_batch(tmp_path: Path) -> None:
+    """Two sharp rows have log(2) nats at most; that a micro-batch is small is no collapse."""
+    readings = []
+    for parts in (1, 4):
+        config = tiny(train__steps=1, train__accumulate=parts, train__log_every=1, head__prototypes=512)
+        train(config, tmp_path / str(parts), quiet=True)
+        readings.append(json.loads((tmp_path / str(parts) / "metrics.jsonl").read_text().splitlines()[0]))
+    for name in ("entropy_cls", "entropy_patch"):
+        assert readings[1][name] == pytest.approx(readings[0][name], abs=1e-4)
+
+
 def test_another_config_in_the_same_folder_is_refused(tmp_path: Path) -> None:
     train(tiny(train__steps=2), tmp_path, quiet=True)
     with pytest.raises(UsageError, match="was made with another config"):
@@ -138,6 +150,19 @@ def test_damaged_checkpoint_is_one_line_naming_the_folder(tmp_path: Path) -> Non
     (checkpoints(tmp_path)[-1] / "state.safetensors").write_bytes(b"short")
     with pytest.raises(WeightsError, match="step-00000002: checkpoint cannot be read"):
         train(tiny(train__steps=2), tmp_path, quiet=True)
+
+
+def test_a_bad_sample_of_a_worker_process_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(DataError) as caught:
+        train(tiny(data__path=",".join(map(str, range(48))), data__workers=1), tmp_path, quiet=True)
+    assert re.fullmatch(
+        r"\d+ unreadable samples, data\.max_bad = 0; the last: square \d+: cannot be read", str(caught.value)
+    )
+
+
+def test_a_device_that_is_none_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match='train.device = "gpu" is no device'):
+        train(tiny(train__device="gpu"), tmp_path, quiet=True)
 
 
 def test_bad_samples_are_counted_and_limited(tmp_path: Path) -> None:

@@ -26,6 +26,9 @@ from benchmark.errors import BenchError, DataError, UsageError, WeightsError
 ROWS = [{"alt": f"alt {i}", "short": f"short {i}", "long": [f"long {i}", f"longer {i}"]} for i in range(3)]
 
 
+ROW = json.dumps(ROWS[0]).encode()
+
+
 def png(value: int) -> bytes:
     buffer = io.BytesIO()
     Image.fromarray(np.full((6, 8, 3), value, np.uint8)).save(buffer, "PNG")
@@ -45,14 +48,18 @@ def folder(root: Path) -> DataConfig:
     return settings("folder", root)
 
 
+def write_tar(path: Path, members: dict[str, bytes]) -> None:
+    with tarfile.open(path, "w") as out:
+        for name, data in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            out.addfile(info, io.BytesIO(data))
+
+
 def tar(root: Path) -> DataConfig:
     for shard, members in (("a", (0, 1)), ("b", (2,))):
-        with tarfile.open(root / f"{shard}.tar", "w") as out:
-            for i in members:
-                for name, data in ((f"{i}.png", png(i)), (f"{i}.json", json.dumps(ROWS[i]).encode())):
-                    info = tarfile.TarInfo(name)
-                    info.size = len(data)
-                    out.addfile(info, io.BytesIO(data))
+        pairs = [{f"{i}.png": png(i), f"{i}.json": json.dumps(ROWS[i]).encode()} for i in members]
+        write_tar(root / f"{shard}.tar", {name: data for pair in pairs for name, data in pair.items()})
     return settings("tar", root / "*.tar")
 
 
@@ -204,3 +211,33 @@ def test_a_file_that_is_no_tokenizer_is_refused(tmp_path: Path) -> None:
         Tokenizer.read(tmp_path / "tokenizer.model", 16)
     with pytest.raises(BenchError, match="no such file"):
         Tokenizer.read(tmp_path / "none.model", 16)
+
+
+@pytest.mark.parametrize("folder", ["./", "shard.v1/", "./a/b.c/"])
+def test_members_of_a_shard_may_lie_in_a_folder(tmp_path: Path, folder: str) -> None:
+    """`tar -c .` names its members ./0.png; a dot of a folder's name is none of the member's ending."""
+    write_tar(tmp_path / "a.tar", {f"{folder}{i}{e}": d for i in (0, 1) for e, d in ((".png", png(i)), (".json", ROW))})
+    source = open_source(settings("tar", tmp_path / "a.tar"))
+    assert [np.asarray(source.load(i).image).max() for i in range(len(source))] == [0, 1]
+
+
+@pytest.mark.parametrize(
+    ("captions", "words"),
+    [
+        (b"5", "the captions are int"),
+        (b'["alt"]', "the captions are list"),
+        (json.dumps({**ROWS[0], "alt": ["a", "b"]}).encode(), "column 'alt' holds list, not one caption"),
+        (json.dumps({**ROWS[0], "short": {"a": "b"}}).encode(), "column 'short' holds dict, not one caption"),
+    ],
+)
+def test_captions_that_are_no_texts_are_an_error_of_their_sample(tmp_path: Path, captions: bytes, words: str) -> None:
+    write_tar(tmp_path / "a.tar", {"0.png": png(0), "0.json": captions})
+    with pytest.raises(DataError, match=f"sample 0: {words}"):
+        open_source(settings("tar", tmp_path / "a.tar")).load(0)
+
+
+@pytest.mark.parametrize("image", [None, 5])
+def test_a_table_row_without_a_picture_is_an_error_of_that_row(tmp_path: Path, image: Any) -> None:
+    pq.write_table(pa.Table.from_pylist([{**ROWS[0], "image": image}]), tmp_path / "a.parquet")
+    with pytest.raises(DataError, match="row 0: no picture, but"):
+        open_source(settings("parquet", tmp_path)).load(0)

@@ -39,6 +39,7 @@ def check_encoder(
 
     add("shapes", image.shapes)
     if report.ok:  # the rest would only repeat a wrong shape
+        add("layer order", image.layer_order)
         add("extreme images", image.extremes)
         add("deterministic", image.deterministic)
         add("batch 1 = batch N", image.batch_invariant)
@@ -53,6 +54,7 @@ def check_encoder(
             report.findings.append(Finding("text rows", False, "absent", "has_text is set, encode_text missing"))
     if not cheap and report.ok:
         add("odd sizes", image.odd_sizes)
+        add("other sizes", image.other_sizes)
         if labelled is not None:
             add("above chance", lambda: measured.chance(image, labelled))
         if reload is not None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 
+from benchmark.check.arrays import array_findings, largest_gap, maps, relative_gap
 from benchmark.check.findings import Finding, failed, passed
+from benchmark.check.orientation import LEAST_SIDE, Squares, places_in, with_squares
 from benchmark.contracts import Encoder, ImageFeatures, ImageRequest
 from benchmark.errors import BenchError
 
@@ -36,14 +37,20 @@ class ImageChecks:
         return self.encoder.encode_image(images, request)
 
     @property
+    def everything(self) -> ImageRequest:
+        """First and last layer and patches in text space, where the card has them."""
+        card = self.encoder.card
+        return ImageRequest(layers=(0, -1) if card.depth else (), text_patches=card.has_text_patches)
+
+    @property
     def tolerance(self) -> float:
         return TOLERANCE.get(self.encoder.card.dtype, 1e-4)
 
     def shapes(self) -> list[Finding]:
         """Every array of the contract has its shape and holds numbers."""
         card = self.encoder.card
-        layers = (0, -1) if card.depth else ()
-        features = self.encode(self.native(2), ImageRequest(layers=layers, text_patches=card.has_text_patches))
+        layers = self.everything.layers
+        features = self.encode(self.native(2), self.everything)
         grid = (card.image_size // card.patch_size,) * 2
         cls_width = card.text_dim if card.has_text else card.embed_dim
         expected = {
@@ -66,7 +73,22 @@ class ImageChecks:
             if features.text_patches is None:
                 return [failed("text_patches", "None", "the card says has_text_patches, encode_image returns none")]
             expected["text_patches"] = (features.text_patches, (2, *grid, card.text_dim))
-        return [finding for name, (array, shape) in expected.items() for finding in array_findings(name, array, shape)]
+        return [f for name, (array, shape) in expected.items() for f in array_findings(name, array, shape, card.dtype)]
+
+    def layer_order(self) -> Finding:
+        """Layers come in the order that they are asked for, -1 is the last block, and no two are the same."""
+        depth = self.encoder.card.depth
+        if depth < 2:
+            return passed("layer order", f"{depth} layers: nothing to order")
+        image = self.native(1)
+        first, last = (self.encode(image, ImageRequest(layers=(n,))).layers[0].patches for n in (0, depth - 1))
+        pair = [layer.patches for layer in self.encode(image, ImageRequest(layers=(-1, 0))).layers]
+        if max(map(relative_gap, pair, (last, first))) > self.tolerance:
+            why = "layers=(-1, 0) must be the last block, then the first: keep the order of ImageRequest.layers"
+            return failed("layer order", "another order", why)
+        if not relative_gap(first, last) > 0:
+            return failed("layer order", "the same", f"layers 0 and {depth - 1} are the same: are layers looked up?")
+        return passed("layer order", f"(-1, 0) of {depth}")
 
     def extremes(self) -> Finding:
         """Black, white and noise give numbers."""
@@ -82,49 +104,49 @@ class ImageChecks:
     def deterministic(self) -> Finding:
         """The same images twice give the same features."""
         images = self.native(2)
-        gap = largest_gap(self.encode(images), self.encode(images))
-        if gap > self.tolerance:
+        gap = largest_gap(self.encode(images, self.everything), self.encode(images, self.everything))
+        if not gap <= self.tolerance:
             return failed("deterministic", f"{gap:.1e}", "two calls differ: is the model in eval mode (dropout)?")
         return passed("deterministic", f"{gap:.1e}")
 
     def batch_invariant(self) -> Finding:
-        """An image alone gives what it gives in a batch of three."""
-        images = self.native(3)
-        together, alone = self.encode(images), self.encode(images[1:2])
-        gap = largest_gap(ImageFeatures(together.cls[1:2], together.patches[1:2]), alone)
+        """An image alone gives what it gives in a batch of four, where it is neither first, last nor in the middle."""
+        images = self.native(4)
+        together, alone = self.encode(images, self.everything), self.encode(images[1:2], self.everything)
+        gap = largest_gap(together, alone, row=1)
         if not gap <= self.tolerance:
             why = "features depend on the other images of the batch: batch norm in training mode, or a mix-up of rows?"
             return failed("batch 1 = batch N", f"{gap:.1e}", why)
         return passed("batch 1 = batch N", f"{gap:.1e}")
 
     def orientation(self) -> Finding:
-        """A bright square of one patch moves the features of the patch it lies in, at four off-centre places."""
+        """A bright square of one patch moves the features of the patch it lies in, at four off-centre places.
+
+        Layers and patches in text space are judged as well, by a mix-up that the squares show: they may spread further.
+        """
+        side = self.encoder.card.image_size
+        return self.squares("grid orientation", side, side)
+
+    def squares(self, name: str, height: int, width: int) -> Finding:
+        """Orientation of every map that pictures of height x width pixels give."""
         card = self.encoder.card
-        plain = self.native(1, seed=5) * 0.3
-        rows, columns = self.encode(plain).patches.shape[1:3]
-        if min(rows, columns) < 3:
-            return passed("grid orientation", f"not measurable on a {rows}x{columns} grid")
-        places = [(0, columns - 1), (rows - 1, 0), (rows // 3, columns - 2), (rows - 2, columns // 3)]
-        batch = plain.repeat(len(places), 1, 1, 1)
-        for image, (row, column) in zip(batch, places):
-            top, left = row * card.patch_size, column * card.patch_size
-            image[:, top : top + card.patch_size, left : left + card.patch_size] = 1.0
-        before, after = self.encode(plain).patches, self.encode(batch).patches
-        change = 1 - F.cosine_similarity(before.float(), after.float(), dim=-1)  # [4, h, w]
-        found = [divmod(int(c.flatten().argmax()), columns) for c in change]
-        reach = 1 if min(rows, columns) >= 6 else 0  # convolutions spread a little
-        hits = [max(abs(r - R), abs(c - C)) <= reach for (r, c), (R, C) in zip(found, places)]
-        share = f"{sum(hits)} of {len(places)} squares"
-        # One token too many in front moves most squares by one patch, within reach: asked first.
-        if offset := token_offset(found, places, columns):
-            return failed("grid orientation", share, shift_reason(offset))
-        if sum(hits) >= len(places) - 1:
-            return passed("grid orientation", share)
-        mirrored = sum((c, r) == place for (r, c), place in zip(found, places)) >= 2
-        why = "rows and columns are swapped" if mirrored else "check the token order and how many come first"
-        wrong = hits.index(False)
-        why = f"a square in patch {places[wrong]} shows in patch {found[wrong]}: {why}"
-        return failed("grid orientation", share, why)
+        plain = self.images(1, height, width, seed=5) * 0.3
+        before = self.encode(plain, self.everything)
+        rows, columns = before.patches.shape[1:3]
+        if min(rows, columns) < LEAST_SIDE:
+            return passed(name, f"not measurable on a {rows}x{columns} grid")
+        places = places_in(rows, columns)
+        after = self.encode(with_squares(plain, card.patch_size, places), self.everything)
+        seen = Squares(before.patches, after.patches, places)
+        reason = seen.mix_up()
+        if reason or not seen.enough:
+            where = "" if seen.enough else f"{seen.first_miss()}: "
+            return failed(name, seen.share, where + (reason or "check the token order and how many come first"))
+        later = maps(after)
+        for part, array in maps(before).items():
+            if part != "patches" and (reason := Squares(array, later[part], places).mix_up()):
+                return failed(name, part, f"{part}: {reason}")
+        return passed(name, seen.share)
 
     def odd_sizes(self) -> Finding:
         """Sizes that are no whole patches, wider than high: features, or one clear line."""
@@ -144,45 +166,17 @@ class ImageChecks:
             return failed("odd sizes", f"{shape[1]}x{shape[2]}", why)
         return passed("odd sizes", f"{height}x{width} px -> {shape[1]}x{shape[2]}")
 
-
-def array_findings(name: str, array: torch.Tensor, shape: Sequence[int]) -> list[Finding]:
-    if tuple(array.shape) != tuple(shape):
-        why = "check embed_dim, patch_size, num_cls and text_dim of the card"
-        return [failed(name, str(list(array.shape)), f"expected {list(shape)}; {why}")]
-    if not torch.isfinite(array).all():
-        return [failed(name, "not finite", "NaN or infinity in the features")]
-    spread = array.float().flatten(0, -2).std(dim=0).max().item()
-    if name != "cls" and spread == 0:
-        return [failed(name, "constant", "every patch has the same features")]
-    return [passed(name, f"{list(array.shape)}, |x| ≤ {array.abs().max().item():.3g}")]
-
-
-def token_offset(found: Sequence[tuple[int, int]], places: Sequence[tuple[int, int]], columns: int) -> int:
-    """Tokens, in reading order, by which all squares but one at most are found too late (negative: too early), or 0.
-
-    Strided convolutions may show every square one patch further right or down. Only a shift of tokens also carries one
-    over the end of its row, to a patch that is no neighbour.
-    """
-    moves = [(r - R, c - C) for (r, c), (R, C) in zip(found, places)]
-    offsets = [down * columns + right for down, right in moves]
-    offset = max(offsets, key=offsets.count)
-    far = any(max(abs(down), abs(right)) > 1 for (down, right), o in zip(moves, offsets) if o == offset)
-    return offset if far and offsets.count(offset) >= len(places) - 1 else 0
-
-
-def shift_reason(offset: int) -> str:
-    """What is wrong with a map shifted by `offset` tokens, and the likely remedy."""
-    tokens = "one token" if abs(offset) == 1 else f"{abs(offset)} tokens"
-    if offset < 0:
-        return f"the map is shifted back by {tokens}: are too many dropped from the front?"
-    first = "is CLS" if offset == 1 else "are CLS and registers"
-    return f"the map is shifted by {tokens}: {first} dropped from the front?"
-
-
-def largest_gap(a: ImageFeatures, b: ImageFeatures) -> float:
-    """Largest difference of CLS or patches, relative to the largest value."""
-    gaps = []
-    for x, y in ((a.cls, b.cls), (a.patches, b.patches)):
-        scale = y.abs().max().clamp_min(1e-12)
-        gaps.append(((x - y).abs().max() / scale).item())
-    return max(gaps)
+    def other_sizes(self) -> Finding:
+        """Pictures that are wider than high keep their rows and columns, and leave no trace in the pictures after."""
+        card = self.encoder.card
+        width = card.image_size + 2 * card.patch_size
+        before = self.encode(self.native(1), self.everything)
+        try:
+            found = self.squares("other sizes", card.image_size, width)
+        except BenchError as error:
+            return passed("other sizes", f"refused: {error}")
+        gap = largest_gap(self.encode(self.native(1), self.everything), before)
+        if found.ok and not gap <= self.tolerance:
+            why = f"features differ after a picture {width} px wide: is a table of its size kept?"
+            return failed("other sizes", f"{gap:.1e}", why)
+        return found

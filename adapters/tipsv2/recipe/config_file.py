@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from adapters.tipsv2.recipe.config import RecipeConfig
+from adapters.tipsv2.recipe.config_rules import validate
 from benchmark.errors import UsageError, unknown
 
 CONFIGS = Path(__file__).with_name("configs")
@@ -31,6 +32,8 @@ def read_config(source: str | Path, overrides: Mapping[str, Any] | None = None) 
         *parents, last = dotted.split(".")
         for part in parents:
             node = node.setdefault(part, {})
+            if not isinstance(node, dict):
+                raise UsageError(f"{dotted}: {part} = {node!r} is no table of {path.name}. Give SECTION.KEY=VALUE")
         node[last] = value
     table.setdefault("name", path.stem)
     return from_table(table, path.name)
@@ -39,7 +42,7 @@ def read_config(source: str | Path, overrides: Mapping[str, Any] | None = None) 
 def from_table(table: Mapping[str, Any], where: str) -> RecipeConfig:
     """A checked RecipeConfig from nested tables; `where` names their origin in errors."""
     config: RecipeConfig = _build(RecipeConfig, table, where, "")
-    _validate(config, where)
+    validate(config, where)
     return config
 
 
@@ -132,34 +135,3 @@ def _value(hint: Any, value: Any, where: str, key: str) -> Any:
 
 def _example(kinds: tuple[Any, ...]) -> tuple[Any, ...]:
     return tuple(k() for k in kinds if not isinstance(k, types.EllipsisType))
-
-
-def _validate(config: RecipeConfig, where: str) -> None:
-    model, views, train = config.model, config.views, config.train
-    rules = [
-        (
-            model.width % model.heads == 0,
-            f"model.width = {model.width} must be divisible by model.heads = {model.heads}",
-        ),
-        (model.width % model.text_heads == 0, f"model.width = {model.width} must be divisible by text_heads"),
-        (model.image_size % model.patch_size == 0, f"model.image_size = {model.image_size} must be whole patches"),
-        (views.global_size % model.patch_size == 0, f"views.global_size = {views.global_size} must be whole patches"),
-        (views.local_size % model.patch_size == 0, f"views.local_size = {views.local_size} must be whole patches"),
-        (0 <= config.loss.mask_ratio <= 1, f"loss.mask_ratio = {config.loss.mask_ratio} must lie in [0, 1]"),
-        (
-            config.loss.dino_cls < model.num_cls,
-            f"loss.dino_cls = {config.loss.dino_cls}, but there are {model.num_cls} CLS",
-        ),
-        (
-            train.steps > 0 and train.batch_size > 1,
-            "train.steps and train.batch_size must be positive (batch at least 2)",
-        ),
-        (
-            train.accumulate > 0 and train.batch_size % train.accumulate == 0,
-            f"train.batch_size = {train.batch_size} must be divisible by train.accumulate = {train.accumulate}",
-        ),
-        (config.loss.ssl_every > 0, f"loss.ssl_every = {config.loss.ssl_every} must be at least 1"),
-    ]
-    for holds, message in rules:
-        if not holds:
-            raise UsageError(f"{where}: {message}")

@@ -31,7 +31,17 @@ class Example:
     bad: tuple[str, ...]  # messages of samples that were passed over
 
 
-class Positions(Dataset[Example]):
+@dataclass
+class Unreadable:
+    """A position for which more samples were passed over than `data.max_bad` allows.
+
+    A value, not an error: the loader wraps an error of a worker process into the worker's traceback.
+    """
+
+    bad: tuple[str, ...]
+
+
+class Positions(Dataset[Example | Unreadable]):
     """Example of global position p: p runs over all samples of all steps and never repeats."""
 
     def __init__(self, source: Source, config: RecipeConfig) -> None:
@@ -57,7 +67,7 @@ class Positions(Dataset[Example]):
             self._epoch = known = (epoch, rng.permutation(len(self.source)))
         return known[1]
 
-    def __getitem__(self, position: int) -> Example:
+    def __getitem__(self, position: int) -> Example | Unreadable:
         views, loss = self.config.views, self.config.loss
         bad: list[str] = []
         while True:
@@ -67,7 +77,7 @@ class Positions(Dataset[Example]):
             except DataError as error:
                 bad.append(str(error))
                 if len(bad) > self.config.data.max_bad:
-                    raise
+                    return Unreadable(tuple(bad))
         rng = np.random.default_rng((self.config.train.seed, 1, position))
         texts = draw_pair(sample.alt, sample.synthetic, rng, loss.captions)
         view = random_view(sample.image, views.global_size, views.global_scale, views.ratio, views.flip, rng)
@@ -83,12 +93,16 @@ class Positions(Dataset[Example]):
 
 
 class Collate:
-    """Examples of one step → (Batch, messages of bad samples)."""
+    """Examples of one step → (Batch, messages of bad samples); no Batch where a position is unreadable."""
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self.tokenizer = tokenizer
 
-    def __call__(self, examples: list[Example]) -> tuple[Batch, list[str]]:
+    def __call__(self, found: list[Example | Unreadable]) -> tuple[Batch | None, list[str]]:
+        bad = [message for each in found for message in each.bad]
+        examples = [each for each in found if isinstance(each, Example)]
+        if len(examples) < len(found):
+            return None, bad
         chosen = [i for i, e in enumerate(examples) if e.ssl]
         texts = tuple(self.tokenizer([e.texts[k] for e in examples]) for k in range(2))
         if not chosen:
@@ -100,7 +114,7 @@ class Collate:
             local=to_float(np.stack([examples[i].local for i in chosen], 1)),
             mask=torch.from_numpy(np.stack([examples[i].mask for i in chosen])),
         )
-        return batch, [message for e in examples for message in e.bad]
+        return batch, bad
 
 
 def to_float(pixels: np.ndarray) -> torch.Tensor:
@@ -110,8 +124,11 @@ def to_float(pixels: np.ndarray) -> torch.Tensor:
 
 def steps_from(
     start: int, dataset: Positions, tokenizer: Tokenizer, rank: int = 0, world: int = 1
-) -> Iterator[tuple[Batch, list[str]]]:
-    """This process's batches of the steps `start`, `start + 1`, …; rank r holds the r-th slice of the global batch."""
+) -> Iterator[tuple[Batch | None, list[str]]]:
+    """This process's batches of the steps `start`, `start + 1`, …; rank r holds the r-th slice of the global batch.
+
+    A batch is None where more of its samples are bad than `data.max_bad` allows; the messages say which.
+    """
     train = dataset.config.train
     share = train.batch_size // world
 

@@ -15,7 +15,7 @@ from adapters.tipsv2.recipe.schedule import ramp
 def self_supervised_loss(
     output: StudentOutput, targets: Mapping[str, torch.Tensor], mask: torch.Tensor, config: RecipeConfig, step: int
 ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-    """(weighted DINO + patch loss, {"dino", "patch", "entropy_cls", "entropy_patch"})."""
+    """(weighted DINO + patch loss, {"dino", "patch", "assignment_cls" [P], "assignment_patch" [P]})."""
     total = output.images.new_zeros(())
     terms: dict[str, torch.Tensor] = {}
     temperature = config.head.student_temperature
@@ -27,7 +27,7 @@ def self_supervised_loss(
         terms["patch"] = patch_loss(output.patch_logits, targets["patch"], temperature, mask if only_masked else None)
         total = total + config.loss.patch * terms["patch"]
     for name, target in targets.items():
-        terms[f"entropy_{name}"] = assignment_entropy(target)
+        terms[f"assignment_{name}"] = target.detach().reshape(-1, target.shape[-1]).mean(0)
     return ramp(step, config.train.steps, config.loss.ssl_ramp) * total, terms
 
 
@@ -39,9 +39,11 @@ def pair_loss(
 
 
 @torch.no_grad()
-def assignment_entropy(target: torch.Tensor) -> torch.Tensor:
-    """Entropy of the mean assignment in nats: log(P) when all prototypes are used alike, 0 when one takes all."""
-    mean = target.reshape(-1, target.shape[-1]).mean(0)
+def assignment_entropy(mean: torch.Tensor) -> torch.Tensor:
+    """Entropy in nats of the mean assignment [P]: log(P) when all prototypes are used alike, 0 when one takes all.
+
+    The mean is that of the whole batch: n sharp rows have at most log(n), however well they spread.
+    """
     return -(mean * mean.clamp_min(1e-12).log()).sum()
 
 

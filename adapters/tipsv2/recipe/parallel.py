@@ -39,7 +39,10 @@ def joined(train: TrainConfig) -> Iterator[Place]:
     kind = train.device if train.device != "auto" else ("cuda" if torch.cuda.is_available() else "cpu")
     if kind.startswith("cuda") and not torch.cuda.is_available():
         raise UsageError(f'train.device = "{train.device}", but torch sees no GPU here. Set train.device = "cpu"')
-    device = torch.device(kind, local) if kind == "cuda" else torch.device(kind)
+    try:
+        device = torch.device(kind, local) if kind == "cuda" else torch.device(kind)
+    except RuntimeError:
+        raise UsageError(f'train.device = "{train.device}" is no device. Give auto, cpu, cuda or cuda:N') from None
     bf16 = train.dtype == "bfloat16" or (
         train.dtype == "auto" and device.type == "cuda" and torch.cuda.is_bf16_supported()
     )

@@ -28,6 +28,8 @@ def sample_from(image: Any, row: Mapping[str, Any], config: DataConfig, where: s
 
     A synthetic column may hold one caption or a list of them; an empty one is left out.
     """
+    if not isinstance(row, Mapping):
+        raise DataError(f"{where}: the captions are {type(row).__name__}. Write a JSON object with {config.alt!r}")
     for column in (config.alt, *config.synthetic):
         if column not in row:
             found = ", ".join(map(repr, row))
@@ -35,14 +37,23 @@ def sample_from(image: Any, row: Mapping[str, Any], config: DataConfig, where: s
     synthetic: list[str] = []
     for column in config.synthetic:
         value = row[column]
-        synthetic += [str(v) for v in (value if isinstance(value, (list, tuple)) else [value]) if v]
-    return Sample(picture(image, where), str(row[config.alt] or ""), tuple(synthetic))
+        several = value if isinstance(value, (list, tuple)) else [value]
+        synthetic += [text for text in (_caption(v, column, where) for v in several) if text]
+    return Sample(picture(image, where), _caption(row[config.alt], config.alt, where), tuple(synthetic))
+
+
+def _caption(value: Any, column: str, where: str) -> str:
+    if value is not None and not isinstance(value, (str, int, float)):
+        raise DataError(f"{where}: column {column!r} holds {type(value).__name__}, not one caption. Write a text there")
+    return "" if value is None else str(value)
 
 
 def picture(image: Any, where: str) -> Image.Image:
     """An RGB Pillow image from a path, bytes or a decoded image; the error names `where`."""
     if isinstance(image, Image.Image):
         return image.convert("RGB")
+    if not isinstance(image, (str, Path, bytes)):
+        raise DataError(f"{where}: no picture, but {type(image).__name__}. Give its encoded bytes or its path")
     try:
         return Image.fromarray(decode(image))
     except DataError as error:
@@ -140,10 +151,11 @@ def tar_pairs(shard: str) -> Sequence[tuple[tuple[int, int], tuple[int, int]]]:
     try:
         with tarfile.open(shard, "r:") as tar:  # offsets in a compressed one are not those of the file
             for member in tar:
-                stem, dot, ending = member.name.partition(".")
+                folder, slash, name = member.name.rpartition("/")  # `tar -c .` names members ./0.jpg
+                stem, dot, ending = name.partition(".")
                 kind = images if (dot + ending).lower() in PICTURES else texts if ending == "json" else None
                 if kind is not None and member.isfile():
-                    kind[stem] = (member.offset_data, member.size)
+                    kind[folder + slash + stem] = (member.offset_data, member.size)
     except (tarfile.TarError, OSError, EOFError) as error:
         raise DataError(f"{shard}: not a readable tar file ({error}). Fetch the shard again") from None
     return [(span, texts[stem]) for stem, span in images.items() if stem in texts]

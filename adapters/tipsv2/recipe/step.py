@@ -34,7 +34,8 @@ class Kept:
 def backward(
     model: nn.Module, teacher: Teacher, batch: Batch, config: RecipeConfig, step: int, autocast: torch.autocast
 ) -> dict[str, torch.Tensor]:
-    """Adds the step's gradients to the parameters; returns loss, contrastive, dino, patch, entropies, feature_std."""
+    """Adds the step's gradients to the parameters; returns loss, contrastive, dino, patch, feature_std and the mean
+    assignments [P]."""
     parts = batch.split(config.train.accumulate)
     kept = _whole_batch(model, parts, config, autocast) if len(parts) > 1 else None
     sums: dict[str, torch.Tensor] = {}

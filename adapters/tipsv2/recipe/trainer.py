@@ -27,6 +27,7 @@ from adapters.tipsv2.recipe.guards import Guards
 from adapters.tipsv2.recipe.journal import Journal
 from adapters.tipsv2.recipe.loader import Positions, steps_from
 from adapters.tipsv2.recipe.model import Pretrainer
+from adapters.tipsv2.recipe.objective import assignment_entropy
 from adapters.tipsv2.recipe.optim import make_optimizer, set_learning_rate
 from adapters.tipsv2.recipe.parallel import Place, joined, mean_over_processes, wrap
 from adapters.tipsv2.recipe.samples import open_source
@@ -94,6 +95,7 @@ class Trainer:
         )
         for batch, bad in batches:
             self._count_bad(bad)
+            assert batch is not None  # else more samples are bad than _count_bad lets pass
             terms = self._one_step(batch.to(self.place.device))
             self.seconds = time.perf_counter() - begun
             if self.step % train.log_every == 0 or self.step == train.steps:
@@ -128,7 +130,16 @@ class Trainer:
         return terms
 
     def _log(self, terms: dict[str, torch.Tensor]) -> None:
-        means = {k: float(mean_over_processes(v.detach(), self.place)) for k, v in terms.items() if k != "grad_norm"}
+        means: dict[str, float] = {}
+        for name, term in terms.items():
+            if name == "grad_norm":
+                continue
+            mean = mean_over_processes(term.detach(), self.place)
+            kind, _, head = name.partition("_")
+            if kind == "assignment":
+                means[f"entropy_{head}"] = float(assignment_entropy(mean))
+            else:
+                means[name] = float(mean)
         self.guards.check_health(means, self.step)
         means["temperature"] = float(whole(self.student.temperature.detach()))
         if self.place.first:
