@@ -127,7 +127,8 @@ def disk_errors(path: Path) -> Iterator[None]:
     except OSError as e:
         if e.errno in (errno.ENOSPC, errno.EDQUOT):
             raise BenchError(
-                f"{path}: the disk is full. Free some space (bench cache prune) or move the cache with BENCH_CACHE"
+                f"{path}: the disk is full. Free some space on it (bench cache prune, where the cache lies there), or "
+                "choose another (BENCH_CACHE, --results)"
             ) from None
         if e.errno in CANNOT_WRITE:
             raise BenchError(f"{path}: cannot be written ({e.strerror}). Choose another folder") from None
