@@ -5,8 +5,9 @@ from __future__ import annotations
 import errno
 import os
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
+from operator import methodcaller
 from pathlib import Path
 from typing import IO
 
@@ -33,20 +34,40 @@ def write_atomic(path: Path, write: Callable[[IO[bytes]], object]) -> None:
 
     Raises BenchError when the disk is full or the folder cannot be written; `path` is then as it was.
     """
-    with disk_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-        try:
-            with os.fdopen(handle, "wb") as f:
-                write(f)
-                f.flush()
-                os.fsync(f.fileno())
-            with suppress(OSError):  # some network and USB disks have no modes
-                os.chmod(name, MODE)
-            os.replace(name, path)
-        except BaseException:
-            Path(name).unlink(missing_ok=True)
-            raise
+    with disk_errors(path), _staged(path, write) as whole:
+        os.replace(whole, path)
+
+
+def write_together(folder: Path, contents: Mapping[str, bytes], before: Callable[[], object]) -> None:
+    """`write_atomic` for several files, all or none: `before` is called and they take their names (below `folder`, in
+    the order of `contents`) when every one of them is whole on disk and nothing is left to do that needs room."""
+    with ExitStack() as held:
+        whole: dict[Path, Path] = {}
+        for name, content in contents.items():
+            path = folder / name
+            with disk_errors(path):
+                whole[path] = held.enter_context(_staged(path, methodcaller("write", content)))
+        with disk_errors(folder):
+            before()
+            for path, temporary in whole.items():
+                os.replace(temporary, path)
+
+
+@contextmanager
+def _staged(path: Path, write: Callable[[IO[bytes]], object]) -> Iterator[Path]:
+    """A temporary file in the folder of `path`, written and flushed to disk; gone after the block, if still there."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    try:
+        with os.fdopen(handle, "wb") as f:
+            write(f)
+            f.flush()
+            os.fsync(f.fileno())
+        with suppress(OSError):  # some network and USB disks have no modes
+            os.chmod(name, MODE)
+        yield Path(name)
+    finally:
+        Path(name).unlink(missing_ok=True)
 
 
 def writable(folder: Path, what: str = "results", option: str = "--results") -> None:
@@ -70,8 +91,13 @@ def unreadable(error: OSError) -> str:
 
 
 def write_text(path: Path, text: str) -> None:
-    """`write_atomic` for UTF-8 text; what UTF-8 cannot hold (a byte of a file's name) is written as its JSON escape."""
-    write_bytes(path, text.encode("utf-8", "backslashreplace"))
+    """`write_atomic` for text as `utf8` has it."""
+    write_bytes(path, utf8(text))
+
+
+def utf8(text: str) -> bytes:
+    """`text` in UTF-8; what UTF-8 cannot hold (a byte of a file's name) is written as its JSON escape."""
+    return text.encode("utf-8", "backslashreplace")
 
 
 def write_bytes(path: Path, content: bytes) -> None:
@@ -101,7 +127,8 @@ def disk_errors(path: Path) -> Iterator[None]:
     except OSError as e:
         if e.errno in (errno.ENOSPC, errno.EDQUOT):
             raise BenchError(
-                f"{path}: the disk is full. Free some space (bench cache prune) or move the cache with BENCH_CACHE"
+                f"{path}: the disk is full. Free some space on it (bench cache prune, where the cache lies there), or "
+                "choose another (BENCH_CACHE, --results)"
             ) from None
         if e.errno in CANNOT_WRITE:
             raise BenchError(f"{path}: cannot be written ({e.strerror}). Choose another folder") from None

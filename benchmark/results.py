@@ -11,7 +11,6 @@ import io
 import json
 import operator
 import re
-import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -23,7 +22,7 @@ import numpy as np
 from benchmark.contracts import Outcome
 from benchmark.digest import fingerprint, plain, sha256_file
 from benchmark.errors import BenchError
-from benchmark.files import only_writer, write_bytes, write_text
+from benchmark.files import only_writer, utf8, write_together
 from benchmark.foreign import CONTROL, writable_text
 from benchmark.statistic import Statistic
 
@@ -137,25 +136,30 @@ def metrics_of(outcome: Outcome, seed: int) -> dict[str, dict[str, Any]]:
 def save(
     folder: Path, data: Mapping[str, Any], samples: Mapping[str, Any], files: Mapping[str, bytes] | None = None
 ) -> None:
-    """Writes one row with `files` (curves, pictures) beside it; an older row stops being one before it changes.
+    """Writes one row with `files` (curves, pictures) beside it; an older row is replaced when the new one is whole on
+    disk, and stops being one before it changes. Raises BenchError when the disk is full: the older one then stays.
 
     Two processes that write one row do so one after the other, and `result.json` holds the sha256 of its samples, so
     that a row is never one's values with the other's samples.
     """
     with only_writer(folder):
-        (folder / "result.json").unlink(missing_ok=True)
-        shutil.rmtree(folder / "pictures", ignore_errors=True)
-        for left in folder.glob(".*.tmp"):  # of a process that was killed while it wrote: no other writes here now
+        for left in folder.rglob(".*.tmp"):  # of a process that was killed while it wrote: no other writes here now
             left.unlink(missing_ok=True)
-        digest = write_samples(folder / "samples.parquet", samples)
-        for name, content in (files or {}).items():
-            write_bytes(folder / name, content)
-        row = {**plain(data), SAMPLES_DIGEST: digest}
-        write_text(folder / "result.json", json.dumps(row, indent=1, ensure_ascii=False) + "\n")
+        columns = samples_file(samples)
+        row = {**plain(data), SAMPLES_DIGEST: hashlib.sha256(columns).hexdigest()}
+        contents = {"samples.parquet": columns, **(files or {})}
+        contents["result.json"] = utf8(json.dumps(row, indent=1, ensure_ascii=False) + "\n")
+        older = {path for path in folder.glob("pictures/*") if f"pictures/{path.name}" not in contents}
+
+        def clear() -> None:
+            for path in (folder / "result.json", *older):
+                path.unlink(missing_ok=True)
+
+        write_together(folder, contents, clear)
 
 
-def write_samples(path: Path, samples: Mapping[str, Any]) -> str:
-    """Columns as parquet; [N, C] arrays become fixed-size lists. The sha256 of the file."""
+def samples_file(samples: Mapping[str, Any]) -> bytes:
+    """Columns as a parquet file; [N, C] arrays become fixed-size lists."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -168,8 +172,7 @@ def write_samples(path: Path, samples: Mapping[str, Any]) -> str:
             columns[name] = pa.array(_plain_words(array) if array.dtype.kind in "OU" else array)
     content = io.BytesIO()
     pq.write_table(pa.table(columns), content, compression="zstd")
-    write_bytes(path, content.getvalue())
-    return hashlib.sha256(content.getbuffer()).hexdigest()
+    return content.getvalue()
 
 
 def _plain_words(values: np.ndarray) -> list[Any]:
@@ -177,7 +180,7 @@ def _plain_words(values: np.ndarray) -> list[Any]:
 
 
 def read_samples(path: Path, sha256: str | None = None) -> dict[str, np.ndarray]:
-    """The inverse of `write_samples`. Raises BenchError naming the file when it is missing, damaged or not the one
+    """The inverse of `samples_file`. Raises BenchError naming the file when it is missing, damaged or not the one
     of this `sha256`."""
     import pyarrow as pa
     import pyarrow.parquet as pq

@@ -275,6 +275,32 @@ def test_full_disk_is_one_line_and_keeps_finished_tasks(tmp_path, capsys, monkey
     assert [r.folder for r in read_all(tmp_path / "r")[0]] == kept
 
 
+def test_rows_are_shown_though_their_tables_find_no_room(tmp_path, capsys, monkeypatch):
+    real = os.fsync
+
+    def full(handle):
+        if "results.csv" in os.readlink(f"/proc/self/fd/{handle}"):
+            raise OSError(28, "No space left on device")
+        return real(handle)
+
+    monkeypatch.setattr("os.fsync", full)
+    words = [
+        "--model",
+        "pixels",
+        "--limit",
+        "24",
+        "--results",
+        str(tmp_path / "r"),
+        "--task",
+        "instance_retrieval/scenes",
+    ]
+    assert bench("run", *words) == 1
+    said = capsys.readouterr()
+    assert "mean R@1" in said.out and "1 rows made" in said.out and "Tables:" not in said.out
+    (line,) = [line for line in said.err.splitlines() if line.startswith("error")]
+    assert "results.csv: the disk is full" in line and len(read_all(tmp_path / "r")[0]) == 1
+
+
 NAN = """
 from small import SmallEncoder
 def build(spec):

@@ -214,7 +214,7 @@ def test_cache_ls_and_prune(capsys, results, tmp_path, monkeypatch):
     assert "1 arrays" in capsys.readouterr().out
     assert bench("cache", "prune", "--all") == 0
     assert bench("cache", "ls", "--json") == 0
-    assert capsys.readouterr().out.splitlines()[-1].endswith(str(tmp_path / "features"))
+    assert capsys.readouterr().out.splitlines()[-1].endswith(f"freed in {tmp_path}")
 
 
 def test_a_user_without_a_home_is_told_what_to_set(capsys, monkeypatch):

@@ -7,6 +7,7 @@ import importlib.util
 import json
 import os
 import pickle
+import re
 import shutil
 import sys
 import tarfile
@@ -19,6 +20,7 @@ from PIL import Image
 
 from benchmark import load_encoder, load_task, run
 from benchmark.errors import DataError, UsageError
+from benchmark.results import read_all
 from tasks.datasets.idx import read_idx
 from tasks.datasets.user import open_task
 from tasks.datasets.user_fields import KIND_OF
@@ -436,3 +438,45 @@ def test_maps_whose_unit_or_meaning_is_not_known_are_refused(write, tmp_path, ta
     path = write(f'task = "{task}"\nname = "x"\n{more}[train]\n{table}[test]\n{table}')
     with pytest.raises((DataError, UsageError), match=message):
         open_task(path).dataset.data(task, "test").target(0)
+
+
+def test_two_tasks_of_one_name_keep_their_rows_apart_and_a_moved_one_finds_its_own(examples, tmp_path):
+    def measured(file: Path) -> tuple[int, dict[str, str]]:
+        options = {"results": tmp_path / "r", "cache": tmp_path / "c", "check": False}
+        report = run("pixels", str(file), **options)
+        assert not report.failures
+        return report.reused, {row.folder.parent.name: row.data["created"] for row in read_all(tmp_path / "r")[0]}
+
+    for project in "pq":
+        (tmp_path / project).mkdir()
+        shutil.copytree(examples / "data" / "retrieval", tmp_path / project / "data" / "retrieval")
+        shutil.copy(examples / "instance_retrieval.toml", tmp_path / project / "task.toml")
+    (tmp_path / "q" / "data/retrieval/labels.csv").write_text(other_labels(examples / "data/retrieval/labels.csv"))
+    assert measured(tmp_path / "p" / "task.toml")[0] == 0
+    again, rows = measured(tmp_path / "q" / "task.toml")
+    assert again == 0 and len(rows) == 2 and all(re.fullmatch("my-shelf-[0-9a-f]{6}", name) for name in rows)
+    assert measured(tmp_path / "p" / "task.toml") == (1, rows) and measured(tmp_path / "q" / "task.toml") == (1, rows)
+    (tmp_path / "p").rename(tmp_path / "moved")
+    assert measured(tmp_path / "moved" / "task.toml") == (1, rows)
+    (tmp_path / "q" / "data/retrieval/labels.csv").write_text((examples / "data/retrieval/labels.csv").read_text())
+    assert measured(tmp_path / "q" / "task.toml") == (1, rows), "the very data of the other: the very row"
+
+
+def other_labels(table: Path) -> str:
+    """The table with the labels of its first and last picture exchanged."""
+    head, *lines = (line.split(",") for line in table.read_text().splitlines())
+    assert lines[0][1] != lines[-1][1]
+    lines[0][1:], lines[-1][1:] = lines[-1][1:], lines[0][1:]
+    return "".join(",".join(line) + "\n" for line in [head, *lines])
+
+
+def test_edited_data_replace_their_row(examples, tmp_path):
+    shutil.copytree(examples / "data" / "retrieval", tmp_path / "data" / "retrieval")
+    file = shutil.copy(examples / "instance_retrieval.toml", tmp_path)
+    options = {"results": tmp_path / "r", "cache": tmp_path / "c", "check": False}
+    for edited in (False, True):
+        if edited:
+            table = tmp_path / "data/retrieval/labels.csv"
+            table.write_text(other_labels(table))
+        assert run("pixels", str(file), **options).reused == 0
+        assert len(read_all(tmp_path / "r")[0]) == 1

@@ -35,6 +35,19 @@ def test_files_of_one_name_in_two_projects_are_two_models(tmp_path, monkeypatch)
     assert model_stamp("q/enc.py:build", None) != model_stamp("p/enc.py:build", None)
 
 
+def test_hub_folders_of_one_name_in_two_projects_are_two_models(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for folder in ("p/a/final", "q/a/final", "p/a-final"):
+        (tmp_path / folder).mkdir(parents=True)
+    names = [display_name(f"hf:{folder}", None) for folder in ("p/a/final", "q/a/final", "p/a-final")]
+    monkeypatch.chdir(tmp_path / "q")
+    names.append(display_name("hf:a-final", None))  # no folder here: a repository
+    assert len({slug(name) for name in names}) == 4 and names[0].startswith("hf:a-final-") and names[3] == "hf:a-final"
+    same = [f"hf:{tmp_path}/p/a/final", "hf:../p/a/final/"]
+    assert {display_name(name, None) for name in same} == {names[0]}
+    assert len({model_stamp(name, None) for name in same}) == 1, "one row, made once"
+
+
 def test_modules_of_one_name_in_two_projects_are_two_models_and_nothing_is_imported(tmp_path, monkeypatch):
     names = []
     for project in ("p", "q", "p", "lib/site-packages"):

@@ -23,12 +23,20 @@ import sys
 from pathlib import Path
 from recipe_fixtures import tiny
 from adapters.tipsv2.recipe.trainer import train
+from benchmark.errors import UsageError
+def threads_of_the_group():
+    return [name for task in Path("/proc/self/task").glob("*/comm") if "gloo" in (name := task.read_text())]
 changes = eval(sys.argv[2])
-train(tiny(train__log_every=1, **changes), Path(sys.argv[1]), quiet=True)
+try:
+    train(tiny(train__log_every=1, **changes), Path(sys.argv[1]), quiet=True)
+except UsageError as e:
+    sys.exit(f"{e} {threads_of_the_group()}")
+assert not threads_of_the_group(), "one that works on while the interpreter ends aborts the process"
 """
 
 
-def two_processes(out: Path, **changes: object) -> None:
+def two_processes(out: Path, fails: str = "", **changes: object) -> None:
+    """Trains in two processes; with `fails`, both must end with 1 and these last words."""
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
         port = s.getsockname()[1]
@@ -46,7 +54,8 @@ def two_processes(out: Path, **changes: object) -> None:
         )
     for run in runs:
         _, errors = run.communicate(timeout=240)
-        assert run.returncode == 0, errors.decode()[-3000:]
+        assert run.returncode == (1 if fails else 0), errors.decode()[-3000:]
+        assert errors.decode().strip().endswith(fails)
 
 
 def losses(out: Path) -> list[dict[str, float]]:
@@ -77,6 +86,11 @@ def test_two_processes_equal_one(tmp_path: Path, changes: dict[str, object]) -> 
         tiny(train__log_every=1, train__steps=3, head__balance=changes["head__balance"]), tmp_path / "one", quiet=True
     )
     assert_same_runs(tmp_path / "one", tmp_path / "two")
+
+
+def test_a_run_that_fails_leaves_no_thread_behind(tmp_path: Path) -> None:
+    two_processes(tmp_path / "two", train__steps=1, train__strategy="fsdp")
+    two_processes(tmp_path / "two", train__steps=2, train__strategy="fsdp", fails=f"remove {tmp_path / 'two'} []")
 
 
 def test_sharded_adafactor_equals_one_process_and_resumes_to_the_same_bytes(tmp_path: Path) -> None:

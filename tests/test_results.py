@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +18,7 @@ from benchmark.errors import BenchError
 from benchmark.files import only_writer
 from benchmark.leaderboard import build
 from benchmark.paths import reference_dir
-from benchmark.results import SAMPLES_DIGEST, Row, read_all, read_row, save, slug, write_samples
+from benchmark.results import SAMPLES_DIGEST, Row, read_all, read_row, samples_file, save, slug
 from benchmark.summary import write_tables
 
 Damage = Callable[[Row], None]
@@ -42,6 +44,32 @@ def test_what_a_killed_writer_left_is_cleared_by_the_next(tmp_path: Path) -> Non
     (folder / ".samples.parquet.x1.tmp").write_bytes(b"half")
     write_row(tmp_path, "a", "depth")
     assert sorted(p.name for p in folder.iterdir()) == ["result.json", "samples.parquet"]
+
+
+@pytest.mark.parametrize("failing", ["samples.parquet", "curve.csv", "best-1.png", "result.json"])
+def test_an_older_row_stays_until_the_new_one_is_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing: str
+) -> None:
+    old, new = simulate("depth", 0.6, 20, "a"), simulate("depth", 0.4, 20, "a")
+    files = {"curve.csv": b"old", "pictures/best-1.png": b"old", "pictures/worst-1.png": b"old"}
+    save(tmp_path, row_data("a", "depth", old), old.samples, files)
+    kept = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    assert len(kept) == 5
+    real, fresh = os.fsync, {"curve.csv": b"new", "pictures/best-1.png": b"new"}
+
+    def full(handle: int) -> None:
+        if failing in os.readlink(f"/proc/self/fd/{handle}"):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        real(handle)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("os.fsync", full)
+        with pytest.raises(BenchError, match="disk is full"):
+            save(tmp_path, row_data("a", "depth", new), new.samples, fresh)
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == kept
+    save(tmp_path, row_data("a", "depth", new), new.samples, fresh)
+    assert read_row(tmp_path).main["value"] == new.measurements[0].statistic.of(new.samples)
+    assert {p.name: p.read_bytes() for p in tmp_path.glob("pictures/*")} == {"best-1.png": b"new"}
 
 
 def test_a_long_name_is_cut_to_what_a_folder_may_be_called(tmp_path: Path) -> None:
@@ -99,7 +127,8 @@ def test_a_foreign_row_is_named_and_stops_no_table(tmp_path: Path, change: str) 
 
 def swapped(row: Row) -> None:
     """A whole file, of the same pictures, and not this row's."""
-    write_samples(row.folder / "samples.parquet", {**row.samples, "pixels": row.samples["pixels"] + 1})
+    swap = samples_file({**row.samples, "pixels": row.samples["pixels"] + 1})
+    (row.folder / "samples.parquet").write_bytes(swap)
 
 
 def cut(row: Row) -> None:

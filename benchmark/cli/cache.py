@@ -12,21 +12,23 @@ import typer
 from benchmark.errors import UsageError
 
 app = typer.Typer(
-    help="Stored features: list them, make room. Example: bench cache prune --max-size 20GB", rich_markup_mode=None
+    help="What can be made again: list it, make room. Example: bench cache prune --max-size 20GB", rich_markup_mode=None
 )
 UNITS = {"": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12}
 
 
 @app.command()
 def ls(json: Annotated[bool, typer.Option("--json", help="One JSON object per line")] = False) -> None:
-    """List stored arrays with model, tap, size and time of last use. Example: bench cache ls"""
+    """List what is stored, with size and time of last use. Example: bench cache ls"""
+    from benchmark.features.others import other_entries
     from benchmark.features.store import FeatureStore
     from benchmark.paths import cache_dir
 
-    root = cache_dir() / "features"
-    entries = FeatureStore(root).entries()
+    root = cache_dir()
+    entries = FeatureStore(root / "features").entries()
+    others = other_entries(root)
     if json:
-        for e in entries:
+        for e in [*entries, *others]:
             typer.echo(jsonlib.dumps({**e, "folder": str(e["folder"])}))
         return
     from benchmark.cli.ls import columns
@@ -37,7 +39,11 @@ def ls(json: Annotated[bool, typer.Option("--json", help="One JSON object per li
         whole = "yes" if e["shards"] == e["of"] else f"{e['shards']}/{e['of']} shards"
         lines.append([e["key"].get("model"), tap["name"], e["codec"], human(e["bytes"]), whole, age(e["used"])])
     typer.echo(columns(["model", "tap", "codec", "size", "whole", "last used"], lines))
-    typer.echo(f"{len(entries)} arrays, {human(sum(e['bytes'] for e in entries))} in {root}")
+    if others:
+        lines = [[e["kind"], e["folder"].name, human(e["bytes"]), age(e["used"])] for e in others]
+        typer.echo("\n" + columns(["beside them", "folder", "size", "last used"], lines))
+    arrays, beside = (human(sum(e["bytes"] for e in some)) for some in (entries, others))
+    typer.echo(f"{len(entries)} arrays, {arrays}, and beside them {beside} in {root}")
 
 
 @app.command()
@@ -49,7 +55,11 @@ def prune(
     model: Annotated[str | None, typer.Option(help="Only this model's")] = None,
     all_: Annotated[bool, typer.Option("--all", help="Everything")] = False,
 ) -> None:
-    """Delete stored features. They are made again when needed. Example: bench cache prune --older-than 30d"""
+    """Delete what is made again when needed, never what a running process uses.
+
+    Example: bench cache prune --older-than 30d
+    """
+    from benchmark.features.others import other_entries
     from benchmark.features.store import FeatureStore
     from benchmark.paths import cache_dir
 
@@ -60,8 +70,9 @@ def prune(
         older_than_s=None if older_than is None else parse_age(older_than),
         max_bytes=None if max_size is None else parse_size(max_size),
         model=model,
+        others=other_entries(store.root.parent),
     )
-    typer.echo(f"{human(freed)} freed in {store.root}")
+    typer.echo(f"{human(freed)} freed in {store.root.parent}")
 
 
 def parse_age(text: str) -> float:

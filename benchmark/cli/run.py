@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from benchmark.errors import UsageError
+from benchmark.errors import BenchError, UsageError
 from benchmark.foreign import printable
 
 EXAMPLE = "Example: bench run --model dinov2-b --model siglip2-b16-256 --task ade20k --task nyuv2 --protocol fast"
@@ -133,12 +133,17 @@ def run(
         report = run_models(
             models, task or [], suite=suite, options=options, hooks=Hooks(progress, saved, failed, debugging())
         )
-    written = write_tables(options.results)
+    try:
+        written, unwritten = write_tables(options.results), None
+    except BenchError as e:  # rows that were made are shown all the same
+        written, unwritten = [], e
     if json:
         for note in report.not_applicable:
             typer.echo(jsonlib.dumps({"model": note.model, "unit": str(note.unit), "not_applicable": note.text}))
     else:
         show_report(report, options.results, written, reference_dir())
+    if unwritten:
+        raise unwritten
     if report.failures:
         raise typer.Exit(1)
 

@@ -111,24 +111,30 @@ def device_of(encoder: Encoder, asked: str = "auto") -> str:
 
 
 def display_name(name: str, weights: str | None) -> str:
-    """The model's name in rows: `name@parent-checkpoint-1a2b3c` with a local checkpoint, `file-1a2b3c:function` for a
-    file of the user's own, `package.module-1a2b3c:function` for a module that is not installed.
+    """The model's name in rows: `name@parent-checkpoint-1a2b3c` with a local checkpoint, `hf:parent-folder-1a2b3c` for
+    a local folder, `file-1a2b3c:function` for a file of the user's own, `package.module-1a2b3c:function` for a module
+    that is not installed.
 
     The six digits are of the whole path: two runs that both end in `final` are two models, whatever was scored before,
     and a checkpoint trained anew at the same path is the same one. The part after `@` is safe as a folder's name.
     """
     place, _, function = name.rpartition(":")
     if is_own_code(name) and place.endswith(".py"):
-        name = f"{Path(place).stem}-{_digits(place)}:{function}"
+        name = f"{Path(place).stem}-{digits_of(place)}:{function}"
     elif is_own_code(name) and (file := _module_file(place)):
-        name = f"{place}-{_digits(file)}:{function}"
-    if weights is None:
-        return name
-    parts = [slug(part) for part in Path(weights).resolve().parts[-2:] if slug(part) != "unnamed"]
-    return f"{name}@{'-'.join([*parts, _digits(weights)])}"
+        name = f"{place}-{digits_of(file)}:{function}"
+    elif name.startswith("hf:") and Path(folder := name.removeprefix("hf:")).is_dir():
+        name = f"hf:{_place(folder)}"
+    return name if weights is None else f"{name}@{_place(weights)}"
 
 
-def _digits(path: str) -> str:
+def _place(path: str) -> str:
+    parts = [slug(part) for part in Path(path).resolve().parts[-2:] if slug(part) != "unnamed"]
+    return "-".join([*parts, digits_of(path)])
+
+
+def digits_of(path: str) -> str:
+    """Six digits of the whole path, however it is written."""
     return fingerprint(Path(path).resolve())[:6]
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import glob
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +15,7 @@ from benchmark import subsets
 from benchmark.contracts import Dataset, Task
 from benchmark.digest import fingerprint
 from benchmark.engine.context import NewProgress
-from benchmark.engine.encoders import display_name
+from benchmark.engine.encoders import digits_of, display_name
 from benchmark.engine.options import RunOptions
 from benchmark.engine.prescan import drop_unreadable
 from benchmark.errors import BenchError, UsageError, unknown
@@ -98,18 +100,18 @@ def resolve_units(words: Sequence[str], suite: str | None) -> tuple[list[Unit], 
         found.update(dict.fromkeys(units(word)))
     if not found:
         raise UsageError("nothing to run. Give --task or --suite; see bench ls tasks")
-    _refuse_one_folder(list(found))
+    _refuse_one_name(list(found))
     return list(found), preset
 
 
-def _refuse_one_folder(found: Sequence[Unit]) -> None:
-    """Raises UsageError for two files of the same name: the row of one would take the place of the other's."""
+def _refuse_one_name(found: Sequence[Unit]) -> None:
+    """Raises UsageError for two files of the same name: tables show their rows by that name alone."""
     first: dict[tuple[str, str], Unit] = {}
     for unit in found:
         other = first.setdefault((unit.task, slug(unit.dataset)), unit)
         if other is not unit:
             raise UsageError(
-                f"{other.path} and {unit.path} are both called {unit}: one row would replace the other. Rename one"
+                f"{other.path} and {unit.path} are both called {unit}: no table could tell them apart. Rename one"
             )
 
 
@@ -229,6 +231,8 @@ def slot_of(job: Job, name: str, stamp: str, options: RunOptions) -> Slot:
     label += "".join(f"-{k}-{v}" for k, v in sorted(options.model_options.items()))
     shown = display_name(name, options.weights)
     folder = row_folder(options.results, shown, job.unit.task, job.unit.dataset, label, job.protocol.hash)
+    if job.unit.path:
+        folder = _own_folder(folder, job.unit.path.removeprefix("mmseg:"), job.dataset_digest)
     asked = {
         "model": stamp,
         "backend": options.backend,
@@ -245,3 +249,23 @@ def slot_of(job: Job, name: str, stamp: str, options: RunOptions) -> Slot:
         asked["task"] = task["version"]
     pictures = options.save_predictions if task.get("pictures") else 0
     return Slot(folder, fingerprint(asked), pictures)
+
+
+def _own_folder(plain: Path, file: str, digest: str) -> Path:
+    """Where the row of a task file or config of the user's own lies, `plain` being what its name alone gives.
+
+    Six digits of the file's place stand behind its name: two files of one name are two tasks, and one whose data were
+    edited is the same. A row of the very data stays where it is, so that a file that was moved keeps its rows.
+    """
+    name, label = plain.parent.name, plain.name
+    for there in sorted(plain.parent.parent.glob(f"{glob.escape(name)}*/{label}")):
+        if re.fullmatch(f"{re.escape(name)}(-[0-9a-f]{{6}})?", there.parent.name) and _data_of(there) == digest:
+            return there
+    return plain.parent.with_name(f"{name}-{digits_of(file)}") / label
+
+
+def _data_of(folder: Path) -> str | None:
+    try:
+        return str(read_row(folder).data["task"]["dataset_digest"])
+    except BenchError:
+        return None

@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import Any, TypeVar
 
+from benchmark import in_use
 from benchmark.contracts import Encoder, Outcome
 from benchmark.digest import fingerprint, plain
 from benchmark.distribute import Cluster, Recipe
@@ -272,6 +273,7 @@ class Session:
             self.options.cross_check,
             self.hooks.progress,
         )
+        in_use.touch(self.options.cache, context.scratch)
         outcome = job.task.run(context)
         timing = {
             "extract_s": round(extract_s, 3),

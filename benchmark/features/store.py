@@ -10,12 +10,11 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import os
 import shutil
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
@@ -25,6 +24,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from benchmark import in_use
 from benchmark.digest import fingerprint
 from benchmark.errors import BenchError
 from benchmark.features import codec
@@ -32,6 +32,7 @@ from benchmark.files import disk_errors, write_atomic, write_text
 from benchmark.processes import locked, open_files
 
 SCHEMA = 1
+CLOCK_S = 1.0  # two files that are made at once may differ by so much
 ABANDONED_S = 3600.0  # a shard is written in far less
 SHARD_BYTES = 64 * 2**20  # of one shard in float32; a larger item is a shard of its own
 
@@ -230,8 +231,7 @@ class FeatureStore:
         array = self._arrays[digest]
         with disk_errors(array.folder):
             array.folder.mkdir(parents=True, exist_ok=True)
-        with suppress(OSError):  # a cache that is only read serves all the same
-            os.utime(array.folder)  # the time of last use, for prune
+        in_use.touch(self.root.parent, array.folder)
         return array
 
     def entries(self) -> list[dict[str, Any]]:
@@ -242,35 +242,51 @@ class FeatureStore:
                 manifest = json.loads(path.read_text(encoding="utf-8"))
                 expected = -(-manifest["n"] // manifest.get("size", shard_items(manifest["n"])))
                 size = sum(f.stat().st_size for f in path.parent.iterdir())
-                entry = {"folder": path.parent, "key": manifest["key"], "bytes": size, "codec": manifest["codec"]}
+                entry = {
+                    "folder": path.parent,
+                    "kind": "features",
+                    "key": manifest["key"],
+                    "bytes": size,
+                    "codec": manifest["codec"],
+                }
                 entry |= {"used": path.parent.stat().st_mtime, "shards": len(manifest["shards"]), "of": expected}
             except (OSError, ValueError, KeyError):
                 continue
             out.append(entry)
         return out
 
-    def _abandoned(self, known: Collection[Path], least_s: float) -> Iterator[Path]:
-        """What killed processes left behind `least_s` seconds ago or before: folders that are none of the `known`
-        entries', and parts of files that were never renamed."""
+    def _abandoned(self, known: Collection[Path], before: float) -> Iterator[Path]:
+        """What killed processes left behind `before` that time: folders that are none of the `known` entries', and
+        parts of files that were never renamed."""
         for folder in self.root.glob("??/*/"):
             for path in folder.glob(".*.tmp") if folder in known else (folder,):
                 with suppress(OSError):
-                    if time.time() - path.stat().st_mtime >= least_s:
+                    if path.stat().st_mtime < before:
                         yield path
 
     def prune(
-        self, *, older_than_s: float | None = None, max_bytes: int | None = None, model: str | None = None
+        self,
+        *,
+        older_than_s: float | None = None,
+        max_bytes: int | None = None,
+        model: str | None = None,
+        others: Sequence[Mapping[str, Any]] = (),
     ) -> int:
-        """Deletes arrays unused for `older_than_s`, and the least recently used above `max_bytes`.
+        """Deletes arrays, and `others` (`other_entries`), unused for `older_than_s`, and the least recently used above
+        `max_bytes`; nothing that a running process may use.
 
-        With `model` only that model's are looked at; without the other two all of them go. With any condition, what
-        killed processes left behind goes too. Returns the bytes freed.
+        With `model` only that model's arrays are looked at; without the other two all of them go. With any condition,
+        what killed processes left behind goes too. Returns the bytes freed.
         """
         entries = self.entries()
-        mine = [e for e in entries if model is None or e["key"].get("model") == model]
+        mine: list[Mapping[str, Any]] = [e for e in entries if model is None or e["key"].get("model") == model]
+        mine += others if model is None else ()
         total, freed, now = sum(e["bytes"] for e in mine), 0, time.time()
         unconditional = older_than_s is None and max_bytes is None
+        busy = in_use.since(self.root.parent) - CLOCK_S
         for e in sorted(mine, key=lambda e: e["used"]):
+            if e["used"] >= busy or (e.get("small") and not unconditional):
+                continue
             old = older_than_s is not None and now - e["used"] > older_than_s
             big = max_bytes is not None and total - freed > max_bytes
             if unconditional or old or big:
@@ -278,7 +294,7 @@ class FeatureStore:
                 freed += e["bytes"]
         known = {e["folder"] for e in entries}
         everything = unconditional and model is None
-        for path in list(self._abandoned(known, 0.0 if everything else ABANDONED_S)):
+        for path in list(self._abandoned(known, busy if everything else min(busy, now - ABANDONED_S))):
             freed += sum(f.stat().st_size for f in path.iterdir()) if path.is_dir() else path.stat().st_size
             _delete(path)
         return freed

@@ -20,6 +20,7 @@ import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from benchmark import in_use
 from benchmark.digest import sha256_file
 from benchmark.errors import BenchError
 from benchmark.files import disk_errors, write_text
@@ -42,10 +43,12 @@ def rendered(split: str, size: int, n: int) -> Path:
     normals_end.npy, captions.json. Raises BenchError when the cache cannot be written.
     """
     root = cache_dir() / "scenes"
+    in_use.touch(root.parent, root / _name(split, size, n))
     folder = _ensured(root, split, size, n)
     if not (folder / "manifest.json").is_file():  # pruned since this process last asked
         _ensured.cache_clear()
         folder = _ensured(root, split, size, n)
+    in_use.touch(root.parent, folder)
     return folder
 
 

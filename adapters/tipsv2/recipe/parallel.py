@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
+import traceback
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
 import torch.distributed as dist
 from torch import nn
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 
 from adapters.tipsv2.recipe.config import TrainConfig
 from adapters.tipsv2.recipe.model import Pretrainer
@@ -24,6 +27,7 @@ class Place:
     dtype: torch.dtype
     rank: int = 0
     world: int = 1
+    mesh: DeviceMesh | None = None  # the processes of this run; None for one
 
     @property
     def first(self) -> bool:
@@ -33,7 +37,8 @@ class Place:
 
 @contextlib.contextmanager
 def joined(train: TrainConfig) -> Iterator[Place]:
-    """This process's Place; inside torchrun the process group is open for as long as the block runs."""
+    """This process's Place; inside torchrun the process group is open for as long as the block runs, and none of its
+    threads outlives it."""
     world = int(os.environ.get("WORLD_SIZE", "1"))
     local = int(os.environ.get("LOCAL_RANK", "0"))
     kind = train.device if train.device != "auto" else ("cuda" if torch.cuda.is_available() else "cpu")
@@ -60,10 +65,22 @@ def joined(train: TrainConfig) -> Iterator[Place]:
             f" × train.accumulate = {train.accumulate}"
         )
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    mesh = init_device_mesh(device.type, (world,))
     try:
-        yield Place(device, dtype, dist.get_rank(), world)
+        yield Place(device, dtype, dist.get_rank(), world, mesh)
+    except BaseException as e:
+        traceback.clear_frames(e.__traceback__)  # their variables hold the model, and with it the group
+        raise
     finally:
         dist.destroy_process_group()
+        _end_threads(mesh)
+
+
+def _end_threads(mesh: DeviceMesh) -> None:
+    """gloo's threads end with the last reference to their group; one that hands a tensor back while the interpreter
+    ends aborts the process. torch's caches of sharded tensors keep the mesh for good, and the mesh keeps the group."""
+    getattr(mesh, "_pg_registry", {}).clear()
+    gc.collect()  # sharded modules and their hooks are cycles
 
 
 def wrap(student: Pretrainer, train: TrainConfig, place: Place) -> nn.Module:
@@ -74,8 +91,9 @@ def wrap(student: Pretrainer, train: TrainConfig, place: Place) -> nn.Module:
         from torch.distributed.fsdp import fully_shard
 
         for layer in [*student.encoder.vision_model.encoder.layer, *student.encoder.text_model.encoder.layers]:
-            fully_shard(layer)
-        fully_shard(student, ignored_params={student.encoder.temperature})  # a scalar, and not trained
+            fully_shard(layer, mesh=place.mesh)
+        # the temperature is a scalar, and not trained
+        fully_shard(student, mesh=place.mesh, ignored_params={student.encoder.temperature})
         model: nn.Module = student
     elif place.world > 1:
         model = nn.parallel.DistributedDataParallel(

@@ -16,7 +16,9 @@ from PIL import Image
 
 from adapters.tipsv2.recipe.config import DataConfig
 from adapters.tipsv2.recipe.samples import Sample
+from benchmark import in_use
 from benchmark.digest import fingerprint
+from benchmark.paths import cache_dir
 
 RENDERER = "tasks.scenes.render:render"  # reached by name: adapters never import tasks
 SHARD = 500
@@ -74,13 +76,10 @@ def open_scenes(config: DataConfig) -> ScenesSource:
     """`data.samples` scenes of `data.size` pixels; shards lie under `data.cache`, apart for each renderer's output."""
     first = _renderer()(config.seed, 0, config.size, split="pretrain")
     drawn = hashlib.sha256(first.rgb.tobytes() + first.long.encode()).hexdigest()
-    root = Path(config.cache) if config.cache else _cache_root()
+    root = Path(config.cache) if config.cache else cache_dir() / "recipe"
     folder = root / f"scenes-{fingerprint([drawn, config.seed, config.size, SHARD])[:12]}"
+    in_use.touch(cache_dir(), folder)
     return ScenesSource(config.samples or DEFAULT_SAMPLES, config.seed, config.size, folder)
-
-
-def _cache_root() -> Path:
-    return Path(os.environ.get("BENCH_CACHE") or Path.home() / ".cache" / "densebench") / "recipe"
 
 
 def _renderer() -> Callable[..., Any]:
