@@ -232,7 +232,7 @@ def slot_of(job: Job, name: str, stamp: str, options: RunOptions) -> Slot:
     shown = display_name(name, options.weights)
     folder = row_folder(options.results, shown, job.unit.task, job.unit.dataset, label, job.protocol.hash)
     if job.unit.path:
-        folder = _own_folder(folder, job.unit.path.removeprefix("mmseg:"), job.dataset_digest)
+        folder = _own_folder(folder, job.unit, job.dataset_digest)
     asked = {
         "model": stamp,
         "backend": options.backend,
@@ -251,21 +251,31 @@ def slot_of(job: Job, name: str, stamp: str, options: RunOptions) -> Slot:
     return Slot(folder, fingerprint(asked), pictures)
 
 
-def _own_folder(plain: Path, file: str, digest: str) -> Path:
+def _own_folder(plain: Path, unit: Unit, digest: str) -> Path:
     """Where the row of a task file or config of the user's own lies, `plain` being what its name alone gives.
 
-    Six digits of the file's place stand behind its name: two files of one name are two tasks, and one whose data were
-    edited is the same. A row of the very data stays where it is, so that a file that was moved keeps its rows.
+    There, unless that is the row of another file of this name: then six digits of the file's place stand behind the
+    name. A row of the same data or of the same file stays where it is, so that a file that was moved keeps its rows
+    and edited data replace theirs.
     """
-    name, label = plain.parent.name, plain.name
-    for there in sorted(plain.parent.parent.glob(f"{glob.escape(name)}*/{label}")):
-        if re.fullmatch(f"{re.escape(name)}(-[0-9a-f]{{6}})?", there.parent.name) and _data_of(there) == digest:
-            return there
-    return plain.parent.with_name(f"{name}-{digits_of(file)}") / label
+    name, label, place = plain.parent.name, plain.name, place_of(unit)
+    lie = f"{re.escape(name)}(-[0-9a-f]{{6}})?"
+    there = [p for p in plain.parent.parent.glob(f"{glob.escape(name)}*/{label}") if re.fullmatch(lie, p.parent.name)]
+    found = {folder: task for folder in sorted(there) if (task := _task_of(folder))}
+    for same in ({"dataset_digest": digest}, {"place": place}):
+        for folder, task in found.items():
+            if same.items() <= task.items():
+                return folder
+    return plain if plain not in found else plain.parent.with_name(f"{name}-{place}") / label
 
 
-def _data_of(folder: Path) -> str | None:
+def place_of(unit: Unit) -> str | None:
+    """Six digits of the path of a task file or config of the user's own; None for our tasks."""
+    return None if unit.path is None else digits_of(unit.path.removeprefix("mmseg:"))
+
+
+def _task_of(folder: Path) -> dict[str, Any] | None:
     try:
-        return str(read_row(folder).data["task"]["dataset_digest"])
+        return dict(read_row(folder).data["task"])
     except BenchError:
         return None

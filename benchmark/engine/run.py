@@ -18,7 +18,7 @@ from benchmark.distribute import Cluster, Recipe
 from benchmark.engine.context import Context, NewProgress, silent
 from benchmark.engine.encoders import device_of, display_name, load_encoder, model_stamp
 from benchmark.engine.environment import environment, peak_gpu_memory_mb, peak_memory_mb
-from benchmark.engine.jobs import Job, JobMaker, Slot, refuse_unread, resolve_units, slot_of
+from benchmark.engine.jobs import Job, JobMaker, Slot, place_of, refuse_unread, resolve_units, slot_of
 from benchmark.engine.network import forbid_network
 from benchmark.engine.options import RunOptions
 from benchmark.errors import BenchError, DataError, NotApplicable, UsageError
@@ -319,6 +319,7 @@ class Session:
                 "n": outcome.n,
                 "limit": options.limit,
                 "dataset_digest": job.dataset_digest,
+                **({"place": place} if (place := place_of(job.unit)) else {}),
             },
             "protocol": {
                 "name": protocol.name,
