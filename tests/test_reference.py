@@ -13,7 +13,7 @@ from rows import NINE, write_row, write_rows
 from benchmark.cli.run import default_models
 from benchmark.cli.tables import show_report
 from benchmark.engine.encoders import load_encoder
-from benchmark.engine.run import Report
+from benchmark.engine.run import Note, Report
 from benchmark.paths import reference_dir
 from benchmark.protocol import load_protocol
 from benchmark.reference import beside, columns, origin
@@ -140,3 +140,11 @@ def test_the_report_of_the_embedded_models_reads_the_shipped_rows_and_runs_nothi
     value = next(r for r in read_all(folder)[0] if r.unit == "depth/scenes" and r.model == "tips-mini").main["value"]
     assert f"{value:.2f} [" in capsys.readouterr().out
     assert {file: file.read_bytes() for file in folder.rglob("*.json")} == before
+
+
+def test_a_reason_names_the_tasks_it_is_given_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_rows(tmp_path / "mine", {"a": 0.6}, ["depth"])
+    units = ["image_to_text_retrieval/scenes", "text_to_image_retrieval/scenes"]
+    report = Report(read_all(tmp_path / "mine")[0], not_applicable=[Note("a", u, "no text tower") for u in units])
+    show_report(report, tmp_path / "mine", [], tmp_path / "none")
+    assert "n/a a, image_to_text_retrieval, text_to_image_retrieval: no text tower" in capsys.readouterr().out
