@@ -5,10 +5,12 @@ Kept under `<row folder>/pictures/` they are shown in the leaderboard.
 
 from __future__ import annotations
 
+import importlib.util
 import io
 import textwrap
 from collections.abc import Sequence
 from functools import cache
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -192,7 +194,11 @@ def _below(image: Image.Image, words: str, key: Sequence[tuple[str, tuple[int, .
 
 @cache
 def _font() -> Any:
-    return ImageFont.load_default(12)
+    """DejaVu Sans as matplotlib brings it: Pillow's own font has no é, ü or Ж."""
+    matplotlib = importlib.util.find_spec("matplotlib")  # found, not imported: only a file of it is read
+    folder = Path(matplotlib.origin).parent if matplotlib and matplotlib.origin else Path()
+    file = folder / "mpl-data" / "fonts" / "ttf" / "DejaVuSans.ttf"
+    return ImageFont.truetype(str(file), 11) if file.is_file() else ImageFont.load_default(12)
 
 
 def _cut(words: str, width: int) -> str:

@@ -17,11 +17,10 @@ from typing import Any
 import numpy as np
 
 from benchmark import stats
-from benchmark.engine.run import run
 from benchmark.metrics.geometry import depth_errors
 from benchmark.metrics.segmentation import confusion_areas, miou
 from benchmark.registry import open_dataset
-from benchmark.results import Row
+from benchmark.results import Row, read_all
 from benchmark.statistic import Statistic
 
 MINIS = ("tipsv2-mini", "tips-mini", "clip-mini")
@@ -83,6 +82,15 @@ def shuffled_names(model: str, shuffles: int) -> list[float]:
     return found
 
 
+def rows_in(results: Path) -> list[Row]:
+    """The rows of the five models under `results`; nothing is run, so that the shipped ones stay as they are."""
+    found = [r for r in read_all(results)[0] if r.model in (*MINIS, *FLOORS) and r.unit.endswith("/scenes")]
+    if missing := {*MINIS, *FLOORS} - {r.model for r in found}:
+        words = " ".join(f"--model {name}" for name in sorted(missing))
+        raise SystemExit(f"{results}: no row of these models. bench run --suite scenes {words} --results {results}")
+    return found
+
+
 def report(rows: list[Row]) -> None:
     """One line per model and claim."""
     by = {(r.model, r.data["task"]["name"]): r for r in rows}
@@ -106,12 +114,12 @@ def report(rows: list[Row]) -> None:
 
 
 def main() -> None:
-    """Reads or makes the rows, prints the report."""
+    """Reads the rows, prints the report."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--results", type=Path, default=Path("results/reference"))
     parser.add_argument("--shuffles", type=int, default=20)
     args = parser.parse_args()
-    report(run([*MINIS, *FLOORS], suite="scenes", results=args.results).rows)
+    report(rows_in(args.results))
     for model in MINIS:
         values = shuffled_names(model, args.shuffles)
         print(

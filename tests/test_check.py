@@ -162,6 +162,12 @@ def test_a_broken_image_side_is_caught_by_its_check(change, caught_by):
     assert caught_by in names_of_failures(Wrapped(change), cheap=True)
 
 
+def test_an_encoder_without_layers_is_told_what_its_card_must_say():
+    findings = check_encoder(Wrapped(one_layer), cheap=True).findings
+    (layers,) = [f for f in findings if f.name == "layers"]
+    assert "depth=0" in layers.detail
+
+
 def test_swapped_rows_and_columns_are_named():
     finding = ImageChecks(Wrapped(swap_grid), "cpu").orientation()
     assert "rows and columns are swapped" in finding.detail

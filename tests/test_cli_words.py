@@ -44,6 +44,7 @@ def bench(*words: str) -> int:
         (["run", "--model", "pixels", "--task", "depth/scenes", "--set", "binz=3"], 2, "unknown protocol field in --set 'binz'. Did you mean 'bins'"),  # noqa: E501
         (["plan", "--model", "pixels", "--task", "depth/scenes", "--set", "dept.bins=3"], 2, "unknown task in --set 'dept'. Did you mean 'depth'"),  # noqa: E501
         (["run", "--model", "mine.py", "--task", "depth/scenes"], 2, "mine.py is a file. Name the function"),
+        (["run", "--model", str(Path(__file__).parent), "--task", "depth/scenes"], 2, "tests is a folder: --model hf:"),
         (["run", "--model", "pixels", "--weights", __file__, "--task", "depth/scenes", "--limit", "4"], 2, "pixels is a floor and reads no weights"),  # noqa: E501
         (["run", "--model", "pixels", "--task", "depth/scenes", "--limit", "4", "--results", __file__], 2, "results cannot be written there (is a file)"),  # noqa: E501
         (["run", "--model", "pixels", "--task", "depth/scenes", "--seed", "-1"], 2, "--seed -1: must be from 0"),
@@ -257,3 +258,8 @@ def test_an_encoders_error_names_the_model_once(tmp_path, monkeypatch, capsys):
         main(words)
     (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
     assert ended.value.code == 1 and line.startswith("error: dinov2-b: facebook/dinov2-base@")
+
+
+def test_where_weights_come_from_is_never_the_code_that_reads_them(capsys):
+    assert bench("ls", "models") == 0
+    assert ":build" not in capsys.readouterr().out

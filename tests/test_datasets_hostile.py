@@ -18,6 +18,7 @@ from tasks.datasets import archives, blobs, fetch
 from tasks.datasets.arrays import index_image, matlab_file, numpy_file
 from tasks.datasets.blobs import FileBlobs
 from tasks.datasets.idx import read_idx
+from tasks.datasets.kinds import same_size
 from tasks.datasets.names import Names
 from tasks.datasets.user_maps import normals_from_rgb
 
@@ -122,3 +123,14 @@ def test_a_remembered_index_that_is_empty_is_made_again(tmp_path: Path, monkeypa
     (index,) = (tmp_path / "cache" / "archives").glob("*.npz")
     index.write_bytes(b"")
     assert archives.Archive([tmp_path / "a.zip"]).names() == ["x.png"]
+
+
+def test_a_picture_that_only_exif_turns_is_said_to_be_one(tmp_path: Path) -> None:
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    Image.new("RGB", (30, 20)).save(tmp_path / "phone.jpg", exif=turned)
+    with pytest.raises(DataError, match=r"is 20x30, its image .*phone\.jpg is 30x20\..*EXIF"):
+        same_size(np.zeros((30, 20)), only(tmp_path / "phone.jpg"), 0, "mask.png")
+    with pytest.raises(DataError) as other:
+        same_size(np.zeros((30, 21)), only(tmp_path / "phone.jpg"), 0, "mask.png")
+    assert "EXIF" not in str(other.value)

@@ -148,6 +148,13 @@ def test_verify_takes_a_users_toml(tmp_path, capsys):
     assert code == 0 and "segmentation test: ok, 3 pictures" in out
 
 
+def test_scenes_are_whole_though_retrieval_has_no_training_split(capsys):
+    sizes = dict.fromkeys(("n_train", "n_test", "n_labels_train", "n_labels_test", "n_retrieval"), 24)
+    options = [w for key, n in {**sizes, "size": 16}.items() for w in ("--option", f"{key}={n}")]
+    code, out, _ = bench(capsys, "data", "verify", "scenes", "--workers", "1", *options)
+    assert code == 0 and "MISSING" not in out and "retrieval test index: ok, 24 pictures" in out
+
+
 def test_every_dataset_says_its_licence_layout_and_how_to_get_it():
     rows = datasets()
     assert len(rows) == 22 and sum(r.get("part_of") == "uned" for r in rows.values()) == 8

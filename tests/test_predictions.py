@@ -14,7 +14,7 @@ from small import Noise
 
 from benchmark.engine.run import run
 from benchmark.leaderboard import build
-from benchmark.pictures import RIGHT, WRONG, neighbours, palette_for, side_by_side
+from benchmark.pictures import RIGHT, WRONG, _font, neighbours, palette_for, side_by_side
 from benchmark.results import read_row
 from tasks.predictions import Predictions, answered, best_median_worst, nearest, shrink, wrong_queries
 
@@ -144,3 +144,9 @@ def test_pictures_are_in_the_leaderboard(kept: Path, tmp_path: Path) -> None:
     build(kept, tmp_path)
     html = (tmp_path / "leaderboard.html").read_text()
     assert html.count("data:image/png;base64,") == 4 * 6 + 3 * 2
+
+
+@pytest.mark.parametrize("letter", "éüßłčαЖ…–")
+def test_pictures_can_spell_the_names_of_european_classes(letter: str) -> None:
+    unknown = bytes(_font().getmask("\U0010fffd"))
+    assert bytes(_font().getmask(letter)) != unknown

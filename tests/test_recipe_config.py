@@ -23,7 +23,7 @@ def write(folder: Path, text: str, name: str = "mine.toml") -> Path:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("[loss]\nweigth = 1", r"unknown key 'loss\.weigth'"),
+        ("[loss]\nweigth = 1", r"unknown key 'loss\.weigth'.*All: adapters/tipsv2/recipe/config.py"),
         ("[loss]\npatch_los = 'ibot'", r"'loss\.patch_los'.*Did you mean 'loss\.patch_loss'"),
         ("[model]\nwidth = 'big'", r"mine\.toml: model\.width = 'big' is str; it must be int"),
         ("[loss]\npatch_loss = 'mae'", r"loss\.patch_loss = 'mae'; it must be one of 'none', 'ibot', 'ibot\+\+'"),

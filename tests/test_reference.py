@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.util
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,7 +13,7 @@ from rows import NINE, write_row, write_rows
 from benchmark.cli.run import default_models
 from benchmark.cli.tables import show_report
 from benchmark.engine.encoders import load_encoder
-from benchmark.engine.run import Report
+from benchmark.engine.run import Note, Report
 from benchmark.paths import reference_dir
 from benchmark.protocol import load_protocol
 from benchmark.reference import beside, columns, origin
@@ -118,3 +120,31 @@ def test_shipped_rows_are_what_this_code_measures() -> None:
         sha = load_encoder(model, device="cpu").card.weights.sha256
         made = {r.data["model"]["weights"]["sha256"] for r in rows if r.model == model}
         assert made == {sha}, f"{model}: shipped rows of other weights"
+
+
+def test_the_report_of_the_embedded_models_reads_the_shipped_rows_and_runs_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = importlib.util.spec_from_file_location("minis", Path(__file__).parents[1] / "perf" / "minis.py")
+    minis = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(minis)
+    for name, found in (("majority_map", (4, (3, 5))), ("mean_depth_map", (2, (1, 3)))):
+        monkeypatch.setattr(minis, name, lambda found=found: found)
+    monkeypatch.setattr(minis, "shuffled_names", lambda *_: [1.0])
+    monkeypatch.setenv("BENCH_CACHE", str(tmp_path / "cache"))
+    folder = tmp_path / "reference"
+    write_rows(folder, dict.fromkeys((*minis.MINIS, *minis.FLOORS), 0.5), n=20)  # none that a run would accept
+    before = {file: file.read_bytes() for file in folder.rglob("*.json")}
+    monkeypatch.setattr(sys, "argv", ["minis.py", "--results", str(folder)])
+    minis.main()
+    value = next(r for r in read_all(folder)[0] if r.unit == "depth/scenes" and r.model == "tips-mini").main["value"]
+    assert f"{value:.2f} [" in capsys.readouterr().out
+    assert {file: file.read_bytes() for file in folder.rglob("*.json")} == before
+
+
+def test_a_reason_names_the_tasks_it_is_given_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_rows(tmp_path / "mine", {"a": 0.6}, ["depth"])
+    units = ["image_to_text_retrieval/scenes", "text_to_image_retrieval/scenes"]
+    report = Report(read_all(tmp_path / "mine")[0], not_applicable=[Note("a", u, "no text tower") for u in units])
+    show_report(report, tmp_path / "mine", [], tmp_path / "none")
+    assert "n/a a, image_to_text_retrieval, text_to_image_retrieval: no text tower" in capsys.readouterr().out

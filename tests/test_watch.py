@@ -462,3 +462,11 @@ Watcher(plan, score).run()
     history = watcher(tmp_path, scorer, Clock()).run()
     assert scorer.calls == ["step-2"]
     assert [e.name for e in history.entries] == ["step-1", "step-2"]
+
+
+def test_a_folder_without_a_checkpoint_is_said_to_be_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "run").mkdir()
+    words = ["watch", str(tmp_path / "run"), "--model", "pixels", "--once", "--results", str(tmp_path / "results")]
+    with pytest.raises(SystemExit) as stop:
+        main(words)
+    assert stop.value.code == 1 and "no checkpoint was found" in capsys.readouterr().err

@@ -58,7 +58,10 @@ class ImageChecks:
             "patches": (features.patches, (2, *grid, card.embed_dim)),
         }
         if len(features.layers) != len(layers):
-            return [failed("layers", f"{len(features.layers)} layers", f"ImageRequest(layers={layers}) asks for 2")]
+            why = (
+                f"ImageRequest(layers={layers}) asks for 2, as the card says depth={card.depth}; depth=0: it gives none"
+            )
+            return [failed("layers", f"{len(features.layers)} layers", why)]
         for number, layer in zip(layers, features.layers):
             expected[f"layer {number}"] = (layer.patches, (2, *grid, card.embed_dim))
         if card.has_raw_layers:

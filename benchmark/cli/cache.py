@@ -12,7 +12,9 @@ import typer
 from benchmark.errors import UsageError
 
 app = typer.Typer(
-    help="What can be made again: list it, make room. Example: bench cache prune --max-size 20GB", rich_markup_mode=None
+    help="What can be made again: list it, make room. Example: bench cache prune --max-size 20GB",
+    rich_markup_mode=None,
+    add_completion=False,
 )
 UNITS = {"": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12}
 

@@ -14,6 +14,7 @@ from benchmark.foreign import printable
 app = typer.Typer(
     help="Data sets: fetch where that is allowed, check what is there. Example: bench data verify ade20k",
     rich_markup_mode=None,
+    add_completion=False,
 )
 Name = Annotated[str, typer.Argument(help="A data set: bench ls datasets; or a TOML task for verify")]
 Data = Annotated[Path | None, typer.Option(help="Folder of the data sets [default: $BENCH_DATA or ./data]")]

@@ -40,9 +40,9 @@ def columns(headers: list[str], lines: list[list[Any]]) -> str:
 def _models(rows: dict[str, dict[str, Any]]) -> tuple[list[str], list[list[Any]]]:
     lines = []
     for name, r in rows.items():
-        where = r.get("hub") or (
-            "in the package" if r.get("embedded") or r.get("family") == "floors" else r.get("target", "")
-        )
+        packaged = r.get("embedded") or r.get("family") == "floors"
+        files = "official .npz files: --weights FOLDER" if r.get("npz") else r.get("target", "")
+        where = r.get("hub") or ("in the package" if packaged else files)
         text = "yes" if r.get("has_text") else "no"
         lines.append(
             [

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from benchmark.engine.run import Report
+from benchmark.engine.run import Note, Report
 from benchmark.foreign import printable
 from benchmark.reference import columns, origin
 from benchmark.results import Row
@@ -69,7 +69,7 @@ def show_report(report: Report, results: Path, written: Sequence[Path], referenc
         if shipped := [r for r in shipped if r.model in others]:
             console.print(_shipped_words(others, shipped), style="dim", markup=False, highlight=False)
         console.print(_seconds_table(models, report.rows))
-    for text in dict.fromkeys(f"n/a {n.model}: {n.text}" for n in report.not_applicable):
+    for text in _not_applicable_words(report.not_applicable):
         console.print(printable(text), style="dim", markup=False, highlight=False)
     if any(row.data["task"]["dataset"] == "scenes" for row in report.rows):
         console.print(
@@ -84,6 +84,14 @@ def show_report(report: Report, results: Path, written: Sequence[Path], referenc
         console.print("Tables: " + ", ".join(map(str, written)), markup=False, highlight=False)
     if report.failures:
         console.print(f"{len(report.failures)} failed; the same command tries them again.", style="bold red")
+
+
+def _not_applicable_words(notes: Sequence[Note]) -> list[str]:
+    """One line for each model and reason, with the tasks: one that no model can do has no line in the table."""
+    tasks: dict[tuple[str, str], dict[str, None]] = {}
+    for note in notes:
+        tasks.setdefault((note.model, note.text), {})[str(note.unit).partition("/")[0]] = None
+    return [f"n/a {model}, {', '.join(names)}: {text}" for (model, text), names in tasks.items()]
 
 
 def _lacking(rows: Sequence[Row]) -> list[str]:

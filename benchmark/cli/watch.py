@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from benchmark.cli.streams import say_while_heard
+from benchmark.errors import BenchError
 from benchmark.foreign import printable
 from benchmark.history import History
 from benchmark.paths import results_dir
@@ -80,7 +81,10 @@ def watch(
         raise typer.Exit(130) from None
     others = [name for name in REPORTS if name != SUMMARY and (plan.out / name).is_file()]
     typer.echo(f"{plan.out / SUMMARY}: {verdict(history)}; also {', '.join(others)}")
-    if code := exit_code(history, watcher.unreadable(history)):
+    unreadable = watcher.unreadable(history)
+    if not history.entries and not unreadable:
+        raise BenchError(f"{folder}: no checkpoint was found: a safetensors file or folder, or a TIPS npz pair")
+    if code := exit_code(history, unreadable):
         raise typer.Exit(code)
 
 

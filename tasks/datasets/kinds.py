@@ -196,7 +196,8 @@ def same_size(values: np.ndarray, pictures: Blobs, index: int, where: str) -> No
     """Raises DataError when a mask or map is not as large as its picture (from the header, nothing is decoded)."""
     height, width = picture_size(pictures, index)
     if values.shape[:2] != (height, width):
+        turned = values.shape[:2] == (width, height)
         raise DataError(
             f"{where}: is {values.shape[1]}x{values.shape[0]}, its image {pictures.where(index)} is {width}x{height}. "
-            "Both must be the same size"
+            "Both must be the same size" + (" (EXIF rotation is not read: save the image upright)" if turned else "")
         )

@@ -63,7 +63,7 @@ def verify(
     for path in present(info.name, data) if data else []:
         yield _archive(path, everything, progress)
     for kind in info.kinds:
-        for split in info.splits:
+        for split in info.splits if kind != "retrieval" else ("test",):  # queries and index; nothing is trained
             yield from _split(dataset, kind, split, everything, workers, progress, options or {})
 
 

@@ -257,3 +257,41 @@ def test_one_row_of_a_part_of_the_data_leaves_every_mean_rank(browser: Any, tmp_
     page.get_by_label("Suite and protocol").select_option("scenes · fast · a part of the data")
     assert len(page.locator("#view table tbody tr").all_inner_texts()) == 1
     page.close()
+
+
+def test_a_printed_page_is_light_and_loses_no_column(browser: Any, leaderboard: str) -> None:
+    paper = browser.new_page(viewport={"width": 1050, "height": 740}, color_scheme="dark")  # A4 across, in CSS pixels
+    paper.goto(leaderboard)
+    paper.locator("#theme").click()
+    paper.locator("#theme").click()  # dark by choice: a browser prints that as it is
+    open_scenes(paper)
+    paper.emulate_media(media="print")
+    paper.evaluate("dispatchEvent(new Event('beforeprint'))")
+    ink = "getComputedStyle(document.body).color"
+    assert sum(map(int, paper.evaluate(ink)[4:-1].split(","))) < 200
+    edges = paper.evaluate(
+        """[...document.querySelectorAll('#view thead th, #view .scroll')].map(e => e.getBoundingClientRect().right)"""
+    )
+    assert max(edges) <= 1050
+    assert paper.evaluate("getComputedStyle(document.querySelector('#view .scroll')).overflowX") == "visible"
+    paper.evaluate("dispatchEvent(new Event('afterprint'))")
+    assert paper.evaluate("document.documentElement.dataset.theme") == "dark"
+    paper.close()
+
+
+def test_long_model_names_leave_room_for_their_numbers(browser: Any, tmp_path: Path) -> None:
+    long = "hf:an-organisation/a-model-with-registers-and-a-long-name-large-patch14-518"
+    write_rows(tmp_path, {long: 0.6, f"{long}-b": 0.5}, ["linear_segmentation"])
+    build(tmp_path)
+    page = browser.new_page(viewport={"width": 1280, "height": 800})
+    for view in ("classes", "samples"):
+        page.goto(f"file://{tmp_path}/leaderboard.html#{view}")
+        page.reload()
+        box, table = page.locator("#view .scroll").evaluate("e => [e.clientWidth, e.scrollWidth]")
+        assert table <= box, view
+    page.close()
+
+
+def test_the_view_of_one_task_says_what_its_signs_mean(view: Any) -> None:
+    view.locator("#tab-board").click()
+    assert "≈ not significantly worse" in view.locator("#view .head").inner_text()

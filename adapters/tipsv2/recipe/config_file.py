@@ -102,7 +102,9 @@ def _build(cls: Any, table: Any, where: str, prefix: str) -> Any:
     hints = typing.get_type_hints(cls)
     for key in table:
         if key not in hints:
-            raise unknown("key", prefix + key, [prefix + k for k in hints], f"docs/recipe.md (read in {where})")
+            raise unknown(
+                "key", prefix + key, [prefix + k for k in hints], f"adapters/tipsv2/recipe/config.py (read in {where})"
+            )
     values = {}
     for key, value in table.items():
         hint = hints[key]

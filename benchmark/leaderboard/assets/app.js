@@ -57,6 +57,14 @@ function changeTheme() {
 }
 try { const kept = localStorage.getItem("densebench-theme"); if (kept === "light" || kept === "dark") document.documentElement.dataset.theme = kept; } catch { /* no storage */ }
 byId("theme").addEventListener("click", changeTheme);
+// Paper is white: a dark page is printed light, its charts too.
+let themeOnScreen;
+addEventListener("beforeprint", () => { themeOnScreen = document.documentElement.dataset.theme; document.documentElement.dataset.theme = "light"; render(); });
+addEventListener("afterprint", () => {
+  if (themeOnScreen) document.documentElement.dataset.theme = themeOnScreen;
+  else delete document.documentElement.dataset.theme;
+  render();
+});
 byId("filters").addEventListener("submit", (e) => e.preventDefault());
 byId("details").addEventListener("click", (e) => { if (e.target === byId("details")) byId("details").close(); });
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => render());

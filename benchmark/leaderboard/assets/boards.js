@@ -10,7 +10,7 @@ function boardView() {
     h("div", { class: "controls" }, boardSelect(board),
       h("button", { type: "button", class: "quiet", onclick: () => { state.view = "protocols"; state.pinned = board.protocol; render(); } }, "Which protocol is this?")),
     heading(`${board.title} on ${board.dataset}`, `${board.metric} ${board.unit} ${board.up ? "↑ higher is better" : "↓ lower is better"}, ` +
-      `${board.n} samples, protocol ${protocol.name} ${protocol.hash.slice(0, 8)}, data ${board.digest.slice(0, 8)}. ${statusWords(protocol)}.`),
+      `${board.n} samples, protocol ${protocol.name} ${protocol.hash.slice(0, 8)}, data ${board.digest.slice(0, 8)}. ${statusWords(protocol)}. ${legend([board])}`),
     dataTable({ id: `board${board.i}`, rows, caption: boardLabel(board), rowClass: mark, sort: { key: "rank", down: false },
       columns: boardColumns(board, low, high, others) }),
   ];
@@ -23,12 +23,12 @@ function boardColumns(board, low, high, others) {
     { key: "value", label: board.metric, num: true, first: board.up ? "desc" : "asc", value: (r) => r.v, cell: valueCell },
     { key: "interval", label: "95 % interval", cell: (r) => intervalPlot(r, low, high), title: `${number(low, unit)} to ${number(high, unit)}` },
     { key: "range", label: "", cell: (r) => h("span", { class: "soft small nowrap" }, `${number(r.lo, unit)} – ${number(r.hi, unit)}`) },
-    { key: "delta", label: "Δ to best", num: true, value: (r) => Math.abs(r.delta), cell: (r) => (r.rank === 1 ? "" : signed(r.delta, unit)) },
-    { key: "p", label: "adj. p", num: true, value: (r) => r.p, cell: (r) => (r.rank === 1 ? "" : r.p < 0.001 ? "<0.001" : r.p.toFixed(3)) },
+    { key: "delta", label: "Δ to best", num: true, title: "value minus the best value", value: (r) => Math.abs(r.delta), cell: (r) => (r.rank === 1 ? "" : signed(r.delta, unit)) },
+    { key: "p", label: "adj. p", num: true, title: "p-value of the difference from the best, paired on the same samples, adjusted over all pairs of models", value: (r) => r.p, cell: (r) => (r.rank === 1 ? "" : r.p < 0.001 ? "<0.001" : r.p.toFixed(3)) },
     { key: "sd", label: "rank ±", num: true, value: (r) => r.sd, title: "standard deviation of the rank over joint draws", cell: (r) => r.sd.toFixed(1) },
     ...others.map((name) => ({ key: `o_${name}`, label: name, num: true, first: "desc", value: (r) => r.metrics[name]?.value ?? null,
       cell: (r) => (r.metrics[name] ? number(r.metrics[name].value, r.metrics[name].unit) : "–") })),
-    { key: "speed", label: "images/s", num: true, first: "desc", value: (r) => r.model.speed, cell: (r) => speed(r.model.speed) },
+    { key: "speed", label: "images/s", num: true, first: "desc", title: "images encoded per second, median over the model's rows; each on the machine that made it", value: (r) => r.model.speed, cell: (r) => speed(r.model.speed) },
     { key: "params", label: "params", num: true, value: (r) => r.model.params, cell: (r) => params(r.model.params) },
   ];
 }

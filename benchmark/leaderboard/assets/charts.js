@@ -5,6 +5,8 @@ const PALETTE = ["#2f7fb5", "#d9822b", "#3f9b6c", "#b8517f", "#7a68b8", "#a08a1f
 const css = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 const waiting = [];
 const later = (draw) => waiting.push(draw); // charts need their box to be in the page
+// An axis as long as `words` would be squeezed or cut; the selects above the chart say who A and B are.
+const axisWords = (words, short) => (words.length > 48 ? short : words);
 function chart(box, says, config) {
   const canvas = h("canvas", { role: "img", "aria-label": says });
   box.replaceChildren(canvas);

@@ -14,7 +14,7 @@ function classesView() {
   const classes = board.classes.map((name, c) => ({ name, c }));
   const columns = [
     { key: "class", label: "Class", pin: true, value: (r) => r.name, cell: (r) => r.name },
-    ...across.map((row) => ({ key: `m${row.m}`, label: row.model.name, num: true, first: "desc", value: (r) => row.classes[r.c],
+    ...across.map((row) => ({ key: `m${row.m}`, label: row.model.name, name: true, num: true, first: "desc", value: (r) => row.classes[r.c],
       style: (r) => (row.classes[r.c] === null ? null : tint(row.classes[r.c] / 100)), cell: (r) => number(row.classes[r.c], "%") })),
   ];
   return [
@@ -37,7 +37,7 @@ function pairSelects(rows, a, b) {
 function classChart(box, board, a, b) {
   const changes = board.classes.map((name, c) => ({ name, d: a.classes[c] === null || b.classes[c] === null ? null : b.classes[c] - a.classes[c] }))
     .filter((x) => x.d !== null).sort((x, y) => Math.abs(y.d) - Math.abs(x.d)).slice(0, BARS).sort((x, y) => y.d - x.d);
-  const config = options({ x: `IoU of ${b.model.name} − ${a.model.name}, points`, y: "" }, (p) => `${p.label}: ${signed(p.raw, "%")}`, null);
+  const config = options({ x: axisWords(`IoU of ${b.model.name} − ${a.model.name}, points`, "IoU of model B − model A, points"), y: "" }, (p) => `${p.label}: ${signed(p.raw, "%")}`, null);
   config.indexAxis = "y";
   config.scales.y = { ticks: { color: css("--ink"), autoSkip: false, font: { size: 11 } }, grid: { display: false } };
   config.plugins.legend.display = false;

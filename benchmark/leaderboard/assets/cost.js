@@ -1,8 +1,8 @@
 // Quality against cost, with the models that nothing beats on both.
 const COSTS = {
-  speed: ["images per second of this run's machine (more is cheaper)", (m) => m.speed, true, speed],
+  speed: ["images per second, median over the model's rows (more is cheaper)", (m) => m.speed, true, speed],
   params: ["parameters", (m) => m.params, false, params],
-  memory: ["peak memory, MiB", (m) => m.memory, false, (v) => (v ? v.toFixed(0) : "–")],
+  memory: ["peak memory in MiB, largest over the model's rows", (m) => m.memory, false, (v) => (v ? v.toFixed(0) : "–")],
 };
 
 function costView() {

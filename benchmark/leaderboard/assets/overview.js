@@ -1,5 +1,10 @@
 // All models against all boards of one suite and preset.
 const SHIPPED = "came with densebench: measured before, on another machine";
+// What the signs beside values mean, for the tables that show them.
+function legend(boards, more = "") {
+  return "● best, ≈ not significantly worse than the best (paired on the same samples, 5 % over all pairs of a column). ± is half the 95 % interval. " +
+    more + "Any number opens its origin." + (boards.some((b) => b.rows.some((r) => r.shipped)) ? ` † ${SHIPPED}.` : "");
+}
 function overview() {
   if (!data.boards.length) return [empty("No measured row yet. Published numbers are under Papers.")];
   const boards = (groups.get(state.group) ?? []).filter(boardPasses);
@@ -14,9 +19,7 @@ function overview() {
   const title = state.group.startsWith("scenes") ? "Embedded scenes: a check of the machinery, never a measure of a real encoder" : "Datasets";
   return [
     h("div", { class: "controls" }, pick),
-    heading(title, "● best, ≈ not significantly worse than the best (paired on the same samples, 5 % over all pairs of a column). ± is half the 95 % interval. " +
-      "Mean rank: over the columns shown, for models that have all of them. Any number opens its origin." +
-      (boards.some((b) => b.rows.some((r) => r.shipped)) ? ` † ${SHIPPED}.` : "")),
+    heading(title, legend(boards, "Mean rank: over the columns shown, for models that have all of them. ")),
     rows.length ? dataTable({ id: "overview", columns: overviewColumns(boards), rows, caption: `Models on ${state.group}`,
       sort: { key: "mean", down: false }, header: taskHeader(boards), extra: publishedBody(boards) })
       : empty("No row passes the filters."),

@@ -13,8 +13,8 @@ function samplesView() {
   const unit = board.unit;
   const columns = [
     { key: "id", label: "Sample", pin: true, value: (r) => r.id, cell: (r) => r.id },
-    { key: "a", label: a.model.name, num: true, first: "desc", value: (r) => r.a, cell: (r) => number(r.a, unit) },
-    { key: "b", label: b.model.name, num: true, first: "desc", value: (r) => r.b, cell: (r) => number(r.b, unit) },
+    { key: "a", label: a.model.name, name: true, num: true, first: "desc", value: (r) => r.a, cell: (r) => number(r.a, unit) },
+    { key: "b", label: b.model.name, name: true, num: true, first: "desc", value: (r) => r.b, cell: (r) => number(r.b, unit) },
     { key: "d", label: "B − A", num: true, value: (r) => r.d, kind: (r) => deltaKind(r.d, board), cell: (r) => (r.d === null ? "–" : signed(r.d, unit)) },
   ];
   return [
@@ -41,7 +41,8 @@ function sampleChart(box, board, a, b, pairs) {
   const values = points.flatMap((p) => [p.x, p.y]);
   const low = Math.min(...values), high = Math.max(...values), room = 0.04 * (high - low || 1);
   const range = { min: low - room, max: high + room };
-  const config = options({ x: `${a.model.name}: ${board.metric} ${board.unit}`, y: `${b.model.name}: ${board.metric} ${board.unit}`, range },
+  const metric = `${board.metric} ${board.unit}`;
+  const config = options({ x: axisWords(`${a.model.name}: ${metric}`, `model A: ${metric}`), y: axisWords(`${b.model.name}: ${metric}`, `model B: ${metric}`), range },
     (p) => (p.raw.id ? `${p.raw.id}: ${number(p.raw.x, board.unit)}, ${number(p.raw.y, board.unit)}` : ""), null);
   config.plugins.legend.display = false;
   config.scales.x.grace = config.scales.y.grace = 0;

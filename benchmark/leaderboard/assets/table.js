@@ -1,7 +1,7 @@
 // A table that sorts by its headers (buttons, aria-sort) and shows PAGE rows at a time, so that 5,000 stay usable.
 const PAGE = 100;
 
-// columns: {key, label, value: row -> sortable, cell: row -> node or text, num, title, above, first: "desc"}
+// columns: {key, label, value: row -> sortable, cell: row -> node or text, num, title, first: "desc", name: the label is a model's, which may be long}
 function dataTable({ id, columns, rows, caption, rowClass, sort, extra, header }) {
   const chosen = state.sorts[id] ?? sort ?? null;
   const column = chosen && columns.find((c) => c.key === chosen.key);
@@ -25,7 +25,7 @@ function comparer(column, down) {
 }
 function headerCell(id, c, chosen) {
   const mine = chosen && chosen.key === c.key;
-  const attributes = { scope: "col", class: [c.num && "num", c.pin && "pin"].filter(Boolean).join(" "), title: c.title };
+  const attributes = { scope: "col", class: [c.num && "num", c.pin && "pin", c.name && "name"].filter(Boolean).join(" "), title: c.title };
   if (mine) attributes["aria-sort"] = chosen.down ? "descending" : "ascending";
   if (!c.value) return h("th", attributes, c.label);
   const press = () => {
