@@ -60,11 +60,16 @@ def pixels(model: Any, source: SegmentationSource, crops: int) -> Iterator[tuple
             yield features[kept], labels[kept]
 
 
-def score(task: Any, protocol: MmProbe, model: Any, head: LogisticHead) -> float:
-    """mIoU of the head by the preset's windows."""
+def with_head(model: Any, head: LogisticHead) -> Any:
+    """The model with the head's weights."""
     conv = model.decode_head.conv_seg
     conv.weight.data = head.weight[:, :, None, None].to(conv.weight)
     conv.bias.data = head.bias.to(conv.bias)
+    return model
+
+
+def score(task: Any, protocol: MmProbe, model: Any) -> float:
+    """mIoU of the model by the preset's windows."""
     test = task.data["test"]
     device = str(next(model.parameters()).device)
     context: Any = SimpleNamespace(data=task.data, device=device, progress=silent)
@@ -104,7 +109,7 @@ def main() -> None:
             source = SegmentationSource(train, training_pipeline(protocol, classes))
             x, y = (torch.cat(part) for part in zip(*pixels(model, source, args.crops)))
             scores = {
-                p: score(task, protocol, model, fit_logistic(x, y, classes, (p,), device=args.device))
+                p: score(task, protocol, with_head(model, fit_logistic(x, y, classes, (p,), device=args.device)))
                 for p in PENALTIES
             }
         each = "  ".join(f"{p:g}: {value:.2f}" for p, value in scores.items())

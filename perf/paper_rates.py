@@ -18,24 +18,20 @@ import time
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from paper_optimum import score
 from torch import nn
 from torch.utils.data import DataLoader
 
 from benchmark.contracts import ModelSpec
-from benchmark.engine.context import silent
 from benchmark.engine.single import load_task
-from benchmark.metrics.segmentation import confusion_areas, miou
 from benchmark.registry import build_encoder
-from tasks.dense import stack_rows
 from tasks.mm.data import Positions, SegmentationSource, Steps, number, training_pipeline
 from tasks.mm.model import ignored, segmentor
-from tasks.mm.probe import predictions
 from tasks.mm.protocol import MmProbe
 from tasks.mm.schedule import factor
 
@@ -141,17 +137,6 @@ def train(model: Any, task: Any, protocol: MmProbe, rates: Sequence[float], seed
     return heads
 
 
-def score(task: Any, protocol: MmProbe, model: Any, device: str) -> float:
-    """mIoU of the model's head by the preset's windows."""
-    test = task.data["test"]
-    context: Any = SimpleNamespace(data=task.data, device=device, progress=silent)
-    rows = [
-        confusion_areas(prediction, test.target(i), len(test.class_names)).columns()
-        for i, prediction in predictions(context, model, protocol)
-    ]
-    return float(miou().of(stack_rows(rows)))
-
-
 def main() -> None:
     words = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     words.add_argument("--model", default="tipsv2-mini")
@@ -181,7 +166,7 @@ def main() -> None:
             model.eval()
             for k, rate in enumerate(args.rates):
                 heads.into(k, model.decode_head)
-                print(f"  seed {seed}  rate {rate:g}  mIoU {score(task, protocol, model, args.device):.2f}", flush=True)
+                print(f"  seed {seed}  rate {rate:g}  mIoU {score(task, protocol, model):.2f}", flush=True)
 
 
 if __name__ == "__main__":

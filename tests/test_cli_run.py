@@ -247,6 +247,18 @@ def test_a_changed_field_is_another_protocol(first):
     assert len(hashes) == 2
 
 
+def no_room_for(name, monkeypatch):
+    """The disk is full for every file with `name` in its path."""
+    real = os.fsync
+
+    def full(handle):
+        if name in os.readlink(f"/proc/self/fd/{handle}"):
+            raise OSError(28, "No space left on device")
+        return real(handle)
+
+    monkeypatch.setattr("os.fsync", full)
+
+
 def test_full_disk_is_one_line_and_keeps_finished_tasks(tmp_path, capsys, monkeypatch):
     words = [
         "run",
@@ -261,14 +273,7 @@ def test_full_disk_is_one_line_and_keeps_finished_tasks(tmp_path, capsys, monkey
     ]
     assert bench(*words) == 0
     kept = [r.folder for r in read_all(tmp_path / "r")[0]]
-    real = os.fsync
-
-    def full(handle):
-        if "depth" in os.readlink(f"/proc/self/fd/{handle}"):
-            raise OSError(28, "No space left on device")
-        return real(handle)
-
-    monkeypatch.setattr("os.fsync", full)
+    no_room_for("depth", monkeypatch)
     assert bench(*words, "--task", "depth/scenes") == 1
     err = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error")]
     assert len(err) == 1 and "the disk is full" in err[0]
@@ -276,14 +281,7 @@ def test_full_disk_is_one_line_and_keeps_finished_tasks(tmp_path, capsys, monkey
 
 
 def test_rows_are_shown_though_their_tables_find_no_room(tmp_path, capsys, monkeypatch):
-    real = os.fsync
-
-    def full(handle):
-        if "results.csv" in os.readlink(f"/proc/self/fd/{handle}"):
-            raise OSError(28, "No space left on device")
-        return real(handle)
-
-    monkeypatch.setattr("os.fsync", full)
+    no_room_for("results.csv", monkeypatch)
     words = [
         "--model",
         "pixels",
