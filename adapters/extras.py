@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 from types import ModuleType
 
-from benchmark.errors import MissingExtra, UsageError
+from benchmark.errors import MissingExtra, UsageError, first_line
 
 
 def import_extra(module: str, extra: str, feature: str) -> ModuleType:
@@ -19,7 +19,7 @@ def import_extra(module: str, extra: str, feature: str) -> ModuleType:
             raise UsageError(torchvision_line(feature, module, "it is not installed")) from None
         raise MissingExtra(feature, extra, f"{module} needs {error.name}") from None
     except (ImportError, RuntimeError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        reason = first_line(error)
         raise UsageError(torchvision_line(feature, module, reason)) from None
 
 

@@ -31,7 +31,7 @@ from benchmark.contracts import (
     WeightsInfo,
 )
 from benchmark.digest import fingerprint
-from benchmark.errors import EncoderError, UsageError, WeightsError
+from benchmark.errors import EncoderError, UsageError, WeightsError, first_line
 from benchmark.registry import code_versions
 
 SETTINGS = ("quick_gelu", "mean", "std", "interpolation", "resize_mode")
@@ -66,7 +66,7 @@ class OpenClipEncoder:
         except torch.OutOfMemoryError:
             raise
         except (AttributeError, KeyError, TypeError, ValueError, RuntimeError, AssertionError) as error:
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            reason = first_line(error)
             raise UsageError(
                 f"{spec.name}: {type(self.model).__name__} gives no map of patches for one picture ({reason[:120]}). "
                 "Wrap it in your own file: --model file.py:function"
@@ -190,7 +190,7 @@ def build(spec: ModelSpec) -> OpenClipEncoder:
             force_quick_gelu=quick,
         )
     except Exception as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        reason = first_line(error)
         raise WeightsError(f"{spec.name}: weights {spec.weights or tag!r} cannot be loaded ({reason[:160]})") from error
     preprocess = {**open_clip.get_model_preprocess_cfg(model), **settings(open_clip, arch, tag)}
     source = spec.weights or f"open_clip:{spec.target}"

@@ -31,7 +31,7 @@ from benchmark.contracts import (
     WeightsInfo,
 )
 from benchmark.digest import fingerprint, sha256_file
-from benchmark.errors import EncoderError, UsageError, WeightsError
+from benchmark.errors import EncoderError, UsageError, WeightsError, first_line
 from benchmark.registry import code_versions
 
 
@@ -52,7 +52,7 @@ class TimmEncoder:
         except torch.OutOfMemoryError:
             raise
         except (AttributeError, IndexError, KeyError, TypeError, ValueError, RuntimeError, AssertionError) as error:
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            reason = first_line(error)
             raise UsageError(
                 f"{spec.name}: {type(self.model).__name__} gives no map of patches for {size} pixels ({reason[:120]}). "
                 "Wrap it in your own file: --model file.py:function"

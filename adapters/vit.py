@@ -30,7 +30,7 @@ from benchmark.contracts import (
     LayerFeatures,
     ModelSpec,
 )
-from benchmark.errors import UsageError, WeightsError
+from benchmark.errors import UsageError, WeightsError, first_line
 
 log = logging.getLogger("densebench.adapters")
 
@@ -227,7 +227,7 @@ def load_pretrained(
             **options,
         )
     except (OSError, ImportError, ValueError, RuntimeError, KeyError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        reason = first_line(error)
         raise WeightsError(f"{name}: {checkpoint.files[0]} cannot be loaded: {reason}") from error
     finally:
         logging.set_verbosity(level)

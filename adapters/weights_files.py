@@ -19,7 +19,7 @@ from adapters.state_dicts import PICKLED, convert_line, pickle_line
 from benchmark.checkpoints import BESIDE
 from benchmark.contracts import ModelSpec, WeightsInfo
 from benchmark.digest import fingerprint, sha256_file
-from benchmark.errors import UsageError, WeightsError
+from benchmark.errors import UsageError, WeightsError, first_line
 
 PATTERNS = ["*.json", "*.txt", "*.model", "*.safetensors", "*.py"]  # code is there to be read; nothing here runs it
 PICKLES = ["*.bin"]
@@ -158,7 +158,7 @@ def check_file(path: Path, name: str) -> None:
     try:
         found = torch.load(path, map_location="meta", weights_only=True)
     except Exception as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        reason = first_line(error)
         raise WeightsError(
             f"{name}: {path} cannot be read as plain tensors ({reason[:120]}). Use the .safetensors file of this model"
         ) from None

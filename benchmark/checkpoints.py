@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmark.digest import fingerprint
+from benchmark.errors import first_line
 
 WEIGHT_SUFFIXES = (".safetensors", ".npz")
 UNFINISHED = (".tmp", ".part", ".incomplete")
@@ -164,7 +165,7 @@ def _file_damage(file: Path) -> str | None:
         if file.suffix == ".json":
             json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as e:
-        return f"cannot be read ({str(e).splitlines()[0] if str(e) else type(e).__name__})"
+        return f"cannot be read ({first_line(e)})"
     return None
 
 

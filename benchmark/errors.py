@@ -49,3 +49,8 @@ def unknown(what: str, name: str, known: Iterable[str], listing: str) -> UsageEr
     close = difflib.get_close_matches(name, list(known), n=3, cutoff=0.5)
     hint = f" Did you mean {' or '.join(repr(c) for c in close)}?" if close else ""
     return UsageError(f"unknown {what} {name!r}.{hint} All: {listing}")
+
+
+def first_line(error: BaseException) -> str:
+    """What a library's error says in its first line; the name of its kind where it says nothing."""
+    return (str(error).splitlines() or [type(error).__name__])[0]

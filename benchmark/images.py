@@ -29,7 +29,7 @@ import numpy as np
 from PIL import Image, ImageFile, ImageOps
 
 from benchmark.contracts import ImageTransform, Interpolation
-from benchmark.errors import DataError, UsageError
+from benchmark.errors import DataError, UsageError, first_line
 
 FILTERS: dict[str, Image.Resampling] = {
     "nearest": Image.Resampling.NEAREST,
@@ -62,7 +62,8 @@ def decode(
     except FileNotFoundError:
         raise DataError(f"{name}: no such image file. Check the path and the dataset's --data folder") from None
     except DAMAGE as error:
-        raise DataError(f"{name}: cannot be read as an image ({first_line(error)}). Replace the file") from error
+        reason = first_line(error).rstrip(".")
+        raise DataError(f"{name}: cannot be read as an image ({reason}). Replace the file") from error
 
 
 def opened(handle: Path | str | BinaryIO) -> Image.Image:
@@ -80,10 +81,6 @@ def describe(source: object) -> str:
     if isinstance(source, bytes):
         return f"<{len(source)} bytes in memory>"
     return str(getattr(source, "name", "<open file>"))
-
-
-def first_line(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
 
 
 @contextlib.contextmanager

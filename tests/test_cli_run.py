@@ -247,6 +247,9 @@ def test_a_changed_field_is_another_protocol(first):
     assert len(hashes) == 2
 
 
+RETRIEVAL = ["run", "--model", "pixels", "--limit", "24", "--task", "instance_retrieval/scenes"]
+
+
 def no_room_for(name, monkeypatch):
     """The disk is full for every file with `name` in its path."""
     real = os.fsync
@@ -260,17 +263,7 @@ def no_room_for(name, monkeypatch):
 
 
 def test_full_disk_is_one_line_and_keeps_finished_tasks(tmp_path, capsys, monkeypatch):
-    words = [
-        "run",
-        "--model",
-        "pixels",
-        "--limit",
-        "24",
-        "--results",
-        str(tmp_path / "r"),
-        "--task",
-        "instance_retrieval/scenes",
-    ]
+    words = [*RETRIEVAL, "--results", str(tmp_path / "r")]
     assert bench(*words) == 0
     kept = [r.folder for r in read_all(tmp_path / "r")[0]]
     no_room_for("depth", monkeypatch)
@@ -282,17 +275,7 @@ def test_full_disk_is_one_line_and_keeps_finished_tasks(tmp_path, capsys, monkey
 
 def test_rows_are_shown_though_their_tables_find_no_room(tmp_path, capsys, monkeypatch):
     no_room_for("results.csv", monkeypatch)
-    words = [
-        "--model",
-        "pixels",
-        "--limit",
-        "24",
-        "--results",
-        str(tmp_path / "r"),
-        "--task",
-        "instance_retrieval/scenes",
-    ]
-    assert bench("run", *words) == 1
+    assert bench(*RETRIEVAL, "--results", str(tmp_path / "r")) == 1
     said = capsys.readouterr()
     assert "mean R@1" in said.out and "1 rows made" in said.out and "Tables:" not in said.out
     (line,) = [line for line in said.err.splitlines() if line.startswith("error")]

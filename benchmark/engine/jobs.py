@@ -133,12 +133,13 @@ def refuse_unread(overrides: Mapping[str, str], found: Sequence[Unit]) -> None:
 
 
 class JobMaker:
-    """Makes jobs; a dataset is opened once and a split is loaded once, however many tasks use it."""
+    """Makes jobs; a dataset is opened, a split loaded and a protocol read once, however often it is asked for."""
 
     def __init__(self, options: RunOptions, preset: str, progress: NewProgress) -> None:
         self.options, self.preset, self.progress = options, preset, progress
         self._datasets: dict[str, tuple[Dataset, Mapping[str, str]]] = {}
         self._splits: dict[tuple[str, ...], _Split] = {}
+        self._protocols: dict[tuple[Unit, str], EvalProtocol] = {}
 
     def make(self, unit: Unit) -> Job:
         """The job of `unit`. Raises UsageError for its protocol, DataError for its data."""
@@ -162,8 +163,12 @@ class JobMaker:
         return self._load(unit, task, {**overrides, **self._overrides(unit, task)})
 
     def _load(self, unit: Unit, task: Task, overrides: Mapping[str, str]) -> EvalProtocol:
-        preset, dataset = self.options.protocol or self.preset, None if unit.path else unit.dataset
-        return load_protocol(unit.task, task.schemas, protocol_file(unit.task), preset, overrides, dataset)
+        key = unit, str(sorted(overrides.items()))
+        if key not in self._protocols:  # asked for before the data are read, and again with them
+            preset, dataset = self.options.protocol or self.preset, None if unit.path else unit.dataset
+            file = protocol_file(unit.task)
+            self._protocols[key] = load_protocol(unit.task, task.schemas, file, preset, overrides, dataset)
+        return self._protocols[key]
 
     def _in_file(
         self, error: UsageError, unit: Unit, task: Task, dataset: Dataset, overrides: Mapping[str, str]

@@ -8,7 +8,7 @@ import zlib
 
 import numpy as np
 
-from benchmark.errors import DataError
+from benchmark.errors import DataError, first_line
 from benchmark.images import DAMAGE, opened, strict_truncation
 from tasks.datasets.blobs import Blobs
 
@@ -89,5 +89,5 @@ class _naming:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
         self.strict.__exit__(None, None, None)
         if isinstance(error, DAMAGE):
-            text = (str(error).splitlines() or [type(error).__name__])[0]
+            text = first_line(error)
             raise DataError(f"{self.blobs.where(self.index)}: cannot be read ({text}). Replace the file") from None

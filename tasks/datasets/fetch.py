@@ -19,7 +19,7 @@ from http.client import HTTPException
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from benchmark.errors import DataError
+from benchmark.errors import DataError, first_line
 from tasks.datasets.catalog import catalog
 from tasks.datasets.known import Known, difference, known
 
@@ -204,6 +204,6 @@ def _from_hub(hub: dict[str, Any], folder: Path, offline: bool) -> Step:
     try:
         snapshot_download(hub["repo"], repo_type="dataset", local_dir=folder, allow_patterns=hub["patterns"])
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as e:
-        reason = str(e).splitlines()[0] if str(e) else type(e).__name__
+        reason = first_line(e)
         return Step(False, f"https://huggingface.co/datasets/{hub['repo']} could not be fetched: {reason}")
     return Step(True, f"fetched {hub['repo']} to {folder}")

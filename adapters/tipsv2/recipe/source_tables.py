@@ -10,7 +10,7 @@ from typing import Any
 from adapters.tipsv2.recipe.config import DataConfig
 from adapters.tipsv2.recipe.samples import Sample
 from adapters.tipsv2.recipe.source_files import sample_from
-from benchmark.errors import DataError
+from benchmark.errors import DataError, first_line
 
 
 @dataclass
@@ -55,7 +55,7 @@ def _table(name: str, config: DataConfig, **options: Any) -> TableSource:
     try:
         rows = load_dataset(name, **options)
     except Exception as error:  # the library raises its own, pyarrow's, fsspec's and OS errors alike
-        first = str(error).splitlines()[0] if str(error) else type(error).__name__
+        first = first_line(error)
         raise DataError(f"data.path = {config.path!r} cannot be read: {first}") from None
     for column in (config.image, config.alt, *config.synthetic):
         if column not in rows.column_names:
