@@ -10,6 +10,7 @@ import torch
 from sklearn.linear_model import LogisticRegression, Ridge
 
 from benchmark.errors import DataError, EncoderError
+from benchmark.heads import curvature
 from benchmark.heads.bins import BinsHead, fit_bins
 from benchmark.heads.linear_sweep import fit_linear_sweep
 from benchmark.heads.logistic import fit_logistic
@@ -141,6 +142,33 @@ def test_logistic_copes_with_constant_and_duplicate_features() -> None:
     head = fit_logistic(x, y, 3, [1e-4])
     assert torch.isfinite(head.weight).all()
     assert (head.logits(torch.tensor(x)).argmax(1).numpy() == y).mean() > 0.6
+
+
+def correlated(n: int, classes: int, dim: int) -> tuple[np.ndarray, np.ndarray]:
+    """Features whose spectrum decays, as a ViT's does; classes of shares 1, 1/2, 1/3 …"""
+    rng = np.random.default_rng(0)
+    share = 1 / np.arange(1, classes + 1)
+    y = rng.choice(classes, n, p=share / share.sum())
+    latent = rng.normal(size=(n, dim)) + 0.35 * rng.normal(size=(classes, dim))[y]
+    return (latent @ (rng.normal(size=(dim, dim)) / np.sqrt(np.arange(1, dim + 1))[:, None])).astype(np.float32), y
+
+
+def test_a_weak_penalty_takes_tens_of_passes_where_the_curvature_at_chance_takes_hundreds(monkeypatch) -> None:
+    x, y = correlated(4000, 12, 48)
+    quick = fit_logistic(x, y, 12, [1e-5])
+    monkeypatch.setattr(curvature, "ROOM", 0)  # as for blocks that are too large
+    slow = fit_logistic(x, y, 12, [1e-5])
+    assert 3 * quick.history[-1]["iterations"] < slow.history[-1]["iterations"]
+    assert quick.history[-1]["train_loss"] <= slow.history[-1]["train_loss"] * (1 + 1e-5)
+
+
+def test_a_path_of_penalties_ends_where_each_penalty_alone_does() -> None:
+    x, y = correlated(3000, 6, 24)
+    hold = np.arange(len(x)) % 5 == 0
+    path = fit_logistic(x, y, 6, (1e-1, 1e-3, 1e-5), hold, tolerance=1e-8)
+    for tried in path.history[:-1]:
+        alone = fit_logistic(x[~hold], y[~hold], 6, [tried["penalty"]], tolerance=1e-8)
+        assert tried["train_loss"] == pytest.approx(alone.history[-1]["train_loss"], rel=1e-5)
 
 
 def test_logistic_refuses_bad_rows_and_labels() -> None:

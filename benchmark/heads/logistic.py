@@ -4,13 +4,13 @@ Minimises  mean cross-entropy + ½ penalty ‖W‖²  on standardised features, 
 1 / (n · penalty). The penalty is chosen on held-out training rows, in one fold or several, from strong to weak with
 warm starts, by the metric the head will be scored by: cross-entropy wants ten times as much as mIoU, which costs half a
 point. Then the head is fitted again on all rows, with the same C, as a prior does not change with the number of rows.
-The preconditioner is the Hessian at chance, p_c(1 - p_c) · XᵀX/n, inverted through one eigendecomposition; it takes the
-number of passes from hundreds to tens.
+A first stretch is preconditioned by the Hessian at chance, p_c(1 - p_c) · XᵀX/n, inverted by one eigendecomposition,
+the rest by the Hessian's blocks where that stretch, or the penalty before, has ended (`benchmark.heads.curvature`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -20,6 +20,7 @@ import torch.nn.functional as F
 
 from benchmark.contracts import Progress
 from benchmark.errors import DataError, EncoderError
+from benchmark.heads.curvature import Preconditioner, block_preconditioner, fits
 from benchmark.heads.lbfgs import Minimum, minimise
 from benchmark.heads.rows import Rows, Scaler, fit_scaler
 from benchmark.metrics.segmentation import confusion_areas, per_class_iou
@@ -28,6 +29,7 @@ Criterion = Literal["cross-entropy", "accuracy", "mIoU"]
 PENALTIES = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6)
 ABSENT = -1e4  # bias of a class without a training row: never predicted, and finite through interpolation
 LOOSE = 10  # times the tolerance, for each fold, while a penalty is chosen: a decade of penalty moves mIoU far more
+STRETCH = 1e-2  # tolerance of a first stretch from the classes' shares
 _GRAM_ROWS = 32_768  # enough rows for a preconditioner
 
 
@@ -127,14 +129,30 @@ class _Problem:
         self.prior = share.log() - share.log().mean()
         self.curvature = share * (1 - share) if classes > 1 else torch.ones_like(share)
 
-    def solve(self, penalty: float, start: torch.Tensor | None, tolerance: float) -> Minimum:
+    def solve(
+        self, penalty: float, start: torch.Tensor | None, tolerance: float, precondition: Preconditioner | None = None
+    ) -> Minimum:
+        """From `start`; without one from the classes' shares, and then in two stretches."""
+        first: Minimum | None = None
         if start is None:
             start = torch.zeros(self.classes, len(self.scaler.mean) + 1, dtype=torch.float64, device=self.prior.device)
             start[:, -1] = self.prior
+            first = self._minimise(penalty, start, max(tolerance, STRETCH), self._at_chance(penalty))
+            start = first.x
+        rest = self._minimise(penalty, start, tolerance, precondition or self.preconditioner(penalty, start))
+        return rest if first is None else replace(rest, iterations=first.iterations + rest.iterations)
+
+    def preconditioner(self, penalty: float, at: torch.Tensor) -> Preconditioner:
+        """By the curvature at those parameters, or at chance where its blocks would be too large."""
+        if not fits(self.classes, len(self.scaler.mean)):
+            return self._at_chance(penalty)
+        return block_preconditioner(self.data, at, penalty)
+
+    def _minimise(self, penalty: float, start: torch.Tensor, tolerance: float, by: Preconditioner) -> Minimum:
         return minimise(
             lambda p: self._objective(p, penalty),
             start,
-            self._preconditioner(penalty),
+            by,
             tolerance,
             self.max_iterations,
             noise=0.1 * torch.finfo(self.data.dtype).eps,
@@ -164,7 +182,7 @@ class _Problem:
         grad[:, :-1] += penalty * weight
         return loss / n + 0.5 * penalty * float((weight**2).sum()), grad
 
-    def _preconditioner(self, penalty: float) -> Callable[[torch.Tensor], torch.Tensor]:
+    def _at_chance(self, penalty: float) -> Preconditioner:
         floor = 1e-6 * float(self.values.max())  # directions without variance move only by the penalty
         scale = 1.0 / (self.curvature[:, None] * (self.values + floor) + penalty)
         bias_scale = 1.0 / self.curvature
@@ -198,9 +216,9 @@ class _Fold:
         self.judge = make.rows(held, self.problem.scaler)
         self.parameters: torch.Tensor | None = None
 
-    def solve(self, penalty: float, tolerance: float) -> Minimum:
+    def solve(self, penalty: float, tolerance: float, precondition: Preconditioner | None) -> Minimum:
         """From where the last penalty ended."""
-        found = self.problem.solve(penalty, self.parameters, tolerance)
+        found = self.problem.solve(penalty, self.parameters, tolerance, precondition)
         self.parameters = found.x
         return found
 
@@ -232,7 +250,10 @@ def _choose(
     best: tuple[float, float, torch.Tensor] | None = None
     worse = 0
     for penalty in sorted(penalties, reverse=True):
-        found = [fold.solve(penalty, LOOSE * len(folds) * make.tolerance) for fold in folds]
+        # One fold's curvature serves all: they share nine rows of ten, and it decides only how fast they get there.
+        first = folds[0].parameters
+        by = None if first is None else folds[0].problem.preconditioner(penalty, first)
+        found = [fold.solve(penalty, LOOSE * len(folds) * make.tolerance, by) for fold in folds]
         judged = _judge([(fold.judge, minimum.x) for fold, minimum in zip(folds, found)])
         record = {"penalty": penalty, "iterations": sum(m.iterations for m in found)}
         record["train_loss"] = sum(m.value for m in found) / len(found)
