@@ -20,6 +20,7 @@ from adapters.intermediates import layer_of, usable_depth
 from adapters.open_clip_values import entering, last_block, text_patches
 from adapters.patches import pad_to_patches, resolve_layers, to_map
 from adapters.placement import dtype_name, pick_device, pick_dtype, wants_compile
+from adapters.preprocessing import WRAP
 from adapters.vit import normalise_rows, square
 from benchmark.contracts import (
     EncoderCard,
@@ -49,12 +50,20 @@ class OpenClipEncoder:
         self.tokenize = tokenize
         self.value_block = last_block(getattr(self.model, "visual", None))
         size = square(preprocess["size"], spec.name)
-        squash = preprocess.get("resize_mode") == "squash"
+        mode = preprocess.get("resize_mode") or "shortest"
+        if mode == "longest":
+            raise UsageError(
+                f"{spec.name}: open_clip pads its pictures to a square (resize_mode longest), which no preset here "
+                f"states. {WRAP}"
+            )
         self.transform = ImageTransform(
-            "square" if squash else "short-side",
+            "square" if mode == "squash" else "short-side",
             size,
-            crop=None if squash else size,
-            interpolation=preprocess.get("interpolation", "bicubic"),
+            crop=None if mode == "squash" else size,
+            interpolation="bilinear"
+            if preprocess.get("interpolation") == "bilinear"
+            else "bicubic",  # as image_transform
+            rounding="floor" if mode == "squash" else "even",
             mean=tuple(preprocess["mean"]),
             std=tuple(preprocess["std"]),
         )

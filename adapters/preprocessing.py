@@ -25,13 +25,14 @@ PIL_FILTERS: dict[int, Interpolation] = {0: "nearest", 1: "lanczos", 2: "bilinea
 
 
 def from_row(transform: Mapping[str, Any]) -> ImageTransform:
-    """`transform = { resize, size, crop?, interpolation, normalisation }` of a models.toml row."""
+    """`transform = { resize, size, crop?, rounding?, interpolation, normalisation }` of a models.toml row."""
     mean, std = NORMALISATION[transform["normalisation"]]
     return ImageTransform(
         resize=transform["resize"],
         size=transform["size"],
         crop=transform.get("crop"),
         interpolation=transform["interpolation"],
+        rounding=transform.get("rounding", "floor"),
         mean=mean,
         std=std,
     )

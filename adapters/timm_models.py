@@ -32,6 +32,7 @@ from benchmark.contracts import (
 )
 from benchmark.digest import fingerprint, sha256_file
 from benchmark.errors import EncoderError, UsageError, WeightsError, first_line
+from benchmark.images import FILTERS
 from benchmark.registry import code_versions
 
 
@@ -146,11 +147,15 @@ def published(data: dict[str, Any], name: str) -> ImageTransform:
             f"{name}: timm pads its pictures to a square (crop_mode border), which no preset here states. {WRAP}"
         )
     squash = data["crop_mode"] == "squash"
+    interpolation: Any = data["interpolation"] if data["interpolation"] != "random" else "bicubic"
+    if interpolation not in FILTERS:
+        raise UsageError(f"{name}: timm resizes its pictures by {interpolation}, which no preset here states. {WRAP}")
     return ImageTransform(
         "square" if squash else "short-side",
         resized,
         crop=None if squash and resized == size else size,
-        interpolation=data["interpolation"] if data["interpolation"] != "random" else "bicubic",
+        interpolation=interpolation,
+        rounding="even",
         mean=tuple(data["mean"]),
         std=tuple(data["std"]),
     )

@@ -23,14 +23,18 @@ if TYPE_CHECKING:
 
 ResizeRule = Literal["square", "short-side", "none"]
 Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos"]
+CropRounding = Literal["floor", "even"]
 
 
 @dataclass(frozen=True)
 class ImageTransform:
     """How an encoder's authors turn a picture into its input; data, not code, so that it can be hashed.
 
-    `square` stretches to size × size; `short-side` keeps the aspect ratio and centre-crops to `crop`;
-    `none` leaves the pixels alone. `mean` and `std` are applied by the adapter, inside `encode_image`.
+    `square` stretches to size × size; `short-side` keeps the aspect ratio; `none` leaves the pixels alone; then the
+    middle `crop` × `crop`, with black around a smaller picture. Half a pixel of the margin goes by `rounding`: `floor`
+    as in transformers, `even` as in torchvision (and so in timm, open_clip, DINOv2 and DINOv3). `antialias` widens the
+    filter when shrinking, as Pillow does; without it the kernels are those of OpenCV and torch. `mean` and `std` are
+    applied by the adapter, inside `encode_image`.
     """
 
     resize: ResizeRule
@@ -38,6 +42,7 @@ class ImageTransform:
     crop: int | None = None
     interpolation: Interpolation = "bicubic"
     antialias: bool = True
+    rounding: CropRounding = "floor"
     range: tuple[float, float] = (0.0, 1.0)
     mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
     std: tuple[float, float, float] = (1.0, 1.0, 1.0)
@@ -277,13 +282,14 @@ class View:
 
     `encoder`: the encoder's own transform; `square`: the whole picture stretched to size × size (0: the encoder's
     image_size); `short-side`: short side scaled to `size` (0: the encoder's image_size), then the middle square of
-    `crop` pixels (0: `size`), so that all pictures get one shape; `pad-to-patch`: original pixels, short side scaled to
-    `size` (0: not scaled), zero-padded at the centre to whole patches.
+    `crop` pixels (0: `size`), rounded as torchvision does, so that all pictures get one shape; `pad-to-patch`: original
+    pixels, short side scaled to `size` (0: not scaled), zero-padded at the centre to whole patches.
     """
 
     rule: ViewRule = "encoder"
     size: int = 0
     interpolation: Interpolation | None = None  # None: the encoder's
+    antialias: bool | None = None  # None: the encoder's
     crop: int = 0  # short-side only
 
 

@@ -1,5 +1,5 @@
-"""Pictures in: decode to 8-bit RGB, resize, and lay out as an encoder's authors do. Pillow only, so that one
-machine's pixels are every machine's pixels.
+"""Pictures in: decode to 8-bit RGB, resize, and lay out as an encoder's authors do. Pillow and numpy only, so that
+one machine's pixels are every machine's pixels.
 
 Choices that change scores, and what they follow:
 
@@ -28,8 +28,9 @@ from typing import BinaryIO
 import numpy as np
 from PIL import Image, ImageFile, ImageOps
 
-from benchmark.contracts import ImageTransform, Interpolation
+from benchmark.contracts import CropRounding, ImageTransform, Interpolation
 from benchmark.errors import DataError, UsageError, first_line
+from benchmark.resampling import sampled
 
 FILTERS: dict[str, Image.Resampling] = {
     "nearest": Image.Resampling.NEAREST,
@@ -123,20 +124,19 @@ def resize(
 ) -> np.ndarray:
     """[height, width, 3] uint8 from [H, W, 3] uint8, or [height, width] from [H, W]; the input itself when it fits.
 
-    `antialias` widens the filter when shrinking, as Pillow's `resize` always does; without it the filter
-    samples at pixel centres. `nearest` never antialiases.
+    `antialias` widens the filter when shrinking, as Pillow's `resize` always does (`nearest` then takes the pixel that
+    the centre falls on); without it the kernels are those of OpenCV and torch.
     """
     if image.shape[:2] == (height, width):
         return image
     if height < 1 or width < 1 or height * width > LARGEST:
         raise DataError(f"cannot resize an image of {image.shape[1]}x{image.shape[0]} to {width}x{height} pixels")
-    picture = Image.fromarray(np.ascontiguousarray(image))
-    if antialias or interpolation == "nearest":
+    if antialias:
+        picture = Image.fromarray(np.ascontiguousarray(image))
         return np.asarray(picture.resize((width, height), FILTERS[interpolation]))
     if interpolation == "lanczos":
         raise UsageError("lanczos has no form without antialiasing. Use bilinear or bicubic")
-    whole = (0, 0, picture.width, picture.height)
-    return np.asarray(picture.transform((width, height), Image.Transform.EXTENT, whole, FILTERS[interpolation]))
+    return sampled(image, height, width, interpolation)
 
 
 def short_side_size(height: int, width: int, size: int) -> tuple[int, int]:
@@ -146,27 +146,47 @@ def short_side_size(height: int, width: int, size: int) -> tuple[int, int]:
     return int(size * height / width), size
 
 
-def center_crop(image: np.ndarray, height: int, width: int) -> np.ndarray:
-    """The middle [height, width] of an image; an odd margin leaves its larger half at the bottom and right.
+def crop_start(size: int, crop: int, rounding: CropRounding) -> int:
+    """Where the middle `crop` of `size` pixels begins; negative where black stands before a smaller picture.
 
-    This is transformers' rule. torchvision rounds half a pixel to even, so it may sit one pixel lower.
+    `floor` is the rule of transformers 5 (image_transforms.py, center_crop), which leaves the larger half of an odd
+    margin behind the crop and the smaller half of an odd border behind the picture. `even` is torchvision's
+    (transforms/functional.py, center_crop): half a margin rounded as Python rounds, half a border rounded down.
     """
-    top, left = (image.shape[0] - height) // 2, (image.shape[1] - width) // 2
-    if top < 0 or left < 0:
-        raise DataError(f"cannot crop {width}x{height} out of an image of {image.shape[1]}x{image.shape[0]} pixels")
-    return image[top : top + height, left : left + width]
+    margin = size - crop
+    if rounding == "floor":
+        return margin // 2
+    return round(margin / 2) if margin > 0 else -(-margin // 2)
+
+
+def center_crop(image: np.ndarray, height: int, width: int, rounding: CropRounding = "floor") -> np.ndarray:
+    """The middle [height, width] of an image, with black around one that is smaller."""
+    if image.shape[:2] == (height, width):
+        return image
+    top, left = crop_start(image.shape[0], height, rounding), crop_start(image.shape[1], width, rounding)
+    part = image[max(top, 0) : max(top, 0) + height, max(left, 0) : max(left, 0) + width]
+    if part.shape[:2] == (height, width):
+        return part
+    out = np.zeros((height, width, *image.shape[2:]), image.dtype)
+    y, x = max(-top, 0), max(-left, 0)
+    out[y : y + part.shape[0], x : x + part.shape[1]] = part
+    return out
+
+
+def laid_size(height: int, width: int, transform: ImageTransform) -> tuple[int, int]:
+    """(height, width) that `transform` gives a picture before the crop."""
+    if transform.resize == "none":
+        return height, width
+    if transform.resize == "square":
+        return transform.size, transform.size
+    return short_side_size(height, width, transform.size)
 
 
 def lay_out(image: np.ndarray, transform: ImageTransform) -> np.ndarray:
     """[h, w, 3] uint8: `image` resized and cropped by `transform`."""
-    if transform.resize == "none":
-        return image
-    if transform.resize == "square":
-        height = width = transform.size
-    else:
-        height, width = short_side_size(image.shape[0], image.shape[1], transform.size)
+    height, width = laid_size(image.shape[0], image.shape[1], transform)
     resized = resize(image, height, width, transform.interpolation, transform.antialias)
-    return center_crop(resized, transform.crop, transform.crop) if transform.crop else resized
+    return center_crop(resized, transform.crop, transform.crop, transform.rounding) if transform.crop else resized
 
 
 def to_float(image: np.ndarray) -> np.ndarray:

@@ -29,6 +29,7 @@ class ResolvedView:
     scale_to: int = 0  # pad-to-patch: short side in pixels, 0 for original pixels
     patch: int = 1
     interpolation: Interpolation = "bicubic"
+    antialias: bool = True
 
     def fingerprint(self) -> str:
         """64 hex digits; mean and std count, as they are part of what the encoder sees."""
@@ -40,23 +41,24 @@ class ResolvedView:
             return images.apply_transform(image, self.transform)
         height, width = self._inner(*image.shape[:2])
         if (height, width) != image.shape[:2]:
-            image = images.resize(image, height, width, self.interpolation, True)
+            image = images.resize(image, height, width, self.interpolation, self.antialias)
         out = np.zeros((3, _up(height, self.patch), _up(width, self.patch)), np.float32)
         top, left = (out.shape[1] - height) // 2, (out.shape[2] - width) // 2  # the smaller half first
         out[:, top : top + height, left : left + width] = image.transpose(2, 0, 1).astype(np.float32) / 255
         return out
 
     def placement(self, height: int, width: int) -> Placement:
-        """Where a picture of this size lies in its input; a centre crop gives a rectangle larger than the input."""
+        """Where a picture of this size lies in its input; a centre crop may give a rectangle larger than the input."""
         if self.transform is None:
             h, w = self._inner(height, width)
             H, W = _up(h, self.patch), _up(w, self.patch)
             return Placement((H - h) // 2 / H, (W - w) // 2 / W, h / H, w / W)
-        if self.transform.resize == "short-side" and self.transform.crop:
-            h, w = images.short_side_size(height, width, self.transform.size)
-            c = self.transform.crop
-            return Placement(-((h - c) // 2) / c, -((w - c) // 2) / c, h / c, w / c)
-        return Placement()
+        c, rounding = self.transform.crop, self.transform.rounding
+        if not c:
+            return Placement()
+        h, w = images.laid_size(height, width, self.transform)
+        top, left = images.crop_start(h, c, rounding), images.crop_start(w, c, rounding)
+        return Placement(-top / c, -left / c, h / c, w / c)
 
     def _inner(self, height: int, width: int) -> tuple[int, int]:
         if not self.scale_to:
@@ -71,19 +73,20 @@ def resolve_view(view: View, transform: ImageTransform, card: EncoderCard, pictu
     stretch to a square; both become one view so that nothing is encoded twice.
     """
     interpolation = view.interpolation or transform.interpolation
+    antialias = transform.antialias if view.antialias is None else view.antialias
     if view.rule == "pad-to-patch":
-        return ResolvedView(None, view.size, card.patch_size, interpolation)
-    if view.rule == "square":
+        return ResolvedView(None, view.size, card.patch_size, interpolation, antialias)
+    if view.rule != "encoder":  # the presets that crop are torchvision's: DINOv2, DINOv3, UnED
         size = view.size or card.image_size
-        return ResolvedView(replace(transform, resize="square", size=size, crop=None, interpolation=interpolation))
-    if view.rule == "short-side":
-        size = view.size or card.image_size
-        crop = view.crop or size
-        transform = replace(transform, resize="short-side", size=size, crop=crop, interpolation=interpolation)
+        crop = (view.crop or size) if view.rule == "short-side" else None
+        transform = replace(
+            transform, resize=view.rule, size=size, crop=crop, rounding="even",
+            interpolation=interpolation, antialias=antialias,
+        )  # fmt: skip
     shape = getattr(pictures, "uniform_shape", None)
     if transform.resize == "short-side" and shape and shape[0] == shape[1] and transform.crop == transform.size:
-        return ResolvedView(replace(transform, resize="square", crop=None))
-    return ResolvedView(transform)
+        transform = replace(transform, resize="square", crop=None)
+    return ResolvedView(transform if transform.crop else replace(transform, rounding="floor"))
 
 
 def _up(size: int, patch: int) -> int:

@@ -257,8 +257,12 @@ class ClassificationTask:
 
 def _view(protocol: Classification) -> View:
     if isinstance(protocol, SweptClassification):
-        rule = None if protocol.interpolation == "encoder" else protocol.interpolation
-        return View(protocol.view, protocol.view_size, rule, protocol.crop if protocol.view == "short-side" else 0)
+        if protocol.interpolation == "encoder":
+            rule, antialias = None, None
+        else:
+            rule, antialias = protocol.interpolation, True  # Pillow's, as in DINOv2's code
+        crop = protocol.crop if protocol.view == "short-side" else 0
+        return View(protocol.view, protocol.view_size, rule, antialias, crop)
     return View(protocol.view, protocol.view_size)
 
 

@@ -13,12 +13,11 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from PIL import Image
 
 from benchmark.contracts import EncoderCard, ImageFeatures, ImageRequest, ImageSet, ImageTransform, Tap, TaskContext
 from benchmark.errors import EncoderError
 from benchmark.features.extract import Extractor
-from benchmark.images import FILTERS
+from benchmark.images import resize
 from tasks.global_vectors import ClsChoice
 
 Pooling = Literal["both", "with", "without"]
@@ -114,10 +113,9 @@ class CropFeed:
         rng = np.random.default_rng([self.seed, step, row])
         image = self.images.load(row)
         side = self.transform.crop or self.transform.size
-        box = random_box(image.shape[0], image.shape[1], rng)
-        picture = Image.fromarray(np.ascontiguousarray(image)).crop(box)
-        picture = picture.resize((side, side), FILTERS[self.transform.interpolation])
-        pixels = np.asarray(picture).transpose(2, 0, 1)
+        left, top, right, bottom = random_box(image.shape[0], image.shape[1], rng)
+        cut = image[top:bottom, left:right]
+        pixels = resize(cut, side, side, self.transform.interpolation, self.transform.antialias).transpose(2, 0, 1)
         return np.ascontiguousarray(pixels[..., ::-1] if rng.random() < 0.5 else pixels)
 
     def _features(self, futures: Sequence[Future[np.ndarray]]) -> Mapping[str, torch.Tensor]:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image, ImageFile
-from transformers import BitImageProcessorPil, CLIPImageProcessorPil, SiglipImageProcessorPil
+from transformers import CLIPImageProcessorPil, SiglipImageProcessorPil
 
 from adapters.preprocessing import from_row
 from adapters.tipsv2.card import transform_of as tips_transform
@@ -73,8 +73,8 @@ FAMILY_DIGESTS = {
     "clip-l14": "c4deb57e60720018",
     "siglip-so400m-384": "c15671ea77ae3287",
     "siglip2-b16-256": "9e886a38bdb57500",
-    "dinov2-b": "ee7b2755466a8ec1",
-    "dinov2-b-reg": "ee7b2755466a8ec1",
+    "dinov2-b": "16d35bbcecb624c6",
+    "dinov2-b-reg": "16d35bbcecb624c6",
     "dinov3-b": "0f8603cd35db08bc",
 }
 
@@ -170,9 +170,6 @@ PROCESSORS = {
     "clip-l14-336": lambda: CLIPImageProcessorPil(size={"shortest_edge": 336}, crop_size={"height": 336, "width": 336}),
     "siglip-b16-256": lambda: SiglipImageProcessorPil(size={"height": 256, "width": 256}),
     "siglip2-so400m-384": lambda: SiglipImageProcessorPil(size={"height": 384, "width": 384}, resample=2),
-    "dinov2-b": lambda: BitImageProcessorPil(
-        size={"shortest_edge": 256}, image_mean=[0.485, 0.456, 0.406], image_std=[0.229, 0.224, 0.225]
-    ),
 }
 
 

@@ -310,6 +310,7 @@ class Session:
                 "stored_as": options.store,
                 "licence": card.licence,
                 "options": dict(card.options),
+                "transform": plain(self.encoder.transform),
                 "weights": plain(card.weights),
             },
             "task": {

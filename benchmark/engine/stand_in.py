@@ -35,7 +35,11 @@ class RandomBlock:
             has_text_patches=row.get("has_text_patches", False), has_raw_layers=row["depth"] > 0,
             params=row.get("params", 0), **facts,
         )  # fmt: skip
-        asked = {k: v for k, v in row.get("transform", {}).items() if k in ("resize", "size", "crop", "interpolation")}
+        asked = {
+            k: v
+            for k, v in row.get("transform", {}).items()
+            if k in ("resize", "size", "crop", "rounding", "interpolation")
+        }
         self.transform = ImageTransform(**{"resize": "square", "size": self.card.image_size, **asked})
         self.device, self.tokens = device, self.card.num_cls
         width = self.card.embed_dim

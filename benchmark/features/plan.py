@@ -80,7 +80,7 @@ class Planner:
 
 def input_size(view: ResolvedView, card: EncoderCard, shape: tuple[int, int]) -> tuple[int, int]:
     """(height, width) in pixels of what the encoder sees of a picture of this `shape`, padded to whole patches."""
-    if view.transform is None or view.transform.resize == "none":
+    if view.transform is None or (view.transform.resize == "none" and not view.transform.crop):
         height, width = shape
     else:
         height = width = view.transform.crop or view.transform.size

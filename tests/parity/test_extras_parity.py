@@ -5,6 +5,8 @@ Run where the extras are installed beside a torchvision that fits the installed 
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -14,7 +16,7 @@ from safetensors.torch import save_file
 from adapters import open_clip_models, open_clip_values, timm_models
 from benchmark.check import check_encoder
 from benchmark.contracts import ImageRequest, ModelSpec
-from benchmark.images import apply_transform
+from benchmark.images import apply_transform, center_crop
 
 ALL = {
     # what timm calls it: (depth, tokens before the patches, own CLS)
@@ -83,14 +85,33 @@ def test_layers_of_timm(timm, name, tmp_path):
 
 @pytest.mark.parametrize("mode", ["center", "squash"])
 @pytest.mark.parametrize("pct", [1.0, 0.875])
-def test_pixels_of_timm(timm, mode, pct):
+@pytest.mark.parametrize("shape", [(300, 400), (427, 640), (640, 427), (61, 43)])
+def test_pixels_of_timm(timm, mode, pct, shape):
     data = {"input_size": (3, 224, 224), "interpolation": "bicubic", "mean": (0.5, 0.4, 0.3), "std": (0.2, 0.3, 0.4),
             "crop_pct": pct, "crop_mode": mode}  # fmt: skip
-    noise = np.random.default_rng(0).integers(0, 256, (300, 400, 3), np.uint8)
+    noise = np.random.default_rng(0).integers(0, 256, (*shape, 3), np.uint8)
     expected = timm.data.create_transform(**data)(Image.fromarray(noise))
     transform = timm_models.published(data, "timm:x")
     mean, std = (torch.tensor(v)[:, None, None] for v in (transform.mean, transform.std))
     torch.testing.assert_close((torch.from_numpy(apply_transform(noise, transform)) - mean) / std, expected)
+
+
+@pytest.mark.parametrize("shape", [(300, 400), (427, 640), (640, 427), (61, 43)])
+def test_pixels_of_open_clip(open_clip, tmp_path, shape):
+    encoder = open_clip_encoder(open_clip, "ViT-B-32", tmp_path)
+    noise = np.random.default_rng(0).integers(0, 256, (*shape, 3), np.uint8)
+    mean, std = encoder.transform.mean, encoder.transform.std
+    expected = open_clip.image_transform(224, is_train=False, mean=mean, std=std)(Image.fromarray(noise))
+    ours = torch.from_numpy(apply_transform(noise, encoder.transform))
+    torch.testing.assert_close((ours - encoder.mean[0]) / encoder.std[0], expected)
+
+
+def test_middles_of_torchvision():
+    functional = pytest.importorskip("torchvision.transforms.functional")
+    for shape, size in itertools.product([(31, 29), (28, 50), (5, 64), (20, 21)], [24, 25, 30]):
+        noise = np.random.default_rng(0).integers(0, 256, (*shape, 3), np.uint8)
+        expected = np.asarray(functional.center_crop(Image.fromarray(noise), [size, size]))
+        np.testing.assert_array_equal(center_crop(noise, size, size, "even"), expected)
 
 
 def open_clip_encoder(open_clip, arch, folder):
