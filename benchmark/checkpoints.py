@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import struct
 import zipfile
 from collections.abc import Iterator
@@ -21,6 +20,7 @@ from typing import Any
 
 from benchmark.digest import fingerprint
 from benchmark.errors import first_line
+from benchmark.steps import ordered_by_name, progress_of
 
 WEIGHT_SUFFIXES = (".safetensors", ".npz")
 UNFINISHED = (".tmp", ".part", ".incomplete")
@@ -70,21 +70,29 @@ class Checkpoint:
         return max(times)
 
     def order(self) -> tuple[float, str]:
-        """Sort key: the training step in the name where there is one, else the time."""
+        """Sort key: the step (or epoch) in the name where there is one, else the time."""
         step = step_of(self.name)
         return (self.modified() if step is None else float(step), self.name)
 
 
 def step_of(name: str) -> int | None:
-    """The last whole number in a checkpoint's name: "step-00000200" -> 200, "final" -> None."""
-    numbers = re.findall(r"\d+", Path(name).stem if name.endswith(WEIGHT_SUFFIXES) else name)
-    return int(numbers[-1]) if numbers else None
+    """The step in a checkpoint's name, or its epoch where it has no step: "step-00000200" -> 200, "final" -> None."""
+    said = progress_of(name)
+    return said.number if said else None
 
 
 def find(folder: Path) -> list[Checkpoint]:
-    """Weight files in `folder` and subfolders that hold some, in training order; hidden names are skipped."""
-    found = [Checkpoint(path, path.name) for path in _candidates(folder)]
-    return sorted(found, key=Checkpoint.order)
+    """Weight files in `folder` and subfolders that hold some, in training order; hidden names are skipped.
+
+    Names order those that say a step (where none does, an epoch); the others stand behind the last that is older.
+    """
+    found = sorted((Checkpoint(path, path.name) for path in _candidates(folder)), key=Checkpoint.order)
+    by_name = ordered_by_name(c.name for c in found)
+    out = [c for c in found if c.name in by_name]
+    for checkpoint in sorted((c for c in found if c.name not in by_name), key=lambda c: (c.modified(), c.name)):
+        older = [i for i, other in enumerate(out) if other.modified() <= checkpoint.modified()]
+        out.insert(older[-1] + 1 if older else 0, checkpoint)
+    return out
 
 
 def _candidates(folder: Path) -> Iterator[Path]:

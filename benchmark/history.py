@@ -11,10 +11,12 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from benchmark.checkpoints import step_of
 from benchmark.errors import BenchError, UsageError
 from benchmark.files import disk_errors, write_text
 from benchmark.foreign import plain_cell
 from benchmark.processes import locked
+from benchmark.steps import Progress, ordered_by_name
 
 STATE = "state.json"
 SCHEMA = 2  # 2: with what was asked
@@ -121,6 +123,10 @@ class History:
         """Every unit with a number, in the order of first appearance."""
         return list(dict.fromkeys(p.unit for e in self.entries for p in e.points))
 
+    def ordered_by_name(self) -> dict[str, Progress]:
+        """The checkpoints that are in order by their names, and what those say; the others are ordered by time."""
+        return ordered_by_name(e.name for e in self.entries)
+
     def csv(self) -> str:
         """One line for each checkpoint and unit."""
         out = io.StringIO()
@@ -135,21 +141,25 @@ class History:
             "low",
             "high",
             "verdict",
+            "ordered_by",
         )
         writer = csv.writer(out, lineterminator="\n")
         writer.writerow(names)
+        by_name = self.ordered_by_name()
         for e in self.entries:
-            step = "" if e.step is None else e.step
+            said = by_name.get(e.name)
+            name, step, order = plain_cell(e.name), said.number if said else "", said.unit if said else "time"
             for p in e.points:
                 writer.writerow(
-                    [plain_cell(e.name), step, p.unit, p.protocol, p.metric, p.metric_unit, p.value, *p.ci95, p.verdict]
+                    [name, step, p.unit, p.protocol, p.metric, p.metric_unit, p.value, *p.ci95, p.verdict, order]
                 )
         return out.getvalue()
 
 
 def _entry(data: dict[str, Any]) -> Entry:
     points = tuple(Point(**{**p, "ci95": tuple(p["ci95"])}) for p in data["points"])
-    return Entry(**{**data, "points": points, "failures": tuple(data["failures"]), "refused": tuple(data["refused"])})
+    words = {key: tuple(data[key]) for key in ("failures", "refused")}
+    return Entry(**{**data, **words, "points": points, "step": step_of(data["name"])})  # whoever wrote it
 
 
 @contextmanager

@@ -22,6 +22,7 @@ from benchmark.errors import BenchError, UsageError
 from benchmark.history import Entry, History, Point, only_watcher
 from benchmark.results import Row, read_all, slug
 from benchmark.sides import PUBLISHED, WATCHED, open_side
+from benchmark.steps import ordered_by_name
 from benchmark.watch_report import write_reports
 
 PICKLE = "a pickle, never opened. Save checkpoints as safetensors"
@@ -114,7 +115,7 @@ class Watcher:
                     f"{rows_at}: the row of {lost[0]} has gone, so {entry.name} cannot be compared with another "
                     "baseline or tolerance. Give another --out"
                 )
-            baseline, comparison, refused = self._compared(rows, rows_at, history)
+            baseline, comparison, refused = self._compared(entry.name, rows, rows_at, history)
             points = tuple(_point(found[p.unit, p.protocol], comparison) for p in entry.points)
             history.entries.append(replace(entry, baseline=baseline, points=points, refused=tuple(refused)))
         history.save()
@@ -212,7 +213,7 @@ class Watcher:
             raise
         except BenchError as e:
             rows, failures = [], [str(e)]
-        baseline, found, refused = self._compared(rows, rows_at, history)
+        baseline, found, refused = self._compared(checkpoint.name, rows, rows_at, history)
         points = tuple(_point(row, found) for row in rows)
         return Entry(
             checkpoint.name, stamp, step_of(checkpoint.name), baseline, points, tuple(failures), tuple(refused),
@@ -239,9 +240,9 @@ class Watcher:
         return target
 
     def _compared(
-        self, rows: list[Row], rows_at: Path, history: History
+        self, name: str, rows: list[Row], rows_at: Path, history: History
     ) -> tuple[str, Comparison | None, Sequence[str]]:
-        baseline = self.plan.baseline or self._previous(history)
+        baseline = self.plan.baseline or self._previous(name, history)
         if not baseline or not rows:
             return baseline or "", None, ()
         floors = noise.read(self.plan.results)
@@ -251,11 +252,14 @@ class Watcher:
             return baseline, None, (str(e),)
         return baseline, found, (*found.refused, *found.problems)
 
-    def _previous(self, history: History) -> str | None:
-        for entry in reversed(history.entries):
-            if entry.points:
-                return str(self._rows_at(entry.name, entry.stamp))
-        return None
+    def _previous(self, name: str, history: History) -> str | None:
+        """The rows of the checkpoint before: by their names, or the one scored before where `name` says nothing."""
+        before = [e for e in history.entries if e.points]
+        order = ordered_by_name([name, *(e.name for e in before)])
+        if name in order and any(e.name in order for e in before):
+            earlier = [e for e in before if e.name in order and order[e.name].number < order[name].number]
+            before = sorted(earlier, key=lambda e: order[e.name].number)
+        return str(self._rows_at(before[-1].name, before[-1].stamp)) if before else None
 
     def _announce(self, entry: Entry) -> None:
         worse = ", ".join(f"{p.unit} {p.delta:+.3g} {p.metric_unit}" for p in entry.regressions if p.delta is not None)

@@ -57,7 +57,7 @@ def markdown(history: History, waiting: Sequence[str] = ()) -> str:
     lines = [f"## {escape(title)}", ""]
     if units:
         lines += table(("checkpoint", "compared with", *units), [_line(e, units) for e in history.entries])
-        lines += ["", LEGEND, "", "![Each unit over the checkpoints](trend.png)"]
+        lines += ["", LEGEND, "", escape(_order(history)), "", "![Each unit over the checkpoints](trend.png)"]
     for e in history.entries:
         lines += [f"- {escape(e.name)}: {escape(line)}" for line in (*e.failures, *e.refused)]
     lines += [f"- {escape(line)}" for line in waiting]
@@ -74,6 +74,16 @@ def verdict(history: History) -> str:
     words += [f"{failed} could not be scored"] if failed else []
     words += [f"{len(worse)} with a regression: {', '.join(worse)}" if worse else "none with a regression"]
     return ", ".join(words)
+
+
+def _order(history: History) -> str:
+    """What the checkpoints are ordered by, and which of them by another rule than the rest."""
+    by_name = history.ordered_by_name()
+    timed = [e.name for e in history.entries if e.name not in by_name]
+    if not by_name:
+        return "In the order of their times: no name says a step or an epoch."
+    words = f"In the order of the {next(iter(by_name.values())).unit} in their names"
+    return f"{words}; {', '.join(timed)}: by time, as the name says none." if timed else f"{words}."
 
 
 def _line(entry: Entry, units: Sequence[str]) -> tuple[str, ...]:
@@ -103,10 +113,11 @@ def trend_png(history: History) -> bytes:
 
 def _panel(axis: Any, history: History, unit: str) -> None:
     found = [(i, e, p) for i, e in enumerate(history.entries) for p in e.points if p.unit == unit]
-    steps = [e.step for _, e, _ in found]
-    by_step = all(s is not None for s in steps) and len(set(steps)) == len(steps)
-    x = [e.step if by_step else i for i, e, _ in found]
-    points = [p for _, _, p in found]
+    by_name = history.ordered_by_name()
+    said = [by_name[e.name] for _, e, _ in found if e.name in by_name]
+    by_step = len({s.number for s in said}) == len(found)
+    x = [s.number for s in said] if by_step else [i for i, _, _ in found]
+    x, points = (list(part) for part in zip(*sorted(zip(x, (p for _, _, p in found)), key=lambda pair: pair[0])))
     axis.fill_between(x, [p.ci95[0] for p in points], [p.ci95[1] for p in points], color=BAND, alpha=0.15, linewidth=0)
     axis.plot(x, [p.value for p in points], color=LINE, linewidth=1.4, marker="o", markersize=3.5)
     bad = [(xi, p.value) for xi, p in zip(x, points) if p.verdict == "worse"]
@@ -116,7 +127,7 @@ def _panel(axis: Any, history: History, unit: str) -> None:
     first = points[0]
     axis.set_title(unit, fontsize=8.5, loc="left")
     axis.set_ylabel(f"{first.metric} ({first.metric_unit}) {'↑' if first.higher_is_better else '↓'}", fontsize=7.5)
-    axis.set_xlabel("step" if by_step else "checkpoint, in the order scored", fontsize=7.5)
+    axis.set_xlabel(said[0].unit if by_step else "checkpoint, in the order scored", fontsize=7.5)
     axis.tick_params(labelsize=7)
     axis.locator_params(axis="x", nbins=6, integer=True)
     axis.spines[["top", "right"]].set_visible(False)

@@ -25,6 +25,7 @@ from benchmark.cli.watch import exit_code
 from benchmark.errors import BenchError, UsageError
 from benchmark.history import History, only_watcher
 from benchmark.results import Row, read_all
+from benchmark.steps import progress_of
 from benchmark.watch import Plan, Watcher, default_out
 
 TASKS = ("linear_segmentation", "depth")
@@ -94,6 +95,74 @@ def test_steps_order_checkpoints_not_their_names(tmp_path: Path) -> None:
         checkpoint(tmp_path, name)
     assert [c.name for c in find(tmp_path)] == ["step-30", "step-200", "step-1000"]
     assert step_of("model-00012.safetensors") == 12 and step_of("final") is None
+
+
+NAMES = {  # as the libraries write them -> (number, of what)
+    "epoch=3-step=1000-val_loss=0.25.safetensors": "step 1000",  # Lightning
+    "epoch=4-step=1250-val_loss=0.9.safetensors": "step 1250",
+    "epoch=9-step=1000-v1": "step 1000",
+    "epoch=0-train_loss_step=0.25-step=100": "step 100",
+    "val_loss_step=3-step=100": "step 100",
+    "checkpoint-500": "step 500",  # transformers
+    "checkpoint-1000/vit-b16": "step 1000",
+    "checkpoint-500-bf16": "step 500",
+    "iter_1000.pth": "step 1000",  # mmengine
+    "best_mIoU_iter_8000": "step 8000",
+    "best_coco_bbox_mAP_epoch_12": "epoch 12",
+    "epoch_10": "epoch 10",  # open_clip
+    "checkpoint-10.pth.tar": "step 10",  # timm: it does not say of what
+    "step-00001000": "step 1000",  # litgpt
+    "iter-000100-ckpt": "step 100",
+    "step_2000_fp16.safetensors": "step 2000",
+    "epoch_2_of_100": "epoch 2",
+    "vit_epoch10_step500_of_1000": "step 500",
+    "model-step-500-00001-of-00002.safetensors": "step 500",
+    "global_step1000": "step 1000",  # DeepSpeed
+    "ep3-ba1000-rank0": "step 1000",  # Composer
+    "checkpoint_2_1000": "step 1000",  # fairseq: epoch and updates
+    "model_0012499": "step 12499",  # detectron2
+    "0012499": "step 12499",
+    "10k_steps": "step 10000",
+    "clip-vit-b32_e16": "epoch 16",
+    **dict.fromkeys(
+        ("last", "last-v1", "model_best", "epoch_latest", "final", "vit-b16", "exp2", "timestep_5"), "None"
+    ),
+    **dict.fromkeys(("model-00001-of-00003.safetensors", "laion2b_s34b_b79k", "run-2024-05-01"), "None"),
+    **dict.fromkeys(("max_steps_100", "weights.10-0.25", "model_v2"), "None"),
+}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_step_of_a_checkpoint_is_what_its_name_says_of_it(name: str) -> None:
+    assert str(progress_of(name)) == NAMES[name]
+
+
+def test_names_that_say_nothing_are_ordered_by_time_and_the_page_says_which(tmp_path: Path) -> None:
+    """An epoch among steps is on another scale: its time places it as well."""
+    names = ("step_2000_fp16", "step_900_fp16", "model_best", "epoch_7", "last")
+    for name, age in zip(names, (20, 40, 30, 25, 10)):
+        os.utime(checkpoint(tmp_path / "run", name) / "model.safetensors", (10**9 - age, 10**9 - age))
+    right = ["step_900_fp16", "model_best", "epoch_7", "step_2000_fp16", "last"]
+    assert [c.name for c in find(tmp_path / "run")] == right
+    scorer = Scorer(dict.fromkeys(right, 0.6))
+    watcher(tmp_path, scorer, Clock()).run()
+    assert scorer.calls == right
+    page, table = (tmp_path / "out" / "summary.md").read_text(), (tmp_path / "out" / "history.csv").read_text()
+    plain = page.replace("\\", "")
+    assert "In the order of the step in their names; model_best, epoch_7, last: by time" in plain
+    assert [(r["step"], r["ordered_by"]) for r in csv.DictReader(table.splitlines())][::2] == [
+        ("900", "step"), ("", "time"), ("", "time"), ("2000", "step"), ("", "time")
+    ]  # fmt: skip
+
+
+def test_a_checkpoint_that_comes_late_is_compared_with_the_one_before_it_in_training(tmp_path: Path) -> None:
+    checkpoint(tmp_path / "run", "step-100")
+    checkpoint(tmp_path / "run", "step-300")
+    scorer = Scorer({"step-100": 0.6, "step-200": 0.6, "step-300": 0.45})
+    watcher(tmp_path, scorer, Clock()).run()
+    checkpoint(tmp_path / "run", "step-200")
+    late = watcher(tmp_path, scorer, Clock()).run().entries[-1]
+    assert late.name == "step-200" and "step-100" in late.baseline
 
 
 def test_hidden_unfinished_and_pickled_files_are_no_checkpoints(tmp_path: Path) -> None:
