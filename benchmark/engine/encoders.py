@@ -183,4 +183,4 @@ def model_stamp(name: str, weights: str | None, encoder: Encoder | None = None) 
 
 def _stat(path: Path, name: str) -> str:
     s = path.stat()
-    return f"{name}:{s.st_size}:{s.st_mtime_ns}"
+    return f"{name}:{s.st_size}:{s.st_mtime_ns}:{s.st_ctime_ns}"  # cp -p keeps the second, nothing keeps the third

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import glob
 import json
+import logging
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -24,6 +25,8 @@ from benchmark.protocol import EvalProtocol, load_protocol
 from benchmark.registry import Unit, load_task, open_dataset, protocol_file, resolve, suites, tasks, units
 from benchmark.results import Row, read_row, row_folder, slug
 
+log = logging.getLogger("densebench.data")
+
 
 @dataclass
 class Job:
@@ -35,6 +38,7 @@ class Job:
     data: Mapping[str, Any]  # split -> <Kind>Data
     bad: list[str] = field(default_factory=list)  # one line for each picture left out
     short: list[str] = field(default_factory=list)  # splits that are a small part of the official one
+    notes: list[str] = field(default_factory=list)  # what should be known of the data: files left out by their names …
 
     @property
     def dataset_digest(self) -> str:
@@ -48,6 +52,7 @@ class _Split:
     data: Any
     bad: list[str]
     short: list[str]
+    notes: list[str]
 
 
 @dataclass(frozen=True)
@@ -155,8 +160,8 @@ class JobMaker:
         key = str(sorted(wanted.items()))
         splits = {s: self._split(unit, dataset, task, s, key) for s in task.splits(protocol.values)}
         data = {name: split.data for name, split in splits.items()}
-        bad, short = ([line for s in splits.values() for line in getattr(s, kind)] for kind in ("bad", "short"))
-        return Job(unit, task, protocol, data, bad, short)
+        lines = ([line for s in splits.values() for line in getattr(s, k)] for k in ("bad", "short", "notes"))
+        return Job(unit, task, protocol, data, *lines)
 
     def protocol(self, unit: Unit, task: Task, overrides: Mapping[str, str] = {}) -> EvalProtocol:
         """The protocol of `unit`: the preset asked for, `overrides` of its data, `--set` above both."""
@@ -218,7 +223,10 @@ class JobMaker:
             if self.options.max_bad:
                 data, unread = drop_unreadable(task.kind, data, self.options.max_bad, self.progress, len(bad))
                 bad = bad + unread
-            self._splits[key] = _Split(data, bad, allowed.short)
+            notes = [f"{unit.dataset} {split}: {line}" for line in allowed.notes]
+            for line in notes:
+                log.warning("%s", line)
+            self._splits[key] = _Split(data, bad, allowed.short, notes)
         return self._splits[key]
 
 

@@ -335,6 +335,7 @@ class Session:
             "n_bad": len(job.bad),
             "bad": job.bad,
             "partial": job.short,
+            "notes": job.notes,
             "timing": timing,
             "peak_memory_mb": peak_memory_mb(),
             "peak_gpu_memory_mb": peak_gpu_memory_mb(self.extractor.device),

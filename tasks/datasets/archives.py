@@ -13,9 +13,21 @@ import numpy as np
 from benchmark.digest import fingerprint
 from benchmark.errors import BenchError, DataError
 from benchmark.files import write_atomic
+from benchmark.hidden import is_hidden
+from benchmark.incomplete import tolerance
 from benchmark.paths import cache_dir
 from tasks.datasets.blobs import DEFLATED, STORED, SliceBlobs
+from tasks.datasets.digests import facts_of
 from tasks.datasets.names import Names
+
+
+def without_hidden(names: Sequence[str], place: str) -> list[str]:
+    """`names` below `place` without those that are no data (`benchmark.hidden`), which are counted."""
+    kept = [name for name in names if not is_hidden(name)]
+    if len(kept) < len(names):
+        tolerance().skip(place, [name for name in names if is_hidden(name)])
+    return kept
+
 
 Member = tuple[str, int, int, int, int]  # name, start, stored size, method, zip header
 
@@ -41,8 +53,9 @@ class Archive:
 
     def names(self, folder: str = "", suffixes: tuple[str, ...] = ()) -> list[str]:
         start = folder.rstrip("/") + "/" if folder else ""
-        found = (n for n in self._index if n.startswith(start))
-        return sorted(n for n in found if not suffixes or n.lower().endswith(suffixes))
+        inside = (n.removeprefix(start) for n in self._index if n.startswith(start))
+        found = sorted(n for n in inside if not suffixes or n.lower().endswith(suffixes))
+        return [start + n for n in without_hidden(found, self.where(start.rstrip("/")))]
 
     def where(self, name: str) -> str:
         return f"{self.files[0]}:{self.prefix}{name}"
@@ -66,7 +79,7 @@ def _members(path: Path) -> Iterator[Member]:
         stat = path.stat()
     except OSError as e:
         raise DataError(f"{path}: cannot be opened ({e.strerror}). Check the path") from None
-    key = fingerprint({"path": path.resolve(), "size": stat.st_size, "mtime": stat.st_mtime_ns})
+    key = fingerprint({"path": path.resolve(), "facts": facts_of(stat)})
     remembered = cache_dir() / "archives" / f"{key[:32]}.npz"
     try:
         with np.load(remembered, allow_pickle=False) as saved:

@@ -1,8 +1,9 @@
 """Digests that follow content: the same files in the same order give the same digest on every machine.
 
 Up to 4 GB every byte counts; past that a file is known by its name, its size and its first and last 4 KiB, which
-notices a replaced or truncated file in minutes instead of hours. Hashes are kept by (path, size, mtime), so that
-the next run only asks the file system.
+notices a replaced or truncated file in minutes instead of hours. Hashes are kept by path, size and both times, so
+that the next run only asks the file system: the time of a file's contents can be kept when they are replaced (cp -p,
+rsync -t, unzip), the time of its last change cannot.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from benchmark.paths import cache_dir
 
 FULL_LIMIT = 4 * 10**9  # bytes
 EDGE = 4096  # bytes at either end
-Row = tuple[str, int, int, str]  # path, size, mtime_ns, mode
+Row = tuple[str, int, int, int, str]  # path, size, mtime_ns, ctime_ns, mode
 
 
 class _Readable(Protocol):
@@ -38,10 +39,10 @@ def of_files(root: str, names: Sequence[str]) -> str:
     paths = [os.path.join(base, name) for name in names]
     stats = [_stat(path) for path in paths]
     mode = "full" if sum(s.st_size for s in stats) <= FULL_LIMIT else "edges"
-    rows = [(path, s.st_size, s.st_mtime_ns, mode) for path, s in zip(paths, stats)]
-    facts = "\n".join(f"{path}\0{size}\0{mtime}" for path, size, mtime, _ in rows)
+    rows = [(path, *facts_of(s), mode) for path, s in zip(paths, stats)]
+    facts = "\n".join(f"{path}\0{size}\0{mtime}\0{ctime}" for path, size, mtime, ctime, _ in rows)
     listing = hashlib.sha256(facts.encode("utf-8", "surrogateescape")).hexdigest()
-    whole: Row = (f"set of {len(rows)}: {listing}", 0, 0, mode)
+    whole: Row = (f"set of {len(rows)}: {listing}", 0, 0, 0, mode)
     with _database() as db:
         if known := _look_up(db, [whole]).get(whole):
             return known
@@ -60,8 +61,8 @@ def of_whole_files(files: Sequence[str], rows: str) -> str:
 def of_archives(files: Sequence[str], ranges: str, items: _Readable, total: int) -> str:
     """Digest of archive members; equal to that of the same files unpacked."""
     mode = "full" if total <= FULL_LIMIT else "edges"
-    stats = [(f, (s := _stat(f)).st_size, s.st_mtime_ns) for f in files]
-    key: Row = (fingerprint({"archives": stats, "ranges": ranges}), 0, 0, mode)
+    stats = [(f, *facts_of(_stat(f))) for f in files]
+    key: Row = (fingerprint({"archives": stats, "ranges": ranges}), 0, 0, 0, mode)
     with _database() as db:
         if known := _look_up(db, [key]).get(key):
             return known
@@ -76,6 +77,11 @@ def _combine(mode: str, hashes: Iterable[tuple[str, str]]) -> str:
     for name, value in hashes:
         total.update(f"{name}\0{value}\n".encode("utf-8", "surrogateescape"))
     return total.hexdigest()
+
+
+def facts_of(stat: os.stat_result) -> tuple[int, int, int]:
+    """What changes when a file is written or replaced: its size, the time of its contents, that of its last change."""
+    return stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns
 
 
 def _stat(path: str) -> os.stat_result:
@@ -93,7 +99,7 @@ def _hash_member(items: _Readable, index: int, mode: str) -> str:
 
 
 def _hash_file(row: Row) -> str:
-    path, size, _, mode = row
+    path, size, _, _, mode = row
     try:
         if mode == "full":
             return sha256_file(path)
@@ -138,8 +144,8 @@ def _open(path: Path) -> sqlite3.Connection | None:
     db = sqlite3.connect(path, timeout=30)
     try:
         db.execute(
-            "create table if not exists files (path text, size int, mtime int, mode text, hash text,"
-            " primary key (path, size, mtime, mode)) without rowid"
+            "create table if not exists hashes (path text, size int, mtime int, ctime int, mode text, hash text,"
+            " primary key (path, size, mtime, ctime, mode)) without rowid"
         )
     except sqlite3.Error:
         db.close()
@@ -150,7 +156,7 @@ def _open(path: Path) -> sqlite3.Connection | None:
 def _look_up(db: sqlite3.Connection | None, rows: Sequence[Row]) -> dict[Row, str]:
     if db is None:
         return {}
-    query = "select hash from files where path = ? and size = ? and mtime = ? and mode = ?"
+    query = "select hash from hashes where path = ? and size = ? and mtime = ? and ctime = ? and mode = ?"
     found: dict[Row, str] = {}
     try:
         for row in rows:
@@ -166,7 +172,7 @@ def _store(db: sqlite3.Connection | None, hashes: dict[Row, str]) -> None:
         return
     with contextlib.suppress(sqlite3.Error), db:
         db.executemany(
-            "insert or replace into files values (?, ?, ?, ?, ?)", [(*_storable(r), h) for r, h in hashes.items()]
+            "insert or replace into hashes values (?, ?, ?, ?, ?, ?)", [(*_storable(r), h) for r, h in hashes.items()]
         )
 
 

@@ -25,6 +25,7 @@ import numpy as np
 from benchmark.contracts import DataKind, DatasetInfo
 from benchmark.digest import fingerprint
 from benchmark.errors import DataError, UsageError
+from benchmark.hidden import is_hidden
 from benchmark.images import decode
 from tasks.datasets.archives import Archive
 from tasks.datasets.arrays import index_image
@@ -159,7 +160,7 @@ class Navi:
             for folder in FOLDERS:
                 if next((base / folder).glob(f"*/{MARKER}"), None):
                     return Folder(base / folder)
-            if archives := sorted(base.glob("navi_v1*.tar")):
+            if archives := sorted(p for p in base.glob("navi_v1*.tar") if not is_hidden(p.name)):
                 archive = Archive(archives[:1])
                 marked = next((n for n in archive.names("", ("annotations.json",)) if n.endswith(MARKER)), None)
                 if marked is not None:

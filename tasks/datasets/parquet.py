@@ -13,6 +13,7 @@ import pyarrow
 import pyarrow.parquet as pq
 
 from benchmark.errors import DataError
+from benchmark.hidden import is_hidden
 from tasks.datasets.blobs import RowBlobs
 
 
@@ -49,7 +50,7 @@ def files_below(folder: Path, stems: Sequence[str]) -> list[str]:
     """Sorted `<stem>*.parquet` directly in `folder` or in `folder/data`, for the first stem that has any."""
     for stem in stems:
         for place in (folder, folder / "data"):
-            if found := sorted(str(p) for p in place.glob(f"{stem}*.parquet")):
+            if found := sorted(str(p) for p in place.glob(f"{stem}*.parquet") if not is_hidden(p.name)):
                 return found
     return []
 

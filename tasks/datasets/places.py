@@ -11,9 +11,10 @@ from typing import Protocol
 
 from benchmark.contracts import DatasetInfo
 from benchmark.errors import DataError, UsageError, unknown
+from benchmark.hidden import is_hidden
 from benchmark.incomplete import tolerance
 from benchmark.paths import data_dir
-from tasks.datasets.archives import Archive
+from tasks.datasets.archives import Archive, without_hidden
 from tasks.datasets.blobs import Blobs, FileBlobs
 from tasks.datasets.names import Names
 from tasks.datasets.partial import PartialBlobs
@@ -29,7 +30,10 @@ class Store(Protocol):
         ...
 
     def names(self, folder: str = "", suffixes: tuple[str, ...] = ()) -> list[str]:
-        """Sorted names of the files below `folder`, at any depth; suffixes are lower case."""
+        """Sorted names of the files below `folder`, at any depth; suffixes are lower case.
+
+        Hidden names (`benchmark.hidden`) are no data: they are left out and counted.
+        """
         ...
 
     def where(self, name: str) -> str: ...
@@ -51,13 +55,23 @@ class Folder:
         return (self.root / name).exists()
 
     def names(self, folder: str = "", suffixes: tuple[str, ...] = ()) -> list[str]:
-        base, found = str(self.root), []
-        for path, folders, files in os.walk(self.root / folder, followlinks=True):
-            folders.sort()
+        base, found = os.path.join(self.root, folder), []
+        lines: dict[str, tuple[str, ...]] = {
+            base: (os.path.realpath(base),)
+        }  # folder -> the real folders from `base` down to it
+        for path, folders, files in os.walk(base, followlinks=True):
+            line = lines.pop(path)
+            for name in sorted(folders):
+                inner = os.path.join(path, name)
+                real = os.path.realpath(inner) if os.path.islink(inner) else os.path.join(line[-1], name)
+                if any(above == real or above.startswith(real.rstrip(os.sep) + os.sep) for above in line):
+                    folders.remove(name)  # a link back: all pictures would be found again below it
+                lines[inner] = (*line, real)
             relative = os.path.relpath(path, base)
             start = "" if relative == "." else relative.replace(os.sep, "/") + "/"
             found += [start + f for f in files if not suffixes or f.lower().endswith(suffixes)]
-        return sorted(found)
+        start = folder.rstrip("/") + "/" if folder else ""
+        return [start + name for name in without_hidden(sorted(found), base.rstrip("/"))]
 
     def where(self, name: str) -> str:
         return str(self.root / name)
@@ -99,7 +113,7 @@ def find(
             if (base / folder / marker).exists():
                 return Folder(base / folder)
     for base in places:
-        found = sorted(p for pattern in archives for p in base.glob(pattern))
+        found = sorted(p for pattern in archives for p in base.glob(pattern) if not is_hidden(p.name))
         if found:
             for prefix in (*(f + "/" for f in folders), ""):
                 archive = Archive(found, prefix)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from benchmark.errors import DataError
+from benchmark.hidden import is_hidden
 from tasks.datasets.archives import Archive
 
 PATTERNS = ("*{}*-*.tar", "*{}*.tar", "{}/*.tar")
@@ -52,6 +53,6 @@ def find_shards(places: Sequence[Path], split: str, words: Mapping[str, Sequence
     for base in places:
         for word in words[split]:
             for pattern in PATTERNS:
-                if files := sorted(base.glob(pattern.format(word))):
+                if files := sorted(p for p in base.glob(pattern.format(word)) if not is_hidden(p.name)):
                     return Shards(files)
     return None

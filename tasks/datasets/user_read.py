@@ -10,6 +10,7 @@ import numpy as np
 
 from benchmark.contracts import IGNORE
 from benchmark.errors import DataError
+from benchmark.incomplete import tolerating
 from benchmark.texts import lines_of
 from tasks.datasets.idx import IdxStore, read_idx
 from tasks.datasets.kinds import IGNORED, INVALID, CaptionSet, LabelSet, MapSet, Relabel, RetrievalSet, SegmentationSet
@@ -186,12 +187,13 @@ def _all_words(source: Source) -> list[str]:
     """Class names when none are given: those of all splits together, sorted, so that splits agree."""
     splits = [source.split] if source.one_folder else [s for s in ("train", "test") if s in source.file.values]
     words: set[str] = set()
-    for split in splits:
-        other = source if split == source.split else Source(source.file, split)
-        if "labels" in other.fields:
-            words |= {str(row["label"]) for _, row in table_rows(other, "labels", ("image", "label"))}
-        else:
-            words |= {PurePosixPath(n).parts[0] for n in other.store.names("", IMAGES)}
+    with tolerating():  # what the other split leaves out is not this one's
+        for split in splits:
+            other = source if split == source.split else Source(source.file, split)
+            if "labels" in other.fields:
+                words |= {str(row["label"]) for _, row in table_rows(other, "labels", ("image", "label"))}
+            else:
+                words |= {PurePosixPath(n).parts[0] for n in other.store.names("", IMAGES)}
     return sorted(words)
 
 

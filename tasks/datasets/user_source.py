@@ -12,6 +12,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 
 from benchmark.errors import DataError
+from benchmark.hidden import is_hidden
 from benchmark.texts import json_lines, lines_of, text_of
 from tasks.datasets.archives import Archive
 from tasks.datasets.blobs import Blobs
@@ -49,6 +50,7 @@ class Source:
         if is_idx(path) and path.is_file():
             return IdxStore(path)
         shards = sorted(path.parent.glob(path.name)) if path.suffix in (".tar", ".zip") else []
+        shards = [p for p in shards if p.name == path.name or not is_hidden(p.name)]
         if shards:
             return Archive(shards)
         raise self.file.wrong(f"{key} = {value!r}: no such folder, .tar, .zip or idx file ({path})", *self.keys(key))

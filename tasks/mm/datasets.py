@@ -18,6 +18,7 @@ from typing import Any
 
 from benchmark.contracts import IGNORE, DataKind, DatasetInfo
 from benchmark.errors import BenchError, DataError, UsageError, unknown
+from tasks.datasets.archives import without_hidden
 from tasks.datasets.arrays import index_image
 from tasks.datasets.blobs import FileBlobs
 from tasks.datasets.kinds import IGNORED, INVALID, Pictures, Relabel, SegmentationSet
@@ -137,7 +138,7 @@ def _build(config: Mapping[str, Any], where: str) -> Part:
     classes = tuple(built.metainfo.get("classes") or ())
     if not classes:
         raise UsageError(f"{where}: {name} has no classes. Add metainfo=dict(classes=(…))")
-    items = [built.get_data_info(i) for i in range(len(built))]
+    items = _shown([built.get_data_info(i) for i in range(len(built))], built.data_prefix.get("img_path") or "")
     if not items:
         raise DataError(
             f"{where}: {name} has no picture under {config.get('data_root') or os.curdir}. Check img_suffix"
@@ -151,6 +152,13 @@ def _build(config: Mapping[str, Any], where: str) -> Part:
         if not os.path.isfile(file):
             raise DataError(f"{where}: {name} names {file}, which is not there. Check data_root and data_prefix")
     return Part(pictures, masks, classes, _relabel(built, len(classes)))
+
+
+def _shown(items: list[Any], folder: str) -> list[Any]:
+    """`items` without those of hidden names below `folder`, which are counted: mmsegmentation lists them too."""
+    names = [os.path.relpath(item["img_path"], folder or os.curdir).replace(os.sep, "/") for item in items]
+    kept = set(without_hidden(names, folder.rstrip("/")))
+    return [item for item, name in zip(items, names) if name in kept]
 
 
 def _check_folders(config: Mapping[str, Any], where: str) -> None:

@@ -16,6 +16,7 @@ from PIL import Image
 from adapters.tipsv2.recipe.config import DataConfig
 from adapters.tipsv2.recipe.samples import Sample
 from benchmark.errors import DataError
+from benchmark.hidden import is_hidden
 from benchmark.images import decode
 from benchmark.texts import json_lines
 
@@ -154,7 +155,7 @@ def tar_pairs(shard: str) -> Sequence[tuple[tuple[int, int], tuple[int, int]]]:
                 folder, slash, name = member.name.rpartition("/")  # `tar -c .` names members ./0.jpg
                 stem, dot, ending = name.partition(".")
                 kind = images if (dot + ending).lower() in PICTURES else texts if ending == "json" else None
-                if kind is not None and member.isfile():
+                if kind is not None and member.isfile() and not is_hidden(member.name):
                     kind[folder + slash + stem] = (member.offset_data, member.size)
     except (tarfile.TarError, OSError, EOFError) as error:
         raise DataError(f"{shard}: not a readable tar file ({error}). Fetch the shard again") from None

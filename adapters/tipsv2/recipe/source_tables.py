@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,7 +38,8 @@ class TableSource:
 def open_parquet(config: DataConfig) -> TableSource:
     """The parquet files that `data.path` (a file, folder or pattern) names."""
     path = Path(config.path)
-    files = sorted(map(str, path.glob("*.parquet"))) if path.is_dir() else sorted(glob.glob(config.path))
+    pattern = os.path.join(glob.escape(config.path), "*.parquet") if path.is_dir() else config.path
+    files = sorted(glob.glob(pattern))  # unlike Path.glob it leaves hidden names out
     if not files:
         raise DataError(f"data.path = {config.path!r} matches no parquet file")
     return _table("parquet", config, data_files=files, split="train")
