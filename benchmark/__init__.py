@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from benchmark.errors import BenchError
     from benchmark.summary import load_results
 
+    __version__: str
+
 _PUBLIC = {
     "run": "benchmark.engine.run:run",
     "load_encoder": "benchmark.engine.encoders:load_encoder",
@@ -38,6 +40,7 @@ __all__ = [
     "ImageRequest",
     "ImageTransform",
     "WeightsInfo",
+    "__version__",
     "load_encoder",
     "load_results",
     "load_task",
@@ -46,6 +49,10 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("densebench")
     if name not in _PUBLIC:
         raise AttributeError(f"module 'benchmark' has no attribute {name!r}")
     module, _, attribute = _PUBLIC[name].partition(":")

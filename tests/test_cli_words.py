@@ -172,7 +172,29 @@ def test_show_dataset_names_licence_layout_and_how_to_get_it(capsys):
         assert word in text
 
 
-def test_show_scenes_writes_a_contact_sheet(capsys, tmp_path):
+def test_the_version_is_the_installed_distributions(capsys):
+    import benchmark
+
+    assert bench("--version") == 0
+    assert capsys.readouterr().out.split() == ["densebench", benchmark.__version__]
+
+
+def test_ls_alone_says_what_there_is_to_list(capsys):
+    assert bench("ls") == 0
+    words = capsys.readouterr().out
+    assert all(f"bench ls {kind}" in words for kind in ("models", "tasks", "datasets", "suites"))
+
+
+def test_show_of_a_family_shows_its_members(capsys):
+    assert bench("show", "siglip2") == 0
+    shown = capsys.readouterr().out
+    assert "siglip2-b16-256" in shown and "siglip2-so400m-384" in shown and "siglip-b16" not in shown
+
+
+def test_show_scenes_writes_a_contact_sheet_where_it_is_asked_to(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert bench("show", "scenes") == 0 and not list(tmp_path.iterdir())
+    assert bench("show", "ade20k", "--out", "sheet.png") == 2 and not list(tmp_path.iterdir())
     assert bench("show", "scenes", "--out", str(tmp_path / "sheet.png")) == 0
     assert (tmp_path / "sheet.png").read_bytes().startswith(b"\x89PNG")
 

@@ -69,8 +69,19 @@ class LazyGroup(TyperGroup):
 app = typer.Typer(cls=LazyGroup, rich_markup_mode=None, context_settings={"help_option_names": ["-h", "--help"]})
 
 
+def _version(wanted: bool) -> None:
+    if wanted:
+        from benchmark import __version__
+
+        typer.echo(f"densebench {__version__}")
+        raise typer.Exit
+
+
 @app.callback()
-def root(debug: bool = typer.Option(False, "--debug", help="Show the traceback of an error")) -> None:
+def root(
+    debug: bool = typer.Option(False, "--debug", help="Show the traceback of an error"),
+    version: bool = typer.Option(False, "--version", help="Show the version", callback=_version, is_eager=True),
+) -> None:
     """Dense evaluation of image and image-text encoders: nine tasks, one extraction, every number with its interval.
 
     Example: bench run --model dinov2-b --task ade20k

@@ -13,12 +13,15 @@ KINDS = ("models", "tasks", "datasets", "suites")
 
 
 def ls(
-    what: Annotated[str, typer.Argument(help="models, tasks, datasets or suites")],
+    what: Annotated[str | None, typer.Argument(help="models, tasks, datasets or suites")] = None,
     json: Annotated[bool, typer.Option("--json", help="Machine-readable: one JSON object per line")] = False,
 ) -> None:
     """List what is registered. Example: bench ls models"""
     from benchmark import registry
 
+    if what is None:
+        typer.echo(columns(["list", "names"], [[f"bench ls {k}", len(getattr(registry, k)())] for k in KINDS]))
+        return
     if what not in KINDS:
         raise unknown("list", what, KINDS, ", ".join(f"bench ls {k}" for k in KINDS))
     rows = {k: {f: v for f, v in row.items() if f != "entry_point"} for k, row in getattr(registry, what)().items()}

@@ -8,15 +8,13 @@ from typing import Annotated, Any
 
 import typer
 
-from benchmark.errors import unknown
+from benchmark.errors import UsageError, unknown
 
 
 def show(
-    name: Annotated[str, typer.Argument(help="A model, task, task/dataset, dataset or suite")],
+    name: Annotated[str, typer.Argument(help="A model, family, task, task/dataset, dataset or suite")],
     protocol: Annotated[str | None, typer.Option(help="Only this preset of a task")] = None,
-    out: Annotated[
-        Path | None, typer.Option(help="For scenes: where the contact sheet goes [default: ./scenes.png]")
-    ] = None,
+    out: Annotated[Path | None, typer.Option(help="For scenes: draw a contact sheet into this PNG")] = None,
     json: Annotated[bool, typer.Option("--json", help="Machine-readable")] = False,
 ) -> None:
     """Show a model's facts, a protocol's fields with status and source, a dataset's layout, licence and how to get it.
@@ -31,6 +29,9 @@ def show(
         name = task
     if name in registry.models():
         _pairs(name, {k: v for k, v in registry.models()[name].items() if k != "entry_point"}, json)
+    elif members := [m for m, row in registry.models().items() if row.get("family") == name]:
+        for member in members:
+            _pairs(member, {k: v for k, v in registry.models()[member].items() if k != "entry_point"}, json)
     elif name in registry.tasks():
         _task(name, protocol, dataset or None, json)
     elif name in registry.datasets():
@@ -38,7 +39,8 @@ def show(
     elif name in registry.suites():
         _pairs(name, registry.suites()[name], json)
     else:
-        known = [*registry.models(), *registry.tasks(), *registry.datasets(), *registry.suites()]
+        families = {row["family"] for row in registry.models().values() if "family" in row}
+        known = [*registry.models(), *sorted(families), *registry.tasks(), *registry.datasets(), *registry.suites()]
         raise unknown("name", name, known, "bench ls models|tasks|datasets|suites")
 
 
@@ -88,8 +90,10 @@ def _preset(name: str, preset: str, dataset: str | None, json: bool) -> None:
 def _dataset(name: str, out: Path | None, json: bool) -> None:
     from benchmark import registry
 
+    if out is not None and name != "scenes":
+        raise UsageError("--out: only scenes has a contact sheet. bench run --save-predictions keeps pictures")
     _pairs(name, registry.datasets()[name], json)
-    if name == "scenes":
-        path = registry.resolve("tasks.scenes.sheet:contact_sheet")(out or Path("scenes.png"))
+    if out is not None:
+        path = registry.resolve("tasks.scenes.sheet:contact_sheet")(out)
         if not json:
             typer.echo(f"  contact sheet    {path}")
