@@ -1,16 +1,17 @@
 """Image classification (TIPSv2 §4.1, Table 7): kNN and linear top-1 on frozen vectors.
 
-kNN: every k from one search, softmax(cosine / 0.07) votes, the headline k fixed beforehand. Linear: heads over
-learning rates and feature sources trained side by side, one chosen on held-out TRAINING pictures; the common code
-chooses on the very split it reports. `vectors`: the final CLS and mean patch token, stored. `sweep`: DINOv2's sources,
-CLS of the last blocks with and without the mean patch token, trained on augmented crops or on stored features.
+kNN: every k from one search, softmax(cosine / 0.07) votes, the headline k fixed beforehand. Linear: feature source and
+penalty, or learning rate, are chosen on held-out TRAINING pictures; the common code chooses on the very split it
+reports. `vectors`: multinomial logistic regression on the final CLS and mean patch token, stored: convex, so 300
+pictures train it as well as a million. `sweep`: DINOv2's sources, CLS of the last blocks with and without the mean
+patch token, heads trained side by side by SGD on augmented crops or on stored features.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -20,11 +21,12 @@ from benchmark.contracts import DataKind, EncoderCard, FeatureReader, Measuremen
 from benchmark.errors import DataError
 from benchmark.heads.knn import knn_votes, topk_search
 from benchmark.heads.linear_sweep import SweepHead, fit_linear_sweep
+from benchmark.heads.logistic import Criterion, fit_best
 from benchmark.metrics.classification import label_ranks
 from benchmark.statistic import Statistic
 from benchmark.views import resolve_view
 from benchmark.windows import Size
-from tasks.dense import held_out_images
+from tasks.dense import held_out_folds, held_out_images
 from tasks.global_vectors import ClsChoice, GlobalVectors
 from tasks.idle_fields import check_view
 from tasks.swept_vectors import CropFeed, Pooling, Source, StoredVectors, chosen, layer_taps, sources_for
@@ -34,7 +36,7 @@ BLOCK = 4096
 
 @dataclass(frozen=True)
 class VectorClassification:
-    """Protocol of kNN and of the linear sweep on stored vectors (no augmentation)."""
+    """Protocol of kNN and of logistic regression on stored vectors (no augmentation)."""
 
     view: Literal["encoder", "square"]
     view_size: int
@@ -43,11 +45,11 @@ class VectorClassification:
     headline_k: int
     temperature: float
     linear: bool
-    linear_with_patches: bool  # heads on CLS beside the mean patch token as well
-    learning_rates: tuple[float, ...]  # for batch 256; scaled with the batch
-    holdout: float
-    epochs: int
-    batch: int
+    linear_with_patches: bool  # a head on CLS beside the mean patch token as well; the better one is kept
+    holdout: float  # share of the TRAINING pictures a fold is judged on
+    judged_images: int  # held out at least, in as many folds as that takes
+    penalties: tuple[float, ...]
+    selection: Criterion  # what source and penalty are chosen by on the held-out pictures
 
     def __post_init__(self) -> None:
         check_view(self.view, self.view_size)
@@ -113,6 +115,16 @@ class RawVectors:
         return vector if self.mean is None else torch.cat([vector, self.mean[rows]], -1)
 
 
+@dataclass(frozen=True)
+class LinearHead:
+    """A trained head, the test vectors it reads, and what the row says of it."""
+
+    logits: Callable[[torch.Tensor], torch.Tensor]  # [b, D] -> [b, C]
+    vectors: RawVectors | StoredVectors
+    details: Mapping[str, Any]
+    files: Mapping[str, bytes] = field(default_factory=dict)
+
+
 class ClassificationTask:
     """kNN and linear heads on the same stored vectors."""
 
@@ -144,6 +156,13 @@ class ClassificationTask:
         side = protocol.crop or protocol.view_size
         return {(side, side): protocol.steps * batch}
 
+    def head_rows(self, card: EncoderCard, protocol: Classification, train: int) -> tuple[int, int]:
+        """(training vectors that the convex head is fitted on, values of the longest); none for heads made in steps."""
+        if isinstance(protocol, SweptClassification) or not protocol.linear:
+            return 0, 0
+        cls = card.embed_dim * (card.num_cls if protocol.cls == "concat" else 1)
+        return train, cls + card.embed_dim * protocol.linear_with_patches
+
     def run(self, context: TaskContext) -> Outcome:
         """Both kinds of top-1; samples hold a hit per picture and method."""
         protocol, test = context.protocol, context.data["test"]
@@ -159,17 +178,16 @@ class ClassificationTask:
             samples[f"kNN hit k={k}"] = right
         score_s = time.perf_counter() - started
         columns = {"kNN top-1": f"kNN hit k={protocol.headline_k}"}
-        fit_s, files = 0.0, {}
+        fit_s, files = 0.0, dict[str, bytes]()
         if protocol.linear:
             started = time.perf_counter()
             swept = isinstance(protocol, SweptClassification)
-            head, source = self._sweep(context) if swept else self._fit_linear(context)
-            files["curve.csv"] = _curve(head)
+            found = self._sweep(context) if swept else self._fit_linear(context)
+            details |= found.details
+            files |= found.files
             fit_s = time.perf_counter() - started
-            samples["linear hit"] = linear_hits(head, source, labels, context.device)
+            samples["linear hit"] = linear_hits(found, labels, context.device)
             columns["linear top-1"] = "linear hit"
-            chosen = {"source": head.source, "learning_rate": head.learning_rate, "weight_decay": head.weight_decay}
-            details |= {"linear_head": chosen, "linear_sweep": head.table}
         columns |= {f"kNN top-1 k={k}": f"kNN hit k={k}" for k in hits if k != protocol.headline_k}
         measured = [Measurement(n, Statistic("mean", (c,), 100.0), True, "%") for n, c in columns.items()]
         return Outcome(samples, measured, "kNN top-1", len(labels), details, fit_s, score_s, files)
@@ -197,8 +215,8 @@ class ClassificationTask:
                 hits[k].append((votes[k].argmax(1) == truth[rows]).numpy().astype(float))
         return {k: np.concatenate(parts) for k, parts in hits.items()}
 
-    def _sweep(self, context: TaskContext) -> tuple[SweepHead, StoredVectors]:
-        """The chosen head of DINOv2's sweep and the test vectors it reads."""
+    def _sweep(self, context: TaskContext) -> LinearHead:
+        """The chosen head of DINOv2's sweep."""
         protocol, train = context.protocol, context.data["train"]
         needs = self.needs(context.card, protocol, context.data)[2:]
         train_taps, test_taps = ([context.features(need) for need in needs[i::2]] for i in (0, 1))
@@ -229,30 +247,33 @@ class ClassificationTask:
             state=context.scratch / "sweep.safetensors",
         )
         best: Source = next(source for source in sources if source.name == head.source)
-        return head, StoredVectors(test_taps, best, protocol.cls)
+        chosen = {"source": head.source, "learning_rate": head.learning_rate, "weight_decay": head.weight_decay}
+        details = {"linear_head": chosen, "linear_sweep": head.table}
+        vectors = StoredVectors(test_taps, best, protocol.cls)
+        return LinearHead(head.logits, vectors, details, {"curve.csv": _curve(head)})
 
-    def _fit_linear(self, context: TaskContext) -> tuple[SweepHead, RawVectors]:
-        """The chosen head and the test vectors it reads."""
+    def _fit_linear(self, context: TaskContext) -> LinearHead:
+        """The logistic regression of the chosen source and penalty."""
         protocol, train = context.protocol, context.data["train"]
         readers = [context.features(need) for need in self.needs(context.card, protocol, context.data)]
         sources = {"cls": tuple(RawVectors(r, protocol.cls) for r in readers[:2])}
         if protocol.linear_with_patches:
             pairs = zip(readers[:2], readers[2:])
             sources["cls+mean_patches"] = tuple(RawVectors(r, protocol.cls, mean) for r, mean in pairs)
-        labels = torch.from_numpy(np.asarray(train.labels))
-        held = held_out_images(len(labels), protocol.holdout, context.seed)
-        head = fit_linear_sweep(
+        labels = np.asarray(train.labels)
+        name, head = fit_best(
             {name: pair[0] for name, pair in sources.items()},
             labels,
             len(train.class_names),
-            held,
-            learning_rates=protocol.learning_rates,
-            steps=max(1, protocol.epochs * len(labels) // protocol.batch),
-            batch=min(protocol.batch, int((~held).sum())),
+            protocol.penalties,
+            held_out_folds(len(labels), protocol.holdout, protocol.judged_images, context.seed),
+            context.device,
+            criterion=protocol.selection,
             seed=context.seed,
-            device=context.device,
+            progress=context.progress("linear head", len(protocol.penalties) * len(sources) + 1),
         )
-        return head, sources[head.source][1]
+        details = {"linear_head": {"source": name, "penalty": head.penalty}, "linear_path": head.history}
+        return LinearHead(head.logits, sources[name][1], details)
 
 
 def _view(protocol: Classification) -> View:
@@ -271,12 +292,12 @@ def _curve(head: SweepHead) -> bytes:
     return "\n".join(["step,loss", *rows, ""]).encode()
 
 
-def linear_hits(head: SweepHead, vectors: RawVectors | StoredVectors, labels: np.ndarray, device: str) -> np.ndarray:
+def linear_hits(head: LinearHead, labels: np.ndarray, device: str) -> np.ndarray:
     """[N] 1 where the head's best class is the true one."""
     out = []
-    for start in range(0, len(vectors), BLOCK):
+    for start in range(0, len(head.vectors), BLOCK):
         rows = slice(start, start + BLOCK)
-        scores = head.logits(vectors[rows].to(device))
+        scores = head.logits(head.vectors[rows].to(device))
         out.append(label_ranks(scores, torch.from_numpy(labels[rows]).to(device)) < 1)
     return np.concatenate(out).astype(float)
 

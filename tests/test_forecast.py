@@ -18,6 +18,7 @@ from benchmark.engine import forecast as plan
 from benchmark.engine.context import silent
 from benchmark.engine.options import RunOptions
 from benchmark.engine.run import run
+from benchmark.engine.stand_in import absent_data
 from benchmark.features.extract import Extractor
 from benchmark.features.plan import Planner
 from benchmark.features.store import FeatureStore
@@ -150,3 +151,23 @@ def test_sampled_pixels_are_held_once_as_planned(monkeypatch):
     assert torch.equal(found.features[:, :2], taps["pixels"][1::2].reshape(-1, 2))
     assert (found.features[:, 2:] == -1).all()
     assert (found.targets == np.repeat(np.arange(1, n, 2), count)).all()
+
+
+def test_a_convex_head_on_stored_vectors_is_planned_with_its_rows_and_bytes(tmp_path):
+    """`fast` classification: a row a training picture, and the memory its fit holds; the sweep has steps instead."""
+    task, encoder = load_task("classification"), SmallEncoder()
+    data = {s: SimpleNamespace(images=Noise(n), class_names=["a", "b"]) for s, n in (("train", 30), ("test", 7))}
+
+    def line(preset, data, **changes):
+        values = load_protocol(task.name, task.schemas, protocol_file(task.name), preset, changes).values
+        planner = Planner(encoder.card, encoder.transform, FeatureStore(tmp_path, "float32"))
+        return plan._line(Unit("classification", "a"), task, values, data, encoder, planner, {}, 8)
+
+    (with_head, held), (without, less) = line("fast", data), line("fast", data, linear="false")
+    assert (with_head.head_rows, with_head.head_steps, without.head_rows) == (30, 0, 0)
+    rows = 30 * 2 * encoder.card.embed_dim * 4
+    assert held - less > rows
+    counted = [absent_data("imagenet1k", "labels", split, None, {}) for split in ("train", "test")]
+    large, held = line("fast", dict(zip(("train", "test"), counted)))
+    assert large.head_rows == 1_281_167 and held < 4 * 2**30
+    assert line("dinov2", data)[0].head_rows == 0

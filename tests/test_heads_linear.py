@@ -10,10 +10,10 @@ import torch
 from sklearn.linear_model import LogisticRegression, Ridge
 
 from benchmark.errors import DataError, EncoderError
-from benchmark.heads import curvature
+from benchmark.heads import curvature, logistic
 from benchmark.heads.bins import BinsHead, fit_bins
 from benchmark.heads.linear_sweep import fit_linear_sweep
-from benchmark.heads.logistic import fit_logistic
+from benchmark.heads.logistic import fit_best, fit_logistic
 from benchmark.heads.ridge import RidgeAccumulator
 from benchmark.protocol import load_protocol
 from benchmark.registry import load_task, protocol_file
@@ -91,6 +91,54 @@ def test_folds_are_judged_together_and_give_their_c_to_all_rows() -> None:
         )
     best = max(head.history[:-1], key=lambda h: h["holdout_mIoU"])
     assert head.penalty == pytest.approx(best["penalty"] * 3 / 4)
+
+
+def test_fewer_rows_than_features_have_the_same_minimum() -> None:
+    """The preconditioner then knows only the directions that occur."""
+    x, y = blobs(60, 3, 200)
+    z = (x - x.mean(0, dtype=np.float64)) / x.std(0, dtype=np.float64)
+    for penalty in (1.0, 1e-2):
+        head = fit_logistic(x, y, 3, [penalty], dtype=torch.float64, tolerance=1e-12)
+        reference = LogisticRegression(C=1 / (60 * penalty), tol=1e-9, max_iter=5000).fit(z, y).predict_proba(z)
+        ours = torch.softmax(head.logits(torch.tensor(x)).double(), 1).numpy()
+        assert np.abs(ours - reference).max() < 1e-3
+
+
+def test_source_and_penalty_are_chosen_together() -> None:
+    x, y = blobs(400, 3, 8)
+    noise = np.random.default_rng(1).normal(size=(400, 8)).astype(np.float32)
+    hold = np.arange(400) % 4 == 0
+    name, head = fit_best({"noise": noise, "x": x, "again": x}, y, 3, holdout=hold, criterion="accuracy")
+    alone = fit_logistic(x, y, 3, holdout=hold, criterion="accuracy")
+    assert name == "x" and torch.equal(head.weight, alone.weight) and head.penalty == alone.penalty
+    with pytest.raises(DataError, match="no held-out"):
+        fit_best({"noise": noise, "x": x}, y, 3, [1e-2])
+
+
+def test_the_path_goes_on_while_the_loss_falls_though_hits_stay_the_same() -> None:
+    """A rare class is not predicted under any strong penalty: the hits of the common one alone would end the search."""
+    rng = np.random.default_rng(0)
+    y = (rng.random(2000) < 0.03).astype(int)
+    x = rng.normal(size=(2000, 3)).astype(np.float32)
+    x[:, 0] = 4 * y + 0.5 * x[:, 0]
+    head = fit_logistic(x, y, 2, [1e4, 1e3, 1e2, 1e1, 1e-3], holdout=np.arange(2000) % 4 == 0, criterion="accuracy")
+    hits = [h["holdout_accuracy"] for h in head.history if "holdout_accuracy" in h]
+    assert hits[0] == hits[1] == hits[2] and max(hits) > hits[0] + 1 and head.penalty < 1
+
+
+def test_many_classes_stay_within_the_bytes_that_are_planned(monkeypatch) -> None:
+    """Blocks and remembered steps shrink with the classes; the answer is the same."""
+    x, y = blobs(3000, 50, 6)
+    whole = fit_logistic(x, y, 50, [1e-3])
+    assert logistic.held_bytes(1_281_167, 1536, 1000) < 2.5 * 2**30
+    assert logistic.held_bytes(100_000, 4096, 20_000) < 12 * 2**30
+    sizes: list[int] = []
+    softmax = torch.log_softmax
+    monkeypatch.setattr(torch, "log_softmax", lambda t, dim: (sizes.append(len(t)), softmax(t, dim))[1])
+    monkeypatch.setattr(logistic, "_LOGITS", 500 * 50)
+    monkeypatch.setattr(logistic, "_PAIRS_BYTES", 4 * 2 * 8 * 50 * 7)
+    small = fit_logistic(x, y, 50, [1e-3], keep_bytes=0)
+    assert max(sizes) == 500 and (small.weight - whole.weight).abs().max() < 1e-2 * whole.weight.abs().max()
 
 
 def test_folds_of_images_reach_the_number_asked_for() -> None:

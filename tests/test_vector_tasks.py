@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from sklearn.linear_model import LogisticRegression
+from sklearn.preprocessing import StandardScaler
 from small import Noise, SmallEncoder
 
 from benchmark.contracts import ImageTransform
@@ -107,6 +109,39 @@ def test_the_dino_presets_resize_bicubically_whatever_the_encoder_does(preset: s
         assert resolved.transform is not None and resolved.transform.interpolation == rule
     with pytest.raises(ValueError, match="interpolation = bicubic needs a view other than encoder"):
         replace(values, view="encoder", interpolation="bicubic")
+
+
+def small_set(n: int, classes: int, seed: int = 0) -> tuple[dict[str, torch.Tensor], dict[str, np.ndarray]]:
+    """CLS [n, 1, D] of unequal scales around a large mean and labels, of a training and a test split."""
+    rng = np.random.default_rng(seed)
+    centre, scale = rng.normal(size=(classes, 24)), rng.uniform(0.002, 0.5, 24)
+    labels = {split: rng.integers(0, classes, n) for split in ("train", "test")}
+    taps = {k: (centre[y] + 1.5 * rng.normal(size=(n, 24))) * scale + 3 for k, y in labels.items()}
+    return {k: torch.tensor(x, dtype=torch.float32)[:, None] for k, x in taps.items()}, labels
+
+
+@pytest.mark.parametrize(("n", "classes"), [(300, 10), (1500, 40)])
+def test_the_linear_head_of_fast_is_converged_on_few_pictures(n: int, classes: int) -> None:
+    """As good as scikit-learn's logistic regression run to its end, where 60 steps of SGD were near chance."""
+    x, y = small_set(n, classes)
+    task = load_task("classification")
+    protocol = load_protocol(task.name, task.schemas, protocol_file(task.name), "fast").values
+    names = [str(c) for c in range(classes)]
+    data = {s: SimpleNamespace(images=Noise(n), labels=y[s], class_names=names) for s in ("train", "test")}
+    where = {id(data[s].images): x[s] for s in data}
+    card = replace(SmallEncoder().card, embed_dim=24, num_cls=1)
+    context = SimpleNamespace(
+        protocol=replace(protocol, linear_with_patches=False), data=data, card=card, seed=0, device="cpu",
+        progress=silent, features=lambda need: where[id(need.images)],
+    )  # fmt: skip
+    outcome = task.run(context)
+    ours = {m.name: m.statistic.of(outcome.samples) for m in outcome.measurements}["linear top-1"]
+    a, b = (StandardScaler().fit(x["train"][:, 0]).transform(x[s][:, 0]) for s in ("train", "test"))
+    regressions = (LogisticRegression(C=c, max_iter=5000).fit(a, y["train"]) for c in (1e-2, 1e-1, 1, 10))
+    assert ours >= 100 * max(r.score(b, y["test"]) for r in regressions) - 3
+    chosen = outcome.details["linear_head"]
+    tried = [h["holdout_accuracy"] for h in outcome.details["linear_path"] if "holdout_accuracy" in h]
+    assert chosen["source"] == "cls" and chosen["penalty"] > 0 and len(tried) >= 3
 
 
 @pytest.mark.parametrize("task", ["image_to_text_retrieval", "text_to_image_retrieval", "zero_shot_classification"])

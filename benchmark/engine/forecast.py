@@ -25,9 +25,11 @@ from benchmark.features import codec as codecs
 from benchmark.features.extract import default_batch, held_bytes
 from benchmark.features.plan import Pass, Planner, input_size, item_values
 from benchmark.features.store import FeatureStore
+from benchmark.heads.logistic import held_bytes as fit_bytes
 from benchmark.registry import Unit, load_task, models
 
 CALIBRATION_S = 10.0
+CLASSES = 1000  # what a set that is not here is taken to have
 SAMPLED = 8  # pictures looked at for their shape
 Size = tuple[int, int]
 CHEAP = "fast"
@@ -218,6 +220,11 @@ def _line(
             line.head_rows += need.tap.count * len(need.images)
             memory += 4 * values * len(need.images) * (2 if getattr(protocol, "with_cls", False) else 1)
         memory += held_bytes(array, 4 * values, batch)
+    if count := getattr(task, "head_rows", None):  # of a convex head on stored vectors: how many, and how long they are
+        train = data["train"]
+        rows, width = count(encoder.card, protocol, len(train.images))
+        line.head_rows += rows
+        memory += fit_bytes(rows, width, len(getattr(train, "class_names", ())) or CLASSES) if rows else 0
     _live(line, task, protocol, data, encoder.card, bool(needs))
     return line, memory
 

@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 import torch
 
+from benchmark.errors import EncoderError
 from benchmark.heads.rows import Rows
 
 SAMPLE = 32_768  # rows looked at
@@ -23,6 +24,11 @@ Preconditioner = Callable[[torch.Tensor], torch.Tensor]
 def fits(classes: int, width: int) -> bool:
     """Whether the blocks of that many classes [width + 1, width + 1] stay within ROOM."""
     return classes * (width + 1) ** 2 * 4 <= ROOM
+
+
+def block_bytes(rows: int, width: int, classes: int) -> int:
+    """Bytes that the blocks of a fit hold, with the rows looked at."""
+    return 4 * (classes * (width + 1) ** 2 + 2 * min(rows, SAMPLE) * (width + 1)) if fits(classes, width) else 0
 
 
 def block_preconditioner(data: Rows, parameters: torch.Tensor, penalty: float) -> Preconditioner:
@@ -51,6 +57,28 @@ def block_preconditioner(data: Rows, parameters: torch.Tensor, penalty: float) -
         return torch.cholesky_solve(gradient[:, :, None].to(factors.dtype), factors)[:, :, 0].double()
 
     return apply
+
+
+def spectrum(data: Rows) -> tuple[torch.Tensor, torch.Tensor]:
+    """Eigenvalues [K] and eigenvectors [D, K] of XᵀX/n over the first blocks of rows; K is D, or the rank of fewer rows
+    than features, whose other eigenvalues are zero."""
+    if len(data) < len(data.mean):
+        x = torch.cat([part for part, _ in data]).double()
+        values, rows = torch.linalg.eigh(x @ x.T / len(x))
+        kept = values > 1e-10 * values.max()
+        return values[kept], x.T @ rows[:, kept] / (len(x) * values[kept]).sqrt()
+    gram: torch.Tensor | None = None
+    seen = 0
+    for x, _ in data:
+        part = (x.T @ x).double()
+        gram = part if gram is None else gram + part
+        seen += len(x)
+        if seen >= max(SAMPLE, 4 * x.shape[1]):
+            break
+    if gram is None:
+        raise EncoderError("no training rows: every row is held out or the training split is empty")
+    values, vectors = torch.linalg.eigh(gram / seen)
+    return values.clamp(min=0), vectors
 
 
 def _first(data: Rows) -> list[tuple[torch.Tensor, torch.Tensor]]:

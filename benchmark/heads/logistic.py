@@ -6,11 +6,13 @@ warm starts, by the metric the head will be scored by: cross-entropy wants ten t
 point. Then the head is fitted again on all rows, with the same C, as a prior does not change with the number of rows.
 A first stretch is preconditioned by the Hessian at chance, p_c(1 - p_c) · XᵀX/n, inverted by one eigendecomposition,
 the rest by the Hessian's blocks where that stretch, or the penalty before, has ended (`benchmark.heads.curvature`).
+
+Any size: rows that do not fit are streamed in every pass, and what grows with classes × features is bounded by bytes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -19,10 +21,10 @@ import torch
 import torch.nn.functional as F
 
 from benchmark.contracts import Progress
-from benchmark.errors import DataError, EncoderError
-from benchmark.heads.curvature import Preconditioner, block_preconditioner, fits
+from benchmark.errors import DataError
+from benchmark.heads.curvature import Preconditioner, block_bytes, block_preconditioner, fits, spectrum
 from benchmark.heads.lbfgs import Minimum, minimise
-from benchmark.heads.rows import Rows, Scaler, fit_scaler
+from benchmark.heads.rows import BLOCK, Rows, Scaler, class_indices, fit_scaler
 from benchmark.metrics.segmentation import confusion_areas, per_class_iou
 
 Criterion = Literal["cross-entropy", "accuracy", "mIoU"]
@@ -30,7 +32,8 @@ PENALTIES = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6)
 ABSENT = -1e4  # bias of a class without a training row: never predicted, and finite through interpolation
 LOOSE = 10  # times the tolerance, for each fold, while a penalty is chosen: a decade of penalty moves mIoU far more
 STRETCH = 1e-2  # tolerance of a first stretch from the classes' shares
-_GRAM_ROWS = 32_768  # enough rows for a preconditioner
+_LOGITS = 1 << 24  # of one block: 64 MiB in float32
+_PAIRS, _PAIRS_BYTES = 20, 2 << 30  # what L-BFGS remembers: so many steps, or those that fit
 
 
 @dataclass(frozen=True)
@@ -54,6 +57,19 @@ def fit_logistic(
     penalties: Sequence[float] = PENALTIES,
     holdout: np.ndarray | torch.Tensor | None = None,
     device: str = "cpu",
+    **how: Any,
+) -> LogisticHead:
+    """The head fitted on x [n, D] and y [n]: `fit_best` of one description, with its options."""
+    return fit_best({"": x}, y, num_classes, penalties, holdout, device, **how)[1]
+
+
+def fit_best(
+    sources: Mapping[str, Any],
+    y: torch.Tensor | np.ndarray,
+    num_classes: int,
+    penalties: Sequence[float] = PENALTIES,
+    holdout: np.ndarray | torch.Tensor | None = None,
+    device: str = "cpu",
     *,
     standardize: bool = True,
     dtype: torch.dtype = torch.float32,
@@ -64,39 +80,66 @@ def fit_logistic(
     seed: int = 0,
     progress: Progress | None = None,
     criterion: Criterion = "cross-entropy",
-) -> LogisticHead:
-    """The head fitted on x [n, D] (tensor, array, memory map or feature reader) and y [n] class indices.
+) -> tuple[str, LogisticHead]:
+    """The best of several descriptions of the same rows, and its head, fitted on y [n] class indices.
 
-    `holdout` [n] says which rows penalties are judged on: bool, or the fold (0, 1, …) a row is held out in and -1 for
-    none; whole images of the training split, never the test split. Folds are judged together, by `criterion`. It may
-    be None only for a single penalty. With more than `selection_rows` rows (half of it, in several folds) the choice is
-    made on that many (a random share, from `seed`); the final fit uses all, with the chosen penalty times the share of
-    rows it was chosen with. Rows stay standardised in memory up to `keep_bytes` (1 GiB, or half a GPU's free memory).
-    Raises EncoderError naming a non-finite row, DataError for labels out of range.
+    `sources` maps a name to x [n, D] (tensor, array, memory map or feature reader). `holdout` [n] says which rows
+    sources and penalties are judged on: bool, or the fold (0, 1, …) a row is held out in and -1 for none; whole images
+    of the training split, never the test split. Folds are judged together, by `criterion`; ties go to the earlier
+    source and the stronger penalty. It may be None only where there is nothing to choose. With more than
+    `selection_rows` rows (half of it, in several folds) the choice is made on that many (a random share, from `seed`);
+    the winner alone is fitted on all, with the chosen penalty times the share of rows it was chosen with. `history` has
+    the path of every source, in their order. Rows stay standardised in memory up to `keep_bytes` (1 GiB, or half a
+    GPU's free memory). Raises EncoderError naming a non-finite row, DataError for labels out of range.
     """
-    labels = _labels(y, len(x), num_classes)
-    everything = np.arange(len(x))
+    labels = class_indices(y, [len(x) for x in sources.values()], num_classes)
     present = torch.unique(labels)
     compact = torch.searchsorted(present, labels)
-    keep = _room(device) if keep_bytes is None else keep_bytes
-    make = _Maker(x, compact, len(present), device, dtype, standardize, keep, tolerance, max_iterations)
-
-    chosen, history = float(penalties[0]), list[dict[str, float]]()
+    keep = room(device) if keep_bytes is None else keep_bytes
+    made = {
+        name: _Maker(x, compact, len(present), device, dtype, standardize, keep, tolerance, max_iterations)
+        for name, x in sources.items()
+    }
+    name, chosen, history = next(iter(sources)), float(penalties[0]), list[dict[str, float]]()
     start: tuple[torch.Tensor, torch.Tensor] | None = None
-    if len(penalties) > 1:
+    if len(penalties) * len(sources) > 1:
         if holdout is None:
             raise DataError(f"{len(penalties)} penalties but no held-out training rows to choose by: pass `holdout`")
-        chosen, start, history = _choose(make, penalties, _folds(holdout), criterion, selection_rows, seed, progress)
-    fit = make.problem(everything)
-    best = fit.solve(chosen, None if start is None else fit.standardised(*start), tolerance)
-    history.append({"penalty": chosen, "iterations": best.iterations, "train_loss": best.value, "refit": 1.0})
+        folds, best = _folds(holdout), None
+        for source, make in made.items():
+            found, path = _choose(make, penalties, folds, criterion, selection_rows, seed, progress)
+            history += path
+            if best is None or found.rank < best.rank:
+                name, best = source, found
+        assert best is not None
+        chosen, start = best.penalty, best.start
+    fit = made[name].problem(np.arange(len(labels)))
+    minimum = fit.solve(chosen, None if start is None else fit.standardised(*start), tolerance)
+    history.append({"penalty": chosen, "iterations": minimum.iterations, "train_loss": minimum.value, "refit": 1.0})
     if progress is not None:
         progress.advance()
-    weight, bias = fit.raw(best.x)
+    weight, bias = fit.raw(minimum.x)
     full_weight = torch.zeros(num_classes, weight.shape[1], dtype=torch.float64, device=weight.device)
     full_bias = torch.full((num_classes,), ABSENT, dtype=torch.float64, device=weight.device)
     full_weight[present.to(weight.device)], full_bias[present.to(weight.device)] = weight, bias
-    return LogisticHead(full_weight.float().cpu(), full_bias.float().cpu(), chosen, history)
+    return name, LogisticHead(full_weight.float().cpu(), full_bias.float().cpu(), chosen, history)
+
+
+def held_bytes(rows: int, width: int, classes: int, device: str = "cpu") -> int:
+    """Bytes that a fit of so many rows [rows, width] float32 holds at most: rows, a block's logits, L-BFGS's steps."""
+    parameters = 8 * classes * (width + 1)
+    block = min(BLOCK, max(1, _LOGITS // classes))
+    return (
+        min(4 * rows * width, room(device))
+        + 12 * block * classes
+        + (2 * _memory(parameters) + 6) * parameters
+        + block_bytes(rows, width, classes)
+    )
+
+
+def _memory(parameters: int) -> int:
+    """Steps that L-BFGS remembers, each twice so many bytes as the parameters in float64."""
+    return max(3, min(_PAIRS, _PAIRS_BYTES // (2 * parameters)))
 
 
 @dataclass(frozen=True)
@@ -116,7 +159,8 @@ class _Maker:
         return _Problem(self.rows(rows, scaler), scaler, self.classes, self.max_iterations)
 
     def rows(self, rows: np.ndarray, scaler: Scaler) -> Rows:
-        return Rows(self.x, self.labels, rows, scaler, self.device, self.dtype, self.keep_bytes)
+        block = min(BLOCK, max(1, _LOGITS // self.classes))
+        return Rows(self.x, self.labels, rows, scaler, self.device, self.dtype, self.keep_bytes, block)
 
 
 class _Problem:
@@ -124,7 +168,7 @@ class _Problem:
 
     def __init__(self, data: Rows, scaler: Scaler, classes: int, max_iterations: int) -> None:
         self.data, self.scaler, self.classes, self.max_iterations = data, scaler, classes, max_iterations
-        self.values, self.vectors = _spectrum(data)
+        self.values, self.vectors = spectrum(data)
         share = torch.bincount(data.y, minlength=classes).double().clamp(min=0.5) / len(data)
         self.prior = share.log() - share.log().mean()
         self.curvature = share * (1 - share) if classes > 1 else torch.ones_like(share)
@@ -143,8 +187,10 @@ class _Problem:
         return rest if first is None else replace(rest, iterations=first.iterations + rest.iterations)
 
     def preconditioner(self, penalty: float, at: torch.Tensor) -> Preconditioner:
-        """By the curvature at those parameters, or at chance where its blocks would be too large."""
-        if not fits(self.classes, len(self.scaler.mean)):
+        """By the curvature at those parameters, or at chance: where its blocks would be too large or, on few rows,
+        dearer than the passes that they save."""
+        width = len(self.scaler.mean)
+        if not fits(self.classes, width) or len(self.data) < 4 * width:
             return self._at_chance(penalty)
         return block_preconditioner(self.data, at, penalty)
 
@@ -155,6 +201,7 @@ class _Problem:
             by,
             tolerance,
             self.max_iterations,
+            _memory(8 * start.numel()),
             noise=0.1 * torch.finfo(self.data.dtype).eps,
         )
 
@@ -186,15 +233,19 @@ class _Problem:
         floor = 1e-6 * float(self.values.max())  # directions without variance move only by the penalty
         scale = 1.0 / (self.curvature[:, None] * (self.values + floor) + penalty)
         bias_scale = 1.0 / self.curvature
+        rest = 1.0 / (self.curvature[:, None] * floor + penalty)  # of the directions that fewer rows than features lack
+        partial = self.vectors.shape[1] < self.vectors.shape[0]
 
         def apply(g: torch.Tensor) -> torch.Tensor:
-            inner = ((g[:, :-1] @ self.vectors) * scale) @ self.vectors.T
+            inner = ((g[:, :-1] @ self.vectors) * (scale - rest if partial else scale)) @ self.vectors.T
+            if partial:
+                inner += rest * g[:, :-1]
             return torch.cat([inner, (g[:, -1] * bias_scale)[:, None]], 1)
 
         return apply
 
 
-def _room(device: str) -> int:
+def room(device: str) -> int:
     """Bytes to keep rows in: from a CPU's memory they come fast each time, to a GPU they travel."""
     return torch.cuda.mem_get_info(device)[0] // 2 if torch.device(device).type == "cuda" else 1 << 30
 
@@ -206,6 +257,15 @@ def _folds(holdout: np.ndarray | torch.Tensor) -> np.ndarray:
     if folds.max(initial=-1) < 0 or (folds == folds[0]).all():
         raise DataError(f"{int((folds >= 0).sum())} of {len(folds)} rows are held out: some must be, and not all")
     return folds
+
+
+@dataclass(frozen=True)
+class _Choice:
+    """A penalty for all rows, where to start from (raw weight and bias), and how it was judged: lower is better."""
+
+    rank: tuple[float, float]
+    penalty: float
+    start: tuple[torch.Tensor, torch.Tensor]
 
 
 class _Fold:
@@ -231,11 +291,12 @@ def _choose(
     limit: int,
     seed: int,
     progress: Progress | None,
-) -> tuple[float, tuple[torch.Tensor, torch.Tensor], list[dict[str, float]]]:
-    """(penalty for all rows, raw weight and bias of the best in the first fold, history).
+) -> tuple[_Choice, list[dict[str, float]]]:
+    """The best penalty, with the first fold's parameters, and the history.
 
-    The path stops after two penalties without improvement. Judged with the rows outside a fold, the best stands for a
-    C, so all rows get less of it.
+    Judged by `criterion`, then by cross-entropy. The path stops after two penalties that improve neither: on few rows
+    hits stay the same from one penalty to the next while the loss still falls. Judged with the rows outside a fold, the
+    best stands for a C, so all rows get less of it.
     """
     rng = np.random.default_rng(seed)
     pick = np.arange(len(holdout))
@@ -247,8 +308,8 @@ def _choose(
     folds = [_Fold(sharing, pick[holdout[pick] != k], pick[holdout[pick] == k]) for k in names]
     outside = sum(len(fold.problem.data) for fold in folds) / len(folds)
     history: list[dict[str, float]] = []
-    best: tuple[float, float, torch.Tensor] | None = None
-    worse = 0
+    best: tuple[tuple[float, float], float, torch.Tensor] | None = None
+    lowest, worse = np.inf, 0
     for penalty in sorted(penalties, reverse=True):
         # One fold's curvature serves all: they share nine rows of ten, and it decides only how fast they get there.
         first = folds[0].parameters
@@ -258,16 +319,18 @@ def _choose(
         record = {"penalty": penalty, "iterations": sum(m.iterations for m in found)}
         record["train_loss"] = sum(m.value for m in found) / len(found)
         history.append({**record, **{f"holdout_{name}": value for name, value in judged.items()}})
-        loss = judged["loss"] if criterion == "cross-entropy" else -judged[criterion]
+        rank = (0.0 if criterion == "cross-entropy" else -judged[criterion], judged["loss"])
         if progress is not None:
             progress.advance()
-        worse = 0 if best is None or loss < best[0] else worse + 1
-        if worse == 0:
-            best = (loss, penalty, found[0].x)
+        worse = 0 if best is None or rank < best[0] or judged["loss"] < lowest else worse + 1
+        lowest = min(lowest, judged["loss"])
+        if best is None or rank < best[0]:
+            best = (rank, penalty, found[0].x)
         elif worse == 2:
             break
     assert best is not None
-    return best[1] * outside / len(holdout), folds[0].problem.raw(best[2]), history
+    start = folds[0].problem.raw(best[2])
+    return _Choice(best[0], best[1] * outside / len(holdout), start), history
 
 
 def _judge(folds: Sequence[tuple[Rows, torch.Tensor]]) -> dict[str, float]:
@@ -286,29 +349,3 @@ def _judge(folds: Sequence[tuple[Rows, torch.Tensor]]) -> dict[str, float]:
         "accuracy": 100 * float(hits.sum()) / total,
         "mIoU": float(np.nanmean(per_class_iou(hits, union))),
     }
-
-
-def _spectrum(data: Rows) -> tuple[torch.Tensor, torch.Tensor]:
-    """Eigenvalues [D] and eigenvectors [D, D] of XᵀX/n over the first blocks of rows."""
-    gram: torch.Tensor | None = None
-    seen = 0
-    for x, _ in data:
-        part = (x.T @ x).double()
-        gram = part if gram is None else gram + part
-        seen += len(x)
-        if seen >= max(_GRAM_ROWS, 4 * x.shape[1]):
-            break
-    if gram is None:
-        raise EncoderError("no training rows: every row is held out or the training split is empty")
-    values, vectors = torch.linalg.eigh(gram / seen)
-    return values.clamp(min=0), vectors
-
-
-def _labels(y: torch.Tensor | np.ndarray, n: int, num_classes: int) -> torch.Tensor:
-    labels = torch.as_tensor(y).long().cpu()
-    if len(labels) != n:
-        raise DataError(f"{len(labels)} labels for {n} feature rows: there must be one each")
-    if n and (int(labels.min()) < 0 or int(labels.max()) >= num_classes):
-        bad = int(labels.min()) if int(labels.min()) < 0 else int(labels.max())
-        raise DataError(f"label {bad} is outside 0 … {num_classes - 1}: drop ignored pixels before fitting")
-    return labels

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 
-from benchmark.errors import EncoderError
+from benchmark.errors import DataError, EncoderError
 from benchmark.similarity import rows_of
 
 BLOCK = 16_384  # rows per block: the logits of 150 classes stay below 10 MB
@@ -55,30 +55,42 @@ class Rows:
     """Blocks (features [b, D], labels [b]) of the chosen rows; features standardised, in `dtype`, on `device`."""
 
     def __init__(
-        self, x: Any, y: torch.Tensor, rows: np.ndarray, scaler: Scaler, device: str, dtype: torch.dtype, keep: int
-    ) -> None:
-        self.x, self.rows, self.device, self.dtype = x, rows, device, dtype
+        self, x: Any, y: torch.Tensor, rows: np.ndarray, scaler: Scaler, device: str, dtype: torch.dtype, keep: int,
+        block: int = BLOCK,
+    ) -> None:  # fmt: skip
+        self.x, self.rows, self.device, self.dtype, self.block = x, rows, device, dtype, block
         self.y = y[torch.from_numpy(rows)].to(device)
         self.mean, self.inverse = scaler.mean.to(dtype), scaler.inverse.to(dtype)
         width = len(scaler.mean)
         itemsize = torch.empty((), dtype=dtype).element_size()
         self.stored: list[torch.Tensor] | None = None
         if len(rows) * width * itemsize <= keep:
-            self.stored = [self._load(index) for index in _chunks(rows)]
+            self.stored = [self._load(index) for index in _chunks(rows, block)]
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        for i, index in enumerate(_chunks(self.rows)):
+        for i, index in enumerate(_chunks(self.rows, self.block)):
             part = self.stored[i] if self.stored is not None else self._load(index)
-            yield part, self.y[i * BLOCK : i * BLOCK + len(index)]
+            yield part, self.y[i * self.block : i * self.block + len(index)]
 
     def _load(self, index: np.ndarray) -> torch.Tensor:
         part = rows_of(self.x, index, self.device).to(self.dtype)
         return (part - self.mean) * self.inverse
 
 
-def _chunks(rows: np.ndarray) -> Iterator[np.ndarray]:
-    for i in range(0, len(rows), BLOCK):
-        yield rows[i : i + BLOCK]
+def class_indices(y: torch.Tensor | np.ndarray, lengths: Sequence[int], num_classes: int) -> torch.Tensor:
+    """[n] int64 labels on the CPU, one for each of the rows that descriptions of these lengths have. Raises DataError."""
+    labels = torch.as_tensor(y).long().cpu()
+    if wrong := [n for n in lengths if n != len(labels)]:
+        raise DataError(f"{len(labels)} labels for {wrong[0]} feature rows: there must be one each")
+    if len(labels) and (int(labels.min()) < 0 or int(labels.max()) >= num_classes):
+        bad = int(labels.min()) if int(labels.min()) < 0 else int(labels.max())
+        raise DataError(f"label {bad} is outside 0 … {num_classes - 1}: drop ignored pixels before fitting")
+    return labels
+
+
+def _chunks(rows: np.ndarray, block: int = BLOCK) -> Iterator[np.ndarray]:
+    for i in range(0, len(rows), block):
+        yield rows[i : i + block]
