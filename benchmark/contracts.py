@@ -207,7 +207,11 @@ class NormalsData(Protocol):
     digest: str
 
     def target(self, index: int) -> np.ndarray:
-        """[H, W, 3] float32 unit vectors in the camera frame; a zero vector where invalid."""
+        """[H, W, 3] float32 unit vectors in the camera frame; a zero vector where invalid.
+
+        Where some zero vectors count (they are 90° from every prediction), a further method `counted` gives the same
+        with NaN where nothing counts.
+        """
         ...
 
 

@@ -56,7 +56,8 @@ class DataSubset:
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_") or name in ("base", "rows"):  # unpickling asks before __init__ has run
             raise AttributeError(name)
-        return getattr(self.base, name)
+        found = getattr(self.base, name)
+        return (lambda index: found(self.rows[index])) if name == "counted" else found
 
     def target(self, index: int) -> np.ndarray:
         found: np.ndarray = self.base.target(self.rows[index])

@@ -236,6 +236,18 @@ def resampled_by_thing(
     return [replace(m, statistic=replace(m.statistic, cluster="thing")) for m in measurements]
 
 
+def counted_target(data: Any, index: int) -> np.ndarray:
+    """The map of a picture; of normals ([H, W, 3]) NaN where nothing counts, so that a zero vector that is left counts.
+
+    Data whose zero vectors count say so by a method `counted`; of all others a zero vector does not.
+    """
+    if hasattr(data, "counted"):
+        found: np.ndarray = data.counted(index)
+        return found
+    target: np.ndarray = data.target(index)
+    return target if target.ndim == 2 else np.where((target == 0).all(-1, keepdims=True), np.nan, target)
+
+
 def stack_rows(rows: Sequence[Any]) -> dict[str, np.ndarray]:
     """Per-image dictionaries as columns."""
     return {name: np.stack([np.asarray(row[name]) for row in rows]) for name in rows[0]}

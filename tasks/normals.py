@@ -20,6 +20,7 @@ from benchmark.statistic import Statistic
 from benchmark.windows import Size
 from tasks.dense import (
     PixelProbe,
+    counted_target,
     dense_not_applicable,
     fit_ridge,
     predicted_maps,
@@ -51,8 +52,10 @@ class NormalsTask:
         return ("test",) if isinstance(protocol, TrainedNormals) and protocol.head_weights else ("train", "test")
 
     def dataset_options(self, dataset: str, protocol: PixelNormals | TrainedNormals) -> Mapping[str, str]:
-        """How the protocol wants `dataset` opened: NAVI's normals come from its depth in two ways."""
-        return {"normals": protocol.navi_normals} if isinstance(protocol, TrainedNormals) and dataset == "navi" else {}
+        """How the protocol wants `dataset` opened: which pixels count, and how NAVI's normals come from its depth."""
+        if not isinstance(protocol, TrainedNormals) or dataset not in ("navi", "nyuv2"):
+            return {}
+        return {"valid": protocol.valid} | ({"normals": protocol.navi_normals} if dataset == "navi" else {})
 
     def not_applicable(self, card: EncoderCard, protocol: PixelNormals | TrainedNormals) -> str | None:
         if isinstance(protocol, TrainedNormals):
@@ -91,10 +94,10 @@ class NormalsTask:
         for index, at_size in predicted_maps(
             context, reader, cls, test.images, needs[1], head.predict, "scoring normals"
         ):
-            target = test.target(index)
+            target = counted_target(test, index)
             prediction = at_size(*target.shape[:2]).permute(1, 2, 0)  # only the angle counts: length plays no part
             kept.add(index, prediction)
-            rows.append({"id": test.images.image_id(index), **normal_errors(prediction, target)})
+            rows.append({"id": test.images.image_id(index), **normal_errors(prediction, target, True)})
         samples = stack_rows(rows)
         details = {"penalty": head.penalty}
         return Outcome(

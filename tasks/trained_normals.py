@@ -26,6 +26,8 @@ class TrainedNormals(TrainedHead):
     loss: Literal["uncertainty", "angular", "l2"]
     unit_first: bool  # vectors are brought to unit length before they are up-sampled (TIPS' released head)
     navi_normals: Literal["camera", "probe3d"]  # how NAVI's targets are taken from its depth; of no other dataset
+    # NAVI and NYUv2: pixels that count in training and test, those with a normal, or all with a depth (90° without one)
+    valid: Literal["normal", "depth"]
     axes: tuple[float, ...]  # signs of a loaded head's x, y, z beside the dataset's: x right, y down, z into the scene
 
     def __post_init__(self) -> None:
@@ -64,7 +66,7 @@ def run_trained(context: TaskContext, measurements: list[Measurement]) -> Outcom
     bar = context.progress("scoring normals", len(test.images))
     rows = []
     for index, found, target in predicted(test, range(len(test.images)), p, unit):
-        errors = normal_errors(found.permute(1, 2, 0).cpu(), target)
+        errors = normal_errors(found.permute(1, 2, 0).cpu(), target, zeros_count=True)
         rows.append({"id": test.images.image_id(index), **errors})
         bar.advance()
     samples = stack_rows(rows)

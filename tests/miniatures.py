@@ -236,7 +236,7 @@ def nyu_labelled(data: Path, count: int = 5) -> Path:
 def navi(data: Path, views: int = 5) -> Path:
     """`navi_v1/<object>/…` with inverse-depth PNGs, masks and annotations; one object without a wild set."""
     root = data / "navi" / "navi_v1"
-    for obj, scenes in (("dino", ("multiview-00-pixel_5", "wild_set")), ("soap", ("multiview-00-canon",))):
+    for obj, scenes in (("dino", ("multiview_00_pixel_5", "wild_set")), ("soap", ("multiview_00_canon",))):
         for s, scene in enumerate(scenes):
             rows = []
             for i in range(views):

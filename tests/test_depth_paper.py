@@ -231,7 +231,7 @@ def test_a_dpt_head_learns_depth_that_can_be_learnt(tmp_path):
 def test_navis_relative_depth_starts_at_the_nearest_pixel_of_the_uncut_picture(tmp_path):
     """Probe3D takes the least depth before it cuts the picture to a square: the object may reach beyond that."""
     root = navi(tmp_path)
-    for scene in ("multiview-00-pixel_5", "wild_set"):
+    for scene in ("multiview_00_pixel_5", "wild_set"):
         for file in (root / "dino" / scene / "depth").glob("*.png"):
             height, width = np.asarray(Image.open(file)).shape
             metres = np.linspace(0.2, 1.0, 80)[None].repeat(60, 0)  # along the longer side

@@ -12,6 +12,7 @@ from miniatures import navi, nyu_labelled
 from test_cli_run import FIELDS, bench
 from training_context import ColourNormals, MemoryContext, Ramps, preset
 
+from benchmark.registry import open_dataset
 from benchmark.results import read_all
 from tasks.normals import TASK
 from tasks.training.scoring import predicted
@@ -55,6 +56,19 @@ def test_every_preset_makes_complete_rows_on_every_dataset(name, data, tmp_path)
         assert fields["nyuv2"]["test_square"]["value"] and not fields["navi"]["test_square"]["value"]
         assert fields["nyuv2"]["loss"]["value"] == "uncertainty"
         assert rows["nyuv2"].samples["n"][0] <= 24 * 24 < 24 * 32  # the middle square of the miniature
+
+
+def test_paper_counts_every_pixel_with_a_depth_and_dpt_those_with_a_normal(data, tmp_path):
+    for name, counted in (("paper", "depth"), ("dpt", "normal")):
+        command = ["run", "--model", "random-vit", "--task", "normals/navi", "--protocol", name, "--data", str(data)]
+        assert bench(*command, "--results", str(tmp_path / name), *words()) == 0
+        (row,) = read_all(tmp_path / name)[0]
+        assert row.data["protocol"]["fields"]["valid"]["value"] == counted
+        navi_data = open_dataset("navi", data)
+        depths, normals = (navi_data.data(kind, "test") for kind in ("depth", "normals"))
+        every = [int((depths.target(i) > 0).sum()) for i in range(2)]
+        inner = [int((normals.target(i) != 0).any(-1).sum()) for i in range(2)]
+        assert row.samples["n"].tolist() == (every if counted == "depth" else inner) and inner < every
 
 
 def test_a_released_head_is_read_and_its_frame_can_be_turned(data, tmp_path):

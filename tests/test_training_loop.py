@@ -293,7 +293,7 @@ def test_a_loss_is_averaged_over_the_pictures_of_each_device():
 
 
 def test_normal_losses_of_known_angles():
-    truth = torch.zeros(1, 1, 2, 3)
+    truth = torch.full((1, 1, 2, 3), math.nan)
     truth[0, 0, 0] = torch.tensor([0.0, 0.0, 1.0])
     guess = torch.zeros(1, 4, 1, 2)
     guess[0, :, 0, 0] = torch.tensor([3.0, 0.0, 0.0, 0.5])  # 90° off, κ = 1.51
@@ -301,7 +301,7 @@ def test_normal_losses_of_known_angles():
     assert float(losses.normal_loss(guess[:, :3], truth, "l2")) == pytest.approx(2)
     expected = 1.51 * math.pi / 2 + math.log(1 + math.exp(-1.51 * math.pi)) - math.log(1.51**2 + 1)
     assert float(losses.normal_loss(guess, truth, "uncertainty")) == pytest.approx(expected, rel=1e-5)
-    assert float(losses.normal_loss(guess, truth * 0, "uncertainty")) == 0
+    assert float(losses.normal_loss(guess, truth * torch.nan, "uncertainty")) == 0
 
 
 def test_a_padded_map_is_cut_or_stretched():

@@ -84,9 +84,10 @@ def angular_errors(pred: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
     return torch.where(no_direction, 90.0, angle)
 
 
-def normal_errors(pred: Map, target: Map) -> dict[str, float | np.ndarray]:
+def normal_errors(pred: Map, target: Map, zeros_count: bool = False) -> dict[str, float | np.ndarray]:
     """One image's row for `pred` and `target` [H, W, 3]; pixels whose target is zero or not finite are left out.
 
+    `zeros_count`: only those that are not finite are; a zero vector is 90° from everything (Probe3D's metrics.py).
     Sums: sum_sq_angle (degrees²), sum_angle, n, and hits_11, hits_22, hits_30 (angle < 11.25°, 22.5°, 30°); `angles`
     [1800] int64 is the histogram in 0.1° bins; angular_rmse, mean_angle and median_angle are this image's own values,
     NaN without a valid pixel. Raises DataError when sizes differ, EncoderError for a non-finite prediction.
@@ -95,7 +96,7 @@ def normal_errors(pred: Map, target: Map) -> dict[str, float | np.ndarray]:
     truth = truth.to(guess.device)
     if guess.shape != truth.shape or guess.shape[-1] != 3:
         raise DataError(f"normals are {tuple(guess.shape)} against {tuple(truth.shape)}, expected twice [H, W, 3]")
-    valid = torch.isfinite(truth).all(-1) & (truth != 0).any(-1)
+    valid = torch.isfinite(truth).all(-1) & ((truth != 0).any(-1) | zeros_count)
     guess, truth = guess[valid], truth[valid]
     _require_finite(guess, "normal")
     angle = angular_errors(guess, truth)

@@ -5,10 +5,11 @@ without both are left out (Probe3D's protocol; it lists folders unsorted, so the
 Depth PNGs hold inverse depth, scaled: 655,350 / value is millimetres, 0 is background. A picture is brought to
 512 px on the short side by nearest neighbour and centre-cropped, then cropped to a square around the object and
 brought to `size` (option, 512); `crop=none` stops before that. `depth=relative` scales each picture's depth to
-[0.01, 1]. Normals are taken before anything is enlarged. `normals=camera` uses the ray of every pixel and leaves out
-the silhouette; `normals=probe3d` is Probe3D's target: the optical axis lies at the crop's first corner, a missing
-neighbour is a million metres away, and every pixel of the object counts (but for the crop's border, whose normals it
-leaves at zero).
+[0.01, 1]. Normals are taken before anything is enlarged. `normals=camera` uses the ray of every pixel and gives the
+silhouette none; `normals=probe3d` is Probe3D's target: the optical axis lies at the crop's first corner, a missing
+neighbour is a million metres away, and only the crop's border has none. `valid=normal` counts the pixels that have a
+normal, `valid=depth` all of the object, as Probe3D does. `focal_length` belongs to the annotation's `image_size`;
+pictures may have been scaled down since, in place or beside (Probe3D's `downsampled_NNN.jpg`).
 """
 
 from __future__ import annotations
@@ -48,6 +49,26 @@ MILLIMETRES = 65535 * 10.0  # inverse-depth code of NAVI's own reader: depth = 6
 STEP = 4
 FOLDERS = ("navi_v1", "navi_v1.0", "navi_v1.5", "")
 MARKER = "wild_set/annotations.json"
+SMALL = "downsampled_"  # what Probe3D's resize_navi.py puts before the names of the files it makes
+
+
+@dataclass(frozen=True)
+class Camera:
+    """What an annotation says of the picture as it was published."""
+
+    focal_length: float  # pixels of
+    height: int
+    width: int
+
+    def focal(self, shape: tuple[int, ...], where: str) -> float:
+        """Focal length in pixels of a file of `shape` (height, width). Raises DataError when it shows another part."""
+        height, width = shape
+        if abs(height * self.width - width * self.height) > self.height + self.width:  # more than rounding to pixels
+            raise DataError(
+                f"{where}: is {width}x{height}, its annotation says {self.width}x{self.height}, another aspect, so its "
+                "focal length is not known. Scale both sides alike, or fetch the picture again"
+            )
+        return self.focal_length * min(shape) / min(self.height, self.width)
 
 
 @dataclass(frozen=True)
@@ -64,7 +85,7 @@ class NaviImages:
     @cached_property
     def digest(self) -> str:
         files = self.pictures.digest, self.depths.digest
-        return fingerprint({"navi": files, "framing": self.framing, "filter": FILTER})
+        return fingerprint({"navi": files, "framing": self.framing, "filter": FILTER, "rule": 2})
 
     def image_id(self, index: int) -> str:
         return self.pictures.name(index)
@@ -102,10 +123,11 @@ class NaviDepth(Things):
 
     def target(self, index: int) -> np.ndarray:
         raw = self.images.raw_depth(index)
-        depth = self.images.framing.frame(raw).map(raw)
+        frame = self.images.framing.frame(raw)
+        depth = frame.map(raw)
         if not self.relative or not (depth > 0).any():
             return depth
-        low, high = raw[raw > 0].min(), depth.max()  # of the whole picture and of what is shown, as in Probe3D
+        low, high = frame.nearest_of_all(raw), depth.max()  # of the whole and of what is shown, as in Probe3D
         scaled = (depth - low) / max(0.01, high - low) * 0.99 + 0.01
         return np.where(depth > 0, scaled, 0).astype(np.float32)
 
@@ -115,18 +137,30 @@ class NaviNormals(Things):
     """Normals from the depth and the camera's focal length."""
 
     images: NaviImages
-    focal: tuple[float, ...]  # pixels of the original picture
+    cameras: tuple[Camera, ...]
     probe3d: bool
+    by_depth: bool = False  # every pixel of the object counts
 
     @cached_property
     def digest(self) -> str:
         kind = "probe3d" if self.probe3d else "camera"
-        return fingerprint({"navi-normals": self.images.digest, "focal": self.focal, "kind": kind})
+        valid = "depth" if self.by_depth else "normal"
+        return fingerprint({"navi-normals": self.images.digest, "cameras": self.cameras, "kind": kind, "valid": valid})
 
     def target(self, index: int) -> np.ndarray:
+        return self._target(index)[0]
+
+    def counted(self, index: int) -> np.ndarray:
+        """As `target`, NaN where nothing counts: a zero vector that is left counts."""
+        normals, depth = self._target(index)
+        normals[depth == 0 if self.by_depth else (normals == 0).all(-1)] = np.nan
+        return normals
+
+    def _target(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         raw = self.images.raw_depth(index)
         frame = self.images.framing.frame(raw)
-        return (frame.probe3d_normals if self.probe3d else frame.normals)(raw, self.focal[index])
+        focal = self.cameras[index].focal(raw.shape, self.images.pictures.where(index))
+        return (frame.probe3d_normals if self.probe3d else frame.normals)(raw, focal), frame.map(raw)
 
 
 @dataclass(frozen=True)
@@ -138,6 +172,7 @@ class Navi:
     framing: Framing
     relative: bool
     probe3d: bool
+    by_depth: bool
 
     def data(self, kind: DataKind, split: str) -> Any:
         if kind not in self.info.kinds or split not in self.info.splits:
@@ -152,7 +187,7 @@ class Navi:
         note_size(self.info, split, len(images), expected(self.info.name, split))
         if kind == "depth":
             return NaviDepth(images, self.relative)
-        return NaviNormals(images, tuple(focal for _, focal in chosen), self.probe3d)
+        return NaviNormals(images, tuple(camera for _, camera in chosen), self.probe3d, self.by_depth)
 
     def _store(self) -> Store:
         """The folder that holds the objects: v1's tar calls it navi_v1 or navi_v1.0, and users rename it."""
@@ -174,8 +209,8 @@ def _depth_name(picture: str) -> str:
     return f"{folder}/depth/{name.rsplit('.', 1)[0]}.png"
 
 
-def _pictures(info: DatasetInfo, store: Store, split: str) -> list[tuple[str, float]]:
-    """(picture, focal length in pixels), sorted, of the objects that have both kinds of collection."""
+def _pictures(info: DatasetInfo, store: Store, split: str) -> list[tuple[str, Camera]]:
+    """(picture, camera), sorted, of the objects that have both kinds of collection."""
     lists = [n for n in store.names("", ("annotations.json",)) if n.count("/") == 2]
     scenes: dict[str, list[str]] = {}
     for name in lists:
@@ -193,25 +228,39 @@ def _pictures(info: DatasetInfo, store: Store, split: str) -> list[tuple[str, fl
     return found
 
 
-def _annotated(store: Store, scene: str) -> list[tuple[str, float]]:
+def _annotated(store: Store, scene: str) -> list[tuple[str, Camera]]:
     where = store.where(f"{scene}/annotations.json")
     try:
         rows = json.loads(store.read(f"{scene}/annotations.json"))
-        pairs = [(f"{scene}/images/{row['filename']}", float(row["camera"]["focal_length"])) for row in rows]
+        pairs = [(row["filename"], _camera(row)) for row in rows]
     except (ValueError, KeyError, TypeError) as e:
         raise DataError(f"{where}: is no NAVI annotation file ({type(e).__name__}: {e}). Fetch it again") from None
-    return sorted(pairs)
+    before = f"{scene}/images/"
+    if pairs and not store.has(before + pairs[0][0]) and store.has(f"{before}{SMALL}{pairs[0][0]}"):
+        before += SMALL
+    return sorted(((before + name, camera) for name, camera in pairs), key=lambda pair: pair[0])
+
+
+def _camera(row: Any) -> Camera:
+    height, width = (int(n) for n in row["image_size"])
+    camera = Camera(float(row["camera"]["focal_length"]), height, width)
+    if min(camera.focal_length, height, width) <= 0:
+        raise ValueError(f"{row['filename']} has image_size {height}x{width}, focal_length {camera.focal_length}")
+    return camera
 
 
 def open_dataset(info: DatasetInfo, root: Path | None, options: Mapping[str, str]) -> Navi:
     """NAVI under `root`.
 
-    Options: size = 512, crop = object | none, depth = metric | relative, normals = camera | probe3d.
+    Options: size = 512, crop = object | none, depth = metric | relative, normals = camera | probe3d,
+    valid = normal | depth.
     """
-    known_options(info, options, "size", "crop", "depth", "normals")
+    known_options(info, options, "size", "crop", "depth", "normals", "valid")
     size = options.get("size", "512")
     if not size.isdigit() or not 32 <= int(size) <= 4096:
         raise UsageError(f"{info.name}: size = {size!r} must be a number of pixels from 32 to 4096")
     framing = Framing(int(size), option(info, options, "crop", ("object", "none")) == "object")
     relative = option(info, options, "depth", ("metric", "relative")) == "relative"
-    return Navi(info, root, framing, relative, option(info, options, "normals", ("camera", "probe3d")) == "probe3d")
+    probe3d = option(info, options, "normals", ("camera", "probe3d")) == "probe3d"
+    by_depth = option(info, options, "valid", ("normal", "depth")) == "depth"
+    return Navi(info, root, framing, relative, probe3d, by_depth)

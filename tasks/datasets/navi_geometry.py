@@ -1,4 +1,8 @@
-"""NAVI's framing (short side, centre square, square around the object) and normals from depth."""
+"""NAVI's framing (short side, centre square, square around the object) and normals from depth.
+
+Every step takes the pixels that Probe3D's takes (a1f1464: `evals/datasets/navi.py`, `utils.py`): Pillow's nearest
+neighbour is that of a pixel's centre, torch's and OpenCV's that of its corner.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +26,7 @@ class Frame:
     Normals need the grid: neighbours in an enlarged map are copies of one another, and a slope becomes a staircase.
     """
 
-    rows: np.ndarray  # [base] rows of the working picture on the grid
+    rows: np.ndarray  # [base] rows of the working picture on the grid; base is the short side of the centre square
     columns: np.ndarray  # [base]
     working: tuple[int, int]  # (height, width) of the working picture
     shape: tuple[int, int]  # (height, width) of the original
@@ -42,6 +46,12 @@ class Frame:
         """[size, size] of an [H, W] map, by nearest neighbour."""
         return self._shown(self._grid(values))
 
+    def nearest_of_all(self, depth: np.ndarray) -> np.float32:
+        """The least depth of the whole [H, W] map's object as the working picture has it."""
+        rows, columns = (centres(n, m) for n, m in zip(self.shape, self.working))
+        values = depth[rows[:, None], columns[None]]
+        return np.float32(values[values > 0].min())
+
     def normals(self, depth: np.ndarray, focal: float) -> np.ndarray:
         """[size, size, 3] of an [H, W] depth map, by the rays of the pixels it was taken at; `focal` in its pixels."""
         rows, columns = self._taken()
@@ -54,15 +64,15 @@ class Frame:
         top, left, side = self.square
         part = self._grid(depth)[top : top + side, left : left + side]
         at = (np.arange(side, dtype=np.float32) + 0.5) / np.float32(focal * len(self.rows) / min(self.shape))
-        every = nearest(side, self.size)
+        every = corners(side, self.size)
         found = normals_of(np.where(part > 0, part, np.float32(FAR)), at, at, turned=False)
         found[part == 0] = 0
         return np.ascontiguousarray(found[every[:, None], every[None]])
 
     def _taken(self) -> tuple[np.ndarray, np.ndarray]:
         """Rows and columns of the original on the grid."""
-        rows = nearest(self.shape[0], self.working[0])[self.rows]
-        return rows, nearest(self.shape[1], self.working[1])[self.columns]
+        rows = centres(self.shape[0], self.working[0])[self.rows]
+        return rows, centres(self.shape[1], self.working[1])[self.columns]
 
     def _grid(self, values: np.ndarray) -> np.ndarray:
         rows, columns = self._taken()
@@ -71,7 +81,7 @@ class Frame:
 
     def _shown(self, grid: np.ndarray) -> np.ndarray:
         top, left, side = self.square
-        every = nearest(side, self.size)
+        every = corners(side, self.size)
         return np.ascontiguousarray(grid[(top + every)[:, None], (left + every)[None]])
 
 
@@ -89,28 +99,46 @@ class Framing:
         working = (int(shape[0] * shrink), int(shape[1] * shrink))
         side = min(working)
         base = min(side, self.size)
-        grid = nearest(side, base)
-        rows, columns = (working[0] - side) // 2 + grid, (working[1] - side) // 2 + grid
+        rows, columns = (_middle(corners(n, base * n // side), base) for n in working)
         frame = Frame(rows, columns, working, shape, (0, 0, base), base)
         square = object_square(frame.map(depth) > 0) if self.around_object else frame.square
         return Frame(rows, columns, working, shape, square, self.size)
 
 
-def nearest(source: int, target: int) -> np.ndarray:
-    """[target] source positions of nearest-neighbour resizing (centres of the target's pixels)."""
+def centres(source: int, target: int) -> np.ndarray:
+    """[target] source positions of nearest-neighbour resizing by the centres of the target's pixels (Pillow)."""
     return np.minimum(((np.arange(target) + 0.5) * source / target).astype(np.int64), source - 1)
 
 
+def corners(source: int, target: int) -> np.ndarray:
+    """[target] source positions of nearest-neighbour resizing by the corners of the target's pixels (torch, OpenCV)."""
+    return np.arange(target) * source // target
+
+
+def _middle(positions: np.ndarray, length: int) -> np.ndarray:
+    """The middle `length` of `positions`; half a margin is rounded to even, as torchvision does."""
+    start = round((len(positions) - length) / 2)
+    return positions[start : start + length]
+
+
 def object_square(mask: np.ndarray) -> tuple[int, int, int]:
-    """(top, left, side) of the smallest square around `mask` ([S, S]) in the picture; all of it without an object."""
+    """(top, left, side) of Probe3D's square around `mask` ([S, S]) in the picture; all of it without an object.
+
+    As long as from the object's first to its last row (or column), so without the last; where the square does not fit
+    around the middle, it ends with the object.
+    """
     size = mask.shape[0]
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
     if not len(rows):
         return 0, 0, size
-    side = int(max(rows[-1] - rows[0], columns[-1] - columns[0])) + 1
-    top = int(rows[0] + rows[-1] + 1 - side) // 2
-    left = int(columns[0] + columns[-1] + 1 - side) // 2
-    return min(max(top, 0), size - side), min(max(left, 0), size - side), side
+    first, last = np.array([rows[0], columns[0]]), np.array([rows[-1], columns[-1]])
+    side = max(int((last - first).max()), 1)
+    spare = np.maximum(side - (last - first), 0)
+    corner = first - spare // 2
+    if (corner < 0).any() or (corner + side > size).any():
+        corner = np.maximum(first - spare, 0)
+    top, left = (int(c) for c in corner)
+    return top, left, side
 
 
 def normals_of(depth: np.ndarray, x: np.ndarray, y: np.ndarray, turned: bool = True) -> np.ndarray:

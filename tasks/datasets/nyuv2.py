@@ -44,12 +44,14 @@ class NyuV2:
     info: DatasetInfo
     root: Path | None
     source: str = "bts"
+    by_depth: bool = False  # of normals: see nyuv2_normals
 
     def data(self, kind: DataKind, split: str) -> Any:
         if kind not in self.info.kinds or split not in self.info.splits:
             raise split_error(self.info, kind, split)
         if kind == "normals":
-            found = (train_normals if split == "train" else heldout_normals)(self.info, self.root, ALSO)
+            read = train_normals if split == "train" else heldout_normals
+            found = read(self.info, self.root, ALSO, self.by_depth)
         elif self.source == "labelled":
             found = labelled_depth(self.info, self.root, ALSO, split)
         else:
@@ -104,6 +106,7 @@ def read_depth(maps: Blobs, index: int) -> np.ndarray:
 
 
 def open_dataset(info: DatasetInfo, root: Path | None, options: Mapping[str, str]) -> NyuV2:
-    """NYUv2 under `root`. Options: source = bts | labelled (depth only)."""
-    known_options(info, options, "source")
-    return NyuV2(info, root, option(info, options, "source", ("bts", "labelled")))
+    """NYUv2 under `root`. Options: source = bts | labelled (depth only), valid = normal | depth (normals only)."""
+    known_options(info, options, "source", "valid")
+    by_depth = option(info, options, "valid", ("normal", "depth")) == "depth"
+    return NyuV2(info, root, option(info, options, "source", ("bts", "labelled")), by_depth)

@@ -1,8 +1,9 @@
 """NYUv2 surface normals. Train: GeoNet's `.mat` files. Test: Ladicky's normals of the labelled set's 654 images.
 
-GeoNet pictures are stored minus a mean, in doubled form. The 6,920th and the 21,182nd of its files by name are left
-out, as Probe3D does; public loaders count from 30,907 to 30,916 files, so no count is official. A pixel counts when its
-depth is in (0, 10] metres.
+GeoNet pictures are stored minus a mean, in doubled form. Two of its files are bad and left out by name (Probe3D drops
+them as the 6,920th and the 21,182nd of all); public loaders count from 30,907 to 30,916 files, so no count is official.
+Where the depth is not in (0, 10] metres nothing counts. `valid=normal` leaves out the zero vectors among the others,
+`valid=depth` counts them (Probe3D a1f1464: `train_snorm.py`, `evals/utils/metrics.py`).
 """
 
 from __future__ import annotations
@@ -26,8 +27,11 @@ from tasks.datasets.nyuv2_labelled import LabelledImages, labelled_images, locat
 from tasks.datasets.places import checked, find
 from tasks.datasets.user_maps import normals_from_rgb, unit
 
-GEONET_BAD = (6919, 21181)
-GEONET_MEAN = np.array([122.175, 116.169, 103.508], dtype=np.float32)
+GEONET_BAD = (
+    "bedroom_0129_r-1315328302.785180-1089784518.mat",
+    "library_0006_r-1300708259.539496-3335480784.mat",
+)
+GEONET_MEAN = (122.175, 116.169, 103.508)
 HEIGHT, WIDTH = 480, 640
 MAX_DEPTH = 10.0
 ARRAY = "all_normals.npy"
@@ -44,32 +48,57 @@ class GeoNetImages:
 
     @cached_property
     def digest(self) -> str:
-        return fingerprint({"geonet-images": self.files.digest})
+        return fingerprint({"geonet-images": self.files.digest, "rule": 2})
 
     def image_id(self, index: int) -> str:
         return self.files.name(index)
 
     def load(self, index: int) -> np.ndarray:
-        stored = _variable(self.files, index, "img").astype(np.float32)
-        pixels: np.ndarray = np.clip(stored + 2 * GEONET_MEAN, 0, 255).astype(np.uint8)
+        stored = _variable(self.files, index, "img")
+        # in the stored precision and cut off, as Probe3D does: 99.99999 becomes 99
+        channels = [stored[..., c] + 2 * GEONET_MEAN[c] for c in range(3)]
+        pixels: np.ndarray = np.clip(np.stack(channels, -1), 0, 255).astype(np.uint8)
         return pixels
 
 
+class NormalsWithDepth:
+    """Normals that come with a depth map, which says where they count."""
+
+    by_depth: bool
+
+    def _read(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        """([H, W, 3] normals of any length, [H, W] depth in metres)."""
+        raise NotImplementedError
+
+    def target(self, index: int) -> np.ndarray:
+        """[H, W, 3] float32 unit vectors; zero where there is none, or the depth does not count."""
+        normals: np.ndarray = np.nan_to_num(self.counted(index), copy=False)
+        return normals
+
+    def counted(self, index: int) -> np.ndarray:
+        """As `target`, NaN where nothing counts: a zero vector that is left counts."""
+        vectors, depth = self._read(index)
+        normals = unit(vectors)
+        normals[~((depth > 0) & (depth <= MAX_DEPTH) & np.isfinite(vectors).all(-1))] = np.nan
+        if not self.by_depth:
+            normals[(normals == 0).all(-1)] = np.nan
+        return normals
+
+
 @dataclass(frozen=True)
-class GeoNetNormals:
+class GeoNetNormals(NormalsWithDepth):
     """GeoNet's training pictures and normals."""
 
     images: GeoNetImages
+    by_depth: bool = False
 
     @cached_property
     def digest(self) -> str:
-        return fingerprint({"geonet-normals": self.images.digest})
+        return fingerprint({"geonet-normals": self.images.digest, "by depth": self.by_depth, "rule": 2})
 
-    def target(self, index: int) -> np.ndarray:
-        normals = unit(_variable(self.images.files, index, "norm").astype(np.float32))
-        depth = _variable(self.images.files, index, "depth")
-        normals[~((depth > 0) & (depth <= MAX_DEPTH))] = 0
-        return normals
+    def _read(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        files = self.images.files
+        return _variable(files, index, "norm").astype(np.float32), _variable(files, index, "depth")
 
 
 def _variable(files: Blobs, index: int, name: str) -> np.ndarray:
@@ -80,30 +109,29 @@ def _variable(files: Blobs, index: int, name: str) -> np.ndarray:
     return np.ascontiguousarray(values[:HEIGHT, :WIDTH])
 
 
-def train_normals(info: DatasetInfo, root: Path | None, also: Sequence[str]) -> Any:
+def train_normals(info: DatasetInfo, root: Path | None, also: Sequence[str], by_depth: bool) -> Any:
     """GeoNet's pictures but the two bad ones; data1 and data2 may have been left in folders of their own."""
     store = find(info, root, "nyu_geonet", (), (), also)
     names = sorted(store.names("nyu_geonet", (".mat",)), key=lambda name: name.rsplit("/", 1)[-1])
-    if len(names) > max(GEONET_BAD):
-        names = [n for i, n in enumerate(names) if i not in GEONET_BAD]
-    return GeoNetNormals(GeoNetImages(checked(info, store, names)))
+    names = [n for n in names if n.rsplit("/", 1)[-1] not in GEONET_BAD]
+    return GeoNetNormals(GeoNetImages(checked(info, store, names)), by_depth)
 
 
 @dataclass(frozen=True)
-class LabelledNormals:
-    """The labelled set's pictures with Ladicky's normals from one array or from PNGs; holes of the raw depth, and
-    depths past 10 m, are invalid."""
+class LabelledNormals(NormalsWithDepth):
+    """The labelled set's pictures with Ladicky's normals from one array or from PNGs, and the raw depth."""
 
     images: LabelledImages
     array: str = ""  # .npy [1449, 480, 640, 3]
     pngs: FileBlobs | None = None
+    by_depth: bool = False
 
     @cached_property
     def digest(self) -> str:
         targets = self.pngs.digest if self.pngs is not None else digests.of_whole_files([self.array], "")
-        return fingerprint({"ladicky": targets, "images": self.images.digest})
+        return fingerprint({"ladicky": targets, "images": self.images.digest, "by depth": self.by_depth, "rule": 2})
 
-    def target(self, index: int) -> np.ndarray:
+    def _read(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         row = self.images.rows[index]
         if self.pngs is not None:
             normals = normals_from_rgb(self.pngs, index)
@@ -113,12 +141,10 @@ class LabelledNormals:
         if normals.shape != (*depth.shape, 3):
             where = self.pngs.where(index) if self.pngs is not None else self.array
             raise DataError(f"{where}: normals {row} are {list(normals.shape)}, the image is {list(depth.shape)}")
-        normals = unit(normals)
-        normals[~((depth > 0) & (depth <= MAX_DEPTH))] = 0
-        return normals
+        return normals, depth
 
 
-def heldout_normals(info: DatasetInfo, root: Path | None, also: Sequence[str]) -> Any:
+def heldout_normals(info: DatasetInfo, root: Path | None, also: Sequence[str], by_depth: bool) -> Any:
     """The 654 official test images."""
     images = labelled_images(info, root, also, "test")
     folder = Path(images.path).parent / "normals"
@@ -128,7 +154,7 @@ def heldout_normals(info: DatasetInfo, root: Path | None, also: Sequence[str]) -
         if absent:
             have = f"{len(names) - len(absent)} of {len(names)}"
             raise DataError(f"{info.name}: {folder / absent[0]} is missing; {have} are there. See bench show nyuv2")
-        return LabelledNormals(images, pngs=FileBlobs(str(folder), Names(names)))
+        return LabelledNormals(images, pngs=FileBlobs(str(folder), Names(names)), by_depth=by_depth)
     path = locate(info, root, also, ARRAY)
     try:
         shape = np.load(path, mmap_mode="r", allow_pickle=False).shape
@@ -136,4 +162,4 @@ def heldout_normals(info: DatasetInfo, root: Path | None, also: Sequence[str]) -
         raise DataError(f"{path}: is no plain numpy array ({e}). Save all_normals again with numpy.save") from None
     if len(shape) != 4 or shape[3] != 3:
         raise DataError(f"{path}: is {list(shape)}, must be [N, 480, 640, 3]. Save all_normals again with numpy.save")
-    return LabelledNormals(images, array=str(path))
+    return LabelledNormals(images, array=str(path), by_depth=by_depth)

@@ -11,6 +11,7 @@ from tasks.datasets.arrays import index_image, numpy_file, rgb_image
 from tasks.datasets.blobs import Blobs
 
 MILLIMETRE = 0.001
+SHORTEST = 1e-8  # a vector has a direction from here on, as for torch's cosine_similarity
 
 
 def _is_numpy(blobs: Blobs, index: int) -> bool:
@@ -74,7 +75,7 @@ def normals_from_rgb(blobs: Blobs, index: int) -> np.ndarray:
 
 
 def unit(vectors: np.ndarray) -> np.ndarray:
-    """`vectors` scaled to length 1; those shorter than ½ or not finite become zero (invalid)."""
+    """`vectors` scaled to length 1, however short; those that are zero or not finite become zero (invalid)."""
     length = np.linalg.norm(vectors, axis=-1, keepdims=True)
-    valid = np.isfinite(length) & (length > 0.5)
+    valid = np.isfinite(length) & (length > SHORTEST)
     return np.where(valid, vectors / np.where(valid, length, 1), 0).astype(np.float32)

@@ -1,7 +1,7 @@
 """Pictures and their maps changed together: cuts, rotation, flip, random crops, colour.
 
-Pictures are [H, W, 3] float32 in 0 … 255, maps [H, W] (depth) or [H, W, 3] (normals), 0 where invalid. Every change
-takes its numbers from the generator it is given.
+Pictures are [H, W, 3] float32 in 0 … 255, maps [H, W] (depth, 0 where invalid) or [H, W, 3] (normals, NaN there).
+Every change takes its numbers from the generator it is given.
 """
 
 from __future__ import annotations

@@ -11,13 +11,16 @@ import numpy as np
 import torch
 
 from benchmark.errors import DataError
+from tasks.dense import counted_target
 from tasks.training.augment import augmented
 from tasks.training.fields import TrainedHead
 
 
 @dataclass
 class Batch:
-    """images [B, 3, H, W] float32 in [0, 1], targets [B, H, W] or [B, H, W, 3] float32; `error` is the user's line."""
+    """images [B, 3, H, W] float32 in [0, 1]; targets float32, depth [B, H, W] with 0 where nothing counts, or normals
+    [B, H, W, 3] with NaN there; `error` is the user's line.
+    """
 
     images: torch.Tensor = field(default_factory=lambda: torch.empty(0))
     targets: torch.Tensor = field(default_factory=lambda: torch.empty(0))
@@ -47,7 +50,7 @@ class Batches:
         examples = []
         for place, row in enumerate(self.rows(step)):
             try:
-                image, target = self.data.images.load(row), self.data.target(row)
+                image, target = self.data.images.load(row), counted_target(self.data, row)
             except (DataError, OSError, ValueError) as e:  # as words: not every exception survives pickling
                 where = "" if isinstance(e, DataError) else f"{self.data.images.image_id(row)}: cannot be read: "
                 return Batch(error=f"{where}{e}")
@@ -56,7 +59,9 @@ class Batches:
                     error=f"{self.data.images.image_id(row)}: is {image.shape[1]}x{image.shape[0]} but its map is "
                     f"{target.shape[1]}x{target.shape[0]}. Both must be the same size"
                 )
-            target = np.where(np.isfinite(target), target, 0).astype(np.float32)
+            if target.ndim == 2:
+                target = np.where(np.isfinite(target), target, 0)
+            target = target.astype(np.float32)
             rng = np.random.default_rng([self.seed, 2, step, place])
             examples.append(augmented(image, target, self.protocol, rng))
         return Batch(*_stacked(examples))
@@ -86,7 +91,8 @@ def _stacked(examples: list[tuple[np.ndarray, np.ndarray]]) -> tuple[torch.Tenso
     height = max(image.shape[0] for image, _ in examples)
     width = max(image.shape[1] for image, _ in examples)
     images = torch.zeros(len(examples), 3, height, width)
-    targets = torch.zeros(len(examples), height, width, *examples[0][1].shape[2:])
+    further = examples[0][1].shape[2:]
+    targets = torch.full((len(examples), height, width, *further), float("nan") if further else 0.0)
     for i, (image, target) in enumerate(examples):
         h, w = image.shape[:2]
         images[i, :, :h, :w] = torch.from_numpy(image).permute(2, 0, 1) / 255

@@ -72,12 +72,13 @@ def over_groups(
 
 
 def normal_loss(guess: torch.Tensor, truth: torch.Tensor, kind: str) -> torch.Tensor:
-    """Mean over valid pixels. guess [B, 3 or 4, H, W], truth [B, H, W, 3], a zero vector where invalid.
+    """Mean over valid pixels. guess [B, 3 or 4, H, W], truth [B, H, W, 3], NaN where invalid.
 
+    A zero vector is at a right angle to every guess, as in Probe3D: it teaches only the certainty.
     angular: the angle in radians. uncertainty: Bae et al. 2021 as Probe3D has it, κ·angle + log(1 + e^(−κπ)) −
     log(κ² + 1) with κ = ELU(4th channel) + 1.01. l2: squared distance of unit vectors.
     """
-    valid = (truth != 0).any(-1)
+    valid = torch.isfinite(truth).all(-1)
     if not valid.any():
         return guess.sum() * 0
     vectors = guess.permute(0, 2, 3, 1)[valid]  # [n, 3 or 4]

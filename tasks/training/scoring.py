@@ -11,6 +11,7 @@ import torch
 from benchmark.images import to_float
 from benchmark.pictures import Kind, side_by_side
 from benchmark.results import slug
+from tasks.dense import counted_target
 from tasks.predictions import best_median_worst, image_scores
 from tasks.training.augment import middle_square, stretched
 from tasks.training.fields import TrainedHead
@@ -21,10 +22,10 @@ Scored = tuple[int, torch.Tensor, np.ndarray]  # index, prediction [C, H, W], ta
 
 
 def predicted(data: Any, indices: Iterable[int], p: TrainedHead, predict: Predict) -> Iterator[Scored]:
-    """The prediction beside its target for each picture of `indices`, in order."""
+    """The prediction beside its `counted_target` for each picture of `indices`, in order."""
     group: list[tuple[int, np.ndarray, np.ndarray]] = []
     for index in indices:
-        image, target = data.images.load(index), data.target(index)
+        image, target = data.images.load(index), counted_target(data, index)
         if p.test_square:
             image, target = middle_square(image), middle_square(target)
         image = stretched(image, p)
@@ -68,5 +69,5 @@ def kept_pictures(
         image = middle_square(image) if p.test_square else image
         shown = (found[0] if kind == "depth" else found.permute(1, 2, 0)).float().cpu().numpy()
         words = f"{name}_{metric}-{scores[index]:.3g}_{slug(data.images.image_id(index))}"
-        files[f"pictures/{words}.png"] = side_by_side(image, target, shown, kind)
+        files[f"pictures/{words}.png"] = side_by_side(image, np.nan_to_num(target), shown, kind)
     return files
