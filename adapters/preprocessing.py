@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, cast
 
-from benchmark.contracts import ImageTransform, Interpolation
-from benchmark.errors import UsageError
+from benchmark.contracts import ImageTransform, Interpolation, ResizeRule
+from benchmark.errors import UsageError, first_line
 
 Triple = tuple[float, float, float]
 
@@ -17,11 +17,14 @@ NORMALISATION: dict[str, tuple[Triple, Triple]] = {
     "half": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),  # SigLIP: pixels in [-1, 1]
     "none": ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0)),
 }
-# Processors of `transformers` by the start of their class's name.
-SQUARE_THEN_CROP = ("DeiT", "Flava")  # a plain number as `size` is a square, though a crop follows
-OWN_CODE = ("Perceiver", "Owlv2", "Swin2SR", "Siglip2", "GLPN", "Chameleon", "Janus", "Deepseek")
 WRAP = "Wrap the model in your own file: --model file.py:function"
 PIL_FILTERS: dict[int, Interpolation] = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic"}
+LARGEST_SIDE = 8192  # pixels; an encoder of today takes 1,536 at most
+TILES = (  # fields that make several pictures of one, as vision-language models read them
+    "crop_to_patches", "do_image_splitting", "do_pan_and_scan", "do_split_image", "image_grid_pinpoints",
+    "max_image_tiles", "slice_mode", "split_image",
+)  # fmt: skip
+OWN_SHAPE = ("keep_aspect_ratio", "size_divisor", "do_thumbnail", "do_align_long_axis", "do_crop_margin")
 
 
 def from_row(transform: Mapping[str, Any]) -> ImageTransform:
@@ -38,83 +41,111 @@ def from_row(transform: Mapping[str, Any]) -> ImageTransform:
     )
 
 
-def from_processor(config: Mapping[str, Any], image_size: int, name: str) -> ImageTransform:
+def from_processor(config: Mapping[str, Any], image_size: int, name: str, model_type: str = "") -> ImageTransform:
     """What a preprocessor_config.json, or the "image_processor" of a processor_config.json, says.
 
-    Raises UsageError for a rule that ImageTransform cannot state, rather than guess. Rules that a class of
-    `transformers` keeps in its code, not in the file: tests/test_preprocessing.py holds them against those classes.
+    Its pixels are those of the class of `transformers` that the file names (else the model type's), to 1/255. Raises
+    UsageError, naming the field, for what ImageTransform cannot state.
     """
-    kind = str(config.get("image_processor_type") or config.get("feature_extractor_type") or "")
-    refuse_unstated(config, kind, name)
-    mean, std = normalisation(config, kind, name)
-    resample = config.get("resample", 2)
-    if resample not in PIL_FILTERS:
-        raise UsageError(f"{name}: its processor resizes with Pillow's filter {resample}. {WRAP}")
-    common: dict[str, Any] = {"interpolation": PIL_FILTERS[resample], "mean": mean, "std": std}
-    if not config.get("do_resize", True):
-        return ImageTransform("none", image_size, **common)
-    crop = config.get("crop_size") if config.get("do_center_crop") else None
-    crop = crop["height"] if isinstance(crop, Mapping) else crop
-    size = config.get("size", image_size)
-    if kind.startswith("ConvNext") or ("crop_pct" in config and crop is None):
-        return convnext(size, config.get("crop_pct") or 224 / 256, common)
-    if isinstance(size, int):
-        short = crop is not None and not kind.startswith(SQUARE_THEN_CROP)
-        size = {"shortest_edge": size} if short else {"height": size, "width": size}
-    if "shortest_edge" in size and "longest_edge" not in size:
-        if crop is None:
-            raise UsageError(f"{name}: its processor keeps each picture's own shape, which cannot be batched")
-        edge = size["shortest_edge"]
-        if "crop_pct" in config:  # PoolFormer: the short side is larger than the crop by 1 / crop_pct
-            edge = int(edge / config["crop_pct"])
-        if kind.startswith("Levit"):
-            edge = int(256 / 224 * edge)
-        return ImageTransform("short-side", edge, crop=crop, **common)
-    if size.get("height") == size.get("width") and size.get("height"):
-        crop = None if crop == size["height"] else crop
-        return ImageTransform("square", size["height"], crop=crop, **common)
-    raise UsageError(f"{name}: its processor's size {dict(size)} is neither a square nor a short side. {WRAP}")
+    from adapters.processors import hold, processor_of  # transformers, which timm: and open_clip: do without
+
+    processor, kind = processor_of(config, image_size, name, model_type)
+
+    def field(key: str) -> Any:
+        return getattr(processor, key, None) if config.get(key) is None else config[key]
+
+    try:
+        refuse_unstated(field, name)
+        mean, std = normalisation(field, name)
+        resize, size, crop = layout(processor, kind, image_size, name)
+    except (TypeError, ValueError, ArithmeticError) as error:  # words for numbers, a crop_pct of 0
+        raise UsageError(
+            f"{name}: its processor has a field that is no number ({first_line(error)}). Mend it"
+        ) from error
+    if wrong := [side for side in (size, size if crop is None else crop) if not 0 < side <= LARGEST_SIDE]:
+        raise UsageError(f"{name}: its processor makes pictures of {wrong[0]} pixels (size, crop_size). Mend the file")
+    resample = field("resample")
+    if resize != "none" and resample not in PIL_FILTERS:
+        raise UsageError(f"{name}: its processor resizes with Pillow's filter {resample} (resample). {WRAP}")
+    interpolation = PIL_FILTERS.get(resample, "bilinear")
+    transform = ImageTransform(resize, size, crop=crop, interpolation=interpolation, mean=mean, std=std)
+    hold(transform, processor, kind, name)
+    return transform
 
 
-def refuse_unstated(config: Mapping[str, Any], kind: str, name: str) -> None:
-    """Raises UsageError for steps between the resize and the normalisation that ImageTransform has no words for."""
-    factor = config.get("rescale_factor") or 1 / 255
+def refuse_unstated(field: Callable[[str], Any], name: str) -> None:
+    """Raises UsageError for steps beside resize, crop and normalisation, which ImageTransform has no words for."""
+    factor = field("rescale_factor") or 1 / 255
     steps = {
-        "reads the channels as BGR": config.get("do_flip_channel_order", kind.startswith("MobileViT")),
-        "subtracts 1 from the pixels (rescale_offset)": config.get("rescale_offset"),
-        "leaves the pixels in 0 to 255 (do_rescale)": not config.get("do_rescale", True),
-        f"multiplies the pixels by {factor}, not 1/255": abs(factor * 255 - 1) > 1e-6,
-        "keeps each picture's own shape (keep_aspect_ratio)": config.get("keep_aspect_ratio"),
-        "keeps each picture's own shape (size_divisor)": config.get("size_divisor"),
-        f"prepares pictures by code of its own ({kind})": kind.startswith(OWN_CODE),
+        "reads the channels as BGR (do_flip_channel_order)": field("do_flip_channel_order"),
+        "makes pictures grey (do_grayscale)": field("do_grayscale"),
+        "subtracts 1 from the pixels (rescale_offset)": field("rescale_offset"),
+        "leaves the pixels in 0 to 255 (do_rescale)": not field("do_rescale"),
+        f"multiplies the pixels by {factor}, not 1/255 (rescale_factor)": abs(factor * 255 - 1) > 1e-6,
+        **{f"keeps each picture's own shape ({key})": field(key) for key in OWN_SHAPE},
+        **{f"cuts pictures into tiles ({key})": field(key) for key in TILES},
     }
     for step, asked in steps.items():
         if asked:
             raise UsageError(f"{name}: its processor {step}, which no preset here states. {WRAP}")
 
 
-def normalisation(config: Mapping[str, Any], kind: str, name: str) -> tuple[Triple, Triple]:
+def normalisation(field: Callable[[str], Any], name: str) -> tuple[Triple, Triple]:
     """Mean and standard deviation per RGB channel. EfficientNet's processor divides by the deviation once more."""
     mean, std = NORMALISATION["none"]
-    wanted = config.get("do_normalize", not kind.startswith("MobileViT"))
-    again = config.get("include_top", kind.startswith("EfficientNet"))
+    wanted, again = field("do_normalize"), field("include_top")
     if wanted or again:
-        absent = [key for key in ("image_mean", "image_std") if config.get(key) is None]
+        absent = [key for key in ("image_mean", "image_std") if field(key) is None]
         if absent:
             raise UsageError(f"{name}: its processor normalises, but has no {absent[0]}. Write it into the file")
-        deviation = triple(config["image_std"], name)
-        mean = triple(config["image_mean"], name) if wanted else mean
+        deviation = triple(field("image_std"), name)
+        if not min(deviation) > 0:
+            raise UsageError(f"{name}: its processor divides by an image_std of {min(deviation):g}. Mend the file")
+        mean = triple(field("image_mean"), name) if wanted else mean
         std = deviation if wanted else std
         std = cast(Triple, tuple(s * d for s, d in zip(std, deviation))) if again else std
     return mean, std
 
 
-def convnext(size: Any, crop_pct: float, common: Mapping[str, Any]) -> ImageTransform:
-    """ConvNeXt and ResNet: a crop out of a short side larger by 1 / crop_pct; from 384 pixels on a stretched square."""
-    edge = size["shortest_edge"] if isinstance(size, Mapping) else size
-    if edge >= 384:
-        return ImageTransform("square", edge, **common)
-    return ImageTransform("short-side", int(edge / crop_pct), crop=edge, **common)
+def layout(processor: Any, kind: str, image_size: int, name: str) -> tuple[ResizeRule, int, int | None]:
+    """(rule, size, crop) by the processor's `size` and `crop_size`, and by what four classes have in their code."""
+    crop = None
+    if processor.do_center_crop:
+        said = sides(processor.crop_size)
+        if set(said) != {"height", "width"} or said["height"] != said["width"]:
+            raise UsageError(f"{name}: its processor's crop_size {said} is no square. {WRAP}")
+        crop = said["height"]
+    if not processor.do_resize:
+        return "none", image_size, crop
+    said = sides(processor.size)
+    pct: Any = getattr(processor, "crop_pct", None)
+    edge = said.get("shortest_edge", 0)
+    square = said["height"] if set(said) == {"height", "width"} and said["height"] == said["width"] else 0
+    if kind.startswith("ConvNext") and set(said) == {"shortest_edge"}:  # ResNet, RegNet and CvT have it, too
+        return ("square", edge, None) if edge >= 384 else ("short-side", int(edge / pct), edge)
+    if kind.startswith("PoolFormer") and pct and crop and (edge or square):  # a square is a short side there
+        return "short-side", int((edge or square) / pct), crop
+    if set(said) == {"shortest_edge"}:
+        if crop is None:
+            raise UsageError(
+                f"{name}: its processor keeps each picture's own shape (size {said} without do_center_crop), which "
+                "cannot be batched"
+            )
+        return "short-side", int(256 / 224 * edge) if kind.startswith("Levit") else edge, crop
+    if square:
+        return "square", square, None if crop == square else crop
+    raise UsageError(f"{name}: its processor's size {said} is neither a square nor a short side. {WRAP}")
+
+
+def sides(value: Any) -> dict[str, int]:
+    """`size` or `crop_size` in its words; a number is a square where the class has not said otherwise.
+
+    Raises ValueError for a side that is no whole number.
+    """
+    found = {"height": value, "width": value} if isinstance(value, int) else dict(value or {})
+    if wrong := [side for side in found.values() if side is not None and type(side) is not int]:
+        raise ValueError(f"{wrong[0]!r} pixels")
+    return {key: side for key, side in found.items() if side}
 
 
 def triple(value: Any, name: str) -> Triple:

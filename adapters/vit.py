@@ -89,7 +89,9 @@ class VisionTransformer:
         if "transform" in row:
             self.transform = from_row(row["transform"])
         elif processor is not None:
-            self.transform = from_processor(processor, image_size, spec.name)
+            self.transform = from_processor(
+                processor, image_size, spec.name, str(self.checkpoint.config.get("model_type"))
+            )
         else:
             self.transform = self.unsaid_transform(image_size)
         self.mean, self.std = (

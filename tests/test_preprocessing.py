@@ -45,6 +45,18 @@ FILES = {
     ),
     "mobilenet": ("mobilenet_v2", "MobileNetV2", {"size": {"shortest_edge": 256}, "do_center_crop": True,
                                                   "crop_size": {"height": 224, "width": 224}, "resample": 2}),
+    "hiera": ("bit", "Bit", {"size": {"shortest_edge": 256}, "crop_size": {"height": 224, "width": 224}, "resample": 3,
+                             "do_center_crop": True, "do_convert_rgb": True, "crop_pct": 0.875}),
+    "internvit": ("clip", "CLIP", {"size": 448, "crop_size": 448, "do_center_crop": True, "resample": 3}),
+    "beit": ("beit", "Beit", {"size": 224, "crop_size": 224, "do_center_crop": False, "resample": 2,
+                              "reduce_labels": False}),
+    "segformer": ("segformer", "Segformer", {"size": 512, "reduce_labels": True, "resample": 2}),
+    "saved with nulls": (
+        "vit", "ViT",
+        {"size": {"height": 224, "width": 224}, "crop_size": None, "do_center_crop": None, "do_convert_rgb": None,
+         "data_format": "channels_first", "default_to_square": True, "device": None, "disable_grouping": None,
+         "input_data_format": None, "return_tensors": None, "resample": 2},
+    ),
 }  # fmt: skip
 
 

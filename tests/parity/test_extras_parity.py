@@ -10,10 +10,13 @@ import itertools
 import numpy as np
 import pytest
 import torch
+import transformers
 from PIL import Image
 from safetensors.torch import save_file
 
 from adapters import open_clip_models, open_clip_values, timm_models
+from adapters.preprocessing import from_processor
+from adapters.processors import TORCHVISION_ONLY
 from benchmark.check import check_encoder
 from benchmark.contracts import ImageRequest, ModelSpec
 from benchmark.images import apply_transform, center_crop
@@ -104,6 +107,21 @@ def test_pixels_of_open_clip(open_clip, tmp_path, shape):
     expected = open_clip.image_transform(224, is_train=False, mean=mean, std=std)(Image.fromarray(noise))
     ours = torch.from_numpy(apply_transform(noise, encoder.transform))
     torch.testing.assert_close((ours - encoder.mean[0]) / encoder.std[0], expected)
+
+
+@pytest.mark.parametrize("shape", [(300, 400), (427, 640), (640, 427)])
+@pytest.mark.parametrize("kind", list(TORCHVISION_ONLY))
+def test_processors_that_transformers_has_for_torchvision_alone(kind, shape):
+    pytest.importorskip("torchvision")
+    processor = getattr(transformers, kind)()
+    noise = np.random.default_rng(0).integers(0, 256, (*shape, 3), np.uint8)
+    theirs = processor(Image.fromarray(noise), return_tensors="np")["pixel_values"][0]
+    for config in ({"image_processor_type": f"{kind}Fast"}, {**processor.to_dict(), "image_processor_type": kind}):
+        transform = from_processor(config, 96, "hf:x")
+        mean, std = (np.array(v, np.float32)[:, None, None] for v in (transform.mean, transform.std))
+        ours = (apply_transform(noise, transform) - mean) / std
+        assert ours.shape == theirs.shape
+        assert (np.abs(ours - theirs) * std).max() <= 1.01 / 255
 
 
 def test_middles_of_torchvision():
