@@ -2,7 +2,8 @@
 
 The surprise: which CLS token meets the caption is open for two-CLS models (TIPS pairs the first with alt-text, the
 second with synthetic captions), so it is a protocol field. And two pictures of COCO may have the same caption, word for
-word: nothing tells the two apart, so they are encoded once and their order in the list decides, as a sort's would.
+word: nothing tells the two apart, so they are encoded once and their order in the list decides, as a sort's would. Two
+pictures of the same pixels are one right answer: the captions of either are right for both, and ask for either.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 
 from benchmark.contracts import DataKind, EncoderCard, Measurement, Need, Outcome, Tap, TaskContext, View
+from benchmark.equal_pictures import counted, first_equal, picture_digests
 from benchmark.metrics.retrieval import Positives, caption_positives, ranks, recall_hits
 from benchmark.statistic import Statistic
 from tasks.global_vectors import ClsChoice, GlobalVectors, no_text_space
@@ -65,22 +67,38 @@ class CaptionRetrievalTask:
         images = GlobalVectors(context.features(need), protocol.cls)
         place = {text: i for i, text in enumerate(dict.fromkeys(captions))}
         texts = context.text(list(place))[[place[text] for text in captions]]
-        to_text, to_image = caption_positives(counts)
+        first = first_equal(picture_digests(data.images, context.progress))
+        to_text, to_image = equal_together(first, *caption_positives(counts))
         names = np.array([data.images.image_id(i) for i in range(len(counts))])
         owner = np.repeat(np.arange(len(counts)), counts)
         if self.queries == "image":
-            rank, ids = ranks(images, texts, word_for_word(captions, to_text), device=context.device), names
+            right, ids = word_for_word(captions, to_text), names
+            rank = ranks(images, texts, right, device=context.device)
         else:
-            rank = ranks(texts, images, to_image, device=context.device)
+            right, rank = to_image, ranks(texts, images, to_image, device=context.device)
             within = np.concatenate([np.arange(c) for c in counts])
             ids = np.array([f"{names[o]}#{w}" for o, w in zip(owner, within)])
-        clusters = names if self.queries == "image" else np.repeat(names, counts)
+        clusters = names[first] if self.queries == "image" else np.repeat(names[first], counts)
         samples = {"id": ids, "image": clusters, "rank": rank, **{f"hit@{k}": recall_hits(rank, k) for k in KS}}
         measured = [
             Measurement(f"R@{k}", Statistic("mean", (f"hit@{k}",), 100.0, cluster="image"), True, "%") for k in KS
         ]
-        files = caption_pictures(context, images, texts, rank, owner, self.queries == "image")
-        return Outcome(samples, measured, "R@1", len(ids), score_s=time.perf_counter() - started, files=files)
+        files = caption_pictures(context, images, texts, rank, owner, right, self.queries == "image")
+        seconds, details = time.perf_counter() - started, {"equal_pictures": counted(first)}
+        return Outcome(samples, measured, "R@1", len(ids), details, 0.0, seconds, files)
+
+
+def equal_together(first: np.ndarray, to_text: Positives, to_image: Positives) -> tuple[Positives, Positives]:
+    """Both directions' positives where equal pictures count as one; `first` [N] is the first equal one of each."""
+    if (first == np.arange(len(first))).all():
+        return to_text, to_image
+    equal: dict[int, list[int]] = {}
+    for picture, same in enumerate(first.tolist()):
+        equal.setdefault(same, []).append(picture)
+    own = np.split(to_text.indices, to_text.offsets[1:-1])
+    texts = [[caption for other in equal[same] for caption in own[other].tolist()] for same in first.tolist()]
+    owners = to_image.indices.tolist()  # one picture for each caption
+    return Positives.from_lists(texts), Positives.from_lists([equal[int(first[picture])] for picture in owners])
 
 
 def word_for_word(captions: Sequence[str], own: Positives) -> Positives:

@@ -1,7 +1,9 @@
 """Instance retrieval (UnED, TIPSv2 §4.1): mean R@1 over domains on one merged index, and mAP.
 
-A hit must share label and domain with the query; a query that is in the index is not there for itself. Queries of one
-label are pictures of one thing and succeed or fail together, so intervals and tests resample them together.
+A hit must share label and domain with the query; a query that is in the index is not there for itself. A query that no
+picture of the index answers (the only one of its label, or --limit or --max-bad left the others out) says nothing of an
+encoder: it is left out of every metric, and the row counts how many were. Queries of one label are pictures of one
+thing and succeed or fail together, so intervals and tests resample them together.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 
 from benchmark.contracts import DataKind, EncoderCard, Measurement, Need, Outcome, Tap, TaskContext, View
+from benchmark.errors import DataError
 from benchmark.metrics.retrieval import average_precision, instance_positives, ranks, recall_hits
 from benchmark.statistic import Statistic
 from tasks.global_vectors import ClsChoice, GlobalVectors
@@ -67,20 +70,25 @@ class InstanceRetrievalTask:
             "domain": domains,
             "instance": _keys(data.query_domains, data.query_labels, np.arange(len(queries))),
             "rank": np.zeros(len(queries), np.int64),
+            "hit@1": np.full(len(queries), np.nan),
         }
         if protocol.average_precision:
             samples["ap"] = np.full(len(queries), np.nan)
         for rows, columns in _searches(data, protocol.index):
             self._search(context, queries, index, rows, columns, samples)
-        samples["hit@1"] = recall_hits(samples["rank"], 1)
+        answerable = np.isfinite(samples["hit@1"])
+        if not answerable.any():
+            raise DataError("no query has a right answer: no other picture of the index shares its label and domain")
         statistics = {"mean R@1": Statistic("group_mean", ("hit@1",), 100.0, group="domain", cluster="instance")}
         if protocol.average_precision:
             statistics["mAP"] = Statistic("group_mean", ("ap",), 100.0, group="domain", cluster="instance")
         measured = [Measurement(name, s, True, "%") for name, s in statistics.items()]
-        details = {f"R@1 {d}": float(100 * samples["hit@1"][domains == d].mean()) for d in np.unique(domains)}
+        shown = [d for d in np.unique(domains) if answerable[domains == d].any()]
+        details = {f"R@1 {d}": float(100 * np.nanmean(samples["hit@1"][domains == d])) for d in shown}
+        details["queries_without_right_answer"] = int((~answerable).sum())
         files = instance_pictures(context, queries, index, samples["rank"], merged=protocol.index == "merged")
         seconds = time.perf_counter() - started
-        return Outcome(samples, measured, "mean R@1", len(queries), details, 0.0, seconds, files)
+        return Outcome(samples, measured, "mean R@1", int(answerable.sum()), details, 0.0, seconds, files)
 
     def _search(
         self,
@@ -109,7 +117,9 @@ class InstanceRetrievalTask:
         }
         positives = instance_positives(query_keys, index_keys, own, more)
         asked: Any = queries if len(rows) == len(queries) else queries[rows]
-        samples["rank"][rows] = ranks(asked, gallery, positives, own, device=context.device)
+        rank = ranks(asked, gallery, positives, own, device=context.device)
+        samples["rank"][rows] = rank
+        samples["hit@1"][rows] = np.where(positives.counts() > 0, recall_hits(rank, 1), np.nan)
         if "ap" in samples:
             samples["ap"][rows] = average_precision(asked, gallery, positives, own, device=context.device)
 

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from benchmark.contracts import IGNORE, TaskContext
+from benchmark.metrics.retrieval import Positives
 from benchmark.pictures import HEIGHT, Kind, neighbours, side_by_side, texts_found
 from benchmark.results import slug
 from benchmark.subsets import labels_of
@@ -187,17 +188,23 @@ def instance_pictures(
 
 
 def caption_pictures(
-    context: TaskContext, images: Any, texts: Any, rank: np.ndarray, owner: np.ndarray, by_image: bool
+    context: TaskContext,
+    images: Any,
+    texts: Any,
+    rank: np.ndarray,
+    owner: np.ndarray,
+    right: Positives,
+    by_image: bool,
 ) -> dict[str, bytes]:
     """The worst wrong queries of one direction with their nearest captions or pictures and their best right one.
 
-    `owner` [captions] is the picture each caption belongs to; `rank` is that of the queries of this direction.
+    `owner` [captions] is the picture each caption belongs to; `rank` and `right` are those of this direction's queries.
     """
     data, out = context.data["test"], {}
     captions = [text for group in data.captions for text in group]
     queries, gallery = (images, texts) if by_image else (texts, images)
     for number, q in enumerate(wrong_queries(rank, len(gallery), context.keep_predictions), 1):
-        good = np.flatnonzero(owner == q) if by_image else owner[q : q + 1]
+        good = right.indices[right.offsets[q] : right.offsets[q + 1]]
         found = nearest(queries[q], gallery)
         places = answered(found, closest(queries[q], gallery, good), int(rank[q]))
         correct = [n in good for n in found]

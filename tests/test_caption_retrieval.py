@@ -6,15 +6,18 @@ from types import SimpleNamespace
 
 import numpy as np
 import torch
+from small import Noise
 
+from benchmark.contracts import Outcome
 from benchmark.engine.context import silent
+from benchmark.equal_pictures import first_equal, picture_digests
 from tasks.caption_retrieval import IMAGE_TO_TEXT, TEXT_TO_IMAGE, CaptionRetrieval
 
 CAPTIONS = (("a plate", "a red plate"), ("a dog",), ("a plate",), ("a plate", "a cup"))
 WORDS = ("a plate", "a red plate", "a dog", "a cup")
 
 
-def samples(task, vectors: torch.Tensor) -> dict[str, np.ndarray]:
+def outcome(task, vectors: torch.Tensor, pictures: Noise | None = None) -> Outcome:
     """Of pictures whose CLS vectors [4, 4] are given; each different caption is an axis, asked for once."""
     stored = vectors[:, None]
     reader = type("Reader", (), {"shape": stored.shape, "__len__": lambda self: len(stored),
@@ -24,12 +27,17 @@ def samples(task, vectors: torch.Tensor) -> dict[str, np.ndarray]:
         assert len(set(texts)) == len(texts), "the same text in another batch is rounded otherwise"
         return torch.eye(4)[[WORDS.index(t) for t in texts]]
 
-    data = SimpleNamespace(captions=CAPTIONS, images=SimpleNamespace(image_id=str))
+    images = Noise(len(CAPTIONS)) if pictures is None else pictures
+    data = SimpleNamespace(captions=CAPTIONS, images=images)
     context = SimpleNamespace(
         data={"test": data}, protocol=CaptionRetrieval("encoder", 0, "first"), card=None, device="cpu", text=text,
         features=lambda need: reader, progress=silent, keep_predictions=0,
     )  # fmt: skip
-    return task.run(context).samples
+    return task.run(context)
+
+
+def samples(task, vectors: torch.Tensor) -> dict[str, np.ndarray]:
+    return outcome(task, vectors).samples
 
 
 def test_of_pictures_that_share_a_caption_the_first_can_be_right() -> None:
@@ -44,6 +52,45 @@ def test_a_shared_caption_asks_for_its_own_picture() -> None:
     vectors = torch.tensor([[1, 0.5, 0, 0], [0, 0, 1, 0], [1, 0, 0, 0], [1, 0, 0, 1.0]])
     found = samples(TEXT_TO_IMAGE, vectors)
     assert found["rank"].tolist() == [1, 0, 0, 0, 2, 0]  # the plainest plate is nearest to "a plate", whosever it is
+
+
+class Twins(Noise):
+    """The third of four pictures is the first again."""
+
+    digest = "twins"
+
+    def load(self, index: int) -> np.ndarray:
+        return super().load(0 if index == 2 else index)
+
+
+def test_equal_pictures_are_one_right_answer_in_both_directions() -> None:
+    """Pictures 0 and 2 are one: each caption of either asks for both, and all of them are right for both."""
+    sees = torch.tensor([[1.0, 1, 0, 0], [0, 0, 1, 0], [1, 1, 0, 0], [0, 0, 0, 1]])
+    to_text, to_image = (outcome(task, sees, Twins(4)) for task in (IMAGE_TO_TEXT, TEXT_TO_IMAGE))
+    assert to_text.samples["rank"].tolist() == [0, 0, 0, 0] and to_image.samples["rank"].tolist() == [0, 0, 0, 0, 3, 0]
+    assert to_text.details["equal_pictures"] == {"pictures": 2, "different": 1}
+    assert to_text.samples["image"].tolist() == [f"noise/0/{i}" for i in (0, 1, 0, 3)], "resampled together"
+    assert outcome(IMAGE_TO_TEXT, sees).details["equal_pictures"] == {"pictures": 0, "different": 0}
+
+
+def test_equal_pictures_are_found_by_their_pixels_whatever_their_file(tmp_path) -> None:
+    from miniatures import Image, picture
+
+    from tasks.datasets.user import open_task
+
+    first = Image.fromarray(picture(1))
+    for name, options in (("a.png", {}), ("b.png", {"optimize": True, "compress_level": 9}), ("c.bmp", {})):
+        (tmp_path / "images").mkdir(exist_ok=True)
+        first.save(tmp_path / "images" / name, **options)
+    first.save(tmp_path / "images" / "lossy.jpg", quality=60)
+    Image.fromarray(picture(1)[:, ::-1]).save(tmp_path / "images" / "turned.png")
+    names = sorted(p.name for p in (tmp_path / "images").iterdir())
+    (tmp_path / "c.csv").write_text("image,caption\n" + "".join(f"{name},a picture\n" for name in names))
+    (tmp_path / "t.toml").write_text(
+        'task = "image_to_text_retrieval"\nname = "x"\nimages = "images"\ncaptions = "c.csv"\n'
+    )
+    images = open_task(tmp_path / "t.toml").dataset.data("captions", "test").images
+    assert first_equal(picture_digests(images, silent)).tolist() == [0, 0, 0, 3, 4]
 
 
 def test_an_encoder_that_tells_nothing_apart_has_no_hit() -> None:

@@ -127,7 +127,8 @@ def test_separate_queries_share_label_numbers_with_the_index(examples, write, tm
     head = 'task = "instance_retrieval"\nname = "x"\nimages = "index"\nlabels = "i.csv"\n'
     path = write(head + 'queries = "queries"\nquery_labels = "q.csv"\n')
     data = open_task(path).dataset.data("retrieval", "test")
-    assert data.self_index is None and data.query_labels.tolist() == data.index_labels.tolist()
+    assert data.query_labels.tolist() == data.index_labels.tolist()
+    assert data.self_index.tolist() == list(range(8)), "a copy of the query is the query"
 
 
 def test_a_query_that_lies_in_the_index_folder_too_never_finds_itself(examples, write, tmp_path):

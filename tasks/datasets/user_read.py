@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 
 from benchmark.contracts import IGNORE
+from benchmark.equal_pictures import picture_digests
 from benchmark.errors import DataError
-from benchmark.incomplete import tolerating
+from benchmark.incomplete import tolerance, tolerating
 from benchmark.texts import lines_of
 from tasks.datasets.idx import IdxStore, read_idx
 from tasks.datasets.kinds import IGNORED, INVALID, CaptionSet, LabelSet, MapSet, Relabel, RetrievalSet, SegmentationSet
@@ -217,17 +218,35 @@ def _label_rows(source: Source, key: str) -> list[tuple[str, str, str]]:
     return [found[n] for n in source.names]
 
 
+def _each_once(source: Source, rows: list[tuple[str, str, str]]) -> tuple[list[tuple[str, str, str]], list[bytes]]:
+    """`rows` with the digests of their pictures; of equal pictures of one label and domain `source` keeps the first.
+
+    Any encoder finds a copy of its query: as right answers equal pictures are one. Those of different labels are noted.
+    """
+    digests = picture_digests(source.images)
+    first: dict[tuple[str, ...] | bytes, int] = {}
+    once = [i for i, (_, *said) in enumerate(rows) if first.setdefault((*said, digests[i].hex()), i) == i]
+    if len(once) < len(rows):
+        tolerance().odd.append(f"{len(rows) - len(once)} pictures are there more than once: each counts as one")
+    other = [(i, j) for i in once if (j := first.setdefault(digests[i], i)) != i]
+    if other:
+        names = " and ".join(source.names[i] for i in reversed(other[0]))
+        tolerance().odd.append(f"{len(other)} pictures are there with another label or domain too: {names}")
+    source.names = [source.names[i] for i in once]
+    return [rows[i] for i in once], [digests[i] for i in once]
+
+
 def _retrieval(source: Source) -> RetrievalSet:
-    rows = _label_rows(source, "labels")
+    rows, found = _each_once(source, _label_rows(source, "labels"))
     numbers: dict[str, int] = {}
     labels = np.array([numbers.setdefault(word, len(numbers)) for _, word, _ in rows], dtype=np.int64)
     domains = tuple(domain for _, _, domain in rows)
-    if "queries" not in source.fields:
+    if "queries" not in source.fields:  # a picture that is there with two labels is found by neither of its queries
         return RetrievalSet(source.images, source.images, labels, labels, domains, domains, np.arange(len(labels)))
     if "query_labels" not in source.fields:
         raise source.file.wrong("queries needs query_labels, a table of image,label", *source.keys("queries"))
     queries = Source(source.file, source.split, "queries")
-    asked_rows = _label_rows(queries, "query_labels")
+    asked_rows, asked_found = _each_once(queries, _label_rows(queries, "query_labels"))
     asked = np.array([numbers.setdefault(word, len(numbers)) for _, word, _ in asked_rows], dtype=np.int64)
     indexed = {(word, domain) for _, word, domain in rows}
     for where, word, domain in asked_rows:
@@ -235,8 +254,8 @@ def _retrieval(source: Source) -> RetrievalSet:
             raise DataError(
                 f"{where}: no picture of the index is {word!r} in {domain!r}: this query could find nothing"
             )
-    there = {source.store.where(name): at for at, name in enumerate(source.names)}
-    own = np.array([there.get(queries.store.where(name), -1) for name in queries.names], dtype=np.int64)
+    there = {picture: at for at, picture in reversed(list(enumerate(found)))}
+    own = np.array([there.get(picture, -1) for picture in asked_found], dtype=np.int64)
     asked_domains = tuple(d for _, _, d in asked_rows)
-    itself = own if (own >= 0).any() else None  # a file of both folders never finds itself
+    itself = own if (own >= 0).any() else None  # a file of both folders, or a copy of it, never finds itself
     return RetrievalSet(queries.images, source.images, asked, labels, asked_domains, domains, itself)
