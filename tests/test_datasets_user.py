@@ -270,7 +270,7 @@ def test_file_names_that_are_no_utf8_are_pictures_like_others(tmp_path):
         for i in range(4):
             folder = os.fsencode(tmp_path / split / "xy"[i % 2])
             os.makedirs(folder, exist_ok=True)
-            Image.fromarray(np.full((8, 8, 3), i, np.uint8)).save(tmp_path / "one.png")
+            Image.fromarray(np.full((8, 8, 3), i + 9 * (split == "test"), np.uint8)).save(tmp_path / "one.png")
             os.replace(tmp_path / "one.png", folder + b"/caf\xe9%d.png" % i)
     (tmp_path / "cafe.toml").write_text(
         'task = "classification"\nname = "cafe"\n[train]\nimages = "train"\n[test]\nimages = "test"\n'

@@ -29,7 +29,7 @@ val_dataloader = dict(batch_size=1, dataset=split("test"))
 def own_data(folder: Path) -> Path:
     for split, count in (("train", 4), ("test", 3)):
         for i in range(count):
-            miniatures.save_jpeg(folder / split / "images" / f"{i}.jpg", i)
+            miniatures.save_jpeg(folder / split / "images" / f"{i}.jpg", i + 10 * (split == "test"))
             miniatures.save_png(folder / split / "masks" / f"{i}.png", miniatures.mask(i, 3))
     return folder
 

@@ -12,14 +12,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
-from benchmark import subsets
+from benchmark import overlap, subsets
 from benchmark.contracts import Dataset, Task
 from benchmark.digest import fingerprint
 from benchmark.engine.context import NewProgress
 from benchmark.engine.encoders import digits_of, display_name
 from benchmark.engine.options import RunOptions
 from benchmark.engine.prescan import drop_unreadable
-from benchmark.errors import BenchError, UsageError, unknown
+from benchmark.errors import BenchError, DataError, UsageError, unknown
 from benchmark.incomplete import tolerating
 from benchmark.protocol import EvalProtocol, load_protocol
 from benchmark.registry import Unit, load_task, open_dataset, protocol_file, resolve, suites, tasks, units
@@ -160,8 +160,29 @@ class JobMaker:
         key = str(sorted(wanted.items()))
         splits = {s: self._split(unit, dataset, task, s, key) for s in task.splits(protocol.values)}
         data = {name: split.data for name, split in splits.items()}
-        lines = ([line for s in splits.values() for line in getattr(s, k)] for k in ("bad", "short", "notes"))
-        return Job(unit, task, protocol, data, *lines)
+        bad, short, notes = ([x for s in splits.values() for x in getattr(s, k)] for k in ("bad", "short", "notes"))
+        if unit.path and {"train", "test"} <= data.keys():
+            getattr(dataset, "check_apart", lambda: None)()
+            data["test"], seen = self._unseen(unit, task, data, len(bad))
+            bad += seen
+        return Job(unit, task, protocol, data, bad, short, notes)
+
+    def _unseen(self, unit: Unit, task: Task, data: Mapping[str, Any], bad: int) -> tuple[Any, list[str]]:
+        """The test data without pictures that are trained on, of which `--max-bad` allows some, and a line for each.
+
+        Raises DataError where there are more: such a score says how well answers are remembered."""
+        train, test = data["train"].images, data["test"].images
+        if not (pairs := overlap.same_pixels(train, test)):
+            return data["test"], []
+        count = len(pairs)
+        if count == len(test) or bad + count > self.options.max_bad:
+            least = "" if count == len(test) else f", or leave them out of the test: --max-bad {bad + count}"
+            raise DataError(
+                f"{unit.path}: {count} of {len(test)} test pictures are training pictures too, pixel by pixel: "
+                f"{overlap.named(train, test, pairs)}. Take them out of one of the two{least}"
+            )
+        lines = [f"{overlap.named(train, test, [pair])}: is a training picture too" for pair in pairs]
+        return subsets.without(task.kind, data["test"], {test.image_id(i) for i, _ in pairs}), lines
 
     def protocol(self, unit: Unit, task: Task, overrides: Mapping[str, str] = {}) -> EvalProtocol:
         """The protocol of `unit`: the preset asked for, `overrides` of its data, `--set` above both."""

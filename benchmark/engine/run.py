@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 from benchmark import in_use
 from benchmark.contracts import Encoder, Outcome
@@ -26,6 +26,7 @@ from benchmark.features.extract import Extractor
 from benchmark.features.plan import Planner, identity
 from benchmark.features.store import FeatureStore
 from benchmark.files import unreadable, writable, write_text
+from benchmark.overlap import note_same_files
 from benchmark.registry import Unit, check_model_name, is_own_code, load_task
 from benchmark.results import SCHEMA, Row, metrics_of, read_row, save
 
@@ -202,6 +203,7 @@ class Session:
     planner: Planner
     extractor: Extractor
     cluster: Cluster | None = None
+    overlaps: ClassVar[dict[str, list[str]]] = {}  # dataset digest -> notes
 
     @classmethod
     def open(cls, name: str, shown: str, options: RunOptions, hooks: Hooks) -> Session:
@@ -286,6 +288,15 @@ class Session:
         shutil.rmtree(context.scratch, ignore_errors=True)
         return read_row(slot.folder)
 
+    def _overlap(self, job: Job) -> list[str]:
+        """What an official train and test split have in common; asked once for all tasks and models on them."""
+        if job.unit.path or "train" not in job.data:
+            return []
+        key = job.dataset_digest
+        if key not in self.overlaps:
+            self.overlaps[key] = [f"{job.unit.dataset}: {line}" for line in note_same_files(job.data)]
+        return self.overlaps[key]
+
     def _row(self, job: Job, slot: Slot, outcome: Outcome, timing: dict[str, Any]) -> dict[str, Any]:
         card, protocol, options = self.encoder.card, job.protocol, self.options
         identity = {"weights": card.weights.sha256, "unit": str(job.unit), "protocol": protocol.hash}
@@ -335,7 +346,7 @@ class Session:
             "n_bad": len(job.bad),
             "bad": job.bad,
             "partial": job.short,
-            "notes": job.notes,
+            "notes": [*job.notes, *self._overlap(job)],
             "timing": timing,
             "peak_memory_mb": peak_memory_mb(),
             "peak_gpu_memory_mb": peak_gpu_memory_mb(self.extractor.device),

@@ -15,6 +15,7 @@ from benchmark.errors import DataError
 from benchmark.images import decode
 from tasks.datasets.arrays import picture_size
 from tasks.datasets.blobs import Blobs, named
+from tasks.datasets.digests import edges_of
 from tasks.datasets.names import readable
 
 INVALID = -2  # in a Relabel table: a raw label the format does not allow
@@ -40,6 +41,13 @@ class Pictures:
 
     def load(self, index: int) -> np.ndarray:
         return decode(named(self.blobs, index), exif=self.exif)
+
+    def file_edges(self) -> list[str]:
+        """[N] digests by which equal files are found (`digests.edges_of`)."""
+        return edges_of(self.blobs)
+
+    def file_bytes(self, index: int) -> bytes:
+        return self.blobs.read(index)
 
 
 @dataclass(frozen=True)

@@ -32,6 +32,7 @@ from tasks.datasets.archives import Archive
 from tasks.datasets.arrays import index_image
 from tasks.datasets.blobs import Blobs, named
 from tasks.datasets.catalog import expected
+from tasks.datasets.digests import edges_of
 from tasks.datasets.navi_geometry import FILTER, Framing
 from tasks.datasets.places import (
     Folder,
@@ -94,6 +95,13 @@ class NaviImages:
         image = decode(named(self.pictures, index), exif=True)
         frame = self.framing.frame(self.raw_depth(index))
         return frame.picture(image, self.pictures.where(index))
+
+    def file_edges(self) -> list[str]:
+        """[N] digests by which equal files are found (`digests.edges_of`)."""
+        return edges_of(self.pictures)
+
+    def file_bytes(self, index: int) -> bytes:
+        return self.pictures.read(index)
 
     def raw_depth(self, index: int) -> np.ndarray:
         """[H, W] float32 metres as stored; 0 off the object."""

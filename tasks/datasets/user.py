@@ -24,7 +24,7 @@ from typing import Any
 from benchmark.contracts import DataKind, DatasetInfo
 from benchmark.errors import UsageError
 from tasks.datasets.places import split_error
-from tasks.datasets.user_fields import TaskFile, read_task_file
+from tasks.datasets.user_fields import TaskFile, check_apart, read_task_file
 from tasks.datasets.user_read import prompt_templates, read_split
 
 
@@ -39,6 +39,10 @@ class UserDataset:
         if kind != self.file.kind or split not in self.info.splits:
             raise split_error(self.info, kind, split)
         return read_split(self.file, split)
+
+    def check_apart(self) -> None:
+        """Raises UsageError where a trained task would be scored on the folder it is trained on."""
+        check_apart(self.file)
 
     def wrong_field(self, field: str, message: str) -> UsageError:
         """The error for a `field` of the file's [protocol], with its line."""

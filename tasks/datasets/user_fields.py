@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 import math
+import os
 import re
 import tomllib
 from collections.abc import Mapping
@@ -194,6 +195,16 @@ def _check_splits(file: TaskFile) -> None:
     if named and "classes" not in file.values:
         raise file.wrong("'classes' is missing: a list of names, or a text file with one name per line")
     _check_split_rule(file)
+
+
+def check_apart(file: TaskFile) -> None:
+    """Raises UsageError where [train] and [test] of a trained task are one folder or file, by whatever path."""
+    if file.values["task"] not in TRAINED or "images" in file.values:
+        return
+    train, test = (os.path.realpath(file.place(file.values[split]["images"])) for split in ("train", "test"))
+    if train == test:
+        message = f"images are those of [train], {train}: what is trained on cannot be scored. Name others"
+        raise file.wrong(message, "test", "images")
 
 
 def _check_split_rule(file: TaskFile) -> None:
