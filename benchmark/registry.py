@@ -147,6 +147,11 @@ def datasets() -> dict[str, dict[str, Any]]:
     return _table("tasks.datasets", "catalog.toml")
 
 
+def by_name_only(row: Mapping[str, Any]) -> bool:
+    """Whether a dataset is never meant by a task's name alone: a member of another set, or another ground truth."""
+    return bool({"part_of", "variant_of"} & row.keys())
+
+
 def dataset_info(name: str) -> DatasetInfo:
     """The catalogue's facts about `name`."""
     row = datasets()[name]
@@ -201,7 +206,7 @@ def units(word: str) -> list[Unit]:
     if word in catalog:
         return [Unit(task, word) for task in short_tasks(word)]
     if word in rows:
-        return [Unit(word, name) for name, row in catalog.items() if word in row["tasks"] and not row.get("part_of")]
+        return [Unit(word, name) for name, row in catalog.items() if word in row["tasks"] and not by_name_only(row)]
     raise unknown("task or dataset", word, [*rows, *catalog], "bench ls tasks, bench ls datasets")
 
 

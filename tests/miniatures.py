@@ -107,6 +107,31 @@ def pascal_context(data: Path, count: int = 3, raw: bool = False) -> Path:
     return root
 
 
+Strokes = list[tuple[int, np.ndarray]]  # (category, [H, W] bool) of each annotation, in the file's order
+
+
+def pascal_detail(path: Path, pictures: dict[str, tuple[str, Strokes]], **more: object) -> Path:
+    """`trainval_merged.json` of PASCAL in Detail: stem -> (phase, annotations), with the fields its API reads."""
+    from pycocotools import mask as runs
+
+    images, segments = [], []
+    for stem, (phase, strokes) in pictures.items():
+        number = int(stem[:4] + stem[5:])
+        height, width = strokes[0][1].shape if strokes else (24, 32)
+        image = {"image_id": number, "file_name": f"{stem}.jpg", "height": height, "width": width, "phase": phase}
+        images.append({**image, "date_captured": "31-Oct-2008"})
+        for category, inside in strokes:
+            run = runs.encode(np.asfortranarray(inside.astype(np.uint8)))
+            mask_of = {"size": [int(n) for n in run["size"]], "counts": run["counts"].decode()}
+            ids = {"id": len(segments) + 1, "image_id": number, "category_id": category, "iscrowd": 0}
+            area = {"area": int(inside.sum()), "bbox": [0, 0, width, height], "parts": []}
+            segments.append({**ids, **area, "segmentation": mask_of})
+    rest: dict[str, object] = {"info": {}, "categories": [], "parts": [], "annos_occlusion": [], "annos_boundary": []}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps({**rest, "images": images, "annos_segmentation": segments, **more}))
+    return path
+
+
 def karpathy_json(path: Path, images: list[dict]) -> None:
     """Karpathy's `dataset_*.json`."""
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from miniatures import ade20k, mask, pascal_context, save_png, voc2012
+from miniatures import ade20k, mask, save_png, voc2012
 
 from benchmark.errors import DataError, UsageError
 from benchmark.incomplete import tolerating
@@ -162,23 +162,6 @@ def test_voc_tar_is_read_in_place(tmp_path):
     plain = open_dataset("voc21", tmp_path / "folder").data("segmentation", "test")
     packed = open_dataset("voc21", tmp_path / "tar").data("segmentation", "test")
     assert plain.digest == packed.digest and (plain.target(0) == packed.target(0)).all()
-
-
-def test_context_with_and_without_background(tmp_path):
-    pascal_context(tmp_path)
-    with_background = open_dataset("pc60", tmp_path).data("segmentation", "test")
-    without = open_dataset("pc59", tmp_path).data("segmentation", "test")
-    raw, a, b = mask(0, 60), with_background.target(0), without.target(0)
-    assert with_background.background == 0 and without.background is None
-    assert (a == raw).all() and (b[raw == 0] == 255).all() and (b[raw > 0] == raw[raw > 0] - 1).all()
-    assert with_background.images.digest == without.images.digest and with_background.digest != without.digest
-
-
-def test_context_raw_labels_map_to_the_59_classes_and_the_rest_is_background(tmp_path):
-    pascal_context(tmp_path, raw=True)
-    data = open_dataset("pc60", tmp_path).data("segmentation", "test")
-    names = np.array(data.class_names)
-    assert names[data.target(0)[[0, 0, 23, 23], [0, 31, 0, 31]]].tolist() == ["aeroplane", "bag", "background", "wood"]
 
 
 def test_large_sets_are_digested_by_their_edges_in_folders_and_archives_alike(tmp_path, monkeypatch):

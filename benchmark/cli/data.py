@@ -41,7 +41,8 @@ def prepare(
         raise unknown("dataset", name, registry.datasets(), "bench ls datasets")
     row, left = registry.datasets()[name], 0
     if not json:
-        typer.echo(f"{row['title']}\nlicence: {row['licence']}\n{row['url']}".rstrip())
+        truth = f"\nground truth: {row['ground_truth']}" if "ground_truth" in row else ""
+        typer.echo(f"{row['title']}{truth}\nlicence: {row['licence']}\n{row['url']}".rstrip())
     with bars(json) as new:
         steps = registry.resolve("tasks.datasets.fetch:prepare")(
             name, data or data_dir(), offline=offline, progress=new

@@ -63,12 +63,12 @@ def _models(rows: dict[str, dict[str, Any]]) -> tuple[list[str], list[list[Any]]
 
 
 def _tasks(rows: dict[str, dict[str, Any]]) -> tuple[list[str], list[list[Any]]]:
-    from benchmark.registry import datasets
+    from benchmark.registry import by_name_only, datasets
 
     catalog = datasets()
     lines = []
     for name, row in rows.items():
-        members = [d for d, info in catalog.items() if name in info["tasks"] and not info.get("part_of")]
+        members = [d for d, info in catalog.items() if name in info["tasks"] and not by_name_only(info)]
         lines.append([name, row.get("metric"), ", ".join(members)])
     return ["task", "metric", "datasets"], lines
 

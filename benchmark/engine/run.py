@@ -332,6 +332,7 @@ class Session:
                 "limit": options.limit,
                 "dataset_digest": job.dataset_digest,
                 **({"place": place} if (place := place_of(job.unit)) else {}),
+                **({"ground_truth": truth} if (truth := getattr(list(job.data.values())[-1], "truth", "")) else {}),
             },
             "protocol": {
                 "name": protocol.name,

@@ -96,6 +96,7 @@ class SegmentationSet:
     read_mask: Callable[[Blobs, int], np.ndarray]
     background: int | None = None
     templates: tuple[str, ...] = ()  # the data's own prompts; empty: the protocol's
+    truth: str = ""  # for the row: which ground truth this is, where a data set has more than one
 
     @cached_property
     def digest(self) -> str:

@@ -81,7 +81,7 @@ def _split(
         with tolerating(part=True):  # counts are reported here, not refused
             data = dataset.data(kind, split)
         count = len(data.queries) if kind == "retrieval" else len(data.images)
-        official = None if _part_only(options) else expected(name, split, kind, count)
+        official = None if _part_only(options) else expected(name, split, kind)
         report = SplitReport(kind, split, count, official, digest=data.digest)
     except BenchError as e:
         yield SplitReport(kind, split, expected=expected(name, split, kind), missing=str(e))
