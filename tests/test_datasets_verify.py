@@ -304,3 +304,57 @@ def test_archive_member_that_leaves_the_folder_is_refused(tmp_path):
         archive.addfile(tarfile.TarInfo("../outside"))
     with pytest.raises(DataError, match="bad.tar: cannot be unpacked"):
         fetch.unpack(tmp_path / "bad.tar", tmp_path / "in")
+
+
+def test_a_second_address_is_asked_where_the_first_fails_or_has_another_file(tmp_path, server, on_record):
+    body = bytes(range(256)) * 40
+    on_record("A.tar", known.Known("md5", hashlib.md5(body).hexdigest(), None, "its owner"))
+    Handler.files = {"/gone/x": b"", "/changed/A.tar": b"<html>moved</html>", "/good/A.tar": body}
+    nobody = "http://127.0.0.1:9/A.tar"  # refuses the connection
+    urls = [nobody, f"{server}/changed/A.tar", f"{server}/good/A.tar"]
+    assert fetch.download(urls, tmp_path / "A.tar") == urls[2] and (tmp_path / "A.tar").read_bytes() == body
+    assert [p.name for p in tmp_path.iterdir()] == ["A.tar"]
+    with pytest.raises(DataError) as failed:
+        fetch.download(urls[:2], tmp_path / "B.tar")
+    line = str(failed.value)
+    assert nobody in line and "refused" in line and urls[1] in line and "md5" in line and "\n" not in line
+
+
+def test_a_part_of_one_address_goes_on_at_another_only_where_a_digest_is_on_record(tmp_path, server, on_record):
+    body = bytes(range(256)) * 40
+    Handler.files = {"/one/A.tar": body, "/two/A.tar": body, "/one/B.tar": body, "/two/B.tar": body[::-1]}
+    on_record("A.tar", known.Known("md5", hashlib.md5(body).hexdigest(), None, "its owner"))
+    for name, asked, whole in (("A.tar", ["bytes=3000-"], body), ("B.tar", [], body[::-1])):
+        Handler.asked, Handler.break_after = [], 3000
+        assert fetch.download([f"{server}/one/{name}", f"{server}/two/{name}"], tmp_path / name).endswith(f"two/{name}")
+        assert (tmp_path / name).read_bytes() == whole and Handler.asked == asked
+
+
+def test_a_web_page_is_no_archive(tmp_path, server, monkeypatch):
+    Handler.files = {"/x.zip": b"<html>please log in</html>", "/y/x.zip": b"PK"}
+    plain = Handler.send_header
+    page = ("Content-Type", "text/html; charset=utf-8")
+
+    def with_type(self, key, value):
+        plain(self, key, value)
+        if key == "Content-Length" and self.path == "/x.zip":
+            plain(self, *page)
+
+    monkeypatch.setattr(Handler, "send_header", with_type)
+    with pytest.raises(DataError, match="x.zip: cannot be fetched .it sends a web page"):
+        fetch.download(f"{server}/x.zip", tmp_path / "x.zip")
+    assert fetch.download([f"{server}/x.zip", f"{server}/y/x.zip"], tmp_path / "x.zip").endswith("y/x.zip")
+
+
+def test_prepare_unpacks_a_gzip_that_was_fetched_by_hand(tmp_path, capsys):
+    (tmp_path / "docci").mkdir()
+    (tmp_path / "docci/docci_images.tar.gz").write_bytes(gzip.compress(b"a tar"))
+    (tmp_path / "docci/docci_descriptions.jsonlines").write_text("{}\n")
+    code, out, _ = bench(capsys, "data", "prepare", "docci", "--data", str(tmp_path), "--offline")
+    assert (
+        code == 0 and "docci_images.tar.gz to" in out and (tmp_path / "docci/docci_images.tar").read_bytes() == b"a tar"
+    )
+    (tmp_path / "docci/docci_images.tar").unlink()
+    (tmp_path / "docci/docci_images.tar.gz").write_bytes(gzip.compress(b"a tar" * 100)[:-9])
+    code, out, err = bench(capsys, "data", "prepare", "docci", "--data", str(tmp_path), "--offline")
+    assert code == 1 and "is no whole gzip file" in err and not (tmp_path / "docci/docci_images.tar").exists()

@@ -16,11 +16,14 @@ from tasks.datasets.arrays import index_image
 from tasks.datasets.blobs import Blobs
 from tasks.datasets.catalog import expected
 from tasks.datasets.kinds import Pictures, Relabel, SegmentationSet
+from tasks.datasets.parts import check_parts
 from tasks.datasets.places import Store, bases, checked, find, known_options, note_size, split_error
 from tasks.datasets.prompts import prompt_list
 
 FOLDERS = {"train": "training", "test": "validation"}
-PARQUET = {"train": ("train",), "test": ("validation", "val")}
+PARQUET = {"train": ("train", "training"), "test": ("validation", "val")}
+CONFIGS = ("scene_parsing",)  # of zhoubolei/scene_parse_150; its instance_segmentation has the same columns
+ALSO = ("ade20k", "ade", "scene_parse_150")
 
 
 @dataclass(frozen=True)
@@ -40,16 +43,16 @@ class Ade20k:
                 f"images/{FOLDERS[split]}",
                 ("ADEChallengeData2016",),
                 ("ADEChallengeData2016.zip", "ADEChallengeData2016.tar"),
-                also=("ade20k", "ade"),
+                also=ALSO,
             )
         except DataError:
-            found = self._from_hub(split)
+            found, names = self._from_hub(split), []
             if found is None:
                 raise
         else:
             found = self._from_files(store, split)
-        names = [found.images.image_id(i) for i in range(len(found.images))]
-        note_size(self.info, split, len(names), expected(self.info.name, split), names)
+            names = [found.images.image_id(i) for i in range(len(found.images))]
+        note_size(self.info, split, len(found.images), expected(self.info.name, split), names)
         return found
 
     def _from_files(self, store: Store, split: str) -> SegmentationSet:
@@ -61,15 +64,14 @@ class Ade20k:
         return self._set(Pictures(checked(self.info, store, pictures)), checked(self.info, store, masks))
 
     def _from_hub(self, split: str) -> SegmentationSet | None:
-        from tasks.datasets.parquet import Table, files_below
+        from tasks.datasets.parquet import Table, find_files
 
-        for base in bases(self.info, self.root, ("ade20k", "ade")):
-            if files := files_below(base, PARQUET[split]):
-                table = Table(files)
-                return self._set(
-                    Pictures(table.blobs(table.first_of("image"))), table.blobs(table.first_of("annotation"))
-                )
-        return None
+        files = find_files(bases(self.info, self.root, ALSO), PARQUET[split], CONFIGS)
+        if not files:
+            return None
+        check_parts(self.info, split, files)
+        table = Table(files)
+        return self._set(Pictures(table.blobs(table.first_of("image"))), table.blobs(table.first_of("annotation")))
 
     def _set(self, images: Pictures, masks: Blobs) -> SegmentationSet:
         return SegmentationSet(images, masks, prompt_list("ade150_classes"), Relabel.reduce_zero(150), index_image)

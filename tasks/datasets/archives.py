@@ -57,6 +57,11 @@ class Archive:
         found = sorted(n for n in inside if not suffixes or n.lower().endswith(suffixes))
         return [start + n for n in without_hidden(found, self.where(start.rstrip("/")))]
 
+    def prefix_of(self, name: str) -> str:
+        """What stands before the file `name` somewhere below, hidden names apart; "" where it is nowhere."""
+        found = (key for key in self._index if key.endswith("/" + name) and not is_hidden(key))
+        return next(found, "").removesuffix(name)
+
     def where(self, name: str) -> str:
         return f"{self.files[0]}:{self.prefix}{name}"
 

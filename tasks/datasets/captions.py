@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,11 +17,14 @@ from benchmark.errors import DataError
 from benchmark.texts import decoded
 from tasks.datasets.catalog import expected
 from tasks.datasets.kinds import CaptionSet, Pictures
+from tasks.datasets.parts import check_parts
 from tasks.datasets.places import Store, bases, checked, find, note_size, option, split_error
-from tasks.datasets.shards import find_shards
+from tasks.datasets.shards import PICTURES, find_shards
 
 CONVENTION = 5  # captions per image in every published COCO and Flickr30K number
 CAPTION_COLUMNS = ("caption", "captions", "sentences", "description")
+CONFIGS = {"coco": ("TEST",), "flickr30k": ("TEST",), "docci": ("docci",)}  # of nlphuji's repositories and google's
+OTHER_SPLIT = re.compile(r"(?<![a-z])(train|val|validation|dev|qual)(?![a-z])", re.IGNORECASE)
 LISTING_FOLDERS, LISTING_ARCHIVES = ("karpathy", "annotations"), ("caption_datasets.zip",)  # where Karpathy's files lie
 
 
@@ -98,20 +102,25 @@ def from_hub(
     split_file: str | None = None,
 ) -> CaptionSet | None:
     """Parquet with pictures and captions, or None where there is none; a `split` column or `split_file` picks rows."""
-    from tasks.datasets.parquet import Table, files_below
+    from tasks.datasets.parquet import Table, find_files, loose_files
 
-    for base in bases(info, root):
-        if files := files_below(base, (split, "TEST" if split == "test" else split.upper(), "")):
-            table = Table(files)
-            rows = np.arange(len(table))
-            if table.has("split"):
-                rows = np.flatnonzero(np.array([v == split for v in table.values("split")]))
-            elif len(rows) > (expected(info.name, split) or len(rows)):
-                rows = _listed(info, root, table, split, split_file)
-            texts = table.values(table.first_of(*CAPTION_COLUMNS))
-            captions = tuple(_texts(texts[i])[:keep] for i in rows)
-            return CaptionSet(Pictures(table.blobs(table.first_of("image"), rows)), captions)
-    return None
+    places = bases(info, root)
+    named = find_files(places, (split,), CONFIGS.get(info.name, ()))
+    files = named or loose_files(places)
+    if not files:
+        return None
+    table = Table(files)
+    if not named and not table.has("split") and any(OTHER_SPLIT.search(f.name) for f in files):
+        return None
+    check_parts(info, split, files)
+    rows = np.arange(len(table))
+    if table.has("split"):
+        rows = np.flatnonzero(np.array([v == split for v in table.values("split")]))
+    elif len(rows) > (expected(info.name, split) or len(rows)):
+        rows = _listed(info, root, table, split, split_file)
+    texts = table.values(table.first_of(*CAPTION_COLUMNS))
+    captions = tuple(_texts(texts[i])[:keep] for i in rows)
+    return CaptionSet(Pictures(table.blobs(table.first_of("image"), rows)), captions)
 
 
 def _listed(info: DatasetInfo, root: Path | None, table: Any, split: str, split_file: str | None) -> np.ndarray:
@@ -142,10 +151,10 @@ def _listed(info: DatasetInfo, root: Path | None, table: Any, split: str, split_
 
 def from_shards(info: DatasetInfo, root: Path | None, split: str, keep: int | None) -> CaptionSet | None:
     """Webdataset shards with a picture and a `.txt` (a caption per line) or `.json` (caption, captions) per sample."""
-    shards = find_shards(bases(info, root), split)
+    shards = find_shards(info, bases(info, root), split)
     if shards is None:
         return None
-    samples = shards.samples(("jpg", "jpeg", "png", "webp"))
+    samples = shards.samples(PICTURES)
     found = []
     for sample in samples:
         if "txt" in sample.parts:

@@ -12,15 +12,16 @@ import urllib.parse
 import urllib.request
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from email.message import Message
 from http.client import HTTPException
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from benchmark.errors import DataError, first_line
+from benchmark.errors import DataError
 from tasks.datasets.catalog import catalog
+from tasks.datasets.hub import from_hub
 from tasks.datasets.known import Known, difference, known
 
 BLOCK = 1 << 20
@@ -40,65 +41,98 @@ def prepare(name: str, data: Path, *, offline: bool = False, progress: NewBar | 
     """Fetches the archives of dataset `name` into `data`, then yields what must be done by hand.
 
     Raises DataError when a download fails (the same command goes on where it stopped), or with `offline` when
-    something would have to be fetched.
+    something would have to be fetched; what must be done by hand comes before it.
     """
     row = catalog()[name]
+    by_hand = [Step(False, text) for text in row.get("steps", ())]
+    if offline:
+        yield from by_hand
+    try:
+        yield from _fetched(name, row, data, offline, progress)
+    except DataError:
+        yield from () if offline else by_hand
+        raise
+    yield from () if offline else by_hand
+
+
+def _fetched(name: str, row: dict[str, Any], data: Path, offline: bool, progress: NewBar | None) -> Iterator[Step]:
+    absent = []
     for item in row.get("fetch", ()):
         target = data / item["to"]
         mark = target.with_name(f".{target.name}.unpacked")
-        if (mark if item.get("unpack") else target).exists():
+        urls = [item["url"], *item.get("also", ())]
+        if mark.exists() or (target.exists() and not item.get("unpack")):
             yield Step(True, f"{target} is there")
             continue
-        if offline and not target.exists():
-            raise DataError(
-                f"{name}: --offline, and {target} is missing. Fetch {item['url']} on another machine and put it there"
-            )
-        if not target.exists():
-            download(item["url"], target, gunzip=item.get("gunzip", False), progress=progress)
-        if item.get("unpack"):
-            unpack(target, target.parent)
-            mark.touch()
-        yield Step(True, f"fetched {item['url']} to {target}")
-    if hub := row.get("hub"):
-        yield _from_hub(hub, data / name, offline)
-    for text in row.get("steps", ()):
+        packed = target.with_name(PurePosixPath(urllib.parse.urlsplit(urls[0]).path).name)
+        there = target.exists() or (item.get("gunzip") and packed.is_file())
+        if offline and not there:
+            put = "put it there" if not item.get("gunzip") else f"put it beside as {packed.name}"
+            absent.append(f"{target} is missing. Fetch {' or '.join(urls)} on another machine and {put}")
+        else:
+            source = str(packed)
+            if item.get("gunzip") and packed.is_file():  # fetched by hand
+                _gunzip(packed, target)
+            elif not there:
+                source = download(urls, target, gunzip=item.get("gunzip", False), progress=progress)
+            if item.get("unpack"):
+                unpack(target, target.parent)
+                mark.touch()
+            yield Step(True, f"{'unpacked' if there else 'fetched'} {source} to {target}")
+    for text in absent[1:]:
         yield Step(False, text)
+    if absent:
+        raise DataError(f"{name}: --offline, and {absent[0]}")
+    if hub := row.get("hub"):
+        yield Step(True, from_hub(name, hub, data, offline))
 
 
-def download(url: str, target: Path, *, gunzip: bool = False, progress: NewBar | None = None) -> None:
-    """`url` to `target` through `<target>.part`, going on where an earlier attempt stopped; `gunzip` unpacks it.
+def download(urls: str | Sequence[str], target: Path, *, gunzip: bool = False, progress: NewBar | None = None) -> str:
+    """The file to `target` through `<target>.part`, going on where an earlier attempt stopped; `gunzip` unpacks it.
 
-    What came is held against the digest on record for a file of that name, or else the one the server sends. Raises
-    DataError when it differs or cannot be fetched.
+    `urls` are tried in their order; the one that gave it is returned. What came is held against the digest on record
+    for a file of that name, or else the one the server sends. Raises DataError when it differs or cannot be fetched
+    from any.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
-    part, plain = (target.with_name(target.name + ending) for ending in (".part", ".plain"))
+    part = target.with_name(target.name + ".part")
+    failures = []
+    for url in [urls] if isinstance(urls, str) else urls:
+        try:
+            _hold(url, part, _receive(url, part, progress))
+            if gunzip:
+                _gunzip(part, target)
+                part.unlink()
+            else:
+                part.replace(target)
+            return url
+        except DataError as e:
+            part.unlink(missing_ok=True)
+            failures.append(str(e) if str(e).startswith(url) else f"{url}: {e}")
+        except (urllib.error.URLError, HTTPException, TimeoutError, ConnectionError) as e:
+            reason = getattr(e, "reason", e)
+            failures.append(f"{url}: cannot be fetched ({reason}). The same command goes on where it stopped")
+        except OSError as e:
+            raise DataError(
+                f"{target}: cannot be written ({e.strerror}). Free some space, or choose another --data"
+            ) from None
+    raise DataError("; ".join([*(f.partition(". ")[0] for f in failures[:-1]), failures[-1]]))
+
+
+def _gunzip(packed: Path, target: Path) -> None:
+    plain = target.with_name(target.name + ".plain")
     try:
-        _hold(url, part, _receive(url, part, progress))
-        if gunzip:
-            with gzip.open(part, "rb") as source, open(plain, "wb") as sink:
-                shutil.copyfileobj(source, sink, BLOCK)
-            plain.replace(target)
-            part.unlink()
-        else:
-            part.replace(target)
+        with gzip.open(packed, "rb") as source, open(plain, "wb") as sink:
+            shutil.copyfileobj(source, sink, BLOCK)
+        plain.replace(target)
     except (EOFError, gzip.BadGzipFile, zlib.error) as e:
-        for damaged in (part, plain):
-            damaged.unlink(missing_ok=True)
-        raise DataError(f"{url}: what came is no whole gzip file ({e}). Run the same command again") from None
-    except (urllib.error.URLError, HTTPException, TimeoutError, ConnectionError) as e:
-        reason = getattr(e, "reason", e)
-        raise DataError(f"{url}: cannot be fetched ({reason}). The same command goes on where it stopped") from None
-    except OSError as e:
-        raise DataError(
-            f"{target}: cannot be written ({e.strerror}). Free some space, or choose another --data"
-        ) from None
+        plain.unlink(missing_ok=True)
+        raise DataError(f"{packed}: is no whole gzip file ({e}). Delete it and run the same command again") from None
 
 
 def _hold(url: str, part: Path, sent: str) -> None:
     """Removes `part` and raises DataError where it is not the file on record, or not what the server's md5 is of."""
-    record = known().get(PurePosixPath(urllib.parse.urlsplit(url).path).name)
-    record = record or (Known("md5", sent, None, "as its server says") if sent else None)
+    record = _record(url) or (Known("md5", sent, None, "as its server says") if sent else None)
     _, wrong = difference(part, record) if record else ("", "")
     if wrong:
         part.unlink()
@@ -108,15 +142,22 @@ def _hold(url: str, part: Path, sent: str) -> None:
         )
 
 
+def _record(url: str) -> Known | None:
+    return known().get(PurePosixPath(urllib.parse.urlsplit(url).path).name)
+
+
 def _receive(url: str, part: Path, progress: NewBar | None) -> str:
     """The md5 in hex that the server sends beside the file, or ""."""
     have = part.stat().st_size if part.exists() else 0
-    stated = part.with_name(part.name + ".from")  # the version of the file that the part is of, in the server's words
+    stated = part.with_name(part.name + ".from")  # where the part is from, and its version in the server's words
+    origin, _, version = stated.read_text(encoding="utf-8").partition("\n") if stated.exists() else (url, "", "")
+    if origin != url:  # another server's words tell nothing: without a digest on record, two files could be mixed
+        version, have = "", have if _record(url) else 0
     headers = {"User-Agent": "densebench"}
     if have:
         headers["Range"] = f"bytes={have}-"
-        if stated.exists():
-            headers["If-Range"] = stated.read_text(encoding="ascii")
+        if version:
+            headers["If-Range"] = version
     request = urllib.request.Request(url, headers=headers)
     try:
         response = urllib.request.urlopen(request, timeout=TIMEOUT)
@@ -126,11 +167,13 @@ def _receive(url: str, part: Path, progress: NewBar | None) -> str:
             return _md5(e.headers)
         raise
     with response:
+        if response.headers.get_content_type() == "text/html":
+            raise urllib.error.URLError("it sends a web page")
         if have and response.status != 206:  # the server starts from the beginning
             have = 0
         if not have:
             part.unlink(missing_ok=True)
-            _state(stated, response.headers)
+            stated.write_text(f"{url}\n{_version(response.headers)}", encoding="utf-8")
         length = response.headers.get("Content-Length")
         total = have + int(length) if length else 0
         if total and shutil.disk_usage(part.parent).free < total - have:
@@ -161,14 +204,11 @@ def _md5(headers: Message) -> str:
     return ""
 
 
-def _state(path: Path, headers: Message) -> None:
-    """Notes what tells this version of the file from another one; weak tags do not tell it to the byte."""
+def _version(headers: Message) -> str:
+    """What tells this version of the file from another one, or ""; weak tags do not tell it to the byte."""
     version = headers.get("ETag", "")
     version = headers.get("Last-Modified", "") if not version or version.startswith("W/") else version
-    if version.isascii() and version:
-        path.write_text(version, encoding="ascii")
-    else:
-        path.unlink(missing_ok=True)
+    return version if version.isascii() else ""
 
 
 def unpack(archive: Path, folder: Path) -> None:
@@ -190,20 +230,3 @@ def unpack(archive: Path, folder: Path) -> None:
         raise DataError(
             f"{folder}: {archive.name} cannot be unpacked there ({e.strerror}). Look at the folder"
         ) from None
-
-
-def _from_hub(hub: dict[str, Any], folder: Path, offline: bool) -> Step:
-    """The parquet files of a hub data set, as they are; access-restricted ones need a login first."""
-    if any(folder.rglob("*.parquet")):
-        return Step(True, f"{folder} has parquet files")
-    if offline:
-        raise DataError(f"--offline, and {folder} has no parquet files. Fetch {hub['repo']} on another machine")
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
-
-    try:
-        snapshot_download(hub["repo"], repo_type="dataset", local_dir=folder, allow_patterns=hub["patterns"])
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as e:
-        reason = first_line(e)
-        return Step(False, f"https://huggingface.co/datasets/{hub['repo']} could not be fetched: {reason}")
-    return Step(True, f"fetched {hub['repo']} to {folder}")

@@ -20,6 +20,8 @@ from tasks.datasets.places import find, known_options
 
 SPLIT_FILE = "dataset_flickr30k.json"
 FOLDERS = ("flickr30k-images", "flickr30k_images/flickr30k_images", "flickr30k_images", "Images", "images")
+# As its owners send it, as nlphuji's repository has it, and as Kaggle and the releases made from it call it.
+ARCHIVES = ("flickr30k-images.tar", "flickr30k*.zip", "flickr-image-dataset.zip", "archive.zip")
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,7 @@ class Flickr30k:
         listing = find(self.info, self.root, SPLIT_FILE, LISTING_FOLDERS, LISTING_ARCHIVES)
         entries = karpathy(listing, SPLIT_FILE, split)
         marker = entries[0].file if entries else FOLDERS[0]
-        folder = find(self.info, self.root, marker, FOLDERS, ("flickr30k-images.tar",))
+        folder = find(self.info, self.root, marker, FOLDERS, ARCHIVES)
         return from_entries(self.info, folder, entries, self.keep)
 
 

@@ -19,15 +19,18 @@ from benchmark.errors import DataError
 from tasks.datasets.catalog import expected
 from tasks.datasets.imagenet_truth import validation_synsets
 from tasks.datasets.kinds import LabelSet, Pictures
+from tasks.datasets.parts import check_parts
 from tasks.datasets.places import Store, bases, find, known_options, note_size, split_error
 from tasks.datasets.prompts import prompt_list
-from tasks.datasets.shards import find_shards
+from tasks.datasets.shards import PICTURES, find_shards
 
 JPEG = (".jpeg", ".jpg")
 FOLDERS = ("ILSVRC/Data/CLS-LOC", "ILSVRC2012", "imagenet")
 NAMES = {"train": ("train", "ILSVRC2012_img_train"), "test": ("val", "validation", "ILSVRC2012_img_val")}
 TARS = {"train": "ILSVRC2012_img_train.tar", "test": "ILSVRC2012_img_val.tar"}
-SHARD_WORDS = {"train": ("train",), "test": ("validation", "val")}
+WORDS = {"train": ("train",), "test": ("validation", "val")}  # of parquet and shards; the hub's "test" has no labels
+SHARD_FOLDERS = {"train": ("train",), "test": ("validation", "val", "test")}  # clip-benchmark's test is ours
+CONFIGS = ("default",)
 
 
 @dataclass(frozen=True)
@@ -40,11 +43,12 @@ class ImageNet:
     def data(self, kind: DataKind, split: str) -> LabelSet:
         if kind != "labels" or split not in self.info.splits:
             raise split_error(self.info, kind, split)
-        found = self._folders(split) or self._hub(split) or self._shards(split) or self._tar(split)
+        listed = self._folders(split)
+        found = listed or self._hub(split) or self._shards(split) or self._tar(split)
         if found is None:
             raise find_error(self.info, self.root, split)
         count = expected(self.info.name, split)
-        names = [found.images.image_id(i) for i in range(len(found.images))] if split == "test" else []
+        names = [found.images.image_id(i) for i in range(len(found.images))] if listed and split == "test" else []
         note_size(self.info, split, len(found.images), count, names)
         return found
 
@@ -54,7 +58,8 @@ class ImageNet:
                 store = find(self.info, self.root, name, FOLDERS, also=("imagenet", "ILSVRC2012"))
             except DataError:
                 continue
-            return self._from_store(store, name)
+            if (found := self._from_store(store, name)) is not None:
+                return found
         return None
 
     def _tar(self, split: str) -> LabelSet | None:
@@ -65,10 +70,11 @@ class ImageNet:
                 return self._from_store(Archive([base / TARS[split]]), "")
         return None
 
-    def _from_store(self, store: Store, folder: str) -> LabelSet:
+    def _from_store(self, store: Store, folder: str) -> LabelSet | None:
+        """None for a folder without pictures: it may hold shards or parquet."""
         names = store.names(folder, JPEG)
         if not names:
-            raise DataError(f"{self.info.name}: no pictures in {store.where(folder)}. See bench show {self.info.name}")
+            return None
         parents = [PurePosixPath(n).parent.name for n in names]
         if PurePosixPath(names[0]).parent == PurePosixPath(folder):
             truth = validation_synsets(self.info, bases(self.info, self.root, ("imagenet",)))
@@ -77,21 +83,22 @@ class ImageNet:
         return LabelSet(Pictures(store.blobs(names)), labels, class_list())
 
     def _hub(self, split: str) -> LabelSet | None:
-        from tasks.datasets.parquet import Table, files_below
+        from tasks.datasets.parquet import Table, find_files
 
-        for base in bases(self.info, self.root, ("imagenet", "imagenet-1k")):
-            if files := files_below(base, ("train-",) if split == "train" else ("validation-", "val-")):
-                table = Table(files)
-                labels = np.array(table.values(table.first_of("label")), dtype=np.int64)
-                return LabelSet(Pictures(table.blobs(table.first_of("image"))), labels, class_list())
-        return None
+        files = find_files(bases(self.info, self.root, ("imagenet", "imagenet-1k")), WORDS[split], CONFIGS)
+        if not files:
+            return None
+        check_parts(self.info, split, files)
+        table = Table(files)
+        labels = np.array(table.values(table.first_of("label")), dtype=np.int64)
+        return LabelSet(Pictures(table.blobs(table.first_of("image"))), labels, class_list())
 
     def _shards(self, split: str) -> LabelSet | None:
-        places = bases(self.info, self.root, ("imagenet",))
-        shards = find_shards(places, split, SHARD_WORDS)
-        if shards is None or any(f.name in TARS.values() for f in shards.files):
+        places = bases(self.info, self.root, ("imagenet", "imagenet-1k", "wds_imagenet1k"))
+        shards = find_shards(self.info, places, split, WORDS, SHARD_FOLDERS)
+        if shards is None:
             return None
-        samples = shards.samples(("jpg", "jpeg"))
+        samples = shards.samples(PICTURES)
         labels = []
         for sample in samples:
             if "cls" in sample.parts:

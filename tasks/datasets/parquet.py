@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from functools import lru_cache
 from itertools import accumulate
@@ -14,6 +15,7 @@ import pyarrow.parquet as pq
 
 from benchmark.errors import DataError
 from benchmark.hidden import is_hidden
+from benchmark.incomplete import tolerance
 from tasks.datasets.blobs import RowBlobs
 
 
@@ -46,21 +48,67 @@ def cell(path: str, column: str, row: int) -> Any:
     raise IndexError(row)
 
 
-def files_below(folder: Path, stems: Sequence[str]) -> list[str]:
-    """Sorted `<stem>*.parquet` directly in `folder` or in `folder/data`, for the first stem that has any."""
-    for stem in stems:
-        for place in (folder, folder / "data"):
-            if found := sorted(str(p) for p in place.glob(f"{stem}*.parquet") if not is_hidden(p.name)):
-                return found
+def find_files(places: Sequence[Path], words: Sequence[str], configs: Sequence[str] = ()) -> list[Path]:
+    """Sorted parquet files of a split, by the first of `words` (its names) that one of `places` has; [] without.
+
+    In the layouts of the hub: `<word>*.parquet` in the folder, in `data` or in `<config>`, and what the hub makes of
+    script repositories, `<config>/<word>/NNNN.parquet`. Where there are several configurations the first of `configs`
+    counts. The last place may hold other data sets: there a configuration is one of `configs`. Raises DataError.
+    """
+    for place in places:
+        inside = [p for p in _folders(place) if place != places[-1] or p.name in configs]
+        for word in words:
+            for folder in (place, place / "data"):
+                if files := _flat(folder, word) or _split_folder(folder, word):
+                    return files
+            found = {p.name: files for p in inside if (files := _flat(p, word) or _split_folder(p, word))}
+            if len(found) > 1 and not found.keys() & set(configs):
+                raise DataError(f"{place}: has parquet of several configurations ({', '.join(found)}). Keep one")
+            if found:
+                return next((found[c] for c in configs if c in found), next(iter(found.values())))
+    return []
+
+
+def loose_files(places: Sequence[Path]) -> list[Path]:
+    """All parquet files, whatever their names, of the first of `places` that has any in it or in its `data`."""
+    found = (_parquet(folder) for place in places for folder in (place, place / "data"))
+    return next((files for files in found if files), [])
+
+
+def _parquet(folder: Path) -> list[Path]:
+    return sorted(p for p in folder.glob("*.parquet") if not is_hidden(p.name))
+
+
+def _folders(place: Path) -> list[Path]:
+    try:
+        return sorted(p for p in place.iterdir() if p.is_dir() and not is_hidden(p.name) and p.name != "data")
+    except OSError:
+        return []
+
+
+def _flat(folder: Path, word: str) -> list[Path]:
+    """`test-00000-of-00002.parquet`, `TEST.parquet` …, but no `testing…` and no `trainval…`."""
+    name = re.compile(rf"{re.escape(word)}(?![a-z]).*\.parquet", re.IGNORECASE)
+    return [p for p in _parquet(folder) if name.fullmatch(p.name)]
+
+
+def _split_folder(folder: Path, word: str) -> list[Path]:
+    """`<word>/*.parquet`. Raises DataError for what the hub calls `partial-<word>`: its first five gigabytes."""
+    subfolders = {p.name.lower(): p for p in _folders(folder)}
+    if found := _parquet(subfolders.get(word, folder / word)):
+        return found
+    partial = subfolders.get(f"partial-{word}")
+    if partial and _parquet(partial) and not tolerance().part:
+        raise DataError(f"{partial}: holds a part of the split, which is all that the hub converts of large ones")
     return []
 
 
 class Table:
     """Several parquet files as one table; columns are read one at a time."""
 
-    def __init__(self, files: Sequence[str]) -> None:
-        self.files = tuple(files)
-        self.ends: tuple[int, ...] = tuple(accumulate(_open(f).metadata.num_rows for f in files))
+    def __init__(self, files: Sequence[Path]) -> None:
+        self.files = tuple(str(f) for f in files)
+        self.ends: tuple[int, ...] = tuple(accumulate(_open(f).metadata.num_rows for f in self.files))
 
     def __len__(self) -> int:
         return self.ends[-1]

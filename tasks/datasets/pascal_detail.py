@@ -23,6 +23,7 @@ from benchmark.files import write_atomic
 from benchmark.paths import cache_dir
 from tasks.datasets.archives import Archive
 from tasks.datasets.blobs import Blobs
+from tasks.datasets.digests import facts_of
 
 JSON = "trainval_merged.json"
 Record = tuple[str, dict[str, Any]]  # stem of the picture; {size: [H, W], segments: [[category, counts], …]}
@@ -33,9 +34,8 @@ def val_masks(path: Path) -> Archive:
 
     The file is hundreds of megabytes, most of it parts and boundaries, so it is parsed once. Raises DataError.
     """
-    stat = path.stat()
-    facts = {"path": path.resolve(), "size": stat.st_size, "mtime": stat.st_mtime_ns, "ctime": stat.st_ctime_ns}
-    kept = cache_dir() / "pascal_detail" / f"{fingerprint(facts)[:32]}.tar"
+    key = fingerprint({"path": path.resolve(), "facts": facts_of(path.stat())})
+    kept = cache_dir() / "pascal_detail" / f"{key[:32]}.tar"
     if not kept.is_file():
         try:
             with open(path, encoding="utf-8") as file:

@@ -119,7 +119,18 @@ def find(
                 archive = Archive(found, prefix)
                 if archive.has(marker):
                     return archive
+            if PurePosixPath(marker).suffix and (prefix := archive.prefix_of(marker)):
+                return Archive(found, prefix)  # people pack the folder that it lay in as well
+    for packed in (p for base in places for a in archives if a.endswith(".tar") for p in _packed(base, a)):
+        raise DataError(
+            f"{info.name}: {packed} is there, but nothing can be read inside a gzip. Unpack it: gunzip -k {packed}"
+        )
     raise not_found(info, root, "/".join(p for p in (folders[0] if folders else "", marker) if p))
+
+
+def _packed(base: Path, tar: str) -> list[Path]:
+    """What became of the archive `tar` (a pattern) where it was left as it came, compressed."""
+    return sorted(p for ending in (".tar.gz", ".tgz") for p in base.glob(tar.removesuffix(".tar") + ending))
 
 
 def not_found(info: DatasetInfo, root: Path | None, wanted: str) -> DataError:

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
+from benchmark.contracts import DatasetInfo
 from benchmark.errors import DataError
 from benchmark.hidden import is_hidden
 from tasks.datasets.archives import Archive
+from tasks.datasets.parts import check_parts
 
-PATTERNS = ("*{}*-*.tar", "*{}*.tar", "{}/*.tar")
-WORDS = {"train": ("train",), "test": ("test", "validation", "val")}
+PICTURES = ("jpg", "jpeg", "png", "webp")
+OFFICIAL = "ILSVRC2012_img_"  # ImageNet's own tars are no shards
+DEPTHS = ("*.tar", "*/*.tar", "*/*/*.tar")
+WORDS = {"train": ("train",), "test": ("test",)}
 
 
 @dataclass
@@ -48,11 +53,34 @@ class Shards:
         return samples
 
 
-def find_shards(places: Sequence[Path], split: str, words: Mapping[str, Sequence[str]] = WORDS) -> Shards | None:
-    """The shards of `split` in the first of `places` that has any, by the word for the split in their names."""
-    for base in places:
-        for word in words[split]:
-            for pattern in PATTERNS:
-                if files := sorted(p for p in base.glob(pattern.format(word)) if not is_hidden(p.name)):
-                    return Shards(files)
+def find_shards(
+    info: DatasetInfo,
+    places: Sequence[Path],
+    split: str,
+    words: Mapping[str, Sequence[str]] = WORDS,
+    folders: Mapping[str, Sequence[str]] = WORDS,
+) -> Shards | None:
+    """The shards of `split` in the first of `places` that has any: by one of `words` in their names, or in a folder
+    called so (`folders`). Sub-folders count, but of the last place, which may hold other data sets, only the latter.
+
+    Raises DataError where their numbers say that some are not there.
+    """
+    for place in places:
+        shared = place == places[-1]
+        below = (f for depth in DEPTHS[: 2 if shared else 3] for f in place.glob(depth))
+        tars = [f for f in below if _is_shard(f, place)]
+        for word in dict.fromkeys((*words[split], *folders[split])):
+            start = re.compile(f"(?<![a-z]){word}", re.IGNORECASE)
+            by_name = [f for f in tars if word in words[split] and start.search(f.stem)]
+            if shared:
+                by_name = [f for f in by_name if f.parent == place]
+            by_folder = [f for f in tars if word in folders[split] and f.parent.name.lower() == word]
+            if found := by_name or by_folder:
+                files = sorted({f.name: f for f in sorted(found, reverse=True)}.values())  # a second copy is left out
+                check_parts(info, split, files)
+                return Shards(files)
     return None
+
+
+def _is_shard(file: Path, place: Path) -> bool:
+    return not file.name.startswith(OFFICIAL) and not any(is_hidden(p) for p in file.relative_to(place).parts)
