@@ -23,6 +23,7 @@ from benchmark.errors import UsageError, WeightsError, first_line
 
 PATTERNS = ["*.json", "*.txt", "*.model", "*.safetensors", "*.py"]  # code is there to be read; nothing here runs it
 PICKLES = ["*.bin"]
+OTHERS = ["mlx_*", "*/mlx_*", "mlx/*", "flax_*", "*/flax_*", "flax/*", "*.msgpack"]  # copies for other libraries
 ADAPTER = "adapter_config.json"  # of LoRA and its like, as peft saves them
 INDICES = (("model.safetensors.index.json", "*.safetensors"), ("pytorch_model.bin.index.json", "*.bin"))
 
@@ -195,27 +196,32 @@ def download(repo: str, revision: str, spec: ModelSpec) -> Path:
 
     Raises WeightsError that says what to fetch by hand, and where to put it.
     """
-    from huggingface_hub import HfApi, snapshot_download
+    from huggingface_hub import HfApi, snapshot_download, try_to_load_from_cache
     from huggingface_hub import errors as hub
 
     if not repo:
         raise WeightsError(f"{spec.name}: nowhere to get weights from. Pass --weights FOLDER")
 
-    def cached() -> Path | None:
+    def cached(whole: bool) -> Path | None:
+        # With `whole`, a copy that lacks any file that would be fetched is none: an interrupted download goes on.
         try:
-            folder = Path(snapshot_download(repo, revision=revision, local_files_only=True))
+            if whole:
+                wanted: dict[str, Any] = {"allow_patterns": PATTERNS, "ignore_patterns": OTHERS}
+                snapshot_download(repo, revision=revision, local_files_only=True, **wanted)
         except (hub.LocalEntryNotFoundError, hub.OfflineModeIsEnabled):
             return None
-        return folder if (folder / "config.json").is_file() and is_whole(folder) else None
+        config = try_to_load_from_cache(repo, "config.json", revision=revision)
+        folder = Path(config).parent if isinstance(config, str) else None
+        return folder if folder and is_whole(folder) else None
 
     try:
         pinned = len(revision) == 40
-        folder = cached() if pinned or spec.offline else None
+        folder = cached(whole=not spec.offline) if pinned or spec.offline else None
         if folder is None and not spec.offline:
             names = {f.rfilename for f in HfApi().model_info(repo, revision=revision, timeout=20).siblings or ()}
             safe = any(name.endswith(".safetensors") for name in names)
             patterns = PATTERNS if safe else [*PATTERNS, *PICKLES]
-            folder = Path(snapshot_download(repo, revision=revision, allow_patterns=patterns))
+            folder = Path(snapshot_download(repo, revision=revision, allow_patterns=patterns, ignore_patterns=OTHERS))
         if folder is not None:
             return folder
         reason = "--offline is set"
@@ -231,7 +237,7 @@ def download(repo: str, revision: str, spec: ModelSpec) -> Path:
     except hub.HFValidationError:
         raise WeightsError(f"{spec.name}: {repo!r} is neither a folder here nor OWNER/NAME on the hub") from None
     except Exception as error:  # the HTTP client's own errors: no network, proxy, time-out
-        folder = cached()
+        folder = cached(whole=False)
         if folder is not None:
             return folder
         reason = f"the hub cannot be reached ({type(error).__name__}: {error})"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from types import SimpleNamespace
 
@@ -376,3 +377,55 @@ def test_a_tips_folder_loads_by_hf(tmp_path):
     assert encoder.card.num_cls == 2
     assert encoder.card.weights.source == str(tmp_path)
     assert encoder.encode_image(torch.rand(1, 3, 56, 56)).patches.shape == (1, 4, 4, 48)
+
+
+REPO = ["config.json", "model.safetensors", "tokenizer.json", "mlx_model.safetensors", "mlx/weights.safetensors"]
+REPO += ["flax_model.msgpack", "flax_model.safetensors", "sub/flax_model-00001-of-00002.safetensors", "a.msgpack"]
+
+
+def test_copies_for_mlx_and_flax_are_left_alone(monkeypatch, tmp_path):
+    from huggingface_hub.utils import filter_repo_objects
+
+    fetched: list[str] = []
+
+    def snapshot(_repo, *, allow_patterns, ignore_patterns=None, **_options):
+        fetched.extend(filter_repo_objects(REPO, allow_patterns=allow_patterns, ignore_patterns=ignore_patterns))
+        return str(tmp_path)
+
+    siblings = [SimpleNamespace(rfilename=name) for name in REPO]
+    monkeypatch.setattr("huggingface_hub.HfApi.model_info", lambda *_a, **_k: SimpleNamespace(siblings=siblings))
+    monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot)
+    weights_files.download("a/b", "main", ModelSpec("hf:a/b"))
+    assert fetched == REPO[:3]
+
+
+def test_every_hub_model_is_pinned():
+    for name, row in models().items():
+        if "hub" in row:
+            assert re.fullmatch("[0-9a-f]{40}", row["revision"]) and row["revision_status"] == "pinned", name
+    assert models()["siglip2-so400m-224"]["revision"] == "78e403963a4f6a3640d07803284752326fdf4edf"
+
+
+def test_a_cached_copy_without_those_is_whole_and_one_without_its_tokenizer_is_fetched_on(monkeypatch, saved, tmp_path):
+    """huggingface_hub 2 keeps the list of a commit's files and calls a copy incomplete for any that is not there."""
+    commit, store = "0" * 40, tmp_path / "models--a--b"
+    folder = shutil.copytree(saved / "clip", store / "snapshots" / commit)
+    names = [p.name for p in folder.iterdir()]
+    listing = {name: {"size": 1, "blob_id": "0" * 40} for name in [*names, *REPO[3:], "pytorch_model.bin"]}
+    (store / "trees").mkdir()
+    (store / f"trees/{commit}.json").write_text(json.dumps({"format_version": 1, "files": listing}))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.HfApi.model_info", lambda *_a, **_k: pytest.fail("the hub was asked"))
+    for offline in (True, False):
+        assert weights_files.download("a/b", commit, ModelSpec("hf:a/b", offline=offline)) == folder
+    (folder / next(n for n in names if "token" in n or "merges" in n)).unlink()
+    assert weights_files.download("a/b", commit, ModelSpec("hf:a/b", offline=True)) == folder  # the loader says it
+
+    def asked(*_args, **_options):
+        raise ConnectionError("asked")
+
+    monkeypatch.setattr("huggingface_hub.HfApi.model_info", asked)
+    assert weights_files.download("a/b", commit, ModelSpec("hf:a/b")) == folder  # the hub cannot be reached: as offline
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(WeightsError, match="the hub cannot be reached .ConnectionError: asked"):
+        weights_files.download("a/b", commit, ModelSpec("hf:a/b"))
