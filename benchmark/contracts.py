@@ -156,7 +156,16 @@ class ModelSpec:
 # --------------------------------------------------------------------------------------------- data
 
 DataKind = Literal["segmentation", "depth", "normals", "captions", "labels", "retrieval"]
-IGNORE = 255  # the mask value that is never scored
+IGNORE = 255  # the mask value that is never scored, where there are at most 255 classes
+
+
+def ignored_label(classes: int) -> int:
+    """What a target carries where it is neither trained on, chosen on nor scored: 255, or -1 where 255 is a class.
+
+    -1 (and every label below) is so in every target. This is the one place that decides it: heads, metrics, mm and
+    pictures ask here.
+    """
+    return IGNORE if classes <= IGNORE else -1
 
 
 @runtime_checkable

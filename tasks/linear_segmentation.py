@@ -1,4 +1,4 @@
-"""Semantic segmentation with a linear probe (TIPSv2 §4.1, Table 7): mIoU at full resolution, 255 ignored.
+"""Semantic segmentation with a linear probe (TIPSv2 §4.1, Table 7): mIoU at full resolution.
 
 `pixel_segmentation`: multinomial logistic regression on sampled pixels, the penalty chosen on held-out training images.
 The surprise: ridge regression on class fractions, the usual shortcut, is 11 mIoU lower on the same features.
@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 
-from benchmark.contracts import IGNORE, DataKind, EncoderCard, Measurement, Need, Outcome, TaskContext
+from benchmark.contracts import DataKind, EncoderCard, Measurement, Need, Outcome, TaskContext, ignored_label
 from benchmark.errors import DataError
 from benchmark.heads.logistic import Criterion, fit_logistic
 from benchmark.metrics.segmentation import confusion_areas, mean_accuracy, miou, per_class_iou, pixel_accuracy
@@ -91,8 +91,9 @@ class LinearSegmentationTask:
         needs = self.needs(context.card, protocol, context.data)
         classes = len(test.class_names)
         started = time.perf_counter()
+        ignored = ignored_label(classes)
         pixels = training_pixels(
-            context, needs, protocol, lambda v, _: (v != IGNORE) & (v >= 0), protocol.judged_images
+            context, needs, protocol, lambda v, _: (v != ignored) & (v >= 0), protocol.judged_images
         )
         labels = pixels.targets.astype(np.int64)
         if labels.max() >= classes:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmark.contracts import IGNORE, TaskContext
+from benchmark.contracts import TaskContext, ignored_label
 from benchmark.metrics.retrieval import Positives
 from benchmark.pictures import HEIGHT, Kind, neighbours, side_by_side, texts_found
 from benchmark.results import slug
@@ -22,7 +22,7 @@ from benchmark.subsets import labels_of
 NEAREST = 5  # neighbours shown
 BLOCK = 4096  # gallery vectors compared at a time
 STORED: dict[Kind, tuple[type, float]] = {  # number type and scale
-    "segmentation": (np.int16, 1),
+    "segmentation": (np.int32, 1),
     "depth": (np.float16, 1),
     "normals": (np.int8, 127),
 }
@@ -76,9 +76,10 @@ class Predictions:
             prediction = prediction.astype(np.float32) / scale
         target = shrink(np.asarray(self.data.target(index)))
         names = getattr(self.data, "class_names", ())
-        ignore = IGNORE if len(names) <= IGNORE else -1
         palette = palette_of(self.data)
-        return side_by_side(self.data.images.load(index), target, prediction, self.kind, palette, ignore, names)
+        return side_by_side(
+            self.data.images.load(index), target, prediction, self.kind, palette, ignored_label(len(names)), names
+        )
 
 
 def palette_of(data: Any) -> np.ndarray | None:

@@ -177,3 +177,48 @@ def test_missing_training_data_is_wrong_usage(tmp_path):
     file.write_text(f"test_dataloader = dict(dataset=dict(type='ADE20KDataset', data_root={str(tmp_path)!r}))")
     with pytest.raises(UsageError, match="has no train dataset"):
         load_task(f"mmseg:{file}")
+
+
+@pytest.mark.parametrize("count", [256, 257, 300, 1000])
+@pytest.mark.parametrize("shift", [0, 1])
+def test_a_set_of_more_than_255_classes_has_a_class_255(tmp_path, count, shift):
+    names = tuple(f"c{i}" for i in range(count))
+    raw = np.arange(count + shift, dtype=np.uint16)[None].repeat(2, 0)
+    for split in ("train", "test"):
+        miniatures.save_jpeg(tmp_path / split / "images/0.jpg", 0, 2, count + shift)
+        miniatures.save_png(tmp_path / split / "masks/0.png", raw)
+    file = config(tmp_path / "c.py", tmp_path, f", reduce_zero_label={bool(shift)}")
+    file.write_text(
+        file.read_text().replace('("ground", "leaf", "apple")', repr(names)).replace("]] * 3", f"]] * {count}")
+    )
+    target = open_config(str(file)).data("segmentation", "test").target(0)
+    np.testing.assert_array_equal(target, raw.astype(int) - shift)  # -1, which is ignored, for a reduced 0
+
+
+@pytest.mark.parametrize(("reduce", "ignore"), [(False, 0), (True, 0), (False, 2), (True, 255), (False, 65535)])
+def test_labels_are_those_of_mmsegmentations_own_pipeline(tmp_path, reduce, ignore):
+    """A dataset's ignore_index is a field it stores: no label is dropped for it."""
+    from mmengine.registry import init_default_scope
+    from mmseg.datasets import BaseSegDataset
+
+    root = own_data(tmp_path / "data")
+    raw = miniatures.mask(1, 3 + reduce)
+    raw[:2] = 255
+    miniatures.save_png(root / "test/masks/1.png", raw)
+    file = config(tmp_path / "c.py", root, f", reduce_zero_label={reduce}, ignore_index={ignore}")
+    init_default_scope("mmseg")
+    theirs = BaseSegDataset(
+        data_root=str(root), data_prefix={"img_path": "test/images", "seg_map_path": "test/masks"},
+        metainfo={"classes": ("ground", "leaf", "apple")}, reduce_zero_label=reduce, ignore_index=ignore,
+        pipeline=[{"type": "LoadAnnotations"}],
+    )  # fmt: skip
+    found = open_config(str(file)).data("segmentation", "test").target(1)
+    np.testing.assert_array_equal(found, theirs[1]["gt_seg_map"])
+    assert set(np.unique(found)) == {0, 1, 2, 255}
+
+
+@pytest.mark.parametrize("name", ["c.yaml", "c.yml", "c.json", "c"])
+def test_only_a_python_config_is_read(tmp_path, name):
+    (tmp_path / name).write_text("train_dataloader: !!python/object/apply:os.mkdir ['made']")
+    with pytest.raises(UsageError, match=rf"{name}: only a Python config is read \(it is run\)"):
+        open_config(str(tmp_path / name))

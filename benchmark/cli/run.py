@@ -23,7 +23,9 @@ def run(
     ] = None,
     task: Annotated[
         list[str] | None,
-        typer.Option("--task", "-t", help="task/dataset, a dataset, a task, a TOML file, mmseg:FILE; repeats"),
+        typer.Option(
+            "--task", "-t", help="task/dataset, a dataset, a task, a TOML file, mmseg:FILE.py (which is run); repeats"
+        ),
     ] = None,
     suite: Annotated[str | None, typer.Option(help="A name of bench ls suites")] = None,
     protocol: Annotated[

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from benchmark.contracts import IGNORE
+from benchmark.contracts import IGNORE, ignored_label
 from benchmark.errors import DataError
 from benchmark.statistic import Statistic
 
@@ -48,9 +48,7 @@ def confusion_areas(pred: Labels, target: Labels, num_classes: int, ignore: int 
             f"prediction is {tuple(guess.shape)} but its target is {tuple(truth.shape)}: "
             "masks must have the size of their image"
         )
-    kept = truth != -1
-    if ignore != IGNORE or num_classes <= IGNORE:
-        kept &= truth != ignore
+    kept = (truth != -1) & (truth != (ignored_label(num_classes) if ignore == IGNORE else ignore))
     truth, guess = truth[kept], guess[kept]
     _check_range(truth, num_classes, "target", f"ignored pixels carry {ignore} or -1")
     _check_range(guess, num_classes, "prediction", "a head may only name classes of its dataset")

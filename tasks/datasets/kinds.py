@@ -9,7 +9,7 @@ from functools import cached_property
 
 import numpy as np
 
-from benchmark.contracts import IGNORE
+from benchmark.contracts import IGNORE, ignored_label
 from benchmark.digest import fingerprint
 from benchmark.errors import DataError
 from benchmark.images import decode
@@ -80,9 +80,8 @@ class Relabel:
                 f"{where}: label {label} is out of range for {classes} classes. "
                 + (remedy or "Check the mask or the classes")
             )
-        if classes <= IGNORE:
-            return np.where(mapped == IGNORED, IGNORE, mapped).astype(np.uint8)
-        return mapped
+        ignored = ignored_label(classes)
+        return np.where(mapped == IGNORED, ignored, mapped).astype(np.uint8 if ignored == IGNORE else np.int32)
 
 
 @dataclass(frozen=True)

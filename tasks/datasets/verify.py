@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmark.contracts import IGNORE, DataKind, Dataset
+from benchmark.contracts import DataKind, Dataset, ignored_label
 from benchmark.errors import BenchError
 from benchmark.incomplete import tolerating
 from tasks.datasets.catalog import expected
@@ -179,8 +179,8 @@ def _chunk(
                 target = data.target(row)
                 if target.dtype.kind in "iu":
                     values, counts = np.unique(target, return_counts=True)
-                    many = len(data.class_names) > IGNORE
-                    labels.update({-1 if v == IGNORE and not many else int(v): int(c) for v, c in zip(values, counts)})
+                    ignored = ignored_label(len(data.class_names))
+                    labels.update({-1 if v == ignored else int(v): int(c) for v, c in zip(values, counts)})
                 else:
                     spans.append(_span(target))
         except BenchError as e:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmark.contracts import IGNORE
+from benchmark.contracts import ignored_label
 from benchmark.errors import BenchError
 from benchmark.metrics.segmentation import miou
 from tasks.mm.library import IoUMetric
@@ -20,15 +20,14 @@ class IouCrossCheck:
     """Collects predictions beside our own statistics and compares the two means at the end."""
 
     def __init__(self, classes: int) -> None:
-        self.classes = classes
-        self.metric = IoUMetric(ignore_index=IGNORE if classes <= IGNORE else -1, iou_metrics=["mIoU"], prefix="mm")
+        self.ignored = ignored_label(classes)
+        self.metric = IoUMetric(ignore_index=self.ignored, iou_metrics=["mIoU"], prefix="mm")
         self.metric.dataset_meta = {"classes": tuple(map(str, range(classes)))}
 
     def add(self, prediction: torch.Tensor, target: np.ndarray | torch.Tensor) -> None:
         """One image: [H, W] predicted and true class indices."""
         truth = torch.as_tensor(np.asarray(target)).long()
-        if self.classes <= IGNORE:
-            truth = torch.where(truth == -1, IGNORE, truth)
+        truth = torch.where(truth == -1, self.ignored, truth)
         sample = {"pred_sem_seg": {"data": torch.as_tensor(prediction).long().cpu()}, "gt_sem_seg": {"data": truth}}
         self.metric.process({}, [sample])
 

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
-from benchmark.contracts import IGNORE, SegmentationData
+from benchmark.contracts import IGNORE, SegmentationData, ignored_label
 from benchmark.errors import BenchError
 from tasks.mm.library import (
     BaseSegDataset,
@@ -31,7 +31,6 @@ from tasks.mm.library import (
     Resize,
     pseudo_collate,
 )
-from tasks.mm.model import ignored
 from tasks.mm.pictures import AntialiasedResize, GreyDistortion
 from tasks.mm.protocol import MmProbe
 
@@ -44,7 +43,9 @@ def training_pipeline(protocol: MmProbe, classes: int) -> list[Any]:
         RandomResize(
             scale=_scale(protocol), ratio_range=protocol.scale_range, keep_ratio=True, resize_type=_resize(protocol)
         ),
-        RandomCrop((protocol.crop, protocol.crop), cat_max_ratio=protocol.cat_max_ratio, ignore_index=ignored(classes)),
+        RandomCrop(
+            (protocol.crop, protocol.crop), cat_max_ratio=protocol.cat_max_ratio, ignore_index=ignored_label(classes)
+        ),
     ]
     if protocol.flip:
         steps.append(RandomFlip(prob=protocol.flip))
@@ -72,7 +73,7 @@ class SegmentationSource(BaseSegDataset):  # type: ignore[misc]
 
     def __init__(self, data: SegmentationData, pipeline: Sequence[Any], test_mode: bool = False) -> None:
         self.data = data
-        self.ignored = ignored(len(data.class_names))
+        self.ignored = ignored_label(len(data.class_names))
         super().__init__(
             metainfo={"classes": tuple(data.class_names)}, pipeline=list(pipeline), test_mode=test_mode,
             serialize_data=False, ignore_index=self.ignored,
@@ -90,7 +91,7 @@ class SegmentationSource(BaseSegDataset):  # type: ignore[misc]
         }  # fmt: skip
         if not self.test_mode:
             target = self.data.target(index)
-            if len(self.data.class_names) <= IGNORE:
+            if self.ignored == IGNORE:
                 target = np.where(target < 0, IGNORE, target).astype(np.uint8) if target.dtype != np.uint8 else target
             results["gt_seg_map"] = target
             results["seg_fields"] = ["gt_seg_map"]

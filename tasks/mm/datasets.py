@@ -1,10 +1,11 @@
 """Any mmsegmentation dataset config as a task: `bench run --task mmseg:path/to/config.py`.
 
 Such a config is a Python file and reading it runs it, `_base_` files and `custom_imports` included: use configs you
-trust. Taken from it: the datasets of `train_dataloader` and `test_dataloader` (or `val_dataloader`, also where the test
-set has no masks; `train_dataset`, `data = dict(train=…)`), their files, classes, palettes' class order,
-`reduce_zero_label` and label maps. Not taken: pipelines, samplers, evaluators; the task's protocol says how pictures
-are cut and scored. As in mmsegmentation, a relative `data_root` starts at the working directory.
+trust (YAML and JSON are refused). Taken from it: the datasets of `train_dataloader` and `test_dataloader` (or
+`val_dataloader`, also where the test set has no masks; `train_dataset`, `data = dict(train=…)`), their files, classes,
+palettes' class order, `reduce_zero_label` and label maps. Not taken: pipelines, samplers, evaluators; the task's
+protocol says how pictures are cut and scored. As in mmsegmentation, a relative `data_root` starts at the working
+directory.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmark.contracts import IGNORE, DataKind, DatasetInfo
+from benchmark.contracts import DataKind, DatasetInfo, ignored_label
 from benchmark.errors import BenchError, DataError, UsageError, unknown
 from tasks.datasets.archives import without_hidden
 from tasks.datasets.arrays import index_image
@@ -68,6 +69,8 @@ def open_config(path: str) -> MmsegDataset:
     """The dataset of the config at `path`. Raises UsageError when it is missing, cannot be run or has no dataset."""
     if not Path(path).is_file():
         raise UsageError(f"--task mmseg:{path}: no such file. Give the path of an mmsegmentation dataset config")
+    if Path(path).suffix != ".py":
+        raise UsageError(f"--task mmseg:{path}: only a Python config is read (it is run). Write it as a .py file")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -172,15 +175,22 @@ def _check_folders(config: Mapping[str, Any], where: str) -> None:
 
 
 def _relabel(built: Any, classes: int) -> Relabel:
-    """mmsegmentation's LoadAnnotations as a table: reduce_zero_label first, then the map to a subset of classes."""
+    """mmsegmentation's LoadAnnotations as a table: reduce_zero_label first, then the map to a subset of classes.
+
+    It has 8 bits, so 255 is left out; a set of more than 255 classes needs 16, where 255 is a class. `ignore_index` is
+    a field that a dataset only stores: it drops no class (but a label that is none can be nothing else).
+    """
+    named = built.METAINFO.get("classes") or ()
+    kept = set(built.metainfo["classes"])
+    moves = {old: new if named[old] in kept else IGNORED for old, new in (built.label_map or {}).items()}
+    shift = 1 if built.reduce_zero_label else 0
+    ignored = ignored_label(max(classes, len(named)))
     table = []
-    for raw in range(256):
-        label = raw
-        if built.reduce_zero_label:
-            label = IGNORE if raw in (0, IGNORE) else raw - 1
-        label = (built.label_map or {}).get(label, label)
-        skipped = label in (IGNORE, built.ignore_index)
-        table.append(IGNORED if skipped else label if 0 <= label < classes else INVALID)
+    for raw in range(max(256, classes + shift, len(named) + shift, min(built.ignore_index, 65535) + 1)):
+        label = raw - shift if raw != ignored else IGNORED
+        label = moves.get(label, label) if label >= 0 else IGNORED
+        beyond = not IGNORED <= label < classes
+        table.append((IGNORED if raw == built.ignore_index else INVALID) if beyond else label)
     return Relabel(tuple(table))
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from benchmark.contracts import IGNORE, Encoder
+from benchmark.contracts import Encoder, ignored_label
 from tasks.mm.backbone import BACKBONES
 from tasks.mm.library import BaseDecodeHead, Config, DefaultScope, EncoderDecoder, SegDataPreProcessor
 from tasks.mm.protocol import MmProbe
@@ -37,24 +37,23 @@ class LinearHead(BaseDecodeHead):  # type: ignore[misc]
         return logits
 
 
-def ignored(classes: int) -> int:
-    """The label that is never trained on: 255, or -1 where 255 is a class."""
-    return IGNORE if classes <= IGNORE else -1
-
-
 def segmentor(encoder: Encoder, protocol: MmProbe, classes: int) -> EncoderDecoder:
     """The model: pictures come as BGR bytes, as mmsegmentation's pipelines make them."""
     mean = [255 * m for m in encoder.transform.mean]  # padding after this is zero after the encoder's normalisation
     backbone = {"type": "densebench.Encoder", "encoder": encoder, "layers": protocol.layers, "mean": mean,
                 "with_cls": protocol.with_cls}  # fmt: skip
     preprocessor = SegDataPreProcessor(
-        mean=mean, std=[255.0] * 3, bgr_to_rgb=True, size=(protocol.crop, protocol.crop), seg_pad_val=ignored(classes)
+        mean=mean,
+        std=[255.0] * 3,
+        bgr_to_rgb=True,
+        size=(protocol.crop, protocol.crop),
+        seg_pad_val=ignored_label(classes),
     )
     width = encoder.card.embed_dim * (2 if protocol.with_cls else 1)
     head = {
         "type": "densebench.LinearHead", "in_channels": [width] * len(protocol.layers), "num_classes": classes,
         "out_channels": classes, "batch_norm": protocol.batch_norm, "dropout_ratio": protocol.dropout,
-        "dropout_first": protocol.dropout_first, "align_corners": False, "ignore_index": ignored(classes),
+        "dropout_first": protocol.dropout_first, "align_corners": False, "ignore_index": ignored_label(classes),
         "loss_decode": {"type": "CrossEntropyLoss", "avg_non_ignore": protocol.loss_mean == "labelled"},
     }  # fmt: skip
     slide = {"mode": "slide", "crop_size": (protocol.window,) * 2, "stride": (protocol.stride,) * 2}
