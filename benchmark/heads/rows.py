@@ -81,7 +81,7 @@ class Rows:
 
 
 def class_indices(y: torch.Tensor | np.ndarray, lengths: Sequence[int], num_classes: int) -> torch.Tensor:
-    """[n] int64 labels on the CPU, one for each of the rows that descriptions of these lengths have. Raises DataError."""
+    """[n] int64 labels on the CPU, one for each row of descriptions of these lengths. Raises DataError."""
     labels = torch.as_tensor(y).long().cpu()
     if wrong := [n for n in lengths if n != len(labels)]:
         raise DataError(f"{len(labels)} labels for {wrong[0]} feature rows: there must be one each")
