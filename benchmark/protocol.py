@@ -15,6 +15,8 @@ Unknown, missing and mistyped fields are errors.
 from __future__ import annotations
 
 import dataclasses
+import math
+import sys
 import tomllib
 import typing
 from collections.abc import Mapping
@@ -28,6 +30,7 @@ from benchmark.digest import fingerprint, plain, sha256_file
 from benchmark.errors import UsageError, unknown
 
 STATUSES: tuple[FieldStatus, ...] = typing.get_args(FieldStatus)
+FLOATS = sys.float_info.max
 RESERVED = ("schema", "description", "base")
 
 
@@ -122,7 +125,7 @@ def load_protocol(
     for key in entries:
         if key not in declared:
             raise unknown(f"field in {where}", key, declared, ", ".join(declared))
-    hints = typing.get_type_hints(schema)
+    hints = typing.get_type_hints(schema, include_extras=True)
     values, origins = {}, {}
     for key in declared:
         if key not in entries:
@@ -199,8 +202,16 @@ def _parse(text: str) -> Any:
 
 
 def _coerce(value: Any, hint: Any, where: str) -> Any:
-    """`value` as the field's type: int, float, bool, str, Literal, tuple[X, ...]. Nothing is converted in silence."""
+    """`value` as the field's type: int, float, bool, str, Literal, tuple[X, ...], numbers within the field's bounds.
+    Nothing is converted in silence."""
     origin = typing.get_origin(hint)
+    if origin is typing.Annotated:
+        plain_hint, bounds = typing.get_args(hint)
+        found = _coerce(value, plain_hint, where)
+        many = isinstance(found, tuple)
+        if not bounds.hold(len(found) if many else found):
+            raise UsageError(f"{where}: {value!r} must {'have' if many else 'be'} {bounds}{' values' * many}")
+        return found
     if origin is typing.Literal:
         if value not in typing.get_args(hint):
             raise UsageError(f"{where}: {value!r} is not one of {', '.join(map(str, typing.get_args(hint)))}")
@@ -213,9 +224,11 @@ def _coerce(value: Any, hint: Any, where: str) -> Any:
     if hint is FileDigest:
         return _file(value, where)
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
+        value = float(value) if abs(value) < FLOATS else math.inf
     if type(value) is not hint:
         raise UsageError(f"{where}: {value!r} is {type(value).__name__}, must be {getattr(hint, '__name__', hint)}")
+    if hint is float and not math.isfinite(value):
+        raise UsageError(f"{where}: {value!r} must be finite")
     return value
 
 

@@ -15,6 +15,7 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 
+from benchmark.bounds import Amount
 from benchmark.contracts import DataKind, EncoderCard, Measurement, Need, Outcome, Tap, TaskContext, View
 from benchmark.equal_pictures import counted, first_equal, picture_digests
 from benchmark.metrics.retrieval import Positives, caption_positives, ranks, recall_hits
@@ -31,7 +32,7 @@ class CaptionRetrieval:
     """Protocol of both retrieval directions."""
 
     view: Literal["encoder", "square"]
-    view_size: int
+    view_size: Amount
     cls: ClsChoice
 
     def __post_init__(self) -> None:

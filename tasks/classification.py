@@ -17,6 +17,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 import torch
 
+from benchmark.bounds import Amount, Count, Counts, Decay, NotNegative, Part, Positive, Rates
 from benchmark.contracts import DataKind, EncoderCard, FeatureReader, Measurement, Need, Outcome, Tap, TaskContext, View
 from benchmark.errors import DataError
 from benchmark.heads.knn import knn_votes, topk_search
@@ -39,16 +40,16 @@ class VectorClassification:
     """Protocol of kNN and of logistic regression on stored vectors (no augmentation)."""
 
     view: Literal["encoder", "square"]
-    view_size: int
+    view_size: Amount
     cls: ClsChoice
-    ks: tuple[int, ...]
-    headline_k: int
-    temperature: float
+    ks: Counts
+    headline_k: Count
+    temperature: Positive
     linear: bool
     linear_with_patches: bool  # a head on CLS beside the mean patch token as well; the better one is kept
-    holdout: float  # share of the TRAINING pictures a fold is judged on
-    judged_images: int  # held out at least, in as many folds as that takes
-    penalties: tuple[float, ...]
+    holdout: Part  # share of the TRAINING pictures a fold is judged on
+    judged_images: Count  # held out at least, in as many folds as that takes
+    penalties: Rates
     selection: Criterion  # what source and penalty are chosen by on the held-out pictures
 
     def __post_init__(self) -> None:
@@ -62,24 +63,24 @@ class SweptClassification:
     """Protocol of kNN and of DINOv2's linear sweep: SGD with momentum on every source and rate at once."""
 
     view: Literal["encoder", "square", "short-side"]
-    view_size: int  # pixels; 0: the encoder's
-    crop: int  # short-side only; 0: view_size
+    view_size: Amount  # pixels; 0: the encoder's
+    crop: Amount  # short-side only; 0: view_size
     interpolation: Literal["encoder", "bicubic", "bilinear"]  # of the view and of training crops; encoder: its own
     cls: ClsChoice
-    ks: tuple[int, ...]
-    headline_k: int
-    temperature: float
+    ks: Counts
+    headline_k: Count
+    temperature: Positive
     linear: bool
-    blocks: tuple[int, ...]  # CLS tokens of so many last blocks side by side; more than an encoder has are left out
+    blocks: Counts  # CLS tokens of so many last blocks side by side; more than an encoder has are left out
     mean_patches: Pooling  # heads with the last block's mean patch token beside them
-    learning_rates: tuple[float, ...]  # for batch 256; scaled with the batch
-    weight_decay: float
-    momentum: float
-    epochs: int
-    epoch_length: int  # steps
-    batch: int  # over all GPUs
+    learning_rates: Rates  # for batch 256; scaled with the batch
+    weight_decay: NotNegative
+    momentum: Decay
+    epochs: Count
+    epoch_length: Count  # steps
+    batch: Count  # over all GPUs
     augmentation: Literal["none", "crop-flip"]  # crop-flip: random resized crops and flips, encoded anew in every step
-    holdout: float  # share of the training images heads are chosen on, and which no head is trained on
+    holdout: Part  # share of the training images heads are chosen on, and which no head is trained on
 
     def __post_init__(self) -> None:
         if self.headline_k not in self.ks:
@@ -87,8 +88,6 @@ class SweptClassification:
         if self.view == "encoder" and self.interpolation != "encoder":
             raise ValueError(f"interpolation = {self.interpolation} needs a view other than encoder, which has its own")
         check_view(self.view, self.view_size, self.crop)
-        if min((*self.blocks, self.epochs, self.epoch_length, self.batch), default=0) < 1 or not self.blocks:
-            raise ValueError("blocks, epochs, epoch_length and batch must be at least 1")
         if 1 not in self.blocks:
             raise ValueError("blocks must hold 1: it is what every encoder has")
 

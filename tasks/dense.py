@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch.nn.functional import interpolate
 
+from benchmark.bounds import Amount, Count, Layer, Part, Rates
 from benchmark.contracts import (
     EncoderCard,
     FeatureReader,
@@ -40,15 +41,15 @@ class PixelProbe:
     """
 
     view: Literal["encoder", "square"]
-    view_size: int
-    layer: int  # -1 is the last
+    view_size: Amount
+    layer: Layer  # -1 is the last
     with_cls: bool  # CLS (first) concatenated to every token
-    pixels_per_image: int  # and more on small sets:
-    pixel_rows: int  # until there are so many in all,
-    pixels_at_most: int  # with never more than these of one picture
+    pixels_per_image: Count  # and more on small sets:
+    pixel_rows: Amount  # until there are so many in all,
+    pixels_at_most: Count  # with never more than these of one picture
     sampling: Sampling
-    holdout: float  # share of the TRAINING images on which the penalty is chosen
-    penalties: tuple[float, ...]
+    holdout: Part  # share of the TRAINING images on which the penalty is chosen
+    penalties: Rates
 
     def __post_init__(self) -> None:
         check_view(self.view, self.view_size)

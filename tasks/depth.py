@@ -15,6 +15,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 import torch
 
+from benchmark.bounds import Count, NotNegative, Positive, Rates
 from benchmark.contracts import DataKind, EncoderCard, Measurement, Need, Outcome, TaskContext
 from benchmark.heads.bins import fit_bins
 from benchmark.metrics.geometry import depth_errors
@@ -31,6 +32,7 @@ from tasks.dense import (
     stack_rows,
     training_pixels,
 )
+from tasks.idle_fields import check_range
 from tasks.predictions import Predictions
 from tasks.trained_depth import TrainedDepth, depth_measurements, eigen_crop, run_trained
 from tasks.training.fields import missing_layers
@@ -44,15 +46,19 @@ RIDGE = Measurement("RMSE ridge", Statistic("mean", ("ridge_rmse",)), False, "m"
 class PixelDepth(PixelProbe):
     """A PixelProbe with depth bins between `min_depth` and `max_depth` metres (0: the dataset's own limit)."""
 
-    bins: int
+    bins: Count
     bin_loss: Literal["sig", "l2"]  # scale-invariant log loss, or squared error
-    bin_steps: int
-    bin_batch: int  # sampled pixels per step
-    bin_rates: tuple[float, ...]  # AdamW; more than one are judged on the held-out training images
-    bin_upsample: int  # times the grid on which the bins' expectation is taken, from up-sampled scores
-    min_depth: float
-    max_depth: float
+    bin_steps: Count
+    bin_batch: Count  # sampled pixels per step
+    bin_rates: Rates  # AdamW; more than one are judged on the held-out training images
+    bin_upsample: Count  # times the grid on which the bins' expectation is taken, from up-sampled scores
+    min_depth: Positive
+    max_depth: NotNegative
     crop: Literal["none", "eigen"]
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_range("max_depth", self.min_depth, self.max_depth)
 
 
 class DepthTask:

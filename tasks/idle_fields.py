@@ -1,4 +1,4 @@
-"""Fields that would do nothing beside another: setting one is an error, not a new hash over the old numbers."""
+"""Fields that make no sense beside another: setting one is an error, not a new hash over the old numbers."""
 
 from __future__ import annotations
 
@@ -15,3 +15,9 @@ def check_background(background: str, threshold: float) -> None:
     """Raises ValueError for a threshold where the background is a text among others."""
     if background == "text" and threshold:
         raise ValueError(f"threshold = {threshold:g} does nothing with background = text. Use background = threshold")
+
+
+def check_range(name: str, low: float, high: float) -> None:
+    """Raises ValueError for an upper limit `name` that leaves nothing above the lower one; 0 is the data set's own."""
+    if high and high <= low:
+        raise ValueError(f"{name} = {high:g} is not above {low:g}, where the range begins")

@@ -15,6 +15,7 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 
+from benchmark.bounds import Amount
 from benchmark.contracts import DataKind, EncoderCard, Measurement, Need, Outcome, Tap, TaskContext, View
 from benchmark.errors import DataError
 from benchmark.metrics.retrieval import average_precision, instance_positives, ranks, recall_hits
@@ -29,7 +30,7 @@ class InstanceRetrieval:
     """Protocol: the view, the CLS token, one merged index or one per domain, and whether mAP is computed."""
 
     view: Literal["encoder", "square", "short-side"]
-    view_size: int  # short-side: also the side of the middle crop, as UnED's code does
+    view_size: Amount  # short-side: also the side of the middle crop, as UnED's code does
     cls: ClsChoice
     index: Literal["merged", "per-domain"]
     average_precision: bool

@@ -16,6 +16,7 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 
+from benchmark.bounds import Count
 from benchmark.contracts import DataKind, EncoderCard, Measurement, Need, Outcome, TaskContext, ignored_label
 from benchmark.errors import DataError
 from benchmark.heads.logistic import Criterion, fit_logistic
@@ -39,7 +40,7 @@ from tasks.sliding import resized
 class PixelSegmentation(PixelProbe):
     """A PixelProbe, and how its penalty is chosen on held-out training images."""
 
-    judged_images: int  # held out at least, in as many folds of the share `holdout` as that takes
+    judged_images: Count  # held out at least, in as many folds of the share `holdout` as that takes
     selection: Criterion
 
 

@@ -9,11 +9,13 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
+from benchmark.bounds import Amount, Count, NotNegative, Positive
 from benchmark.contracts import Measurement, Outcome, TaskContext
 from benchmark.heads.depth_bins import depth_of_scores
 from benchmark.metrics.geometry import depth_errors, scale_and_shift
 from benchmark.statistic import Statistic
 from tasks.dense import resampled_by_thing, stack_rows
+from tasks.idle_fields import check_range
 from tasks.training.batches import Batch
 from tasks.training.fields import TrainedHead
 from tasks.training.head import Ready, make_head
@@ -31,26 +33,26 @@ def eigen_crop(values: np.ndarray | torch.Tensor) -> Any:
 class TrainedDepth(TrainedHead):
     """A TrainedHead whose output are scores over depth bins."""
 
-    bins: int
-    min_depth: float  # metres; first bin
-    max_depth: float  # last bin; deeper pixels take no part in training. 0: the dataset's own limit
-    bin_floor: float  # added to the scores after the ReLU
+    bins: Count
+    min_depth: Positive  # metres; first bin
+    max_depth: NotNegative  # last bin; deeper pixels take no part in training. 0: the dataset's own limit
+    bin_floor: NotNegative  # added to the scores after the ReLU
     # each map is first scaled to 0.01 … 1 between its nearest (NAVI: of the uncut picture) and its farthest pixel
     relative: bool
-    sig_weight: float
-    sig_warmup: int  # steps whose SigLoss has no variance term
-    gradient_weight: float
+    sig_weight: NotNegative
+    sig_warmup: Amount  # steps whose SigLoss has no variance term
+    gradient_weight: NotNegative
     gradient_axes: GradientAxes  # see tasks.training.losses
-    loss_group: int  # pictures a loss is taken over, then averaged: those of one device; 0: the whole batch
+    loss_group: Amount  # pictures a loss is taken over, then averaged: those of one device; 0: the whole batch
     eval_crop: Literal["none", "eigen"]  # Eigen's rows 45–471 and columns 41–601 of 480 × 640 alone are scored
-    score_min: float  # metres, exclusive, as the next
-    score_max: float  # 0: no limit
+    score_min: NotNegative  # metres, exclusive, as the next
+    score_max: NotNegative  # 0: no limit
     alignment: Literal["none", "scale_shift"]  # by least squares on each picture's valid pixels, before scoring
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.loss_group < 0:
-            raise ValueError("loss_group must not be negative")
+        check_range("max_depth", self.min_depth, self.max_depth)
+        check_range("score_max", self.score_min, self.score_max)
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from typing import Literal
 import torch
 import torch.nn.functional as F
 
+from benchmark.bounds import Score
 from benchmark.contracts import Measurement, Outcome, TaskContext
 from benchmark.metrics.geometry import normal_errors
 from tasks.dense import resampled_by_thing, stack_rows
@@ -28,7 +29,7 @@ class TrainedNormals(TrainedHead):
     navi_normals: Literal["camera", "probe3d"]  # how NAVI's targets are taken from its depth; of no other dataset
     # NAVI and NYUv2: pixels that count in training and test, those with a normal, or all with a depth (90° without one)
     valid: Literal["normal", "depth"]
-    axes: tuple[float, ...]  # signs of a loaded head's x, y, z beside the dataset's: x right, y down, z into the scene
+    axes: tuple[Score, ...]  # signs of a loaded head's x, y, z beside the dataset's: x right, y down, z into the scene
 
     def __post_init__(self) -> None:
         super().__post_init__()

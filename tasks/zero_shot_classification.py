@@ -15,6 +15,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 import torch
 
+from benchmark.bounds import Amount
 from benchmark.contracts import DataKind, EncoderCard, Measurement, Need, Outcome, Tap, TaskContext, View
 from benchmark.metrics.classification import label_ranks
 from benchmark.statistic import Statistic
@@ -30,7 +31,7 @@ class ZeroShotClassification:
     """Protocol: the view, the CLS token and the prompt templates (a list of tasks/prompts, or `dataset`)."""
 
     view: Literal["encoder", "square"]
-    view_size: int
+    view_size: Amount
     cls: ClsChoice
     templates: str
 

@@ -16,6 +16,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch.nn.functional import normalize
 
+from benchmark.bounds import Amount, Count, Positive, Score
 from benchmark.contracts import DataKind, EncoderCard, Interpolation, Need, Outcome, Tap, TaskContext, View
 from benchmark.metrics.segmentation import confusion_areas
 from benchmark.windows import Size, window_sizes
@@ -38,17 +39,17 @@ class ZeroShotAspect:
     """
 
     mode: Literal["whole", "slide"]
-    short_side: int  # pixels
-    long_side: int  # pixels; 0: as long as it gets
+    short_side: Count  # pixels
+    long_side: Amount  # pixels; 0: as long as it gets
     interpolation: Method
     antialias: bool
-    window: int  # slide only, pixels
-    stride: int  # slide only, pixels
+    window: Count  # slide only, pixels
+    stride: Count  # slide only, pixels
     softmax: bool  # over classes, before windows are averaged
-    temperature: float  # cosines are divided by it before the softmax
+    temperature: Positive  # cosines are divided by it before the softmax
     templates: str
     background: Literal["text", "threshold"]
-    threshold: float
+    threshold: Score
 
     def __post_init__(self) -> None:
         check_background(self.background, self.threshold)
@@ -61,14 +62,14 @@ class ZeroShotSegmentation:
     """Protocol of one square view; `mode = slide` is a `ZeroShotAspect` with the short side at `view_size`."""
 
     mode: Literal["whole", "slide"]
-    view_size: int  # whole: side of the square (0: the encoder's); slide: short side in pixels
+    view_size: Amount  # whole: side of the square (0: the encoder's); slide: short side in pixels
     interpolation: Method
-    window: int  # slide only, pixels
-    stride: int  # slide only, pixels
+    window: Count  # slide only, pixels
+    stride: Count  # slide only, pixels
     softmax: bool  # slide only: softmax over classes before windows are averaged
     templates: str
     background: Literal["text", "threshold"]
-    threshold: float
+    threshold: Score
 
     def __post_init__(self) -> None:
         check_background(self.background, self.threshold)

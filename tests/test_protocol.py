@@ -1,11 +1,14 @@
+import math
 import subprocess
 import sys
+import typing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import pytest
 
+from benchmark.bounds import Bounds
 from benchmark.errors import UsageError
 from benchmark.protocol import FileDigest, load_protocol, presets, variants
 from benchmark.registry import datasets, load_task, protocol_file, tasks
@@ -134,6 +137,55 @@ def test_hash_is_the_same_in_another_process():
     )
     pinned = dict(line.split() for line in (Path(__file__).parent / "fast_hashes.txt").read_text().splitlines())
     assert done.stdout.strip() == pinned["depth"]
+
+
+def numeric(hint: Any) -> list[tuple[type, Bounds | None]]:
+    """The numbers in a field's type, each with its bounds."""
+    if typing.get_origin(hint) is typing.Annotated:
+        inner, bounds = typing.get_args(hint)
+        return [(inner, bounds)] if inner in (int, float) else numeric(inner)
+    if typing.get_origin(hint) is tuple:
+        return numeric(typing.get_args(hint)[0])
+    return [(hint, None)] if hint in (int, float) else []
+
+
+@pytest.mark.parametrize("task", list(tasks()))
+def test_every_number_of_every_protocol_has_bounds_and_is_refused_outside(task):
+    """By the preset's file and by --set: NaN, infinities, and what lies below or above."""
+    loaded, tried = load_task(task), 0
+    for name in presets(protocol_file(task)):
+        schema = type(load_protocol(task, loaded.schemas, protocol_file(task), name).values)
+        for field, hint in typing.get_type_hints(schema, include_extras=True).items():
+            for number, bounds in numeric(hint):
+                assert bounds is not None, f"{schema.__name__}.{field} has no bounds"
+                many = "tuple" in str(hint)
+                wrong = ["nan", "-nan", "inf", "-inf", "1e999", "1" + "0" * 400] if number is float else ["0.5", "true"]
+                ends = [(bounds.low, bounds.above, -1), (bounds.high, bounds.below, 1)]
+                wrong += [str(number(end)) for end, open_, _ in ends if open_]
+                wrong += [str(number(end) + step) for end, _, step in ends if math.isfinite(end)]
+                for text in wrong:
+                    said = f"[{text}]" if many else text
+                    with pytest.raises(UsageError, match=f"--set {field}: .* (must|is)"):
+                        load_protocol(task, loaded.schemas, protocol_file(task), name, {field: said})
+                    tried += 1
+    assert tried
+
+
+@pytest.mark.parametrize(
+    ("task", "preset", "text"),
+    [
+        ("classification", "fast", "temperature=0"), ("classification", "fast", "temperature=-0.0"),
+        ("classification", "fast", "penalties=[]"), ("classification", "dinov2", "learning_rates=[0.1, 0]"),
+        ("zero_shot_segmentation", "tcl", "temperature=nan"), ("zero_shot_segmentation", "tcl", "stride=0"),
+        ("depth", "fast", "min_depth=inf"), ("depth", "fast", "holdout=1"), ("depth", "paper", "max_depth=0.001"),
+        ("depth", "fast", "max_depth=0.0001"), ("linear_segmentation", "paper", "learning_rate=0"),
+        ("linear_segmentation", "fast", "penalties=[0.0]"), ("normals", "paper", "beta2=1"),
+    ],
+)  # fmt: skip
+def test_numbers_that_would_make_a_row_of_nonsense_are_refused(task, preset, text):
+    name, _, value = text.partition("=")
+    with pytest.raises(UsageError, match=f"{name}"):
+        load_protocol(task, load_task(task).schemas, protocol_file(task), preset, {name: value})
 
 
 SPECIAL = """

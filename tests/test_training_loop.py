@@ -288,8 +288,6 @@ def test_a_loss_is_averaged_over_the_pictures_of_each_device():
     assert over[2] == pytest.approx(math.sqrt(0.15) * gap / 2, rel=1e-4)
     assert over[0] == over[4] == pytest.approx(math.sqrt(0.25 + 0.15 * 0.25) * gap, rel=1e-4)
     assert [preset(name).loss_group for name in ("dinov2", "dinov3", "paper", "dpt")] == [2, 2, 0, 0]
-    with pytest.raises(ValueError, match="loss_group must not be negative"):
-        preset("dinov2", loss_group=-1)
 
 
 def test_normal_losses_of_known_angles():

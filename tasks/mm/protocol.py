@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from benchmark.bounds import Amount, Count, Decay, Layer, NotNegative, Positive, Ratio, Share
+
 
 @dataclass(frozen=True)
 class MmProbe:
@@ -14,46 +16,42 @@ class MmProbe:
     padded is zero after the encoder's normalisation, and its label is ignored.
     """
 
-    layers: tuple[int, ...]  # blocks whose patch tokens are concatenated; -1 is the last, after its norm
+    layers: tuple[Layer, ...]  # blocks whose patch tokens are concatenated; -1 is the last, after its norm
     with_cls: bool  # CLS (first) concatenated to every token
     batch_norm: bool  # the statistics of the batch in training, running ones in the test
-    dropout: float  # whole channels
+    dropout: Decay  # whole channels
     dropout_first: bool  # before the batch norm, not after it
     loss_mean: Literal["all", "labelled"]  # the pixels cross-entropy is averaged over; ignored ones add zero
-    steps: int
-    batch_size: int
-    learning_rate: float
-    betas: tuple[float, ...]
-    weight_decay: float
-    clip_norm: float  # of the gradient; 0: not clipped
+    steps: Count
+    batch_size: Count
+    learning_rate: Positive
+    betas: tuple[Decay, ...]
+    weight_decay: NotNegative
+    clip_norm: NotNegative  # of the gradient; 0: not clipped
     schedule: Literal["poly", "cosine"]
-    poly_power: float  # poly only
-    warmup_steps: int
-    warmup_ratio: float  # share of the rate at step 0
-    short_side: int  # pictures are scaled to it, in training times a factor from scale_range, and in the test
-    long_side: int  # … unless the long side would pass this; 0: no cap
+    poly_power: NotNegative  # poly only
+    warmup_steps: Amount
+    warmup_ratio: Share  # share of the rate at step 0
+    short_side: Amount  # pictures are scaled to it, in training times a factor from scale_range, and in the test
+    long_side: Amount  # … unless the long side would pass this; 0: no cap
     antialias: bool  # scaled by Pillow's bilinear filter, which is antialiased, or by OpenCV's, which is not
-    scale_range: tuple[float, ...]
-    crop: int  # training crops; smaller pictures are padded at the bottom and right
-    cat_max_ratio: float  # a crop whose commonest class covers more is drawn again, at most ten times
-    flip: float  # probability
+    scale_range: tuple[Positive, ...]
+    crop: Amount  # training crops; smaller pictures are padded at the bottom and right
+    cat_max_ratio: Ratio  # a crop whose commonest class covers more is drawn again, at most ten times
+    flip: Share  # probability
     photometric: bool  # mmsegmentation's PhotoMetricDistortion; the next two are of it alone
-    hue_delta: int  # hue turns by up to this, of 180 for the whole circle, either way
+    hue_delta: Count  # hue turns by up to this, of 180 for the whole circle, either way
     saturation: Literal["hsv", "grey"]  # scaled in HSV, or by blending with the grey picture
-    window: int  # test
-    stride: int
+    window: Amount  # test
+    stride: Amount
     voc_train: Literal["train", "trainaug"]  # the training list on VOC 2012; no other dataset has a choice
 
     def __post_init__(self) -> None:
         pairs = {"betas": self.betas, "scale_range": self.scale_range}
         if wrong := [name for name, value in pairs.items() if len(value) != 2]:
             raise ValueError(f"{wrong[0]} must have two values")
-        least = {"steps": self.steps, "batch_size": self.batch_size, "layers": len(self.layers)}
-        if low := [name for name, value in least.items() if value < 1]:
-            raise ValueError(f"{low[0]} must be at least 1")
-        sizes = {name: getattr(self, name) for name in ("short_side", "crop", "window", "stride")}
-        if low := [name for name, value in sizes.items() if value < 0]:
-            raise ValueError(f"{low[0]} must not be negative")
+        if not self.layers:
+            raise ValueError("layers must be at least 1")
         if not 1 <= self.hue_delta <= 90:
             raise ValueError(f"hue_delta {self.hue_delta} must be from 1 to 90, which is half the circle")
         if self.window and self.stride > self.window:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from benchmark.bounds import Amount, Count, Decay, Layer, NotNegative, Positive, Ratio, Share
 from benchmark.contracts import EncoderCard
 from benchmark.heads.dpt import quarters
 from benchmark.protocol import FileDigest
@@ -18,44 +19,43 @@ class TrainedHead:
     # the head
     head: Literal["linear", "dpt"]
     head_weights: FileDigest  # a released DPT head: nothing is trained; "" trains one
-    layers: tuple[int, ...]  # blocks a DPT head reads; empty: the ends of the quarters of the encoder's depth
+    layers: tuple[Layer, ...]  # blocks a DPT head reads; empty: the ends of the quarters of the encoder's depth
     final_norm: bool  # whether block outputs go through the encoder's final norm
-    channels: int  # width of a DPT head's fusion
-    upsample: int  # a linear head's features are first up-sampled by this (bilinear)
+    channels: Count  # width of a DPT head's fusion
+    upsample: Count  # a linear head's features are first up-sampled by this (bilinear)
     with_cls: bool  # a linear head's features are patch and first CLS of the last block together; a DPT head's always
     batch_norm: bool  # before a linear head; a DPT head has none
     init: Literal["torch", "normal", "lecun"]  # torch's own; N(0, 0.01) and zero bias; Flax's
     # pictures
-    resize: int  # stretched to a square of this size first; 0: left alone
+    resize: Amount  # stretched to a square of this size first; 0: left alone
     resize_filter: Literal["bicubic", "bilinear"]  # of that stretch, antialiased; maps take the nearest value
     train_square: bool  # training pictures are cut to their middle square
     test_square: bool  # test pictures too
     border_crop: Literal["none", "nyu"]  # of training pictures: rows 45–471 and columns 43–607 of 480 × 640
     # augmentation, in this order
-    rotate_p: float
-    rotate_degrees: float
-    flip_p: float
-    crop: tuple[int, ...]  # random crop of (height, width); empty: none
-    resized_crop_p: float  # a random square crop of at least `resized_crop_area`, resized back by nearest neighbour
-    resized_crop_area: float
+    rotate_p: Share
+    rotate_degrees: NotNegative
+    flip_p: Share
+    crop: tuple[Count, ...]  # random crop of (height, width); empty: none
+    resized_crop_p: Share  # a random square crop of at least `resized_crop_area`, resized back by nearest neighbour
+    resized_crop_area: Ratio
     colour: Literal["gamma", "jitter"]  # DINOv2's gamma, brightness, tint; torchvision's ColorJitter
-    colour_p: float
-    colour_ranges: tuple[
-        float, ...
-    ]  # gamma: ± of gamma, brightness, tint; jitter: brightness, contrast, saturation, hue
+    colour_p: Share
+    # gamma: ± of gamma, brightness, tint; jitter: brightness, contrast, saturation, hue
+    colour_ranges: tuple[NotNegative, ...]
     # steps
-    steps: int
-    batch_size: int
-    learning_rate: float
-    beta1: float
-    beta2: float
-    weight_decay: float
+    steps: Count
+    batch_size: Count
+    learning_rate: Positive
+    beta1: Decay
+    beta2: Decay
+    weight_decay: NotNegative
     schedule: Literal["cosine", "quarter_cosine", "one_cycle", "constant"]
-    final_ratio: float  # last learning rate over the first
-    warmup_steps: int
-    warmup_ratio: float  # first learning rate of the warm-up over the full one
+    final_ratio: NotNegative  # last learning rate over the first
+    warmup_steps: Amount
+    warmup_ratio: Share  # first learning rate of the warm-up over the full one
     momentum: Literal["fixed", "one_cycle", "rising"]  # of AdamW's β₁: mmcv's one-cycle; DINOv3's
-    clip: float  # of the gradient's norm; 0: none
+    clip: NotNegative  # of the gradient's norm; 0: none
     # test
     flip_test: bool  # mean of the prediction and that of the mirrored picture
     interpolation: Literal["bilinear", "bicubic"]  # of the head's map to the picture's size, in training too
@@ -71,8 +71,6 @@ class TrainedHead:
             raise ValueError("crop must be [height, width] or empty")
         if self.layers and (self.head != "dpt" or len(self.layers) != 4):
             raise ValueError("layers are the four blocks of a DPT head, or empty")
-        if self.steps < 1 or self.batch_size < 1:
-            raise ValueError("steps and batch_size must be at least 1")
         if self.head == "dpt" and not self.with_cls:
             raise ValueError("with_cls = false: a DPT head reads the CLS of every layer. Use head = linear")
         if self.head == "dpt" and self.batch_norm:
