@@ -142,7 +142,7 @@ def gone(row: Row) -> None:
 
 def old(row: Row) -> None:
     kept = {k: v for k, v in row.data.items() if k != SAMPLES_DIGEST}
-    (row.folder / "result.json").write_text(json.dumps(kept))
+    (row.folder / "result.json").write_text(json.dumps({**kept, "schema": 1}))
 
 
 def old_and_cut(row: Row) -> None:
