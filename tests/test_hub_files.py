@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import shutil
 import tarfile
+import zipfile
 from pathlib import Path
 
 import miniatures as mini
@@ -67,7 +69,9 @@ def test_imagenet_parquet_is_read_in_every_layout_of_the_hub(tmp_path, photos, n
         write(tmp_path / "d/imagenet1k" / name, {"image": images[rows], "label": labels[rows]})
     write(tmp_path / "d/imagenet1k/default/test/0000.parquet", {"image": images, "label": [-1] * 6})
     write(tmp_path / "d/imagenet1k/.cache/validation/0000.parquet", {"image": images, "label": labels})
-    check_imagenet(open_dataset("imagenet1k", tmp_path / "d").data("labels", "test"))
+    data = open_dataset("imagenet1k", tmp_path / "d").data("labels", "test")
+    check_imagenet(data)
+    assert len({data.images.image_id(i) for i in range(6)}) == 6 and "val" in data.images.image_id(0)
     with pytest.raises(DataError, match="imagenet1k: no train"):
         open_dataset("imagenet1k", tmp_path / "d").data("labels", "train")
 
@@ -324,7 +328,7 @@ def test_an_interrupted_fetch_from_the_hub_is_exit_one_and_goes_on(tmp_path, cap
     assert whole.asked == [("ILSVRC/imagenet-1k", "dataset", "49e2ee26f3810fb5a7536bbf732a7b07389a47b5")]
     assert not (tmp_path / "d/imagenet1k/data/test-00000-of-00001.parquet").exists()
     code, out, err = bench(capsys, *words, "--offline")
-    assert code == 0 and "has all parquet files" in out and len(whole.asked) == 1
+    assert code == 0 and "has all parquet files" in out and "by hand" not in out and len(whole.asked) == 1
     code, out, err = bench(capsys, *words)
     assert code == 0 and len(whole.asked) == 1  # nothing is asked for what is whole
 
@@ -397,8 +401,6 @@ def test_voc_is_fetched_from_thor_with_the_old_host_behind_it():
 
 @pytest.mark.parametrize("folder", ["flickr30k-images", "flickr30k/Images", "flickr30k_images/flickr30k_images", "x/y"])
 def test_flickrs_zip_is_read_in_place(tmp_path, folder):
-    import zipfile
-
     root = mini.flickr30k(tmp_path / "folder")
     plain = open_dataset("flickr30k", tmp_path / "folder").data("captions", "test")
     out = tmp_path / "zip/flickr30k"
@@ -412,12 +414,22 @@ def test_flickrs_zip_is_read_in_place(tmp_path, folder):
     assert found.captions == plain.captions and found.digest == plain.digest
 
 
-@pytest.mark.parametrize(("name", "packed"), [("flickr30k", "flickr30k-images.tar.gz"), ("docci", "docci_images.tgz")])
-def test_a_gzip_beside_the_split_is_named(tmp_path, name, packed):
+@pytest.mark.parametrize(
+    ("name", "folder", "packed", "kind"),
+    [
+        ("flickr30k", "flickr30k-images", "flickr30k-images.tar.gz", "captions"),
+        ("docci", "images", "docci_images.tgz", "captions"),
+        ("navi", ".", "navi_v1.0.tar.gz", "depth"),
+        ("ade20k", ".", "ADEChallengeData2016.tar.gz", "segmentation"),
+        ("voc2012", "../..", "VOCtrainval_11-May-2012.tar.gz", "segmentation"),
+    ],
+)
+def test_a_gzip_beside_the_split_is_named(tmp_path, name, folder, packed, kind):
     root = getattr(mini, name)(tmp_path)
-    for folder in ("flickr30k-images", "images"):
-        if (root / folder).exists():
-            (root / folder).rename(tmp_path / "elsewhere")
-    (root / packed).write_bytes(b"\x1f\x8b")
+    if folder.startswith("."):
+        shutil.rmtree(root)
+    else:
+        (root / folder).rename(tmp_path / "elsewhere")
+    (tmp_path / name / packed).write_bytes(b"\x1f\x8b")
     with pytest.raises(DataError, match=rf"{packed} is there, .*gunzip -k .*{packed}"):
-        open_dataset(name, tmp_path).data("captions", "test")
+        open_dataset(name, tmp_path).data(kind, "test")

@@ -155,7 +155,9 @@ class RowBlobs:
 
     def name(self, index: int) -> str:
         file, row = self._place(index)
-        return f"{Path(self.files[file]).name}#{row}"
+        path = Path(self.files[file])
+        start = f"{path.parent.name}/" if path.stem.isdigit() else ""  # validation/0000.parquet: no split in its name
+        return f"{start}{path.name}#{row}"
 
     def where(self, index: int) -> str:
         file, row = self._place(index)

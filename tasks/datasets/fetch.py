@@ -21,7 +21,7 @@ from typing import Any
 
 from benchmark.errors import DataError
 from tasks.datasets.catalog import catalog
-from tasks.datasets.hub import from_hub
+from tasks.datasets.hub import from_hub, lacking
 from tasks.datasets.known import Known, difference, known
 
 BLOCK = 1 << 20
@@ -44,7 +44,9 @@ def prepare(name: str, data: Path, *, offline: bool = False, progress: NewBar | 
     something would have to be fetched; what must be done by hand comes before it.
     """
     row = catalog()[name]
-    by_hand = [Step(False, text) for text in row.get("steps", ())]
+    hub = row.get("hub")  # then the steps are its login, or other ways to the same files
+    left = () if hub and not lacking(data / name, hub["patterns"]) else row.get("steps", ())
+    by_hand = [Step(False, text) for text in left]
     if offline:
         yield from by_hand
     try:
@@ -52,7 +54,7 @@ def prepare(name: str, data: Path, *, offline: bool = False, progress: NewBar | 
     except DataError:
         yield from () if offline else by_hand
         raise
-    yield from () if offline else by_hand
+    yield from () if offline or hub else by_hand
 
 
 def _fetched(name: str, row: dict[str, Any], data: Path, offline: bool, progress: NewBar | None) -> Iterator[Step]:

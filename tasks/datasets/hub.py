@@ -39,25 +39,27 @@ def from_hub(name: str, hub: dict[str, Any], data: Path, offline: bool) -> str:
 
     Raises DataError when something is missing still; the same command goes on from there.
     """
-    folder, repo = data / name, hub["repo"]
+    folder, repo, revision = data / name, hub["repo"], hub["revision"]
     if not (lack := lacking(folder, hub["patterns"])):
         return f"{folder} has all parquet files of {repo}"
     if _readable(name, data):
         return f"{name} is in {data}, whole"
     if offline:
-        raise DataError(f"{name}: --offline, and {lack}. Fetch {repo} on another machine: {_command(hub)}")
+        wanted = " ".join(f"--include '{p}'" for p in hub["patterns"])
+        command = f"hf download {repo} --repo-type dataset --revision {revision} {wanted} --local-dir {folder}"
+        raise DataError(f"{name}: --offline, and {lack}. Fetch it on another machine: {command}")
     from huggingface_hub import snapshot_download
 
     try:
         snapshot_download(
-            repo, repo_type="dataset", revision=hub["revision"], local_dir=folder, allow_patterns=hub["patterns"]
+            repo, repo_type="dataset", revision=revision, local_dir=folder, allow_patterns=hub["patterns"]
         )
     except Exception as e:  # the hub's own errors, and those of the client and of the layers below it
         reason = first_line(e)
     else:  # where the hub cannot be reached, an old folder is handed back as if it were whole
         reason = "the hub gave no more"
     if not (lack := lacking(folder, hub["patterns"])):
-        return f"fetched {repo}@{hub['revision'][:12]} to {folder}"
+        return f"fetched {repo}@{revision[:12]} to {folder}"
     raise DataError(
         f"{name}: https://huggingface.co/datasets/{repo} could not be fetched whole ({reason}): {lack}. "
         "The same command goes on where it stopped"
@@ -74,8 +76,3 @@ def _readable(name: str, data: Path) -> bool:
     except BenchError:
         return False
     return not allowed.short
-
-
-def _command(hub: dict[str, Any]) -> str:
-    wanted = " ".join(f"--include '{p}'" for p in hub["patterns"])
-    return f"hf download {hub['repo']} --repo-type dataset --revision {hub['revision']} {wanted}"

@@ -129,7 +129,8 @@ def find_error(info: DatasetInfo, root: Path | None, split: str) -> DataError:
     """The error for a split found in none of the layouts."""
     from tasks.datasets.places import not_found
 
-    return not_found(info, root, f"{NAMES[split][0]}/<synset>/*.JPEG, {TARS[split]} or parquet")
+    wanted = f"{NAMES[split][0]}/<synset>/*.JPEG, {TARS[split]}, shards or parquet"
+    return not_found(info, root, wanted, (TARS[split],), ("imagenet",))
 
 
 def open_dataset(info: DatasetInfo, root: Path | None, options: Mapping[str, str]) -> ImageNet:

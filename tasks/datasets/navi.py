@@ -49,6 +49,7 @@ from tasks.datasets.places import (
 MILLIMETRES = 65535 * 10.0  # inverse-depth code of NAVI's own reader: depth = 65535 · 10 / value
 STEP = 4
 FOLDERS = ("navi_v1", "navi_v1.0", "navi_v1.5", "")
+ARCHIVE = "navi_v1*.tar"
 MARKER = "wild_set/annotations.json"
 SMALL = "downsampled_"  # what Probe3D's resize_navi.py puts before the names of the files it makes
 
@@ -203,13 +204,13 @@ class Navi:
             for folder in FOLDERS:
                 if next((base / folder).glob(f"*/{MARKER}"), None):
                     return Folder(base / folder)
-            if archives := sorted(p for p in base.glob("navi_v1*.tar") if not is_hidden(p.name)):
+            if archives := sorted(p for p in base.glob(ARCHIVE) if not is_hidden(p.name)):
                 archive = Archive(archives[:1])
                 marked = next((n for n in archive.names("", ("annotations.json",)) if n.endswith(MARKER)), None)
                 if marked is not None:
                     depth = marked.count("/") - MARKER.count("/") - 1
                     return Archive(archives[:1], "".join(p + "/" for p in marked.split("/")[:depth]))
-        raise not_found(self.info, self.root, f"navi_v1/<object>/{MARKER}")
+        raise not_found(self.info, self.root, f"navi_v1/<object>/{MARKER}", (ARCHIVE,))
 
 
 def _depth_name(picture: str) -> str:

@@ -121,20 +121,19 @@ def find(
                     return archive
             if PurePosixPath(marker).suffix and (prefix := archive.prefix_of(marker)):
                 return Archive(found, prefix)  # people pack the folder that it lay in as well
-    for packed in (p for base in places for a in archives if a.endswith(".tar") for p in _packed(base, a)):
-        raise DataError(
-            f"{info.name}: {packed} is there, but nothing can be read inside a gzip. Unpack it: gunzip -k {packed}"
-        )
-    raise not_found(info, root, "/".join(p for p in (folders[0] if folders else "", marker) if p))
+    raise not_found(info, root, "/".join(p for p in (folders[0] if folders else "", marker) if p), archives, also)
 
 
-def _packed(base: Path, tar: str) -> list[Path]:
-    """What became of the archive `tar` (a pattern) where it was left as it came, compressed."""
-    return sorted(p for ending in (".tar.gz", ".tgz") for p in base.glob(tar.removesuffix(".tar") + ending))
-
-
-def not_found(info: DatasetInfo, root: Path | None, wanted: str) -> DataError:
-    """The error for a dataset that is not there."""
+def not_found(
+    info: DatasetInfo, root: Path | None, wanted: str, archives: Sequence[str] = (), also: Sequence[str] = ()
+) -> DataError:
+    """The error for a dataset that is not there, or of which one of `archives` was left as it came, compressed."""
+    tars = [a.removesuffix(".tar") for a in archives if a.endswith(".tar")]
+    for base in bases(info, root, also):
+        for packed in sorted(p for tar in tars for end in (".tar.gz", ".tgz") for p in base.glob(tar + end)):
+            return DataError(
+                f"{info.name}: {packed} is there, but a gzip cannot be read in place. Unpack it: gunzip -k {packed}"
+            )
     data = root if root is not None else data_dir()
     return DataError(f"{info.name}: no {wanted} under {data}. Get it: bench data prepare {info.name}")
 
