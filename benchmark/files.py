@@ -38,15 +38,6 @@ def write_atomic(path: Path, write: Callable[[IO[bytes]], object]) -> None:
         os.replace(whole, path)
 
 
-def write_named(path: Path, write: Callable[[Path], object]) -> None:
-    """`write_atomic` for a writer that wants a file's name; nothing is held in memory."""
-    with disk_errors(path), _staged(path, lambda f: None) as whole:
-        write(whole)
-        with open(whole, "rb") as f:
-            os.fsync(f.fileno())
-        os.replace(whole, path)
-
-
 def write_together(folder: Path, contents: Mapping[str, bytes], before: Callable[[], object]) -> None:
     """`write_atomic` for several files, all or none: `before` is called and they take their names (below `folder`, in
     the order of `contents`) when every one of them is whole on disk and nothing is left to do that needs room."""

@@ -16,11 +16,10 @@ from benchmark.errors import BenchError, UsageError
 from benchmark.files import disk_errors, write_text
 from benchmark.foreign import plain_cell
 from benchmark.processes import locked
-from benchmark.sealed import seal, unseal
 from benchmark.steps import Progress, ordered_by_name
 
 STATE = "state.json"
-SCHEMA = 3  # 2: with what was asked; 3: sealed
+SCHEMA = 2  # 2: with what was asked
 
 
 @dataclass(frozen=True)
@@ -84,9 +83,7 @@ class History:
             return cls(folder, model, suite, scoring or {})
         try:
             data = json.loads(path.read_text(encoding="utf-8"))
-            if data["schema"] != 2:
-                data = unseal(path.read_text(encoding="utf-8"))
-            if data["schema"] not in (2, SCHEMA):
+            if data["schema"] != SCHEMA:
                 raise ValueError(f"schema {data['schema']}, not {SCHEMA}")
             entries = [_entry(e) for e in data["entries"]]
             kept = {"model": data["model"], "suite": data["suite"], **data["scoring"]}
@@ -120,7 +117,7 @@ class History:
             "compared": dict(self.compared),
             "entries": [asdict(e) for e in self.entries],
         }
-        write_text(self.folder / STATE, seal(data) + "\n")
+        write_text(self.folder / STATE, json.dumps(data, indent=1, ensure_ascii=False) + "\n")
 
     def units(self) -> list[str]:
         """Every unit with a number, in the order of first appearance."""

@@ -17,10 +17,9 @@ from typing import Any
 from benchmark.errors import BenchError
 from benchmark.files import write_text
 from benchmark.results import Row
-from benchmark.sealed import seal, unseal
 
 FILE = "noise.json"
-SCHEMA = 2  # 2: sealed
+SCHEMA = 1
 
 
 @dataclass(frozen=True)
@@ -67,7 +66,7 @@ def measure(
             raise BenchError(f"{key}: no number under {', '.join(lost)}; the noise floor is not recorded")
         floor = max(abs(v - runs[reference]) for v in runs.values())
         entries.setdefault(key, {})[model] = {"floor": floor, "runs": runs}
-    write_text(results / FILE, seal({"schema": SCHEMA, "floors": entries}) + "\n")
+    write_text(results / FILE, json.dumps({"schema": SCHEMA, "floors": entries}, indent=1, sort_keys=True) + "\n")
     return {key: _largest(entries[key]) for key in values}
 
 
@@ -86,8 +85,6 @@ def _load(results: Path) -> dict[str, dict[str, Any]]:
         return {}
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
-        if data["schema"] != 1:
-            data = unseal(path.read_text(encoding="utf-8"))
         floors: dict[str, dict[str, Any]] = data["floors"]
         for models in floors.values():
             _largest(models)

@@ -24,10 +24,9 @@ from benchmark.digest import fingerprint, plain, sha256_file
 from benchmark.errors import BenchError
 from benchmark.files import only_writer, utf8, write_together
 from benchmark.foreign import CONTROL, writable_text
-from benchmark.sealed import Damaged, seal, unseal
 from benchmark.statistic import Statistic
 
-SCHEMA = 2  # 2: sealed
+SCHEMA = 1
 OLDEST = 1  # rows of earlier schemas are named and left out
 LONGEST_NAME = 120  # other words stand before and after it in the names of folders and pictures
 SAMPLES_DIGEST = "samples_sha256"  # rows of before it was written have none
@@ -81,20 +80,11 @@ class Row:
         return read_samples(self.folder / "samples.parquet", self.data.get(SAMPLES_DIGEST))
 
     def has_its_samples(self) -> bool:
-        """Whether the samples on disk are those it was written with, and its values theirs.
-
-        A row of before rows were sealed may say anything: its values are computed again from the samples.
-        """
+        """Whether the samples on disk are those it was written with; for a row without their digest, can be read."""
         digest = self.data.get(SAMPLES_DIGEST)
         try:
-            if digest is not None and sha256_file(self.folder / "samples.parquet") != digest:
-                return False
-            if self.data["schema"] >= 2:
-                return digest is not None
-            metrics = self.data["metrics"]
-            found = {name: self.statistic(name).of(self.samples) for name in metrics}
-            return all(np.isclose(found[name], metrics[name]["value"], rtol=1e-9, atol=1e-12) for name in metrics)
-        except (BenchError, OSError, KeyError, ValueError, TypeError):
+            return bool(self.samples) if digest is None else sha256_file(self.folder / "samples.parquet") == digest
+        except (BenchError, OSError):
             return False
 
 
@@ -158,7 +148,7 @@ def save(
         columns = samples_file(samples)
         row = {**plain(data), SAMPLES_DIGEST: hashlib.sha256(columns).hexdigest()}
         contents = {"samples.parquet": columns, **(files or {})}
-        contents["result.json"] = utf8(seal(row) + "\n")
+        contents["result.json"] = utf8(json.dumps(row, indent=1, ensure_ascii=False) + "\n")
         older = {path for path in folder.glob("pictures/*") if f"pictures/{path.name}" not in contents}
 
         def clear() -> None:
@@ -219,8 +209,7 @@ def read_row(path: Path) -> Row:
     """The row of a `result.json` or its folder. Raises BenchError naming the file when it is no whole row."""
     file = path / "result.json" if path.is_dir() else path
     try:
-        text = file.read_text(encoding="utf-8")
-        data = json.loads(text)
+        data = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as e:
         raise BenchError(f"{file}: cannot be read as a result ({e}). Delete it and run again") from None
     lost = [k for k in REQUIRED if not _holds(data, k.split("."))]
@@ -232,11 +221,6 @@ def read_row(path: Path) -> Row:
         raise BenchError(
             f"{file}: schema {data['schema']} is newer than this densebench knows ({SCHEMA}). Update densebench"
         )
-    if data["schema"] >= 2:
-        try:
-            data = unseal(text)
-        except Damaged:
-            raise BenchError(f"{file}: damaged: it is not what was written. Run the same bench run again") from None
     if data["schema"] < OLDEST:
         raise BenchError(
             f"{file}: schema {data['schema']} is older than this densebench reads ({OLDEST}). Run it again"

@@ -91,7 +91,7 @@ def row_data(model: str, task: str, outcome: Outcome, dataset: str = "scenes", *
     digest = fingerprint({"task": task, "fields": {k: v["value"] for k, v in fields.items()}, "name": protocol_name})
     speed = 40.0 + 4e9 / params
     data: dict[str, Any] = {
-        "schema": 2,
+        "schema": 1,
         "id": fingerprint([model, task, dataset, digest])[:16],
         "created": "2026-11-24T08:00:00Z",
         "command": f"bench run --model {model} --task {task}/{dataset}",

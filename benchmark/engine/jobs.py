@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import glob
+import json
 import logging
 import re
 from collections.abc import Mapping, Sequence
@@ -23,7 +24,6 @@ from benchmark.incomplete import tolerating
 from benchmark.protocol import EvalProtocol, load_protocol
 from benchmark.registry import Unit, load_task, open_dataset, protocol_file, resolve, suites, tasks, units
 from benchmark.results import Row, read_row, row_folder, slug
-from benchmark.sealed import Damaged, read_sealed
 
 log = logging.getLogger("densebench.data")
 
@@ -82,10 +82,10 @@ class Slot:
     def not_applicable(self) -> str | None:
         """The reason written there when the same request was found not applicable."""
         try:
-            note = read_sealed(self.folder / "not_applicable.json") or {}
-        except Damaged:
-            return None  # asked again, which costs nothing
-        return str(note["reason"]) if note.get("request") == self.request else None
+            note = json.loads((self.folder / "not_applicable.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return None
+        return note["reason"] if note.get("request") == self.request else None
 
 
 def resolve_units(words: Sequence[str], suite: str | None) -> tuple[list[Unit], str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import time
 from collections.abc import Callable, Sequence
@@ -28,7 +29,6 @@ from benchmark.files import unreadable, writable, write_text
 from benchmark.overlap import note_same_files
 from benchmark.registry import Unit, check_model_name, is_own_code, load_task
 from benchmark.results import SCHEMA, Row, metrics_of, read_row, save
-from benchmark.sealed import seal
 
 T = TypeVar("T")
 
@@ -244,7 +244,7 @@ class Session:
     def refuse(self, job: Job, slot: Slot, reason: str, report: Report) -> None:
         """Notes that the job is not applicable."""
         report.not_applicable.append(Note(self.shown, job.unit, reason))
-        write_text(slot.folder / "not_applicable.json", seal({"reason": reason, "request": slot.request}))
+        write_text(slot.folder / "not_applicable.json", json.dumps({"reason": reason, "request": slot.request}))
 
     def plan(self, job: Job) -> bool:
         """Joins what the job needs to the shared passes; True when that worked."""

@@ -1,9 +1,8 @@
 """The feature store: arrays on disk under a key made of everything that decides their values.
 
-A stored array is a folder: `manifest.json` (the key in words, shapes, a checksum per shard, sealed) and
-`shard-00000.npy` … Shards are written to a temporary name and renamed, then entered in the manifest under a lock: a
-process killed at any moment leaves only whole shards. One that fails its checksum, or has not the items that its number
-says, counts as missing; so do all of them under a manifest that is damaged.
+A stored array is a folder: `manifest.json` (the key in words, shapes, a checksum per shard) and `shard-00000.npy` …
+Shards are written to a temporary name and renamed, then entered in the manifest under a lock: a process killed at any
+moment leaves only whole shards, and one that fails its checksum counts as missing.
 """
 
 from __future__ import annotations
@@ -31,9 +30,8 @@ from benchmark.errors import BenchError
 from benchmark.features import codec
 from benchmark.files import disk_errors, write_atomic, write_text
 from benchmark.processes import locked, open_files
-from benchmark.sealed import Damaged, read_sealed, remade, seal
 
-SCHEMA = 2  # 2: sealed. What 1 says is held against the shards themselves
+SCHEMA = 1
 CLOCK_S = 1.0  # two files that are made at once may differ by so much
 ABANDONED_S = 3600.0  # a shard is written in far less
 SHARD_BYTES = 64 * 2**20  # of one shard in float32; a larger item is a shard of its own
@@ -128,9 +126,8 @@ class StoredArray:
                 "item": list(items.shape[1:]),
                 "shards": {},
             }
-            manifest["schema"] = SCHEMA
             manifest["shards"][str(shard)] = digest.hexdigest()
-            write_text(self.folder / "manifest.json", seal(manifest))
+            write_text(self.folder / "manifest.json", json.dumps(manifest, indent=1))
         self.__dict__.pop("item", None)
         self._verified.add(shard)
 
@@ -191,55 +188,24 @@ class StoredArray:
         try:
             with open(self._path(shard), "rb") as f:
                 ok = hashlib.file_digest(f, "sha256").hexdigest() == checksum
-            # A manifest of before they were sealed may have a wrong size or item: what it says of shards is not enough.
-            if ok:
-                kept = _open_shards.get(self._path(shard))
-                ok = len(kept) == len(self.shard_range(shard))
-                ok = ok and codec.decode(kept[:1], self.codec).shape[1:] == self.item
-        except (OSError, ValueError):
-            ok = False
+        except OSError:
+            return False
         if ok:
             self._verified.add(shard)
-        elif self._path(shard).exists():
-            remade(self._path(shard))
         return ok
 
     def _manifest(self) -> dict[str, Any]:
-        """What is stated, or nothing: shards of a damaged manifest, which is said, are made again."""
-        path = self.folder / "manifest.json"
         try:
-            return _stated(path, self.n)
-        except Damaged:
-            remade(path)
+            manifest = json.loads((self.folder / "manifest.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
             return {}
+        return manifest if manifest.get("schema") == SCHEMA else {}
 
     @contextmanager
     def _lock(self) -> Iterator[None]:
         """Without locks two writers may lose an entry of each other's: that shard is made again by a later run."""
         with disk_errors(self.folder), locked(self.folder / ".lock"):
             yield
-
-
-def _stated(path: Path, n: int | None = None) -> dict[str, Any]:
-    """The content of a manifest; empty where there is none. Raises Damaged for one that is not what was written.
-
-    One of before they were sealed must at least speak of `n` items in shards of a size that there can be.
-    """
-    try:
-        if (sealed := read_sealed(path)) is not None:
-            return sealed if sealed["schema"] == SCHEMA else {}
-        return {}
-    except Damaged:
-        try:
-            old = json.loads(path.read_text(encoding="utf-8"))
-            size = old.setdefault("size", shard_items(old["n"]))
-            known = old["schema"] == 1 and {"key", "codec", "item", "shards"} <= old.keys()
-            whole = isinstance(old["item"], list) and isinstance(old["shards"], dict)
-            if known and whole and (n is None or old["n"] == n) and size > 0 and size & (size - 1) == 0:
-                return dict(old)
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
-            pass
-        raise
 
 
 def _npy(array: np.ndarray) -> tuple[bytes, memoryview]:
@@ -273,7 +239,7 @@ class FeatureStore:
         out = []
         for path in sorted(self.root.glob("??/*/manifest.json")):
             try:
-                manifest = _stated(path)
+                manifest = json.loads(path.read_text(encoding="utf-8"))
                 expected = -(-manifest["n"] // manifest.get("size", shard_items(manifest["n"])))
                 size = sum(f.stat().st_size for f in path.parent.iterdir())
                 entry = {

@@ -19,12 +19,14 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 import torch.nn.functional as F
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
 
 from benchmark.contracts import Progress
 from benchmark.digest import fingerprint
 from benchmark.errors import DataError, EncoderError
+from benchmark.files import write_bytes
 from benchmark.heads.schedule import batches, cosine
-from benchmark.sealed import Damaged, remade, seal_tensors, unseal_tensors
 from benchmark.similarity import rows_of
 
 # DINOv2's thirteen, before scaling by batch / 256.
@@ -229,25 +231,25 @@ def _train(
 
 
 def _save(stacks: Mapping[str, _Stack], path: Path, request: str, step: int, curve: Curve) -> None:
-    tensors = {f"{k}/{name}": t for k, stack in stacks.items() for name, t in stack.tensors().items()}
-    seal_tensors(path, tensors, {"request": request, "step": str(step), "curve": json.dumps(curve)})
+    tensors = {f"{k}/{name}": t.cpu() for k, stack in stacks.items() for name, t in stack.tensors().items()}
+    write_bytes(path, save(tensors, {"request": request, "step": str(step), "curve": json.dumps(curve)}))
 
 
 def _resume(stacks: Mapping[str, _Stack], path: Path | None, request: str) -> tuple[int, Curve]:
     """Steps already done and their curve; the stacks are set to the state of `path` where it is of the same request."""
-    if path is None:
+    if path is None or not path.is_file():
         return 0, []
     try:
-        kept = unseal_tensors(path)
-    except Damaged:
-        remade(path)
-        kept = None
-    if kept is None or kept[1].get("request") != request:
-        return 0, []
-    found, about = kept
+        with safe_open(path, "pt") as f:
+            about = f.metadata() or {}
+            if about.get("request") != request:
+                return 0, []
+            found = {k: {name: f.get_tensor(f"{k}/{name}") for name in s.tensors()} for k, s in stacks.items()}
+    except (SafetensorError, OSError):
+        return 0, []  # a file that cannot be read is as good as none: the sweep starts again
     for name, stack in stacks.items():
-        for own_name, own in stack.tensors().items():
-            own.copy_(found[f"{name}/{own_name}"])
+        for own, stored in zip(stack.tensors().values(), found[name].values(), strict=True):
+            own.copy_(stored)
     return int(about["step"]), [(step, losses) for step, losses in json.loads(about["curve"])]
 
 

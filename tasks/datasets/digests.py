@@ -183,8 +183,8 @@ def _look_up(db: sqlite3.Connection | None, rows: Sequence[Row]) -> dict[Row, st
     found: dict[Row, str] = {}
     try:
         for row in rows:
-            if (hit := db.execute(query, _storable(row)).fetchone()) and hit[0] == _sealed(row, hit[0][:64]):
-                found[row] = hit[0][:64]
+            if hit := db.execute(query, _storable(row)).fetchone():
+                found[row] = hit[0]
     except sqlite3.Error:
         return {}
     return found
@@ -194,13 +194,9 @@ def _store(db: sqlite3.Connection | None, hashes: dict[Row, str]) -> None:
     if db is None or not hashes:
         return
     with contextlib.suppress(sqlite3.Error), db:
-        rows = [(*_storable(row), _sealed(row, value)) for row, value in hashes.items()]
-        db.executemany("insert or replace into hashes values (?, ?, ?, ?, ?, ?)", rows)
-
-
-def _sealed(row: Row, value: str) -> str:
-    """A hash with sixteen digits over it and what it is of: one that was changed on disk counts as unknown."""
-    return f"{value} {fingerprint([*_storable(row), value])[:16]}"
+        db.executemany(
+            "insert or replace into hashes values (?, ?, ?, ?, ?, ?)", [(*_storable(r), h) for r, h in hashes.items()]
+        )
 
 
 def _storable(row: Row) -> Row:

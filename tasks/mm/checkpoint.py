@@ -7,9 +7,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from safetensors.torch import save as serialise
 from torch import nn
 
-from benchmark.sealed import Damaged, remade, seal_tensors, unseal_tensors
+from benchmark.errors import BenchError
+from benchmark.files import write_bytes
 
 SHARE = 50  # saving may cost one fiftieth of the time
 
@@ -45,13 +49,13 @@ class Checkpoint:
         self._saved, self._cost = time.monotonic(), 0.02
 
     def read(self) -> dict[str, torch.Tensor] | None:
-        """Its tensors; None before the first save, and for a damaged file, which is said: training begins again."""
-        try:
-            found = unseal_tensors(self.path)
-        except Damaged:
-            remade(self.path)
+        """Its tensors, or None before the first save. Raises BenchError naming a damaged file."""
+        if not self.path.exists():
             return None
-        return None if found is None else found[0]
+        try:
+            return load_file(self.path)
+        except (OSError, SafetensorError) as e:
+            raise BenchError(f"{self.path}: checkpoint cannot be read ({e}). Remove it to train again") from None
 
     def due(self) -> bool:
         """Whether enough time has passed for a save to cost little."""
@@ -66,7 +70,7 @@ class Checkpoint:
         tensors["curve"] = torch.tensor(curve.rows, dtype=torch.float64).reshape(-1, 4)
         tensors["pending"] = torch.tensor(curve.pending, dtype=torch.float64)
         tensors["step"] = torch.tensor(step)
-        seal_tensors(self.path, tensors)
+        write_bytes(self.path, serialise({k: v.detach().cpu().contiguous() for k, v in tensors.items()}))
         self._saved = time.monotonic()
         self._cost = max(0.005, self._saved - started)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib
+import json
 import os
 import shutil
 from collections.abc import Callable
@@ -16,10 +17,8 @@ from PIL import Image
 from adapters.tipsv2.recipe.config import DataConfig
 from adapters.tipsv2.recipe.samples import Sample
 from benchmark import in_use
-from benchmark.digest import fingerprint, sha256_file
-from benchmark.errors import BenchError
+from benchmark.digest import fingerprint
 from benchmark.paths import cache_dir
-from benchmark.sealed import Damaged, read_sealed, remade, seal
 
 RENDERER = "tasks.scenes.render:render"  # reached by name: adapters never import tasks
 SHARD = 500
@@ -51,13 +50,10 @@ class ScenesSource:
     def _shard(self, number: int) -> tuple[np.ndarray, list[list[Any]]]:
         if number not in self._open:
             folder = self.folder / f"{number:06d}"
-            captions = _whole(folder)
-            if captions is None:
+            if not (folder / "captions.json").is_file():
                 self._render(number, folder)
-                captions = _whole(folder)
-            if captions is None:
-                raise BenchError(f"{folder}: does not hold what was just written. Check the disk, or give data.cache")
-            self._open[number] = np.load(folder / "pixels.npy", mmap_mode="r", allow_pickle=False), captions
+            pixels = np.load(folder / "pixels.npy", mmap_mode="r", allow_pickle=False)
+            self._open[number] = pixels, json.loads((folder / "captions.json").read_text())
         return self._open[number]
 
     def _render(self, number: int, folder: Path) -> None:
@@ -69,29 +65,11 @@ class ScenesSource:
         shutil.rmtree(staging, ignore_errors=True)
         staging.mkdir(parents=True)
         np.save(staging / "pixels.npy", np.stack([s.rgb for s in scenes]))
-        captions = {"captions": [[s.alt, s.short, s.long] for s in scenes]}
-        sealed = seal({**captions, "pixels": sha256_file(staging / "pixels.npy")}, indent=None)
-        (staging / "captions.json").write_text(sealed)
-        if folder.exists() and _whole(folder) is None:
-            shutil.rmtree(folder, ignore_errors=True)
+        (staging / "captions.json").write_text(json.dumps([[s.alt, s.short, s.long] for s in scenes]))
         try:
             staging.rename(folder)
         except OSError:  # another process was first; its shard holds the same bytes
             shutil.rmtree(staging, ignore_errors=True)
-
-
-def _whole(folder: Path) -> list[list[Any]] | None:
-    """The captions of a shard that holds what was written into it; None where there is none, or a damaged one."""
-    try:
-        facts = read_sealed(folder / "captions.json")
-        if facts is None:
-            return None
-        if sha256_file(folder / "pixels.npy") == facts["pixels"]:
-            return list(facts["captions"])
-    except (Damaged, OSError):
-        pass
-    remade(folder)
-    return None
 
 
 def open_scenes(config: DataConfig) -> ScenesSource:
