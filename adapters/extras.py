@@ -6,6 +6,7 @@ import importlib
 from types import ModuleType
 
 from benchmark.errors import MissingExtra, UsageError, first_line
+from benchmark.torchvision_fit import misfit, remedy
 
 
 def import_extra(module: str, extra: str, feature: str) -> ModuleType:
@@ -16,15 +17,12 @@ def import_extra(module: str, extra: str, feature: str) -> ModuleType:
         if error.name == module:
             raise MissingExtra(feature, extra) from None
         if error.name and error.name.startswith("torchvision"):
-            raise UsageError(torchvision_line(feature, module, "it is not installed")) from None
+            raise UsageError(torchvision_line(feature, module, f"it is not installed. Run: {remedy()}")) from None
         raise MissingExtra(feature, extra, f"{module} needs {error.name}") from None
-    except (ImportError, RuntimeError) as error:
-        reason = first_line(error)
-        raise UsageError(torchvision_line(feature, module, reason)) from None
+    except (ImportError, RuntimeError, AttributeError) as error:
+        line = misfit(error) or f"{first_line(error)}. Run: {remedy()}"
+        raise UsageError(torchvision_line(feature, module, line)) from None
 
 
-def torchvision_line(feature: str, module: str, reason: str) -> str:
-    return (
-        f"{feature} needs {module}, which needs torchvision, and that cannot be imported here ({reason}). Install "
-        "the torchvision build that pytorch.org gives for this torch, or use an hf: model, which does without it"
-    )
+def torchvision_line(feature: str, module: str, line: str) -> str:
+    return f"{feature} needs {module}, which needs torchvision, and that cannot be imported here: {line}"

@@ -19,6 +19,7 @@ from typing import Any, cast
 
 from benchmark.contracts import Dataset, DatasetInfo, Encoder, ModelSpec, Task
 from benchmark.errors import UsageError, unknown
+from benchmark.torchvision_fit import misfit
 
 PREFIXES = {
     "hf": "adapters.hub:build",
@@ -71,7 +72,16 @@ def code_versions_of(name: str) -> dict[str, str]:
 
 def build_encoder(spec: ModelSpec) -> Encoder:
     """The encoder of `spec.name`: a registered name, `hf:…`, `timm:…`, `open_clip:…`, `file.py:function`, or
-    `module:function`."""
+    `module:function`. Raises UsageError where a torchvision of another torch is in the way."""
+    try:
+        return _built(spec)
+    except Exception as error:
+        if line := misfit(error):
+            raise UsageError(line) from error
+        raise
+
+
+def _built(spec: ModelSpec) -> Encoder:
     rows = models()
     if spec.name in rows:
         row = rows[spec.name]

@@ -37,6 +37,7 @@ from benchmark.check import check_encoder
 from benchmark.contracts import ImageRequest, ModelSpec, WeightsInfo
 from benchmark.engine.encoders import load_encoder
 from benchmark.errors import BenchError, EncoderError, MissingExtra, UsageError
+from benchmark.torchvision_fit import remedy
 
 SMALL = {"hidden_size": 48, "num_attention_heads": 4, "intermediate_size": 96, "image_size": 64}
 
@@ -251,14 +252,14 @@ def test_a_missing_extra_gives_the_line_that_installs_it(monkeypatch):
         ModuleNotFoundError("No module named 'torchvision'", name="torchvision"),
     ],
 )
-def test_a_torchvision_that_cannot_be_imported_is_named_with_the_remedy(monkeypatch, error):
+def test_an_extra_without_a_torchvision_is_named_with_the_remedy(monkeypatch, error):
     def broken(_name):
         raise error
 
     monkeypatch.setattr(importlib, "import_module", broken)
     message = refusal(lambda: import_extra("open_clip", "open_clip", "--model open_clip:x"))
     assert "which needs torchvision, and that cannot be imported here" in message
-    assert "Install the torchvision build that pytorch.org gives for this torch, or use an hf: model" in message
+    assert f"Run: {remedy()}" in message and "hf:" not in message
 
 
 class Tokens(nn.Module):

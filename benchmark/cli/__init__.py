@@ -15,6 +15,7 @@ from benchmark.cli import streams
 from benchmark.errors import BenchError
 from benchmark.files import unreadable
 from benchmark.foreign import printable
+from benchmark.torchvision_fit import misfit
 
 # name -> "module:function or Typer app"; the order is that of `bench --help`
 COMMANDS = {
@@ -132,6 +133,9 @@ def _explain(error: Exception) -> int:
         return 1
     if type(error).__name__ == "Abort":
         return 1
+    if line := misfit(error):
+        print(f"error: {printable(line)}", file=sys.stderr)
+        return 2
     detail = printable(str(error).splitlines()[0]) if str(error) else "no message"
     print(
         f"error: {type(error).__name__}: {detail}. This is a defect of densebench: run with --debug and report it",
