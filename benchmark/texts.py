@@ -31,18 +31,25 @@ def decoded(data: bytes, where: str) -> str:
         raise DataError(f"{where}:{line}: byte 0x{data[e.start]:02x} is not UTF-8. Save the file as UTF-8") from None
 
 
+def split_lines(text: str) -> Iterator[str]:
+    """The lines of `text`, as they are: only \\n, \\r and \\r\\n end one, as in editors and in JSON lines.
+
+    Unicode's other separators (U+2028, U+0085, \\v, \\f …), at which `str.splitlines` cuts, stand inside captions.
+    """
+    return (line.removesuffix("\n") for line in io.StringIO(text, newline=None))
+
+
 def lines_of(path: Path) -> list[str]:
     """The lines of a text file that hold more than spaces, as they are. Raises DataError as `text_of`."""
-    return [line for line in text_of(path).splitlines() if line.strip()]
+    return [line for line in split_lines(text_of(path)) if line.strip()]
 
 
 def json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """(line number, object) of a file of JSON lines; empty lines are passed over.
 
-    Only \\n, \\r and \\r\\n end a line: the other separators of Unicode may stand in a JSON string. Raises DataError
-    "file:line: what is wrong", also for half a character (a lone \\ud83d), which no tokenizer takes.
+    Raises DataError "file:line: what is wrong", also for half a character (a lone \\ud83d), which no tokenizer takes.
     """
-    for number, line in enumerate(io.StringIO(text_of(path), newline=None), 1):
+    for number, line in enumerate(split_lines(text_of(path)), 1):
         if not line.strip():
             continue
         try:

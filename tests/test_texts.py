@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import io
 import json
+import tarfile
 from pathlib import Path
 
+import miniatures
 import pytest
 
 from adapters.tipsv2.recipe.config import DataConfig
 from adapters.tipsv2.recipe.source_files import open_folder, tar_pairs
 from benchmark.errors import DataError
-from benchmark.texts import json_lines
+from benchmark.registry import open_dataset
+from benchmark.texts import json_lines, lines_of, split_lines
 from tasks.datasets.user import open_task
 from tasks.datasets.user_read import class_names
 
@@ -68,9 +72,38 @@ def test_half_a_character_is_named_before_a_tokenizer_meets_it(tmp_path: Path) -
 
 
 def test_a_compressed_shard_is_refused_as_its_offsets_are_not_those_of_the_file(tmp_path: Path) -> None:
-    import tarfile
-
     with tarfile.open(tmp_path / "a.tar", "w:gz") as out:
         out.add(__file__, "a.json")
     with pytest.raises(DataError, match=r"a\.tar: not a readable tar file"):
         tar_pairs(str(tmp_path / "a.tar"))
+
+
+INSIDE = "a dog\u2028on\x85a\x0bmat\x0cby\x1ethe\u2029door"  # str.splitlines makes seven lines of it
+
+
+def test_only_line_feeds_and_carriage_returns_end_a_line(tmp_path: Path) -> None:
+    text = f"{INSIDE}\r\nsecond\rthird\n\n"
+    assert list(split_lines(text)) == [INSIDE, "second", "third", ""]
+    (tmp_path / "names.txt").write_bytes(text.encode())
+    assert lines_of(tmp_path / "names.txt") == [INSIDE, "second", "third"]
+
+
+def test_captions_of_shards_of_docci_and_of_own_folders_keep_what_is_inside_a_line(tmp_path: Path) -> None:
+    rows = [("a.jpg", f"{INSIDE}\nsecond"), ("b.jpg", "one")]
+    (tmp_path / "flickr30k/test").mkdir(parents=True)
+    picture = miniatures.save_jpeg(tmp_path / "p.jpg", 0).read_bytes()
+    with tarfile.open(tmp_path / "flickr30k/test/0.tar", "w") as out:
+        for name, words in rows:
+            for member, data in ((name, picture), (name.replace("jpg", "txt"), words.encode())):
+                entry = tarfile.TarInfo(member)
+                entry.size = len(data)
+                out.addfile(entry, io.BytesIO(data))
+    data = open_dataset("flickr30k", tmp_path).data("captions", "test")
+    assert [list(c) for c in data.captions] == [[INSIDE, "second"], ["one"]]
+
+    root = miniatures.docci(tmp_path)
+    file = root / "docci_descriptions.jsonlines"
+    rewritten = [json.loads(line) | {"description": INSIDE} for line in file.read_text().splitlines()]
+    file.write_text("".join(json.dumps(r, ensure_ascii=False) + "\n" for r in rewritten), encoding="utf-8")
+    data = open_dataset("docci", tmp_path).data("captions", "test")
+    assert [list(c) for c in data.captions] == [[" ".join(INSIDE.split())]] * 3

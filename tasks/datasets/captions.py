@@ -14,7 +14,7 @@ import numpy as np
 
 from benchmark.contracts import DataKind, DatasetInfo
 from benchmark.errors import DataError
-from benchmark.texts import decoded
+from benchmark.texts import decoded, split_lines
 from tasks.datasets.catalog import expected
 from tasks.datasets.kinds import CaptionSet, Pictures
 from tasks.datasets.parts import check_parts
@@ -159,7 +159,7 @@ def from_shards(info: DatasetInfo, root: Path | None, split: str, keep: int | No
     for sample in samples:
         if "txt" in sample.parts:
             text = decoded(shards.archive.read(sample.parts["txt"]), shards.archive.where(sample.parts["txt"]))
-            texts = tuple(line.strip() for line in text.splitlines() if line.strip())
+            texts = tuple(line.strip() for line in split_lines(text) if line.strip())
         elif "json" in sample.parts:
             texts = _texts(_caption_of(json.loads(shards.archive.read(sample.parts["json"]))))
         else:

@@ -14,6 +14,7 @@ from benchmark.errors import DataError, UsageError, unknown
 from benchmark.hidden import is_hidden
 from benchmark.incomplete import tolerance
 from benchmark.paths import data_dir
+from benchmark.texts import split_lines
 from tasks.datasets.archives import Archive, without_hidden
 from tasks.datasets.blobs import Blobs, FileBlobs
 from tasks.datasets.names import Names
@@ -199,7 +200,7 @@ def gaps_in(names: Sequence[str], count: int) -> list[str]:
 def lines(store: Store, name: str) -> list[str]:
     """The non-empty lines of a text file, stripped."""
     text = store.read(name).decode("utf-8", "replace")
-    return [line.strip() for line in text.splitlines() if line.strip()]
+    return [line.strip() for line in split_lines(text) if line.strip()]
 
 
 def option(info: DatasetInfo, options: Mapping[str, str], key: str, choices: Sequence[str]) -> str:

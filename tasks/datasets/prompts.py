@@ -6,6 +6,7 @@ from functools import cache
 from importlib.resources import files
 
 from benchmark.errors import unknown
+from benchmark.texts import split_lines
 
 SOURCES = {
     "ade150_classes": "ADE20K's first names, as in the TIPS zero-shot notebook ('bed ' in mmsegmentation and DINOv3's)",
@@ -26,4 +27,4 @@ def prompt_list(name: str) -> tuple[str, ...]:
     path = files("tasks") / "prompts" / f"{name}.txt"
     if not path.is_file():
         raise unknown("prompt list", name, SOURCES, ", ".join(SOURCES))
-    return tuple(path.read_text(encoding="utf-8").splitlines())
+    return tuple(split_lines(path.read_text(encoding="utf-8")))

@@ -15,6 +15,7 @@ from typing import Any
 
 from benchmark.contracts import DataKind
 from benchmark.errors import UsageError
+from benchmark.texts import split_lines
 from tasks.datasets.catalog import catalog
 
 KIND_OF: dict[str, DataKind] = {
@@ -107,7 +108,7 @@ def line_of(text: str, keys: tuple[str, ...]) -> int:
     """1-based line where `keys` (nested) is assigned; that of the nearest enclosing table; else 1."""
     table: tuple[str, ...] = ()
     best, depth = 1, 0
-    for number, line in enumerate(text.splitlines(), 1):
+    for number, line in enumerate(split_lines(text), 1):
         if header := re.match(r"\s*\[([^\[\]]+)\]\s*(#.*)?$", line):
             table = tuple(part.strip().strip("\"'") for part in header.group(1).split("."))
             here = table
