@@ -126,7 +126,10 @@ def pascal_detail(path: Path, pictures: dict[str, tuple[str, Strokes]], **more: 
             ids = {"id": len(segments) + 1, "image_id": number, "category_id": category, "iscrowd": 0}
             area = {"area": int(inside.sum()), "bbox": [0, 0, width, height], "parts": []}
             segments.append({**ids, **area, "segmentation": mask_of})
-    rest: dict[str, object] = {"info": {}, "categories": [], "parts": [], "annos_occlusion": [], "annos_boundary": []}
+    kinds = sorted({segment["category_id"] for segment in segments})
+    named = [{"category_id": c, "name": str(c), "supercategory": "object", "onlysemantic": 0} for c in kinds]
+    rest: dict[str, object] = {"info": {}, "categories": named}
+    rest |= {"parts": [], "annos_occlusion": [], "annos_boundary": []}
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps({**rest, "images": images, "annos_segmentation": segments, **more}))
     return path
