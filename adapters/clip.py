@@ -69,14 +69,24 @@ class Clip(VisionTransformer):
 
     def tokenize(self, texts: Sequence[str]) -> Any:
         """`input_ids` [N, L] and `attention_mask`, L the longest text's length, at most 77."""
-        cleaned = [html.unescape(html.unescape(ftfy.fix_text(text))) for text in texts]
+        cleaned = [repaired(text) for text in texts]
         return self.tokenizer(cleaned, padding=True, truncation=True, max_length=self.context, return_tensors="pt")
+
+    def is_cut(self, texts: Sequence[str]) -> list[bool]:
+        """Whether each text is longer than the 77 tokens that are read."""
+        whole = self.tokenizer([repaired(text) for text in texts], truncation=False)["input_ids"]
+        return [len(ids) > self.context for ids in whole]
 
     @torch.inference_mode()
     def encode_text(self, texts: Sequence[str]) -> torch.Tensor:
         """[N, E] float32, L2-normalised."""
         output = self.model.get_text_features(**self.tokenize(texts).to(self.device))
         return normalise_rows(output.pooler_output)
+
+
+def repaired(text: str) -> str:
+    """`text` as the authors' tokenizer takes it."""
+    return html.unescape(html.unescape(ftfy.fix_text(text)))
 
 
 def build(spec: ModelSpec) -> Clip:

@@ -133,6 +133,14 @@ class OpenClipEncoder:
         layers = tuple(found[wanted.index(block)] for block in blocks) if isinstance(wanted, list) else ()
         return ImageFeatures(cls[:, None], last.patches, layers, values[0] if values else None)
 
+    def is_cut(self, texts: Sequence[str]) -> list[bool]:
+        """Whether each text is longer than the tokenizer's context: with more room it would go on."""
+        read = self.tokenize(list(texts))
+        length = read.shape[1]
+        more = self.tokenize([*texts, ""], context_length=length + 8)
+        rest, padding = more[:-1, length:], more[-1, -1]
+        return [bool(c) for c in (more[:-1, :length] != read).any(1) | (rest != padding).any(1)]
+
     @torch.inference_mode()
     def encode_text(self, texts: Sequence[str]) -> torch.Tensor:
         """[N, E] float32, L2-normalised."""

@@ -4,8 +4,8 @@
   with. The `cls` of a layer is the same pool applied to that layer's tokens.
 - `text_patches` are the attention pool with all its attention on one token at a time: value projection, output
   projection and the pool's MLP.
-- Texts are padded to 64 tokens without a mask, as in training. SigLIP's are lower-cased and lose their punctuation,
-  SigLIP 2's are lower-cased.
+- Texts are padded to 64 tokens without a mask, as in training. SigLIP's are lower-cased and lose their punctuation
+  (`_` is a space first, as in big_vision's canonicalize_text; transformers drops it), SigLIP 2's are lower-cased.
 - The hub's SigLIP 2 fixed-resolution checkpoints are `siglip` models with Gemma's tokenizer.
 """
 
@@ -87,6 +87,10 @@ class Siglip(VisionTransformer):
         mixed: torch.Tensor = self.head.mlp(self.head.layernorm(value))
         return value + mixed
 
+    def is_cut(self, texts: Sequence[str]) -> list[bool]:
+        """Whether each text is longer than the 64 tokens that are read, its end token among them."""
+        return [length > self.tokenize.length for length in self.tokenize.lengths(texts)]
+
     @torch.inference_mode()
     def encode_text(self, texts: Sequence[str]) -> torch.Tensor:
         """[N, E] float32, L2-normalised."""
@@ -116,10 +120,14 @@ class PieceTokenizer:
         rows = [self.pieces.encode(canonical(text))[: self.length - 1] + [end] for text in texts]
         return torch.tensor([row + [end] * (self.length - len(row)) for row in rows]).reshape(len(rows), self.length)
 
+    def lengths(self, texts: Sequence[str]) -> list[int]:
+        """Tokens of each text before it is cut, the end token counted."""
+        return [len(self.pieces.encode(canonical(text))) + 1 for text in texts]
+
 
 def canonical(text: str) -> str:
-    """SigLIP's training text: lower case, ASCII punctuation removed, runs of space collapsed."""
-    text = text.lower().translate(str.maketrans("", "", string.punctuation))
+    """SigLIP's training text: lower case, `_` a space, ASCII punctuation removed, runs of space collapsed."""
+    text = text.replace("_", " ").lower().translate(str.maketrans("", "", string.punctuation))
     return re.sub(r"\s+", " ", text).strip()
 
 
@@ -141,6 +149,10 @@ class GemmaTokenizer:
         )
         ids: torch.Tensor = rows["input_ids"]
         return ids
+
+    def lengths(self, texts: Sequence[str]) -> list[int]:
+        """Tokens of each text before it is cut, the end token counted."""
+        return [len(ids) for ids in self.backend([text.lower() for text in texts], truncation=False)["input_ids"]]
 
 
 def build(spec: ModelSpec) -> Siglip:

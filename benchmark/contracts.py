@@ -130,7 +130,10 @@ class Encoder(Protocol):
 
 @runtime_checkable
 class TextEncoder(Encoder, Protocol):
-    """An encoder with a text tower; tokenisation belongs to the adapter."""
+    """An encoder with a text tower; tokenisation belongs to the adapter.
+
+    It may have `is_cut(texts) -> [N] bool` as well, the texts longer than it reads: rows of retrieval count those.
+    """
 
     def encode_text(self, texts: Sequence[str]) -> torch.Tensor:
         """[N, E], L2-normalised."""

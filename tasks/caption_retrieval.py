@@ -85,8 +85,15 @@ class CaptionRetrievalTask:
             Measurement(f"R@{k}", Statistic("mean", (f"hit@{k}",), 100.0, cluster="image"), True, "%") for k in KS
         ]
         files = caption_pictures(context, images, texts, rank, owner, right, self.queries == "image")
-        seconds, details = time.perf_counter() - started, {"equal_pictures": counted(first)}
+        details = {"equal_pictures": counted(first), "captions": len(captions), "captions_cut": cut(context, captions)}
+        seconds = time.perf_counter() - started
         return Outcome(samples, measured, "R@1", len(ids), details, 0.0, seconds, files)
+
+
+def cut(context: TaskContext, captions: Sequence[str]) -> int | None:
+    """How many captions are longer than the encoder reads; None where it does not say (`is_cut`)."""
+    asked = getattr(context.encoder(), "is_cut", None)
+    return sum(map(bool, asked(captions))) if asked and captions else None
 
 
 def equal_together(first: np.ndarray, to_text: Positives, to_image: Positives) -> tuple[Positives, Positives]:

@@ -165,6 +165,10 @@ class ClassificationTask:
     def run(self, context: TaskContext) -> Outcome:
         """Both kinds of top-1; samples hold a hit per picture and method."""
         protocol, test = context.protocol, context.data["test"]
+        if len(np.unique(context.data["train"].labels)) < 2:
+            raise DataError(
+                "every training picture is of one class: nothing can be learned. Give pictures of two or more"
+            )
         labels = np.asarray(test.labels)
         samples: dict[str, Any] = {
             "id": np.array([test.images.image_id(i) for i in range(len(labels))]),

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -32,6 +32,7 @@ from tasks.dense import (
     stack_rows,
     training_pixels,
 )
+from tasks.depth_range import depth_range
 from tasks.idle_fields import check_range
 from tasks.predictions import Predictions
 from tasks.trained_depth import TrainedDepth, depth_measurements, eigen_crop, run_trained
@@ -95,8 +96,13 @@ class DepthTask:
         """Fits on the training pictures, scores every valid test pixel."""
         limit = getattr(context.data["test"], "max_depth", 0.0)
         if isinstance(context.protocol, TrainedDepth):
-            return run_trained(context, limit or FAR)
-        return self.run_pixels(context, context.protocol.max_depth or limit)
+            read = depth_range(context.data, 0.0, context.protocol.max_depth or limit or FAR)
+            outcome = run_trained(context, limit or FAR)
+        else:
+            limit = context.protocol.max_depth or limit
+            read = depth_range(context.data, context.protocol.min_depth, limit or FAR)
+            outcome = self.run_pixels(context, limit)
+        return replace(outcome, details={**outcome.details, "depths_read": read})
 
     def run_pixels(self, context: TaskContext, limit: float) -> Outcome:
         """Both heads on sampled training pixels; `limit` in metres, 0 where nothing sets one.

@@ -81,6 +81,7 @@ class LinearSegmentationTask:
 
     def run(self, context: TaskContext) -> Outcome:
         """Fits on the training images, scores every test pixel; samples are per-image class areas."""
+        _check_two_classes(context.data["train"])
         if isinstance(context.protocol, PixelSegmentation):
             return self._sampled(context)
         outcome: Outcome = resolve("tasks.mm.probe:run")(context)  # mm* is imported only here
@@ -121,6 +122,19 @@ class LinearSegmentationTask:
             time.perf_counter() - fitted,
             files,
         )
+
+
+def _check_two_classes(train: Any) -> None:
+    """Raises DataError where all training masks are of one class; reads them until there is a second."""
+    seen: set[int] = set()
+    ignored = ignored_label(len(train.class_names))
+    for index in range(len(train.images)):
+        found = np.unique(train.target(index))
+        seen |= {int(label) for label in found[(found >= 0) & (found != ignored)]}
+        if len(seen) > 1:
+            return
+    if seen:  # without any label it is another mistake, with a line of its own
+        raise DataError(f"every training pixel is of class {seen.pop()}: nothing can be learned. Check the masks")
 
 
 def score_segmentation(

@@ -22,11 +22,16 @@ def templates_for(choice: str, data: object) -> Sequence[str]:
 
 
 def class_embeddings(context: TaskContext, names: Sequence[str], templates: Sequence[str]) -> torch.Tensor:
-    """[C, E] unit vectors. A class name may list synonyms separated by `; `: each counts as one more template."""
+    """[C, E] unit vectors. A class name may list synonyms separated by `; `: each counts as one more template.
+
+    An underscore of a name (`hot_dog`, as folders and tables are called) is a space in the prompt, as in big_vision's
+    and open_clip's canonical text: what each tokenizer made of it would be another text for every family.
+    """
     texts, owner = [], []
     for index, name in enumerate(names):
         for synonym in name.split("; "):
-            texts += [template.replace("{}", synonym) for template in templates]
+            words = " ".join(synonym.replace("_", " ").split())
+            texts += [template.replace("{}", words) for template in templates]
             owner += [index] * len(templates)
     rows = context.text(texts)
     total = torch.zeros(len(names), rows.shape[1]).index_add_(0, torch.tensor(owner), rows)

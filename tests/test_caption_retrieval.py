@@ -27,11 +27,12 @@ def outcome(task, vectors: torch.Tensor, pictures: Noise | None = None) -> Outco
         assert len(set(texts)) == len(texts), "the same text in another batch is rounded otherwise"
         return torch.eye(4)[[WORDS.index(t) for t in texts]]
 
+    encoder = SimpleNamespace(is_cut=lambda texts: [len(text) > 5 for text in texts])
     images = Noise(len(CAPTIONS)) if pictures is None else pictures
     data = SimpleNamespace(captions=CAPTIONS, images=images)
     context = SimpleNamespace(
         data={"test": data}, protocol=CaptionRetrieval("encoder", 0, "first"), card=None, device="cpu", text=text,
-        features=lambda need: reader, progress=silent, keep_predictions=0,
+        features=lambda need: reader, progress=silent, keep_predictions=0, encoder=lambda: encoder,
     )  # fmt: skip
     return task.run(context)
 
@@ -68,7 +69,7 @@ def test_equal_pictures_are_one_right_answer_in_both_directions() -> None:
     sees = torch.tensor([[1.0, 1, 0, 0], [0, 0, 1, 0], [1, 1, 0, 0], [0, 0, 0, 1]])
     to_text, to_image = (outcome(task, sees, Twins(4)) for task in (IMAGE_TO_TEXT, TEXT_TO_IMAGE))
     assert to_text.samples["rank"].tolist() == [0, 0, 0, 0] and to_image.samples["rank"].tolist() == [0, 0, 0, 0, 3, 0]
-    assert to_text.details["equal_pictures"] == {"pictures": 2, "different": 1}
+    assert to_text.details == {"equal_pictures": {"pictures": 2, "different": 1}, "captions": 6, "captions_cut": 4}
     assert to_text.samples["image"].tolist() == [f"noise/0/{i}" for i in (0, 1, 0, 3)], "resampled together"
     assert outcome(IMAGE_TO_TEXT, sees).details["equal_pictures"] == {"pictures": 0, "different": 0}
 

@@ -35,6 +35,10 @@ class Tokenizer:
             )
         self.max_tokens = max_tokens
 
+    def is_cut(self, texts: Sequence[str]) -> list[bool]:
+        """Whether each text has more tokens than `max_tokens`."""
+        return [len(self.pieces.encode(text.translate(LOWER))) > self.max_tokens for text in texts]
+
     def __call__(self, texts: Sequence[str]) -> np.ndarray:
         """[N, L] int32 ids, L the smallest of 16, 32 and `max_tokens` that holds the longest text.
 

@@ -79,6 +79,10 @@ class TipsTorch:
         last = last or split(x)
         return ImageFeatures(last.cls, last.patches, tuple(kept[i] for i in wanted), values)
 
+    def is_cut(self, texts: Sequence[str]) -> list[bool]:
+        """Whether each text is longer than what is read of it."""
+        return self.tokenizer.is_cut(texts)
+
     @torch.no_grad()
     def encode_text(self, texts: Sequence[str]) -> torch.Tensor:
         """[N, E] float32, L2-normalised."""

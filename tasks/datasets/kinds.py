@@ -52,9 +52,11 @@ class Pictures:
 
 @dataclass(frozen=True)
 class Relabel:
-    """raw mask value -> class index, IGNORED or INVALID; values past the table are INVALID."""
+    """raw mask value -> class index, IGNORED or INVALID; values past the table are INVALID, unless they are among the
+    `ignored` ones (of numpy masks and 32-bit pictures, below 0 or far above the classes)."""
 
     table: tuple[int, ...]
+    ignored: tuple[int, ...] = ()
 
     @classmethod
     def identity(cls, classes: int) -> Relabel:
@@ -72,10 +74,10 @@ class Relabel:
         values = raw.astype(np.int64)
         beyond = (values < 0) | (values >= len(table))
         mapped = table[np.where(beyond, 0, values)]
-        mapped[beyond] = INVALID
+        mapped[beyond] = np.where(np.isin(values[beyond], self.ignored), IGNORED, INVALID)
         if (mapped == INVALID).any():
             label = int(values[mapped == INVALID][0])
-            remedy = f"Save masks of 0 … {classes - 1}, or say ignore = 255" if label == IGNORE else ""
+            remedy = f"Save masks of 0 … {classes - 1}, or say ignore = [{label}]" if label in (IGNORE, -1) else ""
             raise DataError(
                 f"{where}: label {label} is out of range for {classes} classes. "
                 + (remedy or "Check the mask or the classes")
@@ -100,7 +102,8 @@ class SegmentationSet:
     @cached_property
     def digest(self) -> str:
         parts = (self.images.digest, self.masks.digest, self.class_names, self.relabel.table, self.background)
-        return fingerprint({"kind": "segmentation", "parts": parts, "templates": self.templates})
+        more = {"ignored": self.relabel.ignored} if self.relabel.ignored else {}
+        return fingerprint({"kind": "segmentation", "parts": parts, "templates": self.templates, **more})
 
     def target(self, index: int) -> np.ndarray:
         where = self.masks.where(index)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import re
+import unicodedata
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -18,8 +21,9 @@ from tasks.datasets.kinds import IGNORED, INVALID, CaptionSet, LabelSet, MapSet,
 from tasks.datasets.prompts import prompt_list
 from tasks.datasets.user_fields import TRAINED, TaskFile
 from tasks.datasets.user_maps import DepthReader, read_mask, read_normals
-from tasks.datasets.user_source import IMAGES, Source, stem, table_rows
+from tasks.datasets.user_source import IMAGES, Source, composed, stem, table_rows
 
+LARGEST_IN_TABLE = 65535  # of a 16-bit mask; larger and negative values are looked up one by one
 TEMPLATES = ("tcl_9", "openai_imagenet_80")
 
 
@@ -30,6 +34,7 @@ def read_split(file: TaskFile, split: str) -> Any:
     if file.kind == "segmentation":
         images, masks = source.pairs("masks")
         names = _distinct(file, class_names(file))
+        note_alike("classes", names)
         return SegmentationSet(
             images,
             masks,
@@ -79,6 +84,21 @@ def _distinct(file: TaskFile, names: tuple[str, ...]) -> tuple[str, ...]:
     return names
 
 
+def word_of(value: Any) -> str:
+    """A label or domain as it is compared: without spaces at its ends, ä one letter as in names of files."""
+    return composed(str(value).strip())
+
+
+def note_alike(what: str, names: Iterable[str]) -> None:
+    """Notes names that differ in case, spaces, hyphens and underscores alone: two of what was perhaps meant as one."""
+    alike: dict[str, list[str]] = {}
+    for name in names:
+        alike.setdefault(re.sub(r"[\s_-]+", "", unicodedata.normalize("NFKC", name).casefold()), []).append(name)
+    for same in alike.values():
+        if len(same) > 1:
+            tolerance().odd.append(f"{what} {', '.join(map(repr, same))} are alike, and are {len(same)} {what}")
+
+
 def class_names(file: TaskFile) -> tuple[str, ...]:
     """`classes`: a list, or a text file with one name per line."""
     value = file.values["classes"]
@@ -88,7 +108,7 @@ def class_names(file: TaskFile) -> tuple[str, ...]:
         value = lines_of(file.place(value))
     if len(value) < 2 or not all(isinstance(n, str) and n.strip() for n in value):
         raise file.wrong(f"classes must be two or more names, not {value!r}", "classes")
-    return tuple(n.strip() for n in value)
+    return tuple(word_of(n) for n in value)
 
 
 def prompt_templates(file: TaskFile) -> tuple[str, ...]:
@@ -118,17 +138,19 @@ def _relabel(file: TaskFile, classes: int) -> Relabel:
     shift = 1 if file.values.get("reduce_zero_label") else 0
     value = file.values.get("ignore", IGNORE)
     ignored = set(value if isinstance(value, list) else [value])
-    if not all(isinstance(i, int) and 0 <= i <= 65535 for i in ignored):
-        raise file.wrong(f"ignore = {value!r} must be raw mask values from 0 to 65535", "ignore")
+    if not all(isinstance(i, int) and not isinstance(i, bool) and abs(i) < 2**32 for i in ignored):
+        raise file.wrong(f"ignore = {value!r} must be raw mask values, whole numbers: [255], [-1]", "ignore")
     if "ignore" not in file.values and (classes + shift > IGNORE or classes == 2):
         # 255 is a class here unless the file says otherwise: beyond 255 of them, and in masks of black and white, all
         # of whose foreground would be left out
         ignored = set()
+    far = tuple(sorted(i for i in ignored if not 0 <= i <= LARGEST_IN_TABLE))
+    ignored -= set(far)
     size = max(classes + shift, 256, *(i + 1 for i in ignored)) if ignored else max(classes + shift, 256)
     table = [i - shift if shift <= i < classes + shift else INVALID for i in range(size)]
     for i in (*ignored, *range(shift)):
         table[i] = IGNORED
-    return Relabel(tuple(table))
+    return Relabel(tuple(table), far)
 
 
 def _captions(source: Source) -> CaptionSet:
@@ -144,7 +166,7 @@ def _captions(source: Source) -> CaptionSet:
             texts = row.get("captions") or [row.get("caption")]
             if not isinstance(texts, list) or not all(isinstance(t, str) and t.strip() for t in texts):
                 raise DataError(f"{where}: caption {texts!r} is empty or no text")
-            found.setdefault(source.find(str(row["image"]), where), []).extend(texts)
+            found.setdefault(source.find(str(row["image"]), where), []).extend(t.strip() for t in texts)
     source.covered(found, "captions", "caption for")
     return CaptionSet(source.images, tuple(tuple(found[n]) for n in source.names))
 
@@ -160,6 +182,7 @@ def _labels(source: Source) -> LabelSet:
         names = tuple(_all_words(source))
     if len(names) < 2:
         raise DataError(f"{rows[0][0]}: every picture is of the class {names[0]!r}. Two classes or more are needed")
+    note_alike("classes", names)
     known = {n: i for i, n in enumerate(names)}
     for (where, _, _), word in zip(rows, words):
         if word not in known:
@@ -192,9 +215,9 @@ def _all_words(source: Source) -> list[str]:
         for split in splits:
             other = source if split == source.split else Source(source.file, split)
             if "labels" in other.fields:
-                words |= {str(row["label"]) for _, row in table_rows(other, "labels", ("image", "label"))}
+                words |= {word_of(row["label"]) for _, row in table_rows(other, "labels", ("image", "label"))}
             else:
-                words |= {PurePosixPath(n).parts[0] for n in other.store.names("", IMAGES)}
+                words |= {word_of(PurePosixPath(n).parts[0]) for n in other.store.names("", IMAGES)}
     return sorted(words)
 
 
@@ -202,7 +225,7 @@ def _by_folder(source: Source) -> list[tuple[str, str, str]]:
     for name in source.names:
         if len(PurePosixPath(name).parts) < 2:
             raise DataError(f"{source.store.where(name)}: lies in no class folder. Use <class>/<picture> or labels")
-    return [(source.store.where(n), PurePosixPath(n).parts[0], "") for n in source.names]
+    return [(source.store.where(n), word_of(PurePosixPath(n).parts[0]), "") for n in source.names]
 
 
 def _label_rows(source: Source, key: str) -> list[tuple[str, str, str]]:
@@ -210,7 +233,9 @@ def _label_rows(source: Source, key: str) -> list[tuple[str, str, str]]:
     found: dict[str, tuple[str, str, str]] = {}
     for where, row in table_rows(source, key, ("image", "label")):
         name = source.find(str(row["image"]), where)
-        said = str(row["label"]), str(row.get("domain") or source.file.values["name"])
+        said = word_of(row["label"]), word_of(row.get("domain") or "") or source.file.values["name"]
+        if not said[0]:
+            raise DataError(f"{where}: has no 'label'. Columns needed: image, label")
         first = found.setdefault(name, (where, *said))
         if first[1:] != said:
             raise DataError(f"{where}: {name} is {said[0]!r} here and {first[1]!r} in {first[0]}. Keep one of the two")
@@ -240,7 +265,9 @@ def _retrieval(source: Source) -> RetrievalSet:
     rows, found = _each_once(source, _label_rows(source, "labels"))
     numbers: dict[str, int] = {}
     labels = np.array([numbers.setdefault(word, len(numbers)) for _, word, _ in rows], dtype=np.int64)
+    note_alike("labels", numbers)
     domains = tuple(domain for _, _, domain in rows)
+    note_alike("domains", dict.fromkeys(domains))
     if "queries" not in source.fields:  # a picture that is there with two labels is found by neither of its queries
         return RetrievalSet(source.images, source.images, labels, labels, domains, domains, np.arange(len(labels)))
     if "query_labels" not in source.fields:

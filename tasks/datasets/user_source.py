@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 from benchmark.errors import DataError
 from benchmark.hidden import is_hidden
+from benchmark.incomplete import tolerance
 from benchmark.texts import json_lines, lines_of, text_of
 from tasks.datasets.archives import Archive
 from tasks.datasets.blobs import Blobs
@@ -24,6 +25,7 @@ from tasks.datasets.user_fields import TaskFile
 PHOTOS = (".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif")
 IMAGES = (".png", *PHOTOS)
 TARGETS = (".png", ".npy", ".npz")
+UNREAD = (*PHOTOS, ".exr", ".pfm", ".mat", ".h5", ".pt")  # what masks and maps come as, and are not read from
 T = TypeVar("T")
 
 
@@ -94,12 +96,12 @@ class Source:
             raise DataError(f"{where}: {name!r} may be {found[0]} or {found[1]}. Write the name in full")
         return found[0]
 
-    def covered(self, found: dict[str, T], key: str, what: str) -> None:
-        """Raises DataError with both counts when a picture of this split is not in `found`."""
+    def covered(self, found: dict[str, T], key: str, what: str, hint: str = "") -> None:
+        """Raises DataError with both counts, and the `hint`, when a picture of this split is not in `found`."""
         absent = [n for n in self.names if n not in found]
         if absent:
             have = f"{len(self.names) - len(absent)} of {len(self.names)} have one"
-            raise DataError(f"{self.file.place(self.fields[key])}: no {what} {absent[0]}; {have}")
+            raise DataError(f"{self.file.place(self.fields[key])}: no {what} {absent[0]}; {have}{hint}")
 
     @property
     def images(self) -> Pictures:
@@ -111,7 +113,19 @@ class Source:
         store = self.open(key)
         by_stem = one_each(store.names("", TARGETS), store)
         one_each(self.names, self.store)
-        self.covered({n: n for n in self.names if composed(stem(n)) in by_stem}, key, "file named like")
+        pictures = {composed(stem(n)) for n in self.names}
+        shared = self.file.place(self.fields[key]) == self.file.place(self.fields[self.key])
+        beside = [] if shared else [n for n in store.names("", UNREAD) if composed(stem(n)) in pictures]
+        hint = ""
+        if beside:
+            hint = (
+                f"{len(beside)} of other formats are not read, {beside[0]} among them: {key} are {', '.join(TARGETS)}"
+            )
+            if all(composed(stem(n)) in by_stem for n in beside):
+                tolerance().odd.append(f"{key}: {hint}")
+        self.covered(
+            {n: n for n in self.names if composed(stem(n)) in by_stem}, key, "file named like", hint and f". {hint}"
+        )
         return self.images, store.blobs([by_stem[composed(stem(n))] for n in self.names])
 
 
