@@ -298,8 +298,8 @@ class View:
 
     `encoder`: the encoder's own transform; `square`: the whole picture stretched to size × size (0: the encoder's
     image_size); `short-side`: short side scaled to `size` (0: the encoder's image_size), then the middle square of
-    `crop` pixels (0: `size`), rounded as torchvision does, so that all pictures get one shape; `pad-to-patch`: original
-    pixels, short side scaled to `size` (0: not scaled), zero-padded at the centre to whole patches.
+    `crop` pixels (0: `size`), so that all pictures get one shape; `pad-to-patch`: original pixels, short side scaled to
+    `size` (0: not scaled), zero-padded at the centre to whole patches.
     """
 
     rule: ViewRule = "encoder"
@@ -307,6 +307,7 @@ class View:
     interpolation: Interpolation | None = None  # None: the encoder's
     antialias: bool | None = None  # None: the encoder's
     crop: int = 0  # short-side only
+    rounding: CropRounding = "even"  # of half a margin of that crop: torchvision's, or floor
 
 
 Sampling = Literal["stratified", "independent"]

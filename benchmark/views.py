@@ -76,11 +76,11 @@ def resolve_view(view: View, transform: ImageTransform, card: EncoderCard, pictu
     antialias = transform.antialias if view.antialias is None else view.antialias
     if view.rule == "pad-to-patch":
         return ResolvedView(None, view.size, card.patch_size, interpolation, antialias)
-    if view.rule != "encoder":  # the presets that crop are torchvision's: DINOv2, DINOv3, UnED
+    if view.rule != "encoder":
         size = view.size or card.image_size
         crop = (view.crop or size) if view.rule == "short-side" else None
         transform = replace(
-            transform, resize=view.rule, size=size, crop=crop, rounding="even",
+            transform, resize=view.rule, size=size, crop=crop, rounding=view.rounding,
             interpolation=interpolation, antialias=antialias,
         )  # fmt: skip
     shape = getattr(pictures, "uniform_shape", None)

@@ -1,4 +1,4 @@
-"""Instance retrieval (UnED, TIPSv2 §4.1): mean R@1 over domains on one merged index, and mAP.
+"""Instance retrieval (UnED, TIPSv2 §4.1): mean R@1 and mMP@5 over domains on one merged index, and mAP.
 
 A hit must share label and domain with the query; a query that is in the index is not there for itself. A query that no
 picture of the index answers (the only one of its label, or --limit or --max-bad left the others out) says nothing of an
@@ -16,9 +16,9 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 
 from benchmark.bounds import Amount
-from benchmark.contracts import DataKind, EncoderCard, Measurement, Need, Outcome, Tap, TaskContext, View
+from benchmark.contracts import CropRounding, DataKind, EncoderCard, Measurement, Need, Outcome, Tap, TaskContext, View
 from benchmark.errors import DataError
-from benchmark.metrics.retrieval import average_precision, instance_positives, ranks, recall_hits
+from benchmark.metrics.retrieval import average_precision, instance_positives, ranks, recall_hits, top_precision
 from benchmark.statistic import Statistic
 from tasks.global_vectors import ClsChoice, GlobalVectors
 from tasks.idle_fields import check_view
@@ -38,6 +38,28 @@ class InstanceRetrieval:
     def __post_init__(self) -> None:
         check_view(self.view, self.view_size)
 
+    def seen(self) -> View:
+        """How pictures are laid before the encoder."""
+        return View(self.view, self.view_size)
+
+
+@dataclass(frozen=True)
+class ResampledRetrieval(InstanceRetrieval):
+    """InstanceRetrieval that also says how the view is resampled and cut."""
+
+    interpolation: Literal["encoder", "bilinear", "bicubic"]  # encoder: its filter and its antialiasing
+    antialias: bool  # of a filter that is named
+    rounding: CropRounding  # of half a margin of the middle crop
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.view == "encoder" and self.interpolation != "encoder":
+            raise ValueError(f"interpolation = {self.interpolation} does nothing with view = encoder. Use short-side")
+
+    def seen(self) -> View:
+        rule = None if self.interpolation == "encoder" else self.interpolation
+        return View(self.view, self.view_size, rule, None if rule is None else self.antialias, 0, self.rounding)
+
 
 class InstanceRetrievalTask:
     """Nearest neighbours by cosine, every query against the whole index."""
@@ -45,7 +67,7 @@ class InstanceRetrievalTask:
     name: ClassVar[str] = "instance_retrieval"
     kind: ClassVar[DataKind] = "retrieval"
     needs_text: ClassVar[bool] = False
-    schemas: ClassVar[Mapping[str, type]] = {"cosine": InstanceRetrieval}
+    schemas: ClassVar[Mapping[str, type]] = {"cosine": InstanceRetrieval, "resampled_cosine": ResampledRetrieval}
 
     def splits(self, protocol: InstanceRetrieval) -> Sequence[str]:
         return ("test",)
@@ -54,12 +76,12 @@ class InstanceRetrievalTask:
         return None
 
     def needs(self, card: EncoderCard, protocol: InstanceRetrieval, data: Mapping[str, Any]) -> Sequence[Need]:
-        view, test = View(protocol.view, protocol.view_size), data["test"]
+        view, test = protocol.seen(), data["test"]
         sets = [test.queries] if test.queries.digest == test.index.digest else [test.queries, test.index]
         return [Need(images, view, Tap("cls")) for images in sets]
 
     def run(self, context: TaskContext) -> Outcome:
-        """R@1 and average precision of every query, averaged within domains and then over them."""
+        """R@1, MP@5 and average precision of every query, averaged within domains and then over them."""
         data, protocol = context.data["test"], context.protocol
         started = time.perf_counter()
         needs = self.needs(context.card, protocol, context.data)
@@ -72,6 +94,7 @@ class InstanceRetrievalTask:
             "instance": _keys(data.query_domains, data.query_labels, np.arange(len(queries))),
             "rank": np.zeros(len(queries), np.int64),
             "hit@1": np.full(len(queries), np.nan),
+            "mp@5": np.full(len(queries), np.nan),
         }
         if protocol.average_precision:
             samples["ap"] = np.full(len(queries), np.nan)
@@ -80,10 +103,11 @@ class InstanceRetrievalTask:
         answerable = np.isfinite(samples["hit@1"])
         if not answerable.any():
             raise DataError("no query has a right answer: no other picture of the index shares its label and domain")
-        statistics = {"mean R@1": Statistic("group_mean", ("hit@1",), 100.0, group="domain", cluster="instance")}
-        if protocol.average_precision:
-            statistics["mAP"] = Statistic("group_mean", ("ap",), 100.0, group="domain", cluster="instance")
-        measured = [Measurement(name, s, True, "%") for name, s in statistics.items()]
+        shares = {"mean R@1": "hit@1", "mMP@5": "mp@5"} | ({"mAP": "ap"} if protocol.average_precision else {})
+        measured = [
+            Measurement(name, Statistic("group_mean", (c,), 100.0, group="domain", cluster="instance"), True, "%")
+            for name, c in shares.items()
+        ]
         shown = [d for d in np.unique(domains) if answerable[domains == d].any()]
         details = {f"R@1 {d}": float(100 * np.nanmean(samples["hit@1"][domains == d])) for d in shown}
         details["queries_without_right_answer"] = int((~answerable).sum())
@@ -121,6 +145,7 @@ class InstanceRetrievalTask:
         rank = ranks(asked, gallery, positives, own, device=context.device)
         samples["rank"][rows] = rank
         samples["hit@1"][rows] = np.where(positives.counts() > 0, recall_hits(rank, 1), np.nan)
+        samples["mp@5"][rows] = top_precision(asked, gallery, positives, own, device=context.device)
         if "ap" in samples:
             samples["ap"][rows] = average_precision(asked, gallery, positives, own, device=context.device)
 

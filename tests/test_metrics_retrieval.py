@@ -14,6 +14,7 @@ from benchmark.metrics.retrieval import (
     instance_positives,
     ranks,
     recall_hits,
+    top_precision,
 )
 
 
@@ -61,6 +62,42 @@ def test_best_of_several_captions_counts_and_its_siblings_never_push_it_back() -
     texts = np.array([[0.9, 0.0], [0.8, 0.0], [0.85, 0.0], [0.1, 0.0]])
     assert ranks(image, texts, Positives.from_lists([[1, 0]])).tolist() == [0]
     assert ranks(image, texts, Positives.from_lists([[1]])).tolist() == [2]
+
+
+def uneds_mmp(q: np.ndarray, g: np.ndarray, query: list, index: list, same: bool, k: int = 5) -> np.ndarray:
+    """mMP@k of each query as Universal-Image-Embeddings' knn_utils.py (3768d3e) counts it, whose first neighbour is
+    dropped where the queries are the index."""
+    found = []
+    for row, label in zip(q @ g.T, query):
+        near = [index[j] for j in np.argsort(-row, kind="stable")[: k + same]]
+        there = sum(i == label for i in index)
+        hits = sum(label == near[j] for j in range(min(k + same, there))) - same
+        found.append(hits / min(there - same, k))
+    return np.array(found)
+
+
+@pytest.mark.parametrize("same", [False, True])
+@pytest.mark.parametrize("block", [7, 2048])
+def test_top_precision_is_uneds_where_the_query_is_its_own_first_neighbour(same: bool, block: int) -> None:
+    rng = np.random.default_rng(5)
+    index = rng.choice(12, 150, p=np.arange(1, 13) / 78).tolist() + [90, 90, 91, 91, 91]  # labels of 1 to 25 pictures
+    centres = rng.normal(size=(92, 6))
+    g = (centres[index] + rng.normal(size=(len(index), 6))).astype(np.float32)
+    g /= np.linalg.norm(g, axis=1, keepdims=True)
+    rows = [i for i, label in enumerate(index) if index.count(label) > 1] if same else list(range(0, len(index), 3))
+    q = g[rows] if same else g[rows] + rng.normal(size=(len(rows), 6)).astype(np.float32)
+    asked, own = [index[i] for i in rows], np.array(rows) if same else None
+    positives = instance_positives(asked, index, own)
+    found = top_precision(q, g, positives, own, block=block)
+    np.testing.assert_allclose(found, uneds_mmp(q.astype(float), g.astype(float), asked, index, same))
+    assert {0, 12, 24} < set(np.round(found * 60).astype(int)), "shares of five"
+
+
+def test_top_precision_of_ties_and_of_a_query_without_positives() -> None:
+    same = np.ones((6, 2), np.float32)
+    positives = Positives.from_lists([[1, 2], [0, 1, 2, 3, 4, 5], []])
+    found = top_precision(same[:3], same, positives, np.array([0, -1, 2]))
+    assert found[:2].tolist() == [0.0, 1.0] and np.isnan(found[2])  # behind three that tie; there is nothing else
 
 
 def test_caption_positives_point_both_ways() -> None:

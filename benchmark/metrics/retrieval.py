@@ -126,23 +126,62 @@ def average_precision(
     mAP is its mean. A positive is behind every negative that scores as high; positives tied with each other follow one
     after another, so a collapsed encoder gets about (positives + 1) / (2 · gallery), what chance gives.
     """
-    _check(queries, gallery, positives)
     out = np.full(len(queries), np.nan)
+    for rows, counts, owner, place, above in _placed(queries, gallery, positives, exclude, block, device):
+        total = torch.zeros(len(counts), dtype=torch.float64, device=owner.device)
+        total.index_add_(0, owner, place / (place + above).double())
+        out[rows] = np.where(counts > 0, total.cpu().numpy() / np.maximum(counts, 1), np.nan)
+    return out
+
+
+def top_precision(
+    queries: Any,
+    gallery: Any,
+    positives: Positives,
+    exclude: np.ndarray | None = None,
+    k: int = 5,
+    block: int = 2048,
+    device: str = "cpu",
+) -> np.ndarray:
+    """[Q] share of positives among the first min(k, n) of the gallery, n the query's positives; NaN without any.
+
+    Its mean is mMP@k, modified mean precision (Ypsilantis et al., ICCV 2023). Ties count against the query.
+    """
+    out = np.full(len(queries), np.nan)
+    for rows, counts, owner, place, above in _placed(queries, gallery, positives, exclude, block, device, k):
+        asked = torch.as_tensor(np.minimum(counts, k), device=owner.device)
+        hits = torch.bincount(owner[place + above <= asked[owner]], minlength=len(counts)).cpu().numpy()
+        out[rows] = np.where(counts > 0, hits / np.clip(counts, 1, k), np.nan)
+    return out
+
+
+def _placed(
+    queries: Any,
+    gallery: Any,
+    positives: Positives,
+    exclude: np.ndarray | None,
+    block: int,
+    device: str,
+    best: int | None = None,
+) -> Iterator[tuple[slice, np.ndarray, torch.Tensor, torch.Tensor, torch.Tensor]]:
+    """Blocks of queries: their rows and numbers of positives [b]; of every positive, or the `best` of each query, the
+    query [P], its place among the positives (1 for the first) and the negatives that score as high [P]."""
+    _check(queries, gallery, positives)
     for start, q, local in _query_blocks(queries, positives, block, device):
         owner, values = _positive_scores(q, gallery, local)
         order = torch.argsort(values, stable=True)
         order = order[torch.argsort(owner[order], stable=True)]  # by query, then ascending score
-        values = values[order]
+        values, counts = values[order], local.counts()
         offsets = torch.as_tensor(local.offsets, device=q.device)
+        place = offsets[owner + 1] - torch.arange(len(values), device=q.device)
+        if best is not None:
+            kept = place <= best
+            values, owner, place = values[kept], owner[kept], place[kept]
+            offsets = torch.cat([offsets[:1], (offsets[1:] - offsets[:-1]).clamp(max=best).cumsum(0)])
         above = torch.zeros(len(values), dtype=torch.int64, device=q.device)
         for g, tile, slack, margin in _tiles(q, gallery, _skipped(local, exclude, start), block):
             above += _negatives_above(q, g, tile, values, offsets, slack, margin)
-        place = offsets[owner + 1] - torch.arange(len(values), device=q.device)  # 1 for the best positive
-        total = torch.zeros(len(q), dtype=torch.float64, device=q.device)
-        total.index_add_(0, owner, place / (place + above).double())
-        counts = local.counts()
-        out[start : start + len(q)] = np.where(counts > 0, total.cpu().numpy() / np.maximum(counts, 1), np.nan)
-    return out
+        yield slice(start, start + len(q)), counts, owner, place, above
 
 
 def recall_hits(rank: np.ndarray, k: int) -> np.ndarray:
