@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from benchmark.contracts import ignored_label
 from benchmark.errors import DataError
 from benchmark.metrics.segmentation import confusion_areas, mean_accuracy, miou, per_class_iou, pixel_accuracy
 
@@ -70,3 +71,33 @@ def test_permuting_classes_permutes_the_areas() -> None:
 def test_what_cannot_be_scored_is_refused(pred: object, target: object, words: str) -> None:
     with pytest.raises(DataError, match=words):
         confusion_areas(pred, target, 3)  # type: ignore[arg-type]
+
+
+def test_areas_are_those_of_masking_pixel_by_pixel() -> None:
+    """Every kind of label, ignore value and class count, against the definition."""
+    rng, same, refused = np.random.default_rng(0), 0, 0
+    for _ in range(1500):
+        classes = int(rng.choice([1, 2, 3, 5, 150, 255, 256, 300, 1000, 1500]))
+        kind = str(rng.choice(["uint8", "int16", "int32", "int64"]))
+        low, high = (0, 256) if kind == "uint8" else (-1, 3000)
+        target = rng.integers(low, min(high, classes + rng.integers(0, 3)), (4, 5)).astype(kind)
+        if rng.random() < 0.5:
+            target[0, 0] = 255
+        if rng.random() < 0.2 and kind != "uint8":
+            target[0, 1] = 2000
+        spread = classes + int(rng.random() < 0.1)
+        guess = rng.integers(-int(rng.random() < 0.1), spread, (4, 5))
+        ignore = int(rng.choice([255, 255, 0, 7, -1, 2000]))
+        left = (target == -1) | (target == (ignored_label(classes) if ignore == 255 else ignore))
+        kept, named = target[~left].astype(int), guess[~left]
+        if len(kept) and (min(kept.min(), named.min()) < 0 or max(kept.max(), named.max()) >= classes):
+            refused += 1
+            with pytest.raises(DataError, match="is outside 0"):
+                confusion_areas(guess, target, classes, ignore)
+            continue
+        areas = confusion_areas(guess, target, classes, ignore)
+        both, there, said = (np.bincount(x, minlength=classes) for x in (kept[kept == named], kept, named))
+        for found, want in zip(areas, (both, there + said - both, there)):
+            np.testing.assert_array_equal(found, want)
+        same += 1
+    assert same > 300 and refused > 100
