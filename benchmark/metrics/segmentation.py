@@ -54,8 +54,9 @@ def confusion_areas(pred: Labels, target: Labels, num_classes: int, ignore: int 
     ignored = ignored_label(num_classes) if ignore == IGNORE else ignore
     if guess.device.type == "cpu" and num_classes <= TABLE:
         return _counted(guess.numpy().ravel(), truth.numpy().ravel(), num_classes, ignored)
+    truth = truth.long()  # torch compares uint8 with -1 as if it were 255
     kept = (truth != -1) & (truth != ignored)
-    truth, guess = truth[kept].long(), guess[kept].long()
+    truth, guess = truth[kept], guess[kept].long()
     if len(truth):
         _check_range(truth.min(), truth.max(), num_classes, TARGET.format(ignored))
         _check_range(guess.min(), guess.max(), num_classes, PREDICTION)
