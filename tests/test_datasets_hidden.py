@@ -13,6 +13,7 @@ import miniatures
 import pytest
 
 from benchmark import run
+from benchmark.cli import main
 from benchmark.hidden import is_hidden
 from benchmark.incomplete import tolerating
 from benchmark.registry import open_dataset
@@ -187,3 +188,10 @@ def test_captions_and_depth_are_paired_without_hidden_files(tmp_path: Path) -> N
         'task = "text_to_image_retrieval"\nname = "x"\nimages = "images"\ncaptions = "c.jsonl"\n'
     )
     assert len(open_task(tmp_path / "t.toml").dataset.data("captions", "test").images) == 3
+
+
+def test_bench_data_verify_says_how_many(fruit: Path, capsys) -> None:
+    clutter(fruit / "test", NAMES[:3], suffix="jpg")
+    (fruit / "t.toml").write_text(TASK.format(""))
+    assert main(["data", "verify", str(fruit / "t.toml")]) == 0
+    assert [": 3 (" in line for line in capsys.readouterr().out.splitlines() if "note" in line] == [True]

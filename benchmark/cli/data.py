@@ -125,6 +125,7 @@ def describe(report: Any) -> str:
         lines.append(f"  labels  {labels_line(report.labels)}")
     if report.values:
         lines.append(f"  values  {report.values}")
+    lines += [f"  note    {line}" for line in report.notes]
     lines.append(f"  read    {report.read} of {report.found}, {len(report.unreadable)} unreadable")
     return "\n".join(lines + [f"    {line}" for line in report.unreadable])
 

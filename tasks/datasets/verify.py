@@ -38,6 +38,7 @@ class SplitReport:
     labels: dict[str, int] = field(default_factory=dict)  # class name -> pixels or pictures
     values: str = ""  # range of depth, share of valid pixels
     unreadable: list[str] = field(default_factory=list)  # one line each
+    notes: list[str] = field(default_factory=list)  # files left out by their names, names that are alike …
     missing: str = ""  # why the split could not be opened
 
     @property
@@ -78,11 +79,11 @@ def _split(
 ) -> Iterator[SplitReport]:
     name = dataset.info.name
     try:
-        with tolerating(part=True):  # counts are reported here, not refused
+        with tolerating(part=True) as allowed:  # counts are reported here, not refused
             data = dataset.data(kind, split)
         count = len(data.queries) if kind == "retrieval" else len(data.images)
         official = None if _part_only(options) else expected(name, split, kind)
-        report = SplitReport(kind, split, count, official, digest=data.digest)
+        report = SplitReport(kind, split, count, official, digest=data.digest, notes=allowed.notes)
     except BenchError as e:
         yield SplitReport(kind, split, expected=expected(name, split, kind), missing=str(e))
         return
