@@ -34,6 +34,12 @@ def _table(package: str, name: str) -> dict[str, dict[str, Any]]:
     return tomllib.loads((files(package) / name).read_text(encoding="utf-8"))
 
 
+@cache
+def _plug_ins(group: str) -> tuple[EntryPoint, ...]:
+    """The entry points of a group, asked for once: a scan of all that is installed takes over ten milliseconds."""
+    return tuple(entry_points(group=group))
+
+
 def resolve(target: str) -> Any:
     """The object of a `"module:attribute"` string, imported now."""
     module, _, attribute = target.partition(":")
@@ -46,7 +52,7 @@ def resolve(target: str) -> Any:
 def models() -> dict[str, dict[str, Any]]:
     """Every registered model -> its row; rows of other packages hold `entry_point`."""
     rows = dict(_table("adapters", "models.toml"))
-    for point in entry_points(group="densebench.adapters"):
+    for point in _plug_ins("densebench.adapters"):
         rows.setdefault(point.name, {"family": "plug-in", "target": point.value, "entry_point": point})
     return rows
 
@@ -122,7 +128,7 @@ def _with(spec: ModelSpec, **changes: Any) -> ModelSpec:
 def tasks() -> dict[str, dict[str, Any]]:
     """The nine tasks, in the paper's order, and those of other packages."""
     rows = dict(_table("tasks", "tasks.toml"))
-    for point in entry_points(group="densebench.tasks"):
+    for point in _plug_ins("densebench.tasks"):
         rows.setdefault(point.name, {"title": point.name, "entry_point": point, "target": point.value})
     return rows
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import tomllib
 from pathlib import Path
 
 import click
@@ -64,3 +65,13 @@ def test_the_readme_names_every_command_and_sets_up_in_two_lines():
     named = {line.split()[1] for path in DOCUMENTS for line in command_lines(path)}
     assert set(COMMANDS) <= named
     assert len(re.findall(r"^python3 -m venv", text, re.M)) == 2
+
+
+def test_the_wheel_holds_every_shipped_row_file():
+    """package-data names patterns: a new kind of file beside a row must be among them."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    patterns = project["tool"]["setuptools"]["package-data"]["results"]
+    shipped = {path for path in (ROOT / "results" / "reference").rglob("*") if path.is_file()}
+    taken = {path for pattern in patterns for path in (ROOT / "results").glob(pattern)}
+    extra = {path for path in shipped - taken if path.name not in ("results.csv", "results.md", "noise.json")}
+    assert shipped and not extra
