@@ -4,22 +4,23 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from benchmark import sealed
 from benchmark.checkpoints import step_of
 from benchmark.errors import BenchError, UsageError
-from benchmark.files import disk_errors, write_text
+from benchmark.files import disk_errors
 from benchmark.foreign import plain_cell
 from benchmark.processes import locked
 from benchmark.steps import Progress, ordered_by_name
 
 STATE = "state.json"
-SCHEMA = 2  # 2: with what was asked
+SCHEMA = 3  # 2: with what was asked; 3: sealed
+OLDEST = 2
 
 
 @dataclass(frozen=True)
@@ -82,15 +83,17 @@ class History:
         if not path.is_file():
             return cls(folder, model, suite, scoring or {})
         try:
-            data = json.loads(path.read_text(encoding="utf-8"))
-            if data["schema"] != SCHEMA:
+            data = sealed.read_json(path, since=SCHEMA)
+            if not OLDEST <= data["schema"] <= SCHEMA:
                 raise ValueError(f"schema {data['schema']}, not {SCHEMA}")
             entries = [_entry(e) for e in data["entries"]]
             kept = {"model": data["model"], "suite": data["suite"], **data["scoring"]}
             compared = dict(data["compared"])
-        except (OSError, ValueError, KeyError, TypeError) as e:
+        except (OSError, sealed.Damaged, ValueError, KeyError, TypeError, AttributeError) as e:
+            why = str(e).removeprefix(f"{path}: ")
             raise BenchError(
-                f"{path}: cannot be read as a watch's history ({e}). Move the file away to begin anew"
+                f"{path}: cannot be read as a watch's history ({why}). Move the file away to begin anew: "
+                "rows that were scored are found again"
             ) from None
         other = [k for k in {**kept, **asked} if kept.get(k) != asked.get(k)]
         if other:
@@ -117,7 +120,7 @@ class History:
             "compared": dict(self.compared),
             "entries": [asdict(e) for e in self.entries],
         }
-        write_text(self.folder / STATE, json.dumps(data, indent=1, ensure_ascii=False) + "\n")
+        sealed.write_json(self.folder / STATE, data)
 
     def units(self) -> list[str]:
         """Every unit with a number, in the order of first appearance."""

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from typing import Literal
 from xml.etree import ElementTree
 
+from benchmark.foreign import visible
+
 NOT_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
@@ -54,4 +56,4 @@ def _add(suite: ElementTree.Element, case: Case) -> None:
 
 
 def _clean(text: str) -> str:
-    return NOT_XML.sub("", text)
+    return NOT_XML.sub("", visible(text))

@@ -6,7 +6,7 @@ variation; `bench compare` then takes it as the default tolerance of the unit an
 
 from __future__ import annotations
 
-import json
+import math
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -14,12 +14,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from benchmark import sealed
 from benchmark.errors import BenchError
-from benchmark.files import write_text
 from benchmark.results import Row
 
 FILE = "noise.json"
-SCHEMA = 1
+SCHEMA = 2  # 2: sealed
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ def measure(
             raise BenchError(f"{key}: no number under {', '.join(lost)}; the noise floor is not recorded")
         floor = max(abs(v - runs[reference]) for v in runs.values())
         entries.setdefault(key, {})[model] = {"floor": floor, "runs": runs}
-    write_text(results / FILE, json.dumps({"schema": SCHEMA, "floors": entries}, indent=1, sort_keys=True) + "\n")
+    sealed.write_json(results / FILE, {"schema": SCHEMA, "floors": dict(sorted(entries.items()))})
     return {key: _largest(entries[key]) for key in values}
 
 
@@ -81,16 +81,17 @@ def _largest(models: Mapping[str, Mapping[str, Any]]) -> float:
 
 def _load(results: Path) -> dict[str, dict[str, Any]]:
     path = results / FILE
-    if not path.is_file():
-        return {}
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-        floors: dict[str, dict[str, Any]] = data["floors"]
+        floors: dict[str, dict[str, Any]] = sealed.read_json(path, since=SCHEMA)["floors"]
         for models in floors.values():
-            _largest(models)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as e:
+            if not math.isfinite(_largest(models)):
+                raise ValueError("a floor is not finite")
+    except FileNotFoundError:
+        return {}
+    except (sealed.Damaged, ValueError, KeyError, TypeError, AttributeError, OverflowError) as e:
+        why = str(e).removeprefix(f"{path}: ") if isinstance(e, sealed.Damaged) else repr(e)
         raise BenchError(
-            f"{path}: cannot be read as noise floors ({e!r}). Delete it and run bench compare --noise"
+            f"{path}: cannot be read as noise floors ({why}). Delete it and run bench compare --noise"
         ) from None
     return floors
 

@@ -1,17 +1,18 @@
 """Rows on disk: `results/<model>/<task>/<dataset>/<protocol>-<hash8>/{samples.parquet, result.json}`.
 
-`result.json` is written last and atomically: a folder without it is not a result.
+`result.json` is written last and atomically: a folder without it is not a result. It holds the sha256 of its samples
+and its own. A row of before it held its own (schema 1) is held against its samples: its values are computed again.
 """
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import io
 import json
-import operator
+import math
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -19,25 +20,20 @@ from typing import Any
 
 import numpy as np
 
+from benchmark import sealed
 from benchmark.contracts import Outcome
 from benchmark.digest import fingerprint, plain, sha256_file
-from benchmark.errors import BenchError
+from benchmark.errors import BenchError, first_line
 from benchmark.files import only_writer, utf8, write_together
-from benchmark.foreign import CONTROL, writable_text
-from benchmark.statistic import Statistic
+from benchmark.foreign import writable_text
+from benchmark.row_fields import check_row
+from benchmark.statistic import Statistic, parse_statistic
 
-SCHEMA = 1
+SCHEMA = 2  # 2: sealed, with what could make it stale
 OLDEST = 1  # rows of earlier schemas are named and left out
 LONGEST_NAME = 120  # other words stand before and after it in the names of folders and pictures
 SAMPLES_DIGEST = "samples_sha256"  # rows of before it was written have none
-REQUIRED = (  # what every table reads without asking; "a.b" is key b of the object a
-    "schema", "id", "created", "seed", "main_metric", "n_bad",
-    "model.name", "model.dtype", "model.weights.sha256",
-    "task.name", "task.dataset", "task.n", "task.dataset_digest",
-    "protocol.name", "protocol.hash", "metrics", "timing.total_s", "environment.densebench.version",
-)  # fmt: skip
-NAMES = ("model.name", "task.name", "task.dataset", "protocol.name", "protocol.hash", "main_metric")
-METRIC = ("value", "ci95", "higher_is_better", "unit", "statistic")
+SEALED = 2  # since this schema
 
 
 @dataclass(frozen=True)
@@ -77,21 +73,46 @@ class Row:
     @cached_property
     def samples(self) -> dict[str, np.ndarray]:
         """Column -> [N] or [N, C] array of the per-sample statistics. Raises BenchError naming a damaged file."""
-        return read_samples(self.folder / "samples.parquet", self.data.get(SAMPLES_DIGEST))
+        samples = read_samples(self.folder / "samples.parquet", self.data.get(SAMPLES_DIGEST))
+        if not self._sealed:
+            self._check_values(samples)
+        return samples
+
+    def check_against_samples(self) -> None:
+        """For a row of before rows were sealed: raises BenchError when its values are not those of its samples.
+
+        Samples that have gone say nothing."""
+        if not self._sealed and (self.folder / "samples.parquet").is_file():
+            _ = self.samples
+            self.__dict__.pop("samples")
+
+    @property
+    def _sealed(self) -> bool:
+        return int(self.data["schema"]) >= SEALED
+
+    def _check_values(self, samples: Mapping[str, np.ndarray]) -> None:
+        """Raises BenchError when a value is not what `samples` give."""
+        for name, metric in self.data["metrics"].items():
+            found: object = None
+            try:
+                found = value = self.statistic(name).of(samples)
+                if math.isclose(value, metric["value"], rel_tol=1e-9, abs_tol=1e-12):
+                    continue
+            except Exception as e:  # columns that are not there, or are no numbers
+                found = first_line(e)
+            raise BenchError(
+                f"{self.folder / 'result.json'}: is damaged: {name} is {metric['value']}, its samples give {found}. "
+                "Run the same bench run again"
+            )
 
     def has_its_samples(self) -> bool:
-        """Whether the samples on disk are those it was written with; for a row without their digest, can be read."""
-        digest = self.data.get(SAMPLES_DIGEST)
+        """Whether the samples on disk are those it was written with, and its values theirs."""
         try:
-            return bool(self.samples) if digest is None else sha256_file(self.folder / "samples.parquet") == digest
+            if self._sealed:
+                return sha256_file(self.folder / "samples.parquet") == self.data.get(SAMPLES_DIGEST)
+            return bool(self.samples)
         except (BenchError, OSError):
             return False
-
-
-def parse_statistic(data: Mapping[str, Any]) -> Statistic:
-    """The Statistic a row stores as JSON."""
-    fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in data.items()}
-    return Statistic(**fields)
 
 
 def slug(text: str) -> str:
@@ -148,7 +169,8 @@ def save(
         columns = samples_file(samples)
         row = {**plain(data), SAMPLES_DIGEST: hashlib.sha256(columns).hexdigest()}
         contents = {"samples.parquet": columns, **(files or {})}
-        contents["result.json"] = utf8(json.dumps(row, indent=1, ensure_ascii=False) + "\n")
+        whole = utf8(json.dumps(row, indent=1, ensure_ascii=False) + "\n")
+        contents["result.json"] = sealed.json_file(row) if row.get("schema", 0) >= SEALED else whole
         older = {path for path in folder.glob("pictures/*") if f"pictures/{path.name}" not in contents}
 
         def clear() -> None:
@@ -209,15 +231,11 @@ def read_row(path: Path) -> Row:
     """The row of a `result.json` or its folder. Raises BenchError naming the file when it is no whole row."""
     file = path / "result.json" if path.is_dir() else path
     try:
-        data = json.loads(file.read_text(encoding="utf-8"))
+        data = json.loads(file.read_bytes())
     except (OSError, ValueError, RecursionError) as e:
-        raise BenchError(f"{file}: cannot be read as a result ({e}). Delete it and run again") from None
-    lost = [k for k in REQUIRED if not _holds(data, k.split("."))]
-    if lost:
-        raise BenchError(f"{file}: not a densebench result: no {', '.join(lost)}")
-    for key in NAMES:
-        _check_name(file, key, functools.reduce(operator.getitem, key.split("."), data))
-    if not isinstance(data["schema"], int) or data["schema"] > SCHEMA:
+        raise BenchError(f"{file}: cannot be read as a result ({first_line(e)}). Delete it and run again") from None
+    check_row(file, data)
+    if data["schema"] > SCHEMA:
         raise BenchError(
             f"{file}: schema {data['schema']} is newer than this densebench knows ({SCHEMA}). Update densebench"
         )
@@ -225,48 +243,18 @@ def read_row(path: Path) -> Row:
         raise BenchError(
             f"{file}: schema {data['schema']} is older than this densebench reads ({OLDEST}). Run it again"
         )
-    if not isinstance(data["metrics"], dict) or data["main_metric"] not in data["metrics"]:
-        raise BenchError(f"{file}: main_metric {data['main_metric']!r} is not among its metrics")
-    _check_metrics(file, data["metrics"])
+    sealed.check_seal(file, data, since=SEALED)
     return Row(data, file.parent)
-
-
-def _holds(data: Any, path: Sequence[str]) -> bool:
-    for key in path:
-        if not isinstance(data, dict) or key not in data:
-            return False
-        data = data[key]
-    return True
-
-
-def _check_name(file: Path, key: str, name: Any) -> None:
-    """Every table prints a row's names: ones that a terminal would obey, or that are no words, are refused here."""
-    if not isinstance(name, str) or CONTROL.search(name):
-        raise BenchError(f"{file}: not a densebench result: {key} is {name!r}, which is no name")
-
-
-def _check_metrics(file: Path, metrics: Mapping[str, Any]) -> None:
-    for name, metric in metrics.items():
-        _check_name(file, "a metric", name)
-        lost = [k for k in METRIC if not _holds(metric, (k,))]
-        if lost:
-            raise BenchError(f"{file}: not a densebench result: no {', '.join(lost)} of {name}")
-        _check_name(file, f"the unit of {name}", metric["unit"])
-        numbers = [metric["value"], *(metric["ci95"] if isinstance(metric["ci95"], list) else ())]
-        if len(numbers) != 3 or not all(isinstance(v, (int, float)) for v in numbers):
-            raise BenchError(f"{file}: not a densebench result: {name} is not a number with [low, high] as its ci95")
-        try:
-            parse_statistic(metric["statistic"])
-        except (TypeError, AttributeError) as e:
-            raise BenchError(f"{file}: the statistic of {name} is not one this densebench knows ({e})") from None
 
 
 def read_all(results: Path) -> tuple[list[Row], list[str]]:
     """Every whole row under `results`, and one line for each file that was left out."""
     rows, problems = [], []
-    for file in _result_files(results):
+    for file in sorted(row_files(results)):
         try:
-            rows.append(read_row(file))
+            row = read_row(file)
+            row.check_against_samples()
+            rows.append(row)
         except BenchError as e:
             problems.append(str(e))
     return rows, problems
@@ -281,5 +269,10 @@ def half_written(samples: Iterable[Path]) -> list[str]:
     ]
 
 
-def _result_files(results: Path) -> Iterator[Path]:
-    yield from sorted(results.glob("*/*/*/*/result.json"))
+def row_files(results: Path) -> dict[Path, int]:
+    """Every `result.json` where rows lie, with the time of its last change."""
+    found = {}
+    for file in results.glob("*/*/*/*/result.json"):
+        with suppress(OSError):  # one that is being replaced
+            found[file] = file.stat().st_mtime_ns
+    return found

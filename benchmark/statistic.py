@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 
@@ -81,6 +81,15 @@ class Statistic:
     def of(self, samples: Mapping[str, Any]) -> float:
         """The metric's value on all samples."""
         return float(self.value(self.matrix(samples).sum(0))[0])
+
+
+def parse_statistic(data: Mapping[str, Any]) -> Statistic:
+    """The Statistic a row stores as JSON. Raises TypeError or ValueError for one that is none."""
+    fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in data.items()}
+    found = Statistic(**fields)
+    if found.kind not in get_args(Kind) or not found.columns or not all(isinstance(c, str) for c in found.columns):
+        raise ValueError(f"kind {found.kind!r} of columns {found.columns!r}")
+    return found
 
 
 def _stack(column: Any) -> np.ndarray:

@@ -6,10 +6,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchmark.files import write_text
+from benchmark.files import disk_errors, write_text
 from benchmark.foreign import escape, plain_cell
 from benchmark.paths import results_dir
-from benchmark.results import Row, read_all
+from benchmark.processes import locked
+from benchmark.results import Row, read_all, row_files
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -22,14 +23,25 @@ COLUMNS = (
 
 
 def write_tables(results: Path) -> list[Path]:
-    """Writes both tables and returns their paths; files that are no whole row are left out."""
-    rows = sorted(read_all(results)[0], key=lambda r: (r.unit, r.data["protocol"]["name"], r.model))
-    if not rows:
+    """Writes both tables and returns their paths; files that are no whole row are left out.
+
+    Under the folder's lock, from rows that are read under it: of several processes the last to write has read every row
+    that the others saved. Where the file system gives no locks, whoever finds another row there after writing writes
+    again, which comes to the same.
+    """
+    if not results.is_dir():
         return []
-    paths = [results / "results.csv", results / "results.md"]
-    write_text(paths[0], frame(rows).map(plain_cell).to_csv(index=False, lineterminator="\n"))
-    write_text(paths[1], markdown(rows))
-    return paths
+    with disk_errors(results), locked(results) as alone:
+        while True:
+            seen = row_files(results)
+            rows = sorted(read_all(results)[0], key=lambda r: (r.unit, r.data["protocol"]["name"], r.model))
+            if not rows:
+                return []
+            paths = [results / "results.csv", results / "results.md"]
+            write_text(paths[0], frame(rows).map(plain_cell).to_csv(index=False, lineterminator="\n"))
+            write_text(paths[1], markdown(rows))
+            if alone or row_files(results) == seen:
+                return paths
 
 
 def load_results(results: Path | str | None = None) -> pd.DataFrame:

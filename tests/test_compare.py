@@ -91,7 +91,7 @@ def test_rows_whose_samples_overlap_are_refused_not_paired_on_the_overlap(tmp_pa
     folder = write_row(tmp_path, "b", "depth")
     write_row(tmp_path, "b", "normals")
     row = read_row(folder)
-    save(folder, row.data, {k: v[:-3] for k, v in row.samples.items()})
+    save(folder, {**row.data, "schema": 2}, {k: v[:-3] for k, v in row.samples.items()})
     found = compare("a", "b", results=tmp_path, **FAST)
     assert [u.unit for u in found.units] == ["normals/scenes"]
     assert found.refused == ("depth/scenes: not compared: the samples differ (120 and 117, 117 in common)",)

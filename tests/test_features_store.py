@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from benchmark import sealed
 from benchmark.errors import BenchError
 from benchmark.features import codec
 from benchmark.features import store as store_module
@@ -68,9 +69,9 @@ def test_truncated_shard_is_noticed_and_redone(tmp_path):
 def test_a_shard_that_was_written_but_not_entered_counts_as_missing(tmp_path):
     """What a kill between the two writes leaves behind."""
     array, _ = filled(FeatureStore(tmp_path))
-    manifest = json.loads((array.folder / "manifest.json").read_text())
+    manifest = sealed.read_json(array.folder / "manifest.json")
     del manifest["shards"]["2"]
-    (array.folder / "manifest.json").write_text(json.dumps(manifest))
+    sealed.write_json(array.folder / "manifest.json", manifest)
     assert FeatureStore(tmp_path).array({"weights": "w"}, 300).missing() == [2]
 
 
@@ -195,7 +196,8 @@ def test_a_shard_of_large_items_is_bounded_by_bytes(n, item, size):
 def test_an_array_from_before_that_bound_stays_as_it_is(tmp_path):
     array, values = filled(FeatureStore(tmp_path, "float32"))
     manifest = json.loads((array.folder / "manifest.json").read_text())
-    assert manifest.pop("size") == 128
+    assert manifest.pop("size") == 128 and manifest.pop("sha256") and manifest.pop("schema") == 2
+    manifest["schema"] = 1
     (array.folder / "manifest.json").write_text(json.dumps(manifest))
     again = FeatureStore(tmp_path, "float32").array({"weights": "w"}, 300, item_bytes=2**30)
     assert again.missing() == [] and torch.equal(again[:], torch.from_numpy(values))

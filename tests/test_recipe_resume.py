@@ -16,11 +16,12 @@ import torch
 from recipe_fixtures import tiny
 
 from adapters.tipsv2.recipe import trainer
-from adapters.tipsv2.recipe.checkpoint import checkpoints
+from adapters.tipsv2.recipe.checkpoint import checkpoints, load_checkpoint
 from adapters.tipsv2.recipe.guards import CollapseError, DivergenceError
 from adapters.tipsv2.recipe.journal import Journal
 from adapters.tipsv2.recipe.trainer import train
-from benchmark.errors import DataError, UsageError, WeightsError
+from benchmark.errors import DataError, UsageError
+from benchmark.sealed import Damaged
 
 HERE = Path(__file__).parent
 FILES = ("model.safetensors", "heads.safetensors", "config.json", "tokenizer.model")
@@ -145,11 +146,32 @@ def test_of_several_processes_the_first_alone_touches_the_readings(tmp_path: Pat
     assert path.read_text() == '{"step": 3}\n'
 
 
-def test_damaged_checkpoint_is_one_line_naming_the_folder(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["state.safetensors", "state.json"])
+def test_a_damaged_checkpoint_is_named_and_training_goes_on_from_the_one_before(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, name: str
+) -> None:
+    config = tiny(train__steps=4, train__checkpoint_every=2)
+    calm = train(config, tmp_path / "calm", quiet=True)
+    train(config, tmp_path / "flipped", quiet=True)
+    newest = checkpoints(tmp_path / "flipped")[-1]
+    content = bytearray((newest / name).read_bytes())
+    content[len(content) // 2] ^= 1
+    (newest / name).write_bytes(content)
+    again = train(config, tmp_path / "flipped", quiet=True)
+    assert f"{newest / name}: is damaged" in caplog.text
+    assert [p.name for p in checkpoints(tmp_path / "flipped")] == ["step-00000002", "step-00000004"]
+    assert all((again / n).read_bytes() == (calm / n).read_bytes() for n in FILES)
+
+
+def test_a_checkpoint_from_before_there_were_digests_is_resumed_from(tmp_path: Path) -> None:
     train(tiny(train__steps=2), tmp_path, quiet=True)
-    (checkpoints(tmp_path)[-1] / "state.safetensors").write_bytes(b"short")
-    with pytest.raises(WeightsError, match="step-00000002: checkpoint cannot be read"):
-        train(tiny(train__steps=2), tmp_path, quiet=True)
+    (state,) = tmp_path.glob("step-*/state.json")
+    old = {k: v for k, v in json.loads(state.read_text()).items() if k not in ("schema", "files", "sha256")}
+    state.write_text(json.dumps(old))
+    assert load_checkpoint(state.parent)[1]["step"] == 2
+    state.write_text(json.dumps({**old, "sha256": "0" * 64}))
+    with pytest.raises(Damaged):
+        load_checkpoint(state.parent)
 
 
 def test_a_bad_sample_of_a_worker_process_is_one_line(tmp_path: Path) -> None:

@@ -180,7 +180,7 @@ def test_damaged_files_are_rendered_again(own_cache: Path, name: str, damage: st
     assert store.rendered("test", 16, 3) == folder
     if name != "manifest.json":
         assert path.read_bytes() == content
-    assert store.intact(folder)
+    assert store.intact(folder, "test")
     assert [p.name for p in own_cache.iterdir() if p.name.endswith(".part")] == []
 
 
@@ -220,7 +220,7 @@ def test_killed_rendering_leaves_no_trace_in_the_next(own_cache: Path) -> None:
     for index in (0, 149, 150, 299):
         expected = render(0, index, 32, split="test")
         np.testing.assert_array_equal(np.load(folder / "images.npy", mmap_mode="r")[index], expected.rgb)
-    assert store.intact(folder) and not list(own_cache.glob(".*.part"))
+    assert store.intact(folder, "test") and not list(own_cache.glob(".*.part"))
 
 
 def test_two_runs_at_once_both_get_the_split(own_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -228,7 +228,7 @@ def test_two_runs_at_once_both_get_the_split(own_cache: Path, monkeypatch: pytes
     folders = {Path(process.communicate()[0].strip()) for process in pair}
     assert [process.returncode for process in pair] == [0, 0] and len(folders) == 1
     folder = folders.pop()
-    assert store.intact(folder)
+    assert store.intact(folder, "test")
     before = content(folder)
     monkeypatch.setenv("BENCH_CACHE", str(own_cache.parent / "alone"))
     assert content(store.rendered("test", 32, 80)) == before
@@ -255,7 +255,8 @@ def test_without_locks_anothers_unfinished_split_is_left_alone(
     other.mkdir()
     (folder / "manifest.json").unlink()
     store._ensured.cache_clear()
-    assert store.rendered("labels-test", 16, 2) == folder and store.intact(folder) and other.exists() != locks
+    assert store.rendered("labels-test", 16, 2) == folder
+    assert store.intact(folder, "labels-test") and other.exists() != locks
 
 
 def test_a_failing_rendering_process_is_one_line(own_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:

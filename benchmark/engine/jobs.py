@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import glob
-import json
 import logging
 import re
 from collections.abc import Mapping, Sequence
@@ -12,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
-from benchmark import overlap, subsets
+from benchmark import overlap, sealed, subsets
 from benchmark.contracts import Dataset, Task
 from benchmark.digest import fingerprint
 from benchmark.engine.context import NewProgress
@@ -26,6 +25,7 @@ from benchmark.registry import Unit, load_task, open_dataset, protocol_file, res
 from benchmark.results import Row, read_row, row_folder, slug
 
 log = logging.getLogger("densebench.data")
+NOT_APPLICABLE = "not_applicable.json"
 
 
 @dataclass
@@ -68,24 +68,34 @@ class Slot:
         cross-checked.
 
         A row with more pictures than are wanted is never stale; one with fewer is made again, from stored features, and
-        so is one whose samples are not those it was written with.
+        so is one whose samples are not those it was written with. A damaged row is named.
         """
+        if not (self.folder / "result.json").is_file():
+            return None
         try:
             row = read_row(self.folder)
-        except BenchError:
+        except BenchError as e:
+            sealed.remake(self.folder / "result.json", e)
             return None
         if checked and row.data["main_metric"] == "mIoU" and "cross_check" not in row.data.get("details", {}):
             return None
         wanted = row.data.get("request") == self.request and row.data.get("kept_predictions", 0) >= self.pictures
-        return row if wanted and row.has_its_samples() else None
+        if wanted and not row.has_its_samples():
+            sealed.remake(self.folder, "result.json and samples.parquet do not belong together, or one is damaged")
+            return None
+        return row if wanted else None
 
     def not_applicable(self) -> str | None:
         """The reason written there when the same request was found not applicable."""
+        path = self.folder / NOT_APPLICABLE
         try:
-            note = json.loads((self.folder / "not_applicable.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+            note = sealed.read_json(path)
+        except FileNotFoundError:
             return None
-        return note["reason"] if note.get("request") == self.request else None
+        except sealed.Damaged as e:  # or of before it was sealed: it is cheap to find out again
+            log.info("%s", e)
+            return None
+        return str(note["reason"]) if note.get("request") == self.request else None
 
 
 def resolve_units(words: Sequence[str], suite: str | None) -> tuple[list[Unit], str]:

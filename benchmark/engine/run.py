@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import time
 from collections.abc import Callable, Sequence
@@ -11,14 +10,14 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import Any, ClassVar, TypeVar
 
-from benchmark import in_use
+from benchmark import in_use, sealed
 from benchmark.contracts import Encoder, Outcome
 from benchmark.digest import fingerprint, plain
 from benchmark.distribute import Cluster, Recipe
 from benchmark.engine.context import Context, NewProgress, silent
 from benchmark.engine.encoders import device_of, display_name, load_encoder, model_stamp
 from benchmark.engine.environment import environment, peak_gpu_memory_mb, peak_memory_mb
-from benchmark.engine.jobs import Job, JobMaker, Slot, place_of, refuse_unread, resolve_units, slot_of
+from benchmark.engine.jobs import NOT_APPLICABLE, Job, JobMaker, Slot, place_of, refuse_unread, resolve_units, slot_of
 from benchmark.engine.network import forbid_network
 from benchmark.engine.options import RunOptions
 from benchmark.errors import BenchError, DataError, NotApplicable, UsageError
@@ -244,7 +243,7 @@ class Session:
     def refuse(self, job: Job, slot: Slot, reason: str, report: Report) -> None:
         """Notes that the job is not applicable."""
         report.not_applicable.append(Note(self.shown, job.unit, reason))
-        write_text(slot.folder / "not_applicable.json", json.dumps({"reason": reason, "request": slot.request}))
+        sealed.write_json(slot.folder / NOT_APPLICABLE, {"reason": reason, "request": slot.request})
 
     def plan(self, job: Job) -> bool:
         """Joins what the job needs to the shared passes; True when that worked."""

@@ -2,14 +2,14 @@
 
 A stored array is a folder: `manifest.json` (the key in words, shapes, a checksum per shard) and `shard-00000.npy` …
 Shards are written to a temporary name and renamed, then entered in the manifest under a lock: a process killed at any
-moment leaves only whole shards, and one that fails its checksum counts as missing.
+moment leaves only whole shards. The manifest holds its own checksum too; what fails one counts as missing. A manifest
+of before it did (schema 1) is taken as far as the shards bear it out: by their checksums, and by the shapes they have.
 """
 
 from __future__ import annotations
 
 import hashlib
 import io
-import json
 import shutil
 import threading
 import time
@@ -24,14 +24,16 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmark import in_use
-from benchmark.digest import fingerprint
+from benchmark import in_use, sealed
+from benchmark.digest import fingerprint, sha256_file
 from benchmark.errors import BenchError
 from benchmark.features import codec
-from benchmark.files import disk_errors, write_atomic, write_text
+from benchmark.features.codec import CODECS
+from benchmark.files import disk_errors, write_atomic
 from benchmark.processes import locked, open_files
 
-SCHEMA = 1
+SCHEMA = 2  # 2: the manifest is sealed
+MANIFEST = "manifest.json"
 CLOCK_S = 1.0  # two files that are made at once may differ by so much
 ABANDONED_S = 3600.0  # a shard is written in far less
 SHARD_BYTES = 64 * 2**20  # of one shard in float32; a larger item is a shard of its own
@@ -89,7 +91,7 @@ class StoredArray:
 
     def __post_init__(self) -> None:
         known = self._manifest()  # of an array that is there, also one from before shards were bounded by bytes
-        self.size: int = known.get("size", shard_items(self.n)) if known else shard_items(self.n, self.item_bytes)
+        self.size: int = known["size"] if known else shard_items(self.n, self.item_bytes)
         self._verified: set[int] = set()
 
     @property
@@ -104,8 +106,8 @@ class StoredArray:
 
     def missing(self) -> list[int]:
         """Shards that are absent or damaged. Every shard is read once per process to compare its checksum."""
-        entries = self._manifest().get("shards", {})
-        return [s for s in range(self.num_shards) if not self._good(s, entries.get(str(s)))]
+        manifest = self._manifest()
+        return [s for s in range(self.num_shards) if not self._good(s, manifest)]
 
     def write(self, shard: int, items: np.ndarray) -> None:
         """Stores the float32 items of one shard, [len, *item]. Raises BenchError when the disk is full."""
@@ -117,17 +119,12 @@ class StoredArray:
         digest.update(data)
         _open_shards.drop(self._path(shard))
         with self._lock():
-            manifest = self._manifest() or {
-                "schema": SCHEMA,
-                "key": dict(self.key),
-                "n": self.n,
-                "size": self.size,
-                "codec": self.codec,
-                "item": list(items.shape[1:]),
-                "shards": {},
-            }
-            manifest["shards"][str(shard)] = digest.hexdigest()
-            write_text(self.folder / "manifest.json", json.dumps(manifest, indent=1))
+            manifest = self._manifest()
+            layout = {"n": self.n, "size": self.size, "codec": self.codec, "item": list(items.shape[1:])}
+            shards = manifest["shards"] if layout.items() <= manifest.items() else {}
+            shards[str(shard)] = digest.hexdigest()
+            found = {"schema": SCHEMA, "key": dict(self.key), **layout, "shards": shards}
+            sealed.write_json(self.folder / MANIFEST, found)
         self.__dict__.pop("item", None)
         self._verified.add(shard)
 
@@ -137,7 +134,7 @@ class StoredArray:
     def item(self) -> tuple[int, ...]:
         manifest = self._manifest()
         if not manifest:
-            raise self._gone(self.folder / "manifest.json")
+            raise self._gone(self.folder / MANIFEST)
         return tuple(manifest["item"])
 
     @property
@@ -180,32 +177,63 @@ class StoredArray:
     def _path(self, shard: int) -> Path:
         return self.folder / f"shard-{shard:05d}.npy"
 
-    def _good(self, shard: int, checksum: str | None) -> bool:
+    def _good(self, shard: int, manifest: Mapping[str, Any]) -> bool:
+        checksum, path = manifest.get("shards", {}).get(str(shard)), self._path(shard)
         if checksum is None:
             return False
         if shard in self._verified:
             return True
         try:
-            with open(self._path(shard), "rb") as f:
-                ok = hashlib.file_digest(f, "sha256").hexdigest() == checksum
-        except OSError:
+            if sha256_file(path) != checksum:
+                raise ValueError("its content does not agree with its checksum")
+            stored = np.load(path, mmap_mode="r", allow_pickle=False)
+            if (len(stored), *codec.decode(stored[:1], self.codec).shape[1:]) != (
+                len(self.shard_range(shard)), *manifest["item"]
+            ):  # fmt: skip
+                raise ValueError(f"it holds {list(stored.shape)}, which {MANIFEST} says otherwise")
+        except FileNotFoundError:
             return False
-        if ok:
-            self._verified.add(shard)
-        return ok
+        except (OSError, ValueError, EOFError) as e:
+            sealed.remake(path, e, "its pictures are encoded again")
+            return False
+        self._verified.add(shard)
+        return True
 
     def _manifest(self) -> dict[str, Any]:
+        """What is stored, or {} where nothing is, or nothing that can be relied on."""
+        path = self.folder / MANIFEST
         try:
-            manifest = json.loads((self.folder / "manifest.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+            manifest = read_manifest(path)
+            if (manifest["n"], manifest["codec"]) != (self.n, self.codec):
+                raise sealed.Damaged(f"{path}: is that of {manifest['n']} items in {manifest['codec']}")
+        except FileNotFoundError:
             return {}
-        return manifest if manifest.get("schema") == SCHEMA else {}
+        except sealed.Damaged as e:
+            sealed.remake(path, e, "its pictures are encoded again")
+            return {}
+        return manifest
 
     @contextmanager
     def _lock(self) -> Iterator[None]:
         """Without locks two writers may lose an entry of each other's: that shard is made again by a later run."""
         with disk_errors(self.folder), locked(self.folder / ".lock"):
             yield
+
+
+def read_manifest(path: Path) -> dict[str, Any]:
+    """The manifest in `path`. Raises FileNotFoundError where there is none, sealed.Damaged where it is not what was
+    written; one from before manifests were sealed has to be possible."""
+    manifest = sealed.read_json(path, since=SCHEMA)
+    try:
+        n, item = manifest["n"], manifest["item"]
+        size = manifest.setdefault("size", shard_items(n))  # of before shards were bounded by bytes
+        counts = all(type(v) is int and v > 0 for v in (n, size, *item))
+        if not (counts and manifest["schema"] <= SCHEMA and shard_items(n) % size == 0 and manifest["codec"] in CODECS):
+            raise ValueError("no densebench could have written it")
+        manifest["key"].get("model"), manifest["shards"].items()
+    except (KeyError, TypeError, ValueError, AttributeError) as e:
+        raise sealed.Damaged(f"{path}: is damaged ({e!r})") from None
+    return manifest
 
 
 def _npy(array: np.ndarray) -> tuple[bytes, memoryview]:
@@ -237,10 +265,10 @@ class FeatureStore:
     def entries(self) -> list[dict[str, Any]]:
         """What is stored: folder, key, bytes, time of last use (seconds since 1970), shards present and expected."""
         out = []
-        for path in sorted(self.root.glob("??/*/manifest.json")):
+        for path in sorted(self.root.glob(f"??/*/{MANIFEST}")):
             try:
-                manifest = json.loads(path.read_text(encoding="utf-8"))
-                expected = -(-manifest["n"] // manifest.get("size", shard_items(manifest["n"])))
+                manifest = read_manifest(path)
+                expected = -(-manifest["n"] // manifest["size"])
                 size = sum(f.stat().st_size for f in path.parent.iterdir())
                 entry = {
                     "folder": path.parent,
@@ -250,7 +278,7 @@ class FeatureStore:
                     "codec": manifest["codec"],
                 }
                 entry |= {"used": path.parent.stat().st_mtime, "shards": len(manifest["shards"]), "of": expected}
-            except (OSError, ValueError, KeyError):
+            except (OSError, sealed.Damaged):
                 continue
             out.append(entry)
         return out

@@ -19,13 +19,11 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 import torch.nn.functional as F
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 
+from benchmark import sealed
 from benchmark.contracts import Progress
 from benchmark.digest import fingerprint
 from benchmark.errors import DataError, EncoderError
-from benchmark.files import write_bytes
 from benchmark.heads.schedule import batches, cosine
 from benchmark.similarity import rows_of
 
@@ -232,7 +230,7 @@ def _train(
 
 def _save(stacks: Mapping[str, _Stack], path: Path, request: str, step: int, curve: Curve) -> None:
     tensors = {f"{k}/{name}": t.cpu() for k, stack in stacks.items() for name, t in stack.tensors().items()}
-    write_bytes(path, save(tensors, {"request": request, "step": str(step), "curve": json.dumps(curve)}))
+    sealed.write_tensors(path, tensors, {"request": request, "step": str(step), "curve": json.dumps(curve)})
 
 
 def _resume(stacks: Mapping[str, _Stack], path: Path | None, request: str) -> tuple[int, Curve]:
@@ -240,16 +238,15 @@ def _resume(stacks: Mapping[str, _Stack], path: Path | None, request: str) -> tu
     if path is None or not path.is_file():
         return 0, []
     try:
-        with safe_open(path, "pt") as f:
-            about = f.metadata() or {}
-            if about.get("request") != request:
-                return 0, []
-            found = {k: {name: f.get_tensor(f"{k}/{name}") for name in s.tensors()} for k, s in stacks.items()}
-    except (SafetensorError, OSError):
-        return 0, []  # a file that cannot be read is as good as none: the sweep starts again
+        found, about = sealed.read_tensors(path)
+    except sealed.Damaged as e:
+        sealed.remake(path, e, "the sweep starts again")
+        return 0, []
+    if about.get("request") != request:
+        return 0, []
     for name, stack in stacks.items():
-        for own, stored in zip(stack.tensors().values(), found[name].values(), strict=True):
-            own.copy_(stored)
+        for key, own in stack.tensors().items():
+            own.copy_(found[f"{name}/{key}"])
     return int(about["step"]), [(step, losses) for step, losses in json.loads(about["curve"])]
 
 

@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from importlib.resources import files
 from typing import Any
 
+from benchmark.foreign import MARKS, visible
+
 # In the order they need one another.
 SCRIPTS = (
     "format.js", "dom.js", "store.js", "table.js", "overview.js", "boards.js", "charts.js", "cost.js", "classes.js",
@@ -41,9 +43,10 @@ def _assets() -> Any:
 
 
 def embedded_json(data: Mapping[str, Any]) -> str:
-    """JSON that no browser can read as markup: `<`, `>`, `&` and the two line separators are written as escapes."""
+    """JSON that no browser can read as markup: `<`, `>` and `&` are escapes, hidden marks are spelled out."""
     text = json.dumps(data, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
-    for sign in "<>&\u2028\u2029":
+    text = MARKS.sub(lambda found: json.dumps(visible(found[0]))[1:-1], text)
+    for sign in "<>&":
         text = text.replace(sign, f"\\u{ord(sign):04x}")
     return text
 

@@ -20,6 +20,7 @@ from benchmark.digest import fingerprint, sha256_file
 from benchmark.errors import DataError
 from benchmark.foreign import writable_text
 from benchmark.paths import cache_dir
+from benchmark.sealed import remake
 
 FULL_LIMIT = 4 * 10**9  # bytes
 EDGE = 4096  # bytes at either end
@@ -145,14 +146,11 @@ def _hashes(db: sqlite3.Connection | None, rows: Sequence[Row]) -> Iterator[str]
 @contextlib.contextmanager
 def _database() -> Iterator[sqlite3.Connection | None]:
     """The hash table, or None where it cannot be opened (read-only or network disk): then nothing is remembered."""
-    path = cache_dir() / "digests" / "files.sqlite"
+    path = _place()
     try:
         db = _open(path)
-    except sqlite3.OperationalError:
-        db = None
-    except sqlite3.DatabaseError:  # damaged: what it held can be made again
-        path.unlink(missing_ok=True)
-        db = _open(path)
+    except sqlite3.Error as e:
+        db = _open(path) if _begin_anew(e) else None
     except OSError:
         db = None
     try:
@@ -162,14 +160,31 @@ def _database() -> Iterator[sqlite3.Connection | None]:
             db.close()
 
 
+def _place() -> Path:
+    return cache_dir() / "digests" / "files.sqlite"
+
+
+def _begin_anew(error: sqlite3.Error) -> bool:
+    """Deletes a damaged table, for what it held can be made again; one that is only read, locked or full is none."""
+    if isinstance(error, sqlite3.OperationalError) and "no such" not in str(error):
+        return False
+    path = _place()
+    remake(path, f"is damaged ({error})", "files are hashed again")
+    for end in ("", "-journal", "-wal", "-shm"):
+        with contextlib.suppress(OSError):
+            path.with_name(path.name + end).unlink(missing_ok=True)
+    return True
+
+
 def _open(path: Path) -> sqlite3.Connection | None:
     path.parent.mkdir(parents=True, exist_ok=True)
     db = sqlite3.connect(path, timeout=30)
     try:
         db.execute(
-            "create table if not exists hashes (path text, size int, mtime int, ctime int, mode text, hash text,"
-            " primary key (path, size, mtime, ctime, mode)) without rowid"
+            "create table if not exists sealed (path text, size int, mtime int, ctime int, mode text, hash text,"
+            " seal text, primary key (path, size, mtime, ctime, mode)) without rowid"
         )
+        db.execute("drop table if exists hashes")  # of before rows were sealed: made again
     except sqlite3.Error:
         db.close()
         raise
@@ -179,24 +194,34 @@ def _open(path: Path) -> sqlite3.Connection | None:
 def _look_up(db: sqlite3.Connection | None, rows: Sequence[Row]) -> dict[Row, str]:
     if db is None:
         return {}
-    query = "select hash from hashes where path = ? and size = ? and mtime = ? and ctime = ? and mode = ?"
+    query = "select hash, seal from sealed where path = ? and size = ? and mtime = ? and ctime = ? and mode = ?"
     found: dict[Row, str] = {}
     try:
         for row in rows:
             if hit := db.execute(query, _storable(row)).fetchone():
-                found[row] = hit[0]
-    except sqlite3.Error:
+                if hit[1] == _seal(row, hit[0]):
+                    found[row] = hit[0]
+                else:
+                    remake(_place(), "is damaged (a row does not agree with its checksum)", "the file is hashed again")
+    except sqlite3.Error as e:
+        _begin_anew(e)
         return {}
     return found
+
+
+def _seal(row: Row, value: object) -> str:
+    return fingerprint([*_storable(row), str(value)])
 
 
 def _store(db: sqlite3.Connection | None, hashes: dict[Row, str]) -> None:
     if db is None or not hashes:
         return
-    with contextlib.suppress(sqlite3.Error), db:
-        db.executemany(
-            "insert or replace into hashes values (?, ?, ?, ?, ?, ?)", [(*_storable(r), h) for r, h in hashes.items()]
-        )
+    rows = [(*_storable(r), h, _seal(r, h)) for r, h in hashes.items()]
+    try:
+        with db:
+            db.executemany("insert or replace into sealed values (?, ?, ?, ?, ?, ?, ?)", rows)
+    except sqlite3.Error as e:
+        _begin_anew(e)
 
 
 def _storable(row: Row) -> Row:

@@ -7,13 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
-from safetensors.torch import save as serialise
 from torch import nn
 
-from benchmark.errors import BenchError
-from benchmark.files import write_bytes
+from benchmark import sealed
 
 SHARE = 50  # saving may cost one fiftieth of the time
 
@@ -49,13 +45,14 @@ class Checkpoint:
         self._saved, self._cost = time.monotonic(), 0.02
 
     def read(self) -> dict[str, torch.Tensor] | None:
-        """Its tensors, or None before the first save. Raises BenchError naming a damaged file."""
-        if not self.path.exists():
-            return None
+        """Its tensors; None before the first save, or where it is damaged, which is said."""
         try:
-            return load_file(self.path)
-        except (OSError, SafetensorError) as e:
-            raise BenchError(f"{self.path}: checkpoint cannot be read ({e}). Remove it to train again") from None
+            return sealed.read_tensors(self.path)[0]
+        except FileNotFoundError:
+            return None
+        except sealed.Damaged as e:
+            sealed.remake(self.path, e, "the probe is trained from its first step")
+            return None
 
     def due(self) -> bool:
         """Whether enough time has passed for a save to cost little."""
@@ -70,7 +67,7 @@ class Checkpoint:
         tensors["curve"] = torch.tensor(curve.rows, dtype=torch.float64).reshape(-1, 4)
         tensors["pending"] = torch.tensor(curve.pending, dtype=torch.float64)
         tensors["step"] = torch.tensor(step)
-        write_bytes(self.path, serialise({k: v.detach().cpu().contiguous() for k, v in tensors.items()}))
+        sealed.write_tensors(self.path, tensors, {})
         self._saved = time.monotonic()
         self._cost = max(0.005, self._saved - started)
 

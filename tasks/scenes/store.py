@@ -1,7 +1,8 @@
 """Splits rendered once, in parallel, and kept under the cache folder with a checksum per file.
 
 A folder appears under its name by one rename, when it is complete; a file that no longer agrees with the manifest has
-the folder rendered again. Several processes may ask at once: one renders, the others wait.
+the folder rendered again, whatever its times: each process reads every byte once before it relies on them. Several
+processes may ask at once: one renders, the others wait.
 """
 
 from __future__ import annotations
@@ -20,18 +21,19 @@ import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from benchmark import in_use
-from benchmark.digest import sha256_file
+from benchmark import in_use, sealed
 from benchmark.errors import BenchError
-from benchmark.files import disk_errors, write_text
+from benchmark.files import disk_errors
 from benchmark.paths import cache_dir
 from benchmark.processes import locked
-from tasks.scenes.fill import SEED, fill, start_arrays
+from tasks.scenes.fill import SEED, array_names, fill, start_arrays
 from tasks.scenes.golden import GOLDEN
 from tasks.scenes.render import scene_captions
 from tasks.scenes.splits import SPLITS
 from tasks.scenes.tables import VERSION
 
+MANIFEST = "manifest.json"
+SCHEMA = 1  # of the manifest: since then sealed
 IN_PROCESS = 64  # scenes: fewer are rendered without starting processes
 WORDINGS = 64  # tries to make a caption unlike all before it
 
@@ -45,7 +47,7 @@ def rendered(split: str, size: int, n: int) -> Path:
     root = cache_dir() / "scenes"
     in_use.touch(root.parent, root / _name(split, size, n))
     folder = _ensured(root, split, size, n)
-    if not (folder / "manifest.json").is_file():  # pruned since this process last asked
+    if not (folder / MANIFEST).is_file():  # pruned since this process last asked
         _ensured.cache_clear()
         folder = _ensured(root, split, size, n)
     in_use.touch(root.parent, folder)
@@ -56,12 +58,12 @@ def rendered(split: str, size: int, n: int) -> Path:
 def _ensured(root: Path, split: str, size: int, n: int) -> Path:
     folder = root / _name(split, size, n)
     for there in dict.fromkeys((root / _name(split, size, SPLITS[split].n), folder)):
-        if intact(there):  # asked before anything is written: the cache may be one that is only read
+        if intact(there, split):  # asked before anything is written: the cache may be one that is only read
             return there
     try:
         root.mkdir(parents=True, exist_ok=True)
         with disk_errors(folder), locked(root / f".{folder.name}.lock") as alone:
-            if not intact(folder):
+            if not intact(folder, split):
                 _render_split(folder, split, size, n, alone)
     except OSError as e:
         raise BenchError(f"{folder}: cannot be written ({e.strerror}). Choose another cache with BENCH_CACHE") from None
@@ -72,22 +74,25 @@ def _name(split: str, size: int, n: int) -> str:
     return f"{VERSION}-{GOLDEN[:8]}-{split}-{size}-{n}"
 
 
-def intact(folder: Path) -> bool:
-    """Whether the folder has a manifest and every file agrees with it.
-
-    A file whose length and time of change are those of the manifest is taken as read; another is hashed.
-    """
+def intact(folder: Path, split: str) -> bool:
+    """Whether the folder has a manifest, and every file of the split agrees with it; a damaged one is named."""
+    path = folder / MANIFEST
     try:
-        files = json.loads((folder / "manifest.json").read_text())["files"]
-        for name, row in files.items():
-            stat = (folder / name).stat()
-            if stat.st_size != row["bytes"]:
-                return False
-            if stat.st_mtime_ns != row["mtime_ns"] and sha256_file(folder / name) != row["sha256"]:
-                return False
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        kept = {name: row["sha256"] for name, row in sealed.read_json(path, since=SCHEMA)["files"].items()}
+        if lost := set(_files(split)) - set(kept):
+            raise sealed.Damaged(f"{path}: does not say what {min(lost)} is")
+        sealed.check_files(folder, kept)
+    except FileNotFoundError:
+        return False
+    except (sealed.Damaged, KeyError, TypeError, AttributeError) as e:
+        sealed.remake(path, e, "the split is rendered again")
         return False
     return True
+
+
+def _files(split: str) -> list[str]:
+    more = ["normals.bin", "normals_end.npy", "captions.json"] if SPLITS[split].targets else []
+    return [*(f"{name}.npy" for name in array_names(split)), *more]
 
 
 def _render_split(folder: Path, split: str, size: int, n: int, alone: bool) -> None:
@@ -108,7 +113,7 @@ def _render_split(folder: Path, split: str, size: int, n: int, alone: bool) -> N
         try:
             staging.rename(folder)
         except OSError:
-            if not intact(folder):  # else another process, on a file system without locks, was as quick
+            if not intact(folder, split):  # else another process, on a file system without locks, was as quick
                 raise
     finally:
         shutil.rmtree(staging, ignore_errors=True)
@@ -188,9 +193,6 @@ def _worded_apart(captions: list[list[str]], split: str, size: int) -> list[list
 
 
 def _write_manifest(folder: Path, split: str, size: int, n: int) -> None:
-    files = {
-        path.name: {"bytes": path.stat().st_size, "mtime_ns": path.stat().st_mtime_ns, "sha256": sha256_file(path)}
-        for path in sorted(folder.iterdir())
-    }
-    head = {"version": VERSION, "golden": GOLDEN, "seed": SEED, "split": split, "size": size, "n": n}
-    write_text(folder / "manifest.json", json.dumps({**head, "files": files}, indent=1))
+    kept = sealed.digests(folder, sorted(path.name for path in folder.iterdir()))
+    head = {"schema": SCHEMA, "version": VERSION, "golden": GOLDEN, "seed": SEED, "split": split, "size": size, "n": n}
+    sealed.write_json(folder / MANIFEST, {**head, "files": {name: {"sha256": digest} for name, digest in kept.items()}})

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import nn
 
-from benchmark.files import write_bytes
+from benchmark import sealed
 
 NAME = "head.safetensors"
 
@@ -31,18 +28,20 @@ def save_state(folder: Path, key: str, head: nn.Module, optimiser: torch.optim.O
         for moment, value in optimiser.state.get(parameter, {}).items():
             tensors[f"optimiser.{moment}.{name}"] = torch.as_tensor(value)
     tensors["losses"] = torch.tensor(losses, dtype=torch.float64)
-    content = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
-    write_bytes(folder / NAME, save(content, {"key": key, "step": json.dumps(len(losses))}))
+    sealed.write_tensors(folder / NAME, tensors, {"key": key})
 
 
 def load_state(folder: Path, key: str, head: nn.Module, optimiser: torch.optim.Optimizer, device: str) -> Progressed:
-    """Puts a saved state into `head` and `optimiser`; step 0 where there is none, or one of another run."""
+    """Puts a saved state into `head` and `optimiser`; step 0 where there is none, a damaged one, or one of another
+    run."""
     try:
-        with safe_open(folder / NAME, framework="pt", device="cpu") as f:
-            if (f.metadata() or {}).get("key") != key:
-                return Progressed(0, [])
-            tensors = {name: f.get_tensor(name) for name in f.keys()}  # noqa: SIM118 - no mapping
-    except (OSError, SafetensorError):
+        tensors, facts = sealed.read_tensors(folder / NAME)
+    except FileNotFoundError:
+        return Progressed(0, [])
+    except sealed.Damaged as e:
+        sealed.remake(folder / NAME, e, "the head is trained from its first step")
+        return Progressed(0, [])
+    if facts.get("key") != key:
         return Progressed(0, [])
     head.load_state_dict({k.removeprefix("head."): v for k, v in tensors.items() if k.startswith("head.")})
     for name, parameter in head.named_parameters():

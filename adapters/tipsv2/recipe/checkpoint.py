@@ -1,10 +1,11 @@
-"""Checkpoints without pickle: every tensor in one safetensors file, the rest in JSON, each written atomically."""
+"""Checkpoints without pickle: every tensor in one safetensors file, the rest in JSON with the digests of both, written
+atomically."""
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from benchmark.errors import WeightsError
+from benchmark import sealed
+from benchmark.errors import WeightsError, first_line
+
+TENSORS, FACTS = "state.safetensors", "state.json"
+SCHEMA = 1  # of the facts: since then with digests
 
 
 def save_checkpoint(
@@ -24,11 +29,11 @@ def save_checkpoint(
     staging = folder / f".{target.name}.part"
     shutil.rmtree(staging, ignore_errors=True)
     staging.mkdir(parents=True)
-    save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, staging / "state.safetensors")
-    (staging / "state.json").write_text(json.dumps({**facts, "step": step}, indent=1))
-    for name in ("state.safetensors", "state.json"):
-        with open(staging / name, "rb") as f:
-            os.fsync(f.fileno())
+    save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, staging / TENSORS)
+    with open(staging / TENSORS, "rb") as f:
+        os.fsync(f.fileno())
+    found = {"schema": SCHEMA, **facts, "step": step, "files": sealed.digests(staging, [TENSORS])}
+    sealed.write_json(staging / FACTS, found)
     shutil.rmtree(target, ignore_errors=True)
     staging.rename(target)
     for old in checkpoints(folder)[:-keep]:
@@ -38,17 +43,39 @@ def save_checkpoint(
 
 def checkpoints(folder: Path) -> list[Path]:
     """Complete checkpoints, oldest first."""
-    return sorted(p for p in folder.glob("step-*") if (p / "state.json").is_file())
+    return sorted(p for p in folder.glob("step-*") if (p / FACTS).is_file())
 
 
 def load_checkpoint(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-    """(tensors, facts). Raises WeightsError naming a file that cannot be read."""
+    """(tensors, facts). Raises sealed.Damaged naming a file that is not what was written.
+
+    One from before checkpoints held digests is taken as it is: it may be days of training.
+    """
+    facts = sealed.read_json(path / FACTS, since=SCHEMA)
     try:
-        return load_file(path / "state.safetensors"), json.loads((path / "state.json").read_text())
-    except (OSError, SafetensorError, json.JSONDecodeError) as error:
-        raise WeightsError(
-            f"{path}: checkpoint cannot be read ({error}). Remove this folder to resume from the one before"
-        ) from None
+        sealed.check_files(path, facts.get("files", {}))
+        return load_file(path / TENSORS), facts
+    except (OSError, SafetensorError, AttributeError) as error:
+        raise sealed.Damaged(f"{path / TENSORS}: is damaged ({first_line(error)})") from None
+
+
+def newest_whole(folder: Path) -> tuple[Path, dict[str, torch.Tensor], dict[str, Any]] | None:
+    """The last checkpoint that is what was written, its tensors and facts; None where there is none.
+
+    Newer ones that are damaged are named and set aside as `damaged-step-N`.
+    """
+    for path in reversed(checkpoints(folder)):
+        try:
+            return path, *load_checkpoint(path)
+        except FileNotFoundError:  # another process has set it aside
+            continue
+        except sealed.Damaged as e:
+            aside = path.with_name(f"damaged-{path.name}")
+            sealed.remake(path, e, f"it is set aside as {aside.name}, and training goes on from the one before")
+            with suppress(OSError):  # of several processes the first moves it
+                shutil.rmtree(aside, ignore_errors=True)
+                path.rename(aside)
+    return None
 
 
 def module_tensors(prefix: str, module: nn.Module) -> dict[str, torch.Tensor]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import importlib
-import json
 import os
 import shutil
 from collections.abc import Callable
@@ -16,12 +15,13 @@ from PIL import Image
 
 from adapters.tipsv2.recipe.config import DataConfig
 from adapters.tipsv2.recipe.samples import Sample
-from benchmark import in_use
+from benchmark import in_use, sealed
 from benchmark.digest import fingerprint
 from benchmark.paths import cache_dir
 
 RENDERER = "tasks.scenes.render:render"  # reached by name: adapters never import tasks
 SHARD = 500
+PIXELS, CAPTIONS = "pixels.npy", "captions.json"
 DEFAULT_SAMPLES = 40_000
 
 
@@ -50,10 +50,10 @@ class ScenesSource:
     def _shard(self, number: int) -> tuple[np.ndarray, list[list[Any]]]:
         if number not in self._open:
             folder = self.folder / f"{number:06d}"
-            if not (folder / "captions.json").is_file():
+            if not _whole(folder):
                 self._render(number, folder)
-            pixels = np.load(folder / "pixels.npy", mmap_mode="r", allow_pickle=False)
-            self._open[number] = pixels, json.loads((folder / "captions.json").read_text())
+            pixels = np.load(folder / PIXELS, mmap_mode="r", allow_pickle=False)
+            self._open[number] = pixels, sealed.read_json(folder / CAPTIONS)["captions"]
         return self._open[number]
 
     def _render(self, number: int, folder: Path) -> None:
@@ -64,12 +64,26 @@ class ScenesSource:
         staging = folder.with_name(f"{folder.name}.{os.getpid()}.part")
         shutil.rmtree(staging, ignore_errors=True)
         staging.mkdir(parents=True)
-        np.save(staging / "pixels.npy", np.stack([s.rgb for s in scenes]))
-        (staging / "captions.json").write_text(json.dumps([[s.alt, s.short, s.long] for s in scenes]))
+        np.save(staging / PIXELS, np.stack([s.rgb for s in scenes]))
+        captions = [[s.alt, s.short, s.long] for s in scenes]
+        sealed.write_json(staging / CAPTIONS, {"captions": captions, "files": sealed.digests(staging, [PIXELS])})
+        shutil.rmtree(folder, ignore_errors=True)
         try:
             staging.rename(folder)
         except OSError:  # another process was first; its shard holds the same bytes
             shutil.rmtree(staging, ignore_errors=True)
+
+
+def _whole(folder: Path) -> bool:
+    """Whether a shard is there and is what was written; one of before shards held digests is drawn again."""
+    try:
+        sealed.check_files(folder, sealed.read_json(folder / CAPTIONS)["files"])
+    except FileNotFoundError:
+        return False
+    except sealed.Damaged as e:
+        sealed.remake(folder, e, "its scenes are drawn again")
+        return False
+    return True
 
 
 def open_scenes(config: DataConfig) -> ScenesSource:

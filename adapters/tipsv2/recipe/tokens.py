@@ -13,9 +13,11 @@ from adapters.tipsv2.recipe.config import RecipeConfig
 from adapters.tipsv2.recipe.parallel import Place
 from adapters.tipsv2.recipe.samples import Source
 from adapters.tipsv2.recipe.text import Tokenizer, train_tokenizer
+from benchmark import sealed
 from benchmark.errors import DataError
 
 SAMPLES_READ = 4000
+DIGEST = ".digest.json"
 
 
 def run_tokenizer(config: RecipeConfig, source: Source, out: Path, place: Place) -> tuple[Tokenizer, RecipeConfig]:
@@ -25,7 +27,7 @@ def run_tokenizer(config: RecipeConfig, source: Source, out: Path, place: Place)
     given = config.model.tokenizer or (str(inherited) if config.init_from and inherited.is_file() else "")
     path = Path(given) if given else out / "tokenizer.model"
     if not given:
-        if place.first and not path.is_file():
+        if place.first and not _whole(path):
             _write_trained(config, source, path)
         if place.world > 1:
             import torch.distributed as dist
@@ -48,3 +50,22 @@ def _write_trained(config: RecipeConfig, source: Source, path: Path) -> None:
     staging = path.with_name(path.name + ".part")
     staging.write_bytes(train_tokenizer(texts, config.model.vocab_size, config.model.max_text).model)
     os.replace(staging, path)
+    _seal(path)
+
+
+def _whole(path: Path) -> bool:
+    """Whether the run's own tokeniser is there and is the one that was trained."""
+    if not path.is_file():
+        return False
+    try:
+        sealed.check_files(path.parent, sealed.read_json(path.with_suffix(DIGEST))["files"])
+    except FileNotFoundError:  # of before there was one, or a kill between the two
+        _seal(path)
+    except sealed.Damaged as e:
+        sealed.remake(path, e, "it is trained again")
+        return False
+    return True
+
+
+def _seal(path: Path) -> None:
+    sealed.write_json(path.with_suffix(DIGEST), {"files": sealed.digests(path.parent, [path.name])})

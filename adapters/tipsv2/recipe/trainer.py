@@ -11,8 +11,8 @@ import torch
 
 from adapters.tipsv2.recipe.checkpoint import (
     checkpoints,
-    load_checkpoint,
     module_tensors,
+    newest_whole,
     optimizer_tensors,
     restore_module,
     restore_optimizer,
@@ -179,14 +179,14 @@ class Trainer:
             save_checkpoint(self.out, self.step, tensors, facts, self.config.train.keep)
 
     def _resume(self) -> None:
-        found = checkpoints(self.out)
-        if not found:
+        found = newest_whole(self.out)
+        if found is None:
             return
-        tensors, facts = load_checkpoint(found[-1])
+        path, tensors, facts = found
         if facts["config"] != self.config.digest():
-            raise UsageError(f"{found[-1]} was made with another config. Give another --out, or remove {self.out}")
-        restore_module("student", self.student, tensors, found[-1])
-        restore_module("teacher", self.teacher, tensors, found[-1])
+            raise UsageError(f"{path} was made with another config. Give another --out, or remove {self.out}")
+        restore_module("student", self.student, tensors, path)
+        restore_module("teacher", self.teacher, tensors, path)
         restore_optimizer(self.student, self.optimizer, tensors)
         self.step, self.bad, self.seconds = facts["step"], facts["bad"], facts["seconds"]
         self.guards.strikes = dict(facts["strikes"])
