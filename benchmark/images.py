@@ -17,6 +17,8 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
+import re
 import struct
 import threading
 import warnings
@@ -39,6 +41,7 @@ FILTERS: dict[str, Image.Resampling] = {
     "lanczos": Image.Resampling.LANCZOS,
 }
 DAMAGE = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, Image.DecompressionBombError)
+MAX_PIXELS = "BENCH_MAX_PIXELS"  # in the environment, so that worker processes have it
 LARGEST = 178_956_970  # pixels: what Pillow reads at most; a strip of 20000×1 brought to a short side of 224 has more
 _strict_lock = threading.Lock()
 
@@ -51,7 +54,7 @@ def decode(
 ) -> np.ndarray:
     """[H, W, 3] uint8 sRGB of a path, encoded bytes or an open binary file.
 
-    Raises DataError, naming the file, when it is missing, is no image, or ends too early.
+    Raises DataError, naming the file, when it is missing, is no image, ends too early, or is larger than `max_pixels`.
     """
     name = describe(source)
     handle = io.BytesIO(source) if isinstance(source, bytes) else source
@@ -63,12 +66,33 @@ def decode(
     except FileNotFoundError:
         raise DataError(f"{name}: no such image file. Check the path and the dataset's --data folder") from None
     except DAMAGE as error:
-        reason = first_line(error).rstrip(".")
-        raise DataError(f"{name}: cannot be read as an image ({reason}). Replace the file") from error
+        raise DataError(f"{name}: {complaint(error, ' as an image')}") from error
+
+
+def complaint(error: BaseException, what: str) -> str:
+    """What is wrong with a file that Pillow refused, and what to do; `what` is " as an image" or nothing."""
+    reason = first_line(error).rstrip(".")
+    if not isinstance(error, Image.DecompressionBombError):
+        return f"cannot be read{what} ({reason}). Replace the file"
+    size = next(iter(re.findall(r"\d+", reason)), "N")  # Pillow: "Image size (N pixels) exceeds limit of …"
+    return (
+        f"is too large: {size} pixels, of which {max_pixels()} are read unasked. If you trust the file, allow it by "
+        f"bench run --max-pixels {size}, or {MAX_PIXELS}={size} for every command; or scale it down"
+    )
+
+
+def max_pixels() -> int:
+    """The largest picture that is read: `$BENCH_MAX_PIXELS`, at least Pillow's own limit. Raises UsageError."""
+    said = os.environ.get(MAX_PIXELS) or str(LARGEST)
+    if not said.isdecimal():
+        raise UsageError(f"{MAX_PIXELS}={said} is no number of pixels")
+    return max(int(said), LARGEST)
 
 
 def opened(handle: Path | str | BinaryIO) -> Image.Image:
     """`Image.open`; raises ValueError for PostScript, of which only the header was read."""
+    if MAX_PIXELS in os.environ:
+        Image.MAX_IMAGE_PIXELS = -(-max_pixels() // 2)  # Pillow refuses what has more than twice as many
     image = Image.open(handle)
     if image.format == "EPS":
         image.close()

@@ -56,6 +56,10 @@ def test_nine_rows_with_every_field(first):
             row.data["model"]
         )
         assert set(row.data["model"]["weights"]) == {"source", "sha256"}
+        assert (
+            row.data["model"]["transform"].items()
+            >= {"resize": "square", "rounding": "floor", "antialias": True}.items()
+        )
         assert {"name", "dataset", "split", "n", "dataset_digest"} <= set(row.data["task"])
         assert {"extract_s", "fit_s", "score_s", "total_s", "images_per_s"} == set(row.data["timing"])
         assert {"python", "platform", "cpu", "threads", "gpu", "packages", "densebench"} <= set(row.data["environment"])

@@ -14,9 +14,10 @@ from transformers import CLIPImageProcessorPil, SiglipImageProcessorPil
 
 from adapters.preprocessing import from_row
 from adapters.tipsv2.card import transform_of as tips_transform
+from benchmark.cli import main
 from benchmark.contracts import ImageTransform
-from benchmark.errors import DataError
-from benchmark.images import apply_transform, decode, resize, short_side_size
+from benchmark.errors import DataError, UsageError
+from benchmark.images import apply_transform, decode, max_pixels, opened, resize, short_side_size
 from benchmark.registry import models
 
 
@@ -156,6 +157,27 @@ def test_a_file_that_is_no_image_is_an_error(tmp_path, content):
 def test_a_missing_file_is_an_error(tmp_path):
     with pytest.raises(DataError, match="no such image file"):
         decode(tmp_path / "gone.png")
+
+
+def test_a_picture_that_is_too_large_says_so_and_what_allows_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", Image.MAX_IMAGE_PIXELS)
+    path = tmp_path / "map.png"
+    Image.new("1", (20_000, 9_000)).save(path)  # 180 million pixels in 26 kilobytes
+    line = r"map\.png: is too large: 180000000 pixels, of which 178956970 are read unasked.* --max-pixels 180000000, or"
+    with pytest.raises(DataError, match=line):
+        decode(path)
+    monkeypatch.setenv("BENCH_MAX_PIXELS", "179999998")
+    with pytest.raises(DataError, match="of which 179999998 are read"):
+        decode(path)
+    monkeypatch.setenv("BENCH_MAX_PIXELS", "180000000")
+    with opened(path) as image:
+        assert image.size == (20_000, 9_000)
+    with pytest.raises(SystemExit):
+        main(["run", "--max-pixels", "190000000", "--model", "no-such-model", "--task", "scenes"])
+    assert max_pixels() == 190_000_000
+    monkeypatch.setenv("BENCH_MAX_PIXELS", "many")
+    with pytest.raises(UsageError, match="BENCH_MAX_PIXELS=many is no number"):
+        decode(path)
 
 
 def test_float_images_are_refused(tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json as jsonlib
+import os
 import sys
 from contextlib import redirect_stdout
 from pathlib import Path
@@ -57,6 +58,9 @@ def run(
         str | None, typer.Option(help="Encode on a Ray cluster: its address, auto, or local for processes here")
     ] = None,
     max_bad: Annotated[int, typer.Option(help="Allow so many unreadable images; the row lists them")] = 0,
+    max_pixels: Annotated[
+        int | None, typer.Option(help="Read pictures of so many pixels [default: $BENCH_MAX_PIXELS or 178956970]")
+    ] = None,
     save_predictions: Annotated[
         int,
         typer.Option(
@@ -80,10 +84,13 @@ def run(
     from benchmark.engine.options import RunOptions
     from benchmark.engine.run import Hooks, Note
     from benchmark.engine.run import run as run_models
+    from benchmark.images import MAX_PIXELS
     from benchmark.paths import data_dir, reference_dir, results_dir
     from benchmark.results import Row
     from benchmark.summary import write_tables
 
+    if max_pixels is not None:
+        os.environ[MAX_PIXELS] = str(max_pixels)  # for the processes that decode, too
     models = list(model or default_models())
     if not task and suite is None:
         if model is None or weights is None:

@@ -8,8 +8,8 @@ import zlib
 
 import numpy as np
 
-from benchmark.errors import DataError, first_line
-from benchmark.images import DAMAGE, opened, strict_truncation
+from benchmark.errors import DataError
+from benchmark.images import DAMAGE, complaint, opened, strict_truncation
 from tasks.datasets.blobs import Blobs
 
 INDEX_MODES = ("1", "L", "P", "I", "I;16", "I;16B", "I;16L", "I;16N")
@@ -89,5 +89,4 @@ class _naming:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
         self.strict.__exit__(None, None, None)
         if isinstance(error, DAMAGE):
-            text = first_line(error)
-            raise DataError(f"{self.blobs.where(self.index)}: cannot be read ({text}). Replace the file") from None
+            raise DataError(f"{self.blobs.where(self.index)}: {complaint(error, '')}") from None
