@@ -71,9 +71,10 @@ def nearest(values: np.ndarray, height: int, width: int) -> np.ndarray:
 
 def rotated(image: np.ndarray, depth: np.ndarray, degrees: float) -> Pair:
     """Both turned about the middle; black and invalid where nothing is known."""
-    picture = Image.fromarray(np.ascontiguousarray(image)).rotate(degrees, Image.Resampling.BILINEAR)
+    channels = np.ascontiguousarray(image.transpose(2, 0, 1), np.float32)  # of bytes Pillow cuts the fractions off
+    parts = [np.asarray(Image.fromarray(one).rotate(degrees, Image.Resampling.BILINEAR)) for one in channels]
     turned = Image.fromarray(np.ascontiguousarray(depth, np.float32)).rotate(degrees, Image.Resampling.NEAREST)
-    return np.asarray(picture), np.asarray(turned)
+    return (np.stack(parts, -1) + 0.5).astype(np.uint8), np.asarray(turned)
 
 
 def mirrored(values: np.ndarray) -> np.ndarray:
