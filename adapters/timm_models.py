@@ -58,6 +58,7 @@ class TimmEncoder:
                 f"{spec.name}: {type(self.model).__name__} gives no map of patches for {size} pixels ({reason[:120]}). "
                 "Wrap it in your own file: --model file.py:function"
             ) from error
+        self.pooling = "mean" if getattr(model, "global_pool", None) == "avg" else ""  # bench check takes timm's word
         if wants_compile(spec.options):
             self.model.forward_features = torch.compile(self.model.forward_features)
         self.card = EncoderCard(

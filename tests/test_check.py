@@ -15,7 +15,8 @@ from typer.testing import CliRunner
 from adapters.patches import center_pad
 from benchmark.check import check_encoder
 from benchmark.check.image_side import ImageChecks
-from benchmark.check.measured import BATCHES, chance, dtype_drift, speed
+from benchmark.check.labelled import Labelled
+from benchmark.check.measured import BATCHES, dtype_drift, speed
 from benchmark.check.text_side import TextChecks
 from benchmark.cli import app
 from benchmark.contracts import ImageFeatures, ImageRequest
@@ -44,13 +45,22 @@ def names_of_failures(encoder, **options):
     return {f.name for f in check_encoder(encoder, **options).findings if not f.ok}
 
 
+def in_type(kind):
+    """A sound encoder that computes in `kind`."""
+    dtype = getattr(torch, kind)
+    encoder = Wrapped(lambda features, _: replace(features, patches=features.patches.to(dtype)))
+    encoder.card = replace(encoder.card, dtype=kind)
+    return encoder
+
+
 def test_a_sound_encoder_passes_everything():
-    report = check_encoder(Sound(), reload=lambda kind: Sound())
+    report = check_encoder(Sound(), reload=in_type)
     assert report.ok, [f for f in report.findings if not f.ok]
     found = {f.name for f in report.findings}
     wanted = {"cls", "patches", "text_patches", "layer 0", "layer -1", "extreme images", "deterministic"}
     wanted |= {"batch 1 = batch N", "grid orientation", "text rows", "padding invariance", "golden tokens", "odd sizes"}
-    wanted |= {"layer order", "other sizes"}
+    wanted |= {"layer order", "last layer", "final norm", "pooled vector", "other sizes", "wide pictures"}
+    wanted |= {"text patches and cls", "number type", "pixel range", "golden features"}
     wanted |= {"bfloat16 drift", "float16 drift", *(f"batch {n}" for n in BATCHES)}
     assert found == wanted
 
@@ -405,8 +415,8 @@ def blind(features, _images):
 
 def test_the_alarm_rings_at_chance_level_only():
     torch.manual_seed(0)
-    assert chance(ImageChecks(Sound(), "cpu"), Colours()).ok
-    finding = chance(ImageChecks(Wrapped(blind), "cpu"), Colours())
+    assert Labelled(ImageChecks(Sound(), "cpu"), Colours()).chance().ok
+    finding = Labelled(ImageChecks(Wrapped(blind), "cpu"), Colours()).chance()
     assert not finding.ok and "wrong normalisation, unloaded weights?" in finding.detail
 
 

@@ -9,7 +9,8 @@ import torch
 from benchmark.check.findings import Finding, failed, passed
 from benchmark.contracts import ImageFeatures
 
-HALF = ("float16", "bfloat16")
+HALF = ("bfloat16", "float16")  # the coarser first: its values are float16's, too
+LEAST_VALUES = 8  # distinct numbers, below which all being representable in half precision is no evidence
 
 
 def array_findings(name: str, array: torch.Tensor, shape: Sequence[int], dtype: str) -> list[Finding]:
@@ -23,12 +24,30 @@ def array_findings(name: str, array: torch.Tensor, shape: Sequence[int], dtype: 
     if found in HALF and found != dtype:
         why = f"the card says dtype {dtype}: set it to what the encoder computes in, or compute in {dtype}"
         return [failed(name, found, why)]
+    if dtype == "float32" and (kind := half_type(array)):
+        why = f"every value is a {kind}, the card says dtype float32: compute in float32, or let the card say {kind}"
+        return [failed(name, kind, why)]
     if torch.equal(array[0], array[1]):
         return [failed(name, "constant", "two pictures have the same features")]
     spread = array.float().flatten(0, -2).std(dim=0).max().item()
     if name != "cls" and spread == 0:
         return [failed(name, "constant", "every patch has the same features")]
     return [passed(name, f"{list(array.shape)}, |x| ≤ {array.abs().max().item():.3g}")]
+
+
+def half_type(array: torch.Tensor) -> str | None:
+    """The half precision that holds every value of a float32 array exactly, as results of such a computation do."""
+    values = array.float().flatten()
+    for kind in HALF:
+        rough = values.to(getattr(torch, kind)).float()
+        if torch.equal(rough, values) and len(torch.unique(values)) >= LEAST_VALUES and not integers(values):
+            return kind
+    return None
+
+
+def integers(values: torch.Tensor) -> bool:
+    """Counts and codes are whole numbers in any type."""
+    return torch.equal(values, values.round())
 
 
 def maps(features: ImageFeatures) -> dict[str, torch.Tensor]:

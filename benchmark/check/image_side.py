@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 
-from benchmark.check.arrays import array_findings, largest_gap, maps, relative_gap
+from benchmark.check.arrays import array_findings, largest_gap, maps
 from benchmark.check.findings import Finding, failed, passed
 from benchmark.check.orientation import LEAST_SIDE, Squares, places_in, with_squares
 from benchmark.contracts import Encoder, ImageFeatures, ImageRequest
@@ -77,21 +77,6 @@ class ImageChecks:
                 return [failed("text_patches", "None", "the card says has_text_patches, encode_image returns none")]
             expected["text_patches"] = (features.text_patches, (2, *grid, card.text_dim))
         return [f for name, (array, shape) in expected.items() for f in array_findings(name, array, shape, card.dtype)]
-
-    def layer_order(self) -> Finding:
-        """Layers come in the order that they are asked for, -1 is the last block, and no two are the same."""
-        depth = self.encoder.card.depth
-        if depth < 2:
-            return passed("layer order", f"{depth} layers: nothing to order")
-        image = self.native(1)
-        first, last = (self.encode(image, ImageRequest(layers=(n,))).layers[0].patches for n in (0, depth - 1))
-        pair = [layer.patches for layer in self.encode(image, ImageRequest(layers=(-1, 0))).layers]
-        if max(map(relative_gap, pair, (last, first))) > self.tolerance:
-            why = "layers=(-1, 0) must be the last block, then the first: keep the order of ImageRequest.layers"
-            return failed("layer order", "another order", why)
-        if not relative_gap(first, last) > 0:
-            return failed("layer order", "the same", f"layers 0 and {depth - 1} are the same: are layers looked up?")
-        return passed("layer order", f"(-1, 0) of {depth}")
 
     def extremes(self) -> Finding:
         """Black, white and noise give numbers."""

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json as jsonlib
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from benchmark.contracts import Encoder, LabelData
 from benchmark.engine.encoders import device_of, load_encoder
-from benchmark.errors import BenchError
+from benchmark.errors import BenchError, UsageError
 from benchmark.registry import models, open_dataset
 
 if TYPE_CHECKING:
@@ -28,14 +29,20 @@ def check(
     offline: Annotated[bool, typer.Option("--offline", help="No network")] = False,
     cheap: Annotated[bool, typer.Option("--cheap", help="Only what bench run checks by itself")] = False,
     trust_remote_code: Annotated[bool, typer.Option("--trust-remote-code", help="Run a hub repository's code")] = False,
+    golden: Annotated[Path | None, typer.Option(help="The author's features of a picture and a text")] = None,
+    write_golden: Annotated[Path | None, typer.Option(help="Write such a file, .safetensors, from this model")] = None,
     json: Annotated[bool, typer.Option("--json", help="One JSON line per finding")] = False,
 ) -> None:
-    """Shapes, orientation, batch and padding invariance, odd sizes, number types, speed. Exits 1 when something is off.
+    """Shapes, orientation, layers, batch and padding invariance, sizes, number types, chance. Exits 1 when one is off.
 
-    Example: bench check --model my_encoder.py:build
+    Example: bench check --model my_encoder.py:build --golden golden.safetensors
     """
     from benchmark.check import check_encoder
+    from benchmark.check.golden import read_golden, write_golden_of
 
+    if write_golden is not None and len(model) > 1:
+        raise UsageError("--write-golden writes the features of one model. Give one --model")
+    features = None if golden is None else read_golden(golden)
     options = {k: v for k, v in {"gelu": gelu, "compile": "1" if compile_ else None}.items() if v is not None}
 
     def load(name: str, kind: str) -> Encoder:
@@ -51,14 +58,23 @@ def check(
             encoder,
             cheap=cheap,
             device=device_of(encoder, device),
-            reload=lambda kind, name=name: load(name, kind),  # type: ignore[misc]
+            # A floor is float32 whatever --dtype says.
+            reload=None if is_floor(name) else lambda kind, name=name: load(name, kind),  # type: ignore[misc]
             labelled=None if cheap else scenes(),
             golden=models().get(name, {}).get("golden_tokens"),
+            features=features,
         )
         failures += not report.ok
         show(report, json)
+        if write_golden is not None and report.ok:
+            write_golden_of(encoder, device_of(encoder, device), write_golden)
+            typer.echo(f"{write_golden}: golden features of {name}", err=json)
     if failures:
         raise typer.Exit(1)
+
+
+def is_floor(name: str) -> bool:
+    return bool(models().get(name, {}).get("family") == "floors")
 
 
 def scenes() -> LabelData | None:

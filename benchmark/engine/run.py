@@ -26,7 +26,7 @@ from benchmark.features.plan import Planner, identity
 from benchmark.features.store import FeatureStore
 from benchmark.files import unreadable, writable, write_text
 from benchmark.overlap import note_same_files
-from benchmark.registry import Unit, check_model_name, is_own_code, load_task
+from benchmark.registry import Unit, check_model_name, is_own_code, load_task, models
 from benchmark.results import SCHEMA, Row, metrics_of, read_row, save
 
 T = TypeVar("T")
@@ -366,7 +366,8 @@ def _check_once(encoder: Encoder, device: str, options: RunOptions, name: str) -
         return
     from benchmark.check import check_encoder
 
-    bad = [f for f in check_encoder(encoder, cheap=True, device=device).findings if not f.ok]
+    golden = models().get(name, {}).get("golden_tokens")
+    bad = [f for f in check_encoder(encoder, cheap=True, device=device, golden=golden).findings if not f.ok]
     if bad:
         raise BenchError(
             f"{card.name} breaks the encoder contract: {bad[0].name}: {bad[0].detail}. See bench check --model {name}"
