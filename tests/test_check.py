@@ -483,7 +483,7 @@ def test_a_first_run_checks_a_new_model_before_it_encodes_anything(file, tmp_pat
         for name, level in (("dark", 40), ("light", 200)):
             (tmp_path / part / name).mkdir(parents=True)
             for i in range(12):
-                noise = np.random.default_rng(i).integers(level, level + 20, (32, 32, 3), dtype=np.uint8)
+                noise = np.random.default_rng([i, len(part)]).integers(level, level + 20, (32, 32, 3), dtype=np.uint8)
                 Image.fromarray(noise).save(tmp_path / part / name / f"{i}.png")
     task = tmp_path / "mine.toml"
     task.write_text('task = "classification"\nname = "mine"\n[train]\nimages = "train"\n[test]\nimages = "test"\n')
