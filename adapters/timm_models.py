@@ -59,6 +59,7 @@ class TimmEncoder:
                 "Wrap it in your own file: --model file.py:function"
             ) from error
         self.pooling = "mean" if getattr(model, "global_pool", None) == "avg" else ""  # bench check takes timm's word
+        self.has_final_norm = not isinstance(getattr(model, "norm", None), torch.nn.Identity)  # else within the head
         if wants_compile(spec.options):
             self.model.forward_features = torch.compile(self.model.forward_features)
         self.card = EncoderCard(

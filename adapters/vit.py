@@ -101,6 +101,11 @@ class VisionTransformer:
             for module in self.blocks or [self.vision]:  # its `forward`, not its call: hooks set later would be lost
                 module.forward = torch.compile(module.forward)
 
+    @property
+    def has_final_norm(self) -> bool:
+        """Whether layers differ with and without the final norm; some models of the hub have none."""
+        return not isinstance(self.norm, nn.Identity)
+
     def prepare(self, images: torch.Tensor) -> torch.Tensor:
         """[B, 3, H', W'] normalised, padded to whole patches, in the model's type and on its device."""
         images = (images.to(self.device, torch.float32) - self.mean) / self.std
