@@ -272,7 +272,7 @@ class _Writer:
 def held_bytes(array: StoredArray, item_bytes: int, batch: int) -> int:
     """Bytes that extracting one tap of `item_bytes` in float32 holds at most: a shard that is being filled, one that is
     being written with the copies its codec makes, and a batch with the check that it is finite."""
-    copies = {"float32": 0.25, "float16": 0.5, "int8": 1.5}[array.codec]  # 0.25: the mask of the check, freed after it
+    copies = {"float32": 0.25, "float16": 0.5, "int8": 1.75}[array.codec]  # 0.25: the mask of the check, freed after it
     return int((2 + copies) * min(array.size, array.n) * item_bytes + 1.25 * batch * item_bytes)
 
 

@@ -28,7 +28,7 @@ from benchmark import in_use, sealed
 from benchmark.digest import fingerprint, sha256_file
 from benchmark.errors import BenchError
 from benchmark.features import codec
-from benchmark.features.codec import CODECS
+from benchmark.features.codec import CODECS, LAYOUTS
 from benchmark.files import disk_errors, write_atomic
 from benchmark.processes import locked, open_files
 
@@ -70,6 +70,11 @@ class OpenShards:
             self._maps.move_to_end(path)
             return self._maps[path]
 
+    def clear(self) -> None:
+        """Closes all."""
+        with self._lock:
+            self._maps.clear()
+
     def drop(self, path: Path) -> None:
         """Forgets the array of a file that is another now."""
         with self._lock:
@@ -77,6 +82,11 @@ class OpenShards:
 
 
 _open_shards = OpenShards(max(32, min(512, open_files() // 4)))
+
+
+def close_shards() -> None:
+    """Closes the shards that are mapped; they are opened again when they are read."""
+    _open_shards.clear()
 
 
 @dataclass
@@ -160,7 +170,7 @@ class StoredArray:
             inside = rows[at] - shard * self.size
             start, stop = int(inside[0]), int(inside[-1]) + 1
             run = slice(start, stop) if stop - start == len(inside) and (np.diff(inside) == 1).all() else inside
-            out[at] = codec.decode(self._shard(int(shard))[run], self.codec)
+            out[at] = codec.decode(self._shard(int(shard)), run, self.codec)
         return torch.from_numpy(out)
 
     def _shard(self, shard: int) -> np.ndarray:
@@ -253,7 +263,7 @@ class FeatureStore:
     def array(self, key: Mapping[str, Any], n: int, codec: str | None = None, item_bytes: int = 0) -> StoredArray:
         """The array of `key`, made if it is new. `codec` overrides the store's; `item_bytes` as in `shard_items`."""
         name = codec or self.codec
-        digest = fingerprint({**{k: v for k, v in key.items() if k != "model"}, "codec": name})
+        digest = fingerprint({**{k: v for k, v in key.items() if k != "model"}, "codec": LAYOUTS.get(name, name)})
         if digest not in self._arrays:
             self._arrays[digest] = StoredArray(self.root / digest[:2] / digest, key, n, name, item_bytes)
         array = self._arrays[digest]
