@@ -6,7 +6,7 @@ name. Δ is B − A in the metric's own unit, so its sign is the metric's, and t
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal, cast
@@ -84,6 +84,7 @@ class Comparison:
     problems: tuple[str, ...] = ()  # rows of either side that are damaged or half-written
     unpaired: tuple[str, ...] = ()  # units that only B has
     published: tuple[PublishedGap, ...] = field(default=())
+    conditions: tuple[str, ...] = ()  # one line for each way in which the two sides were measured unlike
 
     @property
     def regressions(self) -> tuple[UnitComparison, ...]:
@@ -119,8 +120,37 @@ def compare(
         raise UsageError(f"{side_a.name} and {side_b.name} share no comparable row. " + "; ".join(refused[:3]))
     return Comparison(
         side_a.name, side_b.name, _judge(found), tuple(refused), (*side_a.problems, *side_b.problems),
-        _only_in_b(side_a, side_b),
+        _only_in_b(side_a, side_b), conditions=unlike(pairs),
     )  # fmt: skip
+
+
+def unlike(pairs: Sequence[tuple[Row, Row]]) -> tuple[str, ...]:
+    """One line for each condition, not the model's weights or the protocol, that differs within pairs of rows."""
+    found: dict[tuple[str, str, str], list[str]] = {}
+    for a, b in pairs:
+        for what, of in CONDITIONS.items():
+            one, other = of(a), of(b)
+            if one and other and one != other:
+                found.setdefault((what, one, other), []).append(a.unit)
+    return tuple(
+        f"{', '.join(units)}: {what} {one} in A and {other} in B: that too may make Δ"
+        for (what, one, other), units in found.items()
+    )
+
+
+CONDITIONS: Mapping[str, Callable[[Row], str | None]] = {
+    "features were kept (--store) as": lambda row: row.store,
+    "the number type is": lambda row: str(row.data["model"]["dtype"]),
+    "the backend is": lambda row: row.data["model"].get("backend"),
+    "the machine is": lambda row: machine(row.data["environment"]),
+    "the seed is": lambda row: str(row.data["seed"]),
+}
+
+
+def machine(environment: Mapping[str, object]) -> str | None:
+    """The GPU, or the CPU's vector instructions as torch uses them; None for a row that does not say."""
+    gpu, vectors = environment.get("gpu"), environment.get("instruction_set")
+    return str(gpu) if gpu else f"a CPU with {vectors}" if vectors else None
 
 
 def pair_rows(a: Side, b: Side) -> tuple[list[tuple[Row, Row]], list[str]]:

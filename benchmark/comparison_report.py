@@ -123,7 +123,7 @@ def markdown(comparison: Comparison) -> str:
         lines += table(PUBLISHED_HEADER, published_cells(comparison))
         lines += ["", "Published numbers have no samples and their protocol may differ: shown, not tested."]
     classes = [line for u in comparison.units if (line := class_line(u))]
-    lines += [f"- {escape(line)}" for line in (*classes, *left_out(comparison))]
+    lines += [f"- {escape(line)}" for line in (*classes, *comparison.conditions, *left_out(comparison))]
     return "\n".join(lines) + "\n"
 
 

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import ctypes
+import gc
 import os
 import sys
+import threading
+import time
+import weakref
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 
@@ -49,6 +54,77 @@ def peak_memory_mb() -> float:
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / (2**20 if sys.platform == "darwin" else 2**10)
+
+
+class PeakMemory:
+    """The largest resident size of this process from here on, worker processes not counted.
+
+    `method` says how it is known: Linux keeps a high-water mark that a process may set back; where it may not, its size
+    is looked at 50 times a second; elsewhere only the mark since the process began is told.
+    """
+
+    def __init__(self) -> None:
+        gc.collect()  # what was there before and is not used any more should not count
+        _give_back()
+        self._seen = 0.0
+        if _forget_peak():
+            self.method = "VmHWM, set back when the model was opened"
+        elif _resident_mb() is not None:
+            self.method = "resident size since the model was opened, 50 times a second"
+            threading.Thread(target=_watch, args=(weakref.ref(self),), daemon=True).start()
+        else:
+            self.method = "ru_maxrss of the whole process so far"
+
+    def mb(self) -> float:
+        """In MiB."""
+        if self.method.startswith("VmHWM"):
+            return _status_mb("VmHWM") or 0.0
+        if self.method.startswith("resident"):
+            self.look()
+            return self._seen
+        return peak_memory_mb()
+
+    def look(self) -> None:
+        """Takes the size of this moment."""
+        self._seen = max(self._seen, _resident_mb() or 0.0)
+
+
+def _watch(of: weakref.ref[PeakMemory]) -> None:
+    while (peak := of()) is not None:
+        peak.look()
+        del peak
+        time.sleep(0.02)
+
+
+def _forget_peak() -> bool:
+    """Sets the high-water mark of the resident size back to what it is now; False where the system does not let us."""
+    try:
+        Path("/proc/self/clear_refs").write_text("5")
+    except OSError:
+        return False
+    now, mark = _status_mb("VmRSS"), _status_mb("VmHWM")
+    return now is not None and mark is not None and mark < 1.1 * now + 16
+
+
+def _status_mb(name: str) -> float | None:
+    """A size of /proc/self/status in MiB; None where there is none."""
+    try:
+        lines = Path("/proc/self/status").read_text().splitlines()
+    except OSError:
+        return None
+    found = [line.split() for line in lines if line.startswith(f"{name}:")]
+    return float(found[0][1]) / 1024 if found else None
+
+
+def _resident_mb() -> float | None:
+    return _status_mb("VmRSS")
+
+
+def _give_back() -> None:
+    """Memory that was freed goes back to the system where its C library can be asked for that."""
+    if sys.platform.startswith("linux"):
+        with suppress(OSError, AttributeError):
+            ctypes.CDLL(None).malloc_trim(0)
 
 
 if sys.platform == "win32":

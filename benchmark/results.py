@@ -31,6 +31,7 @@ from benchmark.statistic import Statistic, parse_statistic
 
 SCHEMA = 2  # 2: sealed, with what could make it stale
 OLDEST = 1  # rows of earlier schemas are named and left out
+STORE = "float16"  # how dense features are kept where --store does not say
 LONGEST_NAME = 120  # other words stand before and after it in the names of folders and pictures
 SAMPLES_DIGEST = "samples_sha256"  # rows of before it was written have none
 SEALED = 2  # since this schema
@@ -65,6 +66,23 @@ class Row:
     def part(self) -> bool:
         """Whether it was measured on a part of the data: --limit, or a split that was not whole."""
         return bool(self.data["task"].get("limit") or self.data.get("partial"))
+
+    @property
+    def store(self) -> str | None:
+        """How dense features were kept, as --store says it; None for a row that does not say."""
+        kept: str | None = self.data["model"].get("stored_as")
+        return kept
+
+    @property
+    def variant(self) -> str:
+        """What its folder says beside protocol and hash: "seed1", "bfloat16", "store-int8"; mostly empty.
+
+        Rows from before the store was part of their place say it by their data.
+        """
+        name = self.folder.name.removesuffix(f"-{self.protocol_hash[:8]}")
+        words = name.removeprefix(str(self.data["protocol"]["name"])).strip("-")
+        store = f"store-{self.store}"
+        return words if self.store in (None, STORE) or store in words else f"{words}-{store}".strip("-")
 
     def statistic(self, metric: str | None = None) -> Statistic:
         """How `metric` (default: the main one) is computed from `samples`."""

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 COLUMNS = (
     "model", "task", "dataset", "metric", "value", "ci95_low", "ci95_high", "unit", "n", "n_bad",
-    "protocol", "protocol_hash", "weights_sha256", "dataset_digest", "seed", "dtype", "total_s", "densebench",
+    "protocol", "protocol_hash", "weights_sha256", "dataset_digest", "seed", "dtype", "store", "total_s", "densebench",
     "created", "id",
 )  # fmt: skip
 
@@ -67,7 +67,7 @@ def _line(row: Row, name: str, metric: Mapping[str, Any]) -> list[Any]:
         row.model, d["task"]["name"], d["task"]["dataset"], name, metric["value"], low, high,
         metric["unit"], d["task"]["n"], d["n_bad"], d["protocol"]["name"], d["protocol"]["hash"],
         d["model"]["weights"]["sha256"], d["task"]["dataset_digest"], d["seed"], d["model"]["dtype"],
-        d["timing"]["total_s"], d["environment"]["densebench"]["version"], d["created"], d["id"],
+        row.store or "", d["timing"]["total_s"], d["environment"]["densebench"]["version"], d["created"], d["id"],
     ]  # fmt: skip
 
 
@@ -90,7 +90,8 @@ def markdown(rows: Sequence[Row]) -> str:
         out += ["| model | " + " | ".join(escape(n) for n in names) + " |", "|---" * (len(names) + 1) + "|"]
         for row in members:
             cells = [format_value(row.data["metrics"][n]) for n in names if n in row.data["metrics"]]
-            out.append(f"| {escape(row.model)} | " + " | ".join(cells) + " |")
+            name = f"{row.model} · {row.variant}" if row.variant else row.model
+            out.append(f"| {escape(name)} | " + " | ".join(cells) + " |")
         out.append("")
     return "\n".join(out)
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from miniatures import ade20k
 
 from benchmark.cli import main
@@ -42,6 +43,27 @@ def first(tmp_path_factory: pytest.TempPathFactory) -> Path:
     words = ["run", "--model", "random-vit", "--model", "pixels", "--suite", "scenes", "--limit", "40"]
     assert bench(*words, "--results", str(folder)) == 0
     return folder
+
+
+def test_rows_of_another_store_have_a_place_of_their_own(tmp_path):
+    words = ["run", "--model", "random-vit", "--task", "depth/scenes", "--limit", "12", "--results", str(tmp_path)]
+    for store in ([], ["--store", "int8"], ["--store", "float32"], ["--dtype", "float32"]):
+        assert bench(*words, *store) == 0
+    rows = {row.variant: row for row in read_all(tmp_path)[0]}
+    assert sorted(rows) == ["limit12", "limit12-float32", "limit12-store-float32", "limit12-store-int8"]
+    exact, int8 = (rows[f"limit12-store-{name}"].main["value"] for name in ("float32", "int8"))
+    assert int8 == pytest.approx(exact, rel=0.02)
+    environment, data = rows["limit12"].data["environment"], rows["limit12"].data
+    assert environment["instruction_set"] == torch.backends.cpu.get_cpu_capability() and environment["threads"] >= 1
+    assert data["peak_memory_mb"] > 50 and data["peak_memory_method"]
+
+
+def test_the_licence_of_local_weights_is_not_that_of_the_name(tmp_path):
+    from benchmark.engine.encoders import load_encoder
+
+    shipped = ROOT / "adapters" / "weights" / "tipsv2-mini"
+    assert load_encoder("tipsv2-mini").card.licence == "Apache-2.0"
+    assert load_encoder("tipsv2-mini", weights=shipped).card.licence == "unknown (local)"
 
 
 def test_nine_rows_with_every_field(first):

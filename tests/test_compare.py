@@ -55,6 +55,25 @@ def test_a_weaker_model_is_worse_whichever_way_the_metric_points(measured: Path)
     assert back["depth"] == back["linear_segmentation"] == "better"
 
 
+def test_what_was_kept_or_computed_otherwise_is_named_beside_the_difference(tmp_path: Path) -> None:
+    """Features as int8 in B are no effect of the model; so too another number type, machine or seed."""
+    for name, store, vectors in (("a", "float16", "AVX2"), ("b", "int8", "AVX512")):
+        write_row(tmp_path, name, "depth")
+        (file,) = (tmp_path / name).rglob("result.json")
+        data = json.loads(file.read_text())
+        data["model"]["stored_as"], data["environment"]["instruction_set"] = store, vectors
+        file.write_text(json.dumps(data))
+    found = compare("a", "b", results=tmp_path, **FAST)
+    words = "depth/scenes: features were kept (--store) as float16 in A and int8 in B"
+    assert (
+        found.conditions[0].startswith(words)
+        and "a CPU with AVX2 in A and a CPU with AVX512 in B" in found.conditions[1]
+    )
+    assert words in run("a", "b", "--results", tmp_path)[1] and words in report.markdown(found)
+    assert json.loads(report.to_json(found))["conditions"] == list(found.conditions)
+    assert compare("a", "a", results=tmp_path, **FAST).conditions == ()
+
+
 def test_delta_equals_the_difference_of_the_stored_values(measured: Path) -> None:
     for u in compare("base", "worse", results=measured, **FAST).units:
         rows = [read_row(next((measured / m / u.unit).iterdir())) for m in ("base", "worse")]

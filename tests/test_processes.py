@@ -6,7 +6,9 @@ import ast
 import errno
 import fcntl
 import importlib.util
+import subprocess
 import sys
+import time
 import types
 from pathlib import Path
 
@@ -87,3 +89,31 @@ def test_workers_are_forked_where_that_is_safe(
 ) -> None:
     monkeypatch.setattr(sys, "platform", platform)
     assert processes.start_method(backend) == method
+
+
+def test_each_model_of_a_command_has_its_own_peak():
+    """A large block that was let go of is not in the peak of what comes after it, a mark of the process's life is."""
+    code = (
+        "import numpy as np; from benchmark.processes import PeakMemory\n"
+        "first = PeakMemory(); block = np.ones(60_000_000); large = first.mb(); del block\n"
+        "second = PeakMemory(); small = np.ones(6_000_000); print(large, second.mb(), second.method)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    large, small, method = done.stdout.split(maxsplit=2)
+    assert float(large) > 457
+    if not method.startswith("ru_maxrss"):
+        assert 45 < float(small) < float(large) - 350
+
+
+def test_without_a_mark_that_can_be_set_back_the_size_is_sampled(monkeypatch):
+    monkeypatch.setattr(processes, "_forget_peak", lambda: False)
+    sizes = iter([100.0, 300.0])
+    monkeypatch.setattr(processes, "_resident_mb", lambda: next(sizes, 200.0))
+    peak = processes.PeakMemory()
+    for _ in range(200):
+        if peak._seen == 300.0:
+            break
+        time.sleep(0.01)
+    assert peak.mb() == 300.0 and "50 times a second" in peak.method
+    monkeypatch.setattr(processes, "_resident_mb", lambda: None)
+    assert processes.PeakMemory().method == "ru_maxrss of the whole process so far"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 from pathlib import Path
 
 from rows import write_row
@@ -27,3 +28,21 @@ def test_the_table_in_memory_is_the_one_on_disk(tmp_path: Path) -> None:
 def test_no_row_is_an_empty_table_with_its_columns(tmp_path: Path) -> None:
     assert load_results(tmp_path).empty
     assert list(load_results(tmp_path).columns) == list(COLUMNS)
+
+
+def test_the_store_is_a_column_and_part_of_a_name(tmp_path: Path) -> None:
+    """Also of a row from before it was part of its place; one that does not say it loads as well."""
+    write_row(tmp_path, "new", "depth")
+    write_row(tmp_path, "old", "depth")
+    for folder, name in (("new", None), ("old", "fast-store-int8")):
+        (file,) = (tmp_path / folder).rglob("result.json")
+        data = json.loads(file.read_text())
+        data["model"]["stored_as"] = "int8"
+        file.write_text(json.dumps(data))
+        if name:
+            file.parent.rename(file.parent.with_name(f"{name}-{data['protocol']['hash'][:8]}"))
+    write_row(tmp_path, "silent", "depth")
+    table = load_results(tmp_path).set_index("model")
+    assert table.store.to_dict() == {"new": "int8", "old": "int8", "silent": ""}
+    text = write_tables(tmp_path)[1].read_text()
+    assert "| new · store-int8 |" in text and "| old · store-int8 |" in text and "| silent |" in text

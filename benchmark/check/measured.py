@@ -12,7 +12,7 @@ from benchmark.check.findings import Finding, failed, passed
 from benchmark.check.image_side import ImageChecks
 from benchmark.contracts import Encoder
 from benchmark.errors import BenchError
-from benchmark.processes import peak_memory_mb
+from benchmark.processes import PeakMemory
 
 BATCHES = (1, 4, 16)
 LOW = {"bfloat16": 0.98, "float16": 0.99}  # least mean cosine of a patch with its float32 self
@@ -29,6 +29,7 @@ def speed(checks: ImageChecks, batches: Sequence[int] = BATCHES, budget_s: float
             continue
         images = checks.native(batch)
         cuda = images.is_cuda
+        resident = PeakMemory()
         if cuda:
             torch.cuda.reset_peak_memory_stats()
             torch.cuda.synchronize()
@@ -37,15 +38,13 @@ def speed(checks: ImageChecks, batches: Sequence[int] = BATCHES, budget_s: float
         if cuda:
             torch.cuda.synchronize()
         rate = batch / (time.perf_counter() - begin)
-        findings.append(passed(f"batch {batch}", f"{rate:.3g} images/s, {peak_mb(cuda):.0f} MB peak"))
+        findings.append(passed(f"batch {batch}", f"{rate:.3g} images/s, {peak_mb(resident, cuda):.0f} MB peak"))
     return findings
 
 
-def peak_mb(cuda: bool) -> float:
-    """GPU memory since the last reset, or the process's largest resident size so far."""
-    if cuda:
-        return torch.cuda.max_memory_allocated() / 2**20
-    return peak_memory_mb()
+def peak_mb(resident: PeakMemory, cuda: bool) -> float:
+    """GPU memory since the last reset, or the process's largest resident size since `resident` was made."""
+    return torch.cuda.max_memory_allocated() / 2**20 if cuda else resident.mb()
 
 
 def dtype_drift(checks: ImageChecks, reload: Callable[[str], Encoder]) -> list[Finding]:

@@ -35,7 +35,7 @@ def print_comparison(found: Comparison, classes: bool = False) -> None:
             _print_classes(console, found, u.unit)
         elif line := report.class_line(u):
             console.print(line, markup=False, highlight=False, style="dim")
-    for line in report.left_out(found):
+    for line in (*found.conditions, *report.left_out(found)):
         console.print(printable(line), markup=False, highlight=False, style="yellow")
     console.print(printable(report.summary(found)), markup=False, highlight=False)
 

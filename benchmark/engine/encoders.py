@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from importlib.machinery import PathFinder
 from importlib.util import find_spec
 from pathlib import Path
@@ -16,6 +17,7 @@ from benchmark.errors import EncoderError, UsageError
 from benchmark.registry import build_encoder, check_model_name, code_versions_of, is_own_code, models
 from benchmark.results import slug
 
+LOCAL_LICENCE = "unknown (local)"  # that of the name's published weights says nothing of a checkpoint of one's own
 INSTALLED = {"site-packages", "dist-packages"}
 
 
@@ -60,9 +62,17 @@ def load_encoder(
             raise EncoderError(
                 f"{name}: the object it builds has no {member!r}. See the Encoder contract in benchmark/contracts.py"
             )
+    if not is_own_code(name) and (weights is not None or _local(name)):
+        encoder.card = replace(encoder.card, licence=LOCAL_LICENCE)
     if spec.options.get("gelu") and "gelu" not in dict(encoder.card.options):
         raise UsageError(f"--gelu {spec.options['gelu']}: {name} has no such choice; it is for TIPS and TIPSv2")
     return encoder
+
+
+def _local(name: str) -> bool:
+    """Whether a `hf:`, `timm:` or `open_clip:` name is a place on this machine."""
+    place = name.partition(":")[2].removeprefix("local-dir:")
+    return ":" in name and Path(place).exists()
 
 
 def resolve_device(device: str) -> str:

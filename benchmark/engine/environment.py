@@ -10,9 +10,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from benchmark import processes
-
 PACKAGES = ("torch", "jax", "numpy", "scipy", "scikit-learn", "transformers", "pillow", "mmsegmentation", "datasets")
+VECTORS = ("avx", "amx", "fma", "f16c", "sse4", "asimd", "sve", "bf16", "i8mm")
 
 
 def environment(device: str) -> dict[str, Any]:
@@ -24,6 +23,8 @@ def environment(device: str) -> dict[str, Any]:
         "python": platform.python_version(),
         "platform": platform.platform(),
         "cpu": _cpu(),
+        "instruction_set": torch.backends.cpu.get_cpu_capability(),  # what torch's kernels use
+        "cpu_flags": _vector_flags(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "device": device,
@@ -60,16 +61,30 @@ def source_state() -> dict[str, Any]:
     return {"commit": git("rev-parse", "HEAD"), "dirty": None if changes is None else bool(changes)}
 
 
-def peak_memory_mb() -> float:
-    """The largest resident size this process has had, in MiB; 0 where the system does not tell."""
-    return round(processes.peak_memory_mb(), 1)
-
-
 def peak_gpu_memory_mb(device: str) -> float | None:
-    """The most memory torch has held on `device` in this process, in MiB; None on a CPU."""
+    """The most memory torch has held on `device` since the model was opened, in MiB; None on a CPU."""
     import torch
 
     return round(torch.cuda.max_memory_allocated(device) / 2**20, 1) if device.startswith("cuda") else None
+
+
+def forget_gpu_peak(device: str) -> None:
+    """Begins `peak_gpu_memory_mb` anew."""
+    import torch
+
+    if device.startswith("cuda"):
+        torch.cuda.reset_peak_memory_stats(device)
+
+
+@cache
+def _vector_flags() -> list[str]:
+    """The processor's own vector and matrix units, as Linux names them: libraries choose their kernels by them."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return []
+    flags = next((line.split() for line in lines if line.startswith(("flags", "Features"))), [])
+    return sorted({flag for flag in flags if flag.startswith(VECTORS)})
 
 
 @cache

@@ -22,7 +22,7 @@ from benchmark.errors import BenchError, DataError, UsageError, unknown
 from benchmark.incomplete import tolerating
 from benchmark.protocol import EvalProtocol, load_protocol
 from benchmark.registry import Unit, load_task, open_dataset, protocol_file, resolve, suites, tasks, units
-from benchmark.results import Row, read_row, row_folder, slug
+from benchmark.results import STORE, Row, read_row, row_folder, slug
 
 log = logging.getLogger("densebench.data")
 NOT_APPLICABLE = "not_applicable.json"
@@ -272,6 +272,7 @@ def slot_of(job: Job, name: str, stamp: str, options: RunOptions) -> Slot:
     label += f"-seed{options.seed}" if options.seed else ""
     label += f"-{options.backend}" if options.backend != "torch" else ""
     label += f"-{options.dtype}" if options.dtype != "auto" else ""
+    label += f"-store-{options.store}" if options.store != STORE else ""  # float32 alone would be --dtype's
     label += "".join(f"-{k}-{v}" for k, v in sorted(options.model_options.items()))
     shown = display_name(name, options.weights)
     folder = row_folder(options.results, shown, job.unit.task, job.unit.dataset, label, job.protocol.hash)

@@ -9,6 +9,7 @@ from pathlib import Path
 from benchmark.errors import UsageError
 from benchmark.features.codec import CODECS
 from benchmark.paths import cache_dir, data_dir, results_dir
+from benchmark.results import STORE
 
 BACKENDS = ("torch", "jax")
 DTYPES = ("auto", "float32", "bfloat16", "float16")
@@ -32,7 +33,7 @@ class RunOptions:
     data: Path = field(default_factory=data_dir)
     results: Path = field(default_factory=results_dir)
     cache: Path = field(default_factory=cache_dir)
-    store: str = "float16"
+    store: str = STORE
     offline: bool = False
     trust_remote_code: bool = False
     seed: int = 0

@@ -15,17 +15,18 @@ from benchmark.contracts import Encoder, Outcome
 from benchmark.digest import fingerprint, plain
 from benchmark.distribute import Cluster, Recipe
 from benchmark.engine.context import Context, NewProgress, silent
-from benchmark.engine.encoders import device_of, display_name, load_encoder, model_stamp
-from benchmark.engine.environment import environment, peak_gpu_memory_mb, peak_memory_mb
+from benchmark.engine.encoders import device_of, display_name, load_encoder, model_stamp, resolve_device
+from benchmark.engine.environment import environment, forget_gpu_peak, peak_gpu_memory_mb
 from benchmark.engine.jobs import NOT_APPLICABLE, Job, JobMaker, Slot, place_of, refuse_unread, resolve_units, slot_of
 from benchmark.engine.network import forbid_network
 from benchmark.engine.options import RunOptions
 from benchmark.errors import BenchError, DataError, NotApplicable, UsageError
 from benchmark.features.extract import Extractor
 from benchmark.features.plan import Planner, identity
-from benchmark.features.store import FeatureStore
+from benchmark.features.store import FeatureStore, close_shards
 from benchmark.files import unreadable, writable, write_text
 from benchmark.overlap import note_same_files
+from benchmark.processes import PeakMemory
 from benchmark.registry import Unit, check_model_name, is_own_code, load_task, models
 from benchmark.results import SCHEMA, Row, metrics_of, read_row, save
 
@@ -201,6 +202,7 @@ class Session:
     store: FeatureStore
     planner: Planner
     extractor: Extractor
+    peak: PeakMemory
     cluster: Cluster | None = None
     overlaps: ClassVar[dict[str, list[str]]] = {}  # dataset digest -> notes
 
@@ -218,6 +220,9 @@ class Session:
             trust_remote_code=options.trust_remote_code,
             options=options.model_options,
         )
+        close_shards()  # of the model before: what is mapped counts as resident
+        peak = PeakMemory()
+        forget_gpu_peak(resolve_device(options.device))
         encoder = load()
         device = device_of(encoder, options.device)
         if options.check:
@@ -228,7 +233,7 @@ class Session:
         key = fingerprint([identity(encoder.card), device])
         recipe = Recipe(encoder.card.name, key, load, device, options.batch_size, options.workers, silent)
         cluster = Cluster(options.ray, recipe) if options.ray else None
-        return cls(encoder, shown, options, hooks, store, planner, extractor, cluster)
+        return cls(encoder, shown, options, hooks, store, planner, extractor, peak, cluster)
 
     def refuses(self, job: Job, slot: Slot, report: Report) -> bool:
         """Whether the encoder cannot do the job; the reason is written down and reported."""
@@ -348,7 +353,8 @@ class Session:
             "partial": job.short,
             "notes": [*job.notes, *self._overlap(job)],
             "timing": timing,
-            "peak_memory_mb": peak_memory_mb(),
+            "peak_memory_mb": round(self.peak.mb(), 1),
+            "peak_memory_method": self.peak.method,
             "peak_gpu_memory_mb": peak_gpu_memory_mb(self.extractor.device),
             "environment": environment(self.extractor.device),
         }

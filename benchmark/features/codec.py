@@ -75,6 +75,15 @@ def decode(shard: np.ndarray, rows: Any, codec: str) -> np.ndarray:
     return values
 
 
+def shape_of(shard: np.ndarray, codec: str) -> tuple[int, ...]:
+    """The shape [n, ..., D] of the items in what `encode` made. Raises ValueError where it made no such array."""
+    if codec != "int8":
+        return shard.shape
+    if shard.ndim < 2 or shard.shape[-1] <= SCALE_BYTES or 0 in shard.shape:
+        raise ValueError(f"{list(shard.shape)} holds no scales")
+    return shard.shape[0] - _header_items(shard.shape), *shard.shape[1:-1], shard.shape[-1] - SCALE_BYTES
+
+
 def _ordinary(tokens: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Median and spread [D] float32 of each dimension, as quartiles tell it; 1 where every token has one value."""
     low, middle, high = np.quantile(tokens[:: -(-len(tokens) // SAMPLE)], [0.25, 0.5, 0.75], axis=0)

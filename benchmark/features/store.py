@@ -197,9 +197,7 @@ class StoredArray:
             if sha256_file(path) != checksum:
                 raise ValueError("its content does not agree with its checksum")
             stored = np.load(path, mmap_mode="r", allow_pickle=False)
-            if (len(stored), *codec.decode(stored[:1], self.codec).shape[1:]) != (
-                len(self.shard_range(shard)), *manifest["item"]
-            ):  # fmt: skip
+            if codec.shape_of(stored, self.codec) != (len(self.shard_range(shard)), *manifest["item"]):
                 raise ValueError(f"it holds {list(stored.shape)}, which {MANIFEST} says otherwise")
         except FileNotFoundError:
             return False

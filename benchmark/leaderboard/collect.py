@@ -27,7 +27,7 @@ class Entry:
     """One row on a board."""
 
     row: Row
-    variant: str  # what its folder says beyond protocol and hash: "seed1", "bfloat16"; mostly empty
+    variant: str  # `Row.variant`
     standing: Standing
     classes: list[float] | None = None  # IoU in percent, NaN where a class never occurs
     samples: list[float] | None = None  # the metric of single samples
@@ -182,10 +182,4 @@ def _entry(row: Row, budget: int, standing: Standing) -> Entry:
     picked = statistic.value(matrix[shown(len(matrix), budget)])
     iou = class_iou(row, metric)
     classes = [float(v) for v in iou] if iou is not None and len(iou) <= max(budget // 2, 12) else None
-    return Entry(row, variant(row), standing, classes, [float(v) for v in picked])
-
-
-def variant(row: Row) -> str:
-    """The part of a row's folder name between the protocol's name and its hash: seed, dtype, backend, limit."""
-    name = row.folder.name.removesuffix(f"-{row.protocol_hash[:8]}")
-    return name.removeprefix(str(row.data["protocol"]["name"])).strip("-")
+    return Entry(row, row.variant, standing, classes, [float(v) for v in picked])

@@ -13,7 +13,7 @@ from benchmark.sides import PublishedNumber
 
 COLUMNS = (
     "task", "dataset", "protocol", "protocol_hash", "dataset_digest", "metric", "unit", "higher_is_better", "n",
-    "rank", "tied_with_best", "model", "family", "params", "licence", "value", "ci95_low", "ci95_high",
+    "rank", "tied_with_best", "model", "store", "family", "params", "licence", "value", "ci95_low", "ci95_high",
     "delta_to_best", "p_adjusted", "weights_sha256", "source",
 )  # fmt: skip
 NUMBERS = ("value", "ci95_low", "ci95_high", "delta_to_best", "p_adjusted")  # a minus sign there is no formula
@@ -52,6 +52,7 @@ def _cells(board: Board, entry: Entry) -> dict[str, object]:
         "protocol_hash": d["protocol"]["hash"], "dataset_digest": d["task"]["dataset_digest"],
         "metric": d["main_metric"], "unit": main["unit"], "higher_is_better": main["higher_is_better"],
         "n": board.total_samples, "rank": s.rank, "tied_with_best": s.tied, "model": entry.name,
+        "store": entry.row.store or "",
         "family": str(m["family"]), "params": m["params"],
         "licence": str(m.get("licence", "")),
         "value": repr(main["value"]), "ci95_low": repr(main["ci95"][0]), "ci95_high": repr(main["ci95"][1]),
