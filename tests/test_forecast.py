@@ -44,9 +44,9 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> Counter[tuple[int, int]]:
 
 def room(folder: Path, task: str) -> str:
     """A depth or normals task: four training pictures, three test pictures, all of 24 × 32."""
-    for split, count in (("train", 4), ("test", 3)):
+    for split, count, first in (("train", 4, 0), ("test", 3, 10)):
         for i in range(count):
-            miniatures.save_jpeg(folder / split / "i" / f"{i}.jpg", i)
+            miniatures.save_jpeg(folder / split / "i" / f"{i}.jpg", first + i)
             depth = 1 + miniatures.mask(i, 4).astype(np.float32)
             maps = depth if task == "depth" else np.stack([depth * 0, depth * 0, -depth], -1)
             (folder / split / "m").mkdir(parents=True, exist_ok=True)
