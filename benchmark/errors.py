@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 
 
 class BenchError(Exception):
@@ -49,6 +50,26 @@ def unknown(what: str, name: str, known: Iterable[str], listing: str) -> UsageEr
     close = difflib.get_close_matches(name, list(known), n=3, cutoff=0.5)
     hint = f" Did you mean {' or '.join(repr(c) for c in close)}?" if close else ""
     return UsageError(f"unknown {what} {name!r}.{hint} All: {listing}")
+
+
+OWN = (KeyboardInterrupt, SystemExit, GeneratorExit)  # no fault of a file; a Rust library's panic is none of them
+
+
+@contextmanager
+def reading(
+    where: Callable[[], str] | object, what: str, remedy: str, error: Callable[[str], BenchError] = DataError
+) -> Iterator[None]:
+    """Turns whatever a library raises while it reads somebody's file into one `error` that names the file.
+
+    "WHERE: WHAT (why). REMEDY". Errors of our own pass: they say it better.
+    """
+    try:
+        yield
+    except (BenchError, *OWN):
+        raise
+    except BaseException as e:  # no library promises what its parser raises for damaged bytes
+        place = where() if callable(where) else where
+        raise error(f"{place}: {what} ({first_line(e).rstrip('.')}). {remedy}") from e
 
 
 def first_line(error: BaseException) -> str:

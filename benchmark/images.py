@@ -19,10 +19,8 @@ import contextlib
 import io
 import os
 import re
-import struct
 import threading
 import warnings
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -31,7 +29,7 @@ import numpy as np
 from PIL import Image, ImageFile, ImageOps
 
 from benchmark.contracts import CropRounding, ImageTransform, Interpolation
-from benchmark.errors import DataError, UsageError, first_line
+from benchmark.errors import DataError, UsageError, reading
 from benchmark.resampling import sampled
 
 FILTERS: dict[str, Image.Resampling] = {
@@ -40,7 +38,6 @@ FILTERS: dict[str, Image.Resampling] = {
     "bicubic": Image.Resampling.BICUBIC,
     "lanczos": Image.Resampling.LANCZOS,
 }
-DAMAGE = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, Image.DecompressionBombError)
 MAX_PIXELS = "BENCH_MAX_PIXELS"  # in the environment, so that worker processes have it
 LARGEST = 178_956_970  # pixels: what Pillow reads at most; a strip of 20000×1 brought to a short side of 224 has more
 _strict_lock = threading.Lock()
@@ -58,27 +55,27 @@ def decode(
     """
     name = describe(source)
     handle = io.BytesIO(source) if isinstance(source, bytes) else source
-    try:
-        with strict_truncation(), opened(handle) as image:
-            image.load()
-            upright = ImageOps.exif_transpose(image) if exif else image
-            return np.array(to_rgb(upright, background))
-    except FileNotFoundError:
-        raise DataError(f"{name}: no such image file. Check the path and the dataset's --data folder") from None
-    except DAMAGE as error:
-        raise DataError(f"{name}: {complaint(error, ' as an image')}") from error
+    if isinstance(source, (str, Path)) and not os.path.lexists(source):
+        raise DataError(f"{name}: no such image file. Check the path and the dataset's --data folder")
+    with decoding(name, " as an image"), strict_truncation(), opened(handle) as image:
+        image.load()
+        upright = ImageOps.exif_transpose(image) if exif else image
+        return np.array(to_rgb(upright, background))
 
 
-def complaint(error: BaseException, what: str) -> str:
-    """What is wrong with a file that Pillow refused, and what to do; `what` is " as an image" or nothing."""
-    reason = first_line(error).rstrip(".")
-    if not isinstance(error, Image.DecompressionBombError):
-        return f"cannot be read{what} ({reason}). Replace the file"
-    size = next(iter(re.findall(r"\d+", reason)), "N")  # Pillow: "Image size (N pixels) exceeds limit of …"
-    return (
-        f"is too large: {size} pixels, of which {max_pixels()} are read unasked. If you trust the file, allow it by "
-        f"bench run --max-pixels {size}, or {MAX_PIXELS}={size} for every command; or scale it down"
-    )
+@contextlib.contextmanager
+def decoding(name: str, what: str = "") -> Iterator[None]:
+    """`reading` for pictures; one that is larger than is read unasked says how to allow it."""
+    with reading(name, f"cannot be read{what}", "Replace the file"):
+        try:
+            yield
+        except Image.DecompressionBombError as e:
+            size = next(iter(re.findall(r"\d+", str(e))), "N")  # Pillow: "Image size (N pixels) exceeds limit of …"
+            raise DataError(
+                f"{name}: is too large: {size} pixels, of which {max_pixels()} are read unasked. If you trust the "
+                f"file, allow it by bench run --max-pixels {size}, or {MAX_PIXELS}={size} for every command; or scale "
+                "it down"
+            ) from e
 
 
 def max_pixels() -> int:

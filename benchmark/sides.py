@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import csv
 import difflib
+import io
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmark.errors import BenchError, UsageError
+from benchmark.errors import BenchError, UsageError, reading
 from benchmark.paths import reference_dir
 from benchmark.reference import FOLDER
 from benchmark.results import Row, half_written, read_row, slug
+from benchmark.texts import text_of
 
 PUBLISHED = "published"
 WATCHED = "watch"  # the folder of bench watch below the results folder
@@ -111,16 +114,17 @@ def read_published(results: Path) -> list[PublishedNumber]:
     if not path.is_file():
         return []
     out = []
-    with path.open(encoding="utf-8", newline="") as f:
-        for line, row in enumerate(csv.DictReader(f), start=2):
-            try:
-                out.append(_published(row))
-            except (KeyError, ValueError, TypeError) as e:
-                raise BenchError(f"{path}:{line}: not a published number ({e!r}). Correct the line") from None
+    rows = csv.DictReader(io.StringIO(text_of(path), newline=""))
+    with reading(lambda: f"{path}:{rows.line_num}", "not a published number", "Correct the line", BenchError):
+        for row in rows:
+            out.append(_published(row))
     return out
 
 
 def _published(row: dict[str, str]) -> PublishedNumber:
     metric = METRIC_NAMES.get(row["metric"], row["metric"])
     texts = {k: row.get(k) or "" for k in ("model", "model_id", "task", "dataset", "source", "note")}
-    return PublishedNumber(metric=metric, value=float(row["value"]), **texts)
+    value = float(row["value"])
+    if not math.isfinite(value):
+        raise ValueError(f"value is {row['value']}")
+    return PublishedNumber(metric=metric, value=value, **texts)

@@ -57,6 +57,8 @@ def json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
             json.dumps(row, ensure_ascii=False).encode("utf-8")
         except json.JSONDecodeError as e:
             raise DataError(f"{path}:{number}: is not JSON ({e.msg})") from None
+        except RecursionError:
+            raise DataError(f"{path}:{number}: is not JSON that can be read (nested too deeply)") from None
         except UnicodeEncodeError as e:
             half = e.object[e.start].encode("ascii", "backslashreplace").decode("ascii")
             raise DataError(f"{path}:{number}: holds half a character ({half}). Write the text anew") from None

@@ -18,7 +18,7 @@ from benchmark import noise
 from benchmark.checkpoints import Checkpoint, damage, find, is_training_state, pickles, step_of
 from benchmark.compare import Comparison, compare, label
 from benchmark.digest import fingerprint
-from benchmark.errors import BenchError, UsageError
+from benchmark.errors import BenchError, UsageError, first_line
 from benchmark.history import Entry, History, Point, only_watcher
 from benchmark.results import Row, read_all, slug
 from benchmark.sides import PUBLISHED, WATCHED, open_side
@@ -211,8 +211,8 @@ class Watcher:
             rows, failures = self.score(weights, rows_at)
         except UsageError:
             raise
-        except BenchError as e:
-            rows, failures = [], [str(e)]
+        except Exception as e:  # whatever one checkpoint makes of a library: the next ones are scored
+            rows, failures = [], [str(e) if isinstance(e, BenchError) else f"{type(e).__name__}: {first_line(e)}"]
         baseline, found, refused = self._compared(checkpoint.name, rows, rows_at, history)
         points = tuple(_point(row, found) for row in rows)
         return Entry(
@@ -245,10 +245,10 @@ class Watcher:
         baseline = self.plan.baseline or self._previous(name, history)
         if not baseline or not rows:
             return baseline or "", None, ()
-        floors = noise.read(self.plan.results)
         try:
+            floors = noise.read(self.plan.results)
             found = compare(baseline, rows_at, results=self.plan.results, tolerance=self.plan.tolerance, floors=floors)
-        except UsageError as e:
+        except BenchError as e:
             return baseline, None, (str(e),)
         return baseline, found, (*found.refused, *found.problems)
 

@@ -8,7 +8,7 @@ from typing import Any
 from benchmark import subsets
 from benchmark.contracts import DataKind
 from benchmark.engine.context import NewProgress
-from benchmark.errors import DataError
+from benchmark.errors import BenchError, DataError, reading
 
 
 def drop_unreadable(
@@ -31,8 +31,9 @@ def drop_unreadable(
         name, (read, index) = job
         bar.advance()
         try:
-            read(index)
-        except (DataError, OSError, ValueError) as e:
+            with reading(name, "cannot be read", "Replace the file"):
+                read(index)
+        except BenchError as e:
             return name, str(e)
         return None
 

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from benchmark.contracts import Encoder, ImageFeatures, ImageRequest, ImageSet, Progress, Tap
-from benchmark.errors import DataError, EncoderError
+from benchmark.errors import BenchError, DataError, EncoderError, reading
 from benchmark.features import taps
 from benchmark.features.halving import encode_halving
 from benchmark.features.plan import Pass
@@ -83,14 +83,10 @@ class _Decoder(torch.utils.data.Dataset[Decoded]):
         out = Decoded(self.batches[number], [], [])
         for index in out.indices:
             try:
-                image = self.images.load(index)
-            except (
-                DataError,
-                OSError,
-                ValueError,
-            ) as e:  # carried over as words: not every exception survives pickling
-                where = "" if isinstance(e, DataError) else f"{self.images.image_id(index)}: cannot be read: "
-                out.error = f"{where}{e}"
+                with reading(self.images.image_id(index), "cannot be read", "Leave it out with --max-bad"):
+                    image = self.images.load(index)
+            except BenchError as e:  # carried over as words: not every exception survives pickling
+                out.error = str(e)
                 break
             try:
                 out.pixels.append(np.rint(self.view.lay(image) * 255).astype(np.uint8))

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from benchmark.errors import WeightsError
+from benchmark.errors import WeightsError, reading
 from benchmark.heads.dpt import CHANNELS, DPT
 
 PREFIX = "decoder/"
@@ -63,15 +63,16 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
     """Key -> array of a zip of .npy files (an .npz is one). Raises WeightsError when it is none or holds objects."""
     found: dict[str, np.ndarray] = {}
     name = ""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            for name in archive.namelist():
-                if name.endswith(".npy"):
-                    with archive.open(name) as f:
-                        found[name.removesuffix(".npy").lstrip("./")] = np.lib.format.read_array(f, allow_pickle=False)
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as e:
-        where = f"{path}: {name}" if name else str(path)
-        raise WeightsError(f"{where}: cannot be read as a zip of .npy files ({e}). Fetch the file again") from None
+
+    def where() -> str:
+        return f"{path}: {name}" if name else str(path)
+
+    whole = reading(where, "cannot be read as a zip of .npy files", "Fetch the file again", WeightsError)
+    with whole, zipfile.ZipFile(path) as archive:
+        for name in archive.namelist():
+            if name.endswith(".npy"):
+                with archive.open(name) as f:
+                    found[name.removesuffix(".npy").lstrip("./")] = np.lib.format.read_array(f, allow_pickle=False)
     if not found:
         raise WeightsError(f"{path}: holds no .npy file. Give a tips_v2_…_dpt.zip or an .npz")
     return found

@@ -10,7 +10,7 @@ import numpy as np
 
 from benchmark.class_changes import class_iou, class_names
 from benchmark.compare import sample_ids
-from benchmark.errors import BenchError
+from benchmark.errors import first_line
 from benchmark.influence import influence
 from benchmark.leaderboard.standing import Standing, standings
 from benchmark.reference import FOLDER, beside
@@ -127,8 +127,8 @@ def _board(rows: list[Row], budget: int, problems: list[str]) -> Board:
     for row in rows:
         try:
             found, move = sample_ids(row), influence(row.samples, row.statistic())
-        except (BenchError, KeyError, ValueError, IndexError, StopIteration) as e:
-            problems.append(f"{row.folder}: left out: samples.parquet does not fit its result.json ({e})")
+        except Exception as e:  # a foreign row may hold anything; the others are shown
+            problems.append(f"{row.folder}: left out: samples.parquet does not fit its result.json ({first_line(e)})")
             continue
         if ids is None:
             ids, units = found, clusters(row)

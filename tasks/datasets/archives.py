@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmark.digest import fingerprint
-from benchmark.errors import BenchError, DataError, first_line
+from benchmark.errors import BenchError, DataError, first_line, reading
 from benchmark.files import write_atomic
 from benchmark.hidden import is_hidden
 from benchmark.incomplete import tolerance
@@ -119,15 +119,13 @@ def _seal(text: np.ndarray, places: np.ndarray) -> bytes:
 
 
 def _scan(path: Path) -> Iterator[Member]:
-    try:
+    remedy = "Unpack it, or store it as plain .tar" if path.suffix in (".gz", ".tgz") else "Fetch it again"
+    with reading(path, "cannot be read in place as an archive", remedy):
         if path.suffix == ".zip":
             yield from _scan_zip(path)
         else:
             with open(path, "rb") as f:
                 yield from _scan_tar(f, 0, "")
-    except (tarfile.TarError, zipfile.BadZipFile, EOFError) as e:
-        remedy = "Unpack it, or store it as plain .tar" if path.suffix in (".gz", ".tgz") else "Fetch it again"
-        raise DataError(f"{path}: cannot be read in place as an archive ({e}). {remedy}") from None
 
 
 def _scan_zip(path: Path) -> Iterator[Member]:

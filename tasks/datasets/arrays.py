@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import io
+import math
 import zipfile
-import zlib
 
 import numpy as np
 
-from benchmark.errors import DataError
-from benchmark.images import DAMAGE, complaint, opened, strict_truncation
-from tasks.datasets.blobs import Blobs
+from benchmark.errors import DataError, reading
+from benchmark.images import decoding, opened, strict_truncation
+from tasks.datasets.blobs import LARGEST, Blobs
+
+ZIP = b"PK\x03\x04"
 
 INDEX_MODES = ("1", "L", "P", "I", "I;16", "I;16B", "I;16L", "I;16N")
 
@@ -49,31 +51,46 @@ def numpy_file(blobs: Blobs, index: int) -> np.ndarray:
 
     Raises DataError naming the file when it is damaged, or says it holds more than memory does.
     """
-    try:
-        loaded = np.load(io.BytesIO(blobs.read(index)), allow_pickle=False)
-        if isinstance(loaded, np.ndarray):
-            return loaded
-        with loaded:
-            if len(loaded.files) != 1:
-                raise ValueError(f"holds {len(loaded.files)} arrays, one is expected")
-            array: np.ndarray = loaded[loaded.files[0]]
-            return array
-    except (ValueError, OSError, EOFError, MemoryError, zipfile.BadZipFile, zlib.error) as e:
-        raise DataError(
-            f"{blobs.where(index)}: is no usable numpy array ({e}). Save it again with numpy.save"
-        ) from None
+    with reading(lambda: blobs.where(index), "is no usable numpy array", "Save it again with numpy.save"):
+        data = blobs.read(index)
+        if not data.startswith(ZIP):
+            return _plain_array(io.BytesIO(data), len(data))
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            members = archive.infolist()
+            if len(members) != 1:
+                raise ValueError(f"holds {len(members)} arrays, one is expected")
+            if members[0].file_size > LARGEST:
+                raise ValueError(f"unpacks to {members[0].file_size} bytes")
+            with archive.open(members[0]) as f:
+                return _plain_array(io.BytesIO(f.read(LARGEST)), members[0].file_size)
+
+
+def _plain_array(file: io.BytesIO, size: int) -> np.ndarray:
+    """The array of a .npy file of `size` bytes; room is made for no more than there are."""
+    version = np.lib.format.read_magic(file)
+    reads = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+    if version not in reads:
+        raise ValueError(f"its version is {version}")
+    shape, _, dtype = reads[version](file)
+    needed = math.prod(shape) * dtype.itemsize
+    if not dtype.hasobject and needed > size:
+        raise ValueError(f"its header says {needed} bytes, {size} are there")
+    file.seek(0)
+    found: np.ndarray = np.load(file, allow_pickle=False)
+    return found
 
 
 def matlab_file(blobs: Blobs, index: int) -> dict[str, np.ndarray]:
     """The variables of a MATLAB 5 file; structs are numpy records."""
-    from scipy.io import loadmat
-    from scipy.io.matlab import MatReadError
+    from scipy.io import loadmat, whosmat
 
-    try:
-        variables: dict[str, np.ndarray] = loadmat(io.BytesIO(blobs.read(index)))
+    with reading(lambda: blobs.where(index), "cannot be read as a MATLAB file", "Fetch it again"):
+        data = blobs.read(index)
+        for name, shape, _ in whosmat(io.BytesIO(data)):
+            if math.prod(shape) > LARGEST:
+                raise ValueError(f"{name} is {list(shape)}")
+        variables: dict[str, np.ndarray] = loadmat(io.BytesIO(data))
         return variables
-    except (MatReadError, ValueError, TypeError, OSError, IndexError, NotImplementedError, zlib.error) as e:
-        raise DataError(f"{blobs.where(index)}: cannot be read as a MATLAB file ({e}). Fetch it again") from None
 
 
 class _naming:
@@ -88,5 +105,6 @@ class _naming:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
         self.strict.__exit__(None, None, None)
-        if isinstance(error, DAMAGE):
-            raise DataError(f"{self.blobs.where(self.index)}: {complaint(error, '')}") from None
+        if error is not None:
+            with decoding(self.blobs.where(self.index)):
+                raise error

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from benchmark.contracts import DataKind, DatasetInfo
-from benchmark.errors import DataError
+from benchmark.errors import DataError, reading
 from benchmark.texts import decoded, split_lines
 from tasks.datasets.catalog import expected
 from tasks.datasets.kinds import CaptionSet, Pictures
@@ -56,7 +56,7 @@ def karpathy(store: Store, name: str, split: str) -> list[Entry]:
             for image in images
             if image["split"] == split
         ]
-    except (KeyError, TypeError, ValueError) as e:
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as e:
         raise DataError(f"{where}: is no Karpathy split file ({type(e).__name__}: {e}). Fetch it again") from None
 
 
@@ -161,7 +161,8 @@ def from_shards(info: DatasetInfo, root: Path | None, split: str, keep: int | No
             text = decoded(shards.archive.read(sample.parts["txt"]), shards.archive.where(sample.parts["txt"]))
             texts = tuple(line.strip() for line in split_lines(text) if line.strip())
         elif "json" in sample.parts:
-            texts = _texts(_caption_of(json.loads(shards.archive.read(sample.parts["json"]))))
+            with reading(shards.archive.where(sample.parts["json"]), "is no JSON with a caption", "Fetch it again"):
+                texts = _texts(_caption_of(json.loads(shards.archive.read(sample.parts["json"]))))
         else:
             raise DataError(f"{shards.archive.where(sample.picture)}: has no .txt or .json with captions beside it")
         found.append(texts[:keep])

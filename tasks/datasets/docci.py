@@ -51,7 +51,7 @@ def entries(store: Store, split: str) -> list[Entry]:
             row = json.loads(line)
             if row["split"] == split:
                 found.append(Entry("images/" + row["image_file"], (" ".join(row["description"].split()),)))
-        except (ValueError, KeyError, TypeError, AttributeError) as e:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as e:
             raise DataError(f"{store.where(SPLIT_FILE)}:{number}: {type(e).__name__} {e}. Fetch it again") from None
     return found
 

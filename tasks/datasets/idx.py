@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gzip
 import hashlib
-import zlib
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmark.errors import DataError
+from benchmark.errors import DataError, reading
 from tasks.datasets import digests
 
 UBYTE = 8  # the only element type MNIST's files use
@@ -26,15 +26,13 @@ def is_idx(path: Path) -> bool:
 @lru_cache(maxsize=4)
 def read_idx(path: str) -> np.ndarray:
     """The array of an idx file: [N, H, W] or [N] uint8. Raises DataError naming what is wrong with it."""
-    try:
+    with reading(path, "cannot be read", "Fetch it again"):
         data = gzip.decompress(Path(path).read_bytes()) if path.endswith(".gz") else Path(path).read_bytes()
-    except (OSError, EOFError, zlib.error) as e:
-        raise DataError(f"{path}: cannot be read ({e}). Fetch it again") from None
     if len(data) < 4 or data[0] or data[1] or data[2] != UBYTE:
         raise DataError(f"{path}: does not start like an idx file of bytes. Fetch it again")
     rank = data[3]
     shape = tuple(int(n) for n in np.frombuffer(data, ">u4", rank, 4)) if len(data) >= 4 + 4 * rank else ()
-    start, count = 4 + 4 * rank, int(np.prod(shape))
+    start, count = 4 + 4 * rank, math.prod(shape)
     if not shape or len(data) != start + count:
         raise DataError(f"{path}: holds {len(data)} bytes, its header says {start + count}. Fetch it again")
     return np.frombuffer(data, np.uint8, count, start).reshape(shape)

@@ -15,7 +15,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from benchmark.contracts import DataKind, DatasetInfo
-from benchmark.errors import DataError
+from benchmark.errors import DataError, reading
 from tasks.datasets.catalog import expected
 from tasks.datasets.imagenet_truth import validation_synsets
 from tasks.datasets.kinds import LabelSet, Pictures
@@ -101,12 +101,13 @@ class ImageNet:
         samples = shards.samples(PICTURES)
         labels = []
         for sample in samples:
-            if "cls" in sample.parts:
-                labels.append(int(shards.archive.read(sample.parts["cls"])))
-            elif "json" in sample.parts:
-                labels.append(int(json.loads(shards.archive.read(sample.parts["json"]))["label"]))
-            else:
-                raise DataError(f"{shards.archive.where(sample.picture)}: has no .cls beside it. Check the shards")
+            with reading(shards.archive.where(sample.picture), "has no readable label beside it", "Check the shards"):
+                if "cls" in sample.parts:
+                    labels.append(int(shards.archive.read(sample.parts["cls"])))
+                elif "json" in sample.parts:
+                    labels.append(int(json.loads(shards.archive.read(sample.parts["json"]))["label"]))
+                else:
+                    raise DataError(f"{shards.archive.where(sample.picture)}: has no .cls beside it. Check the shards")
         images = Pictures(shards.archive.blobs([s.picture for s in samples]))
         return LabelSet(images, np.array(labels, dtype=np.int64), class_list())
 

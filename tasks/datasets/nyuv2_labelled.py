@@ -16,7 +16,7 @@ import numpy as np
 
 from benchmark.contracts import DatasetInfo
 from benchmark.digest import fingerprint
-from benchmark.errors import DataError
+from benchmark.errors import DataError, reading
 from tasks.datasets import digests
 from tasks.datasets.places import bases, not_found
 
@@ -29,10 +29,8 @@ MAX_DEPTH = 10.0  # metres, of the sensor: every published number keeps to it
 def _open(path: str) -> Any:
     import h5py
 
-    try:
+    with reading(path, "is no readable HDF5 file", "Fetch it again"):
         return h5py.File(path, "r")
-    except OSError as e:
-        raise DataError(f"{path}: is no readable HDF5 file ({str(e).splitlines()[0]}). Fetch it again") from None
 
 
 def slab(path: str, key: str, index: int) -> np.ndarray:
@@ -40,10 +38,8 @@ def slab(path: str, key: str, index: int) -> np.ndarray:
     file = _open(path)
     if key not in file:
         raise DataError(f"{path}: has no array {key!r}; it has {', '.join(file)}. Fetch it again")
-    try:
+    with reading(f"{path}: {key}[{index}]", "cannot be read", "Fetch it again"):
         return np.ascontiguousarray(np.asarray(file[key][index]).T)
-    except OSError as e:
-        raise DataError(f"{path}: {key}[{index}] cannot be read ({str(e).splitlines()[0]}). Fetch it again") from None
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow
 import pyarrow.parquet as pq
 
-from benchmark.errors import DataError
+from benchmark.errors import DataError, reading
 from benchmark.hidden import is_hidden
 from benchmark.incomplete import tolerance
 from tasks.datasets.blobs import RowBlobs
@@ -21,19 +21,15 @@ from tasks.datasets.blobs import RowBlobs
 
 @lru_cache(maxsize=8)
 def _open(path: str) -> pq.ParquetFile:
-    try:
+    with reading(path, "is no readable parquet file", "Fetch it again"):
         return pq.ParquetFile(path, memory_map=True)
-    except (OSError, pyarrow.ArrowInvalid) as e:
-        raise DataError(f"{path}: is no readable parquet file ({str(e).splitlines()[0]}). Fetch it again") from None
 
 
 @lru_cache(maxsize=4)
 def _row_group(path: str, group: int, column: str) -> pyarrow.ChunkedArray:
     """One column of one row group: neighbours are read together, as loops read them."""
-    try:
+    with reading(f"{path}: row group {group}", "is damaged", "Fetch it again"):
         return _open(path).read_row_group(group, columns=[column]).column(0)
-    except (OSError, pyarrow.ArrowInvalid) as e:
-        raise DataError(f"{path}: row group {group} is damaged ({str(e).splitlines()[0]}). Fetch it again") from None
 
 
 def cell(path: str, column: str, row: int) -> Any:

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from benchmark.contracts import DataKind, DatasetInfo
-from benchmark.errors import DataError, unknown
+from benchmark.errors import DataError, reading, unknown
 from tasks.datasets.blobs import concatenate
 from tasks.datasets.catalog import expected
 from tasks.datasets.kinds import Pictures, RetrievalSet
@@ -83,10 +83,8 @@ def one_domain(info: DatasetInfo, store: Store, name: str) -> RetrievalSet:
 def _entries(store: Store, name: str) -> list[tuple[str, list[int]]]:
     """(path, classes) per picture. Raises DataError naming the file and the entry."""
     where = store.where(name)
-    try:
-        rows = json.loads(store.read(name))
-    except ValueError as e:
-        raise DataError(f"{where}: is not JSON ({e}). Fetch info_files.zip again") from None
+    with reading(where, "is not JSON", "Fetch info_files.zip again"):
+        rows = list(json.loads(store.read(name)))
     found = []
     for number, row in enumerate(rows):
         try:
