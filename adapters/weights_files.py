@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 
+from adapters.plausible import check_config
 from adapters.state_dicts import PICKLED, convert_line, pickle_line
 from benchmark.checkpoints import BESIDE
 from benchmark.contracts import ModelSpec, WeightsInfo
@@ -80,6 +81,7 @@ def locate(spec: ModelSpec) -> Checkpoint:
     files = [file] if file else weight_files(folder, spec.name, repo)
     for weights in files:
         check_file(weights, spec.name)
+    check_config(folder / "config.json", config, files)
     code = sorted(folder.rglob("*.py")) if spec.trust_remote_code and "auto_map" in config else []
     beside = [path for path in (folder / name for name in BESIDE) if path.is_file()]
     digest = fingerprint({p.relative_to(folder).as_posix(): sha256_file(p) for p in (*files, *beside, *code)})

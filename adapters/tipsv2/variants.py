@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from adapters.plausible import check_config
 from benchmark.errors import WeightsError
 from benchmark.registry import models
 
@@ -68,8 +69,10 @@ class Architecture:
         """
         try:
             config = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError, json.JSONDecodeError) as e:
+        except (OSError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as e:
             raise WeightsError(f"{path}: not a readable config.json ({e}). Download it again") from None
+        if isinstance(config, dict) and (files := sorted(path.parent.glob("*.safetensors"))):
+            check_config(path, config, files)
         kind = config.get("model_type", "tipsv2") if isinstance(config, dict) else "no object"
         if kind != "tipsv2":
             raise WeightsError(
