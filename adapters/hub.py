@@ -1,28 +1,31 @@
 """`hf:REPO_OR_FOLDER`: any image encoder of `transformers`.
 
-The families with an adapter of their own go to it. Every other vision model is read through its last hidden states:
-a token list (the tokens past the patch grid's count come first and are CLS or registers) or a feature map.
+The families with an adapter of their own go to it; every other vision model, or the image tower of one that reads texts
+as well, is read by `adapters.generic`. `adapters/families.toml` names what is refused, and what to write instead.
 """
 
 from __future__ import annotations
 
 import importlib
 import inspect
-import math
+import logging
+import tomllib
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
-import torch
-from torch import nn
-from transformers import AutoConfig, AutoModel
+from transformers import AutoConfig, AutoModel, PreTrainedModel
 
-from adapters.patches import to_map
-from adapters.vit import VisionTransformer, load_pretrained, read_config
+from adapters.generic import OTHERWISE, GenericVision
+from adapters.state_dicts import names_in
+from adapters.vit import load_eagerly, load_pretrained, read_config
 from adapters.weights_files import Checkpoint, locate
-from benchmark.contracts import Encoder, ImageFeatures, LayerFeatures, ModelSpec
-from benchmark.errors import EncoderError, UsageError
-from benchmark.registry import code_versions, models
+from benchmark.contracts import Encoder, ModelSpec
+from benchmark.errors import UsageError
+from benchmark.registry import models
+
+log = logging.getLogger("densebench.adapters")
 
 FAMILIES = {
     "clip": "adapters.clip",
@@ -34,99 +37,7 @@ FAMILIES = {
     "dinov3_vit": "adapters.dino",
     "tipsv2": "adapters.tipsv2",
 }
-STRIDES = {"dinov3_convnext": 32}  # pixels to a token of models whose config.json has no patch_size
-NORMS = ("layernorm", "norm", "post_layernorm", "layer_norm", "ln_f")
-
-
-class GenericVision(VisionTransformer):
-    """A vision model that returns `last_hidden_state`. Without a CLS token, `cls` is the mean of the patches."""
-
-    family = "hf"
-    code_version = code_versions()[__name__]
-
-    def __init__(self, spec: ModelSpec, checkpoint: Checkpoint, model: Any) -> None:
-        super().__init__(spec, checkpoint, model)
-        self.vision, self.blocks, self.norm = self.model, [], nn.Identity()
-        accepted = inspect.signature(self.model.forward).parameters
-        self.options = {"interpolate_pos_encoding": True} if "interpolate_pos_encoding" in accepted else {}
-        config: Any = self.model.config
-        probe = self.probe(config)
-        self.channels_first = probe.ndim == 4
-        side = config.image_size if isinstance(config.image_size, int) else config.image_size[0]
-        if self.channels_first:
-            config.hidden_size, config.patch_size = probe.shape[1], side // probe.shape[-1]
-            self.prefix = 0
-            self.model.to(memory_format=torch.channels_last)  # 1.1 × on a CPU, more on a GPU; a ViT gains nothing
-        else:
-            tokens, config.hidden_size = probe.shape[1:]
-            if tokens < (side // config.patch_size) ** 2:  # a pyramid such as Swin: its last stage has a coarser grid
-                config.patch_size = side // math.isqrt(tokens)
-            self.prefix = tokens - (side // config.patch_size) ** 2
-            self.find_blocks()
-        self.finish(config)
-
-    def probe(self, config: Any) -> torch.Tensor:
-        """The last hidden states of a black image: tokens or a map, and how many tokens stand before the patches."""
-        side = getattr(config, "image_size", None) or 224
-        side = side if isinstance(side, int) else side[0]
-        config.image_size = side
-        if config.model_type in STRIDES:
-            config.patch_size = STRIDES[config.model_type]
-        image = torch.zeros(1, 3, side, side, device=self.device, dtype=self.dtype)
-        try:
-            with torch.inference_mode():
-                hidden: torch.Tensor = self.model(image).last_hidden_state
-        except (AttributeError, TypeError, ValueError, RuntimeError) as error:
-            kind = type(self.model).__name__
-            raise UsageError(
-                f"{self.spec.name}: {kind} does not turn [1, 3, {side}, {side}] pixels into last_hidden_state "
-                f"({str(error).splitlines()[0]}). Wrap it in your own file: --model file.py:function"
-            ) from error
-        tokens = hidden.shape[1] if hidden.ndim == 3 else 0
-        patch = getattr(config, "patch_size", None)
-        coarse = tokens > 0 and math.isqrt(tokens) ** 2 == tokens and side % math.isqrt(tokens) == 0
-        if hidden.ndim == 3 and (not isinstance(patch, int) or (tokens < (side // patch) ** 2 and not coarse)):
-            raise UsageError(
-                f"{self.spec.name}: {tokens} tokens do not fit a grid of {side}/{patch} patches. "
-                "Wrap it in your own file: --model file.py:function"
-            )
-        return hidden
-
-    def find_blocks(self) -> None:
-        """The longest ModuleList holds the blocks; layers are offered only where a final norm is found beside it."""
-        lists = [m for m in self.model.modules() if isinstance(m, nn.ModuleList)]
-        norm = next(
-            (getattr(self.model, n) for n in NORMS if isinstance(getattr(self.model, n, None), nn.Module)), None
-        )
-        longest = max(lists, key=len, default=nn.ModuleList())
-        if norm is not None and len(longest) == getattr(self.model.config, "num_hidden_layers", -1):
-            self.blocks, self.norm = list(longest), norm
-
-    def forward(self, pixels: torch.Tensor) -> Any:
-        if self.channels_first:
-            pixels = pixels.contiguous(memory_format=torch.channels_last)
-        return self.vision(pixels, **self.options)
-
-    def features(self, output: Any, grid: tuple[int, int]) -> ImageFeatures:
-        hidden: torch.Tensor = output.last_hidden_state
-        if self.channels_first:
-            patches = hidden.permute(0, 2, 3, 1)
-            return ImageFeatures(patches.mean(dim=(1, 2))[:, None].float(), patches.float())
-        cls, patches = self.split(hidden, grid)
-        return ImageFeatures(cls, patches)
-
-    def layer(self, tokens: torch.Tensor, grid: tuple[int, int], final_norm: bool) -> LayerFeatures:
-        return LayerFeatures(*self.split(self.norm(tokens) if final_norm else tokens, grid))
-
-    def split(self, tokens: torch.Tensor, grid: tuple[int, int]) -> tuple[torch.Tensor, torch.Tensor]:
-        if tokens.shape[1] != self.prefix + grid[0] * grid[1]:
-            raise EncoderError(
-                f"{self.card.name}: {tokens.shape[1]} tokens for {self.prefix} and a {grid[0]}x{grid[1]} grid; "
-                f"this model may only take {self.card.image_size} pixel squares"
-            )
-        patches = tokens[:, self.prefix :]
-        cls = tokens[:, :1] if self.prefix else patches.mean(dim=1, keepdim=True)
-        return cls.float(), to_map(patches, *grid).float()
+ALONE = "Save its image tower alone (model.TOWER.save_pretrained(FOLDER)) and use hf:FOLDER"
 
 
 def build(spec: ModelSpec) -> Encoder:
@@ -146,6 +57,8 @@ def build(spec: ModelSpec) -> Encoder:
         )
     if remote:
         check_code(checkpoint, spec)
+    table = tomllib.loads(Path(__file__).with_name("families.toml").read_text(encoding="utf-8"))
+    refuse(kind, table["refused"], checkpoint, spec)
     try:
         config = read_config(AutoConfig, checkpoint, spec.name, trust_remote_code=remote)
     except (OSError, ImportError) as error:  # the repository's own code, or a package that it needs
@@ -153,10 +66,64 @@ def build(spec: ModelSpec) -> Encoder:
         raise UsageError(f"{spec.name}: the code in {checkpoint.folder} does not run ({reason[:160]})") from error
     except (ValueError, KeyError) as error:
         raise UsageError(f"{spec.name}: transformers does not know model type {kind!r} ({str(error)[:80]})") from error
-    model = load_pretrained(
-        AutoModel, checkpoint, spec.name, unused=("pooler.",), config=config, trust_remote_code=remote
-    )
-    return GenericVision(spec, checkpoint, model)
+    if remote:
+        return GenericVision(spec, checkpoint, load_eagerly(checkpoint, spec.name, config), table["read"].get(kind, {}))
+    reading = table["read"].get(kind, {})
+    model_class = class_of(config, checkpoint, spec.name)
+    inputs = list(inspect.signature(model_class.forward).parameters.values())[1:]
+    tower = str(reading.get("tower", ""))
+    beside = [p.name for p in inputs if p.default is p.empty and p.kind is p.POSITIONAL_OR_KEYWORD][1:]
+    if not tower and inputs[0].name != "pixel_values":
+        raise UsageError(f"{spec.name}: {kind} reads texts or other things beside pictures. {ALONE}")
+    if not tower and beside:
+        raise UsageError(f"{spec.name}: {kind} wants {' and '.join(beside)} beside a picture's pixels. {OTHERWISE}")
+    pooler = any("pooler." in key for key in names_in(checkpoint.files))
+    more: dict[str, Any] = {"config": config}
+    if pooler and "add_pooling_layer" in inspect.signature(model_class.__init__).parameters:
+        more["add_pooling_layer"] = True  # Data2Vec and I-JEPA are built without it
+    model = load_pretrained(model_class, checkpoint, spec.name, ("pooler.",), (tower,) if tower else (), **more)
+    if tower:
+        log.warning("%s: its image tower is read alone: no text, vectors before any projection", spec.name)
+        model = getattr(model, tower)
+        reading = table["read"].get(model.config.model_type, {})
+    untrained = not pooler and any("pooler." in key for key, _ in model.named_parameters())
+    return GenericVision(spec, checkpoint, model, reading, untrained)
+
+
+def refuse(kind: str, refused: Any, checkpoint: Checkpoint, spec: ModelSpec) -> None:
+    """Raises UsageError, with what to write instead, for model types that families.toml says are not read."""
+    name = checkpoint.config.get("architecture")
+    if name and kind in ("None", *refused["timm"]["types"]):
+        here = f"timm:{name} --weights {checkpoint.folder}/model.safetensors"
+        hub = "/" in spec.target and not Path(spec.target).exists()
+        raise UsageError(f"{spec.name}: this is timm's {name}. Use {f'timm:hf-hub:{spec.target}' if hub else here}")
+    for group in refused.values():
+        if kind in group["types"]:
+            raise UsageError(f"{spec.name}: {kind} {group['why']}. {group.get('instead', OTHERWISE)}")
+
+
+def class_of(config: Any, checkpoint: Checkpoint, name: str) -> Any:
+    """The class of `transformers` that turns pictures into features by this config.
+
+    The one of AutoModel, else (towers that stand alone) the one that config.json names, else any of this config.
+    Raises UsageError where none takes pixels.
+    """
+    found: Any = AutoModel._model_mapping.get(type(config), None)
+    found = found[0] if isinstance(found, tuple) else found
+    if found is None:
+        module: Any = importlib.import_module(type(config).__module__.replace(".configuration_", ".modeling_"))
+        fitting = [
+            c for c in vars(module).values()
+            if isinstance(c, type) and issubclass(c, PreTrainedModel) and c.config_class is type(config)
+        ]  # fmt: skip
+        named = checkpoint.config.get("architectures") or []
+        order = sorted(fitting, key=lambda c: (c.__name__ not in named, not c.__name__.endswith("Model"), c.__name__))
+        found = next((c for c in order if "pixel_values" in inspect.signature(c.forward).parameters), None)
+    takes = list(inspect.signature(found.forward).parameters) if found else []
+    if "pixel_values" not in takes:
+        kind = type(config).model_type
+        raise UsageError(f"{name}: {kind} is no image encoder of transformers. {OTHERWISE}")
+    return found
 
 
 def check_code(checkpoint: Checkpoint, spec: ModelSpec) -> None:

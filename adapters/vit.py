@@ -201,9 +201,16 @@ def check_variant(card: EncoderCard, row: Any, folder: str) -> None:
 
 
 def load_pretrained(
-    model_class: Any, checkpoint: Checkpoint, name: str, unused: tuple[str, ...] = (), **options: Any
+    model_class: Any,
+    checkpoint: Checkpoint,
+    name: str,
+    unused: tuple[str, ...] = (),
+    towers: tuple[str, ...] = (),
+    **options: Any,
 ) -> Any:
     """The model with every weight from the files, but for keys that start with `unused`, whose outputs nobody reads.
+
+    Where `towers` are named, only keys inside them are needed.
 
     Raises WeightsError naming file and key for any other outcome.
     """
@@ -240,10 +247,38 @@ def load_pretrained(
         logging.set_verbosity(level)
         if bars:
             logging.enable_progress_bar()
-    info["missing_keys"] = {k for k in info.get("missing_keys", ()) if not k.startswith(unused)}
+    parts = tuple(f"{tower}." for tower in towers) or ("",)
+    info["missing_keys"] = {k for k in info.get("missing_keys", ()) if not k.startswith(unused) and k.startswith(parts)}
     refuse_partial(info, checkpoint, name)
     foreign = without_place(model, info.get("unexpected_keys", ()), f"{getattr(model, 'base_model_prefix', '')}.")
     if foreign:
+        raise WeightsError(f"{name}: {where_of(checkpoint)} {no_place_line(foreign)}")
+    return model
+
+
+def load_eagerly(checkpoint: Checkpoint, name: str, config: Any) -> Any:
+    """The model of a repository's own code, built with its numbers and then filled: `from_pretrained` builds it without
+    any, which code of before transformers 5 does not take (InternViT reads a number of a tensor in its __init__).
+
+    Raises WeightsError as `load_pretrained` does, UsageError where the code does not run.
+    """
+    from transformers import AutoModel
+
+    auto: Any = AutoModel
+    try:
+        model = auto.from_config(config, trust_remote_code=True, dtype=torch.float32)
+    except Exception as error:  # code of anybody's
+        raise UsageError(f"{name}: the code in {checkpoint.folder} does not run ({first_line(error)[:160]})") from error
+    tensors, own = read_tensors(checkpoint.files), model.state_dict()
+    prefix = f"{model.base_model_prefix}."
+    if tensors and own and not own.keys() & tensors.keys():
+        tensors = {key.removeprefix(prefix): value for key, value in tensors.items()}
+    wrong = {(k, v.shape, own[k].shape) for k, v in tensors.items() if k in own and own[k].shape != v.shape}
+    fitting = {k: v for k, v in tensors.items() if k in own and own[k].shape == v.shape}
+    missing, _ = model.load_state_dict(fitting, strict=False)
+    unexpected = tensors.keys() - own.keys()
+    refuse_partial({"missing_keys": missing, "unexpected_keys": unexpected, "mismatched_keys": wrong}, checkpoint, name)
+    if foreign := without_place(model, unexpected, prefix):
         raise WeightsError(f"{name}: {where_of(checkpoint)} {no_place_line(foreign)}")
     return model
 

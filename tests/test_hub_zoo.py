@@ -1,0 +1,113 @@
+"""Every vision family of transformers through hf: its own pooled vector, its own patches, layer -1, or one line."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import transformers
+
+from adapters.hub import build
+from benchmark.check import check_encoder, measured
+from benchmark.contracts import ImageRequest, ModelSpec
+from benchmark.errors import BenchError
+
+TABLE = tomllib.loads(Path(__file__).with_name("vision_families.toml").read_text(encoding="utf-8"))
+FAMILIES: dict[str, dict[str, Any]] = TABLE["family"]
+READ = [name for name, family in FAMILIES.items() if "refused" not in family]
+
+
+def saved(name: str, folder: Path) -> Any:
+    """The family's model with numbers that a picture moves, saved as its authors save it."""
+    family = FAMILIES[name]
+    shape = {k: v for k, v in TABLE["shape"].get(family.get("like"), {}).items() if k not in family.get("drop", ())}
+    model_class = getattr(transformers, name)
+    torch.manual_seed(family.get("seed", 0))
+    config = model_class.config_class(**{**shape, **family.get("config", {})})
+    model = model_class(config, **family.get("init", {}))
+    with torch.no_grad():
+        if family.get("deep"):
+            answer(model)
+        else:
+            for parameter in model.parameters():  # zeros and ones would hide a norm or a bias in the wrong place
+                parameter.add_(torch.randn_like(parameter) * 0.05)
+    model.eval()
+    model.requires_grad_(False).save_pretrained(folder)
+    return model
+
+
+def answer(model: Any) -> None:
+    """Deep convolutions forget a picture by their first numbers: kernels about the middle, norms that saw pictures."""
+    for module in model.modules():
+        if isinstance(module, torch.nn.Conv2d):
+            kernel, middle = module.weight, module.weight.shape[-1] // 2
+            kernel.normal_(0, (2 / kernel[0].numel()) ** 0.5)
+            if middle:
+                kernel.mul_(0.2)
+                kernel[:, :, middle, middle] += torch.randn(kernel.shape[:2]) * (2 / kernel.shape[1]) ** 0.5
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.momentum = 0.9
+    pictures = torch.nn.functional.interpolate(torch.rand(8, 3, 6, 6), (224, 224), mode="bilinear")
+    for _ in range(3):
+        model(pictures)
+
+
+def load(folder: Path) -> Any:
+    return build(ModelSpec("hf:local", target=str(folder), device="cpu", dtype="float32"))
+
+
+def one_line(call: Any) -> str:
+    with pytest.raises(BenchError) as caught:
+        call()
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def close(found: torch.Tensor, wanted: torch.Tensor) -> bool:
+    return bool((found - wanted).abs().max() <= 1e-4 * wanted.abs().max())
+
+
+@pytest.mark.parametrize("name", READ)
+def test_a_family_gives_its_own_vector_and_its_last_layer_is_its_output(tmp_path, monkeypatch, name):
+    monkeypatch.setattr(measured, "speed", lambda _checks: [])
+    model, encoder = saved(name, tmp_path), load(tmp_path)
+    card, side = encoder.card, encoder.card.image_size
+    images = torch.rand(2, 3, side, side)
+    found = encoder.encode_image(images, ImageRequest(layers=(-1,) if card.depth else ()))
+    for layer in found.layers:
+        assert close(layer.patches, found.patches) and close(layer.cls, found.cls)
+    options = {"noise": torch.arange((side // 8) ** 2).expand(2, -1)} if name == "ViTMAEModel" else {}
+    if options:
+        model.config.mask_ratio = 0.0
+    with torch.inference_mode():
+        out = model((images - encoder.mean) / encoder.std, **options)
+    hidden = out.last_hidden_state
+    pooled = out.get("summary", out.get("pooler_output"))
+    if "summary" in out:
+        assert close(found.cls.flatten(1), pooled) and card.num_cls == 2 and not encoder.mean.any()
+    elif pooled is not None:
+        assert close(found.cls[:, 0], pooled.flatten(1))
+    elif hidden.ndim == 3 and encoder.prefix:
+        assert close(found.cls[:, 0], hidden[:, 0])
+    else:
+        assert close(found.cls[:, 0], found.patches.mean((1, 2)))
+    if hidden.ndim == 3:
+        after = FAMILIES[name].get("norm")
+        tokens = model.get_submodule(after)(hidden) if after else hidden
+        start = tokens.shape[1] - found.patches[0, ..., 0].numel() - getattr(model.config, "num_detection_tokens", 0)
+        assert close(found.patches.flatten(1, 2), tokens[:, start : start + found.patches[0, ..., 0].numel()])
+    elif found.patches.shape[1] == hidden.shape[1]:
+        assert close(found.patches, hidden)
+    else:
+        assert close(found.patches, hidden.permute(0, 2, 3, 1))
+    report = check_encoder(encoder)
+    assert report.ok, [finding for finding in report.findings if not finding.ok]
+
+
+@pytest.mark.parametrize("name", sorted(set(FAMILIES) - set(READ)))
+def test_a_family_that_is_not_read_says_so_in_one_line(tmp_path, name):
+    saved(name, tmp_path)
+    assert FAMILIES[name]["refused"] in one_line(lambda: load(tmp_path))
