@@ -1,21 +1,27 @@
 """DINOv2 (Oquab et al. 2023), with registers (Darcet et al. 2023), and DINOv3 (Siméoni et al. 2025). Image only.
 
 Register tokens sit between CLS and the patches and are dropped. DINOv2's position table is for 518 pixels while its
-preprocessing crops 224; DINOv3 has no table (rotary positions).
+preprocessing crops 224; DINOv3 has no table (rotary positions). Away from 518 pixels, the authors' code for DINOv2
+without registers resamples the table by (n + 0.1) / 37, `transformers` by n / 37: patches differ by 1 to 3 %. The card
+says which it is (option `positions`); with registers both agree, and widen the filter where the grid shrinks.
 """
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
+from types import MethodType
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from transformers import Dinov2Model, Dinov2WithRegistersModel, DINOv3ViTModel
 
 from adapters.patches import to_map
 from adapters.vit import VisionTransformer, load_pretrained
 from adapters.weights_files import Checkpoint, locate
 from benchmark.contracts import ImageFeatures, ModelSpec
-from benchmark.errors import WeightsError
+from benchmark.errors import UsageError, WeightsError
 from benchmark.registry import code_versions
 
 MODELS: dict[str, Any] = {
@@ -23,6 +29,26 @@ MODELS: dict[str, Any] = {
     "dinov2_with_registers": Dinov2WithRegistersModel,
     "dinov3_vit": DINOv3ViTModel,
 }
+
+
+POSITIONS = ("authors", "transformers")
+OFFSET = 0.1  # facebookresearch/dinov2, dinov2/hub/backbones.py: interpolate_offset of the models without registers
+
+
+def resampled(embeddings: Any, tokens: torch.Tensor, height: int, width: int) -> torch.Tensor:
+    """The position table [1, 1 + h * w, D] for a picture, as DINOv2's own code resamples it (Dinov2Embeddings' method).
+
+    Bicubic, without antialiasing, by a scale that is said and not the one that follows from the sizes.
+    """
+    table: torch.Tensor = embeddings.position_embeddings
+    side = math.isqrt(table.shape[1] - 1)
+    grid = tuple(pixels // patch for pixels, patch in zip((height, width), embeddings.patch_embeddings.patch_size))
+    if grid == (side, side):
+        return table
+    square = table[:, 1:].float().reshape(1, side, side, -1).permute(0, 3, 1, 2)
+    scale = [(n + OFFSET) / side for n in grid]
+    patches = F.interpolate(square, scale_factor=scale, mode="bicubic").permute(0, 2, 3, 1).flatten(1, 2)
+    return torch.cat([table[:, :1], patches.to(table.dtype)], dim=1)
 
 
 class Dino(VisionTransformer):
@@ -39,6 +65,14 @@ class Dino(VisionTransformer):
         self.norm = tower.layernorm if hasattr(tower, "layernorm") else tower.norm
         self.prefix = 1 + getattr(tower.config, "num_register_tokens", 0)
         self.finish(tower.config)
+        if tower.config.model_type == "dinov3_vit":
+            return
+        positions = spec.options.get("positions", "authors")
+        if positions not in POSITIONS:
+            raise UsageError(f"--positions {positions}: {spec.name} takes {' or '.join(POSITIONS)}")
+        if tower.config.model_type == "dinov2" and positions == "authors":
+            tower.embeddings.interpolate_pos_encoding = MethodType(resampled, tower.embeddings)
+        self.card = replace(self.card, options=(*self.card.options, ("positions", positions)))
 
     def features(self, output: Any, grid: tuple[int, int]) -> ImageFeatures:
         tokens: torch.Tensor = output.last_hidden_state  # [B, 1+registers+h*w, D], normed

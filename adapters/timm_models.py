@@ -67,6 +67,7 @@ class TimmEncoder:
             image_size=size, depth=self.depth, num_cls=1, has_text=False, has_raw_layers=self.depth > 0,
             weights=weights, licence="see the model's page", params=sum(p.numel() for p in model.parameters()),
             dtype=dtype_name(self.dtype), code_version=code_versions()[__name__],
+            options=(("positions", "timm"),) if has_table(self.model) else (),  # whose resampling of the table it is
         )  # fmt: skip
 
     @torch.inference_mode()
@@ -135,6 +136,11 @@ class TimmEncoder:
             patches = (hidden if self.channels_last else hidden.permute(0, 2, 3, 1)).float()
         cls = pooled if pooled.shape[-1] == self.card.embed_dim else patches.mean(dim=(1, 2))[:, None]
         return ImageFeatures(cls, patches, tuple(found[wanted.index(block)] for block in blocks))
+
+
+def has_table(model: Any) -> bool:
+    """Whether the model adds a learned table of positions, which timm resamples for other sizes in its own way."""
+    return isinstance(getattr(model, "pos_embed", None), torch.nn.Parameter)
 
 
 def published(data: dict[str, Any], name: str) -> ImageTransform:

@@ -25,6 +25,7 @@ def check(
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N")] = "auto",
     dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16, float16")] = "auto",
     gelu: Annotated[str | None, typer.Option(help="tanh or erf, for TIPS")] = None,
+    positions: Annotated[str | None, typer.Option(help="authors or transformers, for DINOv2")] = None,
     compile_: Annotated[bool, typer.Option("--compile", help="torch.compile the image tower")] = False,
     offline: Annotated[bool, typer.Option("--offline", help="No network")] = False,
     cheap: Annotated[bool, typer.Option("--cheap", help="Only what bench run checks by itself")] = False,
@@ -39,11 +40,12 @@ def check(
     """
     from benchmark.check import check_encoder
     from benchmark.check.golden import read_golden, write_golden_of
+    from benchmark.cli.run import model_options
 
     if write_golden is not None and len(model) > 1:
         raise UsageError("--write-golden writes the features of one model. Give one --model")
     features = None if golden is None else read_golden(golden)
-    options = {k: v for k, v in {"gelu": gelu, "compile": "1" if compile_ else None}.items() if v is not None}
+    options = model_options(gelu, positions, compile_)
 
     def load(name: str, kind: str) -> Encoder:
         return load_encoder(

@@ -36,6 +36,7 @@ def plan(
     ] = False,
     seed: Annotated[int, typer.Option(help="As for bench run")] = 0,
     gelu: Annotated[str | None, typer.Option(help="tanh or erf, for TIPS")] = None,
+    positions: Annotated[str | None, typer.Option(help="authors or transformers, for DINOv2")] = None,
     compile_: Annotated[bool, typer.Option("--compile", help="torch.compile the image tower")] = False,
     save_predictions: Annotated[int, typer.Option(help="As for bench run")] = 0,
     cross_check: Annotated[bool, typer.Option("--cross-check", help="As for bench run")] = False,
@@ -63,8 +64,8 @@ def plan(
         protocol=protocol, overrides=parse_pairs(set_ or [], "--set"), weights=weights, backend=backend, device=device,
         dtype=dtype, batch_size=parse_batch(batch_size), limit=limit, store=store, offline=offline,
         trust_remote_code=trust_remote_code, seed=seed, data=data or data_dir(), results=results or results_dir(),
-        model_options=model_options(gelu, compile_), save_predictions=save_predictions, cross_check=cross_check,
-        force=force,
+        model_options=model_options(gelu, positions, compile_), save_predictions=save_predictions,
+        cross_check=cross_check, force=force,
     )  # fmt: skip
     if not task and suite is None:
         suite = "scenes"

@@ -40,6 +40,10 @@ def run(
     gelu: Annotated[
         str | None, typer.Option(help="tanh or erf, for TIPS [default: what each official code does]")
     ] = None,
+    positions: Annotated[
+        str | None,
+        typer.Option(help="authors or transformers: who resamples DINOv2's positions [default: authors]"),
+    ] = None,
     compile_: Annotated[bool, typer.Option("--compile", help="torch.compile the image tower")] = False,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N")] = "auto",
     dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16, float16")] = "auto",
@@ -104,7 +108,7 @@ def run(
         backend=backend,
         device=device,
         dtype=dtype,
-        model_options=model_options(gelu, compile_),
+        model_options=model_options(gelu, positions, compile_),
         batch_size=parse_batch(batch_size),
         limit=limit,
         store=store,
@@ -162,9 +166,10 @@ def default_models() -> list[str]:
     return ["tipsv2-mini"]
 
 
-def model_options(gelu: str | None, compiled: bool) -> dict[str, str]:
+def model_options(gelu: str | None, positions: str | None, compiled: bool) -> dict[str, str]:
     """The options of a model that its adapter reads; they are in its name and in its stored features' key."""
-    return {k: v for k, v in {"gelu": gelu, "compile": "1" if compiled else None}.items() if v is not None}
+    given = {"gelu": gelu, "positions": positions, "compile": "1" if compiled else None}
+    return {k: v for k, v in given.items() if v is not None}
 
 
 def parse_pairs(words: list[str], flag: str) -> dict[str, str]:

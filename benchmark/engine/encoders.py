@@ -64,8 +64,10 @@ def load_encoder(
             )
     if not is_own_code(name) and (weights is not None or _local(name)):
         encoder.card = replace(encoder.card, licence=LOCAL_LICENCE)
-    if spec.options.get("gelu") and "gelu" not in dict(encoder.card.options):
-        raise UsageError(f"--gelu {spec.options['gelu']}: {name} has no such choice; it is for TIPS and TIPSv2")
+    for option, families in (("gelu", "TIPS and TIPSv2"), ("positions", "DINOv2")):
+        asked = spec.options.get(option)
+        if asked and dict(encoder.card.options).get(option) != asked:
+            raise UsageError(f"--{option} {asked}: {name} has no such choice; it is for {families}")
     return encoder
 
 

@@ -15,8 +15,8 @@ from benchmark.contracts import ImageRequest, ModelSpec
 SEE = ImageRequest(layers=(0, -1), text_patches=True)
 
 
-def encoder_of(folder):
-    return build(ModelSpec("hf:local", target=str(folder), device="cpu", dtype="float32"))
+def encoder_of(folder, **options):
+    return build(ModelSpec("hf:local", target=str(folder), device="cpu", dtype="float32", options=options))
 
 
 def images_of(encoder, height, width, count=2):
@@ -98,7 +98,7 @@ def test_siglip_equals_transformers(tmp_path, shape, size):
 
 @pytest.mark.parametrize("kind", ["dinov2", "dinov2_with_registers", "dinov3_vit"])
 def test_dino_equals_transformers_and_drops_registers(tmp_path, kind):
-    model, encoder = save_dino(tmp_path, kind), encoder_of(tmp_path)
+    model, encoder = save_dino(tmp_path, kind), encoder_of(tmp_path, positions="transformers")
     side = encoder.card.patch_size
     images, pixels = images_of(encoder, 10 * side, 14 * side)
     features = encoder.encode_image(images, SEE)
@@ -117,7 +117,7 @@ def test_dino_equals_transformers_and_drops_registers(tmp_path, kind):
 
 def test_swiglu_giant_equals_transformers(tmp_path):
     shape = {"hidden_size": 768, "num_attention_heads": 12, "use_swiglu_ffn": True}
-    model, encoder = save_dino(tmp_path, "dinov2", **shape), encoder_of(tmp_path)
+    model, encoder = save_dino(tmp_path, "dinov2", **shape), encoder_of(tmp_path, positions="transformers")
     images, pixels = images_of(encoder, 56, 56, count=1)
     with torch.inference_mode():
         expected = model(pixels).last_hidden_state
@@ -125,7 +125,7 @@ def test_swiglu_giant_equals_transformers(tmp_path):
 
 
 def test_odd_sizes_are_centre_padded_with_the_mean_colour(tmp_path):
-    model, encoder = save_dino(tmp_path, "dinov2"), encoder_of(tmp_path)
+    model, encoder = save_dino(tmp_path, "dinov2"), encoder_of(tmp_path, positions="transformers")
     images, pixels = images_of(encoder, 61, 75, count=1)
     padded = torch.nn.functional.pad(pixels, (4, 5, 4, 5))  # 75 -> 84 and 61 -> 70
     with torch.inference_mode():
