@@ -96,7 +96,9 @@ class DepthTask:
         """Fits on the training pictures, scores every valid test pixel."""
         limit = getattr(context.data["test"], "max_depth", 0.0)
         if isinstance(context.protocol, TrainedDepth):
-            read = depth_range(context.data, 0.0, context.protocol.max_depth or limit or FAR)
+            # Relative depth is scaled later: here its maps are still in metres, or in a unit of their own.
+            far = FAR if context.protocol.relative else context.protocol.max_depth or limit or FAR
+            read = depth_range(context.data, 0.0, far)
             outcome = run_trained(context, limit or FAR)
         else:
             limit = context.protocol.max_depth or limit

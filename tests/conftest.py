@@ -13,10 +13,14 @@ _RUN = os.environ.get("PYTEST_XDIST_TESTRUNUID", str(os.getpid()))
 os.environ.setdefault("BENCH_TEST_CACHE", str(Path(tempfile.gettempdir()) / f"densebench-tests-{_RUN}"))
 os.environ["BENCH_CACHE"] = os.environ["BENCH_TEST_CACHE"]
 
+import hypothesis  # noqa: E402
 import pytest  # noqa: E402
 import torch  # noqa: E402
 
 torch.set_num_threads(1)
+# A slow machine is no wrong answer: no deadline, no complaint that examples come slowly.
+hypothesis.settings.register_profile("patient", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.load_profile("patient")
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:

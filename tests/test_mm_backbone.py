@@ -199,7 +199,7 @@ def test_curve_averages_over_its_window_and_continues_after_a_restore():
 
 def test_layer_features_keep_their_order_in_halves():
     first, second = EncoderBackbone(SmallEncoder(fail_above=1), (0, 1))(255 * torch.rand(2, 3, 32, 32))
-    torch.testing.assert_close(second, 2 * first)  # SmallEncoder scales by block number
+    torch.testing.assert_close(first, 2 * second)  # SmallEncoder scales by block number
 
 
 def test_worker_processes_can_be_spawned_where_fork_is_forbidden(monkeypatch):
