@@ -66,9 +66,9 @@ def build(spec: ModelSpec) -> Encoder:
         raise UsageError(f"{spec.name}: the code in {checkpoint.folder} does not run ({reason[:160]})") from error
     except (ValueError, KeyError) as error:
         raise UsageError(f"{spec.name}: transformers does not know model type {kind!r} ({str(error)[:80]})") from error
-    if remote:
-        return GenericVision(spec, checkpoint, load_eagerly(checkpoint, spec.name, config), table["read"].get(kind, {}))
     reading = table["read"].get(kind, {})
+    if remote:
+        return GenericVision(spec, checkpoint, load_eagerly(checkpoint, spec.name, config), reading)
     model_class = class_of(config, checkpoint, spec.name)
     inputs = list(inspect.signature(model_class.forward).parameters.values())[1:]
     tower = str(reading.get("tower", ""))

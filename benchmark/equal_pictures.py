@@ -7,7 +7,6 @@ is another picture. Digests are kept by the set's own digest: a set is decoded o
 from __future__ import annotations
 
 import hashlib
-import io
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -18,8 +17,8 @@ import PIL
 from benchmark.contracts import Progress
 from benchmark.digest import fingerprint
 from benchmark.errors import BenchError, DataError
-from benchmark.files import write_atomic
 from benchmark.paths import cache_dir
+from benchmark.sealed import Damaged, read_arrays, remake, write_arrays
 
 BYTES = 16  # of each sha256: more pictures than there are would have to be tried for two to agree by chance
 
@@ -27,13 +26,15 @@ BYTES = 16  # of each sha256: more pictures than there are would have to be trie
 def picture_digests(images: Any, progress: Callable[[str, int], Progress] | None = None) -> list[bytes]:
     """[N] digests of size and pixels of an ImageSet; one that cannot be read is equal to none: its reader names it."""
     key = fingerprint({"pictures": images.digest, "decoder": PIL.__version__})
-    kept = cache_dir() / "digests" / f"pictures-{key[:32]}.npy"
+    kept = cache_dir() / "digests" / f"pictures-{key[:32]}.npz"
     try:
-        known = np.load(kept, allow_pickle=False)
+        known = read_arrays(kept)["digests"]
         if known.shape == (len(images), BYTES):
             return [bytes(row) for row in known]
-    except (OSError, ValueError, EOFError):
+    except FileNotFoundError:
         pass
+    except Damaged as e:
+        remake(kept, e, "the pictures are compared again")
     bar = progress("comparing pictures", len(images)) if progress else None
 
     def digest(index: int) -> bytes:
@@ -48,10 +49,8 @@ def picture_digests(images: Any, progress: Callable[[str, int], Progress] | None
 
     with ThreadPoolExecutor(4) as pool:
         found = list(pool.map(digest, range(len(images))))
-    buffer = io.BytesIO()
-    np.save(buffer, np.frombuffer(b"".join(found), np.uint8).reshape(-1, BYTES))
     try:
-        write_atomic(kept, lambda f: f.write(buffer.getvalue()))
+        write_arrays(kept, digests=np.frombuffer(b"".join(found), np.uint8).reshape(-1, BYTES))
     except (BenchError, OSError):
         return found  # what cannot be kept is made again next time
     return found

@@ -2,13 +2,15 @@
 
 One flipped bit in a size, a step or a number makes another file that is whole to every parser. So all that a later run
 reads back is written and read here: JSON with the sha256 of its content under SEAL, tensors with the sha256 of the
-whole file in the header's metadata. Files of another kind have theirs in a sealed JSON beside them. A file from before
+whole file in the header's metadata, arrays with one more array. Files of another kind have theirs in a sealed JSON
+beside them. A file from before
 there were seals has none: each reader says since which schema one has to be there.
 """
 
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import logging
 import re
@@ -22,6 +24,7 @@ from benchmark.files import utf8, write_bytes
 from benchmark.foreign import MARKS
 
 if TYPE_CHECKING:
+    import numpy as np
     import torch
 
 log = logging.getLogger("densebench.stored")
@@ -153,3 +156,39 @@ def _seal_at(content: bytes) -> int:
     if found is None:
         raise ValueError("it has no checksum")
     return found.start(1)
+
+
+# ----------------------------------------------------------------------------------------------------------- arrays
+
+
+def write_arrays(path: Path, **arrays: np.ndarray) -> None:
+    """`write_atomic` of an .npz file of plain `arrays` and, under SEAL, the sha256 of all of them."""
+    import numpy as np
+
+    content = io.BytesIO()
+    np.savez(content, **arrays, **{SEAL: np.frombuffer(_arrays_digest(arrays), np.uint8)})  # type: ignore[arg-type]
+    write_bytes(path, content.getvalue())
+
+
+def read_arrays(path: Path) -> dict[str, np.ndarray]:
+    """The arrays of `write_arrays`. Raises FileNotFoundError where there is none, Damaged for one that was changed."""
+    import numpy as np
+
+    try:
+        with np.load(path, allow_pickle=False) as saved:
+            arrays = {name: saved[name] for name in saved.files}
+        if arrays.pop(SEAL).tobytes() != _arrays_digest(arrays):
+            raise ValueError("its content does not agree with its checksum")
+        return arrays
+    except FileNotFoundError:
+        raise
+    except Exception as e:  # whatever zip, zlib and numpy say of a damaged one
+        raise Damaged(f"{path}: is damaged ({first_line(e)})") from None
+
+
+def _arrays_digest(arrays: Mapping[str, np.ndarray]) -> bytes:
+    total = hashlib.sha256()
+    for name in sorted(arrays):
+        total.update(json.dumps([name, arrays[name].dtype.str, arrays[name].shape]).encode("ascii"))
+        total.update(arrays[name].tobytes())
+    return total.digest()

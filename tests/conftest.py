@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # two test processes on two cores
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -21,6 +23,18 @@ torch.set_num_threads(1)
 # A slow machine is no wrong answer: no deadline, no complaint that examples come slowly.
 hypothesis.settings.register_profile("patient", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
 hypothesis.settings.load_profile("patient")
+
+
+@pytest.fixture
+def official(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Changes fields of a data set's row of the catalogue: miniatures have their own counts."""
+    from tasks.datasets import catalog
+
+    def change(name: str, **fields: Any) -> None:
+        rows = {**catalog.catalog(), name: {**catalog.catalog()[name], **fields}}
+        monkeypatch.setattr(catalog, "catalog", lambda: rows)
+
+    return change
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:

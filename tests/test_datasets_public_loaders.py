@@ -18,17 +18,6 @@ from benchmark.registry import open_dataset
 from tasks.datasets import catalog
 
 
-@pytest.fixture
-def official(monkeypatch):
-    """Changes a dataset's row of the catalogue: miniatures have their own counts."""
-
-    def change(name, **fields):
-        rows = {**catalog.catalog(), name: {**catalog.catalog()[name], **fields}}
-        monkeypatch.setattr(catalog, "catalog", lambda: rows)
-
-    return change
-
-
 def test_pascal_context_short_of_one_picture_stops(tmp_path, official):
     mini.pascal_context(tmp_path, count=3)
     official("pc60", counts={"test": 3})

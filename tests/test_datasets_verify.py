@@ -15,8 +15,8 @@ import zipfile
 
 import miniatures as mini
 import pytest
+from command import bench
 
-from benchmark.cli import main
 from benchmark.errors import DataError
 from benchmark.registry import datasets
 from tasks.datasets import catalog, fetch, known, verify
@@ -27,27 +27,9 @@ def own_cache(tmp_path, monkeypatch):
     monkeypatch.setenv("BENCH_CACHE", str(tmp_path / "cache"))
 
 
-def bench(capsys, *words):
-    with pytest.raises(SystemExit) as stop:
-        main(list(words))
-    out = capsys.readouterr()
-    return stop.value.code, out.out, out.err
-
-
-@pytest.fixture
-def official_counts(monkeypatch):
-    """Lets miniatures pass as official: `counts` are those of the miniature."""
-
-    def set_counts(name, **counts):
-        rows = {**catalog.catalog(), name: {**catalog.catalog()[name], "counts": counts}}
-        monkeypatch.setattr(catalog, "catalog", lambda: rows)
-
-    return set_counts
-
-
-def test_verify_says_ok_with_sizes_labels_and_digest(tmp_path, capsys, official_counts):
+def test_verify_says_ok_with_sizes_labels_and_digest(tmp_path, capsys, official):
     mini.ade20k(tmp_path)
-    official_counts("ade20k", train=4, test=3)
+    official("ade20k", counts={"train": 4, "test": 3})
     code, out, _ = bench(capsys, "data", "verify", "ade20k", "--data", str(tmp_path), "--workers", "1")
     assert code == 0 and "segmentation train: ok, 4 pictures, as official" in out
     assert "32x24 (1)" in out and "read    4 of 4, 0 unreadable" in out and "digest" in out and "%" in out
@@ -106,9 +88,9 @@ def test_every_record_of_an_archive_is_one_digest_with_its_source():
     assert known.known().keys() <= fetched | by_hand
 
 
-def test_verify_holds_archives_against_the_record(tmp_path, capsys, official_counts, on_record):
+def test_verify_holds_archives_against_the_record(tmp_path, capsys, official, on_record):
     mini.ade20k(tmp_path)
-    official_counts("ade20k", train=4, test=3)
+    official("ade20k", counts={"train": 4, "test": 3})
     archive = tmp_path / "ade20k" / "A.zip"
     archive.write_bytes(b"as shipped")
     record = known.Known("sha1", hashlib.sha1(b"as shipped").hexdigest(), 10, "its owner")
@@ -124,9 +106,9 @@ def test_verify_holds_archives_against_the_record(tmp_path, capsys, official_cou
     assert code == 1 and "NOT AS IT SHOULD BE, 3 bytes, the official file has 10 (its owner)" in out
 
 
-def test_a_large_archive_is_read_only_when_everything_is(tmp_path, capsys, official_counts, on_record, monkeypatch):
+def test_a_large_archive_is_read_only_when_everything_is(tmp_path, capsys, official, on_record, monkeypatch):
     mini.ade20k(tmp_path)
-    official_counts("ade20k", train=4, test=3)
+    official("ade20k", counts={"train": 4, "test": 3})
     (tmp_path / "ade20k" / "A.zip").write_bytes(b"changed")
     on_record("A.zip", known.Known("md5", "0" * 32, None, "its owner"))
     monkeypatch.setattr(verify, "LARGE", 5)

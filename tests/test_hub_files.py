@@ -12,9 +12,9 @@ import miniatures as mini
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from command import bench
 from test_datasets_readers import add_bytes, check_imagenet, image_struct
 
-from benchmark.cli import main
 from benchmark.errors import DataError
 from benchmark.incomplete import tolerating
 from benchmark.registry import open_dataset
@@ -25,15 +25,6 @@ from tasks.datasets.parts import absent_parts
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path, monkeypatch):
     monkeypatch.setenv("BENCH_CACHE", str(tmp_path / "cache"))
-
-
-@pytest.fixture
-def official(monkeypatch):
-    def change(name, **fields):
-        rows = {**catalog.catalog(), name: {**catalog.catalog()[name], **fields}}
-        monkeypatch.setattr(catalog, "catalog", lambda: rows)
-
-    return change
 
 
 def write(path: Path, columns: dict) -> None:
@@ -292,13 +283,6 @@ class FakeHub:
         if self.most is not None and len(absent) > self.most and not self.silent:
             raise ConnectionError("the line broke")
         return str(local_dir)
-
-
-def bench(capsys, *words):
-    with pytest.raises(SystemExit) as stop:
-        main(list(words))
-    out = capsys.readouterr()
-    return stop.value.code, out.out, out.err
 
 
 @pytest.fixture

@@ -68,7 +68,7 @@ def test_the_other_presets_distort_as_mmsegmentation_does_by_default(preset):
 
 @pytest.mark.parametrize("turn", ["0", "91"])
 def test_a_hue_of_no_or_of_more_than_half_the_circle_is_refused(turn):
-    with pytest.raises(UsageError, match=f"hue_delta:? {turn} must be (from 1 to 90|at least 1)"):
+    with pytest.raises(UsageError, match=f"hue_delta: {turn} must be at least 1 and at most 90"):
         fields("paper", hue_delta=turn)
 
 

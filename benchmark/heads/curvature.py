@@ -7,7 +7,7 @@ preconditioner a weak penalty takes hundreds of passes over the rows; with this 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 
@@ -33,8 +33,7 @@ def block_bytes(rows: int, width: int, classes: int) -> int:
 
 def block_preconditioner(data: Rows, parameters: torch.Tensor, penalty: float) -> Preconditioner:
     """Gradient [C, D+1] float64 -> the step that each class's own curvature at `parameters` [C, D+1] makes of it."""
-    blocks = [x for x, _ in _first(data)]
-    x = torch.cat(blocks)
+    x = torch.cat(list(_first(data, SAMPLE)))
     n, width = len(x), x.shape[1] + 1
     weight, bias = parameters[:, :-1].to(x.dtype), parameters[:, -1].to(x.dtype)
     chances = torch.softmax(torch.addmm(bias, x, weight.T), 1)
@@ -69,24 +68,21 @@ def spectrum(data: Rows) -> tuple[torch.Tensor, torch.Tensor]:
         return values[kept], x.T @ rows[:, kept] / (len(x) * values[kept]).sqrt()
     gram: torch.Tensor | None = None
     seen = 0
-    for x, _ in data:
+    for x in _first(data, max(SAMPLE, 4 * len(data.mean))):
         part = (x.T @ x).double()
         gram = part if gram is None else gram + part
         seen += len(x)
-        if seen >= max(SAMPLE, 4 * x.shape[1]):
-            break
     if gram is None:
         raise EncoderError("no training rows: every row is held out or the training split is empty")
     values, vectors = torch.linalg.eigh(gram / seen)
     return values.clamp(min=0), vectors
 
 
-def _first(data: Rows) -> list[tuple[torch.Tensor, torch.Tensor]]:
-    """Blocks of rows until SAMPLE are there."""
-    taken, seen = [], 0
-    for block in data:
-        taken.append(block)
-        seen += len(block[0])
-        if seen >= SAMPLE:
+def _first(data: Rows, count: int) -> Iterator[torch.Tensor]:
+    """Blocks of features until `count` rows are there."""
+    seen = 0
+    for x, _ in data:
+        yield x
+        seen += len(x)
+        if seen >= count:
             break
-    return taken

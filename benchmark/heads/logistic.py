@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
@@ -168,10 +169,14 @@ class _Problem:
 
     def __init__(self, data: Rows, scaler: Scaler, classes: int, max_iterations: int) -> None:
         self.data, self.scaler, self.classes, self.max_iterations = data, scaler, classes, max_iterations
-        self.values, self.vectors = spectrum(data)
         share = torch.bincount(data.y, minlength=classes).double().clamp(min=0.5) / len(data)
         self.prior = share.log() - share.log().mean()
         self.curvature = share * (1 - share) if classes > 1 else torch.ones_like(share)
+
+    @cached_property
+    def spectrum(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Of the rows; a fit that goes on from another's end mostly never asks."""
+        return spectrum(self.data)
 
     def solve(
         self, penalty: float, start: torch.Tensor | None, tolerance: float, precondition: Preconditioner | None = None
@@ -230,14 +235,15 @@ class _Problem:
         return loss / n + 0.5 * penalty * float((weight**2).sum()), grad
 
     def _at_chance(self, penalty: float) -> Preconditioner:
-        floor = 1e-6 * float(self.values.max())  # directions without variance move only by the penalty
-        scale = 1.0 / (self.curvature[:, None] * (self.values + floor) + penalty)
+        values, vectors = self.spectrum
+        floor = 1e-6 * float(values.max())  # directions without variance move only by the penalty
+        scale = 1.0 / (self.curvature[:, None] * (values + floor) + penalty)
         bias_scale = 1.0 / self.curvature
         rest = 1.0 / (self.curvature[:, None] * floor + penalty)  # of the directions that fewer rows than features lack
-        partial = self.vectors.shape[1] < self.vectors.shape[0]
+        partial = vectors.shape[1] < vectors.shape[0]
 
         def apply(g: torch.Tensor) -> torch.Tensor:
-            inner = ((g[:, :-1] @ self.vectors) * (scale - rest if partial else scale)) @ self.vectors.T
+            inner = ((g[:, :-1] @ vectors) * (scale - rest if partial else scale)) @ vectors.T
             if partial:
                 inner += rest * g[:, :-1]
             return torch.cat([inner, (g[:, -1] * bias_scale)[:, None]], 1)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import tarfile
 import zipfile
@@ -12,12 +11,11 @@ from pathlib import Path
 import numpy as np
 
 from benchmark.digest import fingerprint
-from benchmark.errors import BenchError, DataError, first_line, reading
-from benchmark.files import write_atomic
+from benchmark.errors import BenchError, DataError, reading
 from benchmark.hidden import is_hidden
 from benchmark.incomplete import tolerance
 from benchmark.paths import cache_dir
-from benchmark.sealed import remake
+from benchmark.sealed import Damaged, read_arrays, remake, write_arrays
 from tasks.datasets.blobs import DEFLATED, STORED, SliceBlobs
 from tasks.datasets.digests import facts_of
 from tasks.datasets.names import Names
@@ -89,14 +87,12 @@ def _members(path: Path) -> Iterator[Member]:
     key = fingerprint({"path": path.resolve(), "facts": facts_of(stat)})
     remembered = cache_dir() / "archives" / f"{key[:32]}.npz"
     try:
-        with np.load(remembered, allow_pickle=False) as saved:
-            text, places = saved["names"], saved["places"]
-            if saved["seal"].tobytes() != _seal(text, places):
-                raise ValueError("its content does not agree with its checksum")
-        names = text.tobytes().decode("utf-8", "surrogateescape").split("\0") if len(places) else []
-    except Exception as e:  # whatever zip, zlib and numpy say of a damaged one
-        if not isinstance(e, FileNotFoundError):
-            remake(remembered, first_line(e), "the archive is read for it again")
+        saved = read_arrays(remembered)
+        places = saved["places"]
+        names = saved["names"].tobytes().decode("utf-8", "surrogateescape").split("\0") if len(places) else []
+    except (FileNotFoundError, Damaged) as e:
+        if isinstance(e, Damaged):
+            remake(remembered, e, "the archive is read for it again")
         found = list(_scan(path))
         names = [m[0] for m in found]
         places = np.array([m[1:] for m in found], dtype=np.int64).reshape(-1, 4)
@@ -106,16 +102,10 @@ def _members(path: Path) -> Iterator[Member]:
 
 def _remember(path: Path, names: Sequence[str], places: np.ndarray) -> None:
     text = np.frombuffer("\0".join(names).encode("utf-8", "surrogateescape"), dtype=np.uint8)
-    buffer = io.BytesIO()
-    np.savez(buffer, names=text, places=places, seal=np.frombuffer(_seal(text, places), np.uint8))
     try:
-        write_atomic(path, lambda f: f.write(buffer.getvalue()))
+        write_arrays(path, names=text, places=places)
     except (BenchError, OSError):
         return  # an index that cannot be kept is made again next time
-
-
-def _seal(text: np.ndarray, places: np.ndarray) -> bytes:
-    return hashlib.sha256(b"%d\0" % len(places) + text.tobytes() + places.tobytes()).digest()
 
 
 def _scan(path: Path) -> Iterator[Member]:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Annotated, Literal
 
-from benchmark.bounds import Amount, Count, Decay, Layer, NotNegative, Positive, Ratio, Share
+from benchmark.bounds import Amount, Bounds, Count, Decay, Layer, NotNegative, Positive, Ratio, Share
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class MmProbe:
     cat_max_ratio: Ratio  # a crop whose commonest class covers more is drawn again, at most ten times
     flip: Share  # probability
     photometric: bool  # mmsegmentation's PhotoMetricDistortion; the next two are of it alone
-    hue_delta: Count  # hue turns by up to this, of 180 for the whole circle, either way
+    hue_delta: Annotated[int, Bounds(1, 90)]  # hue turns by up to this, of 180 for the whole circle, either way
     saturation: Literal["hsv", "grey"]  # scaled in HSV, or by blending with the grey picture
     window: Amount  # test
     stride: Amount
@@ -52,8 +52,6 @@ class MmProbe:
             raise ValueError(f"{wrong[0]} must have two values")
         if not self.layers:
             raise ValueError("layers must be at least 1")
-        if not 1 <= self.hue_delta <= 90:
-            raise ValueError(f"hue_delta {self.hue_delta} must be from 1 to 90, which is half the circle")
         if self.window and self.stride > self.window:
             raise ValueError(f"stride {self.stride} is larger than the window {self.window}")
         if not 0 < self.scale_range[0] <= self.scale_range[1]:

@@ -34,6 +34,7 @@ from adapters.tipsv2.recipe.checkpoint import newest_whole, save_checkpoint  # n
 from benchmark import noise, results, sealed  # noqa: E402
 from benchmark.digest import fingerprint, plain  # noqa: E402
 from benchmark.engine.jobs import NOT_APPLICABLE, Slot  # noqa: E402
+from benchmark.equal_pictures import picture_digests  # noqa: E402
 from benchmark.errors import BenchError  # noqa: E402
 from benchmark.features import store as features  # noqa: E402
 from benchmark.heads import linear_sweep  # noqa: E402
@@ -320,6 +321,28 @@ def _make_archive(folder: Path) -> list[Path]:
     return list((folder / "cache" / "archives").iterdir())
 
 
+class FourPictures:
+    """An ImageSet of which the first and the last are equal."""
+
+    digest = "f" * 64
+
+    def __len__(self) -> int:
+        return 4
+
+    def load(self, index: int) -> np.ndarray:
+        return np.full((3, 2, 3), index % 3, np.uint8)
+
+
+def _use_equal(folder: Path) -> Any:
+    with mock.patch.dict(os.environ, {"BENCH_CACHE": str(folder)}):
+        return picture_digests(FourPictures())
+
+
+def _make_equal(folder: Path) -> list[Path]:
+    _use_equal(folder)
+    return list((folder / "digests").iterdir())
+
+
 KINDS = (
     Kind("features", _make_features, _extract),
     Kind("features of before manifests were sealed", _make_old_features, _extract),
@@ -337,6 +360,7 @@ KINDS = (
     Kind("scenes", _make_scenes, _use_scenes),
     Kind("table of digests", _make_hashes, _use_hashes),
     Kind("archive index", _make_archive, _use_archive),
+    Kind("digests of pictures", _make_equal, _use_equal),
 )
 
 
