@@ -36,7 +36,8 @@ class GenericVision(VisionTransformer):
     """
 
     family = "hf"
-    code_version = code_versions()["adapters.hub"]
+    versioned_as = "adapters.hub"  # in code_versions.toml
+    code_version = code_versions()[versioned_as]
 
     def __init__(
         self, spec: ModelSpec, checkpoint: Checkpoint, model: Any, reading: Mapping[str, Any], untrained: bool = False

@@ -18,6 +18,7 @@ from benchmark.class_changes import ClassChange, class_changes
 from benchmark.errors import BenchError, UsageError
 from benchmark.results import Row
 from benchmark.sides import PUBLISHED, Side, open_side, published_numbers
+from benchmark.summary import stale_lines
 
 Verdict = Literal["better", "worse", "no difference", "undecided", "too little data"]
 ALPHA = 0.05
@@ -50,6 +51,7 @@ class UnitComparison:
     tolerance: float
     verdict: Verdict
     classes: tuple[ClassChange, ...] = ()
+    stale: tuple[str, str] = ("", "")  # why A's and B's row are out of date, where they are
 
 
 @dataclass(frozen=True)
@@ -66,11 +68,12 @@ class PublishedGap:
     protocol: str
     n: int  # samples that were measured
     partial: bool  # measured on a part of the data (--limit, or a split that was not whole)
+    stale: str = ""  # why the measured row is out of date, where it is
 
     @property
     def inside(self) -> bool:
-        """Whether the published number lies in the measured interval; never for a part of the data."""
-        return not self.partial and self.ci95[0] <= self.published <= self.ci95[1]
+        """Whether the published number lies in the measured interval; never for a part of the data or a stale row."""
+        return not self.partial and not self.stale and self.ci95[0] <= self.published <= self.ci95[1]
 
 
 @dataclass(frozen=True)
@@ -84,7 +87,7 @@ class Comparison:
     problems: tuple[str, ...] = ()  # rows of either side that are damaged or half-written
     unpaired: tuple[str, ...] = ()  # units that only B has
     published: tuple[PublishedGap, ...] = field(default=())
-    conditions: tuple[str, ...] = ()  # one line for each way in which the two sides were measured unlike
+    conditions: tuple[str, ...] = ()  # one line for each way in which the sides were measured unlike or are stale
 
     @property
     def regressions(self) -> tuple[UnitComparison, ...]:
@@ -125,17 +128,19 @@ def compare(
 
 
 def unlike(pairs: Sequence[tuple[Row, Row]]) -> tuple[str, ...]:
-    """One line for each condition, not the model's weights or the protocol, that differs within pairs of rows."""
+    """One line for each condition, not the model's weights or the protocol, that differs within pairs of rows, and for
+    each reason for which some are out of date."""
     found: dict[tuple[str, str, str], list[str]] = {}
     for a, b in pairs:
         for what, of in CONDITIONS.items():
             one, other = of(a), of(b)
             if one and other and one != other:
                 found.setdefault((what, one, other), []).append(a.unit)
-    return tuple(
+    lines = [
         f"{', '.join(units)}: {what} {one} in A and {other} in B: that too may make Δ"
         for (what, one, other), units in found.items()
-    )
+    ]
+    return (*lines, *stale_lines(row for pair in pairs for row in pair))
 
 
 CONDITIONS: Mapping[str, Callable[[Row], str | None]] = {
@@ -244,7 +249,7 @@ def _compare_metric(
         a=value_a, b=value_b, delta=value_b - value_a,
         ci95=(float(paired.ci95[0]), float(paired.ci95[1])), p=float(paired.p),
         p_adjusted=float(paired.p), method=paired.method, error=paired.error, mde=float("nan"), tolerance=tolerance,
-        verdict="no difference", classes=class_changes(a, b, metric),
+        verdict="no difference", classes=class_changes(a, b, metric), stale=(a.stale, b.stale),
     )  # fmt: skip
 
 
@@ -295,7 +300,8 @@ def _against_published(a: str, b: str, results: Path) -> Comparison:
             missing.append(f"{row.unit}: no published number of {side.name}")
         gaps += [_gap(row, p.metric, p.value, p.source) for p in matching]
     return Comparison(a if a == PUBLISHED else side.name, b if b == PUBLISHED else side.name,
-                      refused=tuple(missing), problems=side.problems, published=tuple(gaps))  # fmt: skip
+                      refused=tuple(missing), problems=side.problems, published=tuple(gaps),
+                      conditions=tuple(stale_lines(side.rows)))  # fmt: skip
 
 
 def _gap(row: Row, metric: str, value: float, source: str) -> PublishedGap:
@@ -303,5 +309,5 @@ def _gap(row: Row, metric: str, value: float, source: str) -> PublishedGap:
     low, high = facts["ci95"]
     n = row.data["task"]["n"]
     return PublishedGap(
-        row.unit, metric, facts["unit"], facts["value"], (low, high), value, source, label(row), n, row.part
+        row.unit, metric, facts["unit"], facts["value"], (low, high), value, source, label(row), n, row.part, row.stale
     )

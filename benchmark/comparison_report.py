@@ -12,6 +12,7 @@ from benchmark.compare import ALPHA, Comparison, UnitComparison
 from benchmark.digest import plain
 from benchmark.foreign import escape
 from benchmark.junit import Case, junit_xml
+from benchmark.stale import MARK
 
 HEADER = ("task", "metric", "A", "B", "Δ (B − A)", "95 % interval", "adjusted p", "smallest visible", "n", "verdict")
 PUBLISHED_HEADER = ("task", "metric", "measured", "95 % interval", "protocol", "n", "published", "Δ", "source")
@@ -52,16 +53,22 @@ def cells(u: UnitComparison) -> tuple[str, ...]:
     """The table row of one unit, in the order of HEADER."""
     low, high = (number(v, u.metric_unit, signed=True) for v in u.ci95)
     p = p_words(u.p_adjusted)
-    values = (number(u.a, u.metric_unit), number(u.b, u.metric_unit), number(u.delta, u.metric_unit, signed=True))
+    sides = (number(v, u.metric_unit) + marked(why) for v, why in zip((u.a, u.b), u.stale))
+    values = (*sides, number(u.delta, u.metric_unit, signed=True))
     name = f"{u.metric} {u.metric_unit}".strip() + (" ↑" if u.higher_is_better else " ↓")
     return (u.unit, name, *values, f"[{low}, {high}]", p, number(u.mde, u.metric_unit), str(u.n), MARKS[u.verdict])
+
+
+def marked(stale: str) -> str:
+    """The sign behind the value of a row that is out of date for this reason, if it is."""
+    return f" {MARK}" if stale else ""
 
 
 def published_cells(comparison: Comparison) -> list[tuple[str, ...]]:
     """The rows of a comparison with published numbers, in the order of PUBLISHED_HEADER."""
     return [
         (
-            g.unit, f"{g.metric} {g.metric_unit}".strip(), number(g.measured, g.metric_unit),
+            g.unit, f"{g.metric} {g.metric_unit}".strip(), number(g.measured, g.metric_unit) + marked(g.stale),
             f"[{number(g.ci95[0], g.metric_unit)}, {number(g.ci95[1], g.metric_unit)}]",
             g.protocol, f"{g.n}, a part" if g.partial else str(g.n),
             f"{g.published:g}", number(g.measured - g.published, g.metric_unit, signed=True), g.source,

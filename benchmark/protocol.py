@@ -106,16 +106,7 @@ def load_protocol(
     An overridden field is marked confirmed with the source "set by the user"; the hash changes with it.
     Raises UsageError naming the file, the preset and the field.
     """
-    tables = presets(path)
-    if name not in tables:
-        raise unknown(f"protocol of {task}", name, tables, f"bench show {task}")
-    where = f"{path.name} [{name}]"
-    raw = _with_base(tables, name, where)
-    special = raw[dataset] if dataset in datasets_of(raw) else None
-    raw = {k: v for k, v in raw.items() if k not in datasets_of(raw)}
-    if special is not None:
-        where = f"{path.name} [{name}.{dataset}]"
-        raw = _on_dataset(tables, raw, special, where)
+    raw, where = preset_table(task, path, name, dataset)
     schema_name = str(raw.get("schema"))
     if schema_name not in schemas:
         raise UsageError(f"{where}: schema {schema_name!r} is not one of {', '.join(schemas)}. Correct the preset")
@@ -144,6 +135,25 @@ def load_protocol(
         raise UsageError(f"{where}: {e}") from None
     label = name + ("+set" if values != preset else "")  # a field set to what it is leaves the preset what it is
     return EvalProtocol(task, label, schema_name, raw.get("description", ""), instance, origins)
+
+
+def preset_table(
+    task: str, path: Path | Traversable, name: str, dataset: str | None = None
+) -> tuple[dict[str, Any], str]:
+    """The preset `name` of `task` on `dataset` as its file has it, bases resolved, and where that is, for messages.
+
+    Raises UsageError for a preset that is not there."""
+    tables = presets(path)
+    if name not in tables:
+        raise unknown(f"protocol of {task}", name, tables, f"bench show {task}")
+    where = f"{path.name} [{name}]"
+    raw = _with_base(tables, name, where)
+    special = raw[dataset] if dataset in datasets_of(raw) else None
+    raw = {k: v for k, v in raw.items() if k not in datasets_of(raw)}
+    if special is not None:
+        where = f"{path.name} [{name}.{dataset}]"
+        raw = _on_dataset(tables, raw, special, where)
+    return raw, where
 
 
 def _with_base(tables: Mapping[str, Any], name: str, where: str) -> dict[str, Any]:

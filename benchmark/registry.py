@@ -76,6 +76,14 @@ def code_versions_of(name: str) -> dict[str, str]:
     return {module: versions[module] for module in builders if versions.get(module, "1") != "1"}
 
 
+def code_of(encoder: Encoder) -> dict[str, str]:
+    """The adapters whose classes `encoder` is of -> the version of their outputs, as its rows keep it; empty for what
+    has no version here (plug-ins, code of the user's own)."""
+    versions = code_versions()
+    names = [f"{vars(kind).get('versioned_as', kind.__module__)}." for kind in type(encoder).__mro__]
+    return {module: version for module, version in versions.items() if any(n.startswith(f"{module}.") for n in names)}
+
+
 def build_encoder(spec: ModelSpec) -> Encoder:
     """The encoder of `spec.name`: a registered name, `hf:…`, `timm:…`, `open_clip:…`, `file.py:function`, or
     `module:function`. Raises UsageError where a torchvision of another torch is in the way."""

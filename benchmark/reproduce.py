@@ -36,12 +36,15 @@ class Line:
         where = "inside the interval" if low <= self.published.value <= high else "outside the interval"
         if self.row.data["protocol"]["name"] != preset_of(self.published):
             where += ", another protocol"
-        return f"{where}, a part of the data" if self.row.data.get("partial") else where
+        where += ", a part of the data" if self.row.data.get("partial") else ""
+        return f"{where}, stale: {self.row.stale}" if self.row.stale else where
 
     @property
     def missing(self) -> bool:
-        """Whether there is no row by the preset that stands for the published number."""
-        return self.row is None or self.row.data["protocol"]["name"] != preset_of(self.published)
+        """Whether there is no row, or a stale one alone, by the preset that stands for the published number."""
+        return (
+            self.row is None or bool(self.row.stale) or self.row.data["protocol"]["name"] != preset_of(self.published)
+        )
 
 
 @dataclass(frozen=True)
@@ -110,6 +113,7 @@ def _measured(number: PublishedNumber, rows: Sequence[Row]) -> Row | None:
         found,
         key=lambda r: (
             r.data["protocol"]["name"] != own,
+            bool(r.stale),
             bool(r.data.get("partial")),
             len(r.folder.name),
             r.folder.name,

@@ -27,6 +27,7 @@ from benchmark.errors import BenchError, first_line
 from benchmark.files import only_writer, utf8, write_together
 from benchmark.foreign import writable_text
 from benchmark.row_fields import check_row
+from benchmark.stale import reason
 from benchmark.statistic import Statistic, parse_statistic
 
 SCHEMA = 2  # 2: sealed, with what could make it stale
@@ -83,6 +84,11 @@ class Row:
         words = name.removeprefix(str(self.data["protocol"]["name"])).strip("-")
         store = f"store-{self.store}"
         return words if self.store in (None, STORE) or store in words else f"{words}-{store}".strip("-")
+
+    @cached_property
+    def stale(self) -> str:
+        """Why today's code would not give this row again; empty where it would, or where that cannot be told."""
+        return reason(self.data)
 
     def statistic(self, metric: str | None = None) -> Statistic:
         """How `metric` (default: the main one) is computed from `samples`."""

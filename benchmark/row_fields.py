@@ -62,6 +62,7 @@ OPTIONAL: Mapping[str, Check] = {
     "model.family": _or_none(_name), "model.backend": _or_none(_name), "model.licence": _or_none(_name),
     "model.params": _or_none(_whole), "model.weights.source": _or_none(_name), "model.code": _or_none(_object),
     "task.split": _or_none(_name), "task.limit": _or_none(_whole), "task.version": _whole,
+    "task.dataset_options": _or_none(_object),
     "protocol.fields": _object, "protocol.schema": _or_none(_name), "timing.images_per_s": _or_none(_number),
     "timing.extract_s": _number, "timing.fit_s": _number, "timing.score_s": _number,
     "peak_memory_mb": _or_none(_number), "peak_gpu_memory_mb": _or_none(_number),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -50,8 +51,10 @@ class DataSubset:
         self.digest = fingerprint({"base": base.digest, "rows": self.rows})
         if hasattr(base, "labels"):
             self.labels = np.asarray(base.labels)[list(self.rows)]
-        if hasattr(base, "captions"):
-            self.captions = [base.captions[r] for r in self.rows]
+
+    @cached_property
+    def captions(self) -> Sequence[Sequence[str]]:
+        return [self.base.captions[r] for r in self.rows]
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_") or name in ("base", "rows"):  # unpickling asks before __init__ has run

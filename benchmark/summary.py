@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +11,7 @@ from benchmark.foreign import escape, plain_cell
 from benchmark.paths import results_dir
 from benchmark.processes import locked
 from benchmark.results import Row, read_all, row_files
+from benchmark.stale import AGAIN, MARK
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 COLUMNS = (
     "model", "task", "dataset", "metric", "value", "ci95_low", "ci95_high", "unit", "n", "n_bad",
     "protocol", "protocol_hash", "weights_sha256", "dataset_digest", "seed", "dtype", "store", "total_s", "densebench",
-    "created", "id",
+    "created", "id", "stale",
 )  # fmt: skip
 
 
@@ -68,6 +69,7 @@ def _line(row: Row, name: str, metric: Mapping[str, Any]) -> list[Any]:
         metric["unit"], d["task"]["n"], d["n_bad"], d["protocol"]["name"], d["protocol"]["hash"],
         d["model"]["weights"]["sha256"], d["task"]["dataset_digest"], d["seed"], d["model"]["dtype"],
         row.store or "", d["timing"]["total_s"], d["environment"]["densebench"]["version"], d["created"], d["id"],
+        row.stale,
     ]  # fmt: skip
 
 
@@ -91,9 +93,21 @@ def markdown(rows: Sequence[Row]) -> str:
         for row in members:
             cells = [format_value(row.data["metrics"][n]) for n in names if n in row.data["metrics"]]
             name = f"{row.model} · {row.variant}" if row.variant else row.model
+            name += f" {MARK}" if row.stale else ""
             out.append(f"| {escape(name)} | " + " | ".join(cells) + " |")
+        out += stale_lines(members, "- ")
         out.append("")
     return "\n".join(out)
+
+
+def stale_lines(rows: Iterable[Row], lead: str = "") -> list[str]:
+    """One line for each model and reason of the rows that are out of date, each as Markdown where it has a `lead`."""
+    units: dict[str, dict[str, None]] = {}
+    for row in rows:
+        if row.stale:
+            units.setdefault(f"{row.model}: {row.stale}", {})[row.unit] = None
+    said = [f"{MARK} stale: {', '.join(names)} of {why}. {AGAIN}" for why, names in units.items()]
+    return ["", *(lead + escape(line) for line in said)] if said and lead else said
 
 
 def digits(unit: str) -> int:

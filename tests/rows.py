@@ -10,6 +10,8 @@ import numpy as np
 
 from benchmark.contracts import Measurement, Outcome
 from benchmark.digest import fingerprint, plain
+from benchmark.protocol import preset_table
+from benchmark.registry import protocol_file
 from benchmark.results import row_folder, save
 from benchmark.statistic import Statistic
 
@@ -25,11 +27,6 @@ NINE = (
     "instance_retrieval",
 )
 CLASSES = ("floor", "wall", "sphere", "box", "cone", "cylinder", "torus", "ring")
-FIELDS = {
-    "resolution": {"value": 128, "status": "confirmed", "source": "arXiv:2604.12012 §4.1"},
-    "interpolation": {"value": "bicubic", "status": "inferred", "source": "the released transform"},
-    "batch_norm": {"value": True, "status": "unknown", "source": "not stated"},
-}
 
 
 def _seed(*parts: object) -> int:
@@ -85,10 +82,12 @@ def _hits(task: str, quality: np.ndarray, ids: np.ndarray, shared: Any, own: Any
 def row_data(model: str, task: str, outcome: Outcome, dataset: str = "scenes", **changes: Any) -> dict[str, Any]:
     """The `result.json` of one row; `changes` replace top-level entries."""
     protocol_name = changes.pop("protocol_name", "fast")
-    fields = changes.pop("fields", FIELDS)
+    table, _ = preset_table(task, protocol_file(task), protocol_name, dataset)
+    fields = changes.pop("fields", {k: v for k, v in table.items() if isinstance(v, dict)})
     family = changes.pop("family", model.split("-")[0])
     params = changes.pop("params", 5_000_000 + _seed(model) % 300_000_000)
-    digest = fingerprint({"task": task, "fields": {k: v["value"] for k, v in fields.items()}, "name": protocol_name})
+    values = {name: field["value"] for name, field in fields.items()}
+    digest = fingerprint({"task": task, "schema": table["schema"], "fields": values})
     speed = 40.0 + 4e9 / params
     data: dict[str, Any] = {
         "schema": 1,
@@ -102,7 +101,7 @@ def row_data(model: str, task: str, outcome: Outcome, dataset: str = "scenes", *
             "weights": {"source": f"example/{model}@1a2b3c", "sha256": fingerprint([model, "weights"])},
         },
         "task": {
-            "name": task, "dataset": dataset, "split": "test", "n": outcome.n,
+            "name": task, "dataset": dataset, "split": "test", "n": outcome.n, "dataset_options": {"n": str(outcome.n)},
             "dataset_digest": fingerprint([task, dataset, outcome.n]),
         },
         "protocol": {"name": protocol_name, "hash": digest, "fields": dict(fields)},

@@ -17,7 +17,7 @@ import torch
 from miniatures import ade20k
 
 from benchmark.cli import main
-from benchmark.registry import suites
+from benchmark.registry import code_versions, suites, tasks
 from benchmark.results import read_all, read_row
 
 ROOT = Path(__file__).parents[1]
@@ -92,6 +92,17 @@ def test_nine_rows_with_every_field(first):
             low, high = metric["ci95"]
             assert low <= metric["value"] <= high
             assert set(metric) >= {"value", "ci95", "higher_is_better", "unit"}
+
+
+def test_rows_say_what_made_them_and_are_stale_once_that_is_raised(first, monkeypatch):
+    rows = read_all(first)[0]
+    versions, units = code_versions(), tasks()
+    assert all(r.data["model"]["code"] == {"adapters.floors": versions["adapters.floors"]} for r in rows)
+    assert all(r.data["task"]["version"] == units[r.data["task"]["name"]].get("version", 1) for r in rows)
+    assert {r.stale for r in rows} == {""}  # the digests of parts of the embedded data are told as well
+    monkeypatch.setattr("benchmark.stale.code_versions", lambda: {"adapters.floors": "next"})
+    made = versions["adapters.floors"]
+    assert read_row(rows[0].folder).stale == f"adapters.floors is version next, the row was made by {made}"
 
 
 def test_every_metric_can_be_computed_again_from_the_samples_on_disk(first):

@@ -14,7 +14,8 @@ from benchmark.engine.run import Note, Report
 from benchmark.foreign import printable
 from benchmark.reference import columns, origin
 from benchmark.results import Row
-from benchmark.summary import digits, format_value
+from benchmark.stale import MARK
+from benchmark.summary import digits, format_value, stale_lines
 
 ARROW = {True: "↑", False: "↓"}
 
@@ -75,7 +76,7 @@ def show_report(report: Report, results: Path, written: Sequence[Path], referenc
         console.print(
             "scenes is rendered: it tests the plumbing and small models; it does not rank real encoders.", style="dim"
         )
-    for text in _lacking(report.rows):
+    for text in (*_lacking(report.rows), *stale_lines((*report.rows, *(r for r in shipped if r.model in others)))):
         console.print(printable(text), style="yellow", markup=False, highlight=False)
     fresh = len(report.rows) - report.reused
     where = f"Rows: {results}/<model>/<task>/<dataset>/"
@@ -166,6 +167,7 @@ def _main_table(
             if model in rows:
                 value = format_value(rows[model].main, interval=wide)
                 text = _half(rows[model]) if not wide and model not in shipped else value
+                text += f" {MARK}" if rows[model].stale else ""
                 cells.append(f"[bold]{escape(text)}[/]" if values[model] == best and len(rows) > 1 else escape(text))
             else:
                 cells.append("[dim]n/a[/]" if (model, unit) in reasons or model in shipped else "")

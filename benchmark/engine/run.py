@@ -27,7 +27,8 @@ from benchmark.features.store import FeatureStore, close_shards
 from benchmark.files import unreadable, writable, write_text
 from benchmark.overlap import note_same_files
 from benchmark.processes import PeakMemory
-from benchmark.registry import Unit, check_model_name, is_own_code, load_task, models
+from benchmark.registry import Unit, check_model_name, code_of, is_own_code, load_task, models
+from benchmark.registry import tasks as registered
 from benchmark.results import SCHEMA, Row, metrics_of, read_row, save
 
 T = TypeVar("T")
@@ -316,6 +317,7 @@ class Session:
             "model": {
                 "name": self.shown,
                 "family": card.family,
+                "code": code_of(self.encoder),
                 "backend": card.backend,
                 "params": card.params,
                 "embed_dim": card.embed_dim,
@@ -331,10 +333,12 @@ class Session:
             "task": {
                 "name": job.unit.task,
                 "dataset": job.unit.dataset,
+                "version": registered()[job.unit.task].get("version", 1),
                 "split": list(job.data)[-1],
                 "n": outcome.n,
                 "limit": options.limit,
                 "dataset_digest": job.dataset_digest,
+                **({"dataset_options": chosen} if (chosen := dict(options.dataset_options)) else {}),
                 **({"place": place} if (place := place_of(job.unit)) else {}),
                 **({"ground_truth": truth} if (truth := getattr(list(job.data.values())[-1], "truth", "")) else {}),
             },

@@ -116,7 +116,7 @@ def _row(
         "metrics": metrics, "env": environments.index(d["environment"]),
         "timing": d["timing"], "memory": d.get("peak_memory_mb"), "bad": _left_out(d), "seed": d["seed"],
         "command": d.get("command", ""), "created": d["created"], "id": d["id"], "weights": d["model"]["weights"],
-        "shipped": entry.shipped,
+        "shipped": entry.shipped, "stale": entry.row.stale,
         "details": _details(d.get("details")), "folder": pictures.relative(entry.row.folder),
         "pictures": pictures.of(entry.row.folder),
     }  # fmt: skip

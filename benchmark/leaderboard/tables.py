@@ -10,11 +10,14 @@ from benchmark.comparison_report import number, table
 from benchmark.foreign import escape, plain_cell
 from benchmark.leaderboard.collect import Board, Entry
 from benchmark.sides import PublishedNumber
+from benchmark.stale import LEGEND as LEGEND_OF_STALE
+from benchmark.stale import MARK
+from benchmark.summary import stale_lines
 
 COLUMNS = (
     "task", "dataset", "protocol", "protocol_hash", "dataset_digest", "metric", "unit", "higher_is_better", "n",
     "rank", "tied_with_best", "model", "store", "family", "params", "licence", "value", "ci95_low", "ci95_high",
-    "delta_to_best", "p_adjusted", "weights_sha256", "source",
+    "delta_to_best", "p_adjusted", "weights_sha256", "source", "stale",
 )  # fmt: skip
 NUMBERS = ("value", "ci95_low", "ci95_high", "delta_to_best", "p_adjusted")  # a minus sign there is no formula
 LEGEND = (
@@ -58,6 +61,7 @@ def _cells(board: Board, entry: Entry) -> dict[str, object]:
         "value": repr(main["value"]), "ci95_low": repr(main["ci95"][0]), "ci95_high": repr(main["ci95"][1]),
         "delta_to_best": f"{s.delta:.6g}", "p_adjusted": f"{s.p:.4g}",
         "weights_sha256": m["weights"].get("sha256", ""), "source": SHIPPED if entry.shipped else "measured",
+        "stale": entry.row.stale,
     }  # fmt: skip
 
 
@@ -66,13 +70,19 @@ def as_markdown(boards: Sequence[Board], problems: Sequence[str]) -> str:
     lines = ["# Leaderboard", "", LEGEND, ""]
     if any(e.shipped for b in boards for e in b.entries):
         lines += [SHIPPED_LEGEND, ""]
+    if any(e.row.stale for b in boards for e in b.entries):
+        lines += [LEGEND_OF_STALE, ""]
     for board in boards:
         d, main = board.first.data, board.first.main
         metric = f"{d['main_metric']} {main['unit']}".strip() + (" ↑" if main["higher_is_better"] else " ↓")
         protocol = f"protocol `{escape(d['protocol']['name'])}` `{d['protocol']['hash'][:8]}`"
         lines += [f"## {escape(board.unit)}", "", f"{escape(metric)}, {protocol}, n = {board.total_samples}", ""]
         rows = [_markdown_cells(e, main["unit"]) for e in board.entries]
-        lines += [*table(("", "model", str(d["main_metric"]), *MARKDOWN_HEADER_TAIL), rows), ""]
+        lines += [
+            *table(("", "model", str(d["main_metric"]), *MARKDOWN_HEADER_TAIL), rows),
+            *stale_lines((e.row for e in board.entries), "- "),
+            "",
+        ]
     if problems:
         lines += ["## Left out", "", *(f"- {escape(p)}" for p in problems), ""]
     return "\n".join(lines)
@@ -85,7 +95,7 @@ def _markdown_cells(entry: Entry, unit: str) -> tuple[str, ...]:
     mark = "1" if s.rank == 1 else f"{s.rank} ≈" if s.tied else str(s.rank)
     return (
         mark,
-        entry.name + (" †" if entry.shipped else ""),
+        entry.name + (" †" if entry.shipped else "") + (f" {MARK}" if entry.row.stale else ""),
         value,
         f"{low} – {high}",
         number(s.delta, unit, signed=True) if s.rank > 1 else "",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import sys
@@ -21,6 +22,8 @@ from benchmark.leaderboard import build
 from benchmark.leaderboard.page import page as html_of
 from benchmark.leaderboard.payload import payload
 from benchmark.pictures import side_by_side
+from benchmark.protocol import preset_table
+from benchmark.registry import protocol_file
 
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium: install it, or name it in $CHROMIUM")
@@ -121,10 +124,27 @@ def test_a_number_opens_its_whole_provenance_and_escape_closes_it(view: Any) -> 
     view.locator("button.cell").first.click()
     dialog = view.locator("dialog[open]")
     text = dialog.inner_text()
-    for word in ("sha256", "data digest", "bench run --model", "seed", "torch 2.13.0", "inferred", "images_per_s"):
+    for word in ("sha256", "data digest", "bench run --model", "seed", "torch 2.13.0", "confirmed", "images_per_s"):
         assert word in text, word
     view.keyboard.press("Escape")
     assert view.locator("dialog[open]").count() == 0
+
+
+def test_a_stale_row_is_marked_and_says_why(browser: Any, tmp_path: Path) -> None:
+    write_row(tmp_path, "mini", "depth")
+    file = write_row(tmp_path, "old", "depth", 0.4) / "result.json"
+    data = json.loads(file.read_text())
+    data["model"]["code"] = {"adapters.clip": "1"}
+    file.write_text(json.dumps(data))
+    build(tmp_path)
+    page = browser.new_page()
+    page.goto(f"file://{tmp_path}/leaderboard.html")
+    marked = page.locator("button.cell:has-text('‡')")
+    assert marked.count() == 1 and "adapters.clip" in marked.get_attribute("title")
+    assert "‡ stale" in page.locator("#view").inner_text()
+    marked.click()
+    assert "the row was made by 1" in page.locator("dialog[open]").inner_text()
+    page.close()
 
 
 def test_a_row_shows_its_pictures_and_shipped_rows_are_marked(browser: Any, tmp_path: Path) -> None:
@@ -189,9 +209,14 @@ def test_classes_and_samples_name_what_they_show(view: Any) -> None:
 
 def test_a_protocol_says_what_in_it_is_inferred(view: Any) -> None:
     view.locator("#tab-board").click()
+    boards = view.get_by_label("Task, dataset, protocol")
+    boards.select_option(label=next(o for o in boards.locator("option").all_text_contents() if "paper" in o))
     view.get_by_role("button", name="Which protocol is this?").click()
     panel = view.locator("details.protocol[open]")
-    assert panel.locator(".chip.unknown").count() == 2 and "batch_norm" in panel.inner_text()
+    fields = preset_table("linear_segmentation", protocol_file("linear_segmentation"), "paper", "ade20k")[0].values()
+    unsure = [field for field in fields if isinstance(field, dict) and field["status"] == "inferred"]
+    assert panel.locator(".chip.inferred").count() == len(unsure) + 1 > 1  # and the number of them
+    assert unsure[0]["source"] in panel.inner_text()
 
 
 def test_left_out_files_are_named(view: Any) -> None:

@@ -1,9 +1,11 @@
 // All models against all boards of one suite and preset.
 const SHIPPED = "came with densebench: measured before, on another machine";
+const STALE = "stale: not what this densebench would measure; the origin says why";
 // What the signs beside values mean, for the tables that show them.
 function legend(boards, more = "") {
   return "● best, ≈ not significantly worse than the best (paired on the same samples, 5 % over all pairs of a column). ± is half the 95 % interval. " +
-    more + "Any number opens its origin." + (boards.some((b) => b.rows.some((r) => r.shipped)) ? ` † ${SHIPPED}.` : "");
+    more + "Any number opens its origin." + (boards.some((b) => b.rows.some((r) => r.shipped)) ? ` † ${SHIPPED}.` : "") +
+    (boards.some((b) => b.rows.some((r) => r.stale)) ? ` ‡ ${STALE}.` : "");
 }
 function overview() {
   if (!data.boards.length) return [empty("No measured row yet. Published numbers are under Papers.")];
@@ -59,9 +61,10 @@ const mark = (row) => (row.rank === 1 ? "best" : row.tie ? "tie" : "");
 function valueCell(row) {
   const state = row.rank === 1 ? ", the best" : row.tie ? ", ties with the best" : "";
   const shipped = row.shipped && !row.model.shipped; // a model of which only some rows came with densebench
-  const says = `${row.model.name}, ${row.board.unitName}: ${number(row.v, row.board.unit)} ${row.board.unit}${state}${row.shipped ? ", shipped" : ""}. Show its origin`;
-  return h("button", { type: "button", class: shipped ? "cell shipped" : "cell", title: shipped ? "shipped with densebench" : null, "aria-label": says, onclick: () => showRow(row) },
-    h("span", { class: "value" }, number(row.v, row.board.unit)), h("span", { class: "pm" }, halfWidth(row, row.board)));
+  const says = `${row.model.name}, ${row.board.unitName}: ${number(row.v, row.board.unit)} ${row.board.unit}${state}${row.shipped ? ", shipped" : ""}${row.stale ? ", stale" : ""}. Show its origin`;
+  const title = [shipped && "shipped with densebench", row.stale && `stale: ${row.stale}`].filter(Boolean).join("; ");
+  return h("button", { type: "button", class: shipped ? "cell shipped" : "cell", title: title || null, "aria-label": says, onclick: () => showRow(row) },
+    h("span", { class: "value" }, number(row.v, row.board.unit)), h("span", { class: "pm" }, halfWidth(row, row.board)), row.stale ? h("span", { class: "stale" }, " ‡") : null);
 }
 function modelName(m) {
   const words = [m.family, params(m.params)].filter((x) => x && x !== "–").join(" · ");
