@@ -4,6 +4,8 @@
   the patches' D in most variants. `layers` hold the unprojected CLS at width D.
 - `text_patches` follow MaskCLIP: the last block's value projection and output projection of each token, without
   attention, residual or MLP, then the final norm and the image projection.
+- A text's vector stands at the first end token of its tokenizer. The hub's old configs name another one (2), for which
+  `transformers` takes the highest id: that is the end token until tokens are added behind it.
 - Texts are repaired (ftfy) and HTML entities resolved before they are tokenised, as in the authors' code, which
   `transformers` leaves out; captions past 77 tokens are cut and end in the end token, as with its `truncate=True`.
 """
@@ -42,6 +44,7 @@ class Clip(VisionTransformer):
         if self.projection is not None:
             self.tokenizer = AutoTokenizer.from_pretrained(checkpoint.folder, local_files_only=True)
             self.context: int = self.model.config.text_config.max_position_embeddings
+            self.end = end_token(self.tokenizer, self.model.config.text_config, f"{spec.name}: {checkpoint.folder}")
 
     def unsaid_transform(self, image_size: int) -> ImageTransform:
         """Short side and crop at the model's size, as the authors' own code does for every size."""
@@ -80,13 +83,24 @@ class Clip(VisionTransformer):
     @torch.inference_mode()
     def encode_text(self, texts: Sequence[str]) -> torch.Tensor:
         """[N, E] float32, L2-normalised."""
-        output = self.model.get_text_features(**self.tokenize(texts).to(self.device))
-        return normalise_rows(output.pooler_output)
+        tokens = self.tokenize(texts).to(self.device)
+        hidden = self.model.text_model(**tokens).last_hidden_state
+        first = (tokens["input_ids"] == self.end).int().argmax(dim=1)  # texts are padded with it as well
+        return normalise_rows(self.model.text_projection(hidden[torch.arange(len(first), device=first.device), first]))
 
 
 def repaired(text: str) -> str:
     """`text` as the authors' tokenizer takes it."""
     return html.unescape(html.unescape(ftfy.fix_text(text)))
+
+
+def end_token(tokenizer: Any, config: Any, where: str) -> int:
+    """The token that ends every text. Raises WeightsError where the tokenizer ends none with it."""
+    end = config.eos_token_id if tokenizer.eos_token_id is None else tokenizer.eos_token_id
+    if end not in tokenizer("")["input_ids"]:
+        said = f"its tokenizer ends no text with its end token ({end}), where CLIP pools"
+        raise WeightsError(f"{where}: {said}. Are these the tokenizer's files of this model?")
+    return int(end)
 
 
 def build(spec: ModelSpec) -> Clip:

@@ -19,13 +19,13 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import torch
 
 from adapters.own_sources import sources_digest
-from benchmark.contracts import Encoder, EncoderCard, ImageTransform, ModelSpec, WeightsInfo
+from benchmark.contracts import Encoder, EncoderCard, ImageTransform, ModelSpec, PromptRule, WeightsInfo
 from benchmark.digest import fingerprint
 from benchmark.errors import BenchError, EncoderError, UsageError
 
@@ -152,6 +152,10 @@ def check_contract(encoder: Any, name: str) -> None:
         raise EncoderError(f"{name}: the card says has_text, but {kind} has no encode_text(texts)")
     if card.has_text and card.text_dim < 1:
         raise EncoderError(f"{name}: the card has text and text_dim {card.text_dim}; give encode_text's width")
+    if card.prompts not in get_args(PromptRule):
+        raise EncoderError(
+            f"{name}: card.prompts is {card.prompts!r}, must be one of {', '.join(get_args(PromptRule))}"
+        )
     if card.patch_size < 1 or card.embed_dim < 1 or card.num_cls < 1 or card.image_size < card.patch_size:
         raise EncoderError(
             f"{name}: the card must have embed_dim, num_cls, patch_size ≥ 1 and image_size ≥ patch_size, it has "

@@ -4,7 +4,8 @@ With `--weights FILE`, TAG says what the file was trained like: activation, norm
 `ARCH` alone will do where all its published weights agree on them.
 
 `cls` is the projected image vector and `patches` the last block's tokens after the final norm. A layer's CLS is that
-block's own token, or the mean of its patches where the tower has none. Its own CLIP ViTs give `text_patches`.
+block's own token, or the mean of its patches where the tower has none. Its own CLIP ViTs give `text_patches`. SigLIP's
+texts are its authors', not the library's (`as_big_vision`).
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from adapters.open_clip_values import entering, last_block, text_patches
 from adapters.patches import pad_to_patches, resolve_layers, to_map
 from adapters.placement import dtype_name, pick_device, pick_dtype, wants_compile
 from adapters.preprocessing import WRAP
+from adapters.siglip import lowered
 from adapters.vit import normalise_rows, square
 from benchmark.contracts import (
     EncoderCard,
@@ -48,6 +50,9 @@ class OpenClipEncoder:
         weights = WeightsInfo(source, fingerprint([spec.target, module_digest({"": model})]))
         self.model = model.to(self.device, self.dtype).eval().requires_grad_(False)
         self.tokenize = tokenize
+        siglip = "SigLIP" in spec.target and hasattr(tokenize, "clean_fn")
+        if siglip:
+            as_big_vision(model.text, tokenize)
         self.value_block = last_block(getattr(self.model, "visual", None))
         size = square(preprocess["size"], spec.name)
         mode = preprocess.get("resize_mode") or "shortest"
@@ -86,7 +91,7 @@ class OpenClipEncoder:
             text_dim=cls.shape[-1], weights=weights, licence="see the model's page",
             params=sum(p.numel() for p in model.parameters()), dtype=dtype_name(self.dtype),
             code_version=code_versions()[__name__], has_raw_layers=depth > 0,
-            has_text_patches=self.value_block is not None,
+            has_text_patches=self.value_block is not None, prompts="canonical" if siglip else "plain",
         )  # fmt: skip
 
     def probe(self, size: int) -> tuple[torch.Tensor, LayerFeatures, int]:
@@ -145,6 +150,18 @@ class OpenClipEncoder:
     def encode_text(self, texts: Sequence[str]) -> torch.Tensor:
         """[N, E] float32, L2-normalised."""
         return normalise_rows(self.model.encode_text(self.tokenize(list(texts)).to(self.device)))
+
+
+def as_big_vision(text: torch.nn.Module, tokenize: Any) -> None:
+    """SigLIP's text side as its authors run it and as `adapters.siglip` does: one checkpoint, one text vector.
+
+    open_clip takes punctuation out of captions as well, they out of prompts alone (`benchmark.prompts`), and it builds
+    the first SigLIP's text tower with the exact GELU, where flax has the tanh form.
+    """
+    tokenize.clean_fn, tokenize.tokenizer.padding_side = lowered, "right"
+    for module in text.modules():
+        if isinstance(module, torch.nn.GELU):
+            module.approximate = "tanh"
 
 
 def uses_quick_gelu(open_clip: Any, arch: str, tag: str) -> bool:

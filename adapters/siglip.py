@@ -4,14 +4,14 @@
   with. The `cls` of a layer is the same pool applied to that layer's tokens.
 - `text_patches` are the attention pool with all its attention on one token at a time: value projection, output
   projection and the pool's MLP.
-- Texts are padded to 64 tokens without a mask, as in training. SigLIP's are lower-cased and lose their punctuation
-  (`_` is a space first, as in big_vision's canonicalize_text; transformers drops it), SigLIP 2's are lower-cased.
+- Texts are padded to 64 tokens without a mask and lower-cased (A to Z alone), as in training. Punctuation is a matter
+  of the task: the authors' evaluators take it out of zero-shot prompts and keep it in captions, so the card says so
+  (`prompts`) and no tokenizer does. transformers' SigLIP tokenizer drops it everywhere, its SigLIP 2's nowhere.
 - The hub's SigLIP 2 fixed-resolution checkpoints are `siglip` models with Gemma's tokenizer.
 """
 
 from __future__ import annotations
 
-import re
 import string
 from collections.abc import Sequence
 from pathlib import Path
@@ -29,12 +29,15 @@ from benchmark.contracts import ImageFeatures, ImageTransform, LayerFeatures, Mo
 from benchmark.errors import UsageError, WeightsError
 from benchmark.registry import code_versions
 
+ASCII = str.maketrans(string.ascii_uppercase, string.ascii_lowercase)
+
 
 class Siglip(VisionTransformer):
     """`SiglipModel`, or `SiglipVisionModel` where a checkpoint holds the image tower alone (then without text)."""
 
     family = "siglip"
     code_version = code_versions()[__name__]
+    prompts = "canonical"
     prefix = 0
 
     def __init__(self, spec: ModelSpec, checkpoint: Checkpoint, model: Any) -> None:
@@ -109,7 +112,7 @@ def tokenizer(folder: Path, name: str, length: int) -> Any:
 
 
 class PieceTokenizer:
-    """SigLIP: canonical text (lower case, no punctuation, single spaces), end token, padded with the end token."""
+    """SigLIP: lower case, end token, padded with the end token."""
 
     def __init__(self, path: Path, length: int) -> None:
         self.pieces = sentencepiece.SentencePieceProcessor(model_file=str(path))
@@ -117,18 +120,17 @@ class PieceTokenizer:
 
     def __call__(self, texts: Sequence[str]) -> torch.Tensor:
         end = self.pieces.eos_id()
-        rows = [self.pieces.encode(canonical(text))[: self.length - 1] + [end] for text in texts]
+        rows = [self.pieces.encode(lowered(text))[: self.length - 1] + [end] for text in texts]
         return torch.tensor([row + [end] * (self.length - len(row)) for row in rows]).reshape(len(rows), self.length)
 
     def lengths(self, texts: Sequence[str]) -> list[int]:
         """Tokens of each text before it is cut, the end token counted."""
-        return [len(self.pieces.encode(canonical(text))) + 1 for text in texts]
+        return [len(self.pieces.encode(lowered(text))) + 1 for text in texts]
 
 
-def canonical(text: str) -> str:
-    """SigLIP's training text: lower case, `_` a space, ASCII punctuation removed, runs of space collapsed."""
-    text = text.replace("_", " ").lower().translate(str.maketrans("", "", string.punctuation))
-    return re.sub(r"\s+", " ", text).strip()
+def lowered(text: str) -> str:
+    """`text` as big_vision tokenises it: `tf.strings.lower` without an encoding knows the letters of ASCII alone."""
+    return text.translate(ASCII)
 
 
 class GemmaTokenizer:
@@ -140,7 +142,7 @@ class GemmaTokenizer:
 
     def __call__(self, texts: Sequence[str]) -> torch.Tensor:
         rows = self.backend(
-            [text.lower() for text in texts],
+            [lowered(text) for text in texts],
             padding="max_length",
             padding_side="right",
             truncation=True,
@@ -152,7 +154,7 @@ class GemmaTokenizer:
 
     def lengths(self, texts: Sequence[str]) -> list[int]:
         """Tokens of each text before it is cut, the end token counted."""
-        return [len(ids) for ids in self.backend([text.lower() for text in texts], truncation=False)["input_ids"]]
+        return [len(ids) for ids in self.backend([lowered(text) for text in texts], truncation=False)["input_ids"]]
 
 
 def build(spec: ModelSpec) -> Siglip:

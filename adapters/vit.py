@@ -29,6 +29,7 @@ from benchmark.contracts import (
     ImageTransform,
     LayerFeatures,
     ModelSpec,
+    PromptRule,
 )
 from benchmark.errors import UsageError, WeightsError, first_line
 
@@ -45,6 +46,7 @@ class VisionTransformer:
 
     family: ClassVar[str]
     code_version: ClassVar[str] = "1"
+    prompts: ClassVar[PromptRule] = "plain"
     prefix: int = 1  # tokens before the patches: CLS and registers
 
     vision: Any
@@ -78,6 +80,7 @@ class VisionTransformer:
             text_dim=text_dim,
             has_text_patches=text_dim > 0,
             has_raw_layers=depth > 0,
+            prompts=self.prompts,
             weights=self.checkpoint.weights,
             licence=str(row.get("licence", "see the model's page")),
             params=sum(p.numel() for p in self.model.parameters()),

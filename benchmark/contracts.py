@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 ResizeRule = Literal["square", "short-side", "none"]
 Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos"]
 CropRounding = Literal["floor", "even"]
+PromptRule = Literal["plain", "canonical"]
 
 
 @dataclass(frozen=True)
@@ -81,6 +82,7 @@ class EncoderCard:
     code_version: str = "1"  # raised by the adapter whenever its outputs change
     has_text_patches: bool = False
     has_raw_layers: bool = False  # whether layers can be had without the final norm
+    prompts: PromptRule = "plain"  # how its authors' zero-shot evaluator writes a prompt (benchmark.prompts)
     options: tuple[tuple[str, str], ...] = ()  # choices that change the outputs, e.g. (("gelu", "tanh"),)
 
 

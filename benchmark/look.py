@@ -16,6 +16,7 @@ from benchmark.contracts import Encoder, ImageRequest, TextEncoder, View
 from benchmark.engine.encoders import device_of
 from benchmark.errors import EncoderError
 from benchmark.pictures import palette_for
+from benchmark.prompts import as_prompts
 from benchmark.views import resolve_view
 
 HEAT = "viridis"
@@ -67,7 +68,7 @@ def look(encoder: Encoder, image: np.ndarray, texts: Sequence[str] = (), size: i
         patches = features.patches[0].float().cpu()
         heat = None
         if wants_text and features.text_patches is not None and isinstance(encoder, TextEncoder):
-            words = normalize(encoder.encode_text(list(texts)).float().cpu(), dim=-1)
+            words = normalize(encoder.encode_text(as_prompts(card, texts)).float().cpu(), dim=-1)
             tokens = normalize(features.text_patches[0].float().cpu(), dim=-1)
             heat = torch.einsum("hwe,ce->chw", tokens, words).numpy()
     if not torch.isfinite(patches).all():

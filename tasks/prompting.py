@@ -8,6 +8,7 @@ import torch
 from torch.nn.functional import normalize
 
 from benchmark.contracts import TaskContext
+from benchmark.prompts import as_prompts
 from tasks.datasets.prompts import prompt_list
 
 
@@ -25,7 +26,8 @@ def class_embeddings(context: TaskContext, names: Sequence[str], templates: Sequ
     """[C, E] unit vectors. A class name may list synonyms separated by `; `: each counts as one more template.
 
     An underscore of a name (`hot_dog`, as folders and tables are called) is a space in the prompt, as in big_vision's
-    and open_clip's canonical text: what each tokenizer made of it would be another text for every family.
+    and open_clip's canonical text: what each tokenizer made of it would be another text for every family. The rest of
+    that canonical text is for the encoders whose card asks for it.
     """
     texts, owner = [], []
     for index, name in enumerate(names):
@@ -33,6 +35,6 @@ def class_embeddings(context: TaskContext, names: Sequence[str], templates: Sequ
             words = " ".join(synonym.replace("_", " ").split())
             texts += [template.replace("{}", words) for template in templates]
             owner += [index] * len(templates)
-    rows = context.text(texts)
+    rows = context.text(as_prompts(context.card, texts))
     total = torch.zeros(len(names), rows.shape[1]).index_add_(0, torch.tensor(owner), rows)
     return normalize(total, dim=-1)

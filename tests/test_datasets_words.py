@@ -12,7 +12,6 @@ import pytest
 import torch
 from family_models import save_clip, save_siglip
 
-from adapters.siglip import canonical
 from benchmark import load_encoder, load_task
 from benchmark.errors import DataError
 from benchmark.incomplete import tolerating
@@ -75,10 +74,15 @@ def test_labels_and_domains_of_retrieval_are_stripped_and_held_against_each_othe
 def test_underscores_of_class_names_are_spaces_in_every_prompt() -> None:
     """big_vision's canonicalize_text and open_clip's say so; a tokenizer alone keeps or drops them."""
     asked: list[str] = []
-    context = SimpleNamespace(text=lambda texts: (asked.extend(texts), torch.eye(len(texts)))[1])
+    card = SimpleNamespace(prompts="plain")
+    context = SimpleNamespace(card=card, text=lambda texts: (asked.extend(texts), torch.eye(len(texts)))[1])
     class_embeddings(context, ["hot_dog", "ice__cream; sundae_", "cat"], ["a photo of a {}."])
     assert asked == [f"a photo of a {word}." for word in ("hot dog", "ice cream", "sundae", "cat")]
-    assert canonical("A hot_dog, (new).") == "a hot dog new"
+    card.prompts = "canonical"
+    class_embeddings(context, ["Hot_dog (the food)", "bull's eye"], ["a photo of a {}.", 'a "{}" - big.'])
+    assert asked[4:] == [
+        "a photo of a hot dog the food", "a hot dog the food big", "a photo of a bulls eye", "a bulls eye big"
+    ]  # fmt: skip
 
 
 PAIRS = 'task = "zero_shot_segmentation"\nname = "x"\nclasses = ["a", "b", "c"]\nimages = "i"\nmasks = "m"\n'

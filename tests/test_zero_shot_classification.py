@@ -41,7 +41,7 @@ def outcome(vectors: torch.Tensor, labels: np.ndarray, noise: float = 0.0) -> di
     data = SimpleNamespace(class_names=NAMES, labels=labels, images=images, templates=("a {}.",))
     context = SimpleNamespace(
         data={"test": data}, protocol=ZeroShotClassification("encoder", 0, "first", "dataset"), device="cpu",
-        card=None, text=text, features=lambda need: Stored(vectors), progress=silent,
+        card=SimpleNamespace(prompts="plain"), text=text, features=lambda need: Stored(vectors), progress=silent,
     )  # fmt: skip
     return ZeroShotClassificationTask().run(context).samples
 

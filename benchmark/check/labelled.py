@@ -14,6 +14,7 @@ from benchmark import images as pictures
 from benchmark.check.findings import Finding, failed, passed
 from benchmark.check.image_side import ImageChecks
 from benchmark.contracts import Encoder, ImageRequest, LabelData, ModelSpec, TextEncoder
+from benchmark.prompts import as_prompts
 from benchmark.registry import build_encoder
 
 BATCH = 16
@@ -90,7 +91,8 @@ class Labelled:
         if not (encoder.card.has_text and isinstance(encoder, TextEncoder)):
             return None
         with torch.inference_mode():
-            return encoder.encode_text([PROMPT.format(name) for name in self.data.class_names]).float().cpu()
+            texts = as_prompts(encoder.card, [PROMPT.format(name) for name in self.data.class_names])
+            return encoder.encode_text(texts).float().cpu()
 
     @property
     def base(self) -> float:

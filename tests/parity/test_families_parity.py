@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -9,8 +11,10 @@ from family_models import SENTENCES, save_clip, save_dino, save_siglip
 from transformers import AutoTokenizer, SiglipTokenizer
 
 from adapters.hub import build
-from adapters.siglip import PieceTokenizer
+from adapters.siglip import PieceTokenizer, lowered
 from benchmark.contracts import ImageRequest, ModelSpec
+from benchmark.errors import WeightsError
+from benchmark.prompts import canonical
 
 SEE = ImageRequest(layers=(0, -1), text_patches=True)
 
@@ -140,7 +144,10 @@ def test_siglip_tokens_equal_transformers_tokenizer(tmp_path):
     theirs = SiglipTokenizer(str(tmp_path / "spiece.model"), model_max_length=64)
     texts = [*SENTENCES, "A  cat,\tand -- a dog?", "", "x" * 300]
     expected = theirs(texts, padding="max_length", max_length=64, truncation=True)["input_ids"]
-    np.testing.assert_array_equal(PieceTokenizer(tmp_path / "spiece.model", 64)(texts).numpy(), np.array(expected))
+    ours = PieceTokenizer(tmp_path / "spiece.model", 64)  # theirs takes punctuation out of every text
+    np.testing.assert_array_equal(ours([canonical(text) for text in texts]).numpy(), np.array(expected))
+    assert not torch.equal(*ours(["a red car", "A red, car!"]))
+    assert lowered("A CAFÉ, É!") == "a cafÉ, É!"  # tf.strings.lower without an encoding
 
 
 def test_siglip2_tokens_are_lower_case_and_padded_on_the_right(tmp_path):
@@ -165,3 +172,34 @@ def test_clip_tokens_are_pinned(tmp_path):
     long = tokenizer(["cat " * 200], truncation=True, max_length=77)["input_ids"][0]
     assert len(long) == 77
     assert long[-1] == end
+
+
+@pytest.mark.parametrize("stated", [65, 2, 49407])
+def test_clip_pools_at_its_tokenizers_end_token_whatever_was_added_behind_it(tmp_path, stated):
+    model = save_clip(tmp_path, hidden_size=64, intermediate_size=128, num_attention_heads=4)
+    plain = encoder_of(tmp_path).encode_text(SENTENCES)
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path)
+    tokenizer.add_tokens(["<my-dog>"])
+    tokenizer.save_pretrained(tmp_path)
+    table = model.text_model.embeddings.token_embedding.weight
+    table.data = torch.cat([table, torch.randn(1, table.shape[1])])
+    model.config.text_config.update({"vocab_size": 67, "eos_token_id": stated})  # 2: the hub's old configs
+    model.save_pretrained(tmp_path)
+    encoder = encoder_of(tmp_path)
+    texts = ["a photo of <my-dog> in the snow", "a cat", "cat " * 90]
+    ids = encoder.tokenize(texts)["input_ids"]
+    assert ids.max() == 66 and (ids[0] == 65).any()
+    assert_same(encoder.encode_text(SENTENCES), plain)
+    with torch.inference_mode():
+        hidden = model.text_model(**encoder.tokenize(texts)).last_hidden_state
+        at = [row.tolist().index(65) for row in ids]
+        wanted = model.text_projection(torch.stack([hidden[i, n] for i, n in enumerate(at)]))
+    assert_same(encoder.encode_text(texts), wanted / wanted.norm(dim=-1, keepdim=True))
+
+
+def test_a_clip_tokenizer_that_ends_no_text_is_refused(tmp_path):
+    save_clip(tmp_path, hidden_size=64, intermediate_size=128, num_attention_heads=4)
+    file = tmp_path / "tokenizer_config.json"
+    file.write_text(json.dumps({"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": "<end>"}))
+    with pytest.raises(WeightsError, match=r"ends no text with its end token \(66\), where CLIP pools"):
+        encoder_of(tmp_path)
