@@ -367,6 +367,13 @@ class Outcome:
     fit_s: float = 0.0
     score_s: float = 0.0
     files: Mapping[str, bytes] = field(default_factory=dict)  # kept beside the row: "curve.csv", "pictures/best-1.png"
+    blind: Sequence[Mapping[str, Any]] = ()  # columns of `samples` as answers that see no picture would have them
+
+    def chance(self, measurement: Measurement) -> float | None:
+        """What the best of the blind answers gets; None where there is none for this metric."""
+        column = measurement.statistic.columns[0]
+        values = [measurement.statistic.of({**self.samples, **b}) for b in self.blind if column in b]
+        return (max if measurement.higher_is_better else min)(values, default=None)
 
 
 class Task(Protocol):

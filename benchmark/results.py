@@ -173,6 +173,7 @@ def metrics_of(outcome: Outcome, seed: int) -> dict[str, dict[str, Any]]:
             "ci95": [float(low), float(high)],
             "higher_is_better": m.higher_is_better,
             "unit": m.unit,
+            **({} if (chance := outcome.chance(m)) is None else {"chance": chance}),
             "statistic": {k: v for k, v in plain(m.statistic).items() if v is not None},
         }
     return out

@@ -74,6 +74,7 @@ METRIC: Mapping[str, Check] = {
     "unit": _name,
     "statistic": _object,
 }
+OF_SOME_METRICS: Mapping[str, Check] = {"chance": _number}
 IS = {
     _number: "a finite number", _whole: "a whole number", _name: "a name", _text: "text", _object: "an object",
     _lines: "a list of lines", METRIC["ci95"]: "[low, high]",
@@ -97,8 +98,9 @@ def check_row(file: Path, data: Any) -> None:
         lost = [key for key in METRIC if _at(metric, key, missing) is missing]
         if lost:
             raise BenchError(f"{file}: not a densebench result: no {', '.join(lost)} of {name}")
-        for key, check in METRIC.items():
-            _require(file, f"{key} of {name}", metric[key], check)
+        for key, check in {**METRIC, **OF_SOME_METRICS}.items():
+            if key in metric:
+                _require(file, f"{key} of {name}", metric[key], check)
         try:
             parse_statistic(metric["statistic"])
         except (TypeError, ValueError, AttributeError) as e:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 COLUMNS = (
-    "model", "task", "dataset", "metric", "value", "ci95_low", "ci95_high", "unit", "n", "n_bad",
+    "model", "task", "dataset", "metric", "value", "ci95_low", "ci95_high", "chance", "unit", "n", "n_bad",
     "protocol", "protocol_hash", "weights_sha256", "dataset_digest", "seed", "dtype", "store", "total_s", "densebench",
     "created", "id", "stale",
 )  # fmt: skip
@@ -66,7 +66,7 @@ def _line(row: Row, name: str, metric: Mapping[str, Any]) -> list[Any]:
     low, high = metric["ci95"]
     return [
         row.model, d["task"]["name"], d["task"]["dataset"], name, metric["value"], low, high,
-        metric["unit"], d["task"]["n"], d["n_bad"], d["protocol"]["name"], d["protocol"]["hash"],
+        metric.get("chance"), metric["unit"], d["task"]["n"], d["n_bad"], d["protocol"]["name"], d["protocol"]["hash"],
         d["model"]["weights"]["sha256"], d["task"]["dataset_digest"], d["seed"], d["model"]["dtype"],
         row.store or "", d["timing"]["total_s"], d["environment"]["densebench"]["version"], d["created"], d["id"],
         row.stale,
@@ -95,6 +95,9 @@ def markdown(rows: Sequence[Row]) -> str:
             name = f"{row.model} · {row.variant}" if row.variant else row.model
             name += f" {MARK}" if row.stale else ""
             out.append(f"| {escape(name)} | " + " | ".join(cells) + " |")
+        if any(name in (known := chances(members)) for name in names):
+            cells = [f"{known[n]:.{digits(first.data['metrics'][n]['unit'])}f}" if n in known else "" for n in names]
+            out.append("| *chance* | " + " | ".join(cells) + " |")
         out += stale_lines(members, "- ")
         out.append("")
     return "\n".join(out)
@@ -108,6 +111,11 @@ def stale_lines(rows: Iterable[Row], lead: str = "") -> list[str]:
             units.setdefault(f"{row.model}: {row.stale}", {})[row.unit] = None
     said = [f"{MARK} stale: {', '.join(names)} of {why}. {AGAIN}" for why, names in units.items()]
     return ["", *(lead + escape(line) for line in said)] if said and lead else said
+
+
+def chances(rows: Sequence[Row]) -> dict[str, float]:
+    """metric -> what an answer that sees no picture gets, from the first of `rows` that says so."""
+    return {n: m["chance"] for row in reversed(rows) for n, m in row.data["metrics"].items() if "chance" in m}
 
 
 def digits(unit: str) -> int:

@@ -18,7 +18,7 @@ import numpy as np
 from benchmark.bounds import Amount
 from benchmark.contracts import DataKind, EncoderCard, Measurement, Need, Outcome, Tap, TaskContext, View
 from benchmark.equal_pictures import counted, first_equal, picture_digests
-from benchmark.metrics.retrieval import Positives, caption_positives, ranks, recall_hits
+from benchmark.metrics.retrieval import Positives, caption_positives, chance_recall, ranks, recall_hits
 from benchmark.statistic import Statistic
 from tasks.global_vectors import ClsChoice, GlobalVectors, no_text_space
 from tasks.idle_fields import check_view
@@ -87,7 +87,9 @@ class CaptionRetrievalTask:
         files = caption_pictures(context, images, texts, rank, owner, right, self.queries == "image")
         details = {"equal_pictures": counted(first), "captions": len(captions), "captions_cut": cut(context, captions)}
         seconds = time.perf_counter() - started
-        return Outcome(samples, measured, "R@1", len(ids), details, 0.0, seconds, files)
+        answers = len(captions) if self.queries == "image" else len(names)
+        blind = {f"hit@{k}": chance_recall(right.counts(), np.full(len(ids), answers), k) for k in KS}
+        return Outcome(samples, measured, "R@1", len(ids), details, 0.0, seconds, files, [blind])
 
 
 def cut(context: TaskContext, captions: Sequence[str]) -> int | None:

@@ -23,7 +23,7 @@ from benchmark.errors import DataError
 from benchmark.heads.knn import knn_votes, topk_search
 from benchmark.heads.linear_sweep import SweepHead, fit_linear_sweep
 from benchmark.heads.logistic import Criterion, fit_best
-from benchmark.metrics.classification import label_ranks
+from benchmark.metrics.classification import blind_hits, label_ranks
 from benchmark.statistic import Statistic
 from benchmark.views import resolve_view
 from benchmark.windows import Size
@@ -193,7 +193,8 @@ class ClassificationTask:
             columns["linear top-1"] = "linear hit"
         columns |= {f"kNN top-1 k={k}": f"kNN hit k={k}" for k in hits if k != protocol.headline_k}
         measured = [Measurement(n, Statistic("mean", (c,), 100.0), True, "%") for n, c in columns.items()]
-        return Outcome(samples, measured, "kNN top-1", len(labels), details, fit_s, score_s, files)
+        blind = [dict.fromkeys(columns.values(), hits) for hits in blind_hits(labels, len(test.class_names))]
+        return Outcome(samples, measured, "kNN top-1", len(labels), details, fit_s, score_s, files, blind)
 
     def _knn(self, context: TaskContext) -> dict[int, np.ndarray]:
         """k -> [N] hits. A k larger than the training set is left out."""

@@ -24,6 +24,7 @@ from benchmark.windows import Size
 from tasks.dense import (
     PixelProbe,
     dense_not_applicable,
+    everywhere,
     finer,
     fit_ridge,
     predicted_maps,
@@ -144,7 +145,7 @@ class DepthTask:
 
         reader = context.features(needs[1])
         cls = context.features(needs[3]) if protocol.with_cls else None
-        rows, kept = [], Predictions(context, "depth")
+        rows, blind, kept = [], [], Predictions(context, "depth")
         for index, at_size in predicted_maps(context, reader, cls, test.images, needs[1], both, "scoring depth"):
             target = test.target(index)
             maps = at_size(*target.shape)
@@ -154,6 +155,8 @@ class DepthTask:
             row = depth_errors(maps[0], target, near, far, clamp=True)
             row |= {f"ridge_{k}": v for k, v in depth_errors(maps[1], target, near, far, clamp=True).items()}
             rows.append({"id": test.images.image_id(index), **row})
+            guess = depth_errors(everywhere(pixels.targets.mean(), target.shape), target, near, far, clamp=True)
+            blind.append(guess | {f"ridge_{k}": v for k, v in guess.items()})
         samples = stack_rows(rows)
         details = {"ridge_penalty": ridge.penalty, "max_depth_m": reach}
         return Outcome(
@@ -165,6 +168,7 @@ class DepthTask:
             fitted - started,
             time.perf_counter() - fitted,
             kept.files(samples),
+            [stack_rows(blind)],
         )
 
 

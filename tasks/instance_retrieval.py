@@ -18,7 +18,14 @@ import numpy as np
 from benchmark.bounds import Amount
 from benchmark.contracts import CropRounding, DataKind, EncoderCard, Measurement, Need, Outcome, Tap, TaskContext, View
 from benchmark.errors import DataError
-from benchmark.metrics.retrieval import average_precision, instance_positives, ranks, recall_hits, top_precision
+from benchmark.metrics.retrieval import (
+    average_precision,
+    chance_precision,
+    instance_positives,
+    ranks,
+    recall_hits,
+    top_precision,
+)
 from benchmark.statistic import Statistic
 from tasks.global_vectors import ClsChoice, GlobalVectors
 from tasks.idle_fields import check_view
@@ -98,8 +105,12 @@ class InstanceRetrievalTask:
         }
         if protocol.average_precision:
             samples["ap"] = np.full(len(queries), np.nan)
+        blind = {name: np.full(len(queries), np.nan) for name in ("hit@1", "mp@5", "ap")}
         for rows, columns in _searches(data, protocol.index):
-            self._search(context, queries, index, rows, columns, samples)
+            right, items = self._search(context, queries, index, rows, columns, samples)
+            there = right > 0
+            blind["hit@1"][rows] = blind["mp@5"][rows] = np.where(there, right / np.maximum(items, 1), np.nan)
+            blind["ap"][rows] = chance_precision(right, items)
         answerable = np.isfinite(samples["hit@1"])
         if not answerable.any():
             raise DataError("no query has a right answer: no other picture of the index shares its label and domain")
@@ -113,7 +124,7 @@ class InstanceRetrievalTask:
         details["queries_without_right_answer"] = int((~answerable).sum())
         files = instance_pictures(context, queries, index, samples["rank"], merged=protocol.index == "merged")
         seconds = time.perf_counter() - started
-        return Outcome(samples, measured, "mean R@1", int(answerable.sum()), details, 0.0, seconds, files)
+        return Outcome(samples, measured, "mean R@1", int(answerable.sum()), details, 0.0, seconds, files, [blind])
 
     def _search(
         self,
@@ -123,7 +134,8 @@ class InstanceRetrievalTask:
         rows: np.ndarray,
         columns: np.ndarray | None,
         samples: dict[str, np.ndarray],
-    ) -> None:
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Fills in the samples of queries `rows`; how many right answers each has, among how many pictures."""
         data = context.data["test"]
         gallery: Any = index if columns is None else index[columns]
         columns = np.arange(len(index)) if columns is None else columns
@@ -148,6 +160,8 @@ class InstanceRetrievalTask:
         samples["mp@5"][rows] = top_precision(asked, gallery, positives, own, device=context.device)
         if "ap" in samples:
             samples["ap"][rows] = average_precision(asked, gallery, positives, own, device=context.device)
+        hidden = np.zeros(len(rows), np.int64) if own is None else (own >= 0).astype(np.int64)  # the query itself
+        return positives.counts(), len(gallery) - hidden
 
 
 def _searches(data: Any, kind: str) -> list[tuple[np.ndarray, np.ndarray | None]]:

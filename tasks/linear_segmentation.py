@@ -20,7 +20,14 @@ from benchmark.bounds import Count
 from benchmark.contracts import DataKind, EncoderCard, Measurement, Need, Outcome, TaskContext, ignored_label
 from benchmark.errors import DataError
 from benchmark.heads.logistic import Criterion, fit_logistic
-from benchmark.metrics.segmentation import confusion_areas, mean_accuracy, miou, per_class_iou, pixel_accuracy
+from benchmark.metrics.segmentation import (
+    blind_areas,
+    confusion_areas,
+    mean_accuracy,
+    miou,
+    per_class_iou,
+    pixel_accuracy,
+)
 from benchmark.registry import resolve
 from benchmark.windows import Size, window_sizes
 from tasks.dense import (
@@ -121,6 +128,7 @@ class LinearSegmentationTask:
             fitted - started,
             time.perf_counter() - fitted,
             files,
+            blind_areas(rows["target_area"]),
         )
 
 

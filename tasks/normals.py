@@ -22,6 +22,7 @@ from tasks.dense import (
     PixelProbe,
     counted_target,
     dense_not_applicable,
+    everywhere,
     fit_ridge,
     predicted_maps,
     probe_needs,
@@ -90,7 +91,8 @@ class NormalsTask:
         fitted = time.perf_counter()
         reader = context.features(needs[1])
         cls = context.features(needs[3]) if protocol.with_cls else None
-        rows, kept = [], Predictions(context, "normals")
+        mean = pixels.targets.mean(0)
+        rows, blind, kept = [], [], Predictions(context, "normals")
         for index, at_size in predicted_maps(
             context, reader, cls, test.images, needs[1], head.predict, "scoring normals"
         ):
@@ -98,6 +100,7 @@ class NormalsTask:
             prediction = at_size(*target.shape[:2]).permute(1, 2, 0)  # only the angle counts: length plays no part
             kept.add(index, prediction)
             rows.append({"id": test.images.image_id(index), **normal_errors(prediction, target, True)})
+            blind.append(normal_errors(everywhere(mean, target.shape), target, True))
         samples = stack_rows(rows)
         details = {"penalty": head.penalty}
         return Outcome(
@@ -109,6 +112,7 @@ class NormalsTask:
             fitted - started,
             time.perf_counter() - fitted,
             kept.files(samples),
+            [stack_rows(blind)],
         )
 
 

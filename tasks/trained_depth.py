@@ -14,7 +14,7 @@ from benchmark.contracts import Measurement, Outcome, TaskContext
 from benchmark.heads.depth_bins import depth_of_scores
 from benchmark.metrics.geometry import depth_errors, scale_and_shift
 from benchmark.statistic import Statistic
-from tasks.dense import resampled_by_thing, stack_rows
+from tasks.dense import everywhere, mean_target, resampled_by_thing, stack_rows
 from tasks.idle_fields import check_range
 from tasks.training.batches import Batch
 from tasks.training.fields import TrainedHead
@@ -111,9 +111,11 @@ def run_trained(context: TaskContext, limit: float) -> Outcome:
     trained = time.perf_counter()
     test = context.data["test"]
     bar = context.progress("scoring depth", len(test.images))
-    rows = []
+    rows, blind = [], []
+    mean = mean_target(context.data, lambda depth: np.isfinite(depth) & (depth > 0) & (depth <= far))
     for index, found, target in predicted(test, range(len(test.images)), p, lambda i, s: metres(ready, i, s)):
         rows.append({"id": test.images.image_id(index), **score(found[0].cpu().numpy(), target, p, far)})
+        blind.append(score(everywhere(mean, target.shape), target, p, far))
         bar.advance()
     samples = stack_rows(rows)
     files = kept_pictures(context.keep_predictions, samples, test, p, lambda i, s: metres(ready, i, s), "depth")
@@ -126,6 +128,7 @@ def run_trained(context: TaskContext, limit: float) -> Outcome:
         trained - started,
         time.perf_counter() - trained,
         {**ready.files, **files},
+        [stack_rows(blind)],
     )
 
 

@@ -6,13 +6,14 @@ import time
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 
 from benchmark.bounds import Score
 from benchmark.contracts import Measurement, Outcome, TaskContext
 from benchmark.metrics.geometry import normal_errors
-from tasks.dense import resampled_by_thing, stack_rows
+from tasks.dense import everywhere, mean_target, resampled_by_thing, stack_rows
 from tasks.training.batches import Batch
 from tasks.training.fields import TrainedHead
 from tasks.training.head import Ready, make_head
@@ -65,10 +66,12 @@ def run_trained(context: TaskContext, measurements: list[Measurement]) -> Outcom
     trained = time.perf_counter()
     test = context.data["test"]
     bar = context.progress("scoring normals", len(test.images))
-    rows = []
+    rows, blind = [], []
+    mean = mean_target(context.data, lambda vectors: np.isfinite(vectors).all(-1))
     for index, found, target in predicted(test, range(len(test.images)), p, unit):
         errors = normal_errors(found.permute(1, 2, 0).cpu(), target, zeros_count=True)
         rows.append({"id": test.images.image_id(index), **errors})
+        blind.append(normal_errors(everywhere(mean, target.shape), target, zeros_count=True))
         bar.advance()
     samples = stack_rows(rows)
     files = kept_pictures(context.keep_predictions, samples, test, p, unit, "normals")
@@ -81,4 +84,5 @@ def run_trained(context: TaskContext, measurements: list[Measurement]) -> Outcom
         trained - started,
         time.perf_counter() - trained,
         {**ready.files, **files},
+        [stack_rows(blind)],
     )

@@ -17,7 +17,7 @@ import torch
 
 from benchmark.bounds import Amount
 from benchmark.contracts import DataKind, EncoderCard, Measurement, Need, Outcome, Tap, TaskContext, View
-from benchmark.metrics.classification import label_ranks
+from benchmark.metrics.classification import blind_hits, label_ranks
 from benchmark.statistic import Statistic
 from tasks.global_vectors import ClsChoice, GlobalVectors, no_text_space
 from tasks.idle_fields import check_view
@@ -77,7 +77,12 @@ class ZeroShotClassificationTask:
         samples = {"id": ids, "label": labels, "prediction": np.concatenate(guess), "rank": place}
         samples |= {"hit@1": (place < 1).astype(float), "hit@5": (place < 5).astype(float)}
         measured = [Measurement(f"top-{k}", Statistic("mean", (f"hit@{k}",), 100.0), True, "%") for k in (1, 5)]
-        return Outcome(samples, measured, "top-1", len(labels), score_s=time.perf_counter() - started)
+        blind = [
+            {"hit@1": one, "hit@5": five}
+            for one, five in zip(*(blind_hits(labels, len(data.class_names), k) for k in (1, 5)))
+        ]
+        seconds = time.perf_counter() - started
+        return Outcome(samples, measured, "top-1", len(labels), score_s=seconds, blind=blind)
 
 
 def one_of_each(names: Sequence[str]) -> tuple[list[str], np.ndarray, np.ndarray]:

@@ -18,7 +18,7 @@ from torch.nn.functional import normalize
 
 from benchmark.bounds import Amount, Count, Positive, Score
 from benchmark.contracts import DataKind, EncoderCard, Interpolation, Need, Outcome, Tap, TaskContext, View
-from benchmark.metrics.segmentation import confusion_areas
+from benchmark.metrics.segmentation import blind_areas, confusion_areas
 from benchmark.windows import Size, window_sizes
 from tasks.dense import stack_rows
 from tasks.idle_fields import check_background
@@ -138,7 +138,8 @@ class ZeroShotSegmentationTask:
         details = {**segmentation_details(samples, data.class_names), **(check.details(samples) if check else {})}
         measured = segmentation_measurements()
         seconds = time.perf_counter() - started
-        return Outcome(samples, measured, "mIoU", len(rows), details, 0.0, seconds, kept.files(samples))
+        blind = blind_areas(samples["target_area"])
+        return Outcome(samples, measured, "mIoU", len(rows), details, 0.0, seconds, kept.files(samples), blind)
 
     def _scores(self, context: TaskContext, texts: torch.Tensor) -> Iterator[tuple[int, torch.Tensor]]:
         """Index and class scores [C, h, w], not yet at full size, of each test picture."""

@@ -15,7 +15,7 @@ from benchmark.foreign import printable
 from benchmark.reference import columns, origin
 from benchmark.results import Row
 from benchmark.stale import MARK
-from benchmark.summary import digits, format_value, stale_lines
+from benchmark.summary import chances, digits, format_value, stale_lines
 
 ARROW = {True: "↑", False: "↓"}
 
@@ -53,9 +53,9 @@ def show_report(report: Report, results: Path, written: Sequence[Path], referenc
     if tables:
         shared = {unit.partition("/")[2] for unit, *_ in tables}
         dataset = next(iter(shared)) if len(shared) == 1 else None
-        wide = console.width >= 48 + 21 * len(models + others)
+        wide = console.width >= 56 + 21 * len(models + others)
         if not wide:
-            others = _that_fit(others, console.width - 44 - 14 * len(models))
+            others = _that_fit(others, console.width - 52 - 14 * len(models))
 
         def side_by_side(some: Sequence[str]) -> Table:
             beside = others if len(some) == len(models) else []
@@ -150,11 +150,14 @@ def _main_table(
     table = Table(box=None, pad_edge=False, header_style="dim", caption=how, caption_justify="left")
     table.add_column(f"task on {dataset}" if dataset else "task / dataset", no_wrap=True)
     table.add_column("metric", no_wrap=True)
+    chance = [chances(list(found.values())) for found in tables.values()]
+    if any(chance):
+        table.add_column("chance", justify="right", no_wrap=True, style="dim")
     for model in models:
         table.add_column(escape(model) + ("\n" if shipped else ""), justify="right", overflow="fold")
     for model in shipped:
         table.add_column(f"{escape(model)}\nshipped", justify="right", no_wrap=True, style="dim")
-    for (unit, protocol, _), found in tables.items():
+    for ((unit, protocol, _), found), blind in zip(tables.items(), chance):
         rows = {model: row for model, row in found.items() if model in ranked}
         first = next(iter(rows.values()))
         unit_text = f" {first.main['unit']}" if first.main["unit"] else ""
@@ -171,7 +174,9 @@ def _main_table(
                 cells.append(f"[bold]{escape(text)}[/]" if values[model] == best and len(rows) > 1 else escape(text))
             else:
                 cells.append("[dim]n/a[/]" if (model, unit) in reasons or model in shipped else "")
-        table.add_row(escape(shown if protocol == "fast" else f"{shown} ({protocol})"), escape(name), *cells)
+        metric = first.data["main_metric"]
+        floor = [f"{blind[metric]:.{digits(first.main['unit'])}f}" if metric in blind else ""] if any(chance) else []
+        table.add_row(escape(shown if protocol == "fast" else f"{shown} ({protocol})"), escape(name), *floor, *cells)
     return table
 
 

@@ -15,6 +15,7 @@ from benchmark.leaderboard.collect import Board, Entry
 from benchmark.reference import FOLDER
 from benchmark.registry import tasks
 from benchmark.sides import PublishedNumber
+from benchmark.summary import chances
 
 PICTURE_BYTES = 400_000  # of one picture; larger ones are named, not shown
 PICTURES_BYTES = 12_000_000  # of all pictures in the page
@@ -75,6 +76,7 @@ def _board(board: Board, protocols: Interned) -> dict[str, Any]:
         "n": board.total_samples, "digest": d["task"]["dataset_digest"],
         "part": all(e.row.part for e in board.entries),
         "protocol": protocols.index({"task": d["task"]["name"], **d["protocol"]}),
+        "chance": chances([e.row for e in board.entries]),
         "metric": d["main_metric"], "unit": main["unit"], "up": bool(main["higher_is_better"]),
         "suite": "scenes" if d["task"]["dataset"] == "scenes" else "data",
         "classes": board.class_names, "samples": board.sample_ids,

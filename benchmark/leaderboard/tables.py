@@ -12,14 +12,14 @@ from benchmark.leaderboard.collect import Board, Entry
 from benchmark.sides import PublishedNumber
 from benchmark.stale import LEGEND as LEGEND_OF_STALE
 from benchmark.stale import MARK
-from benchmark.summary import stale_lines
+from benchmark.summary import chances, stale_lines
 
 COLUMNS = (
     "task", "dataset", "protocol", "protocol_hash", "dataset_digest", "metric", "unit", "higher_is_better", "n",
     "rank", "tied_with_best", "model", "store", "family", "params", "licence", "value", "ci95_low", "ci95_high",
-    "delta_to_best", "p_adjusted", "weights_sha256", "source", "stale",
+    "chance", "delta_to_best", "p_adjusted", "weights_sha256", "source", "stale",
 )  # fmt: skip
-NUMBERS = ("value", "ci95_low", "ci95_high", "delta_to_best", "p_adjusted")  # a minus sign there is no formula
+NUMBERS = ("value", "ci95_low", "ci95_high", "chance", "delta_to_best", "p_adjusted")  # a minus sign is no formula
 LEGEND = (
     "≈: not significantly worse than the best (paired, 5 % over all pairs of a board). Intervals: 95 %. The page "
     "`leaderboard.html` has costs, classes, samples and every row's origin."
@@ -59,6 +59,7 @@ def _cells(board: Board, entry: Entry) -> dict[str, object]:
         "family": str(m["family"]), "params": m["params"],
         "licence": str(m.get("licence", "")),
         "value": repr(main["value"]), "ci95_low": repr(main["ci95"][0]), "ci95_high": repr(main["ci95"][1]),
+        "chance": repr(main["chance"]) if "chance" in main else "",
         "delta_to_best": f"{s.delta:.6g}", "p_adjusted": f"{s.p:.4g}",
         "weights_sha256": m["weights"].get("sha256", ""), "source": SHIPPED if entry.shipped else "measured",
         "stale": entry.row.stale,
@@ -78,6 +79,8 @@ def as_markdown(boards: Sequence[Board], problems: Sequence[str]) -> str:
         protocol = f"protocol `{escape(d['protocol']['name'])}` `{d['protocol']['hash'][:8]}`"
         lines += [f"## {escape(board.unit)}", "", f"{escape(metric)}, {protocol}, n = {board.total_samples}", ""]
         rows = [_markdown_cells(e, main["unit"]) for e in board.entries]
+        if (blind := chances([e.row for e in board.entries]).get(d["main_metric"])) is not None:
+            rows.append(("", "*chance*", number(blind, main["unit"]), "", ""))
         lines += [
             *table(("", "model", str(d["main_metric"]), *MARKDOWN_HEADER_TAIL), rows),
             *stale_lines((e.row for e in board.entries), "- "),

@@ -37,3 +37,9 @@ def topk_hits(
     """For each k, [N] float64 of 0 and 1: is the true class among the k best (ties count against)?"""
     ranks = label_ranks(scores, labels)
     return {k: (ranks < k).astype(np.float64) for k in ks}
+
+
+def blind_hits(labels: np.ndarray, classes: int, k: int = 1) -> tuple[np.ndarray, np.ndarray]:
+    """Two [N] columns of hits among k answers that see no picture: a uniform guess, and the k commonest labels."""
+    common = np.argsort(np.bincount(labels, minlength=classes), kind="stable")[::-1][:k]
+    return np.full(len(labels), min(k / classes, 1.0)), np.isin(labels, common).astype(np.float64)

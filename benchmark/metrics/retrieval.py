@@ -299,3 +299,23 @@ def _check(queries: Any, gallery: Any, positives: Positives) -> None:
         raise DataError(f"{len(positives)} lists of positives for {len(queries)} queries: there must be one each")
     if len(positives.indices) and not 0 <= positives.indices.min() <= positives.indices.max() < len(gallery):
         raise DataError(f"a positive lies outside the gallery of {len(gallery)} items: check the index file")
+
+
+def chance_recall(counts: np.ndarray, items: np.ndarray, k: int) -> np.ndarray:
+    """[Q] probability that one of k of the `items` [Q] drawn at random is among the `counts` [Q] right ones."""
+    missed = np.ones(len(counts))
+    for drawn in range(k):
+        missed *= np.clip((items - counts - drawn) / np.maximum(items - drawn, 1), 0, None)
+    return 1 - missed
+
+
+def chance_precision(counts: np.ndarray, items: np.ndarray) -> np.ndarray:
+    """[Q] expected average precision of `items` [Q] in random order, `counts` [Q] of them right; NaN without any.
+
+    An item is right at place n with probability counts/items, and then (counts-1)/(items-1) of those before it are:
+    H/items + (counts-1)/(items-1) · (1 - H/items) with the harmonic number H of items.
+    """
+    items = np.maximum(items, 1)
+    harmonic = np.cumsum(1 / np.arange(1, items.max(initial=1) + 1))[items - 1] / items
+    others = (counts - 1) / np.maximum(items - 1, 1)
+    return np.where(counts > 0, harmonic + others * (1 - harmonic), np.nan)

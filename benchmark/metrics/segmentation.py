@@ -106,6 +106,18 @@ def pixel_accuracy(cluster: str | None = None) -> Statistic:
     return Statistic("ratio", ("correct", "labelled"), scale=100.0, cluster=cluster)
 
 
+def blind_areas(target_area: np.ndarray) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """Columns as in `Areas.columns` of two answers that see no picture, from the target areas [N, C]: every class
+    equally often (expected areas), and the class with most pixels everywhere."""
+    area = np.asarray(target_area, np.float64)
+    labelled, classes = area.sum(1, keepdims=True), area.shape[1]
+    out = []
+    for share in (np.full(classes, 1 / classes), np.eye(classes)[area.sum(0).argmax()]):
+        hit = area * share
+        out.append({"intersection": hit, "union": area + labelled * share - hit, "correct": hit.sum(1)})
+    return out[0], out[1]
+
+
 def per_class_iou(intersection: np.ndarray, union: np.ndarray) -> np.ndarray:
     """[C] IoU in percent from [N, C] columns; NaN for a class that neither appears nor is predicted."""
     top, bottom = np.sum(intersection, 0, dtype=np.float64), np.sum(union, 0, dtype=np.float64)

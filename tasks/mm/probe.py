@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader
 
 from benchmark.contracts import Outcome, TaskContext
 from benchmark.errors import BenchError
-from benchmark.metrics.segmentation import confusion_areas
+from benchmark.metrics.segmentation import blind_areas, confusion_areas
 from tasks.dense import stack_rows
 from tasks.linear_segmentation import cross_check, segmentation_details, segmentation_measurements
 from tasks.mm.curve import curve_files
@@ -51,6 +51,7 @@ def run(context: TaskContext) -> Outcome:
     return Outcome(
         samples, segmentation_measurements(), "mIoU", len(rows), details, trained - started,
         time.perf_counter() - trained, {**curve_files(curve), **kept.files(samples)},
+        blind_areas(samples["target_area"]),
     )  # fmt: skip
 
 

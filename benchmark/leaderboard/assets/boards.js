@@ -12,7 +12,7 @@ function boardView() {
     heading(`${board.title} on ${board.dataset}`, `${board.metric} ${board.unit} ${board.up ? "↑ higher is better" : "↓ lower is better"}, ` +
       `${board.n} samples, protocol ${protocol.name} ${protocol.hash.slice(0, 8)}, data ${board.digest.slice(0, 8)}. ${statusWords(protocol)}. ${legend([board])}`),
     dataTable({ id: `board${board.i}`, rows, caption: boardLabel(board), rowClass: mark, sort: { key: "rank", down: false },
-      columns: boardColumns(board, low, high, others) }),
+      columns: boardColumns(board, low, high, others), extra: chanceRow(board, boardColumns(board, low, high, others), others) }),
   ];
 }
 function boardColumns(board, low, high, others) {
@@ -31,6 +31,15 @@ function boardColumns(board, low, high, others) {
     { key: "speed", label: "images/s", num: true, first: "desc", title: "images encoded per second, median over the model's rows; each on the machine that made it", value: (r) => r.model.speed, cell: (r) => speed(r.model.speed) },
     { key: "params", label: "params", num: true, value: (r) => r.model.params, cell: (r) => params(r.model.params) },
   ];
+}
+// What an answer that sees no picture gets: below all rows, however they are sorted, and without a rank.
+function chanceRow(board, columns, others) {
+  if (!Object.keys(board.chance).length) return null;
+  const shown = (name, unit) => (name in board.chance ? number(board.chance[name], unit) : "");
+  const unitOf = (name) => shownRows(board).map((r) => r.metrics[name]?.unit).find((u) => u !== undefined) ?? "";
+  const words = { model: "chance", value: shown(board.metric, board.unit), ...Object.fromEntries(others.map((n) => [`o_${n}`, shown(n, unitOf(n))])) };
+  return h("tfoot", {}, h("tr", { class: "chance", title: "the best answer that sees no picture: a uniform guess, or always the same" },
+    columns.map((c) => h(c.pin ? "th" : "td", { class: [c.num && "num", c.pin && "pin"].filter(Boolean).join(" ") || null, scope: c.pin ? "row" : null }, words[c.key] ?? ""))));
 }
 function intervalPlot(row, low, high) {
   const at = (v) => `${(100 * (v - low)) / (high - low || 1)}%`;
