@@ -75,8 +75,10 @@ def _hits(task: str, quality: np.ndarray, ids: np.ndarray, shared: Any, own: Any
         samples["domain"] = np.array([("toys", "tools", "food")[i % 3] for i in range(len(ids))])
         statistic = Statistic("group_mean", ("hit",), scale=100.0, group="domain")
         return Outcome(samples, [Measurement("mean R@1", statistic, True, "%")], "mean R@1", len(ids))
+    blind = [{"hit": np.full(len(ids), 1 / len(CLASSES))}]
     name = {"classification": "kNN top-1", "zero_shot_classification": "top-1"}.get(task, "R@1")
-    return Outcome(samples, [Measurement(name, Statistic("mean", ("hit",), scale=100.0), True, "%")], name, len(ids))
+    measured = [Measurement(name, Statistic("mean", ("hit",), scale=100.0), True, "%")]
+    return Outcome(samples, measured, name, len(ids), blind=blind)
 
 
 def row_data(model: str, task: str, outcome: Outcome, dataset: str = "scenes", **changes: Any) -> dict[str, Any]:
@@ -105,7 +107,7 @@ def row_data(model: str, task: str, outcome: Outcome, dataset: str = "scenes", *
             "dataset_digest": fingerprint([task, dataset, outcome.n]),
         },
         "protocol": {"name": protocol_name, "hash": digest, "fields": dict(fields)},
-        "metrics": {m.name: _metric(m, outcome.samples) for m in outcome.measurements},
+        "metrics": {m.name: _metric(m, outcome) for m in outcome.measurements},
         "main_metric": outcome.main_metric,
         "n_bad": 0,
         "details": dict(outcome.details),
@@ -120,13 +122,14 @@ def row_data(model: str, task: str, outcome: Outcome, dataset: str = "scenes", *
     return {**data, **changes}
 
 
-def _metric(m: Measurement, samples: Mapping[str, Any]) -> dict[str, Any]:
-    value = m.statistic.of(samples)
-    half = 0.6 * abs(value) / np.sqrt(len(samples["id"]))
+def _metric(m: Measurement, outcome: Outcome) -> dict[str, Any]:
+    value, chance = m.statistic.of(outcome.samples), outcome.chance(m)
+    half = 0.6 * abs(value) / np.sqrt(len(outcome.samples["id"]))
     statistic = {k: v for k, v in plain(m.statistic).items() if v is not None}
     return {
         "value": value, "ci95": [value - half, value + half],
         "higher_is_better": m.higher_is_better, "unit": m.unit, "statistic": statistic,
+        **({} if chance is None else {"chance": chance}),
     }  # fmt: skip
 
 

@@ -92,6 +92,19 @@ def test_headers_sort_both_ways_and_say_so(view: Any) -> None:
     assert names(view) == sorted(names(view), key=str.lower, reverse=True)
 
 
+def test_chance_stands_below_the_rows_of_a_board_and_has_no_rank(view: Any) -> None:
+    view.locator("#tab-board").click()
+    boards = view.get_by_label("Task, dataset, protocol")
+    titles = boards.locator("option").all_inner_texts()
+    boards.select_option(index=next(i for i, title in enumerate(titles) if "kNN and linear" in title))
+    foot = view.locator("#view tfoot tr")
+    assert foot.count() == 1
+    cells = foot.locator("th, td").all_inner_texts()
+    assert cells[:3] == ["", "chance", "12.5"] and not any(cells[3:])
+    view.get_by_role("button", name="Model").click()
+    assert names(view)[0] != "chance" and view.locator("#view tfoot tr").count() == 1
+
+
 def test_a_column_of_a_lower_is_better_metric_starts_with_the_lowest(view: Any) -> None:
     open_scenes(view)
     view.locator("th button.sort", has_text="RMSE m").click()
