@@ -1,0 +1,350 @@
+"""What lies exactly on a limit, and the one sign, number or name that no other test would miss.
+
+Each of these was once changed in the code without any test noticing; `tests/mutants.py` looks for more.
+"""
+
+from __future__ import annotations
+
+import math
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats as scipy_stats
+from small import Noise
+from test_caption_retrieval import outcome
+
+from benchmark.compare import PublishedGap, UnitComparison, verdict
+from benchmark.contracts import Need, Tap, View
+from benchmark.engine.context import silent
+from benchmark.heads import logistic
+from benchmark.heads.logistic import ABSENT, fit_logistic
+from benchmark.heads.rows import Scaler
+from benchmark.metrics import geometry
+from benchmark.metrics.classification import topk_hits
+from benchmark.metrics.geometry import depth_errors, normal_errors, scale_and_shift
+from benchmark.metrics.retrieval import recall_hits
+from benchmark.statistic import Statistic
+from benchmark.stats import holm, interval, mcnemar, minimum_detectable_effect, paired
+from benchmark.stats.bootstrap import expanded_tails
+from benchmark.stats.draws import bootstrap_counts, swaps
+from benchmark.views import Placement, ResolvedView
+from tasks.caption_retrieval import IMAGE_TO_TEXT, TEXT_TO_IMAGE
+from tasks.dense import counted_target, held_out_folds, held_out_images, training_pixels, upsample
+from tasks.linear_segmentation import TASK as SEGMENTATION
+from tasks.sliding import background_rule, best_class, resized
+
+MEAN = Statistic("mean", ("a",))
+
+
+# ----------------------------------------------------------------------------------------------------------- metrics
+
+
+def test_a_prediction_of_zero_is_90_degrees_from_everything() -> None:
+    target = np.tile([0.0, 0.0, 1.0], (2, 2, 1))
+    row = normal_errors(np.zeros((2, 2, 3)), target)
+    assert (row["mean_angle"], row["median_angle"], row["n"]) == (90.0, 90.0, 4.0)
+    assert (row["hits_11"], row["hits_22"], row["hits_30"]) == (0, 0, 0)
+    both = normal_errors(np.zeros((2, 2, 3)), np.zeros((2, 2, 3)), zeros_count=True)
+    assert (both["mean_angle"], both["n"]) == (90.0, 4.0)
+
+
+def test_an_angle_on_a_threshold_is_no_hit(monkeypatch: pytest.MonkeyPatch) -> None:
+    angles = torch.tensor([11.25, 22.5, 30.0, 180.0]).double()
+    monkeypatch.setattr(geometry, "angular_errors", lambda a, b: angles)
+    row = normal_errors(np.ones((1, 4, 3)), np.ones((1, 4, 3)))
+    assert (row["hits_11"], row["hits_22"], row["hits_30"]) == (0, 1, 2)
+    assert row["angles"].sum() == 4 and row["angles"][1799] == 1 and len(row["angles"]) == 1800
+    assert row["sum_angle"] == angles.sum() and row["sum_sq_angle"] == (angles**2).sum()
+
+
+def test_a_ratio_on_a_threshold_and_a_depth_on_a_limit_do_not_count() -> None:
+    target = np.array([[4.0, 4.0, 16.0, 64.0]])
+    pred = np.array([[5.0, 3.2, 25.0, 125.0]])  # 1.25, 1.25 (from below), 1.25², 1.25³
+    row = depth_errors(pred, target)
+    assert (row["d1_hits"], row["d2_hits"], row["d3_hits"], row["d1"]) == (0, 2, 3, 0.0)
+    assert depth_errors(pred, target, min_depth=4.0, max_depth=64.0)["n"] == 1
+    assert depth_errors(pred, target, min_depth=3.9, max_depth=64.1)["n"] == 4
+    low = depth_errors(np.array([[0.0, 9.0]]), np.array([[2.0, 2.0]]), 1.0, 4.0, clamp=True)
+    assert low["sse"] == 1.0 + 4.0 and low["abs_rel_sum"] == pytest.approx(0.5 + 1.0)
+    empty = depth_errors(np.ones((1, 1)), np.zeros((1, 1)))
+    assert all(math.isnan(empty[name]) for name in ("rmse", "abs_rel", "d1")) and empty["n"] == 0
+
+
+def test_scale_and_shift_of_a_constant_only_shifts_and_leaves_out_the_limits() -> None:
+    target = np.array([[1.0, 3.0, 10.0, np.inf, 0.5]])
+    assert scale_and_shift(np.full((1, 5), 7.0), target, 0.5, 10.0).tolist() == [[2.0] * 5]
+    aligned = scale_and_shift(np.array([[2.0, 4.0, 9.0, 9.0, 9.0]]), target, 0.5, 10.0)
+    assert aligned[0, :2].tolist() == [1.0, 3.0] and aligned[0, 2] == 8.0
+    untouched = np.array([[2.0]])
+    assert scale_and_shift(untouched, np.array([[0.0]]), 0.5, 10.0) is untouched
+
+
+def test_rank_k_is_not_among_the_k_best() -> None:
+    assert recall_hits(np.array([0, 1, 4, 5]), 1).tolist() == [1, 0, 0, 0]
+    assert recall_hits(np.array([0, 1, 4, 5]), 5).tolist() == [1, 1, 1, 0]
+    hits = topk_hits(torch.tensor([[3.0, 2.0, 1.0]]).repeat(3, 1), np.array([0, 1, 2]), (1, 2))
+    assert hits[1].tolist() == [1, 0, 0] and hits[2].tolist() == [1, 1, 0]
+    assert set(topk_hits(torch.eye(6), np.arange(6))) == {1, 5}
+
+
+# -------------------------------------------------------------------------------------------------------- statistics
+
+
+@pytest.mark.parametrize(("only_a", "only_b"), [(3, 9), (9, 3), (0, 1), (0, 5), (1, 2)])
+def test_mid_p_is_the_exact_p_less_the_probability_of_what_was_seen(only_a: int, only_b: int) -> None:
+    a = np.array([1] * only_a + [0] * only_b + [1, 0])
+    b = np.array([0] * only_a + [1] * only_b + [1, 0])
+    law, least = scipy_stats.binom(only_a + only_b, 0.5), min(only_a, only_b)
+    assert mcnemar(a, b) == pytest.approx(2 * law.cdf(least) - law.pmf(least))
+    assert mcnemar(a, b) < mcnemar(a, b, mid_p=False)
+
+
+def test_as_many_of_either_is_no_difference() -> None:
+    assert mcnemar(np.array([1, 0]), np.array([0, 1])) == 1.0 and mcnemar(np.ones(3), np.ones(3)) == 1.0
+
+
+def test_hits_that_belong_together_are_not_counted_one_by_one() -> None:
+    """Five captions of each picture: McNemar would take them for five independent ones."""
+    owner, better = np.repeat(np.arange(12), 5), np.repeat(np.arange(12) % 3 == 0, 5)
+    a = {"a": np.zeros(60), "image": owner}
+    b = {"a": better.astype(float), "image": owner}
+    together = paired(a, b, Statistic("mean", ("a",), cluster="image"))
+    assert together.method == "paired randomisation" and together.units == 12
+    alone = paired(a, b, MEAN)
+    assert alone.method == "McNemar mid-p" and alone.units == 60 and alone.p < 1e-4 < 0.05 < together.p
+
+
+def test_tails_are_widened_as_student_says() -> None:
+    for n, level in ((2, 0.95), (10, 0.95), (10, 0.9), (1000, 0.95)):
+        reach = math.sqrt(n / (n - 1)) * scipy_stats.t.ppf((1 + level) / 2, n - 1)
+        low = scipy_stats.norm.cdf(-reach)
+        assert expanded_tails(level, n) == pytest.approx([low, 1 - low], rel=1e-9)
+    assert expanded_tails(0.95, 1).tolist() == [0.0, 1.0]
+    values = {"a": np.arange(10.0)}
+    low, high = interval(values, MEAN)
+    assert low < 4.5 - 1.96 * np.std(values["a"]) / math.sqrt(10) and high > 4.5 + 1.96 * np.std(
+        values["a"]
+    ) / math.sqrt(10)
+
+
+def test_draws_are_n_of_n_and_swaps_are_fair() -> None:
+    (counts,) = bootstrap_counts(5, 300, 0)
+    assert (counts.sum(1) == 5).all() and abs(counts.mean(0) - 1).max() < 0.15
+    (chosen,) = swaps(70, 300, 0)
+    assert chosen.shape == (300, 70) and set(np.unique(chosen)) == {0.0, 1.0} and abs(chosen.mean() - 0.5) < 0.02
+    blocks = list(bootstrap_counts(1 << 20, 17, 0))
+    assert [len(b) for b in blocks] == [8, 8, 1]
+    assert not np.array_equal(counts, next(bootstrap_counts(5, 300, 1)))
+
+
+def test_a_table_that_has_one_test_is_not_adjusted() -> None:
+    assert holm([0.03]).tolist() == [0.03] and holm([0.6, 0.7]).tolist() == [1.0, 1.0]
+    assert minimum_detectable_effect(1.0, tests=0) == minimum_detectable_effect(1.0)
+    assert minimum_detectable_effect(1.0, level=0.1, power=0.5) == pytest.approx(scipy_stats.norm.ppf(0.95))
+
+
+# ----------------------------------------------------------------------------------------------------------- compare
+
+
+def unit(**changes: object) -> UnitComparison:
+    facts = {
+        "unit": "depth/scenes", "protocol": "fast-1", "metric": "top-1", "metric_unit": "%", "higher_is_better": True,
+        "n": 100, "independent": 100, "a": 50.0, "b": 55.0, "delta": 5.0, "ci95": (3.0, 7.0), "p": 0.01,
+        "p_adjusted": 0.01, "method": "", "error": 1.0, "mde": 2.8, "tolerance": 0.0, "verdict": "no difference",
+    }  # fmt: skip
+    return UnitComparison(**{**facts, **changes})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("changes", "p", "said"),
+    [
+        ({}, 0.0499, "better"),
+        ({"higher_is_better": False}, 0.0499, "worse"),
+        ({"delta": -5.0, "ci95": (-7.0, -3.0)}, 0.0499, "worse"),
+        ({"delta": -5.0, "ci95": (-7.0, -3.0), "higher_is_better": False}, 0.0499, "better"),
+        ({}, 0.05, "undecided"),  # not significant, and the interval leaves 0 out
+        ({"tolerance": 5.0}, 0.01, "no difference"),
+        ({"tolerance": 4.99}, 0.01, "better"),
+        ({"tolerance": 7.0}, 0.5, "no difference"),
+        ({"tolerance": 6.99}, 0.5, "undecided"),
+        ({"delta": 0.0, "ci95": (-2.0, 2.0)}, 0.5, "no difference"),
+        ({"delta": 0.0, "ci95": (-2.01, 2.0)}, 0.5, "undecided"),
+        ({"delta": 1.0, "ci95": (0.0, 2.0)}, 0.5, "no difference"),
+        ({"delta": 1.0, "ci95": (0.01, 2.0)}, 0.5, "undecided"),
+        ({"delta": -1.0, "ci95": (-2.0, 0.0)}, 0.5, "no difference"),
+        ({"metric_unit": "m", "a": 2.0, "delta": 0.0, "ci95": (-0.1, 0.1)}, 0.5, "no difference"),  # 5 % of A
+        ({"metric_unit": "m", "a": -2.0, "delta": 0.0, "ci95": (-0.1, 0.11)}, 0.5, "undecided"),
+        ({"independent": 10}, 0.01, "better"),
+        ({"independent": 9}, 0.01, "too little data"),
+        ({}, math.nan, "too little data"),
+    ],
+)
+def test_verdicts_on_their_limits(changes: dict, p: float, said: str) -> None:
+    assert verdict(unit(**changes), p) == said
+
+
+def test_a_published_number_on_the_end_of_an_interval_is_inside() -> None:
+    def gap(published: float, partial: bool = False, stale: str = "") -> bool:
+        return PublishedGap("u", "m", "%", 5.0, (4.0, 6.0), published, "", "", 10, partial, stale).inside
+
+    assert gap(4.0) and gap(6.0) and not gap(3.99) and not gap(6.01)
+    assert not gap(5.0, partial=True) and not gap(5.0, stale="old")
+
+
+# ------------------------------------------------------------------------------------------------------------- heads
+
+
+def test_a_class_without_rows_lies_far_below_every_other() -> None:
+    x = torch.randn(60, 3, generator=torch.Generator().manual_seed(0))
+    head = fit_logistic(x, (x[:, 0] > 0).long() * 2, 3, [0.1])
+    assert head.bias[1] == ABSENT <= -1000 and not head.weight[1].any()
+    assert head.logits(1000 * x)[:, 1].max() < head.logits(1000 * x)[:, [0, 2]].max(1).values.min()
+
+
+@pytest.mark.parametrize(
+    ("losses", "accuracy", "tried", "best"),
+    [
+        ([1.0, 1.1, 0.5, 0.6, 0.7, 0.1], [0.0] * 6, 5, 2),  # one that is worse does not end it, two in a row do
+        ([0.5, 0.6, 0.7, 0.1, 0.1, 0.1], [0.0] * 6, 3, 0),
+        ([0.9, 0.8, 0.7, 0.6, 0.5, 0.4], [50.0] * 6, 6, 5),
+        ([0.9, 0.8, 0.7, 0.8, 0.9, 0.4], [50.0, 60.0, 50.0, 50.0, 50.0, 70.0], 5, 1),  # the loss still fell once
+        ([0.5, 0.5, 0.5, 0.1, 0.1, 0.1], [50.0] * 6, 3, 0),  # equal is no better: the stronger penalty stays
+    ],
+)
+def test_the_path_of_penalties_ends_after_two_that_improve_nothing(
+    losses: list, accuracy: list, tried: int, best: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left = iter(zip(losses, accuracy))
+
+    def judge(folds: object) -> dict[str, float]:
+        loss, hits = next(left)
+        return {"loss": loss, "accuracy": hits, "mIoU": 0.0}
+
+    monkeypatch.setattr(logistic, "_judge", judge)
+    x = torch.randn(40, 2, generator=torch.Generator().manual_seed(0))
+    penalties = [10.0, 1.0, 0.1, 0.01, 0.001, 0.0001]
+    held = np.arange(40) % 4 == 0
+    head = fit_logistic(x, (x[:, 0] > 0).long(), 2, penalties[::-1], held, criterion="accuracy")
+    assert [record["penalty"] for record in head.history[:-1]] == penalties[:tried]
+    assert head.penalty == pytest.approx(penalties[best] * 30 / 40)
+
+
+def test_a_scaler_is_undone_exactly() -> None:
+    scaler = Scaler(torch.tensor([1.0, -2.0]).double(), torch.tensor([0.5, 4.0]).double())
+    weight, bias = scaler.fold(torch.tensor([[3.0, 1.0]]).double(), torch.tensor([7.0]).double())
+    x = torch.tensor([[2.0, 5.0]]).double()
+    assert float(x @ weight.T + bias) == pytest.approx(3 * (2 - 1) * 0.5 + 1 * (5 + 2) * 4 + 7)
+
+
+# ------------------------------------------------------------------------------------------------------------- tasks
+
+
+@pytest.mark.parametrize("task", [IMAGE_TO_TEXT, TEXT_TO_IMAGE])
+def test_captions_of_a_picture_are_resampled_together(task: object) -> None:
+    found = outcome(task, torch.eye(4)[[0, 2, 0, 0]])
+    assert {m.statistic.cluster for m in found.measurements} == {"image"}
+    owners = [0, 1, 2, 3] if task is IMAGE_TO_TEXT else [0, 0, 1, 2, 3, 3]
+    assert found.samples["image"].tolist() == [f"noise/0/{i}" for i in owners]
+
+
+class Masks(Noise):
+    """Masks whose left half is to be ignored, by 255 or -1."""
+
+    def target(self, index: int) -> np.ndarray:
+        out = np.full((8, 8), index % 2)
+        out[:, :4] = 255 if index < 3 else -1
+        return out
+
+
+def training_set(classes: int = 2, seed: int = 0) -> SimpleNamespace:
+    """What the linear probe hands to its head, from features that say nothing."""
+    images = Masks(6)
+    features = torch.zeros(6, 9, 3)
+    reader = type("Reader", (), {"__len__": lambda s: 6, "__getitem__": lambda s, rows: features[rows]})()
+    data = SimpleNamespace(images=images, target=images.target, class_names=[str(c) for c in range(classes)])
+    need = Need(images, View("encoder"), Tap("pixels", None, 9, 0, "uniform"))
+    protocol = SimpleNamespace(with_cls=False, penalties=(1.0, 0.1), holdout=0.34, judged_images=1, selection="mIoU")
+    context = SimpleNamespace(
+        data={"train": data, "test": data}, features=lambda need: reader, progress=silent, seed=seed, device="cpu"
+    )
+    return SimpleNamespace(context=context, need=need, protocol=protocol)
+
+
+def test_training_pixels_leave_out_what_is_to_be_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The probe's own filter: 255 and -1 are no classes to be learned; with more classes 255 is one."""
+    made = training_set()
+    seen: dict[str, np.ndarray] = {}
+
+    def fit(x: torch.Tensor, y: torch.Tensor, *words: object, **more: object) -> None:
+        seen["labels"] = y.numpy()
+        raise InterruptedError
+
+    monkeypatch.setattr("tasks.linear_segmentation.fit_logistic", fit)
+    monkeypatch.setattr(type(SEGMENTATION), "needs", lambda *_: [made.need])
+    made.context.card = None
+    made.context.protocol = made.protocol
+    for classes, labels in ((2, {0, 1}), (300, {0, 1, 255})):
+        made.context.data["train"].class_names = made.context.data["test"].class_names = range(classes)
+        with pytest.raises(InterruptedError):
+            SEGMENTATION._sampled(made.context)
+        assert set(seen["labels"].tolist()) == labels
+
+
+def test_what_is_held_out_follows_the_seed_of_the_run() -> None:
+    def fold(seed: int) -> np.ndarray:
+        made = training_set(seed=seed)
+        pixels = training_pixels(made.context, [made.need], made.protocol, lambda v, _: v < 2)
+        return pixels.fold
+
+    assert not np.array_equal(held_out_images(40, 0.25, 0), held_out_images(40, 0.25, 1))
+    assert len({tuple(fold(seed)) for seed in range(6)}) > 1 and np.array_equal(fold(3), fold(3))
+    assert held_out_images(40, 0.25, 0).sum() == 10 and held_out_images(2, 0.9, 0).sum() == 1
+    assert np.bincount(held_out_folds(10, 0.25, 4, 0) + 1).tolist() == [6, 2, 2]
+
+
+def test_the_border_of_a_padded_view_is_cut_off_on_every_side() -> None:
+    """A map whose value is its column: of a picture laid in the middle, the middle columns come back."""
+    maps = torch.arange(8.0).expand(1, 8, 8)
+    place = Placement(top=0.25, left=0.25, height=0.5, width=0.5)
+    cut = upsample(maps, 4, 4, place)
+    assert cut.shape == (1, 4, 4) and torch.allclose(cut[0, 0], torch.arange(2.0, 6.0))
+    assert torch.allclose(upsample(maps.mT, 4, 4, place)[0, :, 0], torch.arange(2.0, 6.0))
+    edge = upsample(maps, 8, 4, Placement(top=0.0, left=0.5, height=1.0, width=0.5))
+    assert torch.allclose(edge[0, 0], torch.arange(4.0, 8.0))
+
+
+def test_zero_vectors_of_normals_do_not_count_and_those_of_depth_stay() -> None:
+    normals = np.zeros((1, 2, 3), np.float32)
+    normals[0, 1] = (0, 0, 1)
+    data = SimpleNamespace(target=lambda index: normals)
+    assert np.isnan(counted_target(data, 0)[0, 0]).all() and counted_target(data, 0)[0, 1].tolist() == [0, 0, 1]
+    assert counted_target(SimpleNamespace(target=lambda index: np.zeros((2, 2))), 0).tolist() == [[0, 0], [0, 0]]
+
+
+def test_a_score_on_the_threshold_is_no_background_and_ties_go_to_the_lower_class() -> None:
+    settle = background_rule(1, 0.5, 4)
+    label, score = torch.tensor([0, 1, 2]), torch.tensor([0.5, 0.49, 0.51])
+    assert settle(label, score).tolist() == [0, 1, 3]
+    scores = torch.zeros(20, 2, 2)
+    scores[[3, 17]] = 1.0
+    found, value = best_class(scores, 2, 2)
+    assert found.tolist() == [[3, 3], [3, 3]] and value.tolist() == [[1, 1], [1, 1]]
+    scores[18] = 2.0
+    assert best_class(scores, 2, 2)[0].unique().tolist() == [18]
+
+
+def test_sizes_are_rounded_as_their_sources_round() -> None:
+    assert resized(100, 201, 50, 0) == (50, 100)  # down
+    assert resized(100, 203, 50, 2048) == (50, 102)  # 101.5, to the nearest
+    assert resized(100, 400, 512, 800) == (200, 800) and resized(400, 100, 512, 800) == (800, 200)
+
+
+def test_a_padded_view_has_its_picture_in_the_middle_and_says_where() -> None:
+    view = ResolvedView(None, patch=8)
+    laid = view.lay(np.full((12, 21, 3), 255, np.uint8))
+    inside = np.zeros((16, 24), bool)
+    inside[2:14, 1:22] = True  # three columns are too many: the smaller half comes first
+    assert np.array_equal(laid, np.repeat(inside[None], 3, 0).astype(np.float32))
+    assert view.placement(12, 21) == Placement(2 / 16, 1 / 24, 12 / 16, 21 / 24)
