@@ -17,6 +17,7 @@ from safetensors import SafetensorError, safe_open
 
 from adapters.plausible import check_config
 from adapters.state_dicts import PICKLED, convert_line, pickle_line
+from benchmark import sealed
 from benchmark.checkpoints import BESIDE
 from benchmark.contracts import ModelSpec, WeightsInfo
 from benchmark.digest import fingerprint, sha256_file
@@ -84,7 +85,10 @@ def locate(spec: ModelSpec) -> Checkpoint:
     check_config(folder / "config.json", config, files)
     code = sorted(folder.rglob("*.py")) if spec.trust_remote_code and "auto_map" in config else []
     beside = [path for path in (folder / name for name in BESIDE) if path.is_file()]
-    digest = fingerprint({p.relative_to(folder).as_posix(): sha256_file(p) for p in (*files, *beside, *code)})
+    digests = {p: sha256_file(p) for p in (*files, *beside, *code)}
+    for path, found in digests.items():
+        sealed.check_written(path, found)
+    digest = fingerprint({p.relative_to(folder).as_posix(): found for p, found in digests.items()})
     return Checkpoint(folder, tuple(files), WeightsInfo(source, digest), config, file is not None)
 
 

@@ -113,6 +113,30 @@ def check_files(folder: Path, kept: Mapping[str, str]) -> None:
         raise Damaged(f"{folder / name}: is damaged ({why})")
 
 
+CHECKSUMS = "densebench-checksums.json"
+
+
+def write_checksums(folder: Path, names: Iterable[str]) -> None:
+    """Writes CHECKSUMS beside the files `names` of `folder`, whose own formats have no place for a digest."""
+    write_json(folder / CHECKSUMS, {"schema": 1, "files": digests(folder, names)})
+
+
+def check_written(path: Path, digest: str | None = None) -> None:
+    """Raises Damaged where CHECKSUMS beside `path` says that another content was written; `digest`: its sha256, where
+    it is known already. Files without CHECKSUMS beside them are others' and are taken as they are."""
+    try:
+        kept = read_json(path.with_name(CHECKSUMS), since=1)["files"].get(path.name)
+    except FileNotFoundError:
+        return
+    except (KeyError, AttributeError):
+        raise Damaged(f"{path.with_name(CHECKSUMS)}: is damaged (it holds no checksums). Delete it") from None
+    if kept is not None and kept != (digest or sha256_file(path)):
+        raise Damaged(
+            f"{path}: is damaged (its content does not agree with {CHECKSUMS}). Take it again, or delete {CHECKSUMS} "
+            "where it was changed on purpose"
+        )
+
+
 # ---------------------------------------------------------------------------------------------------------- tensors
 
 

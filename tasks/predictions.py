@@ -6,6 +6,7 @@ scratch folder, shrunk to the height it is shown at and compressed: memory does 
 
 from __future__ import annotations
 
+import tempfile
 import zlib
 from collections.abc import Mapping
 from typing import Any
@@ -14,6 +15,7 @@ import numpy as np
 import torch
 
 from benchmark.contracts import TaskContext, ignored_label
+from benchmark.files import disk_errors
 from benchmark.metrics.retrieval import Positives
 from benchmark.pictures import HEIGHT, Kind, neighbours, side_by_side, texts_found
 from benchmark.results import slug
@@ -33,11 +35,12 @@ class Predictions:
 
     def __init__(self, context: TaskContext, kind: Kind) -> None:
         self.kind, self.wanted, self.data = kind, context.keep_predictions, context.data["test"]
-        self.path = context.scratch / "predictions.bin"
+        self.scratch = context.scratch
         self.kept: list[tuple[int, int, int, tuple[int, ...]]] = []  # index, place, size, shape
-        if self.wanted:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            self.path.write_bytes(b"")
+        if self.wanted:  # without a name: no other process writes into it, and no kill leaves it
+            with disk_errors(self.scratch):
+                self.scratch.mkdir(parents=True, exist_ok=True)
+                self.file = tempfile.TemporaryFile(dir=self.scratch)  # noqa: SIM115 - open as long as this object
 
     def add(self, index: int, prediction: torch.Tensor) -> None:
         """Class indices [H, W], metres [H, W] or vectors [H, W, 3] of test picture `index`, in the order of scoring."""
@@ -48,9 +51,9 @@ class Predictions:
             small = small / np.maximum(np.linalg.norm(small, axis=2, keepdims=True), 1e-9)
         kind, scale = STORED[self.kind]
         packed = zlib.compress(np.ascontiguousarray((small * scale).astype(kind)).tobytes(), 1)
-        with self.path.open("ab") as f:
-            self.kept.append((index, f.tell(), len(packed), small.shape))
-            f.write(packed)
+        with disk_errors(self.scratch):
+            self.kept.append((index, self.file.seek(0, 2), len(packed), small.shape))
+            self.file.write(packed)
 
     def files(self, samples: Mapping[str, np.ndarray]) -> dict[str, bytes]:
         """`pictures/….png` -> PNG, chosen by each picture's own mIoU or RMSE in `samples` (in the order of `add`)."""
@@ -62,15 +65,14 @@ class Predictions:
             index = self.kept[row][0]
             words = f"{name}_{metric}-{scores[row]:.3g}_{slug(self.data.images.image_id(index))}"
             out[f"pictures/{words}.png"] = self._picture(row)
-        self.path.unlink(missing_ok=True)
+        self.file.close()
         return out
 
     def _picture(self, row: int) -> bytes:
         index, place, size, shape = self.kept[row]
         kind, scale = STORED[self.kind]
-        with self.path.open("rb") as f:
-            f.seek(place)
-            packed = zlib.decompress(f.read(size))
+        self.file.seek(place)
+        packed = zlib.decompress(self.file.read(size))
         prediction: np.ndarray = np.frombuffer(packed, kind).reshape(shape)
         if self.kind != "segmentation":
             prediction = prediction.astype(np.float32) / scale

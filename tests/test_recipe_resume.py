@@ -20,7 +20,7 @@ from adapters.tipsv2.recipe.checkpoint import checkpoints, load_checkpoint
 from adapters.tipsv2.recipe.guards import CollapseError, DivergenceError
 from adapters.tipsv2.recipe.journal import Journal
 from adapters.tipsv2.recipe.trainer import train
-from benchmark.errors import DataError, UsageError
+from benchmark.errors import BenchError, DataError, UsageError
 from benchmark.sealed import Damaged
 
 HERE = Path(__file__).parent
@@ -219,3 +219,36 @@ def test_exported_folder_loads_in_transformers_with_equal_features(tmp_path: Pat
         theirs = loaded.vision_model(pixel_values=images).last_hidden_state
     torch.testing.assert_close(torch.cat(ours, 1), theirs)
     assert float(loaded.temperature.detach()) == pytest.approx(float(student.temperature.detach()), rel=1e-6)
+
+
+def test_readings_are_those_of_the_checkpoint_whatever_became_of_the_file(tmp_path: Path) -> None:
+    config = tiny(train__steps=4, train__checkpoint_every=2)
+    train(config, tmp_path, quiet=True)
+    path = tmp_path / "metrics.jsonl"
+    calm = path.read_bytes()
+    path.write_bytes(calm.replace(b'"step": 2', b'"step": 3') + b'{"step": 9}\n\xff\n{')
+    train(config, tmp_path, quiet=True)
+    assert path.read_bytes() == calm
+
+
+def test_what_a_kill_left_of_an_old_checkpoint_is_cleared(tmp_path: Path) -> None:
+    for left in (".step-00000001.part", ".step-00000000.before.part"):
+        (tmp_path / left).mkdir()
+        (tmp_path / left / "state.safetensors").write_bytes(b"half")
+    train(tiny(train__steps=4, train__checkpoint_every=1, train__keep=2), tmp_path, quiet=True)
+    assert sorted(p.name for p in tmp_path.iterdir() if p.is_dir()) == ["final", "step-00000003", "step-00000004"]
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "tokenizer.model", "config.json"])
+def test_a_damaged_export_is_named_and_never_scored(tmp_path: Path, name: str) -> None:
+    from benchmark import load_encoder
+
+    final = train(tiny(train__steps=1), tmp_path / "run", quiet=True)
+    content = bytearray((final / name).read_bytes())
+    content[-20] ^= 1
+    (final / name).write_bytes(content)
+    with pytest.raises(BenchError, match=rf"{name}: .*(is damaged|is no JSON)"):
+        load_encoder("tipsv2-mini", weights=str(final))
+    if name == "model.safetensors":
+        with pytest.raises(Damaged, match="model.safetensors: is damaged"):
+            train(tiny(init_from=str(final)), tmp_path / "next", quiet=True)

@@ -18,6 +18,7 @@ from adapters.tipsv2.files import read_npz, read_safetensors
 from adapters.tipsv2.official import from_official, to_official
 from adapters.tipsv2.scenic import TOKENS, from_scenic, to_scenic
 from adapters.tipsv2.variants import Architecture
+from benchmark import sealed
 from benchmark.contracts import ModelSpec, WeightsInfo
 from benchmark.digest import fingerprint, sha256_file
 from benchmark.errors import WeightsError
@@ -207,7 +208,11 @@ class _Fit:
 
 
 def _info(source: sources.Source) -> WeightsInfo:
-    """sha256 over the digests of the weight files, the sizes and the tokenizer: all that decides what comes out."""
+    """sha256 over the digests of the weight files, the sizes and the tokenizer: all that decides what comes out.
+
+    Raises sealed.Damaged for a file of `bench train` that is not what was written."""
     files = (*source.weights, source.tokenizer, *([source.config] if source.config else []))
     digests = [sha256_file(path) for path in files]
+    for path, digest in zip(files, digests):
+        sealed.check_written(path, digest)
     return WeightsInfo(source.name, fingerprint(digests))

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
+from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
 from benchmark import in_use, sealed
@@ -162,6 +163,7 @@ def _run_model(name: str, stamp: str, jobs: list[Job], options: RunOptions, hook
     for job in jobs:
         slot = slot_of(job, name, stamp, options)
         if not options.force and (row := slot.finished(options.cross_check)):
+            shutil.rmtree(scratch_of(slot, options), ignore_errors=True)  # a kill between the row and its removal
             report.rows.append(row)
             report.reused += 1
             hooks.row(row)
@@ -190,6 +192,11 @@ def _run_model(name: str, stamp: str, jobs: list[Job], options: RunOptions, hook
             report.rows.append(row)
             hooks.row(row)
     report.forwards[shown] = session.extractor.forwards
+
+
+def scratch_of(slot: Slot, options: RunOptions) -> Path:
+    """Where a head that takes long to train keeps its state until its row is there."""
+    return options.cache / "heads" / slot.request
 
 
 @dataclass
@@ -275,7 +282,7 @@ class Session:
             job.data,
             self.options.seed,
             self.extractor.device,
-            self.options.cache / "heads" / slot.request,
+            scratch_of(slot, self.options),
             self.options.save_predictions,
             self.options.cross_check,
             self.hooks.progress,

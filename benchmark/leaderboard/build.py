@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmark.errors import BenchError, UsageError
-from benchmark.files import write_text
+from benchmark.files import only_writer, write_text
 from benchmark.leaderboard.collect import collect
 from benchmark.leaderboard.page import page
 from benchmark.leaderboard.payload import payload
@@ -30,9 +30,15 @@ def build(results: Path, out: Path | None = None, reference: Path | None = None)
     """Writes leaderboard.html, .csv and .md into `out` (default: `results`).
 
     `reference` adds the rows that come with densebench and the published numbers beside them where `results` has none.
-    Damaged, half-written and foreign files are named in the page and left out. Raises UsageError when there is no row
-    and no published number at all.
+    Damaged, half-written and foreign files are named in the page and left out. Under the folder's lock: of several
+    processes the last to write has read every row. Raises UsageError when there is no row and no published number at
+    all.
     """
+    with only_writer(out or results):
+        return _build(results, out or results, reference)
+
+
+def _build(results: Path, out: Path, reference: Path | None) -> Built:
     boards, problems = collect(results, reference)
     published: list[PublishedNumber] = []
     try:
@@ -46,7 +52,7 @@ def build(results: Path, out: Path | None = None, reference: Path | None = None)
         as_csv(boards, published),
         as_markdown(boards, [line.replace(f"{results}/", "") for line in problems]),
     )
-    paths = tuple((out or results) / name for name in NAMES)
+    paths = tuple(out / name for name in NAMES)
     for path, text in zip(paths, texts):
         write_text(path, text)
     return Built(paths, sum(len(b.entries) for b in boards), len(boards), tuple(problems))

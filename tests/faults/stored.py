@@ -2,17 +2,15 @@
 
 `use` does what the product does with the file: it reads it, makes again what it finds damaged, and gives the value that
 would go on into a number. After a flipped bit that value must be the undisturbed one, or the use must be refused in one
-line (BenchError). `python tests/faults/stored.py --flips 5000 --seed 0` tries so many and prints a line for each kind.
+line (BenchError). `python tests/faults flips` tries 5,000 and prints a line for each kind.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import random
 import sys
-import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -27,11 +25,18 @@ import torch
 
 sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parents[2])]
 
+from recipe_fixtures import tiny  # noqa: E402
 from rows import row_data, simulate, write_row  # noqa: E402
 
-from adapters.tipsv2.recipe import source_scenes, tokens  # noqa: E402
-from adapters.tipsv2.recipe.checkpoint import newest_whole, save_checkpoint  # noqa: E402
+from adapters.tipsv2.checkpoint import load  # noqa: E402
+from adapters.tipsv2.recipe import ablation, source_scenes, tokens  # noqa: E402
+from adapters.tipsv2.recipe.checkpoint import READINGS, newest_whole, save_checkpoint  # noqa: E402
+from adapters.tipsv2.recipe.export import load_weights, recipe_of  # noqa: E402
+from adapters.tipsv2.recipe.journal import Journal  # noqa: E402
+from adapters.tipsv2.recipe.model import Pretrainer  # noqa: E402
+from adapters.tipsv2.recipe.trainer import train  # noqa: E402
 from benchmark import noise, results, sealed  # noqa: E402
+from benchmark.contracts import ModelSpec  # noqa: E402
 from benchmark.digest import fingerprint, plain  # noqa: E402
 from benchmark.engine.jobs import NOT_APPLICABLE, Slot  # noqa: E402
 from benchmark.equal_pictures import picture_digests  # noqa: E402
@@ -39,6 +44,7 @@ from benchmark.errors import BenchError  # noqa: E402
 from benchmark.features import store as features  # noqa: E402
 from benchmark.heads import linear_sweep  # noqa: E402
 from benchmark.history import Entry, History, Point  # noqa: E402
+from benchmark.registry import models  # noqa: E402
 from benchmark.results import read_all, read_row, save  # noqa: E402
 from benchmark.steps import progress_of  # noqa: E402
 from tasks.datasets import archives, digests  # noqa: E402
@@ -166,10 +172,16 @@ def _recipe_state(step: int) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
     return {"student/w": torch.arange(20.0) + step}, {"config": "c", "bad": step, "seconds": 1.5, "strikes": {}}
 
 
+def _readings(step: int) -> str:
+    return "".join(f'{{"step": {i}, "loss": {1 / i}}}\n' for i in range(1, step + 1))
+
+
 def _make_recipe(folder: Path) -> list[Path]:
+    readings = folder / READINGS
     for step in (2, 4):
-        save_checkpoint(folder, step, *_recipe_state(step), 2)
-    return list((folder / "step-00000004").iterdir())
+        readings.write_text(_readings(step))
+        save_checkpoint(folder, step, *_recipe_state(step), 2, readings)
+    return [readings, *(folder / "step-00000004").iterdir()]
 
 
 def _use_recipe(folder: Path) -> Any:
@@ -180,7 +192,33 @@ def _use_recipe(folder: Path) -> Any:
         tensors, facts = _recipe_state(step)
         assert found[1].keys() == tensors.keys() and torch.equal(found[1]["student/w"], tensors["student/w"])
         assert facts.items() <= found[2].items()
+    Journal(folder, 9, 1, step, quiet=True, kept=found[0] / READINGS if found else None)
+    assert not step or (folder / READINGS).read_text() == _readings(step)
     return step in (0, 2, 4)
+
+
+def _make_final(folder: Path) -> list[Path]:
+    place = train(tiny(train__steps=1), folder, quiet=True)
+    return [p for p in place.iterdir() if p.name not in ("run.json", "heads.safetensors")]
+
+
+def _use_final(folder: Path) -> Any:
+    """As an encoder, and as the start of another stage."""
+    loaded = load(ModelSpec("tipsv2-mini", row=models()["tipsv2-mini"], weights=str(folder / "final")))
+    student = Pretrainer(recipe_of(folder / "final"))
+    load_weights(folder / "final", student)
+    state = {**loaded.state_dict(), **student.state_dict()}
+    return fingerprint([loaded.info.sha256, {k: v.tolist() for k, v in state.items()}])
+
+
+def _make_scores(folder: Path) -> list[Path]:
+    sealed.write_json(folder / "scores.json", {"schema": ablation.SCHEMA, "evaluation": {"depth/scenes": 1.5}})
+    return [folder / "scores.json"]
+
+
+def _use_scores(folder: Path) -> Any:
+    found = ablation.scored(folder / "scores.json")
+    return found["evaluation"] if found else {"depth/scenes": 1.5}  # else it is scored again
 
 
 class _Scene:
@@ -350,6 +388,8 @@ KINDS = (
     Kind("mm probe", _make_probe, _use_probe),
     Kind("sweep", _make_sweep, _use_sweep),
     Kind("training state", _make_recipe, _use_recipe),
+    Kind("exported weights", _make_final, _use_final),
+    Kind("scores of an ablation", _make_scores, _use_scores),
     Kind("training scenes", _make_pretrain, _use_pretrain),
     Kind("tokeniser", _make_tokeniser, _use_tokeniser),
     Kind("row", _make_row, _use_row),
@@ -412,18 +452,10 @@ def try_flips(kind: Kind, root: Path, count: int, seed: int) -> Counter[str]:
     return outcomes
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--flips", type=int, default=5000)
-    parser.add_argument("--seed", type=int, default=0)
-    asked = parser.parse_args()
-    with tempfile.TemporaryDirectory() as place:
-        for kind in KINDS:
-            began, count = time.monotonic(), -(-asked.flips // len(KINDS))
-            found = try_flips(kind, Path(place) / kind.name.replace(" ", "-"), count, asked.seed)
-            spent = time.monotonic() - began
-            print(f"{kind.name}: {count} flips, 0 scored; {dict(found)} ({spent:.0f} s)", flush=True)
-
-
-if __name__ == "__main__":
-    main()
+def try_all(root: Path, flips: int, seed: int, tell: Callable[[str], object]) -> int:
+    """`flips` over all KINDS; how many were tried. Raises AssertionError with the first that is used."""
+    for kind in KINDS:
+        began, count = time.monotonic(), -(-flips // len(KINDS))
+        found = try_flips(kind, root / kind.name.replace(" ", "-"), count, seed)
+        tell(f"{kind.name}: {count} flips, 0 scored; {dict(found)} ({time.monotonic() - began:.0f} s)")
+    return count * len(KINDS)

@@ -1,4 +1,4 @@
-"""One flipped bit in every kind of stored file: never scored. The long form: `python tests/faults/stored.py`."""
+"""One flipped bit in every kind of stored file: never scored. The long form: `python tests/faults flips`."""
 
 from __future__ import annotations
 

@@ -8,7 +8,6 @@ The same command resumes: a finished (row, seed) is read, not trained again. Dis
 
 from __future__ import annotations
 
-import json
 import re
 import tomllib
 from pathlib import Path
@@ -23,9 +22,11 @@ from adapters.tipsv2.recipe.config_file import parse_override, read_config
 from adapters.tipsv2.recipe.cost import step_flops
 from adapters.tipsv2.recipe.evaluation import evaluate
 from adapters.tipsv2.recipe.trainer import train
+from benchmark import sealed
 
 ROWS = Path(__file__).with_name("ablation_rows.toml")
 TEACHER = "CLIP + DINO + iBOT++"
+SCHEMA = 1  # of scores.json: since then sealed
 
 
 def plan(changes: dict[str, Any], out: Path) -> list[tuple[str, int, RecipeConfig]]:
@@ -44,6 +45,17 @@ def plan(changes: dict[str, Any], out: Path) -> list[tuple[str, int, RecipeConfi
             values |= {"name": row, "train.seed": seed, "train.steps": steps}
             runs.append((row, seed, read_config(table["base"], {**changes, **values})))
     return runs
+
+
+def scored(path: Path) -> dict[str, Any] | None:
+    """The scores that are there; None where there are none, or where they are damaged, which is said."""
+    try:
+        return sealed.read_json(path, since=SCHEMA)
+    except FileNotFoundError:
+        return None
+    except sealed.Damaged as e:
+        sealed.remake(path, e, "the run is scored again")
+        return None
 
 
 def folder_of(out: Path, row: str, seed: int) -> Path:
@@ -104,10 +116,11 @@ def main(
             continue
         folder = folder_of(out, row, seed)
         scores = folder / "scores.json"
-        if not scores.is_file():
+        found = scored(scores)
+        if found is None:
             found = evaluate(train(config, folder), folder, table["units"], overrides=table["readout"])
-            scores.write_text(json.dumps(found, indent=1))
-        measured.setdefault(row, []).append(json.loads(scores.read_text())["evaluation"])
+            sealed.write_json(scores, {"schema": SCHEMA, **found})
+        measured.setdefault(row, []).append(found["evaluation"])
         lines = [*summary(measured), "", *differences(measured, table["compare"])]
         (out / "summary.md").write_text("\n".join(lines) + "\n")
 

@@ -17,14 +17,20 @@ from torch import nn
 from benchmark import sealed
 from benchmark.errors import WeightsError, first_line
 
-TENSORS, FACTS = "state.safetensors", "state.json"
+TENSORS, FACTS, READINGS = "state.safetensors", "state.json", "metrics.jsonl"
 SCHEMA = 1  # of the facts: since then with digests
 
 
 def save_checkpoint(
-    folder: Path, step: int, tensors: dict[str, torch.Tensor], facts: dict[str, Any], keep: int
+    folder: Path,
+    step: int,
+    tensors: dict[str, torch.Tensor],
+    facts: dict[str, Any],
+    keep: int,
+    readings: Path | None = None,
 ) -> Path:
-    """Writes `folder`/step-N through a temporary name and removes all but the newest `keep`."""
+    """Writes `folder`/step-N, with a copy of the file of `readings` so far, through a temporary name and removes all
+    but the newest `keep`, and what kills have left."""
     target = folder / f"step-{step:08d}"
     staging = folder / f".{target.name}.part"
     shutil.rmtree(staging, ignore_errors=True)
@@ -32,12 +38,20 @@ def save_checkpoint(
     save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, staging / TENSORS)
     with open(staging / TENSORS, "rb") as f:
         os.fsync(f.fileno())
-    found = {"schema": SCHEMA, **facts, "step": step, "files": sealed.digests(staging, [TENSORS])}
-    sealed.write_json(staging / FACTS, found)
-    shutil.rmtree(target, ignore_errors=True)
+    kept = [TENSORS]
+    if readings and readings.is_file():
+        shutil.copyfile(readings, staging / READINGS)
+        kept.append(READINGS)
+    sealed.write_json(
+        staging / FACTS, {"schema": SCHEMA, **facts, "step": step, "files": sealed.digests(staging, kept)}
+    )
+    if target.exists():
+        target.rename(folder / f".{target.name}.before.part")
     staging.rename(target)
     for old in checkpoints(folder)[:-keep]:
-        shutil.rmtree(old)
+        old.rename(folder / f".{old.name}.part")  # hidden first: half removed it would be no checkpoint, and stay
+    for left in folder.glob(".step-*.part"):
+        shutil.rmtree(left)
     return target
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -16,6 +17,7 @@ from adapters.tipsv2.recipe.checkpoint import place
 from adapters.tipsv2.recipe.config import RecipeConfig
 from adapters.tipsv2.recipe.config_file import from_table
 from adapters.tipsv2.recipe.model import Pretrainer
+from benchmark import sealed
 from benchmark.digest import plain
 from benchmark.errors import WeightsError
 
@@ -26,9 +28,11 @@ def export_folder(
     heads: dict[str, torch.Tensor],
     student: Pretrainer,
     tokenizer: bytes,
+    facts: Mapping[str, object],
     dtype: torch.dtype = torch.float32,
 ) -> Path:
-    """config.json, model.safetensors (in `dtype`), tokenizer.model, heads.safetensors and recipe.json; atomic.
+    """config.json, model.safetensors (in `dtype`), tokenizer.model, heads.safetensors, recipe.json, run.json (`facts`)
+    and the checksums of all; the folder has its name when it is whole.
 
     `encoder` and `heads` are whole state dicts; `encoder["temperature"]` is the learned one.
     """
@@ -45,15 +49,21 @@ def export_folder(
         save_file({k: v.detach().cpu().contiguous() for k, v in heads.items()}, staging / "heads.safetensors")
     (staging / "tokenizer.model").write_bytes(tokenizer)
     (staging / "recipe.json").write_text(json.dumps(dataclasses.asdict(student.config), indent=1) + "\n")
-    shutil.rmtree(folder, ignore_errors=True)
+    (staging / "run.json").write_text(json.dumps(facts, indent=1) + "\n")
+    sealed.write_checksums(staging, sorted(p.name for p in staging.iterdir()))
+    before = folder.with_name(f".{folder.name}.before.part")
+    shutil.rmtree(before, ignore_errors=True)
+    if folder.exists():
+        folder.rename(before)  # removed file by file it would be half a model for a while
     staging.rename(folder)
+    shutil.rmtree(before, ignore_errors=True)
     return folder
 
 
 def load_weights(folder: Path, student: Pretrainer, heads: bool = True) -> None:
     """Weights of an exported folder into `student`; a position table of another size is resized.
 
-    Raises WeightsError naming file and key.
+    Raises WeightsError naming file and key, sealed.Damaged for a file that is not what was exported.
     """
     file = folder / "model.safetensors"
     stored = _read(file)
@@ -87,6 +97,7 @@ def resize_positions(table: torch.Tensor, slots: int) -> torch.Tensor:
 
 def _read(path: Path) -> dict[str, torch.Tensor]:
     try:
+        sealed.check_written(path)
         return load_file(path)
     except (OSError, SafetensorError) as error:
         raise WeightsError(f"{path}: not a readable safetensors file ({error})") from None
@@ -97,6 +108,7 @@ def read_recipe(folder: Path) -> dict[str, object]:
     path = folder / "recipe.json"
     if not path.is_file():
         raise WeightsError(f"{path}: missing; the folder was not written by `bench train`")
+    sealed.check_written(path)
     table: dict[str, object] = json.loads(path.read_text())
     return table
 

@@ -9,25 +9,36 @@ from pathlib import Path
 from typing import Any
 
 from benchmark.errors import DataError
+from benchmark.files import write_bytes, write_text
 
 
 class Journal:
-    """Appends one JSON line per reading; after a resume, readings past the checkpoint are dropped first.
+    """Appends one JSON line per reading; after a resume the file is what it was at the checkpoint, whose own copy
+    `kept` is.
 
-    A last line that a full disk or a kill cut short is dropped too. DataError for any other damaged line.
-    Of several processes the `first` alone touches the file.
+    A checkpoint of before there were copies: readings past it are dropped, and a last line that a full disk or a kill
+    cut short. DataError for any other damaged line. Of several processes the `first` alone touches the file.
     """
 
     def __init__(
-        self, folder: Path, steps: int, batch_size: int, start: int, quiet: bool = False, first: bool = True
+        self,
+        folder: Path,
+        steps: int,
+        batch_size: int,
+        start: int,
+        quiet: bool = False,
+        first: bool = True,
+        kept: Path | None = None,
     ) -> None:
         self.path, self.steps, self.batch_size, self.quiet = folder / "metrics.jsonl", steps, batch_size, quiet
         self._since, self._step = time.perf_counter(), start
-        if first and self.path.is_file():
-            kept = [json.dumps(row) + "\n" for row in _readings(self.path) if row["step"] <= start]
-            staging = self.path.with_name(f".{self.path.name}.part")
-            staging.write_text("".join(kept))
-            staging.replace(self.path)
+        if first and kept:
+            write_bytes(self.path, kept.read_bytes())
+        elif first and self.path.is_file() and not start:
+            self.path.unlink()
+        elif first and self.path.is_file():
+            rows = [json.dumps(row) + "\n" for row in _readings(self.path) if row["step"] <= start]
+            write_text(self.path, "".join(rows))
 
     def add(self, step: int, values: Mapping[str, Any]) -> None:
         """Writes the reading after `step` steps, and prints it with the speed since the last one."""

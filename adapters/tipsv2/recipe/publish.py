@@ -21,6 +21,7 @@ from safetensors.torch import load_file, save_file
 from adapters.tipsv2.recipe.config import RecipeConfig
 from adapters.tipsv2.recipe.config_file import CONFIGS, read_config
 from adapters.tipsv2.recipe.export import recipe_of
+from benchmark import sealed
 from benchmark.digest import sha256_file
 from benchmark.errors import WeightsError
 
@@ -37,6 +38,7 @@ def publish(run: Path, target: Path) -> Path:
     target.mkdir(parents=True)
     for name in ("model.safetensors", "heads.safetensors"):
         if (final / name).is_file():
+            sealed.check_written(final / name)
             halved = {k: v.to(torch.float16) for k, v in load_file(final / name).items()}
             save_file(halved, target / name, metadata={"format": "pt"})
     config = json.loads((final / "config.json").read_text()) | {"dtype": "float16"}

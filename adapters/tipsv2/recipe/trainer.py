@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import torch
 
 from adapters.tipsv2.recipe.checkpoint import (
+    READINGS,
     checkpoints,
     module_tensors,
     newest_whole,
@@ -83,8 +83,10 @@ class Trainer:
         self.optimizer = make_optimizer(self.student.named_parameters(), config.optim)
         self.guards = Guards(config)
         self.step, self.bad, self.seconds = 0, 0, 0.0
-        self._resume()
-        self.journal = Journal(out, config.train.steps, config.train.batch_size, self.step, quiet, place.first)
+        readings = self._resume()
+        self.journal = Journal(
+            out, config.train.steps, config.train.batch_size, self.step, quiet, place.first, readings
+        )
 
     def run(self) -> Path:
         """Steps until the end; returns the exported folder."""
@@ -102,12 +104,12 @@ class Trainer:
                 self._log(terms)
             if self._due(train.validate_every):
                 self._validate()
-            if self._due(train.checkpoint_every) or self.step == train.steps:
-                self._save()
             if self._due(train.evaluate_every):
                 folder = self._export("evaluate")
                 if self.place.first:
                     self.journal.note({"step": self.step, **evaluate(folder, self.out)})
+            if self._due(train.checkpoint_every) or self.step == train.steps:
+                self._save()  # last: what a kill cuts short before it is done again
         final = self._export("final")
         if self.place.first:
             self.journal.plot()
@@ -176,12 +178,13 @@ class Trainer:
             "strikes": self.guards.strikes,
         }
         if self.place.first:
-            save_checkpoint(self.out, self.step, tensors, facts, self.config.train.keep)
+            save_checkpoint(self.out, self.step, tensors, facts, self.config.train.keep, self.journal.path)
 
-    def _resume(self) -> None:
+    def _resume(self) -> Path | None:
+        """Goes back to the newest whole checkpoint; its readings, where it has some."""
         found = newest_whole(self.out)
         if found is None:
-            return
+            return None
         path, tensors, facts = found
         if facts["config"] != self.config.digest():
             raise UsageError(f"{path} was made with another config. Give another --out, or remove {self.out}")
@@ -190,6 +193,7 @@ class Trainer:
         restore_optimizer(self.student, self.optimizer, tensors)
         self.step, self.bad, self.seconds = facts["step"], facts["bad"], facts["seconds"]
         self.guards.strikes = dict(facts["strikes"])
+        return path / READINGS if READINGS in facts.get("files", {}) else None
 
     def _export(self, name: str) -> Path:
         state = module_tensors("student", self.student)
@@ -198,12 +202,11 @@ class Trainer:
         lowest = self.config.loss.min_temperature
         encoder["temperature"] = state["student/log_temperature"].exp().clamp_min(lowest).reshape(())
         if self.place.first:
-            export_folder(self.out / name, encoder, heads, self.student, self.tokenizer.model)
             facts = {
                 "config": self.config.digest(),
                 "steps": self.step,
                 "hours": round(self.seconds / 3600, 3),
                 "bad_samples": self.bad,
             }
-            (self.out / name / "run.json").write_text(json.dumps(facts, indent=1) + "\n")
+            export_folder(self.out / name, encoder, heads, self.student, self.tokenizer.model, facts)
         return self.out / name

@@ -1,0 +1,64 @@
+"""`python tests/faults KIND`: the long forms of what tests/faults tries in short in CI. docs/reliability.md."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+sys.path.insert(0, str(Path(__file__).parent))
+
+
+def main() -> None:
+    """One kind of disturbance, as often as asked."""
+    parser = argparse.ArgumentParser(prog="python tests/faults", description=__doc__)
+    parser.add_argument("--seed", type=int, default=0)
+    kinds = parser.add_subparsers(dest="kind", required=True)
+    kills = kinds.add_parser("kills", help="kill -9 at random moments, and the same command again")
+    kills.add_argument("--job", choices=["scenes", "training", "head"], default="scenes")
+    kills.add_argument("--kills", type=int, default=60)
+    flips = kinds.add_parser("flips", help="one flipped bit in every kind of stored file")
+    flips.add_argument("--flips", type=int, default=5000)
+    tables = kinds.add_parser("tables", help="four processes that finish within 0.1 s")
+    tables.add_argument("--rounds", type=int, default=200)
+    asked = parser.parse_args()
+    began = time.monotonic()
+    with tempfile.TemporaryDirectory() as place:
+        said = FORMS[asked.kind](asked, Path(place))
+    print(f"{said} ({time.monotonic() - began:.0f} s)")
+
+
+def _tell(line: str) -> None:
+    print(line, flush=True)
+
+
+def _kills(asked: argparse.Namespace, place: Path) -> str:
+    from jobs import JOBS
+    from kills import kill
+
+    found = kill(JOBS[asked.job].run, place, asked.kills, asked.seed, _tell)
+    return f"{asked.job}: {found.struck} kills in {found.runs} runs, 0 of {found.compared} files differ"
+
+
+def _flips(asked: argparse.Namespace, place: Path) -> str:
+    from stored import try_all
+
+    return f"{try_all(place, asked.flips, asked.seed, _tell)} flips, 0 scored"
+
+
+def _tables(asked: argparse.Namespace, place: Path) -> str:
+    from tables import PROCESSES, finish_together
+
+    missing, spread = finish_together(place, asked.rounds, asked.seed)
+    return f"{asked.rounds} rounds of {PROCESSES} processes within {spread:.3f} s (median): {missing} rows missing"
+
+
+FORMS = {"kills": _kills, "flips": _flips, "tables": _tables}
+
+
+if __name__ == "__main__":
+    main()
