@@ -1,9 +1,10 @@
 """Instance retrieval (UnED, TIPSv2 §4.1): mean R@1 and mMP@5 over domains on one merged index, and mAP.
 
-A hit must share label and domain with the query; a query that is in the index is not there for itself. A query that no
-picture of the index answers (the only one of its label, or --limit or --max-bad left the others out) says nothing of an
-encoder: it is left out of every metric, and the row counts how many were. Queries of one label are pictures of one
-thing and succeed or fail together, so intervals and tests resample them together.
+A hit must share label and domain with the query, or with a picture that equals it in every pixel; a query that is in
+the index is not there for itself. A query that no picture of the index answers (the only one of its label, or --limit
+or --max-bad left the others out) says nothing of an encoder: it is left out of every metric, and the row counts how
+many were. Queries of one label are pictures of one thing and succeed or fail together, so intervals and tests resample
+them together.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import numpy as np
 
 from benchmark.bounds import Amount
 from benchmark.contracts import CropRounding, DataKind, EncoderCard, Measurement, Need, Outcome, Tap, TaskContext, View
+from benchmark.equal_pictures import counted, first_equal, picture_digests
 from benchmark.errors import DataError
 from benchmark.metrics.retrieval import (
     average_precision,
@@ -106,8 +108,9 @@ class InstanceRetrievalTask:
         if protocol.average_precision:
             samples["ap"] = np.full(len(queries), np.nan)
         blind = {name: np.full(len(queries), np.nan) for name in ("hit@1", "mp@5", "ap")}
+        same, further = _names_of_equal_pictures(data, context)
         for rows, columns in _searches(data, protocol.index):
-            right, items = self._search(context, queries, index, rows, columns, samples)
+            right, items = self._search(context, queries, index, rows, columns, samples, further)
             there = right > 0
             blind["hit@1"][rows] = blind["mp@5"][rows] = np.where(there, right / np.maximum(items, 1), np.nan)
             blind["ap"][rows] = chance_precision(right, items)
@@ -120,8 +123,8 @@ class InstanceRetrievalTask:
             for name, c in shares.items()
         ]
         shown = [d for d in np.unique(domains) if answerable[domains == d].any()]
-        details = {f"R@1 {d}": float(100 * np.nanmean(samples["hit@1"][domains == d])) for d in shown}
-        details["queries_without_right_answer"] = int((~answerable).sum())
+        details: dict[str, Any] = {f"R@1 {d}": float(100 * np.nanmean(samples["hit@1"][domains == d])) for d in shown}
+        details |= {"queries_without_right_answer": int((~answerable).sum()), "equal_pictures": same}
         files = instance_pictures(context, queries, index, samples["rank"], merged=protocol.index == "merged")
         seconds = time.perf_counter() - started
         return Outcome(samples, measured, "mean R@1", int(answerable.sum()), details, 0.0, seconds, files, [blind])
@@ -134,6 +137,7 @@ class InstanceRetrievalTask:
         rows: np.ndarray,
         columns: np.ndarray | None,
         samples: dict[str, np.ndarray],
+        further: Mapping[int, Sequence[str]],
     ) -> tuple[np.ndarray, np.ndarray]:
         """Fills in the samples of queries `rows`; how many right answers each has, among how many pictures."""
         data = context.data["test"]
@@ -146,12 +150,7 @@ class InstanceRetrievalTask:
             own = place[np.asarray(data.self_index)[rows]]
         query_keys = _keys(data.query_domains, data.query_labels, rows)
         index_keys = _keys(data.index_domains, data.index_labels, columns)
-        further = getattr(data, "more_labels", {})
-        more = {
-            at: [f"{data.query_domains[q]}/{label}" for label in further[q]]
-            for at, q in enumerate(rows.tolist())
-            if q in further
-        }
+        more = {at: further[q] for at, q in enumerate(rows.tolist()) if q in further}
         positives = instance_positives(query_keys, index_keys, own, more)
         asked: Any = queries if len(rows) == len(queries) else queries[rows]
         rank = ranks(asked, gallery, positives, own, device=context.device)
@@ -162,6 +161,28 @@ class InstanceRetrievalTask:
             samples["ap"][rows] = average_precision(asked, gallery, positives, own, device=context.device)
         hidden = np.zeros(len(rows), np.int64) if own is None else (own >= 0).astype(np.int64)  # the query itself
         return positives.counts(), len(gallery) - hidden
+
+
+def _names_of_equal_pictures(data: Any, context: TaskContext) -> tuple[dict[str, int], dict[int, list[str]]]:
+    """How many pictures have an equal one; query -> its further "domain/label" names.
+
+    No encoder tells equal pictures apart, so what answers one of them answers them all: those names are a query's, too,
+    beside `more_labels` of the data.
+    """
+    digests, rows = picture_digests(data.index, context.progress), np.arange(len(data.index))
+    names = _keys(data.index_domains, data.index_labels, rows).tolist()
+    asked = _keys(data.query_domains, data.query_labels, np.arange(len(data.queries))).tolist()
+    pictures = digests if data.queries.digest == data.index.digest else picture_digests(data.queries, context.progress)
+    together: dict[bytes, dict[str, None]] = {}
+    for digest, name in (*zip(digests, names), *zip(pictures, asked)):
+        together.setdefault(digest, {})[name] = None
+    more = getattr(data, "more_labels", {})
+    further = {}
+    for query, digest in enumerate(pictures):
+        own = [f"{data.query_domains[query]}/{label}" for label in more.get(query, ())]
+        if others := [name for name in (*own, *together[digest]) if name != asked[query]]:
+            further[query] = others
+    return counted(first_equal(digests)), further
 
 
 def _searches(data: Any, kind: str) -> list[tuple[np.ndarray, np.ndarray | None]]:

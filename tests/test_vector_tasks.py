@@ -15,14 +15,17 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 from small import Noise, SmallEncoder
 
-from benchmark.contracts import ImageTransform
+from benchmark.contracts import ImageTransform, Outcome
 from benchmark.engine.context import silent
 from benchmark.engine.run import run
 from benchmark.heads.linear_sweep import fit_linear_sweep
 from benchmark.images import apply_transform
 from benchmark.protocol import load_protocol
 from benchmark.registry import load_task, open_dataset, protocol_file
+from benchmark.results import metrics_of
 from benchmark.views import resolve_view
+from tasks.instance_retrieval import TASK as INSTANCE_RETRIEVAL
+from tasks.instance_retrieval import InstanceRetrieval
 from tasks.swept_vectors import CropFeed, StoredVectors, layer_taps, random_box, sources_for
 
 MODEL = f"{Path(__file__).parent}/small_model.py:build"
@@ -62,6 +65,40 @@ def test_uned_is_a_loop_over_queries(index: str, tmp_path: Path) -> None:
     assert len(hits) == 8
     assert row.main["value"] == pytest.approx(100 * np.mean([np.mean(h) for h in hits.values()]))
     assert row.main["value"] not in (0, 100), "the pictures must make it a question"
+
+
+def test_equal_pictures_of_two_labels_answer_each_other() -> None:
+    """Pictures 0 and 2 are one, labelled a and b: for either a hit of both labels is right; 4 is alone with c."""
+    vectors = torch.nn.functional.normalize(torch.tensor([[1, 0], [1, 0.5], [1, 0], [0.1, 1], [1, 0.2]]), dim=1)[
+        :, None
+    ]
+
+    class Twins(Noise):
+        digest = "instances with twins"
+
+        def load(self, index: int) -> np.ndarray:
+            return super().load(0 if index == 2 else index)
+
+    def found(images: Noise) -> Outcome:
+        reader = type("Reader", (), {"shape": vectors.shape, "__len__": lambda self: len(vectors),
+                                     "__getitem__": lambda self, rows: vectors[rows]})()  # fmt: skip
+        labels, domains = np.array([0, 0, 1, 1, 2]), ["d"] * 5
+        data = SimpleNamespace(
+            queries=images, index=images, query_labels=labels, index_labels=labels, query_domains=domains,
+            index_domains=domains, self_index=np.arange(5),
+        )  # fmt: skip
+        context = SimpleNamespace(
+            data={"test": data}, protocol=InstanceRetrieval("encoder", 0, "first", "merged", False), card=None,
+            device="cpu", features=lambda need: reader, progress=silent, keep_predictions=0,
+        )  # fmt: skip
+        return INSTANCE_RETRIEVAL.run(context)
+
+    twins, plain = found(Twins(5)), found(Noise(5))
+    assert twins.samples["hit@1"].tolist()[:4] == [1, 0, 1, 0] and plain.samples["hit@1"].tolist()[:4] == [0, 0, 0, 0]
+    assert np.isnan(twins.samples["hit@1"][4]) and twins.details["queries_without_right_answer"] == 1
+    assert twins.details["equal_pictures"] == {"pictures": 2, "different": 1}
+    # 0 and 2: three of four others are right; 1 and 3: one of four
+    assert metrics_of(twins, 0)["mean R@1"]["chance"] == pytest.approx(100 * (0.75 + 0.25 + 0.75 + 0.25) / 4)
 
 
 def test_sources_are_dinov2s_and_shallow_encoders_have_fewer() -> None:
