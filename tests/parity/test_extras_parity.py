@@ -144,6 +144,16 @@ def open_clip_encoder(open_clip, arch, folder):
     return open_clip_models.build(spec)
 
 
+def test_a_caption_of_open_clip_is_cut_past_75_words_beside_both_ends(open_clip, tmp_path):
+    encoder = open_clip_encoder(open_clip, "ViT-B-32", tmp_path)
+    lengths = (1, 74, 75, 76, 90)
+    texts = [" ".join("a" * n) for n in lengths]
+    assert encoder.is_cut(texts) == [n > 75 for n in lengths]
+    assert encoder.is_cut(texts[::-1]) == [n > 75 for n in lengths[::-1]]
+    cut, same = encoder.encode_text([texts[-1] + " b", texts[-1] + " c"])
+    assert torch.equal(cut, same)
+
+
 def test_layers_of_open_clip(open_clip, tmp_path):
     encoder = open_clip_encoder(open_clip, "ViT-B-32", tmp_path)
     visual = encoder.model.visual
