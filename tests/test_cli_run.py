@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -189,7 +187,6 @@ def run_in_process(results: Path, cache: Path, **more: str) -> subprocess.Popen[
     scenes.mkdir(parents=True, exist_ok=True)
     if not (cache / "scenes").exists():
         os.symlink(scenes, cache / "scenes", target_is_directory=True)
-    words = ["run", "--model", "random-vit", "--task", "scenes", "--limit", "300", "--results", str(results)]
     units = ["linear_segmentation/scenes", "normals/scenes", "instance_retrieval/scenes"]
     words = ["run", "--model", "random-vit", "--limit", "300", "--results", str(results)]
     words += [w for unit in units for w in ("--task", unit)]
@@ -209,37 +206,11 @@ def numbers(results: Path) -> dict[str, object]:
     return {r.unit: {k: (m["value"], m["ci95"]) for k, m in r.data["metrics"].items()} for r in rows}
 
 
-def test_killed_at_any_moment_gives_the_same_numbers_to_the_last_digit(tmp_path):
-    calm = run_in_process(tmp_path / "calm", tmp_path / "calm-cache")
-    assert calm.wait(300) == 0, calm.stderr.read()
-    expected = numbers(tmp_path / "calm")
-    assert len(expected) == 3
-    cache, results = tmp_path / "cache", tmp_path / "results"
-
-    def shards() -> int:
-        return len(list(cache.glob("features/*/*/shard-*.npy")))
-
-    moments = [lambda: shards() >= 1, lambda: shards() >= 5, lambda: any(results.glob("*/*/*/*/result.json"))]
-    for reached in moments:
-        process = run_in_process(results, cache)
-        while process.poll() is None and not reached():
-            time.sleep(0.01)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-    last = run_in_process(results, cache)
-    assert last.wait(300) == 0, last.stderr.read()
-    assert numbers(results) == expected
-    for unit in expected:
-        task, dataset = unit.split("/")
-        a, b = (next((tmp_path / d / "random-vit" / task / dataset).iterdir()) for d in ("calm", "results"))
-        assert (a / "samples.parquet").read_bytes() == (b / "samples.parquet").read_bytes()
-
-
 def test_one_and_two_threads_agree_within_a_tenth_of_a_point(tmp_path):
     one = run_in_process(tmp_path / "one", tmp_path / "cache1", OMP_NUM_THREADS="1")
-    assert one.wait(300) == 0, one.stderr.read()
+    assert one.wait() == 0, one.stderr.read()
     two = run_in_process(tmp_path / "two", tmp_path / "cache2", OMP_NUM_THREADS="2")
-    assert two.wait(300) == 0, two.stderr.read()
+    assert two.wait() == 0, two.stderr.read()
     a, b = numbers(tmp_path / "one"), numbers(tmp_path / "two")
     for unit, metrics in a.items():
         for name, (value, _) in metrics.items():

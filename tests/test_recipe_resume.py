@@ -3,12 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -56,29 +51,6 @@ def test_resumed_run_ends_in_the_same_bytes(tmp_path: Path, monkeypatch: pytest.
         assert (straight / name).read_bytes() == (resumed / name).read_bytes(), name
     steps = [json.loads(line)["step"] for line in (tmp_path / "resumed" / "metrics.jsonl").read_text().splitlines()]
     assert steps == [2, 4, 6]
-
-
-def test_killed_run_continues_to_the_bytes_of_an_undisturbed_one(tmp_path: Path) -> None:
-    code = (
-        "import sys; from pathlib import Path; from recipe_fixtures import tiny;"
-        "from adapters.tipsv2.recipe.trainer import train;"
-        "train(tiny(train__steps=60, train__checkpoint_every=5), Path(sys.argv[1]))"
-    )
-    env = {**os.environ, "PYTHONPATH": f"{HERE}:{HERE.parent}", "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-c", code]
-    run = subprocess.Popen([*command, str(tmp_path / "killed")], env=env, stdout=subprocess.DEVNULL)
-    deadline = time.monotonic() + 60
-    while not checkpoints(tmp_path / "killed") and time.monotonic() < deadline:
-        time.sleep(0.01)
-    run.send_signal(signal.SIGKILL)
-    run.wait()
-    assert checkpoints(tmp_path / "killed"), "no checkpoint within a minute"
-    assert not (tmp_path / "killed" / "final").exists()
-    config = tiny(train__steps=60, train__checkpoint_every=5)
-    again = train(config, tmp_path / "killed", quiet=True)
-    straight = train(config, tmp_path / "straight", quiet=True)
-    for name in FILES:
-        assert (straight / name).read_bytes() == (again / name).read_bytes(), name
 
 
 def test_nan_loss_stops_with_one_line_and_keeps_the_last_good_checkpoint(

@@ -162,9 +162,7 @@ def test_kill_and_the_same_command_again_give_the_undisturbed_row(tmp_path):
 
     undisturbed = start("whole")
     killed = start("killed")
-    deadline = time.monotonic() + 120
     while not list((tmp_path / "killed" / "heads").glob(f"*/{NAME}")) and killed.poll() is None:
-        assert time.monotonic() < deadline
         time.sleep(0.02)
     killed.send_signal(signal.SIGKILL)
     stopped_early = killed.wait() == -signal.SIGKILL
