@@ -129,6 +129,20 @@ def test_tails_are_widened_as_student_says() -> None:
     ) / math.sqrt(10)
 
 
+def test_a_quantile_lies_inside_its_bin() -> None:
+    median = Statistic("quantile", ("bins",), width=0.5)
+    assert median.of({"bins": [[0, 1, 3, 0]]}) == pytest.approx(
+        (2 + 1 / 3) * 0.5
+    )  # the second of four is 1/3 into its bin
+    assert median.of({"bins": [[4, 0]]}) == pytest.approx(0.25) and math.isnan(median.of({"bins": [[0, 0]]}))
+    assert Statistic("quantile", ("bins",), level=1.0).of({"bins": [[2, 2]]}) == 2.0
+    lists = np.empty(2, object)
+    lists[:] = [np.array([4.0, 0.0]), np.array([0.0, 4.0])]
+    assert median.of({"bins": lists}) == pytest.approx(0.5)
+    assert Statistic("ratio", ("a", "b")).of({"a": [1.0, 3.0], "b": [4.0, 4.0]}) == 0.5
+    assert Statistic("root_ratio", ("a", "b"), 10.0).of({"a": [1.0, 1.0], "b": [4.0, 4.0]}) == 5.0
+
+
 def test_draws_are_n_of_n_and_swaps_are_fair() -> None:
     (counts,) = bootstrap_counts(5, 300, 0)
     assert (counts.sum(1) == 5).all() and abs(counts.mean(0) - 1).max() < 0.15

@@ -1,0 +1,175 @@
+"""Mutation testing: one operator or number of a module changed at a time; tests that all pass have let it through.
+
+    python tests/mutants.py --sample 20 --seed 1 benchmark/metrics     # of each module below it, 20 mutants
+    python tests/mutants.py                                            # all of them: hours, as the nightly workflow
+
+Cosmic Ray (`pip install cosmic-ray`) makes the mutants; what stands in annotations and docstrings is left out. Each
+runs in a process forked from this one, which has the large libraries loaded, on a copy of the tree: `mutants.toml` says
+which tests judge a module and which mutants are equivalent. The exit code is 1 where fewer than TARGET of the others
+died.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import difflib
+import importlib
+import itertools
+import os
+import random
+import shutil
+import signal
+import sys
+import tempfile
+import time
+import tomllib
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+TABLE = tomllib.loads((ROOT / "tests" / "mutants.toml").read_text(encoding="utf-8"))
+TARGET = 0.9
+SECONDS = 120  # for the tests of one mutant; what takes longer goes on for ever and counts as noticed
+TREE = ("benchmark", "adapters", "tasks", "tests", "results", "docs", "examples", "pyproject.toml", "README.md")
+LOADED = (
+    "torch", "numpy", "scipy.stats", "sklearn.linear_model", "pandas", "pyarrow.parquet", "hypothesis", "pytest",
+    "rich.table", "typer", "PIL.Image", "statsmodels.stats.contingency_tables", "transformers", "matplotlib.figure",
+    "mmengine",
+)  # fmt: skip
+
+
+def mutants(source: str, order: random.Random) -> Iterator[tuple[str, str]]:
+    """(operator, changed source) of every mutant whose meaning to Python differs from all before, in a random order."""
+    from cosmic_ray.ast import ast_nodes, get_ast
+    from cosmic_ray.mutating import mutate_code
+    from cosmic_ray.plugins import get_operator, operator_names
+
+    seen, nodes, places = {meaning(source)}, list(ast_nodes(get_ast(source))), []
+    for name in sorted(operator_names()):
+        kind = get_operator(name)
+        if not kind.arguments():
+            count = sum(1 for node in nodes for _ in kind().mutation_positions(node))
+            places += [(name, occurrence) for occurrence in range(count)]
+    order.shuffle(places)
+    for name, occurrence in places:
+        changed = mutate_code(source, get_operator(name)(), occurrence)
+        with suppress(SyntaxError):
+            if changed is not None and (said := meaning(changed)) not in seen:
+                seen.add(said)
+                yield name, changed
+
+
+def meaning(source: str) -> str:
+    """The syntax tree without annotations and docstrings, which do nothing here."""
+    tree = ast.parse(source)
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            node.returns = None
+        if isinstance(node, ast.arg):
+            node.annotation = None
+        if isinstance(node, ast.AnnAssign):
+            node.annotation = ast.Constant(0)
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
+            node.value = ast.Constant(0)
+    return ast.dump(tree)
+
+
+def modules(words: list[str]) -> dict[Path, list[str]]:
+    """Module -> its test files, of those at or below `words`, or of all."""
+    found = {path: tests for glob, tests in TABLE["modules"].items() for path in sorted(ROOT.glob(glob))}
+    wanted = [ROOT / word for word in words] or [ROOT]
+    return {
+        path: tests
+        for path, tests in found.items()
+        if any(path.is_relative_to(place) for place in wanted) and "def " in path.read_text(encoding="utf-8")
+    }
+
+
+def judge(tree: Path, tests: list[str]) -> str:
+    """ "killed", "survived" or "endless": what the tests in the copy `tree` say of it, in a process of their own."""
+    child = os.fork()
+    if not child:
+        os.setsid()
+        sink = os.open(os.devnull, os.O_WRONLY)
+        for stream in (1, 2):
+            os.dup2(sink, stream)
+        os.chdir(tree)
+        sys.path[:0] = [str(tree), str(tree / "tests")]
+        import pytest
+
+        slow = " and ".join(f"not {name}" for name in TABLE["slow"]["names"])
+        files = [str(tree / "tests" / name) for name in tests]
+        os._exit(int(pytest.main(["-x", "-q", "-p", "no:cacheprovider", "-k", slow, *files])))
+    end = time.monotonic() + SECONDS
+    while time.monotonic() < end:
+        done, status = os.waitpid(child, os.WNOHANG)
+        if done:
+            return "survived" if os.waitstatus_to_exitcode(status) == 0 else "killed"
+        time.sleep(0.02)
+    os.killpg(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    return "endless"
+
+
+def change(before: str, after: str) -> str:
+    """`line -> line` of the lines that differ, stripped."""
+    lines = [x for x in difflib.ndiff(before.splitlines(), after.splitlines()) if x[:2] in ("- ", "+ ")]
+    gone, come = ([x[2:].strip() for x in lines if x[0] == sign] for sign in "-+")
+    return f"{' / '.join(gone)} -> {' / '.join(come)}"
+
+
+def examine(path: Path, tests: list[str], tree: Path, sample: int, seed: int) -> tuple[int, int, int]:
+    """(killed, survived, equivalent) of the mutants of one module, or of `sample` of them; survivors are printed."""
+    name = path.relative_to(ROOT).as_posix()
+    source = (tree / name).read_text(encoding="utf-8")  # of the copy: the tree may be worked on meanwhile
+    made = mutants(source, random.Random(f"{seed}/{name}"))
+    counts = {"killed": 0, "endless": 0, "survived": 0, "equivalent": 0}
+    if judge(tree, tests) != "survived":
+        sys.exit(f"{name}: its tests fail on the code as it is: {' '.join(tests)}")
+    for operator, changed in itertools.islice(made, sample or None):
+        said = change(source, changed)
+        if f"{name}: {said}" in TABLE["equivalent"]:
+            counts["equivalent"] += 1
+            continue
+        (tree / name).write_text(changed, encoding="utf-8")
+        found = judge(tree, tests)
+        counts[found] += 1
+        if found == "survived":
+            print(f"  survived {name}: {said}  ({operator.removeprefix('core/')})", flush=True)
+    (tree / name).write_text(source, encoding="utf-8")
+    died = counts["killed"] + counts["endless"]
+    print(f"{name}: {died} of {died + counts['survived']} killed, {counts['equivalent']} equivalent", flush=True)
+    return died, counts["survived"], counts["equivalent"]
+
+
+def main() -> int:
+    """0 where TARGET of all mutants that are no equivalents were killed."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("paths", nargs="*", help="modules or folders [default: all of mutants.toml]")
+    parser.add_argument("--sample", type=int, default=0, help="mutants of each module [default: all]")
+    parser.add_argument("--seed", type=int, default=0, help="which are in the sample")
+    words = parser.parse_args()
+    sys.dont_write_bytecode = True
+    for library in LOADED:
+        with suppress(ImportError):
+            importlib.import_module(library)
+    chosen = modules(words.paths)
+    if not chosen:
+        sys.exit(f"nothing of tests/mutants.toml lies at {' '.join(words.paths)}")
+    with tempfile.TemporaryDirectory() as folder:
+        tree = Path(folder)
+        for part in TREE:
+            place = ROOT / part
+            ignored = shutil.ignore_patterns("__pycache__")
+            shutil.copytree(place, tree / part, ignore=ignored) if place.is_dir() else shutil.copy(place, tree / part)
+        found = [examine(path, tests, tree, words.sample, words.seed) for path, tests in chosen.items()]
+    killed, survived, equivalent = (sum(column) for column in zip(*found))
+    share = killed / max(1, killed + survived)
+    print(f"{killed} of {killed + survived} mutants killed ({100 * share:.1f} %), {equivalent} equivalent left out")
+    return 0 if share >= TARGET else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,41 @@
+"""The tables of tests/bounds.py and tests/mutants.py name what is there."""
+
+from __future__ import annotations
+
+import random
+import tomllib
+from pathlib import Path
+
+import bounds
+import mutants
+
+ROOT = Path(__file__).parents[1]
+JUDGED = ("benchmark/metrics", "benchmark/stats", "benchmark/heads", "tasks")
+SOURCE = '''def half(x: int | None) -> float:
+    """1 + 1"""
+    return x / 2 if x > 0 else 0.5
+'''
+
+
+def test_every_module_that_makes_a_number_has_mutants_and_tests_that_judge_them() -> None:
+    table = mutants.modules([])
+    made = {path for place in JUDGED for path in (ROOT / place).glob("*.py") if path.read_text().count("def ")}
+    alone = ("statistic", "protocol", "compare", "class_changes")
+    assert made | {ROOT / "benchmark" / f"{name}.py" for name in alone} <= set(table)
+    assert all((ROOT / "tests" / name).is_file() for tests in table.values() for name in tests)
+
+
+def test_mutants_change_what_python_does_and_leave_annotations_and_docstrings() -> None:
+    assert mutants.meaning(SOURCE) == mutants.meaning(SOURCE.replace("int | None", "float").replace("1 + 1", "2"))
+    assert mutants.meaning(SOURCE) != mutants.meaning(SOURCE.replace("x > 0", "x >= 0"))
+    assert mutants.change(SOURCE, SOURCE.replace("x > 0", "x >= 0")) == (
+        "return x / 2 if x > 0 else 0.5 -> return x / 2 if x >= 0 else 0.5"
+    )
+    assert random.Random("0/a").random() == random.Random("0/a").random()
+
+
+def test_the_smoke_part_is_there_and_every_dependency_has_a_lowest_release() -> None:
+    assert all((ROOT / "tests" / name).is_file() for name in bounds.SMOKE)
+    wanted = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["dependencies"]
+    assert all(">=" in text or "==" in text for text in wanted), "a bound is missing"
+    assert bounds.numbers("2.0.0") == bounds.numbers("2.0") != bounds.numbers("2.0.1+cpu")
