@@ -250,6 +250,8 @@ class Watcher:
             found = compare(baseline, rows_at, results=self.plan.results, tolerance=self.plan.tolerance, floors=floors)
         except BenchError as e:
             return baseline, None, (str(e),)
+        for line in found.conditions:  # Δ may be densebench's, where it was updated between two checkpoints
+            self._say_once(f"{name}: {line}")
         return baseline, found, (*found.refused, *found.problems)
 
     def _previous(self, name: str, history: History) -> str | None:

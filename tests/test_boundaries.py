@@ -153,6 +153,17 @@ def test_draws_are_n_of_n_and_swaps_are_fair() -> None:
     assert not np.array_equal(counts, next(bootstrap_counts(5, 300, 1)))
 
 
+def test_draws_are_the_same_in_blocks_of_any_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = [next(iter(draw(70, 5, 3))) for draw in (bootstrap_counts, swaps)]
+    words = np.random.PCG64(np.random.SeedSequence(3, spawn_key=(0xD15E, 2))).random_raw(10)  # two words of 64 for 70
+    bits = np.unpackbits(words.astype("<u8").view(np.uint8).reshape(5, 16), axis=1, bitorder="little")[:, :70]
+    assert np.array_equal(whole[1], bits)
+    monkeypatch.setattr("benchmark.stats.draws.BLOCK_BYTES", 8 * 70 + 1)
+    for made, draw in zip(whole, (bootstrap_counts, swaps)):
+        parts = list(draw(70, 5, 3))
+        assert [len(part) for part in parts] == [1] * 5 and np.array_equal(np.concatenate(parts), made)
+
+
 def test_a_table_that_has_one_test_is_not_adjusted() -> None:
     assert holm([0.03]).tolist() == [0.03] and holm([0.6, 0.7]).tolist() == [1.0, 1.0]
     assert minimum_detectable_effect(1.0, tests=0) == minimum_detectable_effect(1.0)

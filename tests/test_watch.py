@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import os
 import shlex
 import signal
@@ -73,6 +74,21 @@ def watcher(tmp_path: Path, scorer: Scorer, clock: Clock, **plan: object) -> Wat
     plan = {"once": True, "settle": 5.0, "every": 5.0, **plan}
     made = Plan(tmp_path / "run", "mini", "scenes", tmp_path / "out", tmp_path / "results", **plan)  # type: ignore[arg-type]
     return Watcher(made, scorer, say=lambda line: None, sleep=clock.sleep, clock=clock)
+
+
+def test_a_checkpoint_scored_by_an_older_densebench_is_said_to_be_stale(tmp_path: Path) -> None:
+    checkpoint(tmp_path / "run", "step-1")
+    scorer, clock, said = Scorer({"step-1": 0.6, "step-2": 0.6}), Clock(), []
+    watcher(tmp_path, scorer, clock).run()
+    for file in (tmp_path / "out").rglob("result.json"):
+        data = json.loads(file.read_text())
+        file.write_text(json.dumps({**data, "task": {**data["task"], "version": 0}}))
+    checkpoint(tmp_path / "run", "step-2")
+    later = watcher(tmp_path, scorer, clock)
+    later.say = said.append
+    later.run()
+    stale = [line for line in said if line.startswith("step-2: ‡ stale")]
+    assert len(stale) == 2 and all("the row was made by 0" in line for line in stale), said
 
 
 def test_a_folder_that_training_deletes_while_it_is_listed_is_passed_over(tmp_path, monkeypatch):
