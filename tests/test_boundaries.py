@@ -5,6 +5,7 @@ Each of these was once changed in the code without any test noticing; `tests/mut
 
 from __future__ import annotations
 
+import itertools
 import math
 from types import SimpleNamespace
 
@@ -24,7 +25,7 @@ from benchmark.heads.rows import Scaler
 from benchmark.metrics import geometry
 from benchmark.metrics.classification import topk_hits
 from benchmark.metrics.geometry import depth_errors, normal_errors, scale_and_shift
-from benchmark.metrics.retrieval import recall_hits
+from benchmark.metrics.retrieval import chance_precision, chance_recall, recall_hits
 from benchmark.statistic import Statistic
 from benchmark.stats import holm, interval, mcnemar, minimum_detectable_effect, paired
 from benchmark.stats.bootstrap import expanded_tails
@@ -87,6 +88,17 @@ def test_rank_k_is_not_among_the_k_best() -> None:
     hits = topk_hits(torch.tensor([[3.0, 2.0, 1.0]]).repeat(3, 1), np.array([0, 1, 2]), (1, 2))
     assert hits[1].tolist() == [1, 0, 0] and hits[2].tolist() == [1, 1, 0]
     assert set(topk_hits(torch.eye(6), np.arange(6))) == {1, 5}
+
+
+def test_chance_is_what_a_random_order_gives() -> None:
+    counts, items = np.array([1, 2, 3, 0]), np.array([10, 7, 3, 5])
+    for k in (1, 2, 3):
+        none = [math.comb(n - c, k) / math.comb(n, k) for c, n in zip(counts.tolist(), items.tolist())]
+        assert chance_recall(counts, items, k) == pytest.approx([1 - p for p in none])
+    orders = [[place for place, item in enumerate(order, 1) if item < 2] for order in itertools.permutations(range(5))]
+    precision = np.mean([(1 / first + 2 / second) / 2 for first, second in orders])
+    found = chance_precision(np.array([2, 0, 1]), np.array([5, 5, 1]))
+    assert found[0] == pytest.approx(precision) and np.isnan(found[1]) and found[2] == 1.0
 
 
 # -------------------------------------------------------------------------------------------------------- statistics
