@@ -19,13 +19,15 @@ from test_caption_retrieval import outcome
 from benchmark.compare import PublishedGap, UnitComparison, verdict
 from benchmark.contracts import Need, Tap, View
 from benchmark.engine.context import silent
+from benchmark.errors import DataError, EncoderError
 from benchmark.heads import logistic
 from benchmark.heads.logistic import ABSENT, fit_logistic
 from benchmark.heads.rows import Scaler
 from benchmark.metrics import geometry
-from benchmark.metrics.classification import topk_hits
+from benchmark.metrics.classification import blind_hits, label_ranks, topk_hits
 from benchmark.metrics.geometry import depth_errors, normal_errors, scale_and_shift
 from benchmark.metrics.retrieval import chance_precision, chance_recall, recall_hits
+from benchmark.metrics.segmentation import blind_areas
 from benchmark.statistic import Statistic
 from benchmark.stats import holm, interval, mcnemar, minimum_detectable_effect, paired
 from benchmark.stats.bootstrap import expanded_tails
@@ -88,6 +90,38 @@ def test_rank_k_is_not_among_the_k_best() -> None:
     hits = topk_hits(torch.tensor([[3.0, 2.0, 1.0]]).repeat(3, 1), np.array([0, 1, 2]), (1, 2))
     assert hits[1].tolist() == [1, 0, 0] and hits[2].tolist() == [1, 1, 0]
     assert set(topk_hits(torch.eye(6), np.arange(6))) == {1, 5}
+
+
+def test_refused_scores_and_labels_are_named() -> None:
+    scores = torch.zeros(4, 3)
+    scores[1, 2] = scores[3, 0] = torch.nan
+    with pytest.raises(EncoderError, match="scores of sample 1 hold NaN"):
+        label_ranks(scores, np.zeros(4, int))
+    for label in (3, 4, -1):
+        with pytest.raises(DataError, match=f"label {label} is outside 0 … 2:"):
+            label_ranks(torch.zeros(2, 3), np.array([0, label]))
+    assert label_ranks(torch.eye(3), np.arange(3)).tolist() == [0, 0, 0]
+
+
+def test_hits_of_answers_that_see_nothing() -> None:
+    labels = np.array([2, 2, 0, 1, 2, 0])
+    evenly, common = blind_hits(labels, 4)
+    assert evenly.tolist() == [0.25] * 6 and common.tolist() == [1, 1, 0, 0, 1, 0]
+    evenly, common = blind_hits(labels, 4, 2)
+    assert evenly.tolist() == [0.5] * 6 and common.tolist() == [1, 1, 1, 0, 1, 1]
+    assert blind_hits(labels, 4, 9)[0].tolist() == [1.0] * 6
+
+
+def test_answers_that_see_nothing_have_the_areas_that_they_would_have() -> None:
+    """Of 4 and 12 labelled pixels: a third of each class is right by chance, and all of the most frequent one."""
+    evenly, most = blind_areas(np.array([[3, 1, 0], [2, 0, 10]]))
+    np.testing.assert_allclose(evenly["intersection"], [[1, 1 / 3, 0], [2 / 3, 0, 10 / 3]])
+    np.testing.assert_allclose(
+        evenly["union"], [[3 + 4 / 3 - 1, 1 + 4 / 3 - 1 / 3, 4 / 3], [2 + 4 - 2 / 3, 4, 14 - 10 / 3]]
+    )
+    np.testing.assert_allclose(evenly["correct"], [4 / 3, 4])
+    assert most["intersection"].tolist() == [[0, 0, 0], [0, 0, 10]] and most["correct"].tolist() == [0, 10]
+    assert most["union"].tolist() == [[3, 1, 4], [2, 0, 12]]
 
 
 def test_chance_is_what_a_random_order_gives() -> None:
