@@ -108,7 +108,7 @@ def local_place(path: Path, name: str) -> tuple[Path, Path | None]:
         raise WeightsError(f"{name}: {path} has no config.json beside it. Give the folder that save_pretrained wrote")
     for index_name, _pattern in INDICES:
         index = path.parent / index_name
-        shards = set(read_json(index).get("weight_map", {}).values()) if index.is_file() else set()
+        shards = set(shards_of(index)) if index.is_file() else set()
         if path.name in shards and len(shards) > 1:
             raise WeightsError(f"{name}: {path} is one of the shards that {index_name} names. Give its folder")
     return path.parent, path
@@ -124,6 +124,14 @@ def read_json(path: Path) -> dict[str, Any]:
     return value
 
 
+def shards_of(index: Path) -> list[str]:
+    """The files that an index names. Raises WeightsError for one that is no table of tensors."""
+    found = read_json(index).get("weight_map", {})
+    if not isinstance(found, dict) or not all(isinstance(v, str) and Path(v).name == v for v in found.values()):
+        raise WeightsError(f"{index}: weight_map says no file for each tensor. Download it again")
+    return sorted(set(found.values()))
+
+
 def weight_files(folder: Path, name: str, repo: str) -> list[Path]:
     """What `transformers` would load: model.safetensors, else the shards its index names, else the same in .bin."""
     for index_name, pattern in INDICES:
@@ -132,7 +140,7 @@ def weight_files(folder: Path, name: str, repo: str) -> list[Path]:
             return [single]
         index = folder / index_name
         if index.is_file():
-            shards = sorted(set(read_json(index).get("weight_map", {}).values()))
+            shards = shards_of(index)
             absent = [shard for shard in shards if not (folder / shard).is_file()]
             if absent:
                 raise WeightsError(f"{name}: {index} names {absent[0]}, which is missing. {how_to_get(repo, folder)}")

@@ -68,7 +68,7 @@ def safetensors_shards(folder: Path) -> list[Path]:
         return []
     try:
         names = sorted(set(json.loads((folder / INDEX).read_text(encoding="utf-8"))["weight_map"].values()))
-    except (ValueError, KeyError, TypeError, AttributeError) as e:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as e:
         raise WeightsError(f"{folder / INDEX} cannot be read ({e!r}). {AGAIN}") from None
     for name in names:
         if Path(name).name != name:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmark.contracts import DataKind, DatasetInfo
-from benchmark.errors import DataError
+from benchmark.errors import DataError, reading
 from tasks.datasets.captions import (
     LISTING_ARCHIVES,
     LISTING_FOLDERS,
@@ -72,11 +72,11 @@ def load_captions(path: Path) -> Any:
     """The pycocotools index of a captions file. Raises DataError when it is none."""
     from pycocotools.coco import COCO
 
-    try:
-        with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints its progress
-            return COCO(str(path))
-    except (ValueError, KeyError, TypeError, AssertionError) as e:
-        raise DataError(f"{path}: is no COCO captions file ({type(e).__name__}: {e}). Fetch it again") from None
+    with (
+        reading(path, "is no COCO captions file", "Fetch it again"),
+        contextlib.redirect_stdout(io.StringIO()),  # pycocotools prints its progress
+    ):
+        return COCO(str(path))
 
 
 def official_captions(entry: Entry, notes: Mapping[str, Any]) -> Entry:
@@ -85,7 +85,8 @@ def official_captions(entry: Entry, notes: Mapping[str, Any]) -> Entry:
     absent = [i for i in entry.ids if i not in index.anns]
     if absent:
         raise DataError(f"{entry.file}: caption {absent[0]} of {SPLIT_FILE} is not in COCO's file. Fetch both again")
-    texts = tuple(index.anns[i]["caption"].strip() for i in entry.ids)
+    with reading(entry.file, "has no caption in COCO's file", "Fetch both again"):
+        texts = tuple(index.anns[i]["caption"].strip() for i in entry.ids)
     return replace(entry, captions=texts) if texts else entry
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmark.contracts import DatasetInfo
-from benchmark.errors import DataError
+from benchmark.errors import DataError, reading
 
 CSV_PLACES = ("LOC_val_solution.csv", "ILSVRC/LOC_val_solution.csv")
 DEVKIT = ("", "data", "ILSVRC2012_devkit_t12/data")
@@ -32,7 +32,7 @@ def validation_synsets(info: DatasetInfo, places: Sequence[Path]) -> dict[str, s
 
 def _from_csv(path: Path) -> dict[str, str]:
     """Kaggle's table: ImageId, PredictionString ("n01440764 x y x y …")."""
-    with open(path, encoding="utf-8", newline="") as f:
+    with reading(path, "is no table of classes", "Fetch it again"), open(path, encoding="utf-8", newline="") as f:
         return {row["ImageId"]: row["PredictionString"].split()[0] for row in csv.DictReader(f)}
 
 
@@ -40,7 +40,9 @@ def _from_devkit(folder: Path) -> dict[str, str]:
     """The devkit: line i is the ILSVRC2012_ID of ILSVRC2012_val_{i:08d}; `meta.mat` names the ids."""
     from scipy.io import loadmat
 
-    synsets: Any = loadmat(folder / META, squeeze_me=True)["synsets"]
-    names = {int(row["ILSVRC2012_ID"]): str(row["WNID"]) for row in synsets}
-    numbers = [int(n) for n in (folder / TRUTH).read_text().split()]
-    return {f"ILSVRC2012_val_{i:08d}": names[n] for i, n in enumerate(numbers, 1)}
+    with reading(folder / META, "names no synsets", "Fetch the devkit again"):
+        synsets: Any = loadmat(folder / META, squeeze_me=True)["synsets"]
+        names = {int(row["ILSVRC2012_ID"]): str(row["WNID"]) for row in synsets}
+    with reading(folder / TRUTH, "gives no classes", "Fetch the devkit again"):
+        numbers = [int(n) for n in (folder / TRUTH).read_text().split()]
+        return {f"ILSVRC2012_val_{i:08d}": names[n] for i, n in enumerate(numbers, 1)}

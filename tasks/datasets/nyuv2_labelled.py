@@ -99,11 +99,8 @@ def split_rows(path: Path, split: str) -> tuple[int, ...]:
     """Row numbers from 0 of `splits.mat`, whose own count from 1."""
     from scipy.io import loadmat
 
-    try:
-        numbers = loadmat(path)[KEYS[split]].ravel()
-    except (OSError, ValueError, KeyError, NotImplementedError) as e:
-        raise DataError(f"{path}: has no {KEYS[split]} ({type(e).__name__}). Fetch it again") from None
-    return tuple(int(n) - 1 for n in numbers)
+    with reading(path, f"has no {KEYS[split]} that can be read", "Fetch it again"):
+        return tuple(int(n) - 1 for n in loadmat(path)[KEYS[split]].ravel())
 
 
 def labelled_depth(info: DatasetInfo, root: Path | None, also: Sequence[str], split: str) -> Any:

@@ -18,7 +18,7 @@ import numpy as np
 
 from benchmark.contracts import DatasetInfo
 from benchmark.digest import fingerprint
-from benchmark.errors import DataError
+from benchmark.errors import DataError, reading
 from tasks.datasets import digests
 from tasks.datasets.arrays import matlab_file
 from tasks.datasets.blobs import Blobs, FileBlobs
@@ -136,7 +136,8 @@ class LabelledNormals(NormalsWithDepth):
         if self.pngs is not None:
             normals = normals_from_rgb(self.pngs, index)
         else:
-            normals = np.load(self.array, mmap_mode="r", allow_pickle=False)[row].astype(np.float32)
+            with reading(f"{self.array}: normals {row}", "cannot be read", "Save all_normals again with numpy.save"):
+                normals = np.load(self.array, mmap_mode="r", allow_pickle=False)[row].astype(np.float32)
         depth = slab(self.images.path, "rawDepths", row)
         if normals.shape != (*depth.shape, 3):
             where = self.pngs.where(index) if self.pngs is not None else self.array
@@ -156,10 +157,8 @@ def heldout_normals(info: DatasetInfo, root: Path | None, also: Sequence[str], b
             raise DataError(f"{info.name}: {folder / absent[0]} is missing; {have} are there. See bench show nyuv2")
         return LabelledNormals(images, pngs=FileBlobs(str(folder), Names(names)), by_depth=by_depth)
     path = locate(info, root, also, ARRAY)
-    try:
+    with reading(path, "is no plain numpy array", "Save all_normals again with numpy.save"):
         shape = np.load(path, mmap_mode="r", allow_pickle=False).shape
-    except (ValueError, OSError) as e:
-        raise DataError(f"{path}: is no plain numpy array ({e}). Save all_normals again with numpy.save") from None
     if len(shape) != 4 or shape[3] != 3:
         raise DataError(f"{path}: is {list(shape)}, must be [N, 480, 640, 3]. Save all_normals again with numpy.save")
     return LabelledNormals(images, array=str(path), by_depth=by_depth)

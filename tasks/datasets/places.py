@@ -53,7 +53,7 @@ class Folder:
         self.root = root
 
     def has(self, name: str) -> bool:
-        return (self.root / name).exists()
+        return os.path.exists(self.root / name)  # a name out of a list may be longer than a path can be: False
 
     def names(self, folder: str = "", suffixes: tuple[str, ...] = ()) -> list[str]:
         base, found = os.path.join(self.root, folder), []
@@ -78,7 +78,7 @@ class Folder:
         return str(self.root / name)
 
     def missing(self, names: Sequence[str]) -> list[str]:
-        return [n for n in names if not (self.root / n).is_file()]
+        return [n for n in names if not os.path.isfile(self.root / n)]
 
     def blobs(self, names: Sequence[str]) -> FileBlobs:
         return FileBlobs(str(self.root), Names(names))

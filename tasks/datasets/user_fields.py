@@ -96,6 +96,8 @@ def read_task_file(path: Path) -> TaskFile:
     except tomllib.TOMLDecodeError as e:
         found = re.search(r"line (\d+)", str(e))
         raise UsageError(f"{path}:{found.group(1) if found else '?'}: is not TOML: {e}") from None
+    except RecursionError:
+        raise UsageError(f"{path}: is nested too deeply for a task file") from None
     file = TaskFile(path, text, values)
     _check_task(file)
     _check_names(file)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import unicodedata
 from collections import Counter
@@ -103,7 +104,7 @@ def class_names(file: TaskFile) -> tuple[str, ...]:
     """`classes`: a list, or a text file with one name per line."""
     value = file.values["classes"]
     if isinstance(value, str):
-        if not file.place(value).is_file():
+        if not os.path.isfile(file.place(value)):
             raise file.wrong(f"classes = {value!r}: no such file ({file.place(value)})", "classes")
         value = lines_of(file.place(value))
     if len(value) < 2 or not all(isinstance(n, str) and n.strip() for n in value):
@@ -117,7 +118,7 @@ def prompt_templates(file: TaskFile) -> tuple[str, ...]:
     if isinstance(value, str):
         if value in TEMPLATES:
             value = list(prompt_list(value))
-        elif file.place(value).is_file():
+        elif os.path.isfile(file.place(value)):
             value = lines_of(file.place(value))
         else:
             raise file.wrong(f"templates = {value!r}: no file, and none of {', '.join(TEMPLATES)}", "templates")
@@ -156,10 +157,10 @@ def _relabel(file: TaskFile, classes: int) -> Relabel:
 def _captions(source: Source) -> CaptionSet:
     path = source.file.place(source.fields["captions"])
     found: dict[str, list[str]] = {}
-    if path.is_dir():
+    if os.path.isdir(path):
         for name in source.names:
             text = path / f"{stem(name)}.txt"
-            if text.is_file():
+            if os.path.isfile(text):
                 found[name] = [line.strip() for line in lines_of(text)]
     else:
         for where, row in table_rows(source, "captions", ("image",)):
@@ -196,7 +197,7 @@ def _idx_labels(source: Source) -> LabelSet:
     if "labels" not in source.fields or "classes" not in source.file.values:
         raise source.file.wrong("idx pictures need labels = …-labels-idx1-ubyte and classes", *source.keys("images"))
     path = source.file.place(source.fields["labels"])
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise source.file.wrong(f"labels = {source.fields['labels']!r}: no such file ({path})", *source.keys("labels"))
     labels = read_idx(str(path))
     if labels.shape != (len(source.store.names()),):

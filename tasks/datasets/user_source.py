@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
+import os
 import unicodedata
 from collections.abc import Iterable
 from functools import cached_property
@@ -47,9 +48,9 @@ class Source:
     def open(self, key: str) -> Store:
         value = self.fields[key]
         path = self.file.place(value)
-        if path.is_dir():
+        if os.path.isdir(path):
             return Folder(path)
-        if is_idx(path) and path.is_file():
+        if is_idx(path) and os.path.isfile(path):
             return IdxStore(path)
         shards = sorted(path.parent.glob(path.name)) if path.suffix in (".tar", ".zip") else []
         shards = [p for p in shards if p.name == path.name or not is_hidden(p.name)]
@@ -71,7 +72,7 @@ class Source:
         if self.split not in rule:
             raise self.file.wrong(f"split has no list for {self.split!r}", "split")
         path = self.file.place(rule[self.split])
-        if not path.is_file():
+        if not os.path.isfile(path):
             raise self.file.wrong(f"split: no such list {path}", "split")
         listed = [line.strip() for line in lines_of(path)]
         return [self.find(name, f"{path}:{i}") for i, name in enumerate(listed, 1)] if listed else []
@@ -142,7 +143,7 @@ def one_each(names: Iterable[str], store: Store) -> dict[str, str]:
 def table_rows(source: Source, key: str, needed: tuple[str, ...]) -> Iterable[tuple[str, dict[str, Any]]]:
     """("file:line", row) of a CSV with a header, or of JSON lines."""
     path = source.file.place(source.fields[key])
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise source.file.wrong(f"{key} = {source.fields[key]!r}: no such file ({path})", *source.keys(key))
     reader = _csv_rows if path.suffix.lower() == ".csv" else json_lines
     if path.suffix.lower() not in (".csv", ".jsonl", ".jsonlines"):

@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-sys.path.insert(0, str(Path(__file__).parent))
+sys.path[:0] = [str(Path(__file__).parents[n]) for n in range(3)]
 
 
 def main() -> None:
@@ -25,6 +25,14 @@ def main() -> None:
     flips.add_argument("--flips", type=int, default=5000)
     tables = kinds.add_parser("tables", help="four processes that finish within 0.1 s")
     tables.add_argument("--rounds", type=int, default=200)
+    disturb = kinds.add_parser("disturb", help="disks, file handles, clocks, locks, several processes on one folder")
+    disturb.add_argument("--job", choices=["scenes", "head"], default="scenes")
+    disturb.add_argument("--rounds", type=int, default=5)
+    fuzzing = kinds.add_parser("fuzz", help="changed bytes in files of others; with atheris, led by coverage")
+    fuzzing.add_argument("--minutes", type=float, default=20, help="of processor time, all readers together")
+    fuzzing.add_argument("--reader", action="append", help="only this one; may be repeated")
+    fuzzing.add_argument("--blind", action="store_true", help="without atheris, also where it is installed")
+    fuzzing.add_argument("--keep", type=Path, help="a folder for the inputs behind findings")
     asked = parser.parse_args()
     began = time.monotonic()
     with tempfile.TemporaryDirectory() as place:
@@ -57,7 +65,22 @@ def _tables(asked: argparse.Namespace, place: Path) -> str:
     return f"{asked.rounds} rounds of {PROCESSES} processes within {spread:.3f} s (median): {missing} rows missing"
 
 
-FORMS = {"kills": _kills, "flips": _flips, "tables": _tables}
+def _disturb(asked: argparse.Namespace, place: Path) -> str:
+    from disturbances import disturb
+    from jobs import JOBS
+
+    done = disturb(JOBS[asked.job].run, place, asked.rounds, asked.seed, _tell)
+    return f"{done} disturbed runs of {asked.job}, 0 differ"
+
+
+def _fuzz(asked: argparse.Namespace, place: Path) -> str:
+    from fuzz import fuzz
+
+    inputs, found, how = fuzz(place, asked.minutes, asked.seed, asked.reader, asked.blind, _tell, asked.keep)
+    return f"{inputs} inputs, {how}: {found} findings"
+
+
+FORMS = {"disturb": _disturb, "fuzz": _fuzz, "kills": _kills, "flips": _flips, "tables": _tables}
 
 
 if __name__ == "__main__":

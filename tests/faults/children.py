@@ -32,6 +32,9 @@ OF_A_RUN = ("created", "timing", "environment", "peak_memory_mb", "sha256", "com
 OF_TRAINING = ("hours", "seconds", "images_per_s", "sha256")
 
 
+OVER: list[bool] = []  # in a child: its action has ended, what it writes now is the harness's own
+
+
 @dataclass(frozen=True)
 class Ended:
     """How a child ended: its exit code, or minus the signal; how often it changed a file; its words."""
@@ -79,6 +82,7 @@ def start(action: Callable[[], int | None], folder: Path, at_event: int | None =
             code = action() or 0
         except SystemExit as e:
             code = e.code if isinstance(e.code, int) else 0
+        OVER.append(True)
         (folder / "events").write_text(str(events.count))
         (folder / "modules").write_text("\n".join(sys.modules))
     except BaseException:

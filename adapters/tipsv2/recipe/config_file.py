@@ -75,7 +75,7 @@ def _read_table(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
         raise UsageError(f"{path}: extends itself through {' → '.join(p.name for p in seen)}")
     try:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise UsageError(f"{path}: not a readable TOML file ({error})") from None
     parent = table.pop("extends", None)
     if parent is None:

@@ -21,7 +21,7 @@ class Tokenizer:
         self.model, self.max_length = model, max_length
         try:
             self._pieces = sentencepiece.SentencePieceProcessor(model_proto=model)
-        except RuntimeError as error:
+        except Exception as error:  # whatever the library raises
             raise WeightsError(f"{source}: not a SentencePiece model ({error}). Give a tokenizer.model file") from None
         self._memo: dict[str, list[int]] = {}
 
