@@ -302,6 +302,24 @@ def test_the_path_of_penalties_ends_after_two_that_improve_nothing(
     assert head.penalty == pytest.approx(penalties[best] * 30 / 40)
 
 
+@pytest.mark.parametrize(("folds", "rows"), [(1, 20), (2, 10)])
+def test_a_choice_among_several_folds_takes_half_the_rows(
+    folds: int, rows: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes = []
+    made = logistic._Fold.__init__
+
+    def watched(self: object, make: object, train: np.ndarray, held: np.ndarray) -> None:
+        sizes.append(len(train) + len(held))
+        made(self, make, train, held)
+
+    monkeypatch.setattr(logistic._Fold, "__init__", watched)
+    x = torch.randn(40, 2, generator=torch.Generator().manual_seed(0))
+    held = np.where(np.arange(40) % 4 < folds, np.arange(40) % 4, -1)
+    fit_logistic(x, (x[:, 0] > 0).long(), 2, [1.0, 0.1], held, selection_rows=20)
+    assert sizes == [rows] * folds
+
+
 def test_a_scaler_is_undone_exactly() -> None:
     scaler = Scaler(torch.tensor([1.0, -2.0]).double(), torch.tensor([0.5, 4.0]).double())
     weight, bias = scaler.fold(torch.tensor([[3.0, 1.0]]).double(), torch.tensor([7.0]).double())
