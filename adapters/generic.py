@@ -75,6 +75,8 @@ class GenericVision(VisionTransformer):
         with self.captured(range(len(blocks))) as found:
             output = self.forward(pixels)
         hidden = self.hidden(output)
+        if len(hidden) != len(pixels):
+            raise ValueError("it puts the pictures of a batch into one sequence")
         self.channels_last = hidden.ndim == 4 and hidden.shape[1] == hidden.shape[2] != hidden.shape[3]
         self.tokens = hidden.ndim == 3
         if self.tokens:
@@ -146,6 +148,9 @@ class GenericVision(VisionTransformer):
             return
         if self.own and same(normed[:, self.own[0]], vector):
             return
+        if not self.prefix and any(same(norm(normed[:, 0]), vector) for norm in self.norms()):
+            self.own = []  # a patch where other models have CLS (Janus) is no vector of the picture
+            return
         self.pooled = True
         plain: list[Pool] = [
             self.patches_mean,
@@ -158,8 +163,8 @@ class GenericVision(VisionTransformer):
             return
         heads = [quiet(part) for name, part in self.vision.named_children() if "pool" in name or "head" in name]
         self.pool = next((head for head in heads if same(head(normed), vector)), None)
-        if self.pool is None:
-            self.own = []
+        if self.pool is None:  # what no layer can be pooled by
+            self.own, self.blocks = [], []
 
     def normed_pools(self, norm: Any) -> list[Pool]:
         first: Pool = lambda t: norm(t[:, 0])  # noqa: E731
@@ -185,7 +190,8 @@ class GenericVision(VisionTransformer):
         if not isinstance(found, torch.Tensor) or found.ndim < 2 or self.untrained:
             return None
         vector = found.flatten(1)
-        return vector if len(vector) == len(self.hidden(output)) else None
+        one = vector.shape[1] in found.shape[1:]  # not several tokens, nor a small map as TextNet's 2 x 2
+        return vector if one and len(vector) == len(self.hidden(output)) else None
 
     def final(self, hidden: torch.Tensor) -> torch.Tensor:
         return self.norm(hidden) if self.normless else hidden

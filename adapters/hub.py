@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from transformers import AutoConfig, AutoModel, PreTrainedModel
+from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
 
 from adapters.generic import OTHERWISE, GenericVision
 from adapters.state_dicts import names_in
@@ -58,7 +59,7 @@ def build(spec: ModelSpec) -> Encoder:
     if remote:
         check_code(checkpoint, spec)
     table = tomllib.loads(Path(__file__).with_name("families.toml").read_text(encoding="utf-8"))
-    refuse(kind, table["refused"], checkpoint, spec)
+    refuse(kind, table, checkpoint, spec)
     try:
         config = read_config(AutoConfig, checkpoint, spec.name, trust_remote_code=remote)
     except (OSError, ImportError) as error:  # the repository's own code, or a package that it needs
@@ -90,15 +91,18 @@ def build(spec: ModelSpec) -> Encoder:
     return GenericVision(spec, checkpoint, model, reading, untrained)
 
 
-def refuse(kind: str, refused: Any, checkpoint: Checkpoint, spec: ModelSpec) -> None:
-    """Raises UsageError, with what to write instead, for model types that families.toml says are not read."""
-    name = checkpoint.config.get("architecture")
+def refuse(kind: str, table: Any, checkpoint: Checkpoint, spec: ModelSpec) -> None:
+    """Raises UsageError, with what to write instead, for model types that families.toml says are not read, and for
+    every language model that sees.
+    """
+    refused, name = table["refused"], checkpoint.config.get("architecture")
+    talks = kind in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
     if name and kind in ("None", *refused["timm"]["types"]):
         here = f"timm:{name} --weights {checkpoint.folder}/model.safetensors"
         hub = "/" in spec.target and not Path(spec.target).exists()
         raise UsageError(f"{spec.name}: this is timm's {name}. Use {f'timm:hf-hub:{spec.target}' if hub else here}")
-    for group in refused.values():
-        if kind in group["types"]:
+    for name, group in refused.items():
+        if kind in group.get("types", ()) or (name == "texts" and talks and kind not in table["read"]):
             raise UsageError(f"{spec.name}: {kind} {group['why']}. {group.get('instead', OTHERWISE)}")
 
 

@@ -7,6 +7,7 @@ block's own token, or the mean of its patches where the model has none. `--compi
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -77,8 +78,15 @@ class TimmEncoder:
         out = self.model.forward_features(picture)
         self.tokens = out.ndim == 3
         if self.tokens:
-            height, _width = self.model.patch_embed.grid_size
-            self.width, self.prefix = out.shape[-1], out.shape[1] - height * height
+            self.width, count = out.shape[-1], out.shape[1]
+            grid = getattr(getattr(self.model, "patch_embed", None), "grid_size", None)
+            if grid is None:  # NaFlex takes any grid; Hiera's last is coarser than its patches
+                self.prefix = int(getattr(self.model, "num_prefix_tokens", 0))
+                height = math.isqrt(count - self.prefix)
+                if height * height != count - self.prefix:
+                    raise ValueError(f"{count - self.prefix} patches are no square")
+            else:
+                height, self.prefix = grid[0], count - grid[0] ** 2
         else:  # NCHW, or NHWC for some pyramids: the channel axis is the one timm calls num_features
             self.channels_last = out.shape[-1] == self.model.num_features
             height, self.width, self.prefix = out.shape[1 if self.channels_last else 2], self.model.num_features, 0
@@ -96,7 +104,16 @@ class TimmEncoder:
                 raise
             return 0
         side = picture.shape[-1] // self.patch
-        return usable_depth(layers, to_map(hidden[:, self.prefix :].float(), side, side))
+        return usable_depth(layers, self.in_place(hidden, side, side))
+
+    def in_place(self, hidden: torch.Tensor, height: int, width: int) -> torch.Tensor:
+        """The map [B, h, w, D] of tokens [B, T, D]. Hiera keeps its patches in the order of its mask units."""
+        if hasattr(self.model, "reroll"):
+            found: torch.Tensor = self.model.reroll(hidden, len(self.model.blocks) - 1)
+            if tuple(found.shape[1:3]) != (height, width):
+                raise ValueError(f"a {found.shape[1]}x{found.shape[2]} grid")
+            return found.float()
+        return to_map(hidden[:, self.prefix :].float(), height, width)
 
     def layers(
         self, pixels: torch.Tensor, blocks: list[int] | None, final_norm: bool
@@ -131,7 +148,7 @@ class TimmEncoder:
             raise EncoderError(f"{self.card.name} does not take {size} pixels ({reason})") from error
         if self.tokens:
             height, width = (side // self.card.patch_size for side in pixels.shape[-2:])
-            patches = to_map(hidden[:, self.prefix :].float(), height, width)
+            patches = self.in_place(hidden, height, width)
         else:
             patches = (hidden if self.channels_last else hidden.permute(0, 2, 3, 1)).float()
         cls = pooled if pooled.shape[-1] == self.card.embed_dim else patches.mean(dim=(1, 2))[:, None]
@@ -140,7 +157,8 @@ class TimmEncoder:
 
 def has_table(model: Any) -> bool:
     """Whether the model adds a learned table of positions, which timm resamples for other sizes in its own way."""
-    return isinstance(getattr(model, "pos_embed", None), torch.nn.Parameter)
+    parts = (model, getattr(model, "embeds", None))  # NaFlex has it one floor down
+    return any(isinstance(getattr(part, "pos_embed", None), torch.nn.Parameter) for part in parts)
 
 
 def published(data: dict[str, Any], name: str) -> ImageTransform:

@@ -58,7 +58,10 @@ class VisionTransformer:
     def __init__(self, spec: ModelSpec, checkpoint: Checkpoint, model: Any) -> None:
         self.device = pick_device(spec.device)
         self.dtype = pick_dtype(spec.dtype, self.device)
-        self.model: Any = model.to(self.device, self.dtype).eval().requires_grad_(False)
+        self.model: Any = model.to(self.device).eval().requires_grad_(False)
+        for tensor in (*model.parameters(), *model.buffers()):
+            if tensor.is_floating_point():  # complex ones (rotary tables of Llama 4) would lose their imaginary part
+                tensor.data = tensor.data.to(self.dtype)
         self.spec = spec
         self.checkpoint = checkpoint
 

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import tomllib
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 import transformers
+from transformers.models.auto import modeling_auto
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
 
+from adapters import hub
 from adapters.hub import build
 from benchmark.check import check_encoder, measured
 from benchmark.contracts import ImageRequest, ModelSpec
@@ -43,11 +48,12 @@ def answer(model: Any) -> None:
     """Deep convolutions forget a picture by their first numbers: kernels about the middle, norms that saw pictures."""
     for module in model.modules():
         if isinstance(module, torch.nn.Conv2d):
-            kernel, middle = module.weight, module.weight.shape[-1] // 2
+            kernel = module.weight
+            row, column = (n // 2 for n in kernel.shape[-2:])
             kernel.normal_(0, (2 / kernel[0].numel()) ** 0.5)
-            if middle:
+            if row or column:
                 kernel.mul_(0.2)
-                kernel[:, :, middle, middle] += torch.randn(kernel.shape[:2]) * (2 / kernel.shape[1]) ** 0.5
+                kernel[:, :, row, column] += torch.randn(kernel.shape[:2]) * (2 / kernel.shape[1]) ** 0.5
         if isinstance(module, torch.nn.BatchNorm2d):
             module.momentum = 0.9
     pictures = torch.nn.functional.interpolate(torch.rand(8, 3, 6, 6), (224, 224), mode="bilinear")
@@ -84,8 +90,12 @@ def test_a_family_gives_its_own_vector_and_its_last_layer_is_its_output(tmp_path
         model.config.mask_ratio = 0.0
     with torch.inference_mode():
         out = model((images - encoder.mean) / encoder.std, **options)
-    hidden = out.last_hidden_state
+    hidden = out["last_hidden_state"] if "last_hidden_state" in out else out["feature_maps"][-1]
     pooled = out.get("summary", out.get("pooler_output"))
+    if pooled is not None and "summary" not in out:
+        width = hidden.shape[-1] if hidden.ndim == 3 else pooled.shape[1]
+        if FAMILIES[name].get("unpooled") or pooled.flatten(1).shape[1] != width:
+            pooled = None  # several tokens, or a small map, or of a language model's width
     if "summary" in out:
         assert close(found.cls.flatten(1), pooled) and card.num_cls == 2 and not encoder.mean.any()
     elif pooled is not None:
@@ -105,6 +115,31 @@ def test_a_family_gives_its_own_vector_and_its_last_layer_is_its_output(tmp_path
         assert close(found.patches, hidden.permute(0, 2, 3, 1))
     report = check_encoder(encoder)
     assert report.ok, [finding for finding in report.findings if not finding.ok]
+
+
+MAPPINGS = (
+    "BACKBONE", "CAUSAL_IMAGE_MODELING", "DEPTH_ESTIMATION", "IMAGE", "IMAGE_CLASSIFICATION", "IMAGE_MATTING",
+    "IMAGE_SEGMENTATION", "IMAGE_TEXT_TO_TEXT", "IMAGE_TO_IMAGE", "INSTANCE_SEGMENTATION", "KEYPOINT_DETECTION",
+    "KEYPOINT_MATCHING", "MASKED_IMAGE_MODELING", "MASK_GENERATION", "NORMAL_ESTIMATION", "OBJECT_DETECTION",
+    "POINTMAP_ESTIMATION", "POSE_ESTIMATION", "SEMANTIC_SEGMENTATION", "TABLE_RECOGNITION", "TEXT_RECOGNITION",
+    "UNIVERSAL_SEGMENTATION", "VIDEO_CLASSIFICATION", "ZERO_SHOT_IMAGE_CLASSIFICATION", "ZERO_SHOT_OBJECT_DETECTION",
+)  # fmt: skip
+
+
+def test_no_family_of_transformers_own_lists_is_forgotten(tmp_path):
+    """Each is in the table above, has an adapter or a tower that is read, or one line says what to write instead."""
+    known = tomllib.loads(Path(hub.__file__).with_name("families.toml").read_text(encoding="utf-8"))
+    read = {getattr(transformers, name).config_class.__name__ for name in FAMILIES}
+    listed = {t for name in MAPPINGS for t in getattr(modeling_auto, f"MODEL_FOR_{name}_MAPPING_NAMES")}
+    assert len(listed) > 200
+    spec = ModelSpec("hf:local", target=str(tmp_path))
+    for kind in sorted(listed):
+        tower = known["read"].get(kind, {}).get("tower")
+        if tower or kind in hub.FAMILIES or CONFIG_MAPPING_NAMES.get(kind) in read:
+            continue
+        checkpoint = SimpleNamespace(config={"model_type": kind}, folder=tmp_path)
+        message = one_line(partial(hub.refuse, kind, known, checkpoint, spec))
+        assert f"hf:local: {kind} " in message and (". Use " in message or ". Save " in message), message
 
 
 @pytest.mark.parametrize("name", sorted(set(FAMILIES) - set(READ)))

@@ -33,6 +33,8 @@ ALL = {
     "vit_base_patch16_siglip_224": (12, 0, False),
     "swin_tiny_patch4_window7_224": (0, 0, False),
     "convnext_atto": (0, 0, False),
+    "hiera_tiny_224": (0, 0, False),
+    "naflexvit_base_patch16_gap": (12, 4, False),
 }
 
 
