@@ -18,6 +18,7 @@ import torch
 from benchmark.bounds import Amount
 from benchmark.contracts import DataKind, EncoderCard, Measurement, Need, Outcome, Tap, TaskContext, View
 from benchmark.metrics.classification import blind_hits, label_ranks
+from benchmark.prompts import as_prompts
 from benchmark.statistic import Statistic
 from tasks.global_vectors import ClsChoice, GlobalVectors, no_text_space
 from tasks.idle_fields import check_view
@@ -60,7 +61,7 @@ class ZeroShotClassificationTask:
         """top-1 and top-5; each sample keeps the rank of its true class."""
         data, protocol = context.data["test"], context.protocol
         started = time.perf_counter()
-        names, place, later = one_of_each(data.class_names)
+        names, place, later = one_of_each(data.class_names, as_prompts(context.card, data.class_names))
         which = torch.from_numpy(place).to(context.device)
         texts = class_embeddings(context, names, templates_for(protocol.templates, data)).to(context.device)
         (need,) = self.needs(context.card, protocol, context.data)
@@ -85,19 +86,20 @@ class ZeroShotClassificationTask:
         return Outcome(samples, measured, "top-1", len(labels), score_s=seconds, blind=blind)
 
 
-def one_of_each(names: Sequence[str]) -> tuple[list[str], np.ndarray, np.ndarray]:
-    """(each name once, [C] which of them a class has, [C] how many later classes have the same).
+def one_of_each(names: Sequence[str], written: Sequence[str]) -> tuple[list[str], np.ndarray, np.ndarray]:
+    """(a name of each text, [C] which of them a class has, [C] how many later classes have the same).
 
-    Classes of one name get one score, whatever the rounding. The later ones would tie with the first and count against
-    it; the first is the one that is predicted.
+    `written` are the names as the encoder's prompts have them. Classes of one text get one score, whatever the
+    rounding. The later ones would tie with the first and count against it; the first is the one that is predicted.
     """
-    different = list(dict.fromkeys(names))
-    place = {name: i for i, name in enumerate(different)}
+    first = {text: name for name, text in reversed(list(zip(names, written)))}
+    different = list(dict.fromkeys(written))
+    place = {text: i for i, text in enumerate(different)}
     seen, later = Counter[str](), []
-    for name in reversed(names):
-        later.append(seen[name])
-        seen[name] += 1
-    return different, np.array([place[name] for name in names]), np.array(later[::-1])
+    for text in reversed(written):
+        later.append(seen[text])
+        seen[text] += 1
+    return [first[text] for text in different], np.array([place[t] for t in written]), np.array(later[::-1])
 
 
 TASK = ZeroShotClassificationTask()

@@ -10,6 +10,7 @@ import torch
 from torch.nn.functional import normalize
 
 from benchmark.engine.context import silent
+from benchmark.prompts import as_prompts
 from tasks.datasets.prompts import prompt_list
 from tasks.zero_shot_classification import ZeroShotClassification, ZeroShotClassificationTask, one_of_each
 
@@ -63,7 +64,14 @@ def test_an_encoder_that_tells_nothing_apart_still_has_no_hit() -> None:
 
 def test_imagenets_names_are_998() -> None:
     names = prompt_list("imagenet1k_classes")
-    different, place, later = one_of_each(names)
+    different, place, later = one_of_each(names, names)
     assert len(names) == 1000 and len(different) == 998
     assert [different[i] for i in place] == list(names)
     assert np.flatnonzero(later).tolist() == [657, 836]  # missile (744), sunglasses (837)
+
+
+def test_names_that_an_encoders_prompts_write_alike_are_one() -> None:
+    names = ["C++", "cat", "C#", "Cat"]
+    written = as_prompts(SimpleNamespace(prompts="canonical"), names)
+    different, place, later = one_of_each(names, written)
+    assert (different, place.tolist(), later.tolist()) == (["C++", "cat"], [0, 1, 0, 1], [1, 1, 0, 0])

@@ -67,10 +67,11 @@ def read_normals(blobs: Blobs, index: int) -> np.ndarray:
 
 def normals_from_rgb(blobs: Blobs, index: int) -> np.ndarray:
     """[H, W, 3] float32 in [-1, 1] from an RGB picture; black and mid-grey pixels become zero vectors."""
-    rgb = rgb_image(blobs, index).astype(np.float32)
-    normals = rgb * np.float32(2 / 255) - np.float32(1)
-    invalid = (rgb == 0).all(-1) | (np.abs(rgb - 127.5) < 2).all(-1)
-    normals[invalid] = 0
+    rgb = rgb_image(blobs, index)
+    normals = rgb.astype(np.float32)
+    normals *= np.float32(2 / 255)
+    normals -= np.float32(1)
+    normals[(rgb == 0).all(-1) | ((rgb >= 126) & (rgb <= 129)).all(-1)] = 0
     return normals
 
 

@@ -129,7 +129,8 @@ def _child(name: str, place: Path, budget: float, seed: int, led: bool, threshol
     corpus.mkdir()
     for i, start in enumerate(starts):
         (corpus / f"{i:04d}").write_bytes(start)
-    words = ["fuzz", str(corpus), f"-seed={seed + 1}", "-timeout=0", "-rss_limit_mb=0", "-max_len=1048576"]
+    # 0 is no limit in the manual, and a second in Atheris; hangs are seen from outside.
+    words = ["fuzz", str(corpus), f"-seed={seed + 1}", "-timeout=3600", "-rss_limit_mb=0", "-max_len=1048576"]
     words += [f"-artifact_prefix={place}/", "-handle_segv=0", "-print_final_stats=0", "-len_control=0"]
     atheris.Setup(words, trials.try_one, custom_mutator=change)
     atheris.Fuzz()
