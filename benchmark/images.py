@@ -40,6 +40,7 @@ FILTERS: dict[str, Image.Resampling] = {
 }
 MAX_PIXELS = "BENCH_MAX_PIXELS"  # in the environment, so that worker processes have it
 LARGEST = 178_956_970  # pixels: what Pillow reads at most; a strip of 20000×1 brought to a short side of 224 has more
+BAND = 1 << 24  # pixels brought to RGB at a time: Pillow's copies of a whole picture are four times its array
 _strict_lock = threading.Lock()
 
 
@@ -60,7 +61,14 @@ def decode(
     with decoding(name, " as an image"), strict_truncation(), opened(handle) as image:
         image.load()
         upright = ImageOps.exif_transpose(image) if exif else image
-        return np.array(to_rgb(upright, background))
+        if upright.width * upright.height <= BAND:
+            return np.array(to_rgb(upright, background))
+        out = np.empty((upright.height, upright.width, 3), np.uint8)
+        rows = max(1, BAND // upright.width)
+        for top in range(0, len(out), rows):
+            band = upright.crop((0, top, upright.width, min(top + rows, len(out))))
+            out[top : top + rows] = np.asarray(to_rgb(band, background))
+        return out
 
 
 @contextlib.contextmanager

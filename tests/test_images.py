@@ -247,3 +247,25 @@ def test_without_antialias_pixels_are_sampled_at_centres():
     checker = (np.indices((64, 64)).sum(axis=0) % 2 * 255).astype(np.uint8)[..., None].repeat(3, axis=2)
     assert abs(int(resize(ramp, 32, 32, "bilinear", False)[5, 10, 0]) - 82) <= 2
     assert resize(checker, 21, 21, "bilinear", True).std() < resize(checker, 21, 21, "bilinear", False).std()
+
+
+@pytest.mark.parametrize("mode", ["P", "RGB", "RGBA", "LA", "I;16"])
+def test_a_large_picture_is_brought_to_rgb_band_by_band(mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    from benchmark import images
+
+    rng = np.random.default_rng(0)
+    if mode == "I;16":
+        picture = Image.fromarray(rng.integers(0, 65536, (37, 16)).astype(np.uint16))
+    else:
+        picture = Image.fromarray(rng.integers(0, 256, (37, 16, 4), dtype=np.uint8), "RGBA").convert(
+            "RGB" if mode == "P" else mode
+        )
+        picture = picture.quantize(40) if mode == "P" else picture
+    file = io.BytesIO()
+    picture.save(file, "PNG")
+    for background in (None, (255, 0, 0)):
+        whole = images.decode(file.getvalue(), background=background)
+        monkeypatch.setattr(images, "BAND", 100)
+        banded = images.decode(file.getvalue(), background=background)
+        monkeypatch.undo()
+        assert np.array_equal(whole, banded) and banded.flags.writeable
