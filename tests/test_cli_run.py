@@ -188,7 +188,7 @@ def run_in_process(results: Path, cache: Path, **more: str) -> subprocess.Popen[
     if not (cache / "scenes").exists():
         os.symlink(scenes, cache / "scenes", target_is_directory=True)
     units = ["linear_segmentation/scenes", "normals/scenes", "instance_retrieval/scenes"]
-    words = ["run", "--model", "random-vit", "--limit", "300", "--results", str(results)]
+    words = ["run", "--model", "random-vit", "--limit", "120", "--results", str(results)]
     words += [w for unit in units for w in ("--task", unit)]
     env = {**os.environ, "BENCH_CACHE": str(cache), "PYTHONPATH": str(ROOT), **more}
     return subprocess.Popen(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
@@ -58,3 +59,13 @@ def test_help_names_the_exit_codes(capsys):
     assert bench("--help") == 0
     text = " ".join(capsys.readouterr().out.split())
     assert "0 done" in text and "2 wrong usage" in text and "3 regression" in text and "130 interrupted" in text
+
+
+def test_a_machine_at_its_limits_is_no_defect(monkeypatch, capsys):
+    def failing(*_: object) -> str:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE), "results")
+
+    monkeypatch.setattr(benchmark.cli.ls, "columns", failing)
+    assert bench("ls", "models") == 1
+    line = "error: results: Too many open files. Allow more open files (ulimit -n), then give the same command again\n"
+    assert capsys.readouterr().err == line

@@ -306,11 +306,9 @@ def test_a_timm_model_without_a_grid_says_how_to_wrap_it(timm):
             del self.patch_embed
 
         def forward_features(self, x):
-            return torch.zeros(1, 16, 6)
+            return torch.zeros(1, 15, 6)
 
-    assert "Gridless gives no map of patches for 32 pixels ('Gridless' object has no attribute" in refusal(
-        lambda: timm(32, 8, kind=Gridless)
-    )
+    assert "Gridless gives no map of patches for 32 pixels (" in refusal(lambda: timm(32, 8, kind=Gridless))
 
 
 def test_timm_weights_of_a_file_or_a_folder(timm, tmp_path):

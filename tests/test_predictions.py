@@ -112,7 +112,12 @@ def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Rows of random-vit without pictures, then the same with two of each."""
     results = tmp_path_factory.mktemp("kept")
     words = [f"{task}/scenes" for task in (*DENSE, *RETRIEVAL, "zero_shot_classification")]
-    options = {"limit": 24, "results": results, "check": False, "overrides": {"depth.bin_steps": "20"}}
+    small = {
+        "depth.bin_steps": "20",
+        "linear_segmentation.pixels_at_most": "64",
+        "linear_segmentation.judged_images": "3",
+    }
+    options = {"limit": 24, "results": results, "check": False, "overrides": small}
     before = run("random-vit", words, **options)
     assert len(before.rows) == 8 and not list(results.rglob("*.png"))
     after = run("random-vit", words, **options, save_predictions=2)

@@ -59,7 +59,7 @@ def test_a_narrow_terminal_drops_shipped_columns_and_no_digit(
     out = shown(capsys, tmp_path / "mine", shipped)
     table = out.split("value ±")[0].splitlines()
     assert max(map(len, table)) <= 80 and "…" not in "".join(table)
-    assert table[0].split() == ["tipsv2-mini", "clip-mini", "pixels"]
+    assert table[0].split() == ["tipsv2-mini", "clip-mini"]
     assert sum("±" in line for line in table) == 9
 
 

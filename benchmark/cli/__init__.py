@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import os
 import sys
@@ -93,6 +94,16 @@ def root(
         os.environ["BENCH_DEBUG"] = "1"
 
 
+OF_THE_MACHINE = {
+    errno.EMFILE: "Allow more open files (ulimit -n)",
+    errno.ENFILE: "Close other programs",
+    errno.ENOSPC: "Make room",
+    errno.EDQUOT: "Make room",
+    errno.EROFS: "Make the disk writable, or choose another folder",
+    errno.EIO: "Look at the disk",
+}
+
+
 def debugging() -> bool:
     """Whether --debug was given."""
     return bool(os.environ.get("BENCH_DEBUG"))
@@ -130,6 +141,11 @@ def _explain(error: Exception) -> int:
         return int(getattr(error, "exit_code", 2))
     if isinstance(error, PermissionError):
         print(f"error: {printable(unreadable(error))}", file=sys.stderr)
+        return 1
+    if isinstance(error, OSError) and (advice := OF_THE_MACHINE.get(error.errno or 0)):
+        where = f"{error.filename}: " if error.filename else ""
+        said = f"{where}{error.strerror}. {advice}, then give the same command again"
+        print(f"error: {printable(said)}", file=sys.stderr)
         return 1
     if type(error).__name__ == "Abort":
         return 1

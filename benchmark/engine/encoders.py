@@ -21,6 +21,12 @@ LOCAL_LICENCE = "unknown (local)"  # that of the name's published weights says n
 INSTALLED = {"site-packages", "dist-packages"}
 
 
+def require_weights(weights: str | Path | None) -> None:
+    """Raises UsageError for a checkpoint that is not there."""
+    if weights is not None and not Path(weights).exists():
+        raise UsageError(f"--weights {weights}: no such file or folder")
+
+
 def load_encoder(
     name: str,
     *,
@@ -40,8 +46,7 @@ def load_encoder(
     """
     if offline:
         forbid_network()
-    if weights is not None and not Path(weights).exists():
-        raise UsageError(f"--weights {weights}: no such file or folder")
+    require_weights(weights)
     spec = ModelSpec(
         name,
         weights=None if weights is None else str(weights),

@@ -16,7 +16,14 @@ from benchmark.contracts import Encoder, Outcome
 from benchmark.digest import fingerprint, plain
 from benchmark.distribute import Cluster, Recipe
 from benchmark.engine.context import Context, NewProgress, silent
-from benchmark.engine.encoders import device_of, display_name, load_encoder, model_stamp, resolve_device
+from benchmark.engine.encoders import (
+    device_of,
+    display_name,
+    load_encoder,
+    model_stamp,
+    require_weights,
+    resolve_device,
+)
 from benchmark.engine.environment import environment, forget_gpu_peak, peak_gpu_memory_mb
 from benchmark.engine.jobs import NOT_APPLICABLE, Job, JobMaker, Slot, place_of, refuse_unread, resolve_units, slot_of
 from benchmark.engine.network import forbid_network
@@ -86,6 +93,7 @@ def run(
         forbid_network()
     found, preset = resolve_units(tasks, suite)
     refuse_unread(options.overrides, found)
+    require_weights(options.weights)
     writable(options.results)
     stamps = {name: model_stamp(name, options.weights) for name in models}
     report = Report()
