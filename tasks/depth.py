@@ -145,6 +145,7 @@ class DepthTask:
 
         reader = context.features(needs[1])
         cls = context.features(needs[3]) if protocol.with_cls else None
+        mean = pixels.targets.mean()
         rows, blind, kept = [], [], Predictions(context, "depth")
         for index, at_size in predicted_maps(context, reader, cls, test.images, needs[1], both, "scoring depth"):
             target = test.target(index)
@@ -155,7 +156,7 @@ class DepthTask:
             row = depth_errors(maps[0], target, near, far, clamp=True)
             row |= {f"ridge_{k}": v for k, v in depth_errors(maps[1], target, near, far, clamp=True).items()}
             rows.append({"id": test.images.image_id(index), **row})
-            guess = depth_errors(everywhere(pixels.targets.mean(), target.shape), target, near, far, clamp=True)
+            guess = depth_errors(everywhere(mean, target.shape), target, near, far, clamp=True)
             blind.append(guess | {f"ridge_{k}": v for k, v in guess.items()})
         samples = stack_rows(rows)
         details = {"ridge_penalty": ridge.penalty, "max_depth_m": reach}

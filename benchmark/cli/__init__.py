@@ -7,6 +7,7 @@ import importlib
 import os
 import sys
 import traceback
+from pathlib import Path
 from typing import Any
 
 import typer
@@ -14,7 +15,7 @@ from typer.core import TyperGroup
 
 from benchmark.cli import streams
 from benchmark.errors import BenchError
-from benchmark.files import unreadable
+from benchmark.files import disk_errors, unreadable
 from benchmark.foreign import printable
 from benchmark.torchvision_fit import misfit
 
@@ -97,9 +98,6 @@ def root(
 OF_THE_MACHINE = {
     errno.EMFILE: "Allow more open files (ulimit -n)",
     errno.ENFILE: "Close other programs",
-    errno.ENOSPC: "Make room",
-    errno.EDQUOT: "Make room",
-    errno.EROFS: "Make the disk writable, or choose another folder",
     errno.EIO: "Look at the disk",
 }
 
@@ -142,6 +140,13 @@ def _explain(error: Exception) -> int:
     if isinstance(error, PermissionError):
         print(f"error: {printable(unreadable(error))}", file=sys.stderr)
         return 1
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+        try:
+            with disk_errors(Path(error.filename or "results")):
+                raise error
+        except BenchError as e:
+            print(f"error: {printable(str(e))}", file=sys.stderr)
+            return 1
     if isinstance(error, OSError) and (advice := OF_THE_MACHINE.get(error.errno or 0)):
         where = f"{error.filename}: " if error.filename else ""
         said = f"{where}{error.strerror}. {advice}, then give the same command again"
