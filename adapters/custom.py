@@ -26,8 +26,8 @@ import torch
 
 from adapters.own_sources import sources_digest
 from benchmark.contracts import Encoder, EncoderCard, ImageTransform, ModelSpec, PromptRule, WeightsInfo
-from benchmark.digest import fingerprint
 from benchmark.errors import BenchError, EncoderError, UsageError
+from benchmark.system.digest import fingerprint
 
 _lent: list[Path] = []  # folders put on sys.path for the files in them, the last one first
 

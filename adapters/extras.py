@@ -6,7 +6,7 @@ import importlib
 from types import ModuleType
 
 from benchmark.errors import MissingExtra, UsageError, first_line
-from benchmark.torchvision_fit import misfit, remedy
+from benchmark.system.torchvision_fit import misfit, remedy
 
 
 def import_extra(module: str, extra: str, feature: str) -> ModuleType:

@@ -24,9 +24,9 @@ from benchmark.contracts import (
     ModelSpec,
     WeightsInfo,
 )
-from benchmark.digest import fingerprint
 from benchmark.errors import UsageError
 from benchmark.registry import code_versions
+from benchmark.system.digest import fingerprint
 
 IMAGE_SIZE = 96
 PATCH = 8

@@ -33,9 +33,9 @@ from benchmark.contracts import (
     ModelSpec,
     WeightsInfo,
 )
-from benchmark.digest import fingerprint
 from benchmark.errors import EncoderError, UsageError, WeightsError, first_line
 from benchmark.registry import code_versions
+from benchmark.system.digest import fingerprint
 
 SETTINGS = ("quick_gelu", "mean", "std", "interpolation", "resize_mode")
 
@@ -155,8 +155,8 @@ class OpenClipEncoder:
 def as_big_vision(text: torch.nn.Module, tokenize: Any) -> None:
     """SigLIP's text side as its authors run it and as `adapters.siglip` does: one checkpoint, one text vector.
 
-    open_clip takes punctuation out of captions as well, they out of prompts alone (`benchmark.prompts`), and it builds
-    the first SigLIP's text tower with the exact GELU, where flax has the tanh form.
+    open_clip takes punctuation out of captions as well, they out of prompts alone (`benchmark.contracts.prompts`),
+    and it builds the first SigLIP's text tower with the exact GELU, where flax has the tanh form.
     """
     tokenize.clean_fn, tokenize.tokenizer.padding_side = lowered, "right"
     for module in text.modules():

@@ -16,8 +16,8 @@ from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 from types import ModuleType
 
-from benchmark import digest
-from benchmark.digest import fingerprint, sha256_file
+from benchmark.system import digest
+from benchmark.system.digest import fingerprint, sha256_file
 
 INSTALLED = {"site-packages", "dist-packages"}
 FOREIGN = [Path(sysconfig.get_path(name)).resolve() for name in ("stdlib", "platstdlib")]

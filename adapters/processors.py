@@ -20,7 +20,7 @@ from transformers.models.auto import image_processing_auto
 from adapters.preprocessing import WRAP
 from benchmark.contracts import ImageTransform
 from benchmark.errors import UsageError, first_line
-from benchmark.images import apply_transform
+from benchmark.images.decode import apply_transform
 
 # Classes that transformers has for torchvision alone, of encoders that are read here: their fields (5.24). They resize
 # in floating point, which differs from Pillow by the rounding of a level.

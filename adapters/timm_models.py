@@ -31,10 +31,10 @@ from benchmark.contracts import (
     ModelSpec,
     WeightsInfo,
 )
-from benchmark.digest import fingerprint, sha256_file
 from benchmark.errors import EncoderError, UsageError, WeightsError, first_line
-from benchmark.images import FILTERS
+from benchmark.images.decode import FILTERS
 from benchmark.registry import code_versions
+from benchmark.system.digest import fingerprint, sha256_file
 
 
 class TimmEncoder:

@@ -17,11 +17,11 @@ from safetensors import SafetensorError, safe_open
 
 from adapters.plausible import check_config
 from adapters.state_dicts import PICKLED, convert_line, pickle_line
-from benchmark import sealed
-from benchmark.checkpoints import BESIDE
 from benchmark.contracts import ModelSpec, WeightsInfo
-from benchmark.digest import fingerprint, sha256_file
 from benchmark.errors import UsageError, WeightsError, first_line
+from benchmark.system import sealed
+from benchmark.system.digest import fingerprint, sha256_file
+from benchmark.system.weight_folders import BESIDE
 
 PATTERNS = ["*.json", "*.txt", "*.model", "*.safetensors", "*.py"]  # code is there to be read; nothing here runs it
 PICKLES = ["*.bin"]

@@ -10,19 +10,19 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from benchmark.contracts import Encoder, EncoderCard, ImageFeatures, ImageRequest, ImageTransform, WeightsInfo
-    from benchmark.engine.encoders import load_encoder
+    from benchmark.engine.load_task import load_task
+    from benchmark.engine.loading import load_encoder
     from benchmark.engine.run import run
-    from benchmark.engine.single import load_task
     from benchmark.errors import BenchError
-    from benchmark.summary import load_results
+    from benchmark.rows.tables import load_results
 
     __version__: str
 
 _PUBLIC = {
     "run": "benchmark.engine.run:run",
-    "load_encoder": "benchmark.engine.encoders:load_encoder",
-    "load_task": "benchmark.engine.single:load_task",
-    "load_results": "benchmark.summary:load_results",
+    "load_encoder": "benchmark.engine.loading:load_encoder",
+    "load_task": "benchmark.engine.load_task:load_task",
+    "load_results": "benchmark.rows.tables:load_results",
     "ImageRequest": "benchmark.contracts:ImageRequest",
     "ImageFeatures": "benchmark.contracts:ImageFeatures",
     "ImageTransform": "benchmark.contracts:ImageTransform",

@@ -13,11 +13,11 @@ import torch
 from torch.nn.functional import interpolate, normalize
 
 from benchmark.contracts import Encoder, ImageRequest, TextEncoder, View
-from benchmark.engine.encoders import device_of
+from benchmark.contracts.prompts import as_prompts
+from benchmark.engine.loading import device_of
 from benchmark.errors import EncoderError
-from benchmark.pictures import palette_for
-from benchmark.prompts import as_prompts
-from benchmark.views import resolve_view
+from benchmark.images.drawing import palette_for
+from benchmark.images.views import resolve_view
 
 HEAT = "viridis"
 OVERLAY = 0.6  # weight of a map over the grey picture
@@ -172,8 +172,8 @@ def look_at(
     path: Path, models: Sequence[str], texts: Sequence[str], size: int = 0, weights: str | None = None, **options: Any
 ) -> bytes:
     """The sheet of the picture at `path` for `models`, loaded one after the other; `options` go to load_encoder."""
-    from benchmark.engine.encoders import load_encoder
-    from benchmark.images import decode
+    from benchmark.engine.loading import load_encoder
+    from benchmark.images.decode import decode
 
     image = decode(path)
     looks = [look(load_encoder(name, weights=weights, **options), image, texts, size) for name in models]

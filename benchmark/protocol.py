@@ -26,8 +26,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmark.contracts import FieldStatus
-from benchmark.digest import fingerprint, plain, sha256_file
 from benchmark.errors import UsageError, unknown
+from benchmark.system.digest import fingerprint, plain, sha256_file
 
 STATUSES: tuple[FieldStatus, ...] = typing.get_args(FieldStatus)
 FLOATS = sys.float_info.max

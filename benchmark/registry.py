@@ -19,7 +19,7 @@ from typing import Any, cast
 
 from benchmark.contracts import Dataset, DatasetInfo, Encoder, ModelSpec, Task
 from benchmark.errors import UsageError, unknown
-from benchmark.torchvision_fit import misfit
+from benchmark.system.torchvision_fit import misfit
 
 PREFIXES = {
     "hf": "adapters.hub:build",

@@ -15,9 +15,9 @@ from mkdocs.structure.files import File, Files
 
 from benchmark import registry
 from benchmark.cli import COMMANDS, app
-from benchmark.paths import reference_dir
 from benchmark.protocol import load_protocol, presets, variants
-from benchmark.results import read_all
+from benchmark.rows.row import read_all
+from benchmark.system.paths import reference_dir
 
 STATUS = {"confirmed": "confirmed", "inferred": "*inferred*", "unknown": "**unknown**"}
 

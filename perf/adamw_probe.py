@@ -24,10 +24,10 @@ import torch.nn.functional as F
 from torch import nn
 
 from benchmark.contracts import IGNORE, ModelSpec, View
-from benchmark.engine.single import load_task
+from benchmark.engine.load_task import load_task
+from benchmark.images.views import resolve_view
 from benchmark.metrics.segmentation import confusion_areas, miou
 from benchmark.registry import build_encoder
-from benchmark.views import resolve_view
 from tasks.dense import stack_rows
 
 BATCH = 16

@@ -10,8 +10,9 @@ from collections.abc import Callable
 
 import numpy as np
 
-from benchmark.statistic import Statistic
-from benchmark.stats import interval, paired
+from benchmark.statistics.bootstrap import interval
+from benchmark.statistics.paired import paired
+from benchmark.statistics.statistic import Statistic
 
 IMAGES, CLASSES, RESAMPLES = 2_000, 150, 10_000
 

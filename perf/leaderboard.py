@@ -23,8 +23,8 @@ from rows import row_data  # noqa: E402
 
 from benchmark.contracts import Measurement, Outcome  # noqa: E402
 from benchmark.leaderboard import build  # noqa: E402
-from benchmark.results import row_folder, save  # noqa: E402
-from benchmark.statistic import Statistic  # noqa: E402
+from benchmark.rows.row import row_folder, save  # noqa: E402
+from benchmark.statistics.statistic import Statistic  # noqa: E402
 
 MODELS = 20
 SEGMENTATION = {

@@ -28,9 +28,9 @@ import torch
 from scipy.stats import kendalltau
 
 from benchmark.contracts import Encoder, ImageFeatures, ImageRequest, ModelSpec
-from benchmark.engine.single import load_task
+from benchmark.engine.load_task import load_task
 from benchmark.registry import build_encoder
-from benchmark.statistic import Statistic
+from benchmark.statistics.statistic import Statistic
 
 DISTORTED = {"photometric": "true"}
 PLAIN = {"scale_range": "[1.0, 1.0]", "flip": "0.0", "photometric": "false", "cat_max_ratio": "1.0"}

@@ -16,12 +16,12 @@ from typing import Any
 
 import numpy as np
 
-from benchmark import stats
 from benchmark.metrics.geometry import depth_errors
 from benchmark.metrics.segmentation import confusion_areas, miou
 from benchmark.registry import open_dataset
-from benchmark.results import Row, read_all
-from benchmark.statistic import Statistic
+from benchmark.rows.row import Row, read_all
+from benchmark.statistics.bootstrap import interval
+from benchmark.statistics.statistic import Statistic
 
 MINIS = ("tipsv2-mini", "tips-mini", "clip-mini")
 FLOORS = ("random-vit", "pixels")
@@ -43,7 +43,7 @@ def majority_map() -> tuple[float, tuple[float, float]]:
     guess = np.argmax(counts, -1)
     rows = [confusion_areas(guess, test.target(i), classes).columns() for i in range(len(test.images))]
     table = columns(rows)
-    return miou().of(table), stats.interval(table, miou(), seed=0)
+    return miou().of(table), interval(table, miou(), seed=0)
 
 
 def mean_depth_map() -> tuple[float, tuple[float, float]]:
@@ -60,7 +60,7 @@ def mean_depth_map() -> tuple[float, tuple[float, float]]:
     guess = total / np.maximum(seen, 1)
     rows = [{"rmse": depth_errors(guess, test.target(i), 1e-3, far)["rmse"]} for i in range(len(test.images))]
     table, statistic = columns(rows), Statistic("mean", ("rmse",))
-    return statistic.of(table), stats.interval(table, statistic, seed=0)
+    return statistic.of(table), interval(table, statistic, seed=0)
 
 
 def shuffled_names(model: str, shuffles: int) -> list[float]:

@@ -26,11 +26,11 @@ import torch
 from PIL import Image
 
 from benchmark.contracts import EncoderCard, ImageFeatures, ImageRequest, ImageTransform, Need, Tap, View, WeightsInfo
-from benchmark.engine.context import silent
+from benchmark.contracts.progress import silent
 from benchmark.features.extract import Extractor
 from benchmark.features.plan import Planner
 from benchmark.features.store import FeatureStore
-from benchmark.images import decode
+from benchmark.images.decode import decode
 
 TAPS = (Tap("cls"), Tap("pixels", None, 64, 0))
 

@@ -23,13 +23,13 @@ from typing import Any
 import torch
 
 from benchmark.contracts import IGNORE, ModelSpec, Tap
-from benchmark.engine.context import silent
-from benchmark.engine.single import load_task
+from benchmark.contracts.progress import silent
+from benchmark.engine.load_task import load_task
 from benchmark.features.taps import mix_at_pixels, pixel_indices
 from benchmark.heads.logistic import LogisticHead, fit_logistic
+from benchmark.images.views import Placement
 from benchmark.metrics.segmentation import confusion_areas, miou
 from benchmark.registry import build_encoder
-from benchmark.views import Placement
 from tasks.dense import stack_rows
 from tasks.mm.data import Positions, SegmentationSource, collate, training_pipeline
 from tasks.mm.model import segmentor

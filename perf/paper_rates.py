@@ -28,7 +28,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from benchmark.contracts import ModelSpec
-from benchmark.engine.single import load_task
+from benchmark.engine.load_task import load_task
 from benchmark.registry import build_encoder
 from tasks.mm.data import Positions, SegmentationSource, Steps, number, training_pipeline
 from tasks.mm.model import ignored, segmentor

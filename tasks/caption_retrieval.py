@@ -15,11 +15,11 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 
-from benchmark.bounds import Amount
 from benchmark.contracts import DataKind, EncoderCard, Measurement, Need, Outcome, Tap, TaskContext, View
-from benchmark.equal_pictures import counted, first_equal, picture_digests
+from benchmark.data.equal_pictures import counted, first_equal, picture_digests
 from benchmark.metrics.retrieval import Positives, caption_positives, chance_recall, ranks, recall_hits
-from benchmark.statistic import Statistic
+from benchmark.statistics.statistic import Statistic
+from benchmark.system.bounds import Amount
 from tasks.global_vectors import ClsChoice, GlobalVectors, no_text_space
 from tasks.idle_fields import check_view
 from tasks.predictions import caption_pictures

@@ -17,16 +17,16 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 import torch
 
-from benchmark.bounds import Amount, Count, Counts, Decay, NotNegative, Part, Positive, Rates
 from benchmark.contracts import DataKind, EncoderCard, FeatureReader, Measurement, Need, Outcome, Tap, TaskContext, View
 from benchmark.errors import DataError
 from benchmark.heads.knn import knn_votes, topk_search
 from benchmark.heads.linear_sweep import SweepHead, fit_linear_sweep
 from benchmark.heads.logistic import Criterion, fit_best
+from benchmark.images.views import resolve_view
+from benchmark.images.windows import Size
 from benchmark.metrics.classification import blind_hits, label_ranks
-from benchmark.statistic import Statistic
-from benchmark.views import resolve_view
-from benchmark.windows import Size
+from benchmark.statistics.statistic import Statistic
+from benchmark.system.bounds import Amount, Count, Counts, Decay, NotNegative, Part, Positive, Rates
 from tasks.dense import held_out_folds, held_out_images
 from tasks.global_vectors import ClsChoice, GlobalVectors
 from tasks.idle_fields import check_view

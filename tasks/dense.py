@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from torch.nn.functional import interpolate
 
-from benchmark.bounds import Amount, Count, Layer, Part, Rates
 from benchmark.contracts import (
     EncoderCard,
     FeatureReader,
@@ -25,7 +24,8 @@ from benchmark.contracts import (
 from benchmark.errors import DataError
 from benchmark.features.taps import pixel_indices
 from benchmark.heads.ridge import RidgeAccumulator, RidgeHead
-from benchmark.views import Placement, ResolvedView, resolve_view
+from benchmark.images.views import Placement, ResolvedView, resolve_view
+from benchmark.system.bounds import Amount, Count, Layer, Part, Rates
 from tasks.idle_fields import check_view
 
 BLOCK = 32  # images read from the store at a time

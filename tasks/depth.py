@@ -15,12 +15,12 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 import torch
 
-from benchmark.bounds import Count, NotNegative, Positive, Rates
 from benchmark.contracts import DataKind, EncoderCard, Measurement, Need, Outcome, TaskContext
 from benchmark.heads.bins import fit_bins
+from benchmark.images.windows import Size
 from benchmark.metrics.geometry import depth_errors
-from benchmark.statistic import Statistic
-from benchmark.windows import Size
+from benchmark.statistics.statistic import Statistic
+from benchmark.system.bounds import Count, NotNegative, Positive, Rates
 from tasks.dense import (
     PixelProbe,
     dense_not_applicable,

@@ -16,9 +16,8 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 
-from benchmark.bounds import Amount
 from benchmark.contracts import CropRounding, DataKind, EncoderCard, Measurement, Need, Outcome, Tap, TaskContext, View
-from benchmark.equal_pictures import counted, first_equal, picture_digests
+from benchmark.data.equal_pictures import counted, first_equal, picture_digests
 from benchmark.errors import DataError
 from benchmark.metrics.retrieval import (
     average_precision,
@@ -28,7 +27,8 @@ from benchmark.metrics.retrieval import (
     recall_hits,
     top_precision,
 )
-from benchmark.statistic import Statistic
+from benchmark.statistics.statistic import Statistic
+from benchmark.system.bounds import Amount
 from tasks.global_vectors import ClsChoice, GlobalVectors
 from tasks.idle_fields import check_view
 from tasks.predictions import instance_pictures

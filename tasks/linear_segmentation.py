@@ -16,10 +16,10 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 
-from benchmark.bounds import Count
 from benchmark.contracts import DataKind, EncoderCard, Measurement, Need, Outcome, TaskContext, ignored_label
 from benchmark.errors import DataError
 from benchmark.heads.logistic import Criterion, fit_logistic
+from benchmark.images.windows import Size, window_sizes
 from benchmark.metrics.segmentation import (
     blind_areas,
     confusion_areas,
@@ -29,7 +29,7 @@ from benchmark.metrics.segmentation import (
     pixel_accuracy,
 )
 from benchmark.registry import resolve
-from benchmark.windows import Size, window_sizes
+from benchmark.system.bounds import Count
 from tasks.dense import (
     PixelProbe,
     dense_not_applicable,

@@ -15,9 +15,9 @@ import numpy as np
 import torch
 
 from benchmark.contracts import DataKind, EncoderCard, Measurement, Need, Outcome, TaskContext
+from benchmark.images.windows import Size
 from benchmark.metrics.geometry import ANGLE_BIN, normal_errors
-from benchmark.statistic import Statistic
-from benchmark.windows import Size
+from benchmark.statistics.statistic import Statistic
 from tasks.dense import (
     PixelProbe,
     counted_target,

@@ -15,11 +15,11 @@ import numpy as np
 import torch
 
 from benchmark.contracts import TaskContext, ignored_label
-from benchmark.files import disk_errors
+from benchmark.data.subsets import labels_of
+from benchmark.images.drawing import HEIGHT, Kind, neighbours, side_by_side, texts_found
 from benchmark.metrics.retrieval import Positives
-from benchmark.pictures import HEIGHT, Kind, neighbours, side_by_side, texts_found
-from benchmark.results import slug
-from benchmark.subsets import labels_of
+from benchmark.rows.row import slug
+from benchmark.system.files import disk_errors
 
 NEAREST = 5  # neighbours shown
 BLOCK = 4096  # gallery vectors compared at a time

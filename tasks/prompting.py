@@ -8,7 +8,7 @@ import torch
 from torch.nn.functional import normalize
 
 from benchmark.contracts import TaskContext
-from benchmark.prompts import as_prompts
+from benchmark.contracts.prompts import as_prompts
 from tasks.datasets.prompts import prompt_list
 
 

@@ -15,10 +15,10 @@ import numpy as np
 import torch
 from torch.nn.functional import interpolate, normalize
 
-from benchmark import images
 from benchmark.contracts import ImageRequest, Interpolation, TaskContext
 from benchmark.errors import EncoderError
-from benchmark.windows import fuse, window_boxes
+from benchmark.images import decode
+from benchmark.images.windows import fuse, window_boxes
 
 WINDOWS_AT_ONCE = 8
 CLASSES_AT_ONCE = 16  # full-resolution maps held at a time: 150 classes of a large picture would be gigabytes
@@ -33,7 +33,7 @@ def class_scores(context: TaskContext, image: np.ndarray, texts: torch.Tensor, p
     height, width = resized(image.shape[0], image.shape[1], protocol.short_side, protocol.long_side)
     own = context.encoder().transform.interpolation
     rule: Interpolation = own if protocol.interpolation == "encoder" else protocol.interpolation
-    pixels = torch.from_numpy(images.to_float(images.resize(image, height, width, rule, protocol.antialias)))
+    pixels = torch.from_numpy(decode.to_float(decode.resize(image, height, width, rule, protocol.antialias)))
     if protocol.mode == "whole":
         return _probabilities(cosine_maps(context, pixels[None], texts), protocol)[0]
     boxes = window_boxes(height, width, protocol.window, protocol.stride)
@@ -49,7 +49,7 @@ def resized(height: int, width: int, short_side: int, long_side: int) -> tuple[i
     """(height, width) with the short side at `short_side`, the long one rounded down; or, with a `long_side`, the
     largest size that fits both, rounded to the nearest as mmcv's `imrescale` does."""
     if not long_side:
-        return images.short_side_size(height, width, short_side)
+        return decode.short_side_size(height, width, short_side)
     scale = min(short_side / min(height, width), long_side / max(height, width))
     return int(height * scale + 0.5), int(width * scale + 0.5)
 

@@ -17,7 +17,7 @@ import torch
 from benchmark.contracts import EncoderCard, ImageFeatures, ImageRequest, ImageSet, ImageTransform, Tap, TaskContext
 from benchmark.errors import EncoderError
 from benchmark.features.extract import Extractor
-from benchmark.images import resize
+from benchmark.images.decode import resize
 from tasks.global_vectors import ClsChoice
 
 Pooling = Literal["both", "with", "without"]

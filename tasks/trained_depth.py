@@ -9,11 +9,11 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from benchmark.bounds import Amount, Count, NotNegative, Positive
 from benchmark.contracts import Measurement, Outcome, TaskContext
 from benchmark.heads.depth_bins import depth_of_scores
 from benchmark.metrics.geometry import depth_errors, scale_and_shift
-from benchmark.statistic import Statistic
+from benchmark.statistics.statistic import Statistic
+from benchmark.system.bounds import Amount, Count, NotNegative, Positive
 from tasks.dense import everywhere, mean_target, resampled_by_thing, stack_rows
 from tasks.idle_fields import check_range
 from tasks.training.batches import Batch

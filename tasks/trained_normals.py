@@ -10,9 +10,9 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from benchmark.bounds import Score
 from benchmark.contracts import Measurement, Outcome, TaskContext
 from benchmark.metrics.geometry import normal_errors
+from benchmark.system.bounds import Score
 from tasks.dense import everywhere, mean_target, resampled_by_thing, stack_rows
 from tasks.training.batches import Batch
 from tasks.training.fields import TrainedHead

@@ -15,11 +15,11 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 import torch
 
-from benchmark.bounds import Amount
 from benchmark.contracts import DataKind, EncoderCard, Measurement, Need, Outcome, Tap, TaskContext, View
+from benchmark.contracts.prompts import as_prompts
 from benchmark.metrics.classification import blind_hits, label_ranks
-from benchmark.prompts import as_prompts
-from benchmark.statistic import Statistic
+from benchmark.statistics.statistic import Statistic
+from benchmark.system.bounds import Amount
 from tasks.global_vectors import ClsChoice, GlobalVectors, no_text_space
 from tasks.idle_fields import check_view
 from tasks.prompting import class_embeddings, templates_for

@@ -16,10 +16,10 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch.nn.functional import normalize
 
-from benchmark.bounds import Amount, Count, Positive, Score
 from benchmark.contracts import DataKind, EncoderCard, Interpolation, Need, Outcome, Tap, TaskContext, View
+from benchmark.images.windows import Size, window_sizes
 from benchmark.metrics.segmentation import blind_areas, confusion_areas
-from benchmark.windows import Size, window_sizes
+from benchmark.system.bounds import Amount, Count, Positive, Score
 from tasks.dense import stack_rows
 from tasks.idle_fields import check_background
 from tasks.linear_segmentation import cross_check, segmentation_details, segmentation_measurements

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 
 from benchmark.contracts import Measurement, Outcome
-from benchmark.digest import fingerprint, plain
 from benchmark.protocol import preset_table
 from benchmark.registry import protocol_file
-from benchmark.results import row_folder, save
-from benchmark.statistic import Statistic
+from benchmark.rows.row import row_folder, save
+from benchmark.statistics.statistic import Statistic
+from benchmark.system.digest import fingerprint, plain
 
 NINE = (
     "zero_shot_segmentation",

@@ -10,7 +10,7 @@ import torch
 from torch.nn.functional import avg_pool2d, normalize
 
 from benchmark.contracts import EncoderCard, ImageFeatures, ImageRequest, ImageTransform, LayerFeatures, WeightsInfo
-from benchmark.digest import fingerprint
+from benchmark.system.digest import fingerprint
 
 
 @dataclass

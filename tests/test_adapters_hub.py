@@ -35,9 +35,9 @@ from adapters.placement import pick_device, pick_dtype
 from adapters.timm_models import TimmEncoder
 from benchmark.check import check_encoder
 from benchmark.contracts import ImageRequest, ModelSpec, WeightsInfo
-from benchmark.engine.encoders import load_encoder
+from benchmark.engine.loading import load_encoder
 from benchmark.errors import BenchError, EncoderError, MissingExtra, UsageError
-from benchmark.torchvision_fit import remedy
+from benchmark.system.torchvision_fit import remedy
 
 SMALL = {"hidden_size": 48, "num_attention_heads": 4, "intermediate_size": 96, "image_size": 64}
 

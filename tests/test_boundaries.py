@@ -16,23 +16,24 @@ from scipy import stats as scipy_stats
 from small import Noise
 from test_caption_retrieval import outcome
 
-from benchmark.compare import PublishedGap, UnitComparison, verdict
+from benchmark.compare.compare import PublishedGap, UnitComparison, verdict
 from benchmark.contracts import Need, Tap, View
-from benchmark.engine.context import silent
+from benchmark.contracts.progress import silent
 from benchmark.errors import DataError, EncoderError
 from benchmark.heads import logistic
 from benchmark.heads.logistic import ABSENT, fit_logistic
 from benchmark.heads.rows import Scaler
+from benchmark.images.views import Placement, ResolvedView
 from benchmark.metrics import geometry
 from benchmark.metrics.classification import blind_hits, label_ranks, topk_hits
 from benchmark.metrics.geometry import depth_errors, normal_errors, scale_and_shift
 from benchmark.metrics.retrieval import chance_precision, chance_recall, recall_hits
 from benchmark.metrics.segmentation import blind_areas
-from benchmark.statistic import Statistic
-from benchmark.stats import holm, interval, mcnemar, minimum_detectable_effect, paired
-from benchmark.stats.bootstrap import expanded_tails
-from benchmark.stats.draws import bootstrap_counts, swaps
-from benchmark.views import Placement, ResolvedView
+from benchmark.statistics.bootstrap import expanded_tails, interval
+from benchmark.statistics.draws import bootstrap_counts, swaps
+from benchmark.statistics.multiple import holm, minimum_detectable_effect
+from benchmark.statistics.paired import mcnemar, paired
+from benchmark.statistics.statistic import Statistic
 from tasks.caption_retrieval import IMAGE_TO_TEXT, TEXT_TO_IMAGE
 from tasks.dense import counted_target, held_out_folds, held_out_images, training_pixels, upsample
 from tasks.linear_segmentation import TASK as SEGMENTATION
@@ -204,7 +205,7 @@ def test_draws_are_the_same_in_blocks_of_any_size(monkeypatch: pytest.MonkeyPatc
     words = np.random.PCG64(np.random.SeedSequence(3, spawn_key=(0xD15E, 2))).random_raw(10)  # two words of 64 for 70
     bits = np.unpackbits(words.astype("<u8").view(np.uint8).reshape(5, 16), axis=1, bitorder="little")[:, :70]
     assert np.array_equal(whole[1], bits)
-    monkeypatch.setattr("benchmark.stats.draws.BLOCK_BYTES", 8 * 70 + 1)
+    monkeypatch.setattr("benchmark.statistics.draws.BLOCK_BYTES", 8 * 70 + 1)
     for made, draw in zip(whole, (bootstrap_counts, swaps)):
         parts = list(draw(70, 5, 3))
         assert [len(part) for part in parts] == [1] * 5 and np.array_equal(np.concatenate(parts), made)

@@ -12,10 +12,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmark import in_use
 from benchmark.cli import main
-from benchmark.features.others import other_entries
+from benchmark.features.cache import other_entries
 from benchmark.features.store import FeatureStore
+from benchmark.system import cache_users
 
 USER = """
 import sys, time
@@ -85,10 +85,10 @@ def test_what_a_running_process_uses_stays_until_it_ends(tmp_path: Path) -> None
     with subprocess.Popen(words, env=environment, stdout=subprocess.PIPE, text=True) as process:
         try:
             assert process.stdout is not None and process.stdout.readline() == "holds it\n"
-            assert in_use.since(tmp_path) <= time.time()
+            assert cache_users.since(tmp_path) <= time.time()
             FeatureStore(tmp_path / "features").prune(others=other_entries(tmp_path))
             assert [name for name, folder in found.items() if folder.exists()] == ["used"]
         finally:
             process.kill()
     FeatureStore(tmp_path / "features").prune()
-    assert not found["used"].exists() and in_use.since(tmp_path) == float("inf")
+    assert not found["used"].exists() and cache_users.since(tmp_path) == float("inf")

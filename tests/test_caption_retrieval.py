@@ -9,8 +9,8 @@ import torch
 from small import Noise
 
 from benchmark.contracts import Outcome
-from benchmark.engine.context import silent
-from benchmark.equal_pictures import first_equal, picture_digests
+from benchmark.contracts.progress import silent
+from benchmark.data.equal_pictures import first_equal, picture_digests
 from tasks.caption_retrieval import IMAGE_TO_TEXT, TEXT_TO_IMAGE, CaptionRetrieval
 
 CAPTIONS = (("a plate", "a red plate"), ("a dog",), ("a plate",), ("a plate", "a cup"))

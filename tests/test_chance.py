@@ -11,8 +11,8 @@ from benchmark.contracts import Measurement, Outcome
 from benchmark.metrics.classification import blind_hits
 from benchmark.metrics.retrieval import chance_precision, chance_recall
 from benchmark.metrics.segmentation import blind_areas, confusion_areas, mean_accuracy, miou, pixel_accuracy
-from benchmark.results import metrics_of
-from benchmark.statistic import Statistic
+from benchmark.rows.row import metrics_of
+from benchmark.statistics.statistic import Statistic
 
 
 @pytest.mark.parametrize(("right", "items", "k"), [(1, 5, 1), (2, 6, 3), (3, 4, 1), (5, 5, 1), (0, 4, 2), (1, 3, 10)])

@@ -16,7 +16,7 @@ from miniatures import ade20k
 
 from benchmark.cli import main
 from benchmark.registry import code_versions, suites, tasks
-from benchmark.results import read_all, read_row
+from benchmark.rows.row import read_all, read_row
 
 ROOT = Path(__file__).parents[1]
 NINE = suites()["scenes"]["units"]
@@ -57,7 +57,7 @@ def test_rows_of_another_store_have_a_place_of_their_own(tmp_path):
 
 
 def test_the_licence_of_local_weights_is_not_that_of_the_name(tmp_path):
-    from benchmark.engine.encoders import load_encoder
+    from benchmark.engine.loading import load_encoder
 
     shipped = ROOT / "adapters" / "weights" / "tipsv2-mini"
     assert load_encoder("tipsv2-mini").card.licence == "Apache-2.0"
@@ -98,7 +98,7 @@ def test_rows_say_what_made_them_and_are_stale_once_that_is_raised(first, monkey
     assert all(r.data["model"]["code"] == {"adapters.floors": versions["adapters.floors"]} for r in rows)
     assert all(r.data["task"]["version"] == units[r.data["task"]["name"]].get("version", 1) for r in rows)
     assert {r.stale for r in rows} == {""}  # the digests of parts of the embedded data are told as well
-    monkeypatch.setattr("benchmark.stale.code_versions", lambda: {"adapters.floors": "next"})
+    monkeypatch.setattr("benchmark.rows.stale.code_versions", lambda: {"adapters.floors": "next"})
     made = versions["adapters.floors"]
     assert read_row(rows[0].folder).stale == f"adapters.floors is version next, the row was made by {made}"
 
@@ -173,7 +173,7 @@ def test_nine_tasks_encode_each_picture_once(tmp_path, results, monkeypatch):
     from benchmark.registry import open_dataset
 
     scenes = open_dataset("scenes", None)
-    from benchmark.subsets import limit
+    from benchmark.data.subsets import limit
 
     kinds = [("segmentation", "train"), ("segmentation", "test"), ("labels", "train"), ("labels", "test")]
     expected = sum(len(limit(k, scenes.data(k, s), 30).images) for k, s in kinds)

@@ -12,7 +12,7 @@ import typer
 
 from benchmark.cli import COMMANDS, app, main
 from benchmark.engine.options import RunOptions
-from benchmark.paths import data_dir, results_dir
+from benchmark.system.paths import data_dir, results_dir
 
 ROOT = Path(__file__).parents[1]
 
@@ -271,7 +271,7 @@ def test_module_form_is_the_same_command():
 
 
 def test_an_encoders_error_names_the_model_once(tmp_path, monkeypatch, capsys):
-    for place in ("engine.run", "engine.encoders"):  # it would stay forbidden for the tests after this one
+    for place in ("engine.run", "engine.loading"):  # it would stay forbidden for the tests after this one
         monkeypatch.setattr(f"benchmark.{place}.forbid_network", lambda: None)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     words = ["run", "--model", "dinov2-b", "--task", "depth/scenes", "--limit", "4", "--offline", "--results", "r"]

@@ -12,15 +12,15 @@ import numpy as np
 import pytest
 from rows import NINE, row_data, simulate, write_row, write_rows
 
-from benchmark import comparison_report as report
-from benchmark import noise
-from benchmark.class_changes import class_changes
 from benchmark.cli import main
-from benchmark.compare import UnitComparison, _compare_metric, _judge, compare, verdict
+from benchmark.compare import noise_floor as noise
+from benchmark.compare import report as report
+from benchmark.compare.classes import class_changes
+from benchmark.compare.compare import UnitComparison, _compare_metric, _judge, compare, verdict
+from benchmark.compare.sides import open_side
 from benchmark.errors import UsageError
-from benchmark.influence import influence, paired_error
-from benchmark.results import Row, read_row, save
-from benchmark.sides import open_side
+from benchmark.rows.row import Row, read_row, save
+from benchmark.statistics.jackknife import influence, paired_error
 
 FAST = {"resamples": 1000}
 

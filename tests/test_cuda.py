@@ -18,15 +18,15 @@ from small import Noise
 from adapters.tipsv2.recipe.trainer import train
 from benchmark.cli import main
 from benchmark.contracts import ImageRequest
-from benchmark.engine.context import silent
-from benchmark.engine.encoders import load_encoder
+from benchmark.contracts.progress import silent
+from benchmark.engine.loading import load_encoder
+from benchmark.features.encode import encode_halving
 from benchmark.features.extract import Extractor
-from benchmark.features.halving import encode_halving
 from benchmark.heads.knn import topk_search
 from benchmark.heads.logistic import fit_logistic
 from benchmark.heads.ridge import RidgeAccumulator
 from benchmark.metrics.retrieval import average_precision, caption_positives, ranks
-from benchmark.results import Row, read_all
+from benchmark.rows.row import Row, read_all
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
 

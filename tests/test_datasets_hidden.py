@@ -14,8 +14,8 @@ import pytest
 
 from benchmark import run
 from benchmark.cli import main
-from benchmark.hidden import is_hidden
-from benchmark.incomplete import tolerating
+from benchmark.data.hidden import is_hidden
+from benchmark.data.tolerance import tolerating
 from benchmark.registry import open_dataset
 from tasks.datasets.user import open_task
 

@@ -13,7 +13,7 @@ import pytest
 from PIL import EpsImagePlugin, Image, ImageFile
 
 from benchmark.errors import DataError
-from benchmark.images import decode
+from benchmark.images.decode import decode
 from tasks.datasets import archives, blobs, fetch
 from tasks.datasets.arrays import index_image, matlab_file, numpy_file
 from tasks.datasets.blobs import FileBlobs

@@ -14,9 +14,9 @@ import torch
 
 from benchmark import load_task
 from benchmark.contracts import EncoderCard, ImageFeatures, ImageRequest, ImageTransform, WeightsInfo
-from benchmark.engine.encoders import model_stamp
+from benchmark.data.tolerance import tolerating
+from benchmark.engine.identity import model_stamp
 from benchmark.errors import DataError
-from benchmark.incomplete import tolerating
 from tasks.datasets.user import open_task
 
 

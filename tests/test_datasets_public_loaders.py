@@ -12,8 +12,8 @@ import pytest
 from scipy.io import savemat
 from test_datasets_readers import image_struct
 
+from benchmark.data.tolerance import tolerating
 from benchmark.errors import DataError
-from benchmark.incomplete import tolerating
 from benchmark.registry import open_dataset
 from tasks.datasets import catalog
 

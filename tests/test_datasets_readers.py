@@ -14,9 +14,9 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from benchmark.data.subsets import labels_of, without
 from benchmark.errors import DataError
 from benchmark.registry import open_dataset
-from benchmark.subsets import labels_of, without
 from tasks.datasets.navi_geometry import Framing, corners, normals_of
 
 

@@ -13,8 +13,8 @@ import pyarrow.parquet as pq
 import pytest
 from miniatures import ade20k, mask, save_png, voc2012
 
+from benchmark.data.tolerance import tolerating
 from benchmark.errors import DataError, UsageError
-from benchmark.incomplete import tolerating
 from benchmark.registry import open_dataset
 from tasks.datasets import digests
 from tasks.datasets.places import gaps_in

@@ -20,7 +20,7 @@ from PIL import Image
 
 from benchmark import load_encoder, load_task, run
 from benchmark.errors import DataError, UsageError
-from benchmark.results import read_all
+from benchmark.rows.row import read_all
 from tasks.datasets.idx import read_idx
 from tasks.datasets.user import open_task
 from tasks.datasets.user_fields import KIND_OF

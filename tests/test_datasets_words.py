@@ -13,8 +13,8 @@ import torch
 from family_models import save_clip, save_siglip
 
 from benchmark import load_encoder, load_task
+from benchmark.data.tolerance import tolerating
 from benchmark.errors import DataError
-from benchmark.incomplete import tolerating
 from tasks.datasets.user import open_task
 from tasks.prompting import class_embeddings
 

@@ -14,10 +14,10 @@ from PIL import Image
 from test_cli_run import FIELDS, bench
 from training_context import ColourDepth, MemoryContext, Ramps, preset
 
+from benchmark.data.subsets import DataSubset
 from benchmark.metrics.geometry import scale_and_shift
 from benchmark.registry import open_dataset
-from benchmark.results import read_all
-from benchmark.subsets import DataSubset
+from benchmark.rows.row import read_all
 from tasks.datasets.navi import NaviDepth
 from tasks.datasets.navi_geometry import Framing
 from tasks.depth import TASK

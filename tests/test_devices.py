@@ -7,8 +7,8 @@ import torch
 from small import SmallEncoder
 from torch import nn
 
-from benchmark.engine.encoders import device_of, load_encoder, resolve_device
 from benchmark.engine.environment import environment, peak_gpu_memory_mb
+from benchmark.engine.loading import device_of, load_encoder, resolve_device
 from benchmark.errors import UsageError
 
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from benchmark.contracts import ImageTransform
-from benchmark.digest import canonical_json, fingerprint
+from benchmark.system.digest import canonical_json, fingerprint
 
 # Pinned below: a change means that every stored row and feature loses its identity.
 VALUES = {"b": [1, 1.0, True, None, "é"], "a": {"y": 0.1, "x": 1e-7}}
@@ -19,7 +19,7 @@ def test_canonical_json_is_pinned():
 
 
 def test_fingerprint_is_the_same_in_other_processes_and_hash_seeds():
-    code = "from benchmark.digest import fingerprint; print(fingerprint({'b': {3, 1, 2}, 'a': (0.1, 'x')}))"
+    code = "from benchmark.system.digest import fingerprint; print(fingerprint({'b': {3, 1, 2}, 'a': (0.1, 'x')}))"
     found = {
         subprocess.run(
             [sys.executable, "-c", code], env={"PYTHONHASHSEED": seed, "PATH": ""}, cwd=Path(__file__).parents[1],

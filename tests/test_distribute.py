@@ -13,12 +13,12 @@ from small import Noise, SmallEncoder
 
 from benchmark.cli import main
 from benchmark.contracts import Need, Tap, View, WeightsInfo
-from benchmark.digest import fingerprint
-from benchmark.distribute import Recipe, fill_range, fresh, ranges
-from benchmark.engine.context import silent
+from benchmark.contracts.progress import silent
 from benchmark.errors import BenchError
+from benchmark.features.cluster import Recipe, fill_range, fresh, ranges
 from benchmark.features.plan import Planner, identity
 from benchmark.features.store import FeatureStore
+from benchmark.system.digest import fingerprint
 
 DYING = """
 import dataclasses

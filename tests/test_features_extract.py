@@ -7,14 +7,14 @@ from small import Noise, SmallEncoder
 from torch.nn.functional import interpolate
 
 from benchmark.contracts import Need, Tap, View
-from benchmark.engine.context import silent
+from benchmark.contracts.progress import silent
 from benchmark.errors import DataError, EncoderError
 from benchmark.features import extract, store
 from benchmark.features.extract import Decoded, Extractor, held_bytes
 from benchmark.features.plan import Planner
 from benchmark.features.store import FeatureStore
 from benchmark.features.taps import mix_at_pixels, pixel_coordinates, pixel_indices
-from benchmark.views import Placement
+from benchmark.images.views import Placement
 
 SQUARE = View("square")
 TAPS = [

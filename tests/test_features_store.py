@@ -10,11 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from benchmark import sealed
 from benchmark.errors import BenchError
 from benchmark.features import codec
 from benchmark.features import store as store_module
 from benchmark.features.store import FeatureStore, shard_items
+from benchmark.system import sealed
 
 
 def filled(store: FeatureStore, n: int = 300, **key: str):

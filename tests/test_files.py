@@ -9,14 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from benchmark.files import write_text
+from benchmark.system.files import write_text
 
 ROOT = Path(__file__).parents[1]
 WRITE = """
 import os, sys
 from pathlib import Path
 os.umask(int(sys.argv[2], 8))
-from benchmark.files import write_text
+from benchmark.system.files import write_text
 write_text(Path(sys.argv[1]), "x")
 """
 

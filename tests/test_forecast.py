@@ -14,14 +14,14 @@ from small import Noise, SmallEncoder
 
 from adapters.floors import Pixels
 from benchmark.contracts import Need, Tap, View
-from benchmark.engine import forecast as plan
-from benchmark.engine.context import silent
+from benchmark.contracts.progress import silent
 from benchmark.engine.options import RunOptions
 from benchmark.engine.run import run
-from benchmark.engine.stand_in import absent_data
 from benchmark.features.extract import Extractor
 from benchmark.features.plan import Planner
 from benchmark.features.store import FeatureStore
+from benchmark.forecast import forecast as plan
+from benchmark.forecast.stand_in import absent_data
 from benchmark.protocol import load_protocol
 from benchmark.registry import Unit, load_task, protocol_file
 from tasks import dense

@@ -9,15 +9,15 @@ from pathlib import Path
 import pytest
 from rows import write_row
 
-from benchmark.checkpoints import damage, find, is_training_state
 from benchmark.cli import main
 from benchmark.cli.tables import show_report
 from benchmark.engine.run import Report
 from benchmark.errors import BenchError
-from benchmark.foreign import escape, printable
 from benchmark.leaderboard import build
-from benchmark.results import read_all, read_row
-from benchmark.summary import load_results, write_tables
+from benchmark.rows.row import read_all, read_row
+from benchmark.rows.tables import load_results, write_tables
+from benchmark.system.escaping import escape, printable
+from benchmark.watch.checkpoints import damage, find, is_training_state
 
 FORMULA = '=HYPERLINK("http://example.com";"open")'
 MARKUP = "<img src=x>|[a](b)"

@@ -20,13 +20,13 @@ import pytest
 
 from benchmark import load_results
 from benchmark.cli.tables import show_report
-from benchmark.compare import compare
-from benchmark.comparison_report import markdown, to_json, to_junit
+from benchmark.compare.compare import compare
+from benchmark.compare.report import markdown, to_json, to_junit
 from benchmark.engine.run import Report
 from benchmark.errors import UsageError
 from benchmark.leaderboard import build
-from benchmark.results import SCHEMA, read_all
-from benchmark.summary import write_tables
+from benchmark.rows.row import SCHEMA, read_all
+from benchmark.rows.tables import write_tables
 
 FROZEN = Path(__file__).parent / "frozen"
 DIGESTS = FROZEN / "sha256.txt"

@@ -15,8 +15,8 @@ import pytest
 from command import bench
 from test_datasets_readers import add_bytes, check_imagenet, image_struct
 
+from benchmark.data.tolerance import tolerating
 from benchmark.errors import DataError
-from benchmark.incomplete import tolerating
 from benchmark.registry import open_dataset
 from tasks.datasets import catalog, hub
 from tasks.datasets.parts import absent_parts

@@ -17,7 +17,7 @@ from adapters.tipsv2.card import transform_of as tips_transform
 from benchmark.cli import main
 from benchmark.contracts import ImageTransform
 from benchmark.errors import DataError, UsageError
-from benchmark.images import apply_transform, decode, max_pixels, opened, resize, short_side_size
+from benchmark.images.decode import apply_transform, decode, max_pixels, opened, resize, short_side_size
 from benchmark.registry import models
 
 
@@ -251,7 +251,7 @@ def test_without_antialias_pixels_are_sampled_at_centres():
 
 @pytest.mark.parametrize("mode", ["P", "RGB", "RGBA", "LA", "I;16"])
 def test_a_large_picture_is_brought_to_rgb_band_by_band(mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    from benchmark import images
+    from benchmark.images import decode
 
     rng = np.random.default_rng(0)
     if mode == "I;16":
@@ -264,8 +264,8 @@ def test_a_large_picture_is_brought_to_rgb_band_by_band(mode: str, monkeypatch: 
     file = io.BytesIO()
     picture.save(file, "PNG")
     for background in (None, (255, 0, 0)):
-        whole = images.decode(file.getvalue(), background=background)
-        monkeypatch.setattr(images, "BAND", 100)
-        banded = images.decode(file.getvalue(), background=background)
+        whole = decode.decode(file.getvalue(), background=background)
+        monkeypatch.setattr(decode, "BAND", 100)
+        banded = decode.decode(file.getvalue(), background=background)
         monkeypatch.undo()
         assert np.array_equal(whole, banded) and banded.flags.writeable

@@ -20,8 +20,8 @@ from benchmark.errors import UsageError
 from benchmark.leaderboard import build
 from benchmark.leaderboard.collect import collect
 from benchmark.leaderboard.standing import joint_draws, largest_t, standings
-from benchmark.reference import FOLDER
-from benchmark.results import read_all, read_row, save
+from benchmark.rows.row import read_all, read_row, save
+from benchmark.rows.shipped import FOLDER
 
 ROOT = Path(__file__).parents[1]
 PNG = base64.b64decode(
@@ -168,7 +168,7 @@ def test_a_row_of_other_samples_under_the_same_digest_is_left_out(tmp_path: Path
     write_row(tmp_path, "a", "depth")
     outcome = simulate("depth", 0.6, 120, "b")
     outcome.samples["id"][0] = "elsewhere"
-    from benchmark.results import row_folder, save
+    from benchmark.rows.row import row_folder, save
 
     data = row_data("b", "depth", outcome)
     save(row_folder(tmp_path, "b", "depth", "scenes", "fast", data["protocol"]["hash"]), data, outcome.samples)

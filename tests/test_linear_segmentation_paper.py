@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from benchmark.cli import main
 from benchmark.protocol import load_protocol
 from benchmark.registry import protocol_file
-from benchmark.results import Row, read_all
+from benchmark.rows.row import Row, read_all
 from tasks.linear_segmentation import TASK
 
 ROOT = Path(__file__).parents[1]
@@ -86,7 +86,7 @@ def test_ade20k_in_its_official_layout_has_no_cap_on_the_long_side(tmp_path, pre
 
 @pytest.mark.parametrize(("choice", "pictures"), [("train", 3), ("trainaug", 6)])
 def test_voc_training_list_is_a_field_of_the_protocol(tmp_path, choice, pictures):
-    from benchmark.engine.single import load_task
+    from benchmark.engine.load_task import load_task
 
     root = miniatures.voc2012(tmp_path)
     (root / "ImageSets" / "Segmentation" / "trainaug.txt").unlink(missing_ok=True)

@@ -12,7 +12,7 @@ from test_cli_run import bench
 import tasks.linear_segmentation
 from benchmark.contracts import ignored_label
 from benchmark.metrics.segmentation import confusion_areas
-from benchmark.results import read_all
+from benchmark.rows.row import read_all
 
 
 def own(folder: Path, classes: int, more: str = "") -> Path:

@@ -9,7 +9,7 @@ import torch
 from benchmark.cli import main
 from benchmark.errors import BenchError
 from benchmark.metrics.segmentation import confusion_areas
-from benchmark.results import read_all
+from benchmark.rows.row import read_all
 from tasks.dense import stack_rows
 from tasks.mm.cross_check import IouCrossCheck
 

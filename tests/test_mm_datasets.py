@@ -10,10 +10,10 @@ import pytest
 
 from benchmark.cli import main
 from benchmark.engine.jobs import resolve_units
-from benchmark.engine.single import load_task
+from benchmark.engine.load_task import load_task
 from benchmark.errors import DataError, UsageError
 from benchmark.registry import open_dataset, units
-from benchmark.results import read_all
+from benchmark.rows.row import read_all
 from tasks.mm.datasets import open_config
 
 OWN = """

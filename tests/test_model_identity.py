@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from benchmark import load_encoder, registry
-from benchmark.engine.encoders import display_name, model_stamp
+from benchmark.engine.identity import display_name, model_stamp
 from benchmark.engine.run import run
-from benchmark.results import slug
+from benchmark.rows.row import slug
 
 
 def test_two_checkpoints_of_one_last_name_are_two_models(tmp_path, monkeypatch):
@@ -163,5 +163,5 @@ def test_a_task_whose_version_was_raised_makes_its_rows_again(tmp_path, monkeypa
 
     assert [reused("instance_retrieval"), reused("instance_retrieval"), reused("classification")] == [0, 1, 0]
     raised = {**registry.tasks(), "instance_retrieval": {**registry.tasks()["instance_retrieval"], "version": 7}}
-    monkeypatch.setattr("benchmark.engine.jobs.tasks", lambda: raised)
+    monkeypatch.setattr("benchmark.engine.slots.tasks", lambda: raised)
     assert [reused("instance_retrieval"), reused("instance_retrieval"), reused("classification")] == [0, 1, 1]

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from rows import write_row
 
-from benchmark import noise
+from benchmark.compare import noise_floor as noise
 from benchmark.errors import BenchError
-from benchmark.results import Row, read_row
+from benchmark.rows.row import Row, read_row
 
 
 def moved(tmp_path: Path, moves: dict[str, float], drop: str = "") -> object:

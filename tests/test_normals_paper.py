@@ -13,7 +13,7 @@ from test_cli_run import FIELDS, bench
 from training_context import ColourNormals, MemoryContext, Ramps, preset
 
 from benchmark.registry import open_dataset
-from benchmark.results import read_all
+from benchmark.rows.row import read_all
 from tasks.normals import TASK
 from tasks.training.scoring import predicted
 

@@ -11,7 +11,7 @@ import pytest
 from benchmark.cli import main
 from benchmark.protocol import load_protocol, presets
 from benchmark.registry import load_task, protocol_file, suites, units
-from benchmark.results import read_all
+from benchmark.rows.row import read_all
 
 TASKS = (
     "zero_shot_segmentation", "image_to_text_retrieval", "text_to_image_retrieval", "zero_shot_classification",
@@ -81,7 +81,7 @@ def test_the_paper_suite_resolves_and_every_unit_has_the_preset() -> None:
 @pytest.fixture
 def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
     """A calibration of half a second."""
-    monkeypatch.setattr("benchmark.engine.forecast.CALIBRATION_S", 0.5)
+    monkeypatch.setattr("benchmark.forecast.forecast.CALIBRATION_S", 0.5)
 
 
 def test_plan_before_anything_is_downloaded(capsys: pytest.CaptureFixture[str], tmp_path: Path, hurried: None) -> None:

@@ -13,9 +13,9 @@ from PIL import Image
 from small import Noise
 
 from benchmark.engine.run import run
+from benchmark.images.drawing import RIGHT, WRONG, _font, neighbours, palette_for, side_by_side
 from benchmark.leaderboard import build
-from benchmark.pictures import RIGHT, WRONG, _font, neighbours, palette_for, side_by_side
-from benchmark.results import read_row
+from benchmark.rows.row import read_row
 from tasks.predictions import Predictions, answered, best_median_worst, nearest, shrink, wrong_queries
 
 DENSE = ("linear_segmentation", "depth", "normals", "zero_shot_segmentation")

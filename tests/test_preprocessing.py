@@ -16,7 +16,7 @@ from adapters.hub import build
 from adapters.preprocessing import NORMALISATION, from_processor
 from benchmark.contracts import ModelSpec
 from benchmark.errors import UsageError
-from benchmark.images import apply_transform
+from benchmark.images.decode import apply_transform
 
 MEAN, STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
 IMAGENET = {"image_mean": MEAN, "image_std": STD, "do_normalize": True, "do_resize": True, "rescale_factor": 1 / 255}

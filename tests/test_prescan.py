@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from small import Noise
 
-from benchmark.engine.context import silent
-from benchmark.engine.prescan import drop_unreadable
+from benchmark.contracts.progress import silent
+from benchmark.data.unreadable import drop_unreadable
 from benchmark.errors import DataError
 
 

@@ -15,10 +15,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmark import processes
 from benchmark.features.store import FeatureStore
-from benchmark.files import only_writer
-from benchmark.history import only_watcher
+from benchmark.system import processes
+from benchmark.system.files import only_writer
+from benchmark.watch.history import only_watcher
 
 ROOT = Path(__file__).parents[1]
 UNIX = {"fcntl", "resource", "pwd", "grp", "termios"}
@@ -56,7 +56,7 @@ def test_only_one_file_asks_for_what_windows_lacks() -> None:
                 used = isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "os"
                 if UNIX & set(names) or (used and node.attr in CALLS):
                     found.append(path.relative_to(ROOT).as_posix())
-    assert set(found) == {"benchmark/processes.py"}
+    assert set(found) == {"benchmark/system/processes.py"}
 
 
 def test_locks_on_windows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -71,7 +71,9 @@ def test_locks_on_windows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setitem(sys.modules, "fcntl", None)
     monkeypatch.setitem(sys.modules, "resource", None)
     monkeypatch.setattr(sys, "platform", "win32")
-    spec = importlib.util.spec_from_file_location("processes_on_windows", ROOT / "benchmark" / "processes.py")
+    spec = importlib.util.spec_from_file_location(
+        "processes_on_windows", ROOT / "benchmark" / "system" / "processes.py"
+    )
     windows = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(windows)
     with windows.locked(tmp_path) as alone, pytest.raises(BlockingIOError):
@@ -94,7 +96,7 @@ def test_workers_are_forked_where_that_is_safe(
 def test_each_model_of_a_command_has_its_own_peak():
     """A large block that was let go of is not in the peak of what comes after it, a mark of the process's life is."""
     code = (
-        "import numpy as np; from benchmark.processes import PeakMemory\n"
+        "import numpy as np; from benchmark.system.processes import PeakMemory\n"
         "first = PeakMemory(); block = np.ones(60_000_000); large = first.mb(); del block\n"
         "second = PeakMemory(); small = np.ones(6_000_000); print(large, second.mb(), second.method)"
     )

@@ -8,10 +8,10 @@ from typing import Any, Literal
 
 import pytest
 
-from benchmark.bounds import Bounds
 from benchmark.errors import UsageError
 from benchmark.protocol import FileDigest, load_protocol, presets, variants
 from benchmark.registry import datasets, load_task, protocol_file, tasks
+from benchmark.system.bounds import Bounds
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,8 @@ from adapters.tipsv2.recipe.config_file import read_config
 from adapters.tipsv2.recipe.publish import command, publish
 from adapters.tipsv2.recipe.trainer import train
 from benchmark.cli import main
-from benchmark.digest import sha256_file
 from benchmark.errors import UsageError
+from benchmark.system.digest import sha256_file
 
 
 def write_toml(path: Path, table: dict[str, Any]) -> Path:

@@ -16,7 +16,7 @@ from adapters.tipsv2.recipe.guards import CollapseError, DivergenceError
 from adapters.tipsv2.recipe.journal import Journal
 from adapters.tipsv2.recipe.trainer import train
 from benchmark.errors import BenchError, DataError, UsageError
-from benchmark.sealed import Damaged
+from benchmark.system.sealed import Damaged
 
 HERE = Path(__file__).parent
 FILES = ("model.safetensors", "heads.safetensors", "config.json", "tokenizer.model")

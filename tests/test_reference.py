@@ -12,13 +12,13 @@ from rows import NINE, write_row, write_rows
 
 from benchmark.cli.run import default_models
 from benchmark.cli.tables import show_report
-from benchmark.engine.encoders import load_encoder
+from benchmark.engine.loading import load_encoder
 from benchmark.engine.run import Note, Report
-from benchmark.paths import reference_dir
 from benchmark.protocol import load_protocol
-from benchmark.reference import beside, columns, origin
 from benchmark.registry import load_task, models, protocol_file, suites
-from benchmark.results import read_all
+from benchmark.rows.row import read_all
+from benchmark.rows.shipped import beside, columns, origin
+from benchmark.system.paths import reference_dir
 
 
 @pytest.fixture

@@ -8,10 +8,10 @@ import miniatures
 import pytest
 from rows import row_data, simulate
 
-from benchmark import reproduce as report
 from benchmark.cli import main
-from benchmark.results import Row
-from benchmark.sides import PublishedNumber
+from benchmark.compare import papers as report
+from benchmark.compare.sides import PublishedNumber
+from benchmark.rows.row import Row
 
 TOY = """model,model_id,task,dataset,metric,value,source,note
 Toy,random-vit,image_to_text_retrieval,coco,R@1,150,a paper,

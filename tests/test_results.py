@@ -13,13 +13,13 @@ import numpy as np
 import pytest
 from rows import row_data, simulate, write_row
 
-from benchmark.engine.jobs import Slot
+from benchmark.engine.slots import Slot
 from benchmark.errors import BenchError
-from benchmark.files import only_writer
 from benchmark.leaderboard import build
-from benchmark.paths import reference_dir
-from benchmark.results import SAMPLES_DIGEST, Row, read_all, read_row, samples_file, save, slug
-from benchmark.summary import write_tables
+from benchmark.rows.row import SAMPLES_DIGEST, Row, read_all, read_row, samples_file, save, slug
+from benchmark.rows.tables import write_tables
+from benchmark.system.files import only_writer
+from benchmark.system.paths import reference_dir
 
 Damage = Callable[[Row], None]
 

@@ -11,9 +11,9 @@ import pytest
 
 from benchmark import registry
 from benchmark.cli import COMMANDS
-from benchmark.paths import reference_dir
 from benchmark.protocol import presets
-from benchmark.results import read_all
+from benchmark.rows.row import read_all
+from benchmark.system.paths import reference_dir
 
 ROOT = Path(__file__).parents[1]
 

@@ -12,20 +12,20 @@ import pytest
 from rows import write_row
 
 from benchmark import load_results, registry
-from benchmark import stale as stale_rows
 from benchmark.cli.tables import show_report
-from benchmark.compare import compare
-from benchmark.comparison_report import cells, markdown
-from benchmark.digest import fingerprint
-from benchmark.engine.encoders import load_encoder
+from benchmark.compare.compare import compare
+from benchmark.compare.papers import cells as line_cells
+from benchmark.compare.papers import missing, reproduce
+from benchmark.compare.report import cells, markdown
+from benchmark.engine.loading import load_encoder
 from benchmark.engine.run import Report
 from benchmark.leaderboard import build
-from benchmark.paths import reference_dir
 from benchmark.registry import code_of, code_versions, tasks
-from benchmark.reproduce import cells as line_cells
-from benchmark.reproduce import missing, reproduce
-from benchmark.results import read_all, read_row
-from benchmark.summary import write_tables
+from benchmark.rows import stale as stale_rows
+from benchmark.rows.row import read_all, read_row
+from benchmark.rows.tables import write_tables
+from benchmark.system.digest import fingerprint
+from benchmark.system.paths import reference_dir
 
 Edit = Callable[[dict[str, Any]], Any]
 

@@ -11,9 +11,10 @@ from statsmodels.stats.contingency_tables import mcnemar as statsmodels_mcnemar
 from statsmodels.stats.multitest import multipletests
 
 from benchmark.errors import UsageError
-from benchmark.statistic import Statistic
-from benchmark.stats import bootstrap_distribution, holm, interval, mcnemar, minimum_detectable_effect, paired
-from benchmark.stats.bootstrap import expanded_tails
+from benchmark.statistics.bootstrap import bootstrap_distribution, expanded_tails, interval
+from benchmark.statistics.multiple import holm, minimum_detectable_effect
+from benchmark.statistics.paired import mcnemar, paired
+from benchmark.statistics.statistic import Statistic
 
 MEAN = Statistic("mean", ("a",))
 RATIO = Statistic("ratio", ("a", "b"))

@@ -3,7 +3,7 @@ from types import SimpleNamespace
 import numpy as np
 from small import Noise
 
-from benchmark import subsets
+from benchmark.data import subsets
 
 
 def labels(n=10):

@@ -9,7 +9,7 @@ from pathlib import Path
 from rows import write_row
 
 from benchmark import load_results
-from benchmark.summary import COLUMNS, write_tables
+from benchmark.rows.tables import COLUMNS, write_tables
 
 
 def test_the_table_in_memory_is_the_one_on_disk(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from adapters.tipsv2.recipe.config import DataConfig
 from adapters.tipsv2.recipe.source_files import open_folder, tar_pairs
 from benchmark.errors import DataError
 from benchmark.registry import open_dataset
-from benchmark.texts import json_lines, lines_of, split_lines
+from benchmark.system.texts import json_lines, lines_of, split_lines
 from tasks.datasets.user import open_task
 from tasks.datasets.user_read import class_names
 

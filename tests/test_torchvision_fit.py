@@ -9,9 +9,9 @@ from importlib.metadata import version
 
 import pytest
 
-from benchmark import torchvision_fit
 from benchmark.cli import _explain
-from benchmark.torchvision_fit import misfit, remedy
+from benchmark.system import torchvision_fit
+from benchmark.system.torchvision_fit import misfit, remedy
 
 # What torchvision 0.24.1 does beside torch 2.13; transformers then says that it cannot import its own classes.
 BROKEN = "raise RuntimeError('operator torchvision::nms does not exist')\n"

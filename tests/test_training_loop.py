@@ -22,7 +22,7 @@ from torch import nn
 from benchmark.errors import BenchError, DataError
 from benchmark.protocol import load_protocol
 from benchmark.registry import load_task, protocol_file
-from benchmark.results import read_all
+from benchmark.rows.row import read_all
 from tasks.training import augment, losses
 from tasks.training.batches import Batches
 from tasks.training.checkpoint import NAME

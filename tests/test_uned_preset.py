@@ -12,10 +12,10 @@ from test_cli_run import bench
 from training_context import preset
 
 from benchmark.contracts import ImageTransform
+from benchmark.images.views import resolve_view
 from benchmark.protocol import load_protocol
 from benchmark.registry import load_task, protocol_file
-from benchmark.results import read_all
-from benchmark.views import resolve_view
+from benchmark.rows.row import read_all
 
 
 def uneds(image: np.ndarray) -> np.ndarray:

@@ -16,14 +16,14 @@ from sklearn.preprocessing import StandardScaler
 from small import Noise, SmallEncoder
 
 from benchmark.contracts import ImageTransform, Outcome
-from benchmark.engine.context import silent
+from benchmark.contracts.progress import silent
 from benchmark.engine.run import run
 from benchmark.heads.linear_sweep import fit_linear_sweep
-from benchmark.images import apply_transform
+from benchmark.images.decode import apply_transform
+from benchmark.images.views import resolve_view
 from benchmark.protocol import load_protocol
 from benchmark.registry import load_task, open_dataset, protocol_file
-from benchmark.results import metrics_of
-from benchmark.views import resolve_view
+from benchmark.rows.row import metrics_of
 from tasks.instance_retrieval import TASK as INSTANCE_RETRIEVAL
 from tasks.instance_retrieval import InstanceRetrieval
 from tasks.swept_vectors import CropFeed, StoredVectors, layer_taps, random_box, sources_for

@@ -20,14 +20,14 @@ from rows import write_rows
 from safetensors.numpy import load_file, save, save_file
 
 from adapters.tipsv2.recipe.trainer import train
-from benchmark.checkpoints import damage, find, is_training_state, step_of
 from benchmark.cli import main
 from benchmark.cli.watch import exit_code
 from benchmark.errors import BenchError, UsageError
-from benchmark.history import History, only_watcher
-from benchmark.results import Row, read_all
-from benchmark.steps import progress_of
-from benchmark.watch import Plan, Watcher, default_out
+from benchmark.rows.row import Row, read_all
+from benchmark.watch.checkpoints import damage, find, is_training_state, step_of
+from benchmark.watch.history import History, only_watcher
+from benchmark.watch.steps import progress_of
+from benchmark.watch.watcher import Plan, Watcher, default_out
 
 TASKS = ("linear_segmentation", "depth")
 WEIGHTS = {"w": np.arange(256, dtype=np.float32)}
@@ -398,7 +398,7 @@ def test_a_finished_training_run_is_scored_and_its_states_are_passed_over(
     train(tiny(), tmp_path / "run", quiet=True)
     states = len(list((tmp_path / "run").glob("step-*")))
     scorer = Scorer({"final": 0.6})
-    monkeypatch.setattr("benchmark.watch.engine_scorer", lambda *a, **k: scorer)
+    monkeypatch.setattr("benchmark.watch.watcher.engine_scorer", lambda *a, **k: scorer)
     assert watch_once(tmp_path / "run", tmp_path / "out") == 0
     assert scorer.calls == ["final"] and states > 1
     lines = [line for line in capsys.readouterr().out.splitlines() if "training state" in line]
@@ -525,7 +525,7 @@ import sys, time
 sys.path[:0] = [{str(Path(__file__).parent)!r}, {str(Path(__file__).parents[1])!r}]
 from pathlib import Path
 from test_watch import Scorer
-from benchmark.watch import Plan, Watcher, default_out
+from benchmark.watch.watcher import Plan, Watcher, default_out
 scorer = Scorer({{"step-1": 0.6, "step-2": 0.6}})
 def score(weights, results):
     if weights.name == "step-2":

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from benchmark.errors import UsageError
-from benchmark.windows import fuse, window_boxes
+from benchmark.images.windows import fuse, window_boxes
 
 
 def mmseg_grid(height: int, width: int, size: int, stride: int) -> list[tuple[int, int, int, int]]:

@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch.nn.functional import normalize
 
-from benchmark.engine.context import silent
-from benchmark.prompts import as_prompts
+from benchmark.contracts.progress import silent
+from benchmark.contracts.prompts import as_prompts
 from tasks.datasets.prompts import prompt_list
 from tasks.zero_shot_classification import ZeroShotClassification, ZeroShotClassificationTask, one_of_each
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from small import SmallEncoder
 
-from benchmark.engine.context import silent
+from benchmark.contracts.progress import silent
 from benchmark.protocol import load_protocol
 from benchmark.registry import load_task, protocol_file
 

@@ -18,10 +18,10 @@ from adapters.tipsv2.files import read_npz, read_safetensors
 from adapters.tipsv2.official import from_official, to_official
 from adapters.tipsv2.scenic import TOKENS, from_scenic, to_scenic
 from adapters.tipsv2.variants import Architecture
-from benchmark import sealed
 from benchmark.contracts import ModelSpec, WeightsInfo
-from benchmark.digest import fingerprint, sha256_file
 from benchmark.errors import WeightsError
+from benchmark.system import sealed
+from benchmark.system.digest import fingerprint, sha256_file
 
 Layout = Literal["transformers", "torch-npz", "scenic-npz"]
 Tensors = dict[str, torch.Tensor]

@@ -17,7 +17,7 @@ from adapters.tipsv2.scenic import to_scenic
 from adapters.tipsv2.sources import TOKENIZER
 from benchmark.contracts import ModelSpec
 from benchmark.errors import UsageError
-from benchmark.files import write_atomic, write_text
+from benchmark.system.files import write_atomic, write_text
 
 LAYOUTS: tuple[str, ...] = get_args(Layout)
 

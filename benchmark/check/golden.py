@@ -18,13 +18,13 @@ import torch.nn.functional as F
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
-from benchmark import images as pictures
 from benchmark.check.findings import Finding, failed, passed
 from benchmark.check.image_side import ImageChecks
 from benchmark.check.text_side import tokens_of
 from benchmark.contracts import Encoder, ImageRequest, TextEncoder
 from benchmark.errors import BenchError, DataError, UsageError
-from benchmark.files import write_bytes
+from benchmark.images import decode as pictures
+from benchmark.system.files import write_bytes
 
 IMAGE_PARTS = ("cls", "patches", "text_patches")
 TEXT_PARTS = ("tokens", "text_vector")

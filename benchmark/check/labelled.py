@@ -10,11 +10,11 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from benchmark import images as pictures
 from benchmark.check.findings import Finding, failed, passed
 from benchmark.check.image_side import ImageChecks
 from benchmark.contracts import Encoder, ImageRequest, LabelData, ModelSpec, TextEncoder
-from benchmark.prompts import as_prompts
+from benchmark.contracts.prompts import as_prompts
+from benchmark.images import decode as pictures
 from benchmark.registry import build_encoder
 
 BATCH = 16

@@ -12,7 +12,7 @@ from benchmark.check.findings import Finding, failed, passed
 from benchmark.check.image_side import ImageChecks
 from benchmark.contracts import Encoder
 from benchmark.errors import BenchError
-from benchmark.processes import PeakMemory
+from benchmark.system.processes import PeakMemory
 
 BATCHES = (1, 4, 16)
 LOW = {"bfloat16": 0.98, "float16": 0.99}  # least mean cosine of a patch with its float32 self

@@ -15,9 +15,9 @@ from typer.core import TyperGroup
 
 from benchmark.cli import streams
 from benchmark.errors import BenchError
-from benchmark.files import disk_errors, unreadable
-from benchmark.foreign import printable
-from benchmark.torchvision_fit import misfit
+from benchmark.system.escaping import printable
+from benchmark.system.files import disk_errors, unreadable
+from benchmark.system.torchvision_fit import misfit
 
 # name -> "module:function or Typer app"; the order is that of `bench --help`
 COMMANDS = {

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from benchmark.contracts import Progress
-from benchmark.engine.context import NewProgress, silent
+from benchmark.contracts.progress import NewProgress, silent
 
 
 @contextmanager

@@ -22,9 +22,9 @@ UNITS = {"": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12}
 @app.command()
 def ls(json: Annotated[bool, typer.Option("--json", help="One JSON object per line")] = False) -> None:
     """List what is stored, with size and time of last use. Example: bench cache ls"""
-    from benchmark.features.others import other_entries
+    from benchmark.features.cache import other_entries
     from benchmark.features.store import FeatureStore
-    from benchmark.paths import cache_dir
+    from benchmark.system.paths import cache_dir
 
     root = cache_dir()
     entries = FeatureStore(root / "features").entries()
@@ -61,9 +61,9 @@ def prune(
 
     Example: bench cache prune --older-than 30d
     """
-    from benchmark.features.others import other_entries
+    from benchmark.features.cache import other_entries
     from benchmark.features.store import FeatureStore
-    from benchmark.paths import cache_dir
+    from benchmark.system.paths import cache_dir
 
     if not all_ and older_than is None and max_size is None and model is None:
         raise UsageError("say what to delete: --older-than 30d, --max-size 20GB, --model NAME, or --all")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from benchmark.contracts import Encoder, LabelData
-from benchmark.engine.encoders import device_of, load_encoder
+from benchmark.engine.loading import device_of, load_encoder
 from benchmark.errors import BenchError, UsageError
 from benchmark.registry import models, open_dataset
 

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from benchmark import noise as noise_floor
+from benchmark.compare import noise_floor as noise_floor
 from benchmark.errors import BenchError, UsageError
-from benchmark.files import write_text
-from benchmark.paths import results_dir, rows_dir
+from benchmark.system.files import write_text
+from benchmark.system.paths import results_dir, rows_dir
 
 if TYPE_CHECKING:
-    from benchmark.compare import Comparison
+    from benchmark.compare.compare import Comparison
 
 REGRESSION = 3
 
@@ -55,9 +55,9 @@ def compare(
         return
     if not (a and b):
         raise UsageError("bench compare needs two sides: bench compare BASELINE CANDIDATE (or --noise)")
-    from benchmark import comparison_report as report
     from benchmark.cli.comparison_tables import print_comparison
-    from benchmark.compare import compare as compare_rows
+    from benchmark.compare import report as report
+    from benchmark.compare.compare import compare as compare_rows
 
     place = rows_dir(results)
     floors_known = noise_floor.read(place)

@@ -6,9 +6,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from benchmark import comparison_report as report
-from benchmark.compare import Comparison
-from benchmark.foreign import printable
+from benchmark.compare import report as report
+from benchmark.compare.compare import Comparison
+from benchmark.system.escaping import printable
 
 WIDE, NARROW = 200, 135  # columns of a terminal
 DROPPED_WHEN_NARROW = ("metric", "A", "B", "smallest visible", "n")

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from benchmark.foreign import printable
+from benchmark.system.escaping import printable
 
 app = typer.Typer(
     help="Data sets: fetch where that is allowed, check what is there. Example: bench data verify ade20k",
@@ -35,7 +35,7 @@ def prepare(
     from benchmark import registry
     from benchmark.cli.bars import bars
     from benchmark.errors import unknown
-    from benchmark.paths import data_dir
+    from benchmark.system.paths import data_dir
 
     if name not in registry.datasets():
         raise unknown("dataset", name, registry.datasets(), "bench ls datasets")
@@ -73,7 +73,7 @@ def verify(
     from benchmark import registry
     from benchmark.cli.bars import bars
     from benchmark.errors import UsageError
-    from benchmark.paths import data_dir
+    from benchmark.system.paths import data_dir
 
     choices, root = pairs(option or []), None
     if name.endswith(".toml"):

@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from benchmark.foreign import printable
-from benchmark.paths import reference_dir, rows_dir
+from benchmark.system.escaping import printable
+from benchmark.system.paths import reference_dir, rows_dir
 
 
 def leaderboard(

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from benchmark.errors import UsageError
-from benchmark.files import write_atomic
+from benchmark.system.files import write_atomic
 
 
 def look(

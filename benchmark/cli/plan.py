@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from benchmark.engine.forecast import Forecast
+    from benchmark.forecast.forecast import Forecast
 
 UNUSED = "Taken so that the words of bench run will do; changes no count"
 
@@ -56,9 +56,9 @@ def plan(
     from benchmark.cli.cache import human
     from benchmark.cli.run import default_models, model_options, parse_batch, parse_pairs
     from benchmark.cli.tables import plain_table
-    from benchmark.engine.forecast import forecast
     from benchmark.engine.options import RunOptions
-    from benchmark.paths import data_dir, results_dir
+    from benchmark.forecast.forecast import forecast
+    from benchmark.system.paths import data_dir, results_dir
 
     options = RunOptions(
         protocol=protocol, overrides=parse_pairs(set_ or [], "--set"), weights=weights, backend=backend, device=device,

@@ -12,12 +12,12 @@ from rich.table import Table
 from rich.text import Text
 
 from benchmark.errors import unknown
-from benchmark.files import write_text
-from benchmark.foreign import printable
-from benchmark.paths import results_dir, rows_dir
+from benchmark.system.escaping import printable
+from benchmark.system.files import write_text
+from benchmark.system.paths import results_dir, rows_dir
 
 if TYPE_CHECKING:
-    from benchmark.reproduce import Reproduction
+    from benchmark.compare.papers import Reproduction
 
 WIDE = 200
 
@@ -37,7 +37,7 @@ def reproduce(
 
     Example: bench reproduce tipsv2 --run --model tipsv2-b
     """
-    from benchmark import reproduce as report
+    from benchmark.compare import papers as report
 
     folder = (results or results_dir()) if run else rows_dir(results)
     found = report.reproduce(name, folder)
@@ -76,7 +76,7 @@ def _run_missing(
     from benchmark.engine.options import RunOptions
     from benchmark.engine.run import Hooks, Note
     from benchmark.engine.run import run as run_models
-    from benchmark.paths import data_dir
+    from benchmark.system.paths import data_dir
 
     def say(note: Note) -> None:
         line = f"error: {note.model}/{note.unit}: {note.text}".replace("error: /", "error: ")

@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from benchmark.errors import BenchError, UsageError
-from benchmark.foreign import printable
+from benchmark.system.escaping import printable
 
 EXAMPLE = "Example: bench run --model dinov2-b --model siglip2-b16-256 --task ade20k --task nyuv2 --protocol fast"
 
@@ -88,10 +88,10 @@ def run(
     from benchmark.engine.options import RunOptions
     from benchmark.engine.run import Hooks, Note
     from benchmark.engine.run import run as run_models
-    from benchmark.images import MAX_PIXELS
-    from benchmark.paths import data_dir, reference_dir, results_dir
-    from benchmark.results import Row
-    from benchmark.summary import write_tables
+    from benchmark.images.decode import MAX_PIXELS
+    from benchmark.rows.row import Row
+    from benchmark.rows.tables import write_tables
+    from benchmark.system.paths import data_dir, reference_dir, results_dir
 
     if max_pixels is not None:
         os.environ[MAX_PIXELS] = str(max_pixels)  # for the processes that decode, too

@@ -11,11 +11,11 @@ from rich.markup import escape
 from rich.table import Table
 
 from benchmark.engine.run import Note, Report
-from benchmark.foreign import printable
-from benchmark.reference import columns, origin
-from benchmark.results import Row
-from benchmark.stale import MARK
-from benchmark.summary import chances, digits, format_value, stale_lines
+from benchmark.rows.row import Row
+from benchmark.rows.shipped import columns, origin
+from benchmark.rows.stale import MARK
+from benchmark.rows.tables import chances, digits, format_value, stale_lines
+from benchmark.system.escaping import printable
 
 ARROW = {True: "↑", False: "↓"}
 

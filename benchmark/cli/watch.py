@@ -9,9 +9,9 @@ import typer
 
 from benchmark.cli.streams import say_while_heard
 from benchmark.errors import BenchError
-from benchmark.foreign import printable
-from benchmark.history import History
-from benchmark.paths import results_dir
+from benchmark.system.escaping import printable
+from benchmark.system.paths import results_dir
+from benchmark.watch.history import History
 
 REGRESSION = 3
 FAILED = 1
@@ -59,8 +59,8 @@ def watch(
 
     Example: bench watch runs/mine --model tipsv2-b --suite scenes --until-regression
     """
-    from benchmark.watch import Plan, Watcher, default_out, engine_scorer
-    from benchmark.watch_report import REPORTS, SUMMARY, verdict
+    from benchmark.watch.report import REPORTS, SUMMARY, verdict
+    from benchmark.watch.watcher import Plan, Watcher, default_out, engine_scorer
 
     place = results or results_dir()
     options = {

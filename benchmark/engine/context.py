@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,27 +11,12 @@ from typing import Any
 import torch
 
 from benchmark.contracts import Encoder, EncoderCard, FeatureReader, Need, Progress, TextEncoder
+from benchmark.contracts.progress import NewProgress, silent
 from benchmark.errors import EncoderError, NotApplicable
 from benchmark.features.plan import Planner, identity
 from benchmark.features.store import FeatureStore
 
 TEXT_BATCH = 256
-NewProgress = Callable[[str, int], Progress]
-
-
-class NoProgress:
-    """A bar nobody sees."""
-
-    def advance(self, amount: int = 1) -> None:
-        """Nothing happens."""
-
-    def note(self, text: str) -> None:
-        """Nothing happens."""
-
-
-def silent(label: str, total: int) -> Progress:
-    """The progress of a run without a terminal."""
-    return NoProgress()
 
 
 @dataclass

@@ -3,26 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
-import glob
 import logging
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
-from benchmark import overlap, sealed, subsets
 from benchmark.contracts import Dataset, Task
-from benchmark.digest import fingerprint
-from benchmark.engine.context import NewProgress
-from benchmark.engine.encoders import digits_of, display_name
+from benchmark.contracts.progress import NewProgress
+from benchmark.data import overlap, subsets
+from benchmark.data.tolerance import tolerating
+from benchmark.data.unreadable import drop_unreadable
 from benchmark.engine.options import RunOptions
-from benchmark.engine.prescan import drop_unreadable
-from benchmark.errors import BenchError, DataError, UsageError, unknown
-from benchmark.incomplete import tolerating
+from benchmark.errors import DataError, UsageError, unknown
 from benchmark.protocol import EvalProtocol, load_protocol
-from benchmark.registry import Unit, load_task, open_dataset, protocol_file, resolve, suites, tasks, units
-from benchmark.results import STORE, Row, read_row, row_folder, slug
+from benchmark.registry import Unit, load_task, open_dataset, protocol_file, resolve, suites, units
+from benchmark.rows.row import slug
+from benchmark.system.digest import fingerprint
 
 log = logging.getLogger("densebench.data")
 NOT_APPLICABLE = "not_applicable.json"
@@ -53,49 +50,6 @@ class _Split:
     bad: list[str]
     short: list[str]
     notes: list[str]
-
-
-@dataclass(frozen=True)
-class Slot:
-    """A job for one model: where its row goes and what would make an old row there stale."""
-
-    folder: Path
-    request: str
-    pictures: int = 0  # how many predictions of each kind are wanted beside the row
-
-    def finished(self, checked: bool = False) -> Row | None:
-        """The row that is already there for the same request, if any; with `checked`, an mIoU counts only if it was
-        cross-checked.
-
-        A row with more pictures than are wanted is never stale; one with fewer is made again, from stored features, and
-        so is one whose samples are not those it was written with. A damaged row is named.
-        """
-        if not (self.folder / "result.json").is_file():
-            return None
-        try:
-            row = read_row(self.folder)
-        except BenchError as e:
-            sealed.remake(self.folder / "result.json", e)
-            return None
-        if checked and row.data["main_metric"] == "mIoU" and "cross_check" not in row.data.get("details", {}):
-            return None
-        wanted = row.data.get("request") == self.request and row.data.get("kept_predictions", 0) >= self.pictures
-        if wanted and not row.has_its_samples():
-            sealed.remake(self.folder, "result.json and samples.parquet do not belong together, or one is damaged")
-            return None
-        return row if wanted else None
-
-    def not_applicable(self) -> str | None:
-        """The reason written there when the same request was found not applicable."""
-        path = self.folder / NOT_APPLICABLE
-        try:
-            note = sealed.read_json(path)
-        except FileNotFoundError:
-            return None
-        except sealed.Damaged as e:  # or of before it was sealed: it is cheap to find out again
-            log.info("%s", e)
-            return None
-        return str(note["reason"]) if note.get("request") == self.request else None
 
 
 def resolve_units(words: Sequence[str], suite: str | None) -> tuple[list[Unit], str]:
@@ -263,64 +217,3 @@ class JobMaker:
 
 def _no_options(dataset: str, protocol: Any) -> Mapping[str, str]:
     return {}
-
-
-def slot_of(job: Job, name: str, stamp: str, options: RunOptions) -> Slot:
-    """Where the row of `job` for model `name` goes, and the digest of everything asked for."""
-    label = job.protocol.name
-    label += f"-limit{options.limit}" if options.limit is not None else ""
-    label += f"-seed{options.seed}" if options.seed else ""
-    label += f"-{options.backend}" if options.backend != "torch" else ""
-    label += f"-{options.dtype}" if options.dtype != "auto" else ""
-    label += f"-store-{options.store}" if options.store != STORE else ""  # float32 alone would be --dtype's
-    label += "".join(f"-{k}-{v}" for k, v in sorted(options.model_options.items()))
-    shown = display_name(name, options.weights)
-    folder = row_folder(options.results, shown, job.unit.task, job.unit.dataset, label, job.protocol.hash)
-    if job.unit.path:
-        folder = _own_folder(folder, job.unit, job.dataset_digest)
-    asked = {
-        "model": stamp,
-        "backend": options.backend,
-        "dtype": options.dtype,
-        "options": options.model_options,
-        "store": options.store,
-        "unit": str(job.unit),
-        "protocol": job.protocol.hash,
-        "data": job.dataset_digest,
-        "seed": options.seed,
-    }
-    task = tasks()[job.unit.task]
-    if task.get("version", 1) != 1:
-        asked["task"] = task["version"]
-    pictures = options.save_predictions if task.get("pictures") else 0
-    return Slot(folder, fingerprint(asked), pictures)
-
-
-def _own_folder(plain: Path, unit: Unit, digest: str) -> Path:
-    """Where the row of a task file or config of the user's own lies, `plain` being what its name alone gives.
-
-    There, unless that is the row of another file of this name: then six digits of the file's place stand behind the
-    name. A row of the same data or of the same file stays where it is, so that a file that was moved keeps its rows
-    and edited data replace theirs.
-    """
-    name, label, place = plain.parent.name, plain.name, place_of(unit)
-    lie = f"{re.escape(name)}(-[0-9a-f]{{6}})?"
-    there = [p for p in plain.parent.parent.glob(f"{glob.escape(name)}*/{label}") if re.fullmatch(lie, p.parent.name)]
-    found = {folder: task for folder in sorted(there) if (task := _task_of(folder))}
-    for same in ({"dataset_digest": digest}, {"place": place}):
-        for folder, task in found.items():
-            if same.items() <= task.items():
-                return folder
-    return plain if plain not in found else plain.parent.with_name(f"{name}-{place}") / label
-
-
-def place_of(unit: Unit) -> str | None:
-    """Six digits of the path of a task file or config of the user's own; None for our tasks."""
-    return None if unit.path is None else digits_of(unit.path.removeprefix("mmseg:"))
-
-
-def _task_of(folder: Path) -> dict[str, Any] | None:
-    try:
-        return dict(read_row(folder).data["task"])
-    except BenchError:
-        return None

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from benchmark.errors import UsageError
 from benchmark.features.codec import CODECS
-from benchmark.paths import cache_dir, data_dir, results_dir
-from benchmark.results import STORE
+from benchmark.rows.row import STORE
+from benchmark.system.paths import cache_dir, data_dir, results_dir
 
 BACKENDS = ("torch", "jax")
 DTYPES = ("auto", "float32", "bfloat16", "float16")

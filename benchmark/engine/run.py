@@ -11,33 +11,29 @@ from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
-from benchmark import in_use, sealed
 from benchmark.contracts import Encoder, Outcome
-from benchmark.digest import fingerprint, plain
-from benchmark.distribute import Cluster, Recipe
-from benchmark.engine.context import Context, NewProgress, silent
-from benchmark.engine.encoders import (
-    device_of,
-    display_name,
-    load_encoder,
-    model_stamp,
-    require_weights,
-    resolve_device,
-)
+from benchmark.contracts.progress import NewProgress, silent
+from benchmark.data.overlap import note_same_files
+from benchmark.engine.context import Context
 from benchmark.engine.environment import environment, forget_gpu_peak, peak_gpu_memory_mb
-from benchmark.engine.jobs import NOT_APPLICABLE, Job, JobMaker, Slot, place_of, refuse_unread, resolve_units, slot_of
+from benchmark.engine.identity import display_name, model_stamp
+from benchmark.engine.jobs import NOT_APPLICABLE, Job, JobMaker, refuse_unread, resolve_units
+from benchmark.engine.loading import device_of, load_encoder, require_weights, resolve_device
 from benchmark.engine.network import forbid_network
 from benchmark.engine.options import RunOptions
+from benchmark.engine.slots import Slot, place_of, slot_of
 from benchmark.errors import BenchError, DataError, NotApplicable, UsageError
+from benchmark.features.cluster import Cluster, Recipe
 from benchmark.features.extract import Extractor
 from benchmark.features.plan import Planner, identity
 from benchmark.features.store import FeatureStore, close_shards
-from benchmark.files import unreadable, writable, write_text
-from benchmark.overlap import note_same_files
-from benchmark.processes import PeakMemory
 from benchmark.registry import Unit, check_model_name, code_of, is_own_code, load_task, models
 from benchmark.registry import tasks as registered
-from benchmark.results import SCHEMA, Row, metrics_of, read_row, save
+from benchmark.rows.row import SCHEMA, Row, metrics_of, read_row, save
+from benchmark.system import cache_users, sealed
+from benchmark.system.digest import fingerprint, plain
+from benchmark.system.files import unreadable, writable, write_text
+from benchmark.system.processes import PeakMemory
 
 T = TypeVar("T")
 
@@ -295,7 +291,7 @@ class Session:
             self.options.cross_check,
             self.hooks.progress,
         )
-        in_use.touch(self.options.cache, context.scratch)
+        cache_users.touch(self.options.cache, context.scratch)
         outcome = job.task.run(context)
         timing = {
             "extract_s": round(extract_s, 3),

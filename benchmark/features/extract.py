@@ -19,11 +19,11 @@ import torch
 from benchmark.contracts import Encoder, ImageFeatures, ImageRequest, ImageSet, Progress, Tap
 from benchmark.errors import BenchError, DataError, EncoderError, reading
 from benchmark.features import taps
-from benchmark.features.halving import encode_halving
+from benchmark.features.encode import encode_halving
 from benchmark.features.plan import Pass
 from benchmark.features.store import StoredArray
-from benchmark.processes import start_method
-from benchmark.views import ResolvedView
+from benchmark.images.views import ResolvedView
+from benchmark.system.processes import start_method
 
 NewProgress = Callable[[str, int], Progress]
 PART = 32  # pictures a worker decodes at a time: the encoder's first batch comes from several

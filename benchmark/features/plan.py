@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from benchmark.contracts import EncoderCard, ImageSet, ImageTransform, Need, Tap
-from benchmark.digest import plain
 from benchmark.errors import BenchError
 from benchmark.features.store import FeatureStore, StoredArray, shard_items
-from benchmark.views import ResolvedView, resolve_view
+from benchmark.images.views import ResolvedView, resolve_view
+from benchmark.system.digest import plain
 
 DENSE = ("patches", "text_patches")
 

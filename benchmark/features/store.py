@@ -24,13 +24,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmark import in_use, sealed
-from benchmark.digest import fingerprint, sha256_file
 from benchmark.errors import BenchError
 from benchmark.features import codec
 from benchmark.features.codec import CODECS, LAYOUTS
-from benchmark.files import disk_errors, write_atomic
-from benchmark.processes import locked, open_files
+from benchmark.system import cache_users, sealed
+from benchmark.system.digest import fingerprint, sha256_file
+from benchmark.system.files import disk_errors, write_atomic
+from benchmark.system.processes import locked, open_files
 
 SCHEMA = 2  # 2: the manifest is sealed
 MANIFEST = "manifest.json"
@@ -267,7 +267,7 @@ class FeatureStore:
         array = self._arrays[digest]
         with disk_errors(array.folder):
             array.folder.mkdir(parents=True, exist_ok=True)
-        in_use.touch(self.root.parent, array.folder)
+        cache_users.touch(self.root.parent, array.folder)
         return array
 
     def entries(self) -> list[dict[str, Any]]:
@@ -319,7 +319,7 @@ class FeatureStore:
         mine += others if model is None else ()
         total, freed, now = sum(e["bytes"] for e in mine), 0, time.time()
         unconditional = older_than_s is None and max_bytes is None
-        busy = in_use.since(self.root.parent) - CLOCK_S
+        busy = cache_users.since(self.root.parent) - CLOCK_S
         for e in sorted(mine, key=lambda e: e["used"]):
             if e["used"] >= busy or (e.get("small") and not unconditional):
                 continue

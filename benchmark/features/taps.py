@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from benchmark.contracts import ImageFeatures, ImageRequest, Tap
-from benchmark.views import Placement
+from benchmark.images.views import Placement
 
 
 def pixel_coordinates(image_id: str, tap: Tap) -> np.ndarray:

@@ -20,7 +20,7 @@ from benchmark.contracts import Progress
 from benchmark.errors import DataError
 from benchmark.heads.rows import Scaler, fit_scaler
 from benchmark.heads.schedule import batches, cosine
-from benchmark.similarity import rows_of
+from benchmark.metrics.exact_products import rows_of
 
 Loss = Literal["sig", "l2"]
 FLOOR = 0.1  # added after the ReLU, DINOv2

@@ -13,7 +13,7 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from benchmark.similarity import true_pairs
+from benchmark.metrics.exact_products import true_pairs
 
 # By how much the result may fall short. Each rounding of an input is within 2^-9 of its value, so a product of two is
 # within 2^-8 + 2^-18 and, by Cauchy and Schwarz, so is their sum over unit vectors; a result below 1 is rounded by at

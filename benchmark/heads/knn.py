@@ -2,7 +2,8 @@
 
 One product per tile settles nearly everything, in bfloat16 where that pays (`benchmark.heads.coarse`) or in float32:
 only scores that may still enter a query's k best are looked at again, and the last word is a float64 score, ties going
-to the lower index (`benchmark.similarity`). So the answer does not depend on precision, block size, threads or device.
+to the lower index (`benchmark.metrics.exact_products`). So the answer does not depend on precision, block size, threads
+or device.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import torch
 
 from benchmark.errors import DataError, EncoderError
 from benchmark.heads import coarse
-from benchmark.similarity import DENSE, exact_pairs, exact_tile, rounding_margin, rows_of, true_pairs
+from benchmark.metrics.exact_products import DENSE, exact_pairs, exact_tile, rounding_margin, rows_of, true_pairs
 
 TEMPERATURE = 0.07  # Wu et al. 2018, and DINO, DINOv2 after it
 NEIGHBOURS = (10, 20, 100, 200)

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from benchmark.errors import DataError, EncoderError
-from benchmark.similarity import rows_of
+from benchmark.metrics.exact_products import rows_of
 
 BLOCK = 16_384  # rows per block: the logits of 150 classes stay below 10 MB
 

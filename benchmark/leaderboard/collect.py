@@ -8,14 +8,14 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmark.class_changes import class_iou, class_names
-from benchmark.compare import sample_ids
+from benchmark.compare.classes import class_iou, class_names
+from benchmark.compare.compare import sample_ids
+from benchmark.compare.sides import WATCHED
 from benchmark.errors import first_line
-from benchmark.influence import influence
 from benchmark.leaderboard.standing import Standing, standings
-from benchmark.reference import FOLDER, beside
-from benchmark.results import Row, half_written, read_all
-from benchmark.sides import WATCHED
+from benchmark.rows.row import Row, half_written, read_all
+from benchmark.rows.shipped import FOLDER, beside
+from benchmark.statistics.jackknife import influence
 
 SAMPLES_SHOWN = 160  # of each board, evenly spaced; all of them decide intervals and ties
 ROW_DEPTH = 5  # parts of MODEL/TASK/DATASET/PROTOCOL-HASH/result.json

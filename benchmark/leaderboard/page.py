@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from importlib.resources import files
 from typing import Any
 
-from benchmark.foreign import MARKS, visible
+from benchmark.system.escaping import MARKS, visible
 
 # In the order they need one another.
 SCRIPTS = (

@@ -9,13 +9,13 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from benchmark.comparison_report import without_nan
-from benchmark.digest import canonical_json, fingerprint, plain
+from benchmark.compare.report import without_nan
+from benchmark.compare.sides import PublishedNumber
 from benchmark.leaderboard.collect import Board, Entry
-from benchmark.reference import FOLDER
 from benchmark.registry import tasks
-from benchmark.sides import PublishedNumber
-from benchmark.summary import chances
+from benchmark.rows.shipped import FOLDER
+from benchmark.rows.tables import chances
+from benchmark.system.digest import canonical_json, fingerprint, plain
 
 PICTURE_BYTES = 400_000  # of one picture; larger ones are named, not shown
 PICTURES_BYTES = 12_000_000  # of all pictures in the page

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import ndtr
 
-from benchmark.influence import paired_error
+from benchmark.statistics.jackknife import paired_error
 
 ALPHA = 0.05
 DRAWS = 4000  # at 5 % a share of these draws has a standard error of 0.3 points

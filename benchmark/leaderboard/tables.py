@@ -6,13 +6,13 @@ import csv
 import io
 from collections.abc import Sequence
 
-from benchmark.comparison_report import number, table
-from benchmark.foreign import escape, plain_cell
+from benchmark.compare.report import number, table
+from benchmark.compare.sides import PublishedNumber
 from benchmark.leaderboard.collect import Board, Entry
-from benchmark.sides import PublishedNumber
-from benchmark.stale import LEGEND as LEGEND_OF_STALE
-from benchmark.stale import MARK
-from benchmark.summary import chances, stale_lines
+from benchmark.rows.stale import LEGEND as LEGEND_OF_STALE
+from benchmark.rows.stale import MARK
+from benchmark.rows.tables import chances, stale_lines
+from benchmark.system.escaping import escape, plain_cell
 
 COLUMNS = (
     "task", "dataset", "protocol", "protocol_hash", "dataset_digest", "metric", "unit", "higher_is_better", "n",

@@ -1,1 +1,1 @@
-"""Metrics: per-sample sums that `benchmark.statistic.Statistic` turns into the field's numbers."""
+"""Metrics: per-sample sums that `benchmark.statistics.statistic.Statistic` turns into the field's numbers."""

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from benchmark.errors import DataError, EncoderError
-from benchmark.similarity import (
+from benchmark.metrics.exact_products import (
     DENSE,
     TIE,
     count_rows,

@@ -12,7 +12,7 @@ import torch
 
 from benchmark.contracts import IGNORE, ignored_label
 from benchmark.errors import DataError
-from benchmark.statistic import Statistic
+from benchmark.statistics.statistic import Statistic
 
 Labels = np.ndarray | torch.Tensor
 TABLE = 1024  # classes up to which their pairs are counted in a table

@@ -12,7 +12,7 @@ from efficientnet_lite_pytorch import EfficientNet
 
 from benchmark import EncoderCard, ImageFeatures, ImageRequest, ImageTransform, WeightsInfo
 from benchmark.contracts import ModelSpec
-from benchmark.digest import sha256_file
+from benchmark.system.digest import sha256_file
 
 PATCH = 32
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)

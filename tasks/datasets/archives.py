@@ -10,19 +10,19 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmark.digest import fingerprint
+from benchmark.data.hidden import is_hidden
+from benchmark.data.tolerance import tolerance
 from benchmark.errors import BenchError, DataError, reading
-from benchmark.hidden import is_hidden
-from benchmark.incomplete import tolerance
-from benchmark.paths import cache_dir
-from benchmark.sealed import Damaged, read_arrays, remake, write_arrays
+from benchmark.system.digest import fingerprint
+from benchmark.system.paths import cache_dir
+from benchmark.system.sealed import Damaged, read_arrays, remake, write_arrays
 from tasks.datasets.blobs import DEFLATED, STORED, SliceBlobs
 from tasks.datasets.digests import facts_of
 from tasks.datasets.names import Names
 
 
 def without_hidden(names: Sequence[str], place: str) -> list[str]:
-    """`names` below `place` without those that are no data (`benchmark.hidden`), which are counted."""
+    """`names` below `place` without those that are no data (`benchmark.data.hidden`), which are counted."""
     kept = [name for name in names if not is_hidden(name)]
     if len(kept) < len(names):
         tolerance().skip(place, [name for name in names if is_hidden(name)])

@@ -9,7 +9,7 @@ import zipfile
 import numpy as np
 
 from benchmark.errors import DataError, reading
-from benchmark.images import decoding, opened, strict_truncation
+from benchmark.images.decode import decoding, opened, strict_truncation
 from tasks.datasets.blobs import LARGEST, Blobs
 
 ZIP = b"PK\x03\x04"

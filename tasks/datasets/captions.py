@@ -14,7 +14,7 @@ import numpy as np
 
 from benchmark.contracts import DataKind, DatasetInfo
 from benchmark.errors import DataError, reading
-from benchmark.texts import decoded, split_lines
+from benchmark.system.texts import decoded, split_lines
 from tasks.datasets.catalog import expected
 from tasks.datasets.kinds import CaptionSet, Pictures
 from tasks.datasets.parts import check_parts

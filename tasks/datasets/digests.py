@@ -16,11 +16,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from benchmark.digest import fingerprint, sha256_file
 from benchmark.errors import DataError
-from benchmark.foreign import writable_text
-from benchmark.paths import cache_dir
-from benchmark.sealed import remake
+from benchmark.system.digest import fingerprint, sha256_file
+from benchmark.system.escaping import writable_text
+from benchmark.system.paths import cache_dir
+from benchmark.system.sealed import remake
 
 FULL_LIMIT = 4 * 10**9  # bytes
 EDGE = 4096  # bytes at either end

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from benchmark.data.tolerance import tolerating
 from benchmark.errors import BenchError, DataError, first_line
-from benchmark.incomplete import tolerating
 from benchmark.registry import open_dataset
 from tasks.datasets.parts import absent_parts
 

@@ -10,9 +10,9 @@ from functools import cached_property
 import numpy as np
 
 from benchmark.contracts import IGNORE, ignored_label
-from benchmark.digest import fingerprint
 from benchmark.errors import DataError
-from benchmark.images import decode
+from benchmark.images.decode import decode
+from benchmark.system.digest import fingerprint
 from tasks.datasets.arrays import picture_size
 from tasks.datasets.blobs import Blobs, named
 from tasks.datasets.digests import edges_of

@@ -24,10 +24,10 @@ from typing import Any
 import numpy as np
 
 from benchmark.contracts import DataKind, DatasetInfo
-from benchmark.digest import fingerprint
+from benchmark.data.hidden import is_hidden
 from benchmark.errors import DataError, UsageError
-from benchmark.hidden import is_hidden
-from benchmark.images import decode
+from benchmark.images.decode import decode
+from benchmark.system.digest import fingerprint
 from tasks.datasets.archives import Archive
 from tasks.datasets.arrays import index_image
 from tasks.datasets.blobs import Blobs, named

@@ -12,7 +12,7 @@ import numpy as np
 
 from benchmark.contracts import Interpolation
 from benchmark.errors import DataError
-from benchmark.images import resize
+from benchmark.images.decode import resize
 
 WORKING_SIDE = 1024  # pixels; Probe3D first brings pictures to this short side
 FILTER: Interpolation = "bilinear"  # Pillow's number 2, which Probe3D's resize_navi.py asks for and calls bicubic

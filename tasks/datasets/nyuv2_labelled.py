@@ -15,8 +15,8 @@ from typing import Any, ClassVar
 import numpy as np
 
 from benchmark.contracts import DatasetInfo
-from benchmark.digest import fingerprint
 from benchmark.errors import DataError, reading
+from benchmark.system.digest import fingerprint
 from tasks.datasets import digests
 from tasks.datasets.places import bases, not_found
 

@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 
 from benchmark.contracts import DatasetInfo
-from benchmark.digest import fingerprint
 from benchmark.errors import DataError, reading
+from benchmark.system.digest import fingerprint
 from tasks.datasets import digests
 from tasks.datasets.arrays import matlab_file
 from tasks.datasets.blobs import Blobs, FileBlobs

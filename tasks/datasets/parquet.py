@@ -13,9 +13,9 @@ import numpy as np
 import pyarrow
 import pyarrow.parquet as pq
 
+from benchmark.data.hidden import is_hidden
+from benchmark.data.tolerance import tolerance
 from benchmark.errors import DataError, reading
-from benchmark.hidden import is_hidden
-from benchmark.incomplete import tolerance
 from tasks.datasets.blobs import RowBlobs
 
 

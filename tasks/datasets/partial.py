@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from benchmark.digest import fingerprint
 from benchmark.errors import DataError
+from benchmark.system.digest import fingerprint
 from tasks.datasets.blobs import Blobs
 
 

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmark.contracts import DatasetInfo
+from benchmark.data.tolerance import tolerance
 from benchmark.errors import DataError
-from benchmark.incomplete import tolerance
 
 log = logging.getLogger("densebench.data")
 

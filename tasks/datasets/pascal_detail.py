@@ -17,10 +17,10 @@ from typing import IO, Any
 
 import numpy as np
 
-from benchmark.digest import fingerprint
 from benchmark.errors import DataError
-from benchmark.files import write_atomic
-from benchmark.paths import cache_dir
+from benchmark.system.digest import fingerprint
+from benchmark.system.files import write_atomic
+from benchmark.system.paths import cache_dir
 from tasks.datasets.archives import Archive
 from tasks.datasets.blobs import Blobs
 from tasks.datasets.digests import facts_of

@@ -10,11 +10,11 @@ from pathlib import Path, PurePosixPath
 from typing import Protocol
 
 from benchmark.contracts import DatasetInfo
+from benchmark.data.hidden import is_hidden
+from benchmark.data.tolerance import tolerance
 from benchmark.errors import DataError, UsageError, unknown
-from benchmark.hidden import is_hidden
-from benchmark.incomplete import tolerance
-from benchmark.paths import data_dir
-from benchmark.texts import split_lines
+from benchmark.system.paths import data_dir
+from benchmark.system.texts import split_lines
 from tasks.datasets.archives import Archive, without_hidden
 from tasks.datasets.blobs import Blobs, FileBlobs
 from tasks.datasets.names import Names
@@ -33,7 +33,7 @@ class Store(Protocol):
     def names(self, folder: str = "", suffixes: tuple[str, ...] = ()) -> list[str]:
         """Sorted names of the files below `folder`, at any depth; suffixes are lower case.
 
-        Hidden names (`benchmark.hidden`) are no data: they are left out and counted.
+        Hidden names (`benchmark.data.hidden`) are no data: they are left out and counted.
         """
         ...
 

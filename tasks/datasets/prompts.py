@@ -6,7 +6,7 @@ from functools import cache
 from importlib.resources import files
 
 from benchmark.errors import unknown
-from benchmark.texts import split_lines
+from benchmark.system.texts import split_lines
 
 SOURCES = {
     "ade150_classes": "ADE20K's first names, as in the TIPS zero-shot notebook ('bed ' in mmsegmentation and DINOv3's)",

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from benchmark.contracts import DatasetInfo
+from benchmark.data.hidden import is_hidden
 from benchmark.errors import DataError
-from benchmark.hidden import is_hidden
 from tasks.datasets.archives import Archive
 from tasks.datasets.parts import check_parts
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from benchmark.contracts import DataKind
 from benchmark.errors import UsageError
-from benchmark.texts import split_lines
+from benchmark.system.texts import split_lines
 from tasks.datasets.catalog import catalog
 
 KIND_OF: dict[str, DataKind] = {

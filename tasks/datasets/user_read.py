@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 
 from benchmark.contracts import IGNORE
-from benchmark.equal_pictures import picture_digests
+from benchmark.data.equal_pictures import picture_digests
+from benchmark.data.tolerance import tolerance, tolerating
 from benchmark.errors import DataError
-from benchmark.incomplete import tolerance, tolerating
-from benchmark.texts import lines_of
+from benchmark.system.texts import lines_of
 from tasks.datasets.idx import IdxStore, read_idx
 from tasks.datasets.kinds import IGNORED, INVALID, CaptionSet, LabelSet, MapSet, Relabel, RetrievalSet, SegmentationSet
 from tasks.datasets.prompts import prompt_list

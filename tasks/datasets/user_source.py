@@ -12,10 +12,10 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 
+from benchmark.data.hidden import is_hidden
+from benchmark.data.tolerance import tolerance
 from benchmark.errors import DataError
-from benchmark.hidden import is_hidden
-from benchmark.incomplete import tolerance
-from benchmark.texts import json_lines, lines_of, text_of
+from benchmark.system.texts import json_lines, lines_of, text_of
 from tasks.datasets.archives import Archive
 from tasks.datasets.blobs import Blobs
 from tasks.datasets.idx import IdxStore, is_idx

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 
 from benchmark.contracts import DataKind, Dataset, ignored_label
+from benchmark.data.tolerance import tolerating
 from benchmark.errors import BenchError
-from benchmark.incomplete import tolerating
 from tasks.datasets.catalog import expected
 from tasks.datasets.known import difference, known, present
 

@@ -13,7 +13,7 @@ from torch import nn
 
 from benchmark.contracts import Encoder, ImageRequest, LayerFeatures, ModelSpec
 from benchmark.errors import EncoderError
-from benchmark.features.halving import encode_halving
+from benchmark.features.encode import encode_halving
 from benchmark.registry import build_encoder
 from tasks.block_cls import beside, last_block
 from tasks.mm.library import MODELS, Registry

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from benchmark import sealed
+from benchmark.system import sealed
 
 SHARE = 50  # saving may cost one fiftieth of the time
 

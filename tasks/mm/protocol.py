@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Annotated, Literal
 
-from benchmark.bounds import Amount, Bounds, Count, Decay, Layer, NotNegative, Positive, Ratio, Share
+from benchmark.system.bounds import Amount, Bounds, Count, Decay, Layer, NotNegative, Positive, Ratio, Share
 
 
 @dataclass(frozen=True)

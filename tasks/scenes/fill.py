@@ -16,7 +16,7 @@ from typing import IO
 import numpy as np
 
 from benchmark.errors import BenchError
-from benchmark.files import disk_errors
+from benchmark.system.files import disk_errors
 from tasks.scenes.render import Scene, render
 from tasks.scenes.splits import SPLITS
 

@@ -6,7 +6,7 @@ import hashlib
 from importlib import resources
 from typing import Any
 
-from benchmark.digest import fingerprint
+from benchmark.system.digest import fingerprint
 from tasks.scenes.render import Scene, render
 from tasks.scenes.tables import read_table
 

@@ -12,8 +12,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from benchmark.digest import fingerprint
 from benchmark.errors import DataError
+from benchmark.system.digest import fingerprint
 from tasks.scenes.fill import SEED
 from tasks.scenes.golden import GOLDEN
 from tasks.scenes.splits import VIEWS

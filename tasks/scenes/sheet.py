@@ -11,7 +11,7 @@ from matplotlib import colormaps
 from PIL import Image, ImageColor, ImageDraw, ImageFont
 
 from benchmark.errors import UsageError
-from benchmark.files import write_atomic
+from benchmark.system.files import write_atomic
 from tasks.scenes.render import Scene, render
 from tasks.scenes.tables import CLASS_NAMES, VERSION, read_table
 

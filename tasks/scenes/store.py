@@ -21,11 +21,11 @@ import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from benchmark import in_use, sealed
 from benchmark.errors import BenchError
-from benchmark.files import disk_errors
-from benchmark.paths import cache_dir
-from benchmark.processes import locked
+from benchmark.system import cache_users, sealed
+from benchmark.system.files import disk_errors
+from benchmark.system.paths import cache_dir
+from benchmark.system.processes import locked
 from tasks.scenes.fill import SEED, array_names, fill, start_arrays
 from tasks.scenes.golden import GOLDEN
 from tasks.scenes.render import scene_captions
@@ -45,12 +45,12 @@ def rendered(split: str, size: int, n: int) -> Path:
     normals_end.npy, captions.json. Raises BenchError when the cache cannot be written.
     """
     root = cache_dir() / "scenes"
-    in_use.touch(root.parent, root / _name(split, size, n))
+    cache_users.touch(root.parent, root / _name(split, size, n))
     folder = _ensured(root, split, size, n)
     if not (folder / MANIFEST).is_file():  # pruned since this process last asked
         _ensured.cache_clear()
         folder = _ensured(root, split, size, n)
-    in_use.touch(root.parent, folder)
+    cache_users.touch(root.parent, folder)
     return folder
 
 

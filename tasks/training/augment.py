@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image
 
-from benchmark.images import resize
+from benchmark.images.decode import resize
 from tasks.training.fields import TrainedHead
 
 NYU = (45, 472, 43, 608)  # first and last + 1 row, column of 480 × 640 that hold no white border

@@ -34,7 +34,7 @@ class Batches:
     data: Any  # DepthData or NormalsData
     protocol: TrainedHead
     seed: int
-    method: str = "fork"  # how worker processes start: `benchmark.processes.start_method`
+    method: str = "fork"  # how worker processes start: `benchmark.system.processes.start_method`
 
     def __len__(self) -> int:
         return self.protocol.steps

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from benchmark import sealed
+from benchmark.system import sealed
 
 NAME = "head.safetensors"
 

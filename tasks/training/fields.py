@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from benchmark.bounds import Amount, Count, Decay, Layer, NotNegative, Positive, Ratio, Share
 from benchmark.contracts import EncoderCard
 from benchmark.heads.dpt import quarters
 from benchmark.protocol import FileDigest
+from benchmark.system.bounds import Amount, Count, Decay, Layer, NotNegative, Positive, Ratio, Share
 from tasks.block_cls import last_block
 
 

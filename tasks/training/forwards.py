@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from benchmark.windows import Size
+from benchmark.images.windows import Size
 from tasks.training.augment import border_cut, middle_square
 from tasks.training.fields import TrainedHead
 

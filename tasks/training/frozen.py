@@ -10,7 +10,7 @@ import torch.nn.functional as F
 
 from benchmark.contracts import Encoder, ImageRequest
 from benchmark.errors import EncoderError
-from benchmark.features.halving import encode_halving
+from benchmark.features.encode import encode_halving
 from tasks.training.fields import TrainedHead
 
 Layer = tuple[torch.Tensor, torch.Tensor]

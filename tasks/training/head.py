@@ -10,11 +10,11 @@ import torch
 from torch import nn
 
 from benchmark.contracts import TaskContext
-from benchmark.digest import fingerprint
 from benchmark.heads.depth_bins import LinearDense
 from benchmark.heads.dpt import DPT
 from benchmark.heads.dpt_weights import load_dpt
-from benchmark.processes import start_method
+from benchmark.system.digest import fingerprint
+from benchmark.system.processes import start_method
 from tasks.block_cls import require_width
 from tasks.training.batches import Batch, Batches
 from tasks.training.curve import curve_files

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmark.images import to_float
-from benchmark.pictures import Kind, side_by_side
-from benchmark.results import slug
+from benchmark.images.decode import to_float
+from benchmark.images.drawing import Kind, side_by_side
+from benchmark.rows.row import slug
 from tasks.dense import counted_target
 from tasks.predictions import best_median_worst, image_scores
 from tasks.training.augment import middle_square, stretched

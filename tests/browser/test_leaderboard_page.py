@@ -17,10 +17,10 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import numpy as np
 from rows import CLASSES, write_row, write_rows
 
+from benchmark.images.drawing import side_by_side
 from benchmark.leaderboard import build
 from benchmark.leaderboard.page import page as html_of
 from benchmark.leaderboard.payload import payload
-from benchmark.pictures import side_by_side
 from benchmark.protocol import preset_table
 from benchmark.registry import protocol_file
 

@@ -24,7 +24,7 @@ from typing import Any
 
 import pandas as pd
 
-from benchmark.sealed import CHECKSUMS
+from benchmark.system.sealed import CHECKSUMS
 
 WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
 CHANGES = ("os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.truncate", "os.utime", "os.chmod")

@@ -35,18 +35,21 @@ from adapters.tipsv2.recipe.export import load_weights, recipe_of  # noqa: E402
 from adapters.tipsv2.recipe.journal import Journal  # noqa: E402
 from adapters.tipsv2.recipe.model import Pretrainer  # noqa: E402
 from adapters.tipsv2.recipe.trainer import train  # noqa: E402
-from benchmark import noise, results, sealed  # noqa: E402
+from benchmark.compare import noise_floor as noise  # noqa: E402
 from benchmark.contracts import ModelSpec  # noqa: E402
-from benchmark.digest import fingerprint, plain  # noqa: E402
-from benchmark.engine.jobs import NOT_APPLICABLE, Slot  # noqa: E402
-from benchmark.equal_pictures import picture_digests  # noqa: E402
+from benchmark.data.equal_pictures import picture_digests  # noqa: E402
+from benchmark.engine.jobs import NOT_APPLICABLE  # noqa: E402
+from benchmark.engine.slots import Slot  # noqa: E402
 from benchmark.errors import BenchError  # noqa: E402
 from benchmark.features import store as features  # noqa: E402
 from benchmark.heads import linear_sweep  # noqa: E402
-from benchmark.history import Entry, History, Point  # noqa: E402
 from benchmark.registry import models  # noqa: E402
-from benchmark.results import read_all, read_row, save  # noqa: E402
-from benchmark.steps import progress_of  # noqa: E402
+from benchmark.rows import row as results  # noqa: E402
+from benchmark.rows.row import read_all, read_row, save  # noqa: E402
+from benchmark.system import sealed  # noqa: E402
+from benchmark.system.digest import fingerprint, plain  # noqa: E402
+from benchmark.watch.history import Entry, History, Point  # noqa: E402
+from benchmark.watch.steps import progress_of  # noqa: E402
 from tasks.datasets import archives, digests  # noqa: E402
 from tasks.mm import checkpoint as mm_checkpoint  # noqa: E402
 from tasks.scenes import store as scenes  # noqa: E402

@@ -13,7 +13,7 @@ from children import refuse_locks
 from rows import write_row
 
 from benchmark.leaderboard import build
-from benchmark.summary import write_tables
+from benchmark.rows.tables import write_tables
 
 PROCESSES = 4
 WITHIN_S = 0.1

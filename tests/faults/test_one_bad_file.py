@@ -11,16 +11,16 @@ import numpy as np
 import pytest
 from rows import write_row
 
-from benchmark import results
-from benchmark.engine.context import silent
-from benchmark.engine.prescan import drop_unreadable
+from benchmark.compare.sides import read_published
+from benchmark.contracts.progress import silent
+from benchmark.data.unreadable import drop_unreadable
 from benchmark.errors import BenchError, DataError
-from benchmark.foreign import escape, plain_cell, printable
 from benchmark.heads.dpt_weights import read_arrays
 from benchmark.leaderboard import build
-from benchmark.results import read_all
-from benchmark.sides import read_published
-from benchmark.summary import write_tables
+from benchmark.rows import row as results
+from benchmark.rows.row import read_all
+from benchmark.rows.tables import write_tables
+from benchmark.system.escaping import escape, plain_cell, printable
 from tasks.datasets.arrays import numpy_file
 from tasks.datasets.blobs import FileBlobs
 from tasks.datasets.kinds import LabelSet, Pictures

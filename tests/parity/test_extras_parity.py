@@ -19,7 +19,7 @@ from adapters.preprocessing import from_processor
 from adapters.processors import TORCHVISION_ONLY
 from benchmark.check import check_encoder
 from benchmark.contracts import ImageRequest, ModelSpec
-from benchmark.images import apply_transform, center_crop
+from benchmark.images.decode import apply_transform, center_crop
 
 ALL = {
     # what timm calls it: (depth, tokens before the patches, own CLS)

@@ -13,8 +13,8 @@ from transformers import AutoTokenizer, SiglipTokenizer
 from adapters.hub import build
 from adapters.siglip import PieceTokenizer, lowered
 from benchmark.contracts import ImageRequest, ModelSpec
+from benchmark.contracts.prompts import canonical
 from benchmark.errors import WeightsError
-from benchmark.prompts import canonical
 
 SEE = ImageRequest(layers=(0, -1), text_patches=True)
 

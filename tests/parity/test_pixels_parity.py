@@ -17,10 +17,10 @@ from torch.nn.functional import interpolate
 from adapters.preprocessing import from_row
 from adapters.timm_models import published
 from benchmark.contracts import ImageTransform, View
-from benchmark.images import apply_transform, center_crop, resize
+from benchmark.images.decode import apply_transform, center_crop, resize
+from benchmark.images.views import resolve_view
 from benchmark.protocol import load_protocol
 from benchmark.registry import load_task, models, protocol_file
-from benchmark.views import resolve_view
 from tasks.mm.library import imrescale
 from tasks.sliding import class_scores, resized
 from tasks.training.augment import rotated

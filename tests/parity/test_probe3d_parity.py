@@ -231,7 +231,7 @@ def test_geonets_pictures_are_cut_off_in_the_precision_they_are_stored_in(tmp_pa
 
 
 def test_a_part_of_the_data_counts_the_same_pixels(tmp_path):
-    from benchmark.subsets import limit
+    from benchmark.data.subsets import limit
 
     nyu(tmp_path)
     data = open_dataset("nyuv2", tmp_path, {"valid": "depth"}).data("normals", "train")

@@ -17,7 +17,7 @@ from transformers.models.auto.image_processing_auto import IMAGE_PROCESSOR_MAPPI
 
 from adapters.preprocessing import from_processor
 from benchmark.errors import UsageError
-from benchmark.images import apply_transform
+from benchmark.images.decode import apply_transform
 
 STATED = {
     "image_mean": [0.485, 0.456, 0.406], "image_std": [0.229, 0.224, 0.225], "do_normalize": True, "do_resize": True,

@@ -15,7 +15,7 @@ from transformers import PreTrainedTokenizerFast
 
 from adapters import hub, open_clip_models, siglip
 from benchmark.contracts import ModelSpec
-from benchmark.prompts import as_prompts
+from benchmark.contracts.prompts import as_prompts
 
 TINY = {"hidden_size": 64, "intermediate_size": 128, "num_attention_heads": 4, "image_size": 32, "patch_size": 16}
 TEXTS = ["A photo of two red Cars, a dog & a tree.", "it's  raining", "Hot_Dog!", "", "x " * 90]

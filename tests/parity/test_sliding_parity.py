@@ -12,9 +12,9 @@ from small import SmallEncoder
 from torch.nn.functional import interpolate, normalize
 
 from benchmark.contracts import ImageRequest
-from benchmark.images import resize, to_float
+from benchmark.images.decode import resize, to_float
+from benchmark.images.windows import fuse, window_boxes
 from benchmark.metrics.segmentation import confusion_areas, per_class_iou
-from benchmark.windows import fuse, window_boxes
 from tasks.mm.cross_check import IouCrossCheck
 from tasks.mm.library import Config, EncoderDecoder
 from tasks.mm.model import segmentor

@@ -22,7 +22,7 @@ from adapters.tipsv2.recipe.config_file import parse_override, read_config
 from adapters.tipsv2.recipe.cost import step_flops
 from adapters.tipsv2.recipe.evaluation import evaluate
 from adapters.tipsv2.recipe.trainer import train
-from benchmark import sealed
+from benchmark.system import sealed
 
 ROWS = Path(__file__).with_name("ablation_rows.toml")
 TEACHER = "CLIP + DINO + iBOT++"

@@ -14,8 +14,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from benchmark import sealed
 from benchmark.errors import WeightsError, first_line
+from benchmark.system import sealed
 
 TENSORS, FACTS, READINGS = "state.safetensors", "state.json", "metrics.jsonl"
 SCHEMA = 1  # of the facts: since then with digests

@@ -9,7 +9,7 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Literal
 
-from benchmark.digest import fingerprint
+from benchmark.system.digest import fingerprint
 
 
 @dataclass(frozen=True)

@@ -17,9 +17,9 @@ from adapters.tipsv2.recipe.checkpoint import place
 from adapters.tipsv2.recipe.config import RecipeConfig
 from adapters.tipsv2.recipe.config_file import from_table
 from adapters.tipsv2.recipe.model import Pretrainer
-from benchmark import sealed
-from benchmark.digest import plain
 from benchmark.errors import WeightsError
+from benchmark.system import sealed
+from benchmark.system.digest import plain
 
 
 def export_folder(

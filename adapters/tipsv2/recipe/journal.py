@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmark.errors import DataError
-from benchmark.files import write_bytes, write_text
+from benchmark.system.files import write_bytes, write_text
 
 
 class Journal:

@@ -21,9 +21,9 @@ from safetensors.torch import load_file, save_file
 from adapters.tipsv2.recipe.config import RecipeConfig
 from adapters.tipsv2.recipe.config_file import CONFIGS, read_config
 from adapters.tipsv2.recipe.export import recipe_of
-from benchmark import sealed
-from benchmark.digest import sha256_file
 from benchmark.errors import WeightsError
+from benchmark.system import sealed
+from benchmark.system.digest import sha256_file
 
 LIMIT_BYTES = 8 * 2**20  # for each embedded folder
 FOUND_OUT = ("model.vocab_size",)  # set by the run itself, not by whoever starts it

@@ -15,10 +15,10 @@ from PIL import Image
 
 from adapters.tipsv2.recipe.config import DataConfig
 from adapters.tipsv2.recipe.samples import Sample
+from benchmark.data.hidden import is_hidden
 from benchmark.errors import DataError
-from benchmark.hidden import is_hidden
-from benchmark.images import decode
-from benchmark.texts import json_lines
+from benchmark.images.decode import decode
+from benchmark.system.texts import json_lines
 
 PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 CAPTIONS = "captions.jsonl"

@@ -15,9 +15,9 @@ from PIL import Image
 
 from adapters.tipsv2.recipe.config import DataConfig
 from adapters.tipsv2.recipe.samples import Sample
-from benchmark import in_use, sealed
-from benchmark.digest import fingerprint
-from benchmark.paths import cache_dir
+from benchmark.system import cache_users, sealed
+from benchmark.system.digest import fingerprint
+from benchmark.system.paths import cache_dir
 
 RENDERER = "tasks.scenes.render:render"  # reached by name: adapters never import tasks
 SHARD = 500
@@ -92,7 +92,7 @@ def open_scenes(config: DataConfig) -> ScenesSource:
     drawn = hashlib.sha256(first.rgb.tobytes() + first.long.encode()).hexdigest()
     root = Path(config.cache) if config.cache else cache_dir() / "recipe"
     folder = root / f"scenes-{fingerprint([drawn, config.seed, config.size, SHARD])[:12]}"
-    in_use.touch(cache_dir(), folder)
+    cache_users.touch(cache_dir(), folder)
     return ScenesSource(config.samples or DEFAULT_SAMPLES, config.seed, config.size, folder)
 
 

@@ -13,8 +13,8 @@ from adapters.tipsv2.recipe.config import RecipeConfig
 from adapters.tipsv2.recipe.parallel import Place
 from adapters.tipsv2.recipe.samples import Source
 from adapters.tipsv2.recipe.text import Tokenizer, train_tokenizer
-from benchmark import sealed
 from benchmark.errors import DataError
+from benchmark.system import sealed
 
 SAMPLES_READ = 4000
 DIGEST = ".digest.json"

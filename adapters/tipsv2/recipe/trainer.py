@@ -37,7 +37,7 @@ from adapters.tipsv2.recipe.teacher import Teacher
 from adapters.tipsv2.recipe.tokens import run_tokenizer
 from adapters.tipsv2.recipe.validation import retrieval
 from benchmark.errors import DataError, UsageError
-from benchmark.files import writable
+from benchmark.system.files import writable
 
 
 def train(config: RecipeConfig, out: Path, quiet: bool = False) -> Path:

@@ -1,0 +1,314 @@
+"""Two checkpoints on the same samples: paired differences with intervals, adjusted p-values and verdicts.
+
+Only rows of one protocol hash, one dataset digest and one set of sample ids are paired; any other pair is refused by
+name. Δ is B − A in the metric's own unit, so its sign is the metric's, and the verdict says which way is good.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Literal, cast
+
+import numpy as np
+
+from benchmark.compare.classes import ClassChange, class_changes
+from benchmark.compare.sides import PUBLISHED, Side, open_side, published_numbers
+from benchmark.errors import BenchError, UsageError
+from benchmark.rows.row import Row
+from benchmark.rows.tables import stale_lines
+from benchmark.statistics.multiple import holm, minimum_detectable_effect
+from benchmark.statistics.paired import paired
+
+Verdict = Literal["better", "worse", "no difference", "undecided", "too little data"]
+ALPHA = 0.05
+RELEVANT_POINTS = 2.0  # a difference of so many percentage points is worth knowing
+RELEVANT_SHARE = 0.05  # the same for metrics in metres or degrees, as a share of A's value
+FEWEST_SAMPLES = 10  # samples, or clusters where the metric has them
+ID_COLUMNS = ("id", "image_id", "sample_id", "sample")
+
+
+@dataclass(frozen=True)
+class UnitComparison:
+    """One metric of one unit, A against B."""
+
+    unit: str
+    protocol: str  # name-hash8
+    metric: str
+    metric_unit: str
+    higher_is_better: bool
+    n: int  # samples
+    independent: int  # clusters where the metric has them, else samples
+    a: float
+    b: float
+    delta: float  # b - a
+    ci95: tuple[float, float]
+    p: float
+    p_adjusted: float
+    method: str
+    error: float  # standard error of delta
+    mde: float  # the true |delta| that this table's test finds four times out of five
+    tolerance: float
+    verdict: Verdict
+    classes: tuple[ClassChange, ...] = ()
+    stale: tuple[str, str] = ("", "")  # why A's and B's row are out of date, where they are
+
+
+@dataclass(frozen=True)
+class PublishedGap:
+    """A measured metric beside a published one: never tested, for a paper gives no samples."""
+
+    unit: str
+    metric: str
+    metric_unit: str
+    measured: float
+    ci95: tuple[float, float]
+    published: float
+    source: str
+    protocol: str
+    n: int  # samples that were measured
+    partial: bool  # measured on a part of the data (--limit, or a split that was not whole)
+    stale: str = ""  # why the measured row is out of date, where it is
+
+    @property
+    def inside(self) -> bool:
+        """Whether the published number lies in the measured interval; never for a part of the data or a stale row."""
+        return not self.partial and not self.stale and self.ci95[0] <= self.published <= self.ci95[1]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Everything `bench compare` says."""
+
+    a: str
+    b: str
+    units: tuple[UnitComparison, ...] = ()
+    refused: tuple[str, ...] = ()  # one line for each pair that must not be compared
+    problems: tuple[str, ...] = ()  # rows of either side that are damaged or half-written
+    unpaired: tuple[str, ...] = ()  # units that only B has
+    published: tuple[PublishedGap, ...] = field(default=())
+    conditions: tuple[str, ...] = ()  # one line for each way in which the sides were measured unlike or are stale
+
+    @property
+    def regressions(self) -> tuple[UnitComparison, ...]:
+        return tuple(u for u in self.units if u.verdict == "worse")
+
+
+def compare(
+    a: str | Path,
+    b: str | Path,
+    *,
+    results: Path = Path("results"),
+    tolerance: float | None = None,
+    floors: Mapping[str, float] | None = None,
+    all_metrics: bool = False,
+    resamples: int = 10_000,
+    seed: int = 0,
+) -> Comparison:
+    """A (the baseline) against B (the candidate): paths, model names in `results`, or `published`.
+
+    `tolerance` is in each metric's unit; None takes the unit's measured noise floor (`floors`: "unit@hash8" -> value),
+    else 0. Raises UsageError when a side does not exist or no pair of rows could be compared.
+    """
+    if PUBLISHED in (str(a), str(b)):
+        return _against_published(str(a), str(b), results)
+    side_a, side_b = open_side(str(a), results), open_side(str(b), results)
+    pairs, refused = pair_rows(side_a, side_b)
+    found = [
+        _compare_metric(ra, rb, metric, tolerance, floors or {}, resamples, seed)
+        for ra, rb in pairs
+        for metric in (_shared_metrics(ra, rb) if all_metrics else [str(ra.data["main_metric"])])
+    ]
+    if not found:
+        raise UsageError(f"{side_a.name} and {side_b.name} share no comparable row. " + "; ".join(refused[:3]))
+    return Comparison(
+        side_a.name, side_b.name, _judge(found), tuple(refused), (*side_a.problems, *side_b.problems),
+        _only_in_b(side_a, side_b), conditions=unlike(pairs),
+    )  # fmt: skip
+
+
+def unlike(pairs: Sequence[tuple[Row, Row]]) -> tuple[str, ...]:
+    """One line for each condition, not the model's weights or the protocol, that differs within pairs of rows, and for
+    each reason for which some are out of date."""
+    found: dict[tuple[str, str, str], list[str]] = {}
+    for a, b in pairs:
+        for what, of in CONDITIONS.items():
+            one, other = of(a), of(b)
+            if one and other and one != other:
+                found.setdefault((what, one, other), []).append(a.unit)
+    lines = [
+        f"{', '.join(units)}: {what} {one} in A and {other} in B: that too may make Δ"
+        for (what, one, other), units in found.items()
+    ]
+    return (*lines, *stale_lines(row for pair in pairs for row in pair))
+
+
+CONDITIONS: Mapping[str, Callable[[Row], str | None]] = {
+    "features were kept (--store) as": lambda row: row.store,
+    "the number type is": lambda row: str(row.data["model"]["dtype"]),
+    "the backend is": lambda row: row.data["model"].get("backend"),
+    "the machine is": lambda row: machine(row.data["environment"]),
+    "the seed is": lambda row: str(row.data["seed"]),
+}
+
+
+def machine(environment: Mapping[str, object]) -> str | None:
+    """The GPU, or the CPU's vector instructions as torch uses them; None for a row that does not say."""
+    gpu, vectors = environment.get("gpu"), environment.get("instruction_set")
+    return str(gpu) if gpu else f"a CPU with {vectors}" if vectors else None
+
+
+def pair_rows(a: Side, b: Side) -> tuple[list[tuple[Row, Row]], list[str]]:
+    """Rows of one unit, hash, digest and sample set; and one line for each pair that was refused or is missing."""
+    pairs, refused = [], []
+    for row in sorted(a.rows, key=lambda r: (r.unit, r.folder.name)):
+        other = _partner(row, a, b)
+        reason = other if isinstance(other, str) else refusal(row, other)
+        if reason:
+            refused.append(reason)
+        else:
+            pairs.append((row, cast(Row, other)))
+    return pairs, refused
+
+
+def _only_in_b(a: Side, b: Side) -> tuple[str, ...]:
+    """One line for each unit of B of which A has no row: new in B, or lost from A."""
+    lost = sorted({row.unit for row in b.rows} - {row.unit for row in a.rows})
+    return tuple(f"{unit}: not compared: only B ({b.name}) has a row of it" for unit in lost)
+
+
+def _partner(row: Row, a: Side, b: Side) -> Row | str:
+    """B's row for A's `row`, or why there is none. Rows that differ only in seed, dtype … go by their folder's name."""
+    same_unit = [r for r in b.rows if r.unit == row.unit]
+    found = [r for r in same_unit if r.protocol_hash == row.protocol_hash]
+    if not same_unit:
+        return f"{row.unit}: not compared: {b.name} has no row of it"
+    if not found:
+        names = ", ".join(sorted({label(r) for r in same_unit}))
+        return f"{row.unit}: not compared: the protocols differ (A {label(row)}, B {names})"
+    found = [r for r in found if r.data["task"]["dataset_digest"] == row.data["task"]["dataset_digest"]] or found
+    named = [r for r in found if r.folder.name == row.folder.name]
+    taken = {r.folder.name for r in a.rows if r.unit == row.unit}
+    free = named or [r for r in found if r.folder.name not in taken]
+    if len(free) != 1:
+        return (
+            f"{row.unit}: not compared: B has {len(free)} rows for A's {row.folder.name}. Name the folders of two rows"
+        )
+    return free[0]
+
+
+def label(row: Row) -> str:
+    """The protocol of a row as people see it: name and the first 8 digits of its hash."""
+    return f"{row.data['protocol']['name']}-{row.protocol_hash[:8]}"
+
+
+def refusal(a: Row, b: Row) -> str | None:
+    """Why two rows of one unit and hash must not be paired, or None."""
+    da, db = a.data["task"].get("dataset_digest"), b.data["task"].get("dataset_digest")
+    if da != db:
+        return f"{a.unit}: not compared: the dataset digests differ ({str(da)[:12]} and {str(db)[:12]})"
+    if other := next((m for m in _shared_metrics(a, b) if a.statistic(m) != b.statistic(m)), None):
+        return (
+            f"{a.unit}: not compared: {other} is computed or resampled in two ways, by two versions of densebench. "
+            "Make the older row again with --force"
+        )
+    try:
+        ids_a, ids_b = sample_ids(a), sample_ids(b)
+    except BenchError as e:
+        return f"{a.unit}: not compared: {e}"
+    if len(ids_a) != len(ids_b) or not np.array_equal(ids_a, ids_b):
+        shared = len(np.intersect1d(ids_a, ids_b))
+        return f"{a.unit}: not compared: the samples differ ({len(ids_a)} and {len(ids_b)}, {shared} in common)"
+    return None
+
+
+def sample_ids(row: Row) -> np.ndarray:
+    """[N] the row's sample ids; their positions where it has no id column (the digest then fixes the order)."""
+    for name in ID_COLUMNS:
+        if name in row.samples:
+            return row.samples[name]
+    return np.arange(len(next(iter(row.samples.values()))))
+
+
+def _shared_metrics(a: Row, b: Row) -> list[str]:
+    return [m for m in a.data["metrics"] if m in b.data["metrics"]]
+
+
+def _compare_metric(
+    a: Row, b: Row, metric: str, tolerance: float | None, floors: Mapping[str, float], resamples: int, seed: int
+) -> UnitComparison:
+    """One metric before the p-values of the suite are adjusted; `_judge` fills in what depends on the others."""
+    statistic, facts = a.statistic(metric), a.data["metrics"][metric]
+    found = paired(a.samples, b.samples, statistic, resamples=resamples, seed=seed)
+    if tolerance is None:
+        tolerance = floors.get(f"{a.unit}@{a.protocol_hash[:8]}", 0.0)
+    value_a, value_b = statistic.of(a.samples), statistic.of(b.samples)
+    return UnitComparison(
+        unit=a.unit, protocol=label(a), metric=metric, metric_unit=facts["unit"],
+        higher_is_better=facts["higher_is_better"], n=len(sample_ids(a)), independent=found.units,
+        a=value_a, b=value_b, delta=value_b - value_a,
+        ci95=(float(found.ci95[0]), float(found.ci95[1])), p=float(found.p),
+        p_adjusted=float(found.p), method=found.method, error=found.error, mde=float("nan"), tolerance=tolerance,
+        verdict="no difference", classes=class_changes(a, b, metric), stale=(a.stale, b.stale),
+    )  # fmt: skip
+
+
+def _judge(found: Sequence[UnitComparison]) -> tuple[UnitComparison, ...]:
+    """The same comparisons with Holm-adjusted p-values, the effects that such a test would find, and verdicts."""
+    adjusted = holm([u.p for u in found])
+    tests = int(np.isfinite(adjusted).sum())
+    return tuple(
+        replace(
+            u, p_adjusted=float(p), verdict=verdict(u, float(p)),
+            mde=minimum_detectable_effect(u.error, ALPHA, tests=tests),
+        )
+        for u, p in zip(found, adjusted)
+    )  # fmt: skip
+
+
+def verdict(u: UnitComparison, p_adjusted: float) -> Verdict:
+    """What can be said of one unit.
+
+    better / worse    significant after adjustment, and larger than the tolerance
+    no difference     inside the tolerance; or the interval holds 0 and leaves out every difference worth knowing
+                      (2 points; 5 % of A for metres and degrees)
+    undecided         neither: there may be a difference worth knowing
+    too little data   fewer than 10 samples (clusters where the metric has them), or no test was possible
+    """
+    if u.independent < FEWEST_SAMPLES or not np.isfinite(p_adjusted):
+        return "too little data"
+    low, high = u.ci95
+    if p_adjusted < ALPHA:
+        if abs(u.delta) <= u.tolerance:
+            return "no difference"
+        return "better" if (u.delta > 0) == u.higher_is_better else "worse"
+    furthest = max(abs(low), abs(high))
+    relevant = RELEVANT_POINTS if u.metric_unit == "%" else RELEVANT_SHARE * abs(u.a)
+    sure = furthest <= u.tolerance or (low <= 0 <= high and furthest <= relevant)
+    return "no difference" if sure else "undecided"
+
+
+def _against_published(a: str, b: str, results: Path) -> Comparison:
+    if a == b:
+        raise UsageError("published against published: name a measured model on one side")
+    side = open_side(b if a == PUBLISHED else a, results)
+    numbers = [p for p in published_numbers(results) if p.model_id == side.name]
+    gaps, missing = [], []
+    for row in side.rows:
+        matching = [p for p in numbers if p.unit == row.unit and p.metric in row.data["metrics"]]
+        if not matching:
+            missing.append(f"{row.unit}: no published number of {side.name}")
+        gaps += [_gap(row, p.metric, p.value, p.source) for p in matching]
+    return Comparison(a if a == PUBLISHED else side.name, b if b == PUBLISHED else side.name,
+                      refused=tuple(missing), problems=side.problems, published=tuple(gaps),
+                      conditions=tuple(stale_lines(side.rows)))  # fmt: skip
+
+
+def _gap(row: Row, metric: str, value: float, source: str) -> PublishedGap:
+    facts = row.data["metrics"][metric]
+    low, high = facts["ci95"]
+    n = row.data["task"]["n"]
+    return PublishedGap(
+        row.unit, metric, facts["unit"], facts["value"], (low, high), value, source, label(row), n, row.part, row.stale
+    )

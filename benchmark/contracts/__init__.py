@@ -1,0 +1,77 @@
+"""What an encoder, a dataset, a task and a result are. No heavy import: torch is named for types only.
+
+Shapes use one alphabet: B batch, h w patch grid, D width, E text width, K CLS tokens, H W pixels, N samples, C classes.
+"""
+
+from benchmark.contracts.data import (
+    IGNORE,
+    CaptionData,
+    DataKind,
+    Dataset,
+    DatasetInfo,
+    DepthData,
+    ImageSet,
+    LabelData,
+    NormalsData,
+    RetrievalData,
+    SegmentationData,
+    ignored_label,
+)
+from benchmark.contracts.encoder import (
+    CropRounding,
+    Encoder,
+    EncoderCard,
+    ImageFeatures,
+    ImageRequest,
+    ImageTransform,
+    Interpolation,
+    LayerFeatures,
+    ModelSpec,
+    PromptRule,
+    ResizeRule,
+    TextEncoder,
+    WeightsInfo,
+)
+from benchmark.contracts.features import Need, Sampling, Tap, TapName, View, ViewRule
+from benchmark.contracts.task import FeatureReader, FieldStatus, Measurement, Outcome, Progress, Task, TaskContext
+
+__all__ = [
+    "CaptionData",
+    "CropRounding",
+    "DataKind",
+    "Dataset",
+    "DatasetInfo",
+    "DepthData",
+    "Encoder",
+    "EncoderCard",
+    "FeatureReader",
+    "FieldStatus",
+    "IGNORE",
+    "ImageFeatures",
+    "ImageRequest",
+    "ImageSet",
+    "ImageTransform",
+    "Interpolation",
+    "LabelData",
+    "LayerFeatures",
+    "Measurement",
+    "ModelSpec",
+    "Need",
+    "NormalsData",
+    "Outcome",
+    "Progress",
+    "PromptRule",
+    "ResizeRule",
+    "RetrievalData",
+    "Sampling",
+    "SegmentationData",
+    "Tap",
+    "TapName",
+    "Task",
+    "TaskContext",
+    "TextEncoder",
+    "View",
+    "ViewRule",
+    "WeightsInfo",
+    "ignored_label",
+]

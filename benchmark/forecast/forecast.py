@@ -1,0 +1,338 @@
+"""`bench plan`: what a run would cost, counted from the plan and timed on a few real batches.
+
+Needs neither the data (then the catalogue's counts are used) nor the weights (then one random block of the same width
+is timed, and multiplied by the depth): a run can be planned before anything is downloaded.
+"""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+
+from benchmark.contracts import Encoder, EncoderCard, ImageRequest, Task
+from benchmark.contracts.progress import silent
+from benchmark.engine.identity import display_name, model_stamp
+from benchmark.engine.jobs import Job, JobMaker, refuse_unread, resolve_units
+from benchmark.engine.loading import device_of, load_encoder, resolve_device
+from benchmark.engine.options import RunOptions
+from benchmark.engine.slots import slot_of
+from benchmark.errors import BenchError
+from benchmark.features import codec as codecs
+from benchmark.features.extract import default_batch, held_bytes
+from benchmark.features.plan import Pass, Planner, input_size, item_values
+from benchmark.features.store import FeatureStore
+from benchmark.forecast.stand_in import SHAPE, RandomBlock, absent_data
+from benchmark.heads.logistic import held_bytes as fit_bytes
+from benchmark.registry import Unit, load_task, models
+
+CALIBRATION_S = 10.0
+CLASSES = 1000  # what a set that is not here is taken to have
+SAMPLED = 8  # pictures looked at for their shape
+Size = tuple[int, int]
+CHEAP = "fast"
+
+
+@dataclass
+class Line:
+    """One unit's share of the plan."""
+
+    unit: str
+    images: int = 0  # pictures its needs touch
+    forwards: int = 0  # of pictures whose features are kept and not there yet, that it would cost alone
+    shared: int = 0  # of these, encoded for a unit above
+    live: int = 0  # forwards whose features are not kept: training crops, windows
+    head_steps: int = 0  # gradient steps of its head
+    head_rows: int = 0  # training vectors its head is fitted on
+    disk: int = 0  # bytes it adds
+    seconds: float = 0.0  # of encoding it adds
+    note: str = ""  # done, not applicable, data missing
+    todo: dict[Size, int] = field(default_factory=dict)  # (height, width) in pixels -> forwards still to be made
+
+
+@dataclass
+class Forecast:
+    """The plan of one model; `fast` is the same units by the `fast` preset, where another was asked for."""
+
+    model: str
+    lines: list[Line]
+    images_per_s: dict[Size, float]
+    memory: int  # bytes, the largest arrays held at once
+    note: str = ""  # what the speed was measured on, when not on the model itself
+    fast: Forecast | None = None
+
+    @property
+    def forwards(self) -> int:
+        return sum(line.forwards - line.shared + line.live for line in self.lines)
+
+    @property
+    def forwards_unshared(self) -> int:
+        return sum(line.forwards + line.live for line in self.lines)
+
+    @property
+    def seconds(self) -> float:
+        return sum(line.seconds for line in self.lines)
+
+
+@dataclass(frozen=True)
+class Sketch:
+    """A unit whose data are not here: its task, protocol and counted splits."""
+
+    task: Task
+    protocol: Any
+    data: Mapping[str, Any]
+
+
+def forecast(models: Sequence[str], words: Sequence[str], suite: str | None, options: RunOptions) -> list[Forecast]:
+    """The plan of each model, with the encoder's speed measured for about ten seconds.
+
+    Units whose data is missing are counted from the catalogue. Raises UsageError for unknown names.
+    """
+    found, preset = resolve_units(words, suite)
+    refuse_unread(options.overrides, found)
+    jobs = _jobs(found, JobMaker(options, preset, silent), options)
+    cheap = None
+    if (options.protocol or preset) != CHEAP:
+        plain = replace(options, protocol=CHEAP, overrides={})
+        cheap = (_jobs(found, JobMaker(plain, CHEAP, silent), plain), plain)
+    return [_one(name, jobs, options, cheap) for name in models]
+
+
+Prepared = tuple[Unit, Job | Sketch | None, str]
+Planned = dict[tuple[str, str], set[int]]  # (pictures, view) of a pass -> its blocks that a unit above has encoded
+
+
+def _jobs(found: Sequence[Unit], maker: JobMaker, options: RunOptions) -> list[Prepared]:
+    out: list[Prepared] = []
+    for unit in found:
+        try:
+            out.append((unit, maker.make(unit), ""))
+        except BenchError as e:
+            if e.exit_code == 2:
+                raise
+            sketch = _sketch(unit, maker, options)
+            note = "data not here: catalogue counts" if sketch else str(e)
+            out.append((unit, sketch, note))
+    return out
+
+
+def _sketch(unit: Unit, maker: JobMaker, options: RunOptions) -> Sketch | None:
+    if unit.path:
+        return None
+    task = load_task(unit.task)
+    protocol = maker.protocol(unit, task).values
+    wanted = getattr(task, "dataset_options", None)
+    asked = {**(wanted(unit.dataset, protocol) if wanted else {}), **options.dataset_options}
+    data = {s: absent_data(unit.dataset, task.kind, s, options.limit, asked) for s in task.splits(protocol)}
+    return None if None in data.values() else Sketch(task, protocol, data)
+
+
+def _one(
+    name: str, jobs: Sequence[Prepared], options: RunOptions, cheap: tuple[Sequence[Prepared], RunOptions] | None
+) -> Forecast:
+    encoder, note = _encoder(name, options)
+    stamp = model_stamp(name, options.weights, encoder)
+    lines, memory = _lines(name, stamp, encoder, jobs, options)
+    rates = calibrate(encoder, {size for line in lines for size in line.todo}, options.batch_size or 8)
+    _time(lines, rates)
+    plan = Forecast(display_name(name, options.weights), lines, rates, memory, note)
+    if cheap is not None:
+        others, memory = _lines(name, stamp, encoder, *cheap)
+        new = {size for line in others for size in line.todo} - set(rates)
+        both = {**rates, **{size: _scaled(size, rates, encoder.card) for size in new if rates}}
+        if rates or not new:
+            _time(others, both)
+            plan.fast = Forecast(plan.model, others, both, memory)
+    return plan
+
+
+def _encoder(name: str, options: RunOptions) -> tuple[Encoder, str]:
+    """The model, or its stand-in when its weights are not here."""
+    try:
+        return load_encoder(
+            name, weights=options.weights, backend=options.backend, device=options.device, dtype=options.dtype,
+            offline=options.offline, trust_remote_code=options.trust_remote_code, options=options.model_options,
+        ), ""  # fmt: skip
+    except BenchError as e:
+        if e.exit_code == 2 or "embed_dim" not in models().get(name, {}) or options.weights:
+            raise
+        block = RandomBlock(name, resolve_device(options.device))
+        return block, f"weights not here: timed on one random block of the same width, times {block.card.depth}"
+
+
+def _lines(
+    name: str, stamp: str, encoder: Encoder, jobs: Sequence[Prepared], options: RunOptions
+) -> tuple[list[Line], int]:
+    planner = Planner(encoder.card, encoder.transform, FeatureStore(options.cache / "features", options.store))
+    planned: Planned = {}
+    batch = options.batch_size or default_batch(device_of(encoder, options.device))
+    lines, memory = [], 0
+    for unit, job, note in jobs:
+        if job is None:
+            lines.append(Line(str(unit), note=note))
+            continue
+        protocol = job.protocol.values if isinstance(job, Job) else job.protocol
+        reason = job.task.not_applicable(encoder.card, protocol)
+        if job.task.needs_text and not encoder.card.has_text:
+            reason = "no text tower"
+        if reason:
+            lines.append(Line(str(unit), note=f"n/a: {reason}"))
+        elif isinstance(job, Job) and not options.force and _finished(job, name, stamp, options):
+            lines.append(Line(str(unit), note="done"))
+        else:
+            line, held = _line(unit, job.task, protocol, job.data, encoder, planner, planned, batch)
+            line.note = note
+            lines.append(line)
+            memory = max(memory, held)
+    return lines, memory
+
+
+def _finished(job: Job, name: str, stamp: str, options: RunOptions) -> bool:
+    return slot_of(job, name, stamp, options).finished(options.cross_check) is not None
+
+
+def _line(
+    unit: Unit, task: Task, protocol: Any, data: Mapping[str, Any], encoder: Encoder, planner: Planner,
+    planned: Planned, batch: int,
+) -> tuple[Line, int]:  # fmt: skip
+    needs = task.needs(encoder.card, protocol, data)
+    before = {id(a) for p in planner.passes.values() for a in p.taps.values()}
+    planner.add(needs)
+    line = Line(str(unit), head_steps=0 if _loaded(protocol) else int(getattr(protocol, "steps", 0)))
+    memory = 0
+    for shared in {id(p): p for p in map(planner.of, needs)}.values():
+        own = {b for need in needs if planner.of(need) is shared for b in shared.blocks_without(planner.array(need))}
+        counted = planned.setdefault((shared.images.digest, shared.view.fingerprint()), set())
+        alone, new = _pictures(shared, own), _pictures(shared, own - counted)
+        counted |= own
+        line.images += len(shared.images)
+        line.forwards += alone
+        line.shared += alone - new
+        _add(line, input_size(shared.view, encoder.card, _shapes(shared.images, 1)[0]), new)
+    for need in needs:
+        array = planner.array(need)
+        values = item_values(need.tap, planner.of(need).view, encoder.card, SHAPE)
+        if id(array) not in before and array.missing():
+            line.disk += values * len(need.images) * codecs.bytes_per_value(array.codec)
+        if need.tap.name == "pixels":
+            line.head_rows += need.tap.count * len(need.images)
+            memory += 4 * values * len(need.images) * (2 if getattr(protocol, "with_cls", False) else 1)
+        memory += held_bytes(array, 4 * values, batch)
+    if count := getattr(task, "head_rows", None):  # of a convex head on stored vectors: how many, and how long they are
+        train = data["train"]
+        rows, width = count(encoder.card, protocol, len(train.images))
+        line.head_rows += rows
+        memory += fit_bytes(rows, width, len(getattr(train, "class_names", ())) or CLASSES) if rows else 0
+    _live(line, task, protocol, data, encoder.card, bool(needs))
+    return line, memory
+
+
+def _live(line: Line, task: Task, protocol: Any, data: Mapping[str, Any], card: EncoderCard, stored: bool) -> None:
+    """Adds the forwards whose features are not kept.
+
+    A task may count them itself: `live_forwards(protocol, shapes, train)` for test pictures of these shapes and so many
+    training pictures, (height, width) in pixels -> forwards, (0, 0) for the encoder's own size; a protocol whose sizes
+    depend on the encoder has `sized(image_size)`. Otherwise they are `steps` × `batch_size` of its protocol and, where
+    it stores nothing, one for every test picture, all at the pictures' own size.
+    """
+    pictures = getattr(list(data.values())[-1], "images", None)
+    if pictures is None:
+        return
+    shapes = _shapes(pictures, len(pictures))
+    sized = getattr(protocol, "sized", None)
+    protocol = sized(card.image_size) if sized else protocol
+    if count := getattr(task, "live_forwards", None):
+        found = count(protocol, shapes, len(data["train"].images) if "train" in data else 0)
+    else:
+        steps = int(getattr(protocol, "steps", 0)) * int(getattr(protocol, "batch_size", 0))
+        found = {shapes[0]: steps + (0 if stored else len(pictures))}
+    if not stored:
+        line.images += sum(len(split.images) for split in data.values())
+    patch = card.patch_size
+    for size, forwards in found.items():
+        height, width = size if all(size) else (card.image_size, card.image_size)
+        line.live += forwards
+        _add(line, (-(-height // patch) * patch, -(-width // patch) * patch), forwards)
+
+
+def _loaded(protocol: Any) -> bool:
+    """Whether the head comes ready from a file, so that no step is made."""
+    return bool(getattr(protocol, "head_weights", ""))
+
+
+def _add(line: Line, size: Size, forwards: int) -> None:
+    if forwards:
+        line.todo[size] = line.todo.get(size, 0) + forwards
+
+
+def _shapes(pictures: Any, n: int) -> list[Size]:
+    """(height, width) of `n` pictures: those of a few, over and over."""
+    try:
+        places = sorted({round(i * (len(pictures) - 1) / max(1, SAMPLED - 1)) for i in range(min(n, SAMPLED))})
+        known = [pictures.load(place).shape[:2] for place in places]
+    except BenchError:
+        known = [SHAPE]
+    return list(itertools.islice(itertools.cycle(known), n))
+
+
+def _pictures(shared: Pass, blocks: set[int]) -> int:
+    return sum(len(shared.block_range(block)) for block in blocks)
+
+
+def calibrate(encoder: Encoder, sizes: set[Size], batch: int) -> dict[Size, float]:
+    """Images per second at each input size: measured from the smallest up while the time lasts, then scaled."""
+    rates: dict[Size, float] = {}
+    deadline = time.perf_counter() + CALIBRATION_S
+    ordered = sorted(sizes, key=lambda s: (s[0] * s[1], s))
+    for place, size in enumerate(ordered):
+        left = deadline - time.perf_counter()
+        expected = 1 / _scaled(size, rates, encoder.card) if rates else 0.0
+        if rates and 2 * expected > left:
+            rates[size] = _scaled(size, rates, encoder.card)
+        else:
+            rates[size] = _measured(encoder, size, batch, left / (len(ordered) - place))
+    return rates
+
+
+def _measured(encoder: Encoder, size: Size, batch: int, seconds: float) -> float:
+    """Images per second over about `seconds`: one picture to warm up, then batches as long as they fit."""
+    device = device_of(encoder)
+    depth = encoder.card.depth if isinstance(encoder, RandomBlock) else 1
+    images = torch.rand(batch, 3, *size)
+
+    def timed(count: int) -> float:
+        begun = time.perf_counter()
+        _wait(encoder.encode_image(images[:count].to(device), ImageRequest()))
+        return time.perf_counter() - begun
+
+    with torch.inference_mode():
+        first = timed(1)  # the slowest: kernels are chosen, weights are paged in
+        count = max(1, min(batch, int((seconds - first) / first)))
+        done, spent = count, timed(count)
+        while first + spent * (1 + count / done) < seconds and done < 20 * batch:
+            done, spent = done + count, spent + timed(count)
+    return done / spent / depth
+
+
+def _scaled(size: Size, rates: Mapping[Size, float], card: EncoderCard) -> float:
+    """The rate at `size` from the nearest measured one, by the products of a transformer block."""
+
+    def cost(at: Size) -> float:
+        tokens = card.num_cls + (at[0] // card.patch_size) * (at[1] // card.patch_size)
+        return tokens * (12 * card.embed_dim + 2 * tokens)
+
+    near = min(rates, key=lambda known: abs(cost(known) - cost(size)))
+    return rates[near] * cost(near) / cost(size)
+
+
+def _time(lines: Sequence[Line], rates: Mapping[Size, float]) -> None:
+    for line in lines:
+        line.seconds = sum(count / rates[size] for size, count in line.todo.items())
+
+
+def _wait(features: Any) -> None:
+    features.cls.float().sum().item()  # an accelerator has only been asked until a value is read

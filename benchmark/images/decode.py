@@ -1,0 +1,228 @@
+"""Pictures in: decode to 8-bit RGB, resize, and lay out as an encoder's authors do. Pillow and numpy only, so that
+one machine's pixels are every machine's pixels.
+
+Choices that change scores, and what they follow:
+
+- **Alpha is dropped**, as `Image.convert("RGB")` does in the reference code of CLIP, SigLIP and DINO; pass `background`
+  to composite instead.
+- **EXIF orientation is ignored** unless `exif=True`: the datasets' masks and published numbers ignore it.
+- **16-bit grey keeps its high byte**, which is what Pillow does with 16-bit colour.
+- **CMYK** goes through Pillow's conversion; no colour profile is applied.
+- **Animations** give their first frame.
+- A damaged file is a `DataError` that names it. It is never padded with grey and never replaced.
+- **PostScript is refused**, whatever the file is called: it is a program, and Pillow would have Ghostscript run it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import re
+import threading
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+from PIL import Image, ImageFile, ImageOps
+
+from benchmark.contracts import CropRounding, ImageTransform, Interpolation
+from benchmark.errors import DataError, UsageError, reading
+from benchmark.images.resampling import sampled
+
+FILTERS: dict[str, Image.Resampling] = {
+    "nearest": Image.Resampling.NEAREST,
+    "bilinear": Image.Resampling.BILINEAR,
+    "bicubic": Image.Resampling.BICUBIC,
+    "lanczos": Image.Resampling.LANCZOS,
+}
+MAX_PIXELS = "BENCH_MAX_PIXELS"  # in the environment, so that worker processes have it
+LARGEST = 178_956_970  # pixels: what Pillow reads at most; a strip of 20000×1 brought to a short side of 224 has more
+BAND = 1 << 24  # pixels brought to RGB at a time: Pillow's copies of a whole picture are four times its array
+_strict_lock = threading.Lock()
+
+
+def decode(
+    source: Path | str | bytes | BinaryIO,
+    *,
+    exif: bool = False,
+    background: tuple[int, int, int] | None = None,
+) -> np.ndarray:
+    """[H, W, 3] uint8 sRGB of a path, encoded bytes or an open binary file.
+
+    Raises DataError, naming the file, when it is missing, is no image, ends too early, or is larger than `max_pixels`.
+    """
+    name = describe(source)
+    handle = io.BytesIO(source) if isinstance(source, bytes) else source
+    if isinstance(source, (str, Path)) and not os.path.lexists(source):
+        raise DataError(f"{name}: no such image file. Check the path and the dataset's --data folder")
+    with decoding(name, " as an image"), strict_truncation(), opened(handle) as image:
+        image.load()
+        upright = ImageOps.exif_transpose(image) if exif else image
+        if upright.width * upright.height <= BAND:
+            return np.array(to_rgb(upright, background))
+        out = np.empty((upright.height, upright.width, 3), np.uint8)
+        rows = max(1, BAND // upright.width)
+        for top in range(0, len(out), rows):
+            band = upright.crop((0, top, upright.width, min(top + rows, len(out))))
+            out[top : top + rows] = np.asarray(to_rgb(band, background))
+        return out
+
+
+@contextlib.contextmanager
+def decoding(name: str, what: str = "") -> Iterator[None]:
+    """`reading` for pictures; one that is larger than is read unasked says how to allow it."""
+    with reading(name, f"cannot be read{what}", "Replace the file"):
+        try:
+            yield
+        except Image.DecompressionBombError as e:
+            size = next(iter(re.findall(r"\d+", str(e))), "N")  # Pillow: "Image size (N pixels) exceeds limit of …"
+            raise DataError(
+                f"{name}: is too large: {size} pixels, of which {max_pixels()} are read unasked. If you trust the "
+                f"file, allow it by bench run --max-pixels {size}, or {MAX_PIXELS}={size} for every command; or scale "
+                "it down"
+            ) from e
+
+
+def max_pixels() -> int:
+    """The largest picture that is read: `$BENCH_MAX_PIXELS`, at least Pillow's own limit. Raises UsageError."""
+    said = os.environ.get(MAX_PIXELS) or str(LARGEST)
+    if not said.isdecimal():
+        raise UsageError(f"{MAX_PIXELS}={said} is no number of pixels")
+    return max(int(said), LARGEST)
+
+
+def opened(handle: Path | str | BinaryIO) -> Image.Image:
+    """`Image.open`; raises ValueError for PostScript, of which only the header was read."""
+    if MAX_PIXELS in os.environ:
+        Image.MAX_IMAGE_PIXELS = -(-max_pixels() // 2)  # Pillow refuses what has more than twice as many
+    image = Image.open(handle)
+    if image.format == "EPS":
+        image.close()
+        raise ValueError("it is PostScript, a program that another program would have to run")
+    return image
+
+
+def describe(source: object) -> str:
+    if isinstance(source, (str, Path)):
+        return str(source)
+    if isinstance(source, bytes):
+        return f"<{len(source)} bytes in memory>"
+    return str(getattr(source, "name", "<open file>"))
+
+
+@contextlib.contextmanager
+def strict_truncation() -> Iterator[None]:
+    """Some libraries switch Pillow to fill what is missing of a file with grey, for the whole process."""
+    if not ImageFile.LOAD_TRUNCATED_IMAGES:
+        yield
+        return
+    with _strict_lock:
+        ImageFile.LOAD_TRUNCATED_IMAGES = False
+        try:
+            yield
+        finally:
+            ImageFile.LOAD_TRUNCATED_IMAGES = True
+
+
+def to_rgb(image: Image.Image, background: tuple[int, int, int] | None = None) -> Image.Image:
+    """`image` as 8-bit RGB under the rules at the top of this file."""
+    if image.mode == "RGB":
+        return image
+    if image.mode.startswith("I;16") or image.mode == "I":
+        values = np.asarray(image).astype(np.int64)
+        if values.min() < 0 or values.max() > 65535:
+            raise ValueError(
+                f"{image.mode} pixels from {values.min()} to {values.max()} are not an 8- or 16-bit picture"
+            )
+        return Image.fromarray((values >> 8).astype(np.uint8)).convert("RGB")
+    if image.mode == "F":
+        raise ValueError("floating-point pixels have no agreed range; convert the file to 8 bits")
+    if background is not None and (image.has_transparency_data or "A" in image.mode):
+        rgba = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", rgba.size, (*background, 255)), rgba).convert("RGB")
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Palette images with Transparency")  # alpha is dropped on purpose
+        return image.convert("RGB")
+
+
+def resize(
+    image: np.ndarray, height: int, width: int, interpolation: Interpolation = "bicubic", antialias: bool = True
+) -> np.ndarray:
+    """[height, width, 3] uint8 from [H, W, 3] uint8, or [height, width] from [H, W]; the input itself when it fits.
+
+    `antialias` widens the filter when shrinking, as Pillow's `resize` always does (`nearest` then takes the pixel that
+    the centre falls on); without it the kernels are those of OpenCV and torch.
+    """
+    if image.shape[:2] == (height, width):
+        return image
+    if height < 1 or width < 1 or height * width > LARGEST:
+        raise DataError(f"cannot resize an image of {image.shape[1]}x{image.shape[0]} to {width}x{height} pixels")
+    if antialias:
+        picture = Image.fromarray(np.ascontiguousarray(image))
+        return np.asarray(picture.resize((width, height), FILTERS[interpolation]))
+    if interpolation == "lanczos":
+        raise UsageError("lanczos has no form without antialiasing. Use bilinear or bicubic")
+    return sampled(image, height, width, interpolation)
+
+
+def short_side_size(height: int, width: int, size: int) -> tuple[int, int]:
+    """(height, width) with the short side at `size`, the long side rounded down as torchvision and transformers do."""
+    if height <= width:
+        return size, int(size * width / height)
+    return int(size * height / width), size
+
+
+def crop_start(size: int, crop: int, rounding: CropRounding) -> int:
+    """Where the middle `crop` of `size` pixels begins; negative where black stands before a smaller picture.
+
+    `floor` is the rule of transformers 5 (image_transforms.py, center_crop), which leaves the larger half of an odd
+    margin behind the crop and the smaller half of an odd border behind the picture. `even` is torchvision's
+    (transforms/functional.py, center_crop): half a margin rounded as Python rounds, half a border rounded down.
+    """
+    margin = size - crop
+    if rounding == "floor":
+        return margin // 2
+    return round(margin / 2) if margin > 0 else -(-margin // 2)
+
+
+def center_crop(image: np.ndarray, height: int, width: int, rounding: CropRounding = "floor") -> np.ndarray:
+    """The middle [height, width] of an image, with black around one that is smaller."""
+    if image.shape[:2] == (height, width):
+        return image
+    top, left = crop_start(image.shape[0], height, rounding), crop_start(image.shape[1], width, rounding)
+    part = image[max(top, 0) : max(top, 0) + height, max(left, 0) : max(left, 0) + width]
+    if part.shape[:2] == (height, width):
+        return part
+    out = np.zeros((height, width, *image.shape[2:]), image.dtype)
+    y, x = max(-top, 0), max(-left, 0)
+    out[y : y + part.shape[0], x : x + part.shape[1]] = part
+    return out
+
+
+def laid_size(height: int, width: int, transform: ImageTransform) -> tuple[int, int]:
+    """(height, width) that `transform` gives a picture before the crop."""
+    if transform.resize == "none":
+        return height, width
+    if transform.resize == "square":
+        return transform.size, transform.size
+    return short_side_size(height, width, transform.size)
+
+
+def lay_out(image: np.ndarray, transform: ImageTransform) -> np.ndarray:
+    """[h, w, 3] uint8: `image` resized and cropped by `transform`."""
+    height, width = laid_size(image.shape[0], image.shape[1], transform)
+    resized = resize(image, height, width, transform.interpolation, transform.antialias)
+    return center_crop(resized, transform.crop, transform.crop, transform.rounding) if transform.crop else resized
+
+
+def to_float(image: np.ndarray) -> np.ndarray:
+    """[3, H, W] float32 in [0, 1] from [H, W, 3] uint8."""
+    return np.ascontiguousarray(image.transpose(2, 0, 1)).astype(np.float32) / np.float32(255)
+
+
+def apply_transform(image: np.ndarray, transform: ImageTransform) -> np.ndarray:
+    """[3, h, w] float32 in [0, 1]: what `encode_image` takes. Mean and std are left to the adapter."""
+    return to_float(lay_out(image, transform))

@@ -1,0 +1,119 @@
+"""Rows that today's code would not give again: of an older adapter, task, preset or embedded data set.
+
+A row says what it was made with; rows of before they did are judged by what they say. Nothing here opens data, loads a
+model or imports a task.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping
+from functools import cache
+from typing import Any
+
+from benchmark.data.subsets import limit
+from benchmark.errors import BenchError
+from benchmark.protocol import preset_table, presets
+from benchmark.registry import code_versions, datasets, open_dataset, protocol_file, tasks
+from benchmark.system.digest import fingerprint
+from benchmark.system.escaping import printable
+
+MARK = "‡"
+AGAIN = "bench run makes such a row again"
+LEGEND = f"{MARK} stale: not what this densebench would measure. {AGAIN[0].upper()}{AGAIN[1:]}."
+FIELDS_NAMED = 2
+
+
+def reason(data: Mapping[str, Any]) -> str:
+    """Why a row of this `result.json` is out of date, in one line; empty for one that is not, and for what cannot be
+    told."""
+    found = (*_code(data["model"].get("code")), _task(data["task"]), _protocol(data), _data(data))
+    return " ".join(printable("; ".join(filter(None, found))).split())  # a foreign row's words are among them
+
+
+def _code(made_with: Any) -> list[str]:
+    known, made = code_versions(), made_with if isinstance(made_with, dict) else {}
+    return [
+        f"{module} is version {known[module]}, the row was made by {version}"
+        for module, version in made.items()
+        if module in known and str(version) != known[module]
+    ]
+
+
+def _task(task: Mapping[str, Any]) -> str:
+    made, now = task.get("version"), tasks().get(task["name"], {}).get("version", 1)
+    if made is None or task["name"] not in tasks() or made == now:
+        return ""
+    return f"task {task['name']} is version {now}, the row was made by {made}"
+
+
+def _protocol(data: Mapping[str, Any]) -> str:
+    """Whether the preset of that name has other values now. `--set` rows name no preset of ours."""
+    task, protocol = data["task"], data["protocol"]
+    name, fields = str(protocol["name"]), protocol.get("fields")
+    if name.endswith("+set") or task["name"] not in tasks() or fields is None:
+        return ""
+    try:
+        there, schema, today = _today(task["name"], name, None if "place" in task else task["dataset"])
+    except Exception:  # of another package, whose file is not to be read here
+        return ""
+    if name not in there:
+        return f"there is no preset {name} any more"
+    made = {key: entry.get("value") if isinstance(entry, dict) else entry for key, entry in fields.items()}
+    changed = [
+        key for key in (*today, *made) if key not in today or key not in made or not _equal(made[key], today[key])
+    ]
+    if not changed and fingerprint({"task": task["name"], "schema": schema, "fields": made}) == protocol["hash"]:
+        return ""
+    named = list(dict.fromkeys(changed))
+    more = f" and {len(named) - FIELDS_NAMED} more" if len(named) > FIELDS_NAMED else ""
+    return f"preset {name} has changed" + (f": {', '.join(named[:FIELDS_NAMED])}{more}" if named else "")
+
+
+@cache
+def _today(task: str, name: str, dataset: str | None) -> tuple[frozenset[str], str, Mapping[str, Any]]:
+    """Presets of the task, and the schema and values of `name` on `dataset`."""
+    path = protocol_file(task)
+    known = frozenset(presets(path))
+    if name not in known:
+        return known, "", {}
+    table, _ = preset_table(task, path, name, dataset)
+    values = {key: entry["value"] for key, entry in table.items() if isinstance(entry, dict)}
+    return known, str(table["schema"]), values
+
+
+def _equal(made: Any, today: Any) -> bool:
+    """Whether a row's value is that of the preset; a file is its digest in one and a path in the other."""
+    of_file = isinstance(today, str) and today and isinstance(made, str) and made.startswith("sha256:")
+    return bool(made == today or of_file)
+
+
+def _data(data: Mapping[str, Any]) -> str:
+    """Whether an embedded data set has changed since. Options of `run()` give other data rightly: rows name them; older
+    rows did not, and have no command where they came from `run()`."""
+    task = data["task"]
+    silent = "version" not in task and not data.get("command")
+    if "place" in task or task.get("dataset_options") or silent or data["n_bad"]:
+        return ""
+    known = _embedded(task["dataset"], task.get("limit"))
+    return f"the data of {task['dataset']} have changed" if known and task["dataset_digest"] not in known else ""
+
+
+@cache
+def _embedded(name: str, most: int | None) -> frozenset[str]:
+    """Every digest that rows of an embedded data set may have today; empty for a data set that lies on a disk."""
+    if not datasets().get(name, {}).get("embedded"):
+        return frozenset()
+    found: Any = open_dataset(name, None)
+    digests: dict[tuple[str, str], str] = {}
+    for kind, split in itertools.product(datasets()[name]["kinds"], ("train", "test")):
+        try:
+            whole = found.unrendered(kind, split)
+            digests[kind, split] = whole.digest if most is None else limit(kind, whole, most).digest
+        except BenchError:  # has no such split
+            continue
+    out = set()
+    for kind in datasets()[name]["kinds"]:
+        both = {split: digests[kind, split] for split in ("train", "test") if (kind, split) in digests}
+        out |= {fingerprint(both), fingerprint({"test": both["test"]})}
+    return frozenset(out)

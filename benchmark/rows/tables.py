@@ -1,0 +1,133 @@
+"""`results/results.csv` and `results/results.md`: every row there is, one line each, made from the files alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from benchmark.rows.row import Row, read_all, row_files
+from benchmark.rows.stale import AGAIN, MARK
+from benchmark.system.escaping import escape, plain_cell
+from benchmark.system.files import disk_errors, write_text
+from benchmark.system.paths import results_dir
+from benchmark.system.processes import locked
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+COLUMNS = (
+    "model", "task", "dataset", "metric", "value", "ci95_low", "ci95_high", "chance", "unit", "n", "n_bad",
+    "protocol", "protocol_hash", "weights_sha256", "dataset_digest", "seed", "dtype", "store", "total_s", "densebench",
+    "created", "id", "stale",
+)  # fmt: skip
+
+
+def write_tables(results: Path) -> list[Path]:
+    """Writes both tables and returns their paths; files that are no whole row are left out.
+
+    Under the folder's lock, from rows that are read under it: of several processes the last to write has read every row
+    that the others saved. Where the file system gives no locks, whoever finds another row there after writing writes
+    again, which comes to the same.
+    """
+    if not results.is_dir():
+        return []
+    with disk_errors(results), locked(results) as alone:
+        while True:
+            seen = row_files(results)
+            rows = sorted(read_all(results)[0], key=lambda r: (r.unit, r.data["protocol"]["name"], r.model))
+            if not rows:
+                return []
+            paths = [results / "results.csv", results / "results.md"]
+            write_text(paths[0], frame(rows).map(plain_cell).to_csv(index=False, lineterminator="\n"))
+            write_text(paths[1], markdown(rows))
+            if alone or row_files(results) == seen:
+                return paths
+
+
+def load_results(results: Path | str | None = None) -> pd.DataFrame:
+    """Every metric of every row under `results` (default: where `bench run` writes), one line each, with COLUMNS.
+
+    Files that are no whole row are left out; `benchmark.rows.row.read_all` names them and gives the rows themselves.
+    """
+    return frame(read_all(Path(results) if results is not None else results_dir())[0])
+
+
+def frame(rows: Sequence[Row]) -> pd.DataFrame:
+    """One line per row and metric."""
+    import pandas as pd
+
+    lines = [_line(row, name, metric) for row in rows for name, metric in row.data["metrics"].items()]
+    return pd.DataFrame(lines, columns=list(COLUMNS))
+
+
+def _line(row: Row, name: str, metric: Mapping[str, Any]) -> list[Any]:
+    d = row.data
+    low, high = metric["ci95"]
+    return [
+        row.model, d["task"]["name"], d["task"]["dataset"], name, metric["value"], low, high,
+        metric.get("chance"), metric["unit"], d["task"]["n"], d["n_bad"], d["protocol"]["name"], d["protocol"]["hash"],
+        d["model"]["weights"]["sha256"], d["task"]["dataset_digest"], d["seed"], d["model"]["dtype"],
+        row.store or "", d["timing"]["total_s"], d["environment"]["densebench"]["version"], d["created"], d["id"],
+        row.stale,
+    ]  # fmt: skip
+
+
+def markdown(rows: Sequence[Row]) -> str:
+    """One table per protocol hash of a unit: rows of different hashes are never in one table."""
+    groups: dict[tuple[str, str, str], list[Row]] = {}
+    for row in rows:
+        key = (row.unit, str(row.data["protocol"]["name"]), row.protocol_hash + str(row.data["task"]["dataset_digest"]))
+        groups.setdefault(key, []).append(row)
+    out = ["# Results", ""]
+    for (unit, protocol, _), members in groups.items():
+        first = members[0]
+        out += [
+            f"## {escape(unit)}",
+            "",
+            f"protocol `{escape(protocol)}` `{escape(first.protocol_hash[:8])}`, n = {first.data['task']['n']}",
+            "",
+        ]
+        names = list(first.data["metrics"])
+        out += ["| model | " + " | ".join(escape(n) for n in names) + " |", "|---" * (len(names) + 1) + "|"]
+        for row in members:
+            cells = [format_value(row.data["metrics"][n]) for n in names if n in row.data["metrics"]]
+            name = f"{row.model} · {row.variant}" if row.variant else row.model
+            name += f" {MARK}" if row.stale else ""
+            out.append(f"| {escape(name)} | " + " | ".join(cells) + " |")
+        if any(name in (known := chances(members)) for name in names):
+            cells = [f"{known[n]:.{digits(first.data['metrics'][n]['unit'])}f}" if n in known else "" for n in names]
+            out.append("| *chance* | " + " | ".join(cells) + " |")
+        out += stale_lines(members, "- ")
+        out.append("")
+    return "\n".join(out)
+
+
+def stale_lines(rows: Iterable[Row], lead: str = "") -> list[str]:
+    """One line for each model and reason of the rows that are out of date, each as Markdown where it has a `lead`."""
+    units: dict[str, dict[str, None]] = {}
+    for row in rows:
+        if row.stale:
+            units.setdefault(f"{row.model}: {row.stale}", {})[row.unit] = None
+    said = [f"{MARK} stale: {', '.join(names)} of {why}. {AGAIN}" for why, names in units.items()]
+    return ["", *(lead + escape(line) for line in said)] if said and lead else said
+
+
+def chances(rows: Sequence[Row]) -> dict[str, float]:
+    """metric -> what an answer that sees no picture gets, from the first of `rows` that says so."""
+    return {n: m["chance"] for row in reversed(rows) for n, m in row.data["metrics"].items() if "chance" in m}
+
+
+def digits(unit: str) -> int:
+    """Decimals shown: percent and degrees 1, metres and ratios 3."""
+    return 1 if unit in ("%", "°") else 3
+
+
+def format_value(metric: Mapping[str, Any], interval: bool = True) -> str:
+    """`57.8 [56.9, 58.6] %`."""
+    d = digits(metric["unit"])
+    text = f"{metric['value']:.{d}f}"
+    if interval:
+        low, high = metric["ci95"]
+        text += f" [{low:.{d}f}, {high:.{d}f}]"
+    return text

@@ -1,0 +1,1 @@
+"""Intervals and paired tests from stored per-sample statistics, without a second run."""
