@@ -134,11 +134,12 @@ class Decoded(Noise):
     cheap: bool = False  # read in worker processes
 
 
-def test_workers_give_the_batches_that_this_process_gives():
+def test_workers_give_the_batches_that_this_process_gives(monkeypatch):
     p = preset("dinov2", steps=10, batch_size=2, border_crop="none", crop=(20, 28))
     here = list(Batches(Planes(Noise(5, 24, 32)), p, 3).read(0))
     for method in ("fork", "spawn"):
-        there = list(Batches(Planes(Decoded(5, 24, 32)), p, 3, method).read(0))
+        monkeypatch.setattr("tasks.training.batches.start_method", lambda method=method: method)
+        there = list(Batches(Planes(Decoded(5, 24, 32)), p, 3).read(0))
         assert len(here) == len(there) == 10
         assert all(torch.equal(a.images, b.images) and torch.equal(a.targets, b.targets) for a, b in zip(here, there))
     later = next(Batches(Planes(Noise(5, 24, 32)), p, 3).read(6))

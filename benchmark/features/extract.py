@@ -162,12 +162,11 @@ class Extractor:
         parts = [batch[i : i + PART] for batch in batches for i in range(0, len(batch), PART)]
         source = _Decoder(task.images, task.view, parts)
         workers = self._worker_count(task.images, len(parts))
-        context = start_method(self.encoder.card.backend) if workers else None
         loader = torch.utils.data.DataLoader(
             source,
             batch_size=None,
             num_workers=workers,
-            multiprocessing_context=context,
+            multiprocessing_context=start_method() if workers else None,
             prefetch_factor=4 if workers else None,
             pin_memory=self.device.startswith("cuda"),
         )

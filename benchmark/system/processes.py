@@ -28,12 +28,13 @@ def locked(place: Path, wait: bool = True) -> Iterator[bool]:
         os.close(handle)
 
 
-def start_method(backend: str) -> str:
-    """How worker processes start beside an encoder of this `backend`: "fork", which is quick, or "spawn".
+def start_method() -> str:
+    """How worker processes start: "fork", which is quick, or "spawn".
 
-    JAX's threads forbid a fork, macOS's own libraries do not survive one, and Windows has none.
+    JAX's threads forbid a fork once any part of the program has loaded it, whatever the encoder at work runs on;
+    macOS's own libraries do not survive one, and Windows has none.
     """
-    return "fork" if sys.platform.startswith("linux") and backend != "jax" else "spawn"
+    return "fork" if sys.platform.startswith("linux") and "jax" not in sys.modules else "spawn"
 
 
 def open_files() -> int:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import os
 import random
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -21,6 +20,7 @@ from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from benchmark.contracts import IGNORE, SegmentationData, ignored_label
 from benchmark.errors import BenchError
+from benchmark.system.processes import start_method
 from tasks.mm.library import (
     BaseSegDataset,
     PackSegInputs,
@@ -150,9 +150,9 @@ def training_loader(
 
 
 def processes(device: str) -> dict[str, Any]:
-    """The DataLoader's words for its worker processes; JAX's threads forbid fork."""
+    """The DataLoader's words for its worker processes."""
     count = workers(device)
-    return {"num_workers": count, "multiprocessing_context": "spawn" if count and "jax" in sys.modules else None}
+    return {"num_workers": count, "multiprocessing_context": start_method() if count else None}
 
 
 def workers(device: str) -> int:

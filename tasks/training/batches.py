@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from benchmark.errors import DataError
+from benchmark.system.processes import start_method
 from tasks.dense import counted_target
 from tasks.training.augment import augmented
 from tasks.training.fields import TrainedHead
@@ -34,7 +35,6 @@ class Batches:
     data: Any  # DepthData or NormalsData
     protocol: TrainedHead
     seed: int
-    method: str = "fork"  # how worker processes start: `benchmark.system.processes.start_method`
 
     def __len__(self) -> int:
         return self.protocol.steps
@@ -68,12 +68,13 @@ class Batches:
 
     def read(self, start: int) -> Iterator[Batch]:
         """Batches `start` … `steps` - 1 in order. Raises DataError for a picture or map that cannot be read."""
+        workers = self._workers(start)
         loader: Any = torch.utils.data.DataLoader(
             self,  # type: ignore[arg-type]
             batch_size=None,
             sampler=range(start, len(self)),
-            num_workers=self._workers(start),
-            multiprocessing_context=self.method if self._workers(start) else None,
+            num_workers=workers,
+            multiprocessing_context=start_method() if workers else None,
         )
         for batch in loader:
             if batch.error:

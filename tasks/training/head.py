@@ -14,7 +14,6 @@ from benchmark.heads.depth_bins import LinearDense
 from benchmark.heads.dpt import DPT
 from benchmark.heads.dpt_weights import load_dpt
 from benchmark.system.digest import fingerprint
-from benchmark.system.processes import start_method
 from tasks.block_cls import require_width
 from tasks.training.batches import Batch, Batches
 from tasks.training.curve import curve_files
@@ -57,7 +56,7 @@ def make_head(context: TaskContext, out: int, loss: Callable[[Ready, Batch, int]
         return Ready(frozen, head, p, {**details, "head_weights": p.head_weights.path.name})
     head = initialise(lambda: _new(p, card.embed_dim, out), p.init, context.seed)
     ready = Ready(frozen, head, p, details)
-    batches = Batches(context.data["train"], p, context.seed, start_method(card.backend))
+    batches = Batches(context.data["train"], p, context.seed)
     key = fingerprint([p, context.data["train"].digest, context.seed, card.weights.sha256, card.code_version, out])
     bar = context.progress(f"training the {label} head", p.steps)
     losses = fit(head, batches, lambda _, b, s: loss(ready, b, s), context.scratch, key, bar, context.device)
