@@ -1,4 +1,4 @@
-"""The published preprocessing of a model, from its row in models.toml or its preprocessor_config.json."""
+"""The published preprocessing of a model, from its row in models.toml, and the fields of a preprocessor_config.json."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, cast
 
 from benchmark.contracts import ImageTransform, Interpolation, ResizeRule
-from benchmark.errors import UsageError, first_line
+from benchmark.errors import UsageError
 
 Triple = tuple[float, float, float]
 
@@ -39,38 +39,6 @@ def from_row(transform: Mapping[str, Any]) -> ImageTransform:
         mean=mean,
         std=std,
     )
-
-
-def from_processor(config: Mapping[str, Any], image_size: int, name: str, model_type: str = "") -> ImageTransform:
-    """What a preprocessor_config.json, or the "image_processor" of a processor_config.json, says.
-
-    Its pixels are those of the class of `transformers` that the file names (else the model type's), to 1/255. Raises
-    UsageError, naming the field, for what ImageTransform cannot state.
-    """
-    from adapters.processors import hold, processor_of  # transformers, which timm: and open_clip: do without
-
-    processor, kind = processor_of(config, image_size, name, model_type)
-
-    def field(key: str) -> Any:
-        return getattr(processor, key, None) if config.get(key) is None else config[key]
-
-    try:
-        refuse_unstated(field, name)
-        mean, std = normalisation(field, name)
-        resize, size, crop = layout(processor, kind, image_size, name)
-    except (TypeError, ValueError, ArithmeticError) as error:  # words for numbers, a crop_pct of 0
-        raise UsageError(
-            f"{name}: its processor has a field that is no number ({first_line(error)}). Mend it"
-        ) from error
-    if wrong := [side for side in (size, size if crop is None else crop) if not 0 < side <= LARGEST_SIDE]:
-        raise UsageError(f"{name}: its processor makes pictures of {wrong[0]} pixels (size, crop_size). Mend the file")
-    resample = field("resample")
-    if resize != "none" and resample not in PIL_FILTERS:
-        raise UsageError(f"{name}: its processor resizes with Pillow's filter {resample} (resample). {WRAP}")
-    interpolation = PIL_FILTERS.get(resample, "bilinear")
-    transform = ImageTransform(resize, size, crop=crop, interpolation=interpolation, mean=mean, std=std)
-    hold(transform, processor, kind, name)
-    return transform
 
 
 def refuse_unstated(field: Callable[[str], Any], name: str) -> None:

@@ -17,7 +17,7 @@ from PIL import Image
 from transformers.image_processing_backends import PilBackend
 from transformers.models.auto import image_processing_auto
 
-from adapters.preprocessing import WRAP
+from adapters.preprocessing import LARGEST_SIDE, PIL_FILTERS, WRAP, layout, normalisation, refuse_unstated
 from benchmark.contracts import ImageTransform
 from benchmark.errors import UsageError, first_line
 from benchmark.images.decode import apply_transform
@@ -36,6 +36,36 @@ TORCHVISION_ONLY: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 auto: Any = image_processing_auto
 PICTURES = ((64, 97), (97, 64), (9, 13), (8, 24), (313, 231))  # height, width: odd, tiny, long, large
+
+
+def from_processor(config: Mapping[str, Any], image_size: int, name: str, model_type: str = "") -> ImageTransform:
+    """What a preprocessor_config.json, or the "image_processor" of a processor_config.json, says.
+
+    Its pixels are those of the class of `transformers` that the file names (else the model type's), to 1/255. Raises
+    UsageError, naming the field, for what ImageTransform cannot state.
+    """
+    processor, kind = processor_of(config, image_size, name, model_type)
+
+    def field(key: str) -> Any:
+        return getattr(processor, key, None) if config.get(key) is None else config[key]
+
+    try:
+        refuse_unstated(field, name)
+        mean, std = normalisation(field, name)
+        resize, size, crop = layout(processor, kind, image_size, name)
+    except (TypeError, ValueError, ArithmeticError) as error:  # words for numbers, a crop_pct of 0
+        raise UsageError(
+            f"{name}: its processor has a field that is no number ({first_line(error)}). Mend it"
+        ) from error
+    if wrong := [side for side in (size, size if crop is None else crop) if not 0 < side <= LARGEST_SIDE]:
+        raise UsageError(f"{name}: its processor makes pictures of {wrong[0]} pixels (size, crop_size). Mend the file")
+    resample = field("resample")
+    if resize != "none" and resample not in PIL_FILTERS:
+        raise UsageError(f"{name}: its processor resizes with Pillow's filter {resample} (resample). {WRAP}")
+    interpolation = PIL_FILTERS.get(resample, "bilinear")
+    transform = ImageTransform(resize, size, crop=crop, interpolation=interpolation, mean=mean, std=std)
+    hold(transform, processor, kind, name)
+    return transform
 
 
 def processor_of(config: Mapping[str, Any], image_size: int, name: str, model_type: str = "") -> tuple[Any, str]:

@@ -19,7 +19,7 @@ from torch import nn
 
 from adapters.patches import pad_to_patches, resolve_layers, to_map
 from adapters.placement import dtype_name, pick_device, pick_dtype, wants_compile
-from adapters.preprocessing import NORMALISATION, from_processor, from_row
+from adapters.preprocessing import NORMALISATION, from_row
 from adapters.state_dicts import names_in, no_place_line, read_tensors, without_place, wrapper_of
 from adapters.weights_files import Checkpoint
 from benchmark.contracts import (
@@ -95,6 +95,8 @@ class VisionTransformer:
         if "transform" in row:
             self.transform = from_row(row["transform"])
         elif processor is not None:
+            from adapters.processors import from_processor  # transformers, which timm: and open_clip: do without
+
             self.transform = from_processor(
                 processor, image_size, spec.name, str(self.checkpoint.config.get("model_type"))
             )

@@ -16,18 +16,11 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 
-from benchmark.contracts import DataKind, EncoderCard, Measurement, Need, Outcome, TaskContext, ignored_label
+from benchmark.contracts import DataKind, EncoderCard, Need, Outcome, TaskContext, ignored_label
 from benchmark.errors import DataError
 from benchmark.heads.logistic import Criterion, fit_logistic
 from benchmark.images.windows import Size, window_sizes
-from benchmark.metrics.segmentation import (
-    blind_areas,
-    confusion_areas,
-    mean_accuracy,
-    miou,
-    per_class_iou,
-    pixel_accuracy,
-)
+from benchmark.metrics.segmentation import blind_areas, confusion_areas
 from benchmark.registry import resolve
 from benchmark.system.bounds import Count
 from tasks.dense import (
@@ -40,6 +33,7 @@ from tasks.dense import (
 )
 from tasks.mm.protocol import MmProbe
 from tasks.predictions import Predictions
+from tasks.segmentation_scores import cross_check, segmentation_details, segmentation_measurements
 from tasks.sliding import resized
 
 
@@ -164,38 +158,6 @@ def score_segmentation(
             check.add(prediction, target)
     samples = stack_rows(rows)
     return samples, check.details(samples) if check else {}, kept.files(samples)
-
-
-def cross_check(context: TaskContext, classes: int) -> Any:
-    """With `--cross-check`, an object with `add(prediction [H, W], target [H, W])` and `details(samples)`; else None.
-
-    `details` gives mIoU by mmsegmentation's IoUMetric and raises BenchError where it is not ours.
-    """
-    return resolve("tasks.mm.cross_check:IouCrossCheck")(classes) if context.cross_check else None
-
-
-def segmentation_measurements() -> list[Measurement]:
-    """mIoU, mean class accuracy, pixel accuracy."""
-    return [
-        Measurement("mIoU", miou(), True, "%"),
-        Measurement("mAcc", mean_accuracy(), True, "%"),
-        Measurement("aAcc", pixel_accuracy(), True, "%"),
-    ]
-
-
-def segmentation_details(rows: Mapping[str, np.ndarray], names: Sequence[str]) -> dict[str, Any]:
-    """IoU of each class in percent, None for a class that neither appears nor is predicted.
-
-    Raises DataError where only one class does either: its 100 % would compare nothing.
-    """
-    values = per_class_iou(rows["intersection"], rows["union"])
-    seen = [name for name, value in zip(names, values) if not np.isnan(value)]
-    if len(seen) == 1 and len(names) > 1:
-        raise DataError(
-            f"every labelled pixel of the {len(rows['id'])} test pictures is {seen[0]!r}, and so is every prediction: "
-            "nothing is told apart. Check the masks: 255 is ignored, so foreground must not be saved as 255"
-        )
-    return {"per_class_iou": {n: None if np.isnan(v) else round(float(v), 4) for n, v in zip(names, values)}}
 
 
 TASK = LinearSegmentationTask()

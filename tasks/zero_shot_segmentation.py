@@ -22,9 +22,9 @@ from benchmark.metrics.segmentation import blind_areas, confusion_areas
 from benchmark.system.bounds import Amount, Count, Positive, Score
 from tasks.dense import stack_rows
 from tasks.idle_fields import check_background
-from tasks.linear_segmentation import cross_check, segmentation_details, segmentation_measurements
 from tasks.predictions import Predictions
 from tasks.prompting import class_embeddings, templates_for
+from tasks.segmentation_scores import cross_check, segmentation_details, segmentation_measurements
 from tasks.sliding import background_rule, best_class, class_scores, resized
 
 BLOCK = 32

@@ -13,7 +13,8 @@ from PIL import Image
 from transformers import SiglipVisionModel
 
 from adapters.hub import build
-from adapters.preprocessing import NORMALISATION, from_processor
+from adapters.preprocessing import NORMALISATION
+from adapters.processors import from_processor
 from benchmark.contracts import ModelSpec
 from benchmark.errors import UsageError
 from benchmark.images.decode import apply_transform

@@ -136,48 +136,6 @@ class SliceBlobs:
         return digests.of_archives(self.files, ranges.hexdigest(), self, int(self.size.sum()))
 
 
-@dataclass(frozen=True)
-class RowBlobs:
-    """The `column` of parquet files, one row each: bytes, or the hub's {bytes, path} image structs."""
-
-    files: tuple[str, ...]
-    column: str
-    ends: tuple[int, ...]  # rows up to and including each file
-    rows: np.ndarray  # [N] global row numbers
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def _place(self, index: int) -> tuple[int, int]:
-        row = int(self.rows[index])
-        file = int(np.searchsorted(self.ends, row, side="right"))
-        return file, row - (self.ends[file - 1] if file else 0)
-
-    def name(self, index: int) -> str:
-        file, row = self._place(index)
-        path = Path(self.files[file])
-        start = f"{path.parent.name}/" if path.stem.isdigit() else ""  # validation/0000.parquet: no split in its name
-        return f"{start}{path.name}#{row}"
-
-    def where(self, index: int) -> str:
-        file, row = self._place(index)
-        return f"{self.files[file]}: row {row}, column {self.column!r}"
-
-    def read(self, index: int) -> bytes:
-        from tasks.datasets.parquet import cell  # pyarrow takes a quarter of a second to import
-
-        file, row = self._place(index)
-        data = cell(self.files[file], self.column, row)
-        if not isinstance(data, bytes) or not data:
-            raise DataError(f"{self.where(index)}: holds no bytes. Fetch the parquet files that embed the pictures")
-        return data
-
-    @cached_property
-    def digest(self) -> str:
-        rows = hashlib.sha256(self.column.encode() + np.ascontiguousarray(self.rows).tobytes()).hexdigest()
-        return digests.of_whole_files(self.files, rows)
-
-
 def _read_at(file: IO[bytes], start: int, length: int) -> bytes:
     file.seek(start)
     return file.read(length)

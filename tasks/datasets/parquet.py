@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Sequence
-from functools import lru_cache
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
@@ -16,7 +18,7 @@ import pyarrow.parquet as pq
 from benchmark.data.hidden import is_hidden
 from benchmark.data.tolerance import tolerance
 from benchmark.errors import DataError, reading
-from tasks.datasets.blobs import RowBlobs
+from tasks.datasets import digests
 
 
 @lru_cache(maxsize=8)
@@ -42,6 +44,46 @@ def cell(path: str, column: str, row: int) -> Any:
             return value["bytes"] if isinstance(value, dict) else value
         row -= count
     raise IndexError(row)
+
+
+@dataclass(frozen=True)
+class RowBlobs:
+    """The `column` of parquet files, one row each: bytes, or the hub's {bytes, path} image structs."""
+
+    files: tuple[str, ...]
+    column: str
+    ends: tuple[int, ...]  # rows up to and including each file
+    rows: np.ndarray  # [N] global row numbers
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def _place(self, index: int) -> tuple[int, int]:
+        row = int(self.rows[index])
+        file = int(np.searchsorted(self.ends, row, side="right"))
+        return file, row - (self.ends[file - 1] if file else 0)
+
+    def name(self, index: int) -> str:
+        file, row = self._place(index)
+        path = Path(self.files[file])
+        start = f"{path.parent.name}/" if path.stem.isdigit() else ""  # validation/0000.parquet: no split in its name
+        return f"{start}{path.name}#{row}"
+
+    def where(self, index: int) -> str:
+        file, row = self._place(index)
+        return f"{self.files[file]}: row {row}, column {self.column!r}"
+
+    def read(self, index: int) -> bytes:
+        file, row = self._place(index)
+        data = cell(self.files[file], self.column, row)
+        if not isinstance(data, bytes) or not data:
+            raise DataError(f"{self.where(index)}: holds no bytes. Fetch the parquet files that embed the pictures")
+        return data
+
+    @cached_property
+    def digest(self) -> str:
+        rows = hashlib.sha256(self.column.encode() + np.ascontiguousarray(self.rows).tobytes()).hexdigest()
+        return digests.of_whole_files(self.files, rows)
 
 
 def find_files(places: Sequence[Path], words: Sequence[str], configs: Sequence[str] = ()) -> list[Path]:

@@ -15,7 +15,6 @@ from benchmark.contracts import Outcome, TaskContext
 from benchmark.errors import BenchError
 from benchmark.metrics.segmentation import blind_areas, confusion_areas
 from tasks.dense import stack_rows
-from tasks.linear_segmentation import cross_check, segmentation_details, segmentation_measurements
 from tasks.mm.curve import curve_files
 from tasks.mm.data import SegmentationSource, collate, processes, test_pipeline
 from tasks.mm.library import EncoderDecoder
@@ -23,6 +22,7 @@ from tasks.mm.model import segmentor
 from tasks.mm.protocol import MmProbe
 from tasks.mm.train import train
 from tasks.predictions import Predictions
+from tasks.segmentation_scores import cross_check, segmentation_details, segmentation_measurements
 
 
 def run(context: TaskContext) -> Outcome:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -11,12 +12,22 @@ from tasks.scenes.layout import CAPTIONS, Layout, scene_stream
 from tasks.scenes.rng import Stream
 from tasks.scenes.tables import CLASS_NAMES, STUFF, read_table
 
-if TYPE_CHECKING:
-    from tasks.scenes.render import SeenObject
-
 _WORDS = read_table("captions.toml")
 _BIG, _SMALL = 1.64, 1.38  # metres
 _STUFF_SHARE = 0.03  # of the picture
+
+
+@dataclass(frozen=True)
+class SeenObject:
+    """An object large enough to be spoken of (`render.MIN_SHARE`); `column` is its mean column (0 left, 1 right)."""
+
+    id: int  # value in the instance mask
+    category: str
+    colour: str
+    size: float  # metres
+    distance: float  # metres along the ground
+    pixels: int
+    column: float
 
 
 class Captions(NamedTuple):

@@ -8,7 +8,7 @@ import numpy as np
 
 from benchmark.errors import UsageError, unknown
 from tasks.scenes.canvas import Canvas
-from tasks.scenes.captions import Captions, write_captions
+from tasks.scenes.captions import Captions, SeenObject, write_captions
 from tasks.scenes.layout import NOISE, Item, Layout, compose, scene_stream
 from tasks.scenes.objects import PARTS, Part
 from tasks.scenes.paint import pattern
@@ -18,19 +18,6 @@ from tasks.scenes.surroundings import hazy, paint_surroundings
 from tasks.scenes.tables import CLASS_INDEX, PAINTS, SKIES
 
 MIN_SHARE = 0.006  # of the picture: smaller objects are not spoken of
-
-
-@dataclass(frozen=True)
-class SeenObject:
-    """An object with at least `MIN_SHARE` of the picture; `column` is its mean column (0 left, 1 right)."""
-
-    id: int  # value in the instance mask
-    category: str
-    colour: str
-    size: float  # metres
-    distance: float  # metres along the ground
-    pixels: int
-    column: float
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from adapters import open_clip_models, open_clip_values, timm_models
-from adapters.preprocessing import from_processor
-from adapters.processors import TORCHVISION_ONLY
+from adapters.processors import TORCHVISION_ONLY, from_processor
 from benchmark.check import check_encoder
 from benchmark.contracts import ImageRequest, ModelSpec
 from benchmark.images.decode import apply_transform, center_crop

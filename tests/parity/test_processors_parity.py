@@ -15,7 +15,7 @@ from PIL import Image
 from transformers.image_processing_backends import PilBackend
 from transformers.models.auto.image_processing_auto import IMAGE_PROCESSOR_MAPPING_NAMES
 
-from adapters.preprocessing import from_processor
+from adapters.processors import from_processor
 from benchmark.errors import UsageError
 from benchmark.images.decode import apply_transform
 
