@@ -11,14 +11,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import EpsImagePlugin, Image, ImageFile
+from scipy.sparse import csc_array
 
 from benchmark.errors import DataError
 from benchmark.images.decode import decode
 from tasks.datasets import archives, blobs, fetch
-from tasks.datasets.arrays import index_image, matlab_file, numpy_file
+from tasks.datasets.arrays import index_image, numpy_file
 from tasks.datasets.blobs import FileBlobs
 from tasks.datasets.idx import read_idx
 from tasks.datasets.kinds import same_size
+from tasks.datasets.matlab import check, matlab_file
 from tasks.datasets.names import Names
 from tasks.datasets.user_maps import normals_from_rgb
 
@@ -60,6 +62,30 @@ def test_damaged_matlab_files_are_named(tmp_path: Path) -> None:
         path.write_bytes(damaged)
         with pytest.raises(DataError, match=r"labels\.mat: cannot be read as a MATLAB file"):
             matlab_file(only(path), 0)
+
+
+def test_a_matlab_file_whose_elements_do_not_fit_is_refused_before_scipy_sees_it(tmp_path: Path) -> None:
+    from scipy.io import savemat
+
+    path = tmp_path / "labels.mat"
+    records = np.array([(1, "a")], [("id", object), ("name", object)])
+    kinds = {"n": np.arange(6.0).reshape(2, 3), "z": np.array([1 + 2j]), "text": "words", "none": np.zeros((0, 3)),
+             "cells": np.array([1, "a", np.array([[2]], object)], object), "records": records,
+             "mask": np.eye(3, dtype=bool), "sparse": csc_array(np.eye(4))}  # fmt: skip
+    for packed in (False, True):
+        savemat(path, kinds, do_compression=packed)
+        found = matlab_file(only(path), 0)
+        assert np.array_equal(found["n"], kinds["n"]) and found["records"][0, 0]["name"] == "a"
+    savemat(path, {"n": np.arange(6.0).reshape(2, 3)})
+    whole = path.read_bytes()
+    shape = whole.index(np.array([2, 3], "<i4").tobytes())
+    for wrong, line in (
+        (whole[:shape] + np.array([2, 2], "<i4").tobytes() + whole[shape + 8 :], r"\[2, 2\] has 48 bytes"),
+        (whole[:-8], "an element says"),
+        (whole[:126] + b"??" + whole[128:], "no byte order"),
+    ):
+        with pytest.raises(ValueError, match=line):
+            check(wrong)
 
 
 def test_a_damaged_idx_file_is_named(tmp_path: Path) -> None:

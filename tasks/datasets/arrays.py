@@ -80,19 +80,6 @@ def _plain_array(file: io.BytesIO, size: int) -> np.ndarray:
     return found
 
 
-def matlab_file(blobs: Blobs, index: int) -> dict[str, np.ndarray]:
-    """The variables of a MATLAB 5 file; structs are numpy records."""
-    from scipy.io import loadmat, whosmat
-
-    with reading(lambda: blobs.where(index), "cannot be read as a MATLAB file", "Fetch it again"):
-        data = blobs.read(index)
-        for name, shape, _ in whosmat(io.BytesIO(data)):
-            if math.prod(shape) > LARGEST:
-                raise ValueError(f"{name} is {list(shape)}")
-        variables: dict[str, np.ndarray] = loadmat(io.BytesIO(data))
-        return variables
-
-
 class _naming:
     """Turns a decoder's complaint into one that names the file."""
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from benchmark.contracts import DatasetInfo
 from benchmark.errors import DataError, reading
+from tasks.datasets.matlab import variables
 
 CSV_PLACES = ("LOC_val_solution.csv", "ILSVRC/LOC_val_solution.csv")
 DEVKIT = ("", "data", "ILSVRC2012_devkit_t12/data")
@@ -38,10 +39,8 @@ def _from_csv(path: Path) -> dict[str, str]:
 
 def _from_devkit(folder: Path) -> dict[str, str]:
     """The devkit: line i is the ILSVRC2012_ID of ILSVRC2012_val_{i:08d}; `meta.mat` names the ids."""
-    from scipy.io import loadmat
-
     with reading(folder / META, "names no synsets", "Fetch the devkit again"):
-        synsets: Any = loadmat(folder / META, squeeze_me=True)["synsets"]
+        synsets: Any = variables((folder / META).read_bytes(), squeeze=True)["synsets"]
         names = {int(row["ILSVRC2012_ID"]): str(row["WNID"]) for row in synsets}
     with reading(folder / TRUTH, "gives no classes", "Fetch the devkit again"):
         numbers = [int(n) for n in (folder / TRUTH).read_text().split()]

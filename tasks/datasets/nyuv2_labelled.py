@@ -18,6 +18,7 @@ from benchmark.contracts import DatasetInfo
 from benchmark.errors import DataError, reading
 from benchmark.system.digest import fingerprint
 from tasks.datasets import digests
+from tasks.datasets.matlab import variables
 from tasks.datasets.places import bases, not_found
 
 MAT, SPLITS = "nyu_depth_v2_labeled.mat", "splits.mat"
@@ -97,10 +98,8 @@ def labelled_images(info: DatasetInfo, root: Path | None, also: Sequence[str], s
 
 def split_rows(path: Path, split: str) -> tuple[int, ...]:
     """Row numbers from 0 of `splits.mat`, whose own count from 1."""
-    from scipy.io import loadmat
-
     with reading(path, f"has no {KEYS[split]} that can be read", "Fetch it again"):
-        return tuple(int(n) - 1 for n in loadmat(path)[KEYS[split]].ravel())
+        return tuple(int(n) - 1 for n in variables(path.read_bytes())[KEYS[split]].ravel())
 
 
 def labelled_depth(info: DatasetInfo, root: Path | None, also: Sequence[str], split: str) -> Any:

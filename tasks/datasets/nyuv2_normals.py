@@ -20,8 +20,8 @@ from benchmark.contracts import DatasetInfo
 from benchmark.errors import DataError, reading
 from benchmark.system.digest import fingerprint
 from tasks.datasets import digests
-from tasks.datasets.arrays import matlab_file
 from tasks.datasets.blobs import Blobs, FileBlobs
+from tasks.datasets.matlab import matlab_file
 from tasks.datasets.names import Names
 from tasks.datasets.nyuv2_labelled import LabelledImages, labelled_images, locate, slab
 from tasks.datasets.places import checked, find

@@ -17,10 +17,11 @@ import numpy as np
 
 from benchmark.contracts import DataKind, DatasetInfo
 from benchmark.errors import DataError
-from tasks.datasets.arrays import index_image, matlab_file
+from tasks.datasets.arrays import index_image
 from tasks.datasets.blobs import Blobs
 from tasks.datasets.catalog import expected
 from tasks.datasets.kinds import IGNORED, INVALID, Pictures, Relabel, SegmentationSet
+from tasks.datasets.matlab import matlab_file
 from tasks.datasets.pascal_detail import JSON, read_segments, val_masks
 from tasks.datasets.places import Store, bases, checked, find, known_options, lines, note_size, split_error
 from tasks.datasets.prompts import prompt_list

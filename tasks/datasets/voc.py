@@ -15,10 +15,11 @@ import numpy as np
 
 from benchmark.contracts import DataKind, DatasetInfo
 from benchmark.errors import DataError
-from tasks.datasets.arrays import index_image, matlab_file
+from tasks.datasets.arrays import index_image
 from tasks.datasets.blobs import Blobs
 from tasks.datasets.catalog import expected
 from tasks.datasets.kinds import Pictures, Relabel, SegmentationSet
+from tasks.datasets.matlab import matlab_file
 from tasks.datasets.places import Store, checked, find, known_options, lines, note_size, option, split_error
 from tasks.datasets.prompts import prompt_list
 

@@ -37,9 +37,10 @@ from benchmark.rows.row import read_all  # noqa: E402
 from benchmark.rows.tables import write_tables  # noqa: E402
 from benchmark.watch.checkpoints import Checkpoint, damage, is_training_state  # noqa: E402
 from tasks.datasets.archives import Archive  # noqa: E402
-from tasks.datasets.arrays import matlab_file, numpy_file  # noqa: E402
+from tasks.datasets.arrays import numpy_file  # noqa: E402
 from tasks.datasets.blobs import FileBlobs  # noqa: E402
 from tasks.datasets.idx import read_idx  # noqa: E402
+from tasks.datasets.matlab import matlab_file  # noqa: E402
 from tasks.datasets.names import Names  # noqa: E402
 from tasks.datasets.user import open_task  # noqa: E402
 from tasks.datasets.user_maps import normals_from_rgb, read_mask, read_normals  # noqa: E402
