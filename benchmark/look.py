@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch.nn.functional import interpolate, normalize
 
-from benchmark.contracts import Encoder, ImageRequest, TextEncoder, View
+from benchmark.contracts import Encoder, ImageRequest, ImageSet, TextEncoder, View
 from benchmark.contracts.prompts import as_prompts
 from benchmark.engine.loading import device_of
 from benchmark.errors import EncoderError
@@ -34,14 +34,16 @@ class Look:
     why_no_text: str = ""
 
 
-class _OnePicture:
+class _OnePicture(ImageSet):
     """The picture as the image set that a view is resolved for."""
-
-    digest = ""
 
     def __init__(self, image: np.ndarray) -> None:
         self.image = image
-        self.uniform_shape = image.shape[:2]
+        self.uniform_shape = (image.shape[0], image.shape[1])
+
+    @property
+    def digest(self) -> str:
+        return ""
 
     def __len__(self) -> int:
         return 1

@@ -25,7 +25,17 @@ import numpy as np
 import torch
 from PIL import Image
 
-from benchmark.contracts import EncoderCard, ImageFeatures, ImageRequest, ImageTransform, Need, Tap, View, WeightsInfo
+from benchmark.contracts import (
+    EncoderCard,
+    ImageFeatures,
+    ImageRequest,
+    ImageSet,
+    ImageTransform,
+    Need,
+    Tap,
+    View,
+    WeightsInfo,
+)
 from benchmark.contracts.progress import silent
 from benchmark.features.extract import Extractor
 from benchmark.features.plan import Planner
@@ -57,7 +67,7 @@ class RandomB16:
 
 
 @dataclass(frozen=True)
-class Jpegs:
+class Jpegs(ImageSet):
     """Noise pictures as files."""
 
     folder: Path

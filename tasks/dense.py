@@ -230,10 +230,10 @@ def resampled_by_thing(
 
     Such pictures are right or wrong together; taken one by one they would make intervals too narrow.
     """
-    thing_of = getattr(data, "thing_of", None)
-    if thing_of is None:
+    things = [data.thing_of(name) for name in samples["id"]]
+    if None in things:
         return list(measurements)
-    samples["thing"] = np.array([thing_of(name) for name in samples["id"]])
+    samples["thing"] = np.array(things)
     return [replace(m, statistic=replace(m.statistic, cluster="thing")) for m in measurements]
 
 
@@ -242,11 +242,8 @@ def counted_target(data: Any, index: int) -> np.ndarray:
 
     Data whose zero vectors count say so by a method `counted`; of all others a zero vector does not.
     """
-    if hasattr(data, "counted"):
-        found: np.ndarray = data.counted(index)
-        return found
-    target: np.ndarray = data.target(index)
-    return target if target.ndim == 2 else np.where((target == 0).all(-1, keepdims=True), np.nan, target)
+    found: np.ndarray = data.counted(index)
+    return found
 
 
 def mean_target(data: Mapping[str, Any], counts: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:

@@ -95,7 +95,7 @@ class DepthTask:
 
     def run(self, context: TaskContext) -> Outcome:
         """Fits on the training pictures, scores every valid test pixel."""
-        limit = getattr(context.data["test"], "max_depth", 0.0)
+        limit = context.data["test"].max_depth
         if isinstance(context.protocol, TrainedDepth):
             # Relative depth is scaled later: here its maps are still in metres, or in a unit of their own.
             far = FAR if context.protocol.relative else context.protocol.max_depth or limit or FAR

@@ -176,7 +176,7 @@ def _names_of_equal_pictures(data: Any, context: TaskContext) -> tuple[dict[str,
     together: dict[bytes, dict[str, None]] = {}
     for digest, name in (*zip(digests, names), *zip(pictures, asked)):
         together.setdefault(digest, {})[name] = None
-    more = getattr(data, "more_labels", {})
+    more = data.more_labels
     further = {}
     for query, digest in enumerate(pictures):
         own = [f"{data.query_domains[query]}/{label}" for label in more.get(query, ())]

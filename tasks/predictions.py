@@ -15,7 +15,6 @@ import numpy as np
 import torch
 
 from benchmark.contracts import TaskContext, ignored_label
-from benchmark.data.subsets import labels_of
 from benchmark.images.drawing import HEIGHT, Kind, neighbours, side_by_side, texts_found
 from benchmark.metrics.retrieval import Positives
 from benchmark.rows.row import slug
@@ -77,7 +76,7 @@ class Predictions:
         if self.kind != "segmentation":
             prediction = prediction.astype(np.float32) / scale
         target = shrink(np.asarray(self.data.target(index)))
-        names = getattr(self.data, "class_names", ())
+        names = self.data.class_names if self.kind == "segmentation" else ()
         palette = palette_of(self.data)
         return side_by_side(
             self.data.images.load(index), target, prediction, self.kind, palette, ignored_label(len(names)), names
@@ -86,7 +85,7 @@ class Predictions:
 
 def palette_of(data: Any) -> np.ndarray | None:
     """[C, 3] uint8 colours the dataset itself gives its classes, else None."""
-    palette = getattr(data, "palette", None)
+    palette = data.palette
     return None if palette is None else np.asarray(palette, np.uint8)
 
 
@@ -180,7 +179,7 @@ def instance_pictures(
         there = np.ones(len(index), bool) if merged else mine.copy()
         if data.self_index is not None and data.self_index[q] >= 0:
             there[data.self_index[q]] = False
-        good = there & mine & np.isin(labels, labels_of(data, q))
+        good = there & mine & np.isin(labels, data.labels_of(q))
         found = nearest(queries[q], index, there)
         places = answered(found, closest(queries[q], index, np.flatnonzero(good)), int(rank[q]))
         words = [f"{place}: {short(data.index.image_id(n))}" for place, n in zip(places, found)]

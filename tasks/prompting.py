@@ -7,18 +7,18 @@ from collections.abc import Sequence
 import torch
 from torch.nn.functional import normalize
 
-from benchmark.contracts import TaskContext
+from benchmark.contracts import LabelData, SegmentationData, TaskContext
 from benchmark.contracts.prompts import as_prompts
 from tasks.datasets.prompts import prompt_list
 
 
-def templates_for(choice: str, data: object) -> Sequence[str]:
+def templates_for(choice: str, data: SegmentationData | LabelData) -> Sequence[str]:
     """The templates named by a protocol: a list of `tasks/prompts`, or `dataset` for the dataset's own.
 
     A dataset without its own gets the 80 of OpenAI's ImageNet prompts.
     """
     if choice == "dataset":
-        return getattr(data, "templates", None) or prompt_list("openai_imagenet_80")
+        return data.templates or prompt_list("openai_imagenet_80")
     return prompt_list(choice)
 
 

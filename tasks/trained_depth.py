@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
 import torch
 
-from benchmark.contracts import Measurement, Outcome, TaskContext
+from benchmark.contracts import DepthData, ImageSet, Measurement, Outcome, TaskContext
 from benchmark.heads.depth_bins import depth_of_scores
 from benchmark.metrics.geometry import depth_errors, scale_and_shift
 from benchmark.statistics.statistic import Statistic
@@ -56,18 +56,25 @@ class TrainedDepth(TrainedHead):
 
 
 @dataclass(frozen=True)
-class Scaled:
+class Scaled(DepthData):
     """Depth maps, each scaled to 0.01 … 1 between its nearest and its farthest valid pixel."""
 
-    base: object
+    base: DepthData
+    images: ImageSet = field(init=False)
+    relative: bool = field(default=True, init=False)
 
-    def __getattr__(self, name: str) -> object:
-        if name.startswith("_") or name == "base":  # unpickling asks before there is a base
-            raise AttributeError(name)
-        return getattr(self.base, name)
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "images", self.base.images)
+
+    @property
+    def digest(self) -> str:
+        return self.base.digest
+
+    def thing_of(self, image_id: str) -> str | None:
+        return self.base.thing_of(image_id)
 
     def target(self, index: int) -> np.ndarray:
-        return relative_depth(self.base.target(index))  # type: ignore[attr-defined]
+        return relative_depth(self.base.target(index))
 
 
 def relative_depth(depth: np.ndarray) -> np.ndarray:
@@ -158,7 +165,7 @@ class _Relative:
 
     def __init__(self, base: TaskContext) -> None:
         self.base = base
-        self.data = {s: data if getattr(data, "relative", False) else Scaled(data) for s, data in base.data.items()}
+        self.data = {s: data if data.relative else Scaled(data) for s, data in base.data.items()}
 
     def __getattr__(self, name: str) -> object:
         return getattr(self.base, name)

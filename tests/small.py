@@ -4,12 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from torch.nn.functional import avg_pool2d, normalize
 
-from benchmark.contracts import EncoderCard, ImageFeatures, ImageRequest, ImageTransform, LayerFeatures, WeightsInfo
+from benchmark.contracts import (
+    EncoderCard,
+    ImageFeatures,
+    ImageRequest,
+    ImageSet,
+    ImageTransform,
+    LayerFeatures,
+    WeightsInfo,
+)
 from benchmark.system.digest import fingerprint
 
 
@@ -53,7 +62,7 @@ class SmallEncoder:
 
 
 @dataclass(frozen=True)
-class Noise:
+class Noise(ImageSet):
     """`n` random pictures."""
 
     n: int
@@ -75,3 +84,9 @@ class Noise:
     def load(self, index: int) -> np.ndarray:
         rng = np.random.default_rng([self.seed, index])
         return rng.integers(0, 256, (self.height, self.width, 3), dtype=np.uint8)
+
+
+def made(kind: type, **fields: Any) -> Any:
+    """Samples of `kind` with these attributes; functions of an index are its methods."""
+    body = {name: staticmethod(value) if callable(value) else value for name, value in fields.items()}
+    return type(kind.__name__, (kind,), {"digest": "test", **body})()

@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 import torch
 from scipy import stats as scipy_stats
-from small import Noise
+from small import Noise, made
 from test_caption_retrieval import outcome
 
 from benchmark.compare.compare import PublishedGap, UnitComparison, verdict
-from benchmark.contracts import Need, Tap, View
+from benchmark.contracts import DepthData, Need, NormalsData, Tap, View
 from benchmark.contracts.progress import silent
 from benchmark.errors import DataError, EncoderError
 from benchmark.heads import logistic
@@ -206,9 +206,9 @@ def test_draws_are_the_same_in_blocks_of_any_size(monkeypatch: pytest.MonkeyPatc
     bits = np.unpackbits(words.astype("<u8").view(np.uint8).reshape(5, 16), axis=1, bitorder="little")[:, :70]
     assert np.array_equal(whole[1], bits)
     monkeypatch.setattr("benchmark.statistics.draws.BLOCK_BYTES", 8 * 70 + 1)
-    for made, draw in zip(whole, (bootstrap_counts, swaps)):
+    for drawn, draw in zip(whole, (bootstrap_counts, swaps)):
         parts = list(draw(70, 5, 3))
-        assert [len(part) for part in parts] == [1] * 5 and np.array_equal(np.concatenate(parts), made)
+        assert [len(part) for part in parts] == [1] * 5 and np.array_equal(np.concatenate(parts), drawn)
 
 
 def test_a_table_that_has_one_test_is_not_adjusted() -> None:
@@ -408,9 +408,9 @@ def test_the_border_of_a_padded_view_is_cut_off_on_every_side() -> None:
 def test_zero_vectors_of_normals_do_not_count_and_those_of_depth_stay() -> None:
     normals = np.zeros((1, 2, 3), np.float32)
     normals[0, 1] = (0, 0, 1)
-    data = SimpleNamespace(target=lambda index: normals)
+    data = made(NormalsData, target=lambda index: normals)
     assert np.isnan(counted_target(data, 0)[0, 0]).all() and counted_target(data, 0)[0, 1].tolist() == [0, 0, 1]
-    assert counted_target(SimpleNamespace(target=lambda index: np.zeros((2, 2))), 0).tolist() == [[0, 0], [0, 0]]
+    assert counted_target(made(DepthData, target=lambda index: np.zeros((2, 2))), 0).tolist() == [[0, 0], [0, 0]]
 
 
 def test_a_score_on_the_threshold_is_no_background_and_ties_go_to_the_lower_class() -> None:

@@ -173,11 +173,10 @@ def test_nine_tasks_encode_each_picture_once(tmp_path, results, monkeypatch):
     from benchmark.registry import open_dataset
 
     scenes = open_dataset("scenes", None)
-    from benchmark.data.subsets import limit
 
     kinds = [("segmentation", "train"), ("segmentation", "test"), ("labels", "train"), ("labels", "test")]
-    expected = sum(len(limit(k, scenes.data(k, s), 30).images) for k, s in kinds)
-    expected += len(limit("retrieval", scenes.data("retrieval", "test"), 30).queries)
+    expected = sum(len(scenes.data(k, s).limited(30)) for k, s in kinds)
+    expected += len(scenes.data("retrieval", "test").limited(30))
     assert list(report.forwards.values()) == [expected]
 
 

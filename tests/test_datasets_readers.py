@@ -14,7 +14,6 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from benchmark.data.subsets import labels_of, without
 from benchmark.errors import DataError
 from benchmark.registry import open_dataset
 from tasks.datasets.navi_geometry import Framing, corners, normals_of
@@ -366,11 +365,11 @@ def test_uned_query_of_two_classes_has_both_and_no_other_query_has(tmp_path):
     mini.uned(tmp_path)
     data = open_dataset("gldv2", tmp_path).data("retrieval", "test")
     assert data.query_labels.tolist() == [0, 0, 1, 1] and data.index_labels.tolist() == [0, 0, 1, 1, 2, 2]
-    assert data.more_labels == {0: (1,)} and labels_of(data, 0) == (0, 1) and labels_of(data, 1) == (0,)
+    assert data.more_labels == {0: (1,)} and data.labels_of(0) == (0, 1) and data.labels_of(1) == (0,)
     merged = open_dataset("uned", tmp_path, {"domains": "sop,gldv2"}).data("retrieval", "test")
     assert merged.more_labels == {4: (1,)} and merged.query_domains[4] == "gldv2"
-    part = without("retrieval", merged, {merged.queries.image_id(0)})
-    assert part.more_labels == {3: (1,)} and labels_of(part, 3) == (0, 1)
+    part = merged.without({merged.queries.image_id(0)})
+    assert part.more_labels == {3: (1,)} and part.labels_of(3) == (0, 1)
 
 
 def test_uned_escaped_rp2k_names_are_found(tmp_path):

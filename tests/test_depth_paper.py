@@ -14,7 +14,6 @@ from PIL import Image
 from test_cli_run import FIELDS, bench
 from training_context import ColourDepth, MemoryContext, Ramps, preset
 
-from benchmark.data.subsets import DataSubset
 from benchmark.metrics.geometry import scale_and_shift
 from benchmark.registry import open_dataset
 from benchmark.rows.row import read_all
@@ -255,10 +254,12 @@ def test_relative_targets_are_what_is_trained_and_scored(tmp_path):
 def test_navi_is_scaled_once_and_by_the_whole_picture_as_probe3d_scales_it():
     """Its nearest pixel is that of the picture as it was stored, its farthest that of the part that is shown."""
     raw = np.tile(np.linspace(0.4, 0.6, 96, dtype=np.float32), (64, 1))
-    framed = SimpleNamespace(framing=Framing(32, True), raw_depth=lambda index: raw, digest="")
+    framed = SimpleNamespace(
+        framing=Framing(32, True), raw_depth=lambda index: raw, digest="", uniform_shape=None, cheap=True
+    )
     assert TASK.dataset_options("navi", preset("depth", "paper", "navi")) == {"depth": "relative"}
     assert TASK.dataset_options("nyuv2", preset("depth", "paper")) == {}
     own, metric = NaviDepth(framed, True), NaviDepth(framed, False)
-    found = _Relative(SimpleNamespace(data={"train": metric, "test": DataSubset(own, [0])})).data
+    found = _Relative(SimpleNamespace(data={"train": metric, "test": own.take([0])})).data
     assert found["test"].target(0).min() > 0.15 and found["test"].target(0).max() == pytest.approx(1.0)
     assert found["train"].target(0).min() == pytest.approx(0.01), "the user asked for metres: scaled as any other map"

@@ -13,7 +13,7 @@ import pytest
 import torch
 from small import Noise, SmallEncoder
 
-from benchmark.contracts import ImageRequest
+from benchmark.contracts import ImageRequest, SegmentationData
 from benchmark.errors import BenchError, DataError, EncoderError
 from benchmark.protocol import load_protocol
 from benchmark.registry import load_task, protocol_file
@@ -34,7 +34,7 @@ def small(**fields: str):
     return protocol(batch_size="2", short_side="40", crop="32", window="32", stride="20", **fields)
 
 
-class Blobs:
+class Blobs(SegmentationData):
     """Pictures of two sizes with masks of three classes."""
 
     class_names, background, digest = ("a", "b", "c"), None, "d"

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from small import Noise
+from small import Noise, made
 
+from benchmark.contracts import KINDS
 from benchmark.engine.run import run
 from benchmark.images.drawing import RIGHT, WRONG, _font, neighbours, palette_for, side_by_side
 from benchmark.leaderboard import build
@@ -50,7 +51,7 @@ def test_what_was_predicted_is_what_is_drawn(tmp_path: Path, kind: str) -> None:
     if kind == "normals":
         maps = [np.round(m / np.linalg.norm(m, axis=2, keepdims=True) * 127) / 127 for m in maps]
     names = ["a", "b", "c", "d"]
-    data = SimpleNamespace(images=Noise(5), target=lambda i: maps[i], class_names=names)
+    data = made(KINDS[kind], images=Noise(5), target=lambda i: maps[i], class_names=names)
     context = SimpleNamespace(keep_predictions=1, data={"test": data}, scratch=tmp_path / "scratch")
     kept = Predictions(context, kind)  # type: ignore[arg-type]
     for i in range(5):

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
-from small import Noise
+from small import Noise, made
 
+from benchmark.contracts import LabelData
 from benchmark.contracts.progress import silent
 from benchmark.data.unreadable import drop_unreadable
 from benchmark.errors import DataError
@@ -21,11 +20,11 @@ class Damaged(Noise):
 
 
 def test_missing_and_unreadable_files_share_one_allowance() -> None:
-    data = SimpleNamespace(images=Damaged(4))
+    data = made(LabelData, images=Damaged(4))
     refused = r"1 missing and 1 unreadable files, --max-bad allows 1\. The first unreadable: picture 2 is truncated"
     with pytest.raises(DataError, match=refused):
-        drop_unreadable("classification", data, 1, silent, missing=1)
+        drop_unreadable(data, 1, silent, missing=1)
     with pytest.raises(DataError, match=r"^1 unreadable files, --max-bad allows 0"):
-        drop_unreadable("classification", data, 0, silent)
-    whole = SimpleNamespace(images=Noise(4))
-    assert drop_unreadable("classification", whole, 1, silent, missing=1) == (whole, [])
+        drop_unreadable(data, 0, silent)
+    whole = made(LabelData, images=Noise(4))
+    assert drop_unreadable(whole, 1, silent, missing=1) == (whole, [])

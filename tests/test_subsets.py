@@ -1,17 +1,15 @@
-from types import SimpleNamespace
-
 import numpy as np
-from small import Noise
+from small import Noise, made
 
-from benchmark.data import subsets
+from benchmark.contracts import LabelData, RetrievalData
 
 
 def labels(n=10):
-    return SimpleNamespace(images=Noise(n), digest="d", labels=np.arange(n), class_names=["a"])
+    return made(LabelData, images=Noise(n), digest="d", labels=np.arange(n), class_names=["a"])
 
 
 def test_limit_spreads_over_the_set_and_changes_the_digest():
-    part = subsets.limit("labels", labels(), 4)
+    part = labels().limited(4)
     assert part.labels.tolist() == [0, 3, 6, 9] and len(part.images) == 4
     assert part.images.image_id(1) == "noise/0/3"
     assert np.array_equal(part.images.load(1), Noise(10).load(3))
@@ -21,20 +19,20 @@ def test_limit_spreads_over_the_set_and_changes_the_digest():
 
 def test_limit_above_the_size_changes_nothing():
     data = labels()
-    assert subsets.limit("labels", data, 10) is data
+    assert data.limited(10) is data
 
 
 def retrieval():
     keys = np.repeat(np.arange(6), 4)
     names = ["x"] * 12 + ["y"] * 12
-    return SimpleNamespace(
-        queries=Noise(24), index=Noise(24), digest="d", query_labels=keys, index_labels=keys,
+    return made(
+        RetrievalData, queries=Noise(24), index=Noise(24), digest="d", query_labels=keys, index_labels=keys,
         query_domains=names, index_domains=names, self_index=np.arange(24),
     )  # fmt: skip
 
 
 def test_limit_of_retrieval_keeps_whole_instances():
-    part = subsets.limit("retrieval", retrieval(), 8)
+    part = retrieval().limited(8)
     assert len(part.queries) == 8
     assert {tuple(np.unique(part.query_labels, return_counts=True)[1])} == {(4, 4)}
     for query, place in enumerate(part.self_index):
@@ -42,6 +40,6 @@ def test_limit_of_retrieval_keeps_whole_instances():
 
 
 def test_bad_pictures_are_left_out_of_queries_and_index():
-    part = subsets.without("retrieval", retrieval(), {"noise/0/0", "noise/0/23"})
+    part = retrieval().without({"noise/0/0", "noise/0/23"})
     assert len(part.queries) == len(part.index) == 22
     assert part.self_index.tolist() == list(range(22))

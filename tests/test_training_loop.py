@@ -19,6 +19,7 @@ from miniatures import nyu_bts
 from small import Noise, SmallEncoder
 from torch import nn
 
+from benchmark.contracts import DepthData
 from benchmark.errors import BenchError, DataError
 from benchmark.protocol import load_protocol
 from benchmark.registry import load_task, protocol_file
@@ -41,7 +42,7 @@ def preset(name: str, dataset: str | None = None, task: str = "depth", **values:
 
 
 @dataclass(frozen=True)
-class Planes:
+class Planes(DepthData):
     """Noise pictures whose depth is 1 … 3 m by their own first colour."""
 
     images: Any

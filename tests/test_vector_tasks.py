@@ -13,9 +13,9 @@ import torch
 from PIL import Image
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
-from small import Noise, SmallEncoder
+from small import Noise, SmallEncoder, made
 
-from benchmark.contracts import ImageTransform, Outcome
+from benchmark.contracts import ImageTransform, Outcome, RetrievalData
 from benchmark.contracts.progress import silent
 from benchmark.engine.run import run
 from benchmark.heads.linear_sweep import fit_linear_sweep
@@ -83,8 +83,8 @@ def test_equal_pictures_of_two_labels_answer_each_other() -> None:
         reader = type("Reader", (), {"shape": vectors.shape, "__len__": lambda self: len(vectors),
                                      "__getitem__": lambda self, rows: vectors[rows]})()  # fmt: skip
         labels, domains = np.array([0, 0, 1, 1, 2]), ["d"] * 5
-        data = SimpleNamespace(
-            queries=images, index=images, query_labels=labels, index_labels=labels, query_domains=domains,
+        data = made(
+            RetrievalData, queries=images, index=images, query_labels=labels, index_labels=labels, query_domains=domains,
             index_domains=domains, self_index=np.arange(5),
         )  # fmt: skip
         context = SimpleNamespace(

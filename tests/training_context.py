@@ -9,13 +9,14 @@ from typing import Any
 import numpy as np
 from small import SmallEncoder
 
+from benchmark.contracts import DepthData, ImageSet, NormalsData
 from benchmark.contracts.progress import silent
 from benchmark.protocol import load_protocol
 from benchmark.registry import load_task, protocol_file
 
 
 @dataclass(frozen=True)
-class Ramps:
+class Ramps(ImageSet):
     """`n` pictures that run between four random colours in their corners."""
 
     n: int
@@ -39,7 +40,7 @@ class Ramps:
 
 
 @dataclass(frozen=True)
-class ColourDepth:
+class ColourDepth(DepthData):
     """Red is 1 m, black 3 m."""
 
     images: Ramps
@@ -50,7 +51,7 @@ class ColourDepth:
 
 
 @dataclass(frozen=True)
-class ColourNormals:
+class ColourNormals(NormalsData):
     """Red leans right, green leans down."""
 
     images: Ramps

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json as jsonlib
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
@@ -82,10 +82,9 @@ def is_floor(name: str) -> bool:
 def scenes() -> LabelData | None:
     """The embedded pictures with one label each; None where they cannot be rendered."""
     try:
-        data: LabelData = open_dataset("scenes", None).data("labels", "test")
+        return cast("LabelData", open_dataset("scenes", None).data("labels", "test"))
     except BenchError:
         return None
-    return data
 
 
 def show(report: CheckReport, json: bool) -> None:

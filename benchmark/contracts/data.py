@@ -1,16 +1,27 @@
-"""What a data set gives for each kind of task."""
+"""What a data set gives for each kind of task. A kind owns what is done to its samples: taking a part, reading all.
+
+A data set of one's own subclasses `ImageSet`, one of the kinds below (or `Samples`, for a kind of its own) and
+`Dataset`; what has a value here may be left out.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from benchmark.errors import UsageError
+from benchmark.system.digest import fingerprint
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import numpy as np
 
 
-DataKind = Literal["segmentation", "depth", "normals", "captions", "labels", "retrieval"]
+DataKind = str
 IGNORE = 255  # the mask value that is never scored, where there are at most 255 classes
 
 
@@ -23,95 +34,345 @@ def ignored_label(classes: int) -> int:
     return IGNORE if classes <= IGNORE else -1
 
 
-@runtime_checkable
-class ImageSet(Protocol):
+class ImageSet(ABC):
     """Pictures in a fixed order: the unit the feature store knows. Picklable, so that workers can decode it."""
 
-    digest: str  # 64 hex digits over content; two sets with one digest hold the same pictures in the same order
+    uniform_shape: tuple[int, int] | None = None  # (height, width) of every picture, where all have one
+    cheap: bool = False  # whether reading costs less than the start of a worker process
 
+    @property
+    @abstractmethod
+    def digest(self) -> str:
+        """64 hex digits over content; two sets with one digest hold the same pictures in the same order."""
+
+    @abstractmethod
     def __len__(self) -> int: ...
 
+    @abstractmethod
     def image_id(self, index: int) -> str:
         """A name that is stable across machines, e.g. a path relative to the dataset's root."""
-        ...
 
+    @abstractmethod
     def load(self, index: int) -> np.ndarray:
         """[H, W, 3] uint8 sRGB. Raises DataError naming the file when it cannot be read."""
-        ...
+
+    def file_edges(self) -> list[str] | None:
+        """[N] what tells files apart at the cost of reading their ends; None for pictures that are not files."""
+        return None
+
+    def file_digest(self, index: int) -> str:
+        """sha256 of the whole file. Asked only of sets that have `file_edges`."""
+        raise NotImplementedError(f"{type(self).__name__} has file_edges and no file_digest")
 
 
-class SegmentationData(Protocol):
-    """Images with a class index per pixel."""
+class ImageSubset(ImageSet):
+    """The pictures `rows` of another set, in that order."""
+
+    def __init__(self, base: ImageSet, rows: Sequence[int]) -> None:
+        self.base, self.rows = base, tuple(int(row) for row in rows)
+        self.uniform_shape, self.cheap = base.uniform_shape, base.cheap
+
+    @cached_property
+    def digest(self) -> str:
+        return fingerprint({"base": self.base.digest, "rows": self.rows})
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def image_id(self, index: int) -> str:
+        return self.base.image_id(self.rows[index])
+
+    def load(self, index: int) -> np.ndarray:
+        return self.base.load(self.rows[index])
+
+    def file_edges(self) -> list[str] | None:
+        found = self.base.file_edges()
+        return None if found is None else [found[row] for row in self.rows]
+
+    def file_digest(self, index: int) -> str:
+        return self.base.file_digest(self.rows[index])
+
+
+# ------------------------------------------------------------------------------------------------ kinds
+
+
+class Samples(ABC):
+    """One split of a data set, of any kind."""
+
+    truth: str = ""  # for the row: which ground truth this is, where a data set has more than one
+
+    @property
+    @abstractmethod
+    def digest(self) -> str:
+        """64 hex digits over pictures, targets and what else a score depends on."""
+
+    @abstractmethod
+    def __len__(self) -> int:
+        """How many samples there are: what `--limit` counts."""
+
+    @abstractmethod
+    def pictures(self) -> Mapping[str, ImageSet]:
+        """Name -> every set of pictures in it, e.g. "images"."""
+
+    @abstractmethod
+    def take(self, rows: Sequence[int]) -> Samples:
+        """The samples `rows`, in that order, with everything that belongs to each of them."""
+
+    @abstractmethod
+    def limited(self, n: int) -> Samples:
+        """At most `n` samples, spread evenly over the set."""
+
+    @abstractmethod
+    def without(self, ids: set[str]) -> Samples:
+        """What is left without the pictures of these ids."""
+
+    def readings(self) -> Iterator[tuple[str, Callable[[int], Any], int]]:
+        """(id, function, its argument) of everything that a run may have to read: `--max-bad` tries each."""
+        for images in self.pictures().values():
+            yield from ((images.image_id(i), images.load, i) for i in range(len(images)))
+
+    def thing_of(self, image_id: str) -> str | None:
+        """What the picture shows, where many show the same and so are right or wrong together; None where none do."""
+        return None
+
+
+class ImageSamples(Samples):
+    """Samples that are one picture each."""
 
     images: ImageSet
-    digest: str
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def pictures(self) -> Mapping[str, ImageSet]:
+        return {"images": self.images}
+
+    def limited(self, n: int) -> Samples:
+        return self if n >= len(self) else self.take(spread(len(self), n))
+
+    def without(self, ids: set[str]) -> Samples:
+        return self.take([i for i in range(len(self)) if self.images.image_id(i) not in ids])
+
+
+class _Part(ImageSamples):
+    """`rows` of other samples of one picture each; each kind's part says what belongs to a sample and what to all."""
+
+    def __init__(self, base: Any, rows: Sequence[int]) -> None:
+        self.base, self.rows = base, tuple(int(row) for row in rows)
+        self.images, self.truth = ImageSubset(base.images, self.rows), base.truth
+
+    @cached_property
+    def digest(self) -> str:
+        return fingerprint({"base": self.base.digest, "rows": self.rows})
+
+    def thing_of(self, image_id: str) -> str | None:
+        found: str | None = self.base.thing_of(image_id)
+        return found
+
+    def target(self, index: int) -> np.ndarray:
+        found: np.ndarray = self.base.target(self.rows[index])
+        return found
+
+
+class MapSamples(ImageSamples):
+    """Pictures with a map of targets each."""
+
+    palette: Sequence[Sequence[int]] | None = None  # [C] RGB of each class, for pictures of predictions
+
+    @abstractmethod
+    def target(self, index: int) -> np.ndarray:
+        """[H, W] or [H, W, C], of the picture's height and width."""
+
+    def counted(self, index: int) -> np.ndarray:
+        """As `target`, NaN where nothing counts and a target could not say so itself."""
+        return self.target(index)
+
+    def readings(self) -> Iterator[tuple[str, Callable[[int], Any], int]]:
+        yield from super().readings()
+        yield from ((self.images.image_id(i), self.target, i) for i in range(len(self)))
+
+
+class SegmentationData(MapSamples):
+    """Images with a class index per pixel: `target` is [H, W] uint8 or int32, 255 (or -1 past 255 classes) where
+    ignored."""
+
     class_names: Sequence[str]
-    background: int | None  # index of the background class, where the class list has one
+    background: int | None = None  # index of the background class, where the class list has one
+    templates: Sequence[str] = ()  # the data's own prompts; empty: the protocol's
 
-    def target(self, index: int) -> np.ndarray:
-        """[H, W] uint8 or int32 class index, 255 (or -1 past 255 classes) where ignored; same size as the image."""
-        ...
-
-
-class DepthData(Protocol):
-    """Images with planar depth."""
-
-    images: ImageSet
-    digest: str
-
-    def target(self, index: int) -> np.ndarray:
-        """[H, W] float32 metres; 0, negative or non-finite where invalid."""
-        ...
+    def take(self, rows: Sequence[int]) -> SegmentationData:
+        return _SegmentationPart(self, rows)
 
 
-class NormalsData(Protocol):
-    """Images with surface normals."""
-
-    images: ImageSet
-    digest: str
-
-    def target(self, index: int) -> np.ndarray:
-        """[H, W, 3] float32 unit vectors in the camera frame; a zero vector where invalid.
-
-        Where some zero vectors count (they are 90° from every prediction), a further method `counted` gives the same
-        with NaN where nothing counts.
-        """
-        ...
+class _SegmentationPart(_Part, SegmentationData):
+    def __init__(self, base: SegmentationData, rows: Sequence[int]) -> None:
+        super().__init__(base, rows)
+        self.class_names, self.background = base.class_names, base.background
+        self.templates, self.palette = base.templates, base.palette
 
 
-class CaptionData(Protocol):
+class DepthData(MapSamples):
+    """Images with planar depth: `target` is [H, W] float32 metres; 0, negative or non-finite where invalid."""
+
+    max_depth: float = 0.0  # metres: what is farther is neither learned nor scored; 0: no limit is known
+    relative: bool = False  # whether each map is scaled to 0.01 … 1 already
+
+    def take(self, rows: Sequence[int]) -> DepthData:
+        return _DepthPart(self, rows)
+
+
+class _DepthPart(_Part, DepthData):
+    def __init__(self, base: DepthData, rows: Sequence[int]) -> None:
+        super().__init__(base, rows)
+        self.max_depth, self.relative = base.max_depth, base.relative
+
+
+class NormalsData(MapSamples):
+    """Images with surface normals: `target` is [H, W, 3] float32 unit vectors in the camera frame; a zero vector where
+    invalid."""
+
+    def counted(self, index: int) -> np.ndarray:
+        """As `target`, NaN where nothing counts: at zero vectors, unless the data say that some of them count (they are
+        90° from every prediction)."""
+        import numpy as np
+
+        target = self.target(index)
+        return np.where((target == 0).all(-1, keepdims=True), np.nan, target)
+
+    def take(self, rows: Sequence[int]) -> NormalsData:
+        return _NormalsPart(self, rows)
+
+
+class _NormalsPart(_Part, NormalsData):
+    def counted(self, index: int) -> np.ndarray:
+        found: np.ndarray = self.base.counted(self.rows[index])
+        return found
+
+
+class CaptionData(ImageSamples):
     """Images with one or more captions each."""
 
-    images: ImageSet
-    digest: str
     captions: Sequence[Sequence[str]]  # one non-empty list for each image
 
+    def take(self, rows: Sequence[int]) -> CaptionData:
+        return _CaptionPart(self, rows)
 
-class LabelData(Protocol):
+
+class _CaptionPart(_Part, CaptionData):
+    @cached_property
+    def captions(self) -> Sequence[Sequence[str]]:  # type: ignore[override]
+        return [self.base.captions[row] for row in self.rows]
+
+
+class LabelData(ImageSamples):
     """Images with one class each."""
 
-    images: ImageSet
-    digest: str
     labels: np.ndarray  # [N] int64
     class_names: Sequence[str]
+    templates: Sequence[str] = ()  # as of SegmentationData
+
+    def take(self, rows: Sequence[int]) -> LabelData:
+        return _LabelPart(self, rows)
 
 
-class RetrievalData(Protocol):
-    """Queries and an index of images; a hit shares both label and domain with the query.
+class _LabelPart(_Part, LabelData):
+    def __init__(self, base: LabelData, rows: Sequence[int]) -> None:
+        import numpy as np
 
-    A set may also have `more_labels`, query -> its further labels: then a hit with any of them counts.
-    """
+        super().__init__(base, rows)
+        self.labels = np.asarray(base.labels)[list(self.rows)]
+        self.class_names, self.templates = base.class_names, base.templates
+
+
+class RetrievalData(Samples):
+    """Queries and an index of images; a hit shares both a label and the domain with the query."""
 
     queries: ImageSet
     index: ImageSet
-    digest: str
     query_labels: np.ndarray  # [Q] int64
     index_labels: np.ndarray  # [N] int64
     query_domains: Sequence[str]  # [Q]
     index_domains: Sequence[str]  # [N]
-    self_index: (
-        np.ndarray | None
-    )  # [Q] position of each query in the index (to be excluded), -1 where absent; None: none is there
+    # [Q] position of each query in the index (to be excluded), -1 where absent; None: none is there
+    self_index: np.ndarray | None = None
+    more_labels: Mapping[int, Sequence[int]] = {}  # query -> labels beside its first: a hit with any of them counts
+
+    def __len__(self) -> int:
+        return len(self.queries)
+
+    def pictures(self) -> Mapping[str, ImageSet]:
+        return {"queries": self.queries, "index": self.index}
+
+    def labels_of(self, query: int) -> tuple[int, ...]:
+        """All labels of a query: the index pictures of its domain with one of them are right."""
+        return int(self.query_labels[query]), *self.more_labels.get(query, ())
+
+    def part(self, queries: Sequence[int], index: Sequence[int]) -> RetrievalData:
+        """Some queries and some index images."""
+        return _RetrievalPart(self, queries, index)
+
+    def take(self, rows: Sequence[int]) -> RetrievalData:
+        return self.part(rows, range(len(self.index)))
+
+    def limited(self, n: int) -> RetrievalData:
+        """At most `n` queries, of whole instances, and the index pictures that answer them."""
+        if n >= len(self):
+            return self
+        instances: dict[tuple[str, int], list[int]] = {}
+        for i, key in enumerate(zip(self.query_domains, map(int, self.query_labels))):
+            instances.setdefault(key, []).append(i)
+        groups = list(instances.values())
+        order = spread(len(groups), max(1, n * len(groups) // len(self)))
+        queries = sorted(i for g in order for i in groups[g])[: max(n, 2)]
+        kept = {(self.query_domains[i], label) for i in queries for label in self.labels_of(i)}
+        keys = zip(self.index_domains, map(int, self.index_labels))
+        return self.part(queries, [i for i, key in enumerate(keys) if key in kept])
+
+    def without(self, ids: set[str]) -> RetrievalData:
+        queries, index = ([i for i in range(len(s)) if s.image_id(i) not in ids] for s in self.pictures().values())
+        return self.part(queries, index)
+
+
+class _RetrievalPart(RetrievalData):
+    def __init__(self, base: RetrievalData, queries: Sequence[int], index: Sequence[int]) -> None:
+        import numpy as np
+
+        q, n = [int(i) for i in queries], [int(i) for i in index]
+        self.queries, self.index, self.truth = ImageSubset(base.queries, q), ImageSubset(base.index, n), base.truth
+        self._digest = fingerprint({"base": base.digest, "queries": q, "index": n})
+        self.query_labels, self.index_labels = np.asarray(base.query_labels)[q], np.asarray(base.index_labels)[n]
+        self.query_domains = [base.query_domains[i] for i in q]
+        self.index_domains = [base.index_domains[i] for i in n]
+        asked = {old: new for new, old in enumerate(q)}
+        self.more_labels = {asked[old]: labels for old, labels in base.more_labels.items() if old in asked}
+        self.self_index = None
+        if base.self_index is not None:
+            place = {old: new for new, old in enumerate(n)}
+            self.self_index = np.array([place.get(int(base.self_index[i]), -1) for i in q], dtype=np.int64)
+
+    @property
+    def digest(self) -> str:
+        return self._digest
+
+
+KINDS: Mapping[str, Any] = {
+    "segmentation": SegmentationData,
+    "depth": DepthData,
+    "normals": NormalsData,
+    "captions": CaptionData,
+    "labels": LabelData,
+    "retrieval": RetrievalData,
+}
+
+
+def spread(total: int, n: int) -> list[int]:
+    """`n` of `total` places, or all, evenly spread with both ends."""
+    import numpy as np
+
+    return [int(i) for i in np.linspace(0, total - 1, min(n, total)).round()]
+
+
+# --------------------------------------------------------------------------------------------- data sets
 
 
 @dataclass(frozen=True)
@@ -124,16 +385,38 @@ class DatasetInfo:
     citation: str
     url: str
     layout: str  # the folder layout expected under --data
-    kinds: tuple[DataKind, ...]
+    kinds: tuple[str, ...]  # of its data: of KINDS, or a kind that only tasks of the same package read
     splits: tuple[str, ...] = ("train", "test")
     how_to_get: str = ""
 
 
-class Dataset(Protocol):
+class Dataset(ABC):
     """A dataset found on disk (or embedded)."""
 
     info: DatasetInfo
 
-    def data(self, kind: DataKind, split: str) -> Any:
-        """The `<Kind>Data` of `split` ("train" or "test"). Raises DataError when files are missing."""
-        ...
+    @abstractmethod
+    def data(self, kind: str, split: str) -> Samples:
+        """The samples of `split` ("train" or "test") as `kind` has them. Raises DataError when files are missing."""
+
+    def outline(self, kind: str, split: str) -> Samples:
+        """The same samples as far as their digest goes: nothing has to be rendered for it."""
+        return self.data(kind, split)
+
+    def check_apart(self) -> None:  # noqa: B027  # most data sets have splits of their own
+        """Raises UsageError where a trained task would be scored on the folder it is trained on."""
+
+    def wrong_field(self, field: str, message: str) -> UsageError:
+        """The error for a protocol's `field` that these data say themselves, e.g. with the line of their file."""
+        return UsageError(f"{self.info.name}: {field}: {message}")
+
+
+@dataclass(frozen=True)
+class DatasetSource:
+    """A data set of another package: what the entry points of the group `densebench.datasets` load to."""
+
+    info: DatasetInfo
+    open: Callable[[Path | None, Mapping[str, str]], Dataset]  # (folder of --data, options of --data-option)
+    embedded: bool = False  # whether it comes with its package, so that nothing need be fetched
+    only: tuple[str, ...] = ()  # the tasks it is for, where not all that read its kinds
+    short: tuple[str, ...] = ()  # the tasks that its name alone stands for; empty: all of them

@@ -6,13 +6,10 @@ they are told by the bytes of their files, without decoding, and named in the ro
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from typing import Any
 
-from benchmark.contracts import ImageSet
 from benchmark.data.equal_pictures import picture_digests
-from benchmark.data.subsets import ImageSubset
 
 Pairs = list[tuple[int, int]]  # (test picture, the first training picture that is the same)
 
@@ -28,10 +25,10 @@ def note_same_files(data: Mapping[str, Any]) -> list[str]:
     if not {"train", "test"} <= data.keys():
         return []
     train, test = data["train"].images, data["test"].images
-    edges = _edges(train), _edges(test)
-    if edges[0] is None or edges[1] is None:
+    ends = train.file_edges(), test.file_edges()
+    if ends[0] is None or ends[1] is None:
         return []
-    found = [(t, r) for t, r in _pairs(edges[0], edges[1]) if _whole(test, t) == _whole(train, r)]
+    found = [(t, r) for t, r in _pairs(ends[0], ends[1]) if test.file_digest(t) == train.file_digest(r)]
     if not found:
         return []
     return [f"{len(found)} of {len(test)} test pictures are training pictures too: {named(train, test, found)}"]
@@ -45,18 +42,3 @@ def named(train: Any, test: Any, pairs: Pairs) -> str:
 def _pairs(train: list[Any], test: list[Any]) -> Pairs:
     place = {digest: i for i, digest in reversed(list(enumerate(train)))}
     return [(i, place[digest]) for i, digest in enumerate(test) if digest in place]
-
-
-def _edges(images: ImageSet) -> list[str] | None:
-    """[N] what tells files apart at the cost of reading their ends; None for a set that has no files."""
-    if isinstance(images, ImageSubset):
-        base = _edges(images.base)
-        return None if base is None else [base[row] for row in images.rows]
-    ends = getattr(images, "file_edges", None)
-    return ends() if ends else None
-
-
-def _whole(images: Any, index: int) -> str:
-    while isinstance(images, ImageSubset):
-        images, index = images.base, images.rows[index]
-    return hashlib.sha256(images.file_bytes(index)).hexdigest()

@@ -2,33 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from benchmark.contracts import DataKind
+from benchmark.contracts import Samples
 from benchmark.contracts.progress import NewProgress
-from benchmark.data import subsets
 from benchmark.errors import BenchError, DataError, reading
 
 
-def drop_unreadable(
-    kind: DataKind, data: Any, allowed: int, progress: NewProgress, missing: int = 0
-) -> tuple[Any, list[str]]:
+def drop_unreadable(data: Samples, allowed: int, progress: NewProgress, missing: int = 0) -> tuple[Samples, list[str]]:
     """`data` without the samples that cannot be read, and one line for each of those.
 
     Raises DataError when these and the `missing` ones that were left out before are more than `allowed`. The set's
     digest changes with what is left out, so such a row is never paired with a whole one.
     """
-    jobs: list[tuple[str, Any]] = []
-    for pictures in ("queries", "index") if kind == "retrieval" else ("images",):
-        images = getattr(data, pictures)
-        jobs += [(images.image_id(i), (images.load, i)) for i in range(len(images))]
-    if hasattr(data, "target"):
-        jobs += [(data.images.image_id(i), (data.target, i)) for i in range(len(data.images))]
+    jobs = list(data.readings())
     bar = progress("checking files", len(jobs))
 
-    def attempt(job: tuple[str, Any]) -> tuple[str, str] | None:
-        name, (read, index) = job
+    def attempt(job: tuple[str, Callable[[int], Any], int]) -> tuple[str, str] | None:
+        name, read, index = job
         bar.advance()
         try:
             with reading(name, "cannot be read", "Replace the file"):
@@ -43,4 +36,4 @@ def drop_unreadable(
         count = f"{missing} missing and {len(found)}" if missing else f"{len(found)}"
         first = next(iter(found.values()))
         raise DataError(f"{count} unreadable files, --max-bad allows {allowed}. The first unreadable: {first}")
-    return (subsets.without(kind, data, set(found)) if found else data), list(found.values())
+    return (data.without(set(found)) if found else data), list(found.values())

@@ -7,11 +7,11 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
-from benchmark.contracts import Dataset, Task
+from benchmark.contracts import KINDS, Dataset, Samples, Task
 from benchmark.contracts.progress import NewProgress
-from benchmark.data import overlap, subsets
+from benchmark.data import overlap
 from benchmark.data.tolerance import tolerating
 from benchmark.data.unreadable import drop_unreadable
 from benchmark.engine.options import RunOptions
@@ -126,7 +126,7 @@ class JobMaker:
         data = {name: split.data for name, split in splits.items()}
         bad, short, notes = ([x for s in splits.values() for x in getattr(s, k)] for k in ("bad", "short", "notes"))
         if unit.path and {"train", "test"} <= data.keys():
-            getattr(dataset, "check_apart", lambda: None)()
+            dataset.check_apart()
             data["test"], seen = self._unseen(unit, task, data, len(bad))
             bad += seen
         return Job(unit, task, protocol, data, bad, short, notes)
@@ -146,7 +146,7 @@ class JobMaker:
                 f"{overlap.named(train, test, pairs)}. Take them out of one of the two{least}"
             )
         lines = [f"{overlap.named(train, test, [pair])}: is a training picture too" for pair in pairs]
-        return subsets.without(task.kind, data["test"], {test.image_id(i) for i, _ in pairs}), lines
+        return data["test"].without({test.image_id(i) for i, _ in pairs}), lines
 
     def protocol(self, unit: Unit, task: Task, overrides: Mapping[str, str] = {}) -> EvalProtocol:
         """The protocol of `unit`: the preset asked for, `overrides` of its data, `--set` above both."""
@@ -170,8 +170,7 @@ class JobMaker:
             except UsageError as e:
                 if not one:  # the preset itself
                     return error
-                found: UsageError = cast(Any, dataset).wrong_field(*one, str(e).removeprefix("--set "))
-                return found
+                return dataset.wrong_field(next(iter(one)), str(e).removeprefix("--set "))
         return error
 
     def _overrides(self, unit: Unit, task: Task) -> dict[str, str]:
@@ -202,11 +201,15 @@ class JobMaker:
         if key not in self._splits:
             with tolerating(self.options.max_bad, part=self.options.limit is not None) as allowed:
                 data = dataset.data(task.kind, split)
+            kind = KINDS.get(task.kind, Samples)
+            if not isinstance(data, kind):
+                what = f"{unit.dataset}: {type(data).__name__}, its {task.kind} data, is no"
+                raise DataError(f"{what} benchmark.contracts.{kind.__name__}. Make it a subclass")
             if self.options.limit is not None:
-                data = subsets.limit(task.kind, data, self.options.limit)
+                data = data.limited(self.options.limit)
             bad = allowed.absent
             if self.options.max_bad:
-                data, unread = drop_unreadable(task.kind, data, self.options.max_bad, self.progress, len(bad))
+                data, unread = drop_unreadable(data, self.options.max_bad, self.progress, len(bad))
                 bad = bad + unread
             notes = [f"{unit.dataset} {split}: {line}" for line in allowed.notes]
             for line in notes:

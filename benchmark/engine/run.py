@@ -351,7 +351,7 @@ class Session:
                 "dataset_digest": job.dataset_digest,
                 **({"dataset_options": chosen} if (chosen := dict(options.dataset_options)) else {}),
                 **({"place": place} if (place := place_of(job.unit)) else {}),
-                **({"ground_truth": truth} if (truth := getattr(list(job.data.values())[-1], "truth", "")) else {}),
+                **({"ground_truth": truth} if (truth := list(job.data.values())[-1].truth) else {}),
             },
             "protocol": {
                 "name": protocol.name,

@@ -177,7 +177,7 @@ class Extractor:
     def _worker_count(self, images: ImageSet, batches: int) -> int:
         if self.workers is not None:
             return self.workers
-        if getattr(images, "cheap", False) or batches < 3:  # starting a process costs more than it saves
+        if images.cheap or batches < 3:  # starting a process costs more than it saves
             return 0
         return min(16 if self.device.startswith("cuda") else 8, max(1, (os.cpu_count() or 1) - 1))
 

@@ -52,7 +52,7 @@ class Planner:
         """Joins `needs` to the passes. Raises BenchError for a dense tap of pictures whose grids differ in size."""
         for need in needs:
             view = resolve_view(need.view, self.transform, self.card, need.images)
-            ragged = view.transform is None and getattr(need.images, "uniform_shape", None) is None
+            ragged = view.transform is None and need.images.uniform_shape is None
             if ragged and need.tap.name in DENSE:
                 raise BenchError(
                     f"{need.tap.name} cannot be stored for a view that keeps each picture's shape; use view = square"
@@ -74,7 +74,7 @@ class Planner:
     def _array(self, images: ImageSet, view: ResolvedView, tap: Tap) -> StoredArray:
         key = {**identity(self.card), "view": view.fingerprint(), "tap": plain(tap), "images": images.digest}
         codec = None if tap.name in (*DENSE, "pixels") else "float32"  # vectors are small: keep them exact
-        shape = getattr(images, "uniform_shape", None) or (0, 0)
+        shape = images.uniform_shape or (0, 0)
         return self.store.array(key, len(images), codec, 4 * item_values(tap, view, self.card, shape))
 
 

@@ -9,7 +9,15 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmark.contracts import DataKind, EncoderCard, ImageFeatures, ImageRequest, ImageTransform, WeightsInfo
+from benchmark.contracts import (
+    DataKind,
+    EncoderCard,
+    ImageFeatures,
+    ImageRequest,
+    ImageSet,
+    ImageTransform,
+    WeightsInfo,
+)
 from benchmark.errors import DataError
 from benchmark.registry import datasets, models
 from benchmark.system.digest import fingerprint
@@ -58,7 +66,7 @@ class RandomBlock:
 
 
 @dataclass(frozen=True)
-class AbsentPictures:
+class AbsentPictures(ImageSet):
     """`n` pictures that are not on this machine."""
 
     source: str

@@ -83,7 +83,7 @@ def resolve_view(view: View, transform: ImageTransform, card: EncoderCard, pictu
             transform, resize=view.rule, size=size, crop=crop, rounding=view.rounding,
             interpolation=interpolation, antialias=antialias,
         )  # fmt: skip
-    shape = getattr(pictures, "uniform_shape", None)
+    shape = pictures.uniform_shape
     if transform.resize == "short-side" and shape and shape[0] == shape[1] and transform.crop == transform.size:
         transform = replace(transform, resize="square", crop=None)
     return ResolvedView(transform if transform.crop else replace(transform, rounding="floor"))

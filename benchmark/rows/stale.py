@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
-from benchmark.data.subsets import limit
 from benchmark.errors import BenchError
 from benchmark.protocol import preset_table, presets
 from benchmark.registry import code_versions, datasets, open_dataset, protocol_file, tasks
@@ -108,8 +107,8 @@ def _embedded(name: str, most: int | None) -> frozenset[str]:
     digests: dict[tuple[str, str], str] = {}
     for kind, split in itertools.product(datasets()[name]["kinds"], ("train", "test")):
         try:
-            whole = found.unrendered(kind, split)
-            digests[kind, split] = whole.digest if most is None else limit(kind, whole, most).digest
+            whole = found.outline(kind, split)
+            digests[kind, split] = whole.digest if most is None else whole.limited(most).digest
         except BenchError:  # has no such split
             continue
     out = set()

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmark.contracts import DataKind, DatasetInfo
+from benchmark.contracts import DataKind, Dataset, DatasetInfo
 from benchmark.errors import DataError
 from tasks.datasets.arrays import index_image
 from tasks.datasets.blobs import Blobs
@@ -27,7 +27,7 @@ ALSO = ("ade20k", "ade", "scene_parse_150")
 
 
 @dataclass(frozen=True)
-class Ade20k:
+class Ade20k(Dataset):
     """The 150-class benchmark."""
 
     info: DatasetInfo

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from benchmark.contracts import DataKind, DatasetInfo
+from benchmark.contracts import DataKind, Dataset, DatasetInfo
 from benchmark.errors import DataError, reading
 from tasks.datasets.captions import (
     LISTING_ARCHIVES,
@@ -33,7 +33,7 @@ SUBSETS = ("val2014", "train2014")
 
 
 @dataclass(frozen=True)
-class Coco:
+class Coco(Dataset):
     """Karpathy's test split."""
 
     info: DatasetInfo

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmark.contracts import DataKind, DatasetInfo
+from benchmark.contracts import DataKind, Dataset, DatasetInfo
 from benchmark.errors import DataError
 from tasks.datasets.captions import Entry, caption_split, from_entries
 from tasks.datasets.kinds import CaptionSet
@@ -21,7 +21,7 @@ SPLIT_FILE = "docci_descriptions.jsonlines"
 
 
 @dataclass(frozen=True)
-class Docci:
+class Docci(Dataset):
     """The official train and test splits."""
 
     info: DatasetInfo

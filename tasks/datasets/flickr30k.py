@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmark.contracts import DataKind, DatasetInfo
+from benchmark.contracts import DataKind, Dataset, DatasetInfo
 from tasks.datasets.captions import (
     LISTING_ARCHIVES,
     LISTING_FOLDERS,
@@ -25,7 +25,7 @@ ARCHIVES = ("flickr30k-images.tar", "flickr30k*.zip", "flickr-image-dataset.zip"
 
 
 @dataclass(frozen=True)
-class Flickr30k:
+class Flickr30k(Dataset):
     """Karpathy's test split."""
 
     info: DatasetInfo

@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from benchmark.contracts import DataKind, DatasetInfo
+from benchmark.contracts import DataKind, Dataset, DatasetInfo
 from benchmark.errors import DataError, reading
 from tasks.datasets.catalog import expected
 from tasks.datasets.imagenet_truth import validation_synsets
@@ -34,7 +34,7 @@ CONFIGS = ("default",)
 
 
 @dataclass(frozen=True)
-class ImageNet:
+class ImageNet(Dataset):
     """The 1,000-class set; `test` is the validation split, as everybody reports it."""
 
     info: DatasetInfo

@@ -9,7 +9,17 @@ from functools import cached_property
 
 import numpy as np
 
-from benchmark.contracts import IGNORE, ignored_label
+from benchmark.contracts import (
+    IGNORE,
+    CaptionData,
+    DepthData,
+    ImageSet,
+    LabelData,
+    NormalsData,
+    RetrievalData,
+    SegmentationData,
+    ignored_label,
+)
 from benchmark.errors import DataError
 from benchmark.images.decode import decode
 from benchmark.system.digest import fingerprint
@@ -23,7 +33,7 @@ IGNORED = -1  # in a Relabel table: never scored
 
 
 @dataclass(frozen=True)
-class Pictures:
+class Pictures(ImageSet):
     """Encoded pictures in a fixed order. `exif` turns them upright; few datasets need it."""
 
     blobs: Blobs
@@ -46,8 +56,8 @@ class Pictures:
         """[N] digests by which equal files are found (`digests.edges_of`)."""
         return edges_of(self.blobs)
 
-    def file_bytes(self, index: int) -> bytes:
-        return self.blobs.read(index)
+    def file_digest(self, index: int) -> str:
+        return hashlib.sha256(self.blobs.read(index)).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -87,7 +97,7 @@ class Relabel:
 
 
 @dataclass(frozen=True)
-class SegmentationSet:
+class SegmentationSet(SegmentationData):
     """Pictures with class masks; `read_mask` gives the raw labels of a file."""
 
     images: Pictures
@@ -113,19 +123,13 @@ class SegmentationSet:
 
 
 @dataclass(frozen=True)
-class MapSet:
-    """Pictures with a map per picture: depth [H, W] metres, or normals [H, W, 3] unit vectors."""
+class _Maps:
+    """Pictures with a file of targets per picture."""
 
     images: Pictures
     maps: Blobs
     read_map: Callable[[Blobs, int], np.ndarray]
     rule: str  # names what `read_map` does, for the digest
-    max_depth: float = 0.0  # metres: what is farther is neither learned nor scored; 0: no limit is known
-
-    @cached_property
-    def digest(self) -> str:
-        limit = {"max_depth": self.max_depth} if self.max_depth else {}
-        return fingerprint({"kind": self.rule, "parts": (self.images.digest, self.maps.digest), **limit})
 
     def target(self, index: int) -> np.ndarray:
         values = self.read_map(self.maps, index)
@@ -134,7 +138,28 @@ class MapSet:
 
 
 @dataclass(frozen=True)
-class CaptionSet:
+class DepthSet(_Maps, DepthData):
+    """Pictures with a depth map each."""
+
+    max_depth: float = 0.0
+
+    @cached_property
+    def digest(self) -> str:
+        limit = {"max_depth": self.max_depth} if self.max_depth else {}
+        return fingerprint({"kind": self.rule, "parts": (self.images.digest, self.maps.digest), **limit})
+
+
+@dataclass(frozen=True)
+class NormalsSet(_Maps, NormalsData):
+    """Pictures with a map of normals each."""
+
+    @cached_property
+    def digest(self) -> str:
+        return fingerprint({"kind": self.rule, "parts": (self.images.digest, self.maps.digest)})
+
+
+@dataclass(frozen=True)
+class CaptionSet(CaptionData):
     """Pictures with one or more captions each."""
 
     images: Pictures
@@ -153,7 +178,7 @@ class CaptionSet:
 
 
 @dataclass(frozen=True)
-class LabelSet:
+class LabelSet(LabelData):
     """Pictures with one class each."""
 
     images: Pictures
@@ -176,7 +201,7 @@ class LabelSet:
 
 
 @dataclass(frozen=True)
-class RetrievalSet:
+class RetrievalSet(RetrievalData):
     """Queries and index; a hit shares label and domain with the query."""
 
     queries: Pictures

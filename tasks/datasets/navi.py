@@ -14,6 +14,7 @@ pictures may have been scaled down since, in place or beside (Probe3D's `downsam
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -23,7 +24,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmark.contracts import DataKind, DatasetInfo
+from benchmark.contracts import DataKind, Dataset, DatasetInfo, DepthData, ImageSet, NormalsData
 from benchmark.data.hidden import is_hidden
 from benchmark.errors import DataError, UsageError
 from benchmark.images.decode import decode
@@ -74,7 +75,7 @@ class Camera:
 
 
 @dataclass(frozen=True)
-class NaviImages:
+class NaviImages(ImageSet):
     """Pictures framed around their object."""
 
     pictures: Blobs
@@ -101,8 +102,8 @@ class NaviImages:
         """[N] digests by which equal files are found (`digests.edges_of`)."""
         return edges_of(self.pictures)
 
-    def file_bytes(self, index: int) -> bytes:
-        return self.pictures.read(index)
+    def file_digest(self, index: int) -> str:
+        return hashlib.sha256(self.pictures.read(index)).hexdigest()
 
     def raw_depth(self, index: int) -> np.ndarray:
         """[H, W] float32 metres as stored; 0 off the object."""
@@ -113,18 +114,17 @@ class NaviImages:
 class Things:
     """What both kinds of NAVI data say of their pictures."""
 
-    @staticmethod
-    def thing_of(image_id: str) -> str:
+    def thing_of(self, image_id: str) -> str:
         """The object on a picture: there are 36, and hundreds of pictures."""
         return image_id.split("/", 1)[0]
 
 
 @dataclass(frozen=True)
-class NaviDepth(Things):
+class NaviDepth(Things, DepthData):
     """Depth in metres, or relative per picture."""
 
     images: NaviImages
-    relative: bool
+    relative: bool = False
 
     @cached_property
     def digest(self) -> str:
@@ -142,7 +142,7 @@ class NaviDepth(Things):
 
 
 @dataclass(frozen=True)
-class NaviNormals(Things):
+class NaviNormals(Things, NormalsData):
     """Normals from the depth and the camera's focal length."""
 
     images: NaviImages
@@ -173,7 +173,7 @@ class NaviNormals(Things):
 
 
 @dataclass(frozen=True)
-class Navi:
+class Navi(Dataset):
     """The dataset under `root`."""
 
     info: DatasetInfo

@@ -14,12 +14,12 @@ from typing import Any
 
 import numpy as np
 
-from benchmark.contracts import DataKind, DatasetInfo
+from benchmark.contracts import DataKind, Dataset, DatasetInfo
 from benchmark.errors import DataError
 from tasks.datasets.arrays import index_image
 from tasks.datasets.blobs import Blobs
 from tasks.datasets.catalog import expected
-from tasks.datasets.kinds import MapSet, Pictures
+from tasks.datasets.kinds import DepthSet, Pictures
 from tasks.datasets.nyuv2_labelled import MAX_DEPTH, labelled_depth
 from tasks.datasets.nyuv2_normals import heldout_normals, train_normals
 from tasks.datasets.places import Store, checked, find, known_options, lines, note_size, option, split_error
@@ -38,7 +38,7 @@ PER_METRE = np.float32(1000)
 
 
 @dataclass(frozen=True)
-class NyuV2:
+class NyuV2(Dataset):
     """Depth and normals; `source` chooses the depth files."""
 
     info: DatasetInfo
@@ -61,7 +61,7 @@ class NyuV2:
         return found
 
 
-def bts_depth(info: DatasetInfo, root: Path | None, split: str) -> MapSet:
+def bts_depth(info: DatasetInfo, root: Path | None, split: str) -> DepthSet:
     """The BTS split: pairs of rgb JPEG and synchronised 16-bit depth PNG, by list file."""
     store, listing = _find_list(info, root, split)
     pairs = [line.split()[:2] for line in lines(store, listing)]
@@ -71,7 +71,7 @@ def bts_depth(info: DatasetInfo, root: Path | None, split: str) -> MapSet:
     store, start = _find_pictures(info, root, split, store, pairs[0][0])
     images = Pictures(checked(info, store, [start + a for a, _ in pairs]))
     depths = checked(info, store, [start + b for _, b in pairs])
-    return MapSet(images, depths, read_depth, "nyu-depth-png-mm", MAX_DEPTH)
+    return DepthSet(images, depths, read_depth, "nyu-depth-png-mm", MAX_DEPTH)
 
 
 def _find_list(info: DatasetInfo, root: Path | None, split: str) -> tuple[Store, str]:

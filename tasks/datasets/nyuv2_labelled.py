@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 
-from benchmark.contracts import DatasetInfo
+from benchmark.contracts import DatasetInfo, DepthData, ImageSet
 from benchmark.errors import DataError, reading
 from benchmark.system.digest import fingerprint
 from tasks.datasets import digests
@@ -44,7 +44,7 @@ def slab(path: str, key: str, index: int) -> np.ndarray:
 
 
 @dataclass(frozen=True)
-class LabelledImages:
+class LabelledImages(ImageSet):
     """The pictures `rows` of the labelled set; all are 480 × 640."""
 
     path: str
@@ -66,12 +66,12 @@ class LabelledImages:
 
 
 @dataclass(frozen=True)
-class LabelledDepth:
+class LabelledDepth(DepthData):
     """Pictures with the in-painted `depths`, or the `rawDepths` whose holes are 0."""
 
     images: LabelledImages
     key: str = "depths"
-    max_depth: ClassVar[float] = MAX_DEPTH
+    max_depth: float = field(default=MAX_DEPTH, init=False)
 
     @cached_property
     def digest(self) -> str:

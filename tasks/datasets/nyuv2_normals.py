@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmark.contracts import DatasetInfo
+from benchmark.contracts import DatasetInfo, ImageSet, NormalsData
 from benchmark.errors import DataError, reading
 from benchmark.system.digest import fingerprint
 from tasks.datasets import digests
@@ -38,7 +38,7 @@ ARRAY = "all_normals.npy"
 
 
 @dataclass(frozen=True)
-class GeoNetImages:
+class GeoNetImages(ImageSet):
     """Pictures inside GeoNet's `.mat` files."""
 
     files: Blobs
@@ -61,7 +61,7 @@ class GeoNetImages:
         return pixels
 
 
-class NormalsWithDepth:
+class NormalsWithDepth(NormalsData):
     """Normals that come with a depth map, which says where they count."""
 
     by_depth: bool

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmark.contracts import DataKind, DatasetInfo
+from benchmark.contracts import DataKind, Dataset, DatasetInfo
 from benchmark.errors import DataError
 from tasks.datasets.arrays import index_image
 from tasks.datasets.blobs import Blobs
@@ -39,7 +39,7 @@ TRUTHS = {
 
 
 @dataclass(frozen=True)
-class PascalContext:
+class PascalContext(Dataset):
     """The 59-class set; `background` adds class 0, `own` takes the authors' `.mat` labels."""
 
     info: DatasetInfo

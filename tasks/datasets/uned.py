@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmark.contracts import DataKind, DatasetInfo
+from benchmark.contracts import DataKind, Dataset, DatasetInfo
 from benchmark.errors import DataError, reading, unknown
 from tasks.datasets.blobs import concatenate
 from tasks.datasets.catalog import expected
@@ -36,7 +36,7 @@ MARKER = "info_files"
 
 
 @dataclass(frozen=True)
-class UnEd:
+class UnEd(Dataset):
     """Some of the eight domains as one retrieval set."""
 
     info: DatasetInfo

@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from benchmark.contracts import DataKind, DatasetInfo
+from benchmark.contracts import DataKind, Dataset, DatasetInfo
 from benchmark.errors import UsageError
 from tasks.datasets.places import split_error
 from tasks.datasets.user_fields import TaskFile, check_apart, read_task_file
@@ -29,7 +29,7 @@ from tasks.datasets.user_read import prompt_templates, read_split
 
 
 @dataclass(frozen=True)
-class UserDataset:
+class UserDataset(Dataset):
     """The data a TOML task names."""
 
     info: DatasetInfo

@@ -18,7 +18,17 @@ from benchmark.data.tolerance import tolerance, tolerating
 from benchmark.errors import DataError
 from benchmark.system.texts import lines_of
 from tasks.datasets.idx import IdxStore, read_idx
-from tasks.datasets.kinds import IGNORED, INVALID, CaptionSet, LabelSet, MapSet, Relabel, RetrievalSet, SegmentationSet
+from tasks.datasets.kinds import (
+    IGNORED,
+    INVALID,
+    CaptionSet,
+    DepthSet,
+    LabelSet,
+    NormalsSet,
+    Relabel,
+    RetrievalSet,
+    SegmentationSet,
+)
 from tasks.datasets.prompts import prompt_list
 from tasks.datasets.user_fields import TRAINED, TaskFile
 from tasks.datasets.user_maps import DepthReader, read_mask, read_normals
@@ -49,10 +59,10 @@ def read_split(file: TaskFile, split: str) -> Any:
         images, maps = source.pairs("depth")
         scale = float(file.values.get("depth_scale", 0.0))
         limit = float(file.values.get("max_depth", 0.0))
-        return MapSet(images, maps, DepthReader(scale), f"user-depth {scale}", limit)
+        return DepthSet(images, maps, DepthReader(scale), f"user-depth {scale}", limit)
     if file.kind == "normals":
         images, maps = source.pairs("normals")
-        return MapSet(images, maps, read_normals, "user-normals")
+        return NormalsSet(images, maps, read_normals, "user-normals")
     if file.kind == "captions":
         return _captions(source)
     if file.kind == "labels":

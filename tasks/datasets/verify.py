@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmark.contracts import DataKind, Dataset, ignored_label
+from benchmark.contracts import DataKind, Dataset, RetrievalData, ignored_label
 from benchmark.data.tolerance import tolerating
 from benchmark.errors import BenchError
 from tasks.datasets.catalog import expected
@@ -81,13 +81,13 @@ def _split(
     try:
         with tolerating(part=True) as allowed:  # counts are reported here, not refused
             data = dataset.data(kind, split)
-        count = len(data.queries) if kind == "retrieval" else len(data.images)
+        count = len(data)
         official = None if _part_only(options) else expected(name, split, kind)
         report = SplitReport(kind, split, count, official, digest=data.digest, notes=allowed.notes)
     except BenchError as e:
         yield SplitReport(kind, split, expected=expected(name, split, kind), missing=str(e))
         return
-    if kind != "retrieval":
+    if not isinstance(data, RetrievalData):
         _read(data, report, everything, workers, progress)
         yield report
         return

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmark.contracts import DataKind, DatasetInfo
+from benchmark.contracts import DataKind, Dataset, DatasetInfo
 from benchmark.errors import DataError
 from tasks.datasets.arrays import index_image
 from tasks.datasets.blobs import Blobs
@@ -28,7 +28,7 @@ SBD = ("../../benchmark_RELEASE/dataset", "../benchmark_RELEASE/dataset", "bench
 
 
 @dataclass(frozen=True)
-class Voc2012:
+class Voc2012(Dataset):
     """The 21-class segmentation set; background is class 0."""
 
     info: DatasetInfo

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmark.contracts import DataKind, DatasetInfo, ignored_label
+from benchmark.contracts import DataKind, Dataset, DatasetInfo, ignored_label
 from benchmark.errors import BenchError, DataError, UsageError, unknown
 from tasks.datasets.archives import without_hidden
 from tasks.datasets.arrays import index_image
@@ -39,7 +39,7 @@ WRAPPED = ("RepeatDataset", "ClassBalancedDataset", "MultiImageMixDataset")
 
 
 @dataclass(frozen=True)
-class MmsegDataset:
+class MmsegDataset(Dataset):
     """The segmentation data of a config; files are looked up when a split is asked for."""
 
     info: DatasetInfo

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmark.contracts import DatasetInfo
+from benchmark.contracts import Dataset, DatasetInfo
 from benchmark.errors import DataError, UsageError
 from tasks.scenes.kinds import (
     CAPTIONS,
@@ -26,7 +26,7 @@ DEFAULT_SIZE = 96
 
 
 @dataclass(frozen=True)
-class Scenes:
+class Scenes(Dataset):
     """The embedded dataset; a split is rendered when its data are first asked for."""
 
     info: DatasetInfo
@@ -38,7 +38,7 @@ class Scenes:
         """The `<Kind>Data` of "train" or "test" (retrieval: "test" only). Raises DataError for another."""
         return self._data(kind, split, self.pictures)
 
-    def unrendered(self, kind: str, split: str) -> Any:
+    def outline(self, kind: str, split: str) -> Any:
         """The same of pictures that are not there: its digest, labels and length."""
         return self._data(kind, split, lambda name: Pictures(Path(), name, self.size, self._count(name)))
 

@@ -5,13 +5,22 @@ from __future__ import annotations
 import json
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 
+from benchmark.contracts import (
+    CaptionData,
+    DepthData,
+    ImageSet,
+    LabelData,
+    NormalsData,
+    RetrievalData,
+    SegmentationData,
+)
 from benchmark.errors import DataError
 from benchmark.system.digest import fingerprint
 from tasks.scenes.fill import SEED
@@ -34,22 +43,21 @@ def _array(path: Path) -> np.ndarray:
 
 
 @dataclass(frozen=True)
-class Pictures:
+class Pictures(ImageSet):
     """The first `n` pictures of a rendered split, read lazily from `folder`."""
 
     folder: Path
     split: str
     size: int
     n: int
-    cheap: ClassVar[bool] = True  # read from a memory map: no worker process is worth its start
+    uniform_shape: tuple[int, int] | None = field(init=False)
+    cheap: bool = field(default=True, init=False)  # read from a memory map: no worker process is worth its start
 
     def __len__(self) -> int:
         return self.n
 
-    @property
-    def uniform_shape(self) -> tuple[int, int]:
-        """Every picture is square, so cropping the resized short side leaves the whole picture."""
-        return self.size, self.size
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "uniform_shape", (self.size, self.size))
 
     @property
     def digest(self) -> str:
@@ -77,13 +85,13 @@ def _digest(what: str, pictures: Pictures, **more: Any) -> str:
 
 
 @dataclass(frozen=True)
-class SceneSegmentation:
+class SceneSegmentation(SegmentationData):
     """Stuff and object classes; every pixel has one."""
 
     images: Pictures
     class_names: Sequence[str] = CLASS_NAMES
     background: int | None = None
-    templates: ClassVar[Sequence[str]] = TEMPLATES
+    templates: Sequence[str] = field(default=TEMPLATES, init=False)
 
     @property
     def digest(self) -> str:
@@ -95,14 +103,14 @@ class SceneSegmentation:
 
 
 @dataclass(frozen=True)
-class SceneDepth:
+class SceneDepth(DepthData):
     """Planar depth in metres, infinite in the sky; what is nearer than `max_depth` is scored.
 
     Beyond it are mountains and the last rows of the ground, a few pixels high.
     """
 
     images: Pictures
-    max_depth: ClassVar[float] = 20.0  # metres
+    max_depth: float = field(default=20.0, init=False)  # metres
 
     @property
     def digest(self) -> str:
@@ -114,7 +122,7 @@ class SceneDepth:
 
 
 @dataclass(frozen=True)
-class SceneNormals:
+class SceneNormals(NormalsData):
     """Unit normals towards the camera: x right, y down, z ahead; zero in the sky."""
 
     images: Pictures
@@ -134,7 +142,7 @@ class SceneNormals:
 
 
 @dataclass(frozen=True)
-class SceneCaptions:
+class SceneCaptions(CaptionData):
     """The long and the short caption of each picture, in this order, or one of them.
 
     In the test split no text serves two pictures: the later one's captions are worded anew.
@@ -148,30 +156,29 @@ class SceneCaptions:
         return _digest("captions", self.images, which=self.which)
 
     @cached_property
-    def captions(self) -> Sequence[Sequence[str]]:
+    def captions(self) -> Sequence[Sequence[str]]:  # type: ignore[override]  # read when they are asked for
         rows = json.loads((self.images.folder / "captions.json").read_text())[: len(self.images)]
         return tuple(tuple(row[k] for k in CAPTIONS[self.which]) for row in rows)
 
 
 @dataclass(frozen=True)
-class SceneLabels:
+class SceneLabels(LabelData):
     """Pictures of one near object each; classes in turn, so balanced."""
 
     images: Pictures
     class_names: Sequence[str] = OBJECTS
-    templates: ClassVar[Sequence[str]] = TEMPLATES
+    templates: Sequence[str] = field(default=TEMPLATES, init=False)
 
     @property
     def digest(self) -> str:
         return _digest("labels", self.images, templates=self.templates)
 
-    @property
-    def labels(self) -> np.ndarray:
-        return np.arange(len(self.images), dtype=np.int64) % len(OBJECTS)
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "labels", np.arange(len(self.images), dtype=np.int64) % len(OBJECTS))
 
 
 @dataclass(frozen=True)
-class SceneRetrieval:
+class SceneRetrieval(RetrievalData):
     """Each object under four views, lights and surroundings; every picture is a query over all the others.
 
     Labels are objects, domains are groups of categories.
@@ -179,31 +186,17 @@ class SceneRetrieval:
 
     queries: Pictures
 
-    @property
-    def index(self) -> Pictures:
-        return self.queries
+    def __post_init__(self) -> None:
+        places = np.arange(len(self.queries), dtype=np.int64)
+        labels = places // VIEWS
+        group = {category: name for name, members in DOMAINS.items() for category in members}
+        domains = tuple(group[OBJECTS[label % len(OBJECTS)]] for label in labels.tolist())
+        for side in ("query", "index"):
+            object.__setattr__(self, f"{side}_labels", labels)
+            object.__setattr__(self, f"{side}_domains", domains)
+        object.__setattr__(self, "index", self.queries)
+        object.__setattr__(self, "self_index", places)
 
     @property
     def digest(self) -> str:
         return _digest("retrieval", self.queries)
-
-    @property
-    def query_labels(self) -> np.ndarray:
-        return np.arange(len(self.queries), dtype=np.int64) // VIEWS
-
-    @property
-    def index_labels(self) -> np.ndarray:
-        return self.query_labels
-
-    @cached_property
-    def query_domains(self) -> Sequence[str]:
-        domain = {category: name for name, members in DOMAINS.items() for category in members}
-        return tuple(domain[OBJECTS[label % len(OBJECTS)]] for label in self.query_labels.tolist())
-
-    @property
-    def index_domains(self) -> Sequence[str]:
-        return self.query_domains
-
-    @property
-    def self_index(self) -> np.ndarray:
-        return np.arange(len(self.queries), dtype=np.int64)

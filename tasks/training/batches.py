@@ -82,7 +82,7 @@ class Batches:
             yield batch
 
     def _workers(self, start: int) -> int:
-        if getattr(self.data.images, "cheap", False) or len(self) - start < 8:
+        if self.data.images.cheap or len(self) - start < 8:
             return 0  # starting a process costs more than it saves
         return min(8, max(1, (os.cpu_count() or 1) - 1))
 

@@ -100,7 +100,7 @@ def test_max_bad_leaves_out_whatever_the_library_raises(error: type[BaseExceptio
     pictures = Breaking(FileBlobs("", Names(["a"])))
     object.__setattr__(pictures, "error", error)
     data = LabelSet(pictures, np.arange(3), ("a", "b", "c"))
-    kept, lines = drop_unreadable("labels", data, 1, silent)
+    kept, lines = drop_unreadable(data, 1, silent)
     assert len(kept.images) == 2 and len(lines) == 1 and lines[0].startswith("1.jpg: cannot be read")
 
 

@@ -6,7 +6,6 @@ data_processing/resize_navi.py, evals/datasets/{navi,nyu,utils}.py, train_snorm.
 from __future__ import annotations
 
 import json
-from types import SimpleNamespace
 
 import cv2
 import miniatures as mini
@@ -16,7 +15,9 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 from scipy.io import loadmat, savemat
+from small import made
 
+from benchmark.contracts import NormalsData
 from benchmark.errors import DataError
 from benchmark.metrics.geometry import normal_errors
 from benchmark.registry import open_dataset
@@ -231,11 +232,9 @@ def test_geonets_pictures_are_cut_off_in_the_precision_they_are_stored_in(tmp_pa
 
 
 def test_a_part_of_the_data_counts_the_same_pixels(tmp_path):
-    from benchmark.data.subsets import limit
-
     nyu(tmp_path)
     data = open_dataset("nyuv2", tmp_path, {"valid": "depth"}).data("normals", "train")
-    part = limit("normals", data, 1)
+    part = data.limited(1)
     np.testing.assert_array_equal(counted_target(part, 0), data.counted(part.rows[0]))
-    plain = SimpleNamespace(target=lambda index: np.zeros((2, 2, 3), np.float32))
+    plain = made(NormalsData, target=lambda index: np.zeros((2, 2, 3), np.float32))
     assert np.isnan(counted_target(plain, 0)).all()
