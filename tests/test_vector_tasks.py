@@ -84,8 +84,8 @@ def test_equal_pictures_of_two_labels_answer_each_other() -> None:
                                      "__getitem__": lambda self, rows: vectors[rows]})()  # fmt: skip
         labels, domains = np.array([0, 0, 1, 1, 2]), ["d"] * 5
         data = made(
-            RetrievalData, queries=images, index=images, query_labels=labels, index_labels=labels, query_domains=domains,
-            index_domains=domains, self_index=np.arange(5),
+            RetrievalData, queries=images, index=images, query_labels=labels, index_labels=labels,
+            query_domains=domains, index_domains=domains, self_index=np.arange(5),
         )  # fmt: skip
         context = SimpleNamespace(
             data={"test": data}, protocol=InstanceRetrieval("encoder", 0, "first", "merged", False), card=None,
