@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from test_cli_words import bench
+from command import bench
 
 import benchmark.cli.ls
 

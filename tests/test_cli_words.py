@@ -9,18 +9,13 @@ from pathlib import Path
 
 import pytest
 import typer
+from command import bench
 
 from benchmark.cli import COMMANDS, app, main
 from benchmark.engine.options import RunOptions
 from benchmark.system.paths import data_dir, results_dir
 
 ROOT = Path(__file__).parents[1]
-
-
-def bench(*words: str) -> int:
-    with pytest.raises(SystemExit) as stop:
-        main(list(words))
-    return int(stop.value.code or 0)
 
 
 @pytest.mark.parametrize(

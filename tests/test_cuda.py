@@ -12,11 +12,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from command import bench
 from recipe_fixtures import tiny
 from small import Noise
 
 from adapters.tipsv2.recipe.trainer import train
-from benchmark.cli import main
 from benchmark.contracts import ImageRequest
 from benchmark.contracts.progress import silent
 from benchmark.engine.loading import load_encoder
@@ -40,12 +40,6 @@ TRAINED = {
     ("normals", "paper"): [*DENSE, "channels=8"],
     ("classification", "paper"): ["ks=[1, 2]", "headline_k=2", "epochs=1", "epoch_length=3", "batch=4"],
 }
-
-
-def bench(*words: str) -> int:
-    with pytest.raises(SystemExit) as stop:
-        main(list(words))
-    return int(stop.value.code or 0)
 
 
 def rows(folder: Path) -> dict[str, Row]:

@@ -15,7 +15,7 @@ import zipfile
 
 import miniatures as mini
 import pytest
-from command import bench
+from command import told
 
 from benchmark.errors import DataError
 from benchmark.registry import datasets
@@ -30,7 +30,7 @@ def own_cache(tmp_path, monkeypatch):
 def test_verify_says_ok_with_sizes_labels_and_digest(tmp_path, capsys, official):
     mini.ade20k(tmp_path)
     official("ade20k", counts={"train": 4, "test": 3})
-    code, out, _ = bench(capsys, "data", "verify", "ade20k", "--data", str(tmp_path), "--workers", "1")
+    code, out, _ = told(capsys, "data", "verify", "ade20k", "--data", str(tmp_path), "--workers", "1")
     assert code == 0 and "segmentation train: ok, 4 pictures, as official" in out
     assert "32x24 (1)" in out and "read    4 of 4, 0 unreadable" in out and "digest" in out and "%" in out
 
@@ -39,14 +39,14 @@ def test_verify_counts_differ_and_unreadable_files_are_listed(tmp_path, capsys):
     root = mini.ade20k(tmp_path)
     damaged = root / "images/training/ADE_train_00000002.jpg"
     damaged.write_bytes(damaged.read_bytes()[:100])
-    code, out, _ = bench(capsys, "data", "verify", "ade20k", "--data", str(tmp_path), "--workers", "1", "--json")
+    code, out, _ = told(capsys, "data", "verify", "ade20k", "--data", str(tmp_path), "--workers", "1", "--json")
     train = json.loads(out.splitlines()[0])
     assert code == 1 and train["found"] == 4 and train["expected"] == 20210 and not train["complete"]
     assert len(train["unreadable"]) == 1 and "ADE_train_00000002.jpg" in train["unreadable"][0]
 
 
 def test_verify_of_an_absent_set_names_path_counts_and_command(tmp_path, capsys):
-    code, out, _ = bench(capsys, "data", "verify", "nyuv2", "--data", str(tmp_path))
+    code, out, _ = told(capsys, "data", "verify", "nyuv2", "--data", str(tmp_path))
     assert code == 1 and "depth train: MISSING" in out and "expected 24231 pictures" in out
     assert "nyudepthv2_train_files_with_gt.txt" in out and "bench data prepare nyuv2" in out
 
@@ -62,7 +62,7 @@ def test_verify_reads_every_family(tmp_path, capsys, name):
     }
     for maker in makers.get(name, (getattr(mini, name, None),)):
         maker(tmp_path)
-    _, out, err = bench(capsys, "data", "verify", name, "--data", str(tmp_path), "--workers", "1", "--json")
+    _, out, err = told(capsys, "data", "verify", name, "--data", str(tmp_path), "--workers", "1", "--json")
     reports = [r for r in map(json.loads, out.splitlines()) if r["kind"] != "archive"]  # the miniatures' differ
     assert reports and not any(r["missing"] or r["unreadable"] for r in reports), (out, err)
     assert all(r["read"] == r["found"] > 0 and len(r["digest"]) == 64 for r in reports)
@@ -96,13 +96,13 @@ def test_verify_holds_archives_against_the_record(tmp_path, capsys, official, on
     record = known.Known("sha1", hashlib.sha1(b"as shipped").hexdigest(), 10, "its owner")
     on_record("A.zip", record)
     words = ("data", "verify", "ade20k", "--data", str(tmp_path), "--workers", "1")
-    code, out, _ = bench(capsys, *words)
+    code, out, _ = told(capsys, *words)
     assert code == 0 and "archive A.zip: ok, sha1 as on record (its owner)\n" in out
     archive.write_bytes(b"as Shipped")
-    code, out, _ = bench(capsys, *words)
+    code, out, _ = told(capsys, *words)
     assert code == 1 and f"archive A.zip: NOT AS IT SHOULD BE, sha1 {hashlib.sha1(b'as Shipped').hexdigest()}" in out
     archive.write_bytes(b"cut")
-    code, out, _ = bench(capsys, *words)
+    code, out, _ = told(capsys, *words)
     assert code == 1 and "NOT AS IT SHOULD BE, 3 bytes, the official file has 10 (its owner)" in out
 
 
@@ -113,9 +113,9 @@ def test_a_large_archive_is_read_only_when_everything_is(tmp_path, capsys, offic
     on_record("A.zip", known.Known("md5", "0" * 32, None, "its owner"))
     monkeypatch.setattr(verify, "LARGE", 5)
     words = ("data", "verify", "ade20k", "--data", str(tmp_path), "--workers", "1")
-    code, out, _ = bench(capsys, *words)
+    code, out, _ = told(capsys, *words)
     assert code == 0 and "not read: --all does" in out
-    assert bench(capsys, *words, "--all")[0] == 1
+    assert told(capsys, *words, "--all")[0] == 1
 
 
 def test_verify_takes_a_users_toml(tmp_path, capsys):
@@ -126,14 +126,14 @@ def test_verify_takes_a_users_toml(tmp_path, capsys):
         f'images = "{base}/images/validation"\nmasks = "{base}/annotations/validation"\n'
     )
     (tmp_path / "names.txt").write_text("".join(f"class {i}\n" for i in range(150)))
-    code, out, _ = bench(capsys, "data", "verify", str(tmp_path / "t.toml"), "--workers", "1")
+    code, out, _ = told(capsys, "data", "verify", str(tmp_path / "t.toml"), "--workers", "1")
     assert code == 0 and "segmentation test: ok, 3 pictures" in out
 
 
 def test_scenes_are_whole_though_retrieval_has_no_training_split(capsys):
     sizes = dict.fromkeys(("n_train", "n_test", "n_labels_train", "n_labels_test", "n_retrieval"), 24)
     options = [w for key, n in {**sizes, "size": 16}.items() for w in ("--option", f"{key}={n}")]
-    code, out, _ = bench(capsys, "data", "verify", "scenes", "--workers", "1", *options)
+    code, out, _ = told(capsys, "data", "verify", "scenes", "--workers", "1", *options)
     assert code == 0 and "MISSING" not in out and "retrieval test index: ok, 24 pictures" in out
 
 
@@ -261,12 +261,12 @@ def test_prepare_fetches_gunzips_unpacks_and_prints_the_steps_left(tmp_path, cap
     ]
     rows = {"docci": {**catalog.catalog()["docci"], "fetch": items, "steps": ["ask for the rest"]}}
     monkeypatch.setattr(fetch, "catalog", lambda: rows)
-    code, out, _ = bench(capsys, "data", "prepare", "docci", "--data", str(tmp_path))
+    code, out, _ = told(capsys, "data", "prepare", "docci", "--data", str(tmp_path))
     assert code == 0 and "by hand: ask for the rest" in out and "licence: CC-BY-4.0" in out
     assert (tmp_path / "docci/x.tar").read_bytes() == tar.getvalue()
     assert (tmp_path / "docci/info/test.json").read_text() == "[]"
     Handler.files = {}
-    code, out, _ = bench(capsys, "data", "prepare", "docci", "--data", str(tmp_path), "--offline")
+    code, out, _ = told(capsys, "data", "prepare", "docci", "--data", str(tmp_path), "--offline")
     assert code == 0 and out.count("is there") == 2
 
 
@@ -275,9 +275,9 @@ def test_prepare_offline_opens_no_connection_and_says_what_to_fetch(tmp_path, ca
         raise AssertionError("a connection was opened")
 
     monkeypatch.setattr("socket.socket.connect", refuse)
-    code, _, err = bench(capsys, "data", "prepare", "ade20k", "--data", str(tmp_path), "--offline")
+    code, _, err = told(capsys, "data", "prepare", "ade20k", "--data", str(tmp_path), "--offline")
     assert code == 1 and "ADEChallengeData2016.zip is missing" in err and "data.csail.mit.edu" in err
-    code, _, err = bench(capsys, "data", "prepare", "ade20", "--data", str(tmp_path))
+    code, _, err = told(capsys, "data", "prepare", "ade20", "--data", str(tmp_path))
     assert code == 2 and "Did you mean 'ade20k'" in err
 
 
@@ -332,11 +332,11 @@ def test_prepare_unpacks_a_gzip_that_was_fetched_by_hand(tmp_path, capsys):
     (tmp_path / "docci").mkdir()
     (tmp_path / "docci/docci_images.tar.gz").write_bytes(gzip.compress(b"a tar"))
     (tmp_path / "docci/docci_descriptions.jsonlines").write_text("{}\n")
-    code, out, _ = bench(capsys, "data", "prepare", "docci", "--data", str(tmp_path), "--offline")
+    code, out, _ = told(capsys, "data", "prepare", "docci", "--data", str(tmp_path), "--offline")
     assert (
         code == 0 and "docci_images.tar.gz to" in out and (tmp_path / "docci/docci_images.tar").read_bytes() == b"a tar"
     )
     (tmp_path / "docci/docci_images.tar").unlink()
     (tmp_path / "docci/docci_images.tar.gz").write_bytes(gzip.compress(b"a tar" * 100)[:-9])
-    code, out, err = bench(capsys, "data", "prepare", "docci", "--data", str(tmp_path), "--offline")
+    code, out, err = told(capsys, "data", "prepare", "docci", "--data", str(tmp_path), "--offline")
     assert code == 1 and "is no whole gzip file" in err and not (tmp_path / "docci/docci_images.tar").exists()

@@ -8,10 +8,11 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from command import bench
 from dpt_layouts import flax_tree, write_zip
 from miniatures import navi, nyu_bts
 from PIL import Image
-from test_cli_run import FIELDS, bench
+from test_cli_run import FIELDS
 from training_context import ColourDepth, MemoryContext, Ramps, preset
 
 from benchmark.metrics.geometry import scale_and_shift

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from command import bench
 from small import Noise, SmallEncoder
 
-from benchmark.cli import main
 from benchmark.contracts import Need, Tap, View, WeightsInfo
 from benchmark.contracts.progress import silent
 from benchmark.errors import BenchError
@@ -50,12 +50,6 @@ def build(spec):
     return Dying(load_encoder("random-vit"))
 """
 TASKS = ["--task", "classification/scenes", "--task", "image_to_text_retrieval/scenes", "--limit", "300"]
-
-
-def bench(*words: str) -> int:
-    with pytest.raises(SystemExit) as e:
-        main(list(words))
-    return int(e.value.code or 0)
 
 
 def numbers(results: Path) -> dict[str, dict[str, float]]:

@@ -12,7 +12,7 @@ import miniatures as mini
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from command import bench
+from command import told
 from test_datasets_readers import add_bytes, check_imagenet, image_struct
 
 from benchmark.data.tolerance import tolerating
@@ -300,20 +300,20 @@ def test_an_interrupted_fetch_from_the_hub_is_exit_one_and_goes_on(tmp_path, cap
     words = ("data", "prepare", "imagenet1k", "--data", str(tmp_path / "d"))
     broken = FakeHub(repository, most=2, silent=silent)
     monkeypatch.setattr("huggingface_hub.snapshot_download", broken)
-    code, out, err = bench(capsys, *words)
+    code, out, err = told(capsys, *words)
     assert code == 1 and "train-00002-of-00003.parquet" in err and "goes on where it stopped" in err
     assert "by hand: Accept the terms" in out and "done" not in out
-    code, out, err = bench(capsys, *words)  # train is whole, validation is not
+    code, out, err = told(capsys, *words)  # train is whole, validation is not
     assert code == 1 and "validation-00001-of-00002.parquet" in err
     whole = FakeHub(repository)
     monkeypatch.setattr("huggingface_hub.snapshot_download", whole)
-    code, out, err = bench(capsys, *words)
+    code, out, err = told(capsys, *words)
     assert code == 0 and "done: fetched ILSVRC/imagenet-1k@49e2ee26f381" in out
     assert whole.asked == [("ILSVRC/imagenet-1k", "dataset", "49e2ee26f3810fb5a7536bbf732a7b07389a47b5")]
     assert not (tmp_path / "d/imagenet1k/data/test-00000-of-00001.parquet").exists()
-    code, out, err = bench(capsys, *words, "--offline")
+    code, out, err = told(capsys, *words, "--offline")
     assert code == 0 and "has all parquet files" in out and "by hand" not in out and len(whole.asked) == 1
-    code, out, err = bench(capsys, *words)
+    code, out, err = told(capsys, *words)
     assert code == 0 and len(whole.asked) == 1  # nothing is asked for what is whole
 
 
@@ -322,13 +322,13 @@ def test_a_parquet_cut_short_is_asked_for_again_and_any_parquet_is_not_all(tmp_p
     folder = tmp_path / "d/imagenet1k/data"
     folder.mkdir(parents=True)
     (folder / "validation-00000-of-00002.parquet").write_bytes(repository["data/train-00000-of-00003.parquet"])
-    code, _, err = bench(capsys, *words, "--offline")
+    code, _, err = told(capsys, *words, "--offline")
     assert code == 1 and "no data/train-*" in err and "--revision 49e2ee26f3810fb5a7536bbf732a7b07389a47b5" in err
     for name, content in repository.items():
         (tmp_path / "d/imagenet1k" / name).write_bytes(content)
-    assert bench(capsys, *words, "--offline")[0] == 0
+    assert told(capsys, *words, "--offline")[0] == 0
     (folder / "train-00001-of-00003.parquet").write_bytes(repository["README.md"][:100])
-    code, _, err = bench(capsys, *words, "--offline")
+    code, _, err = told(capsys, *words, "--offline")
     assert code == 1 and "train-00001-of-00003.parquet is cut short" in err
 
 
@@ -339,7 +339,7 @@ def test_a_gated_repository_is_exit_one_after_the_steps(tmp_path, capsys, monkey
         raise hub_error("GatedRepoError")
 
     monkeypatch.setattr("huggingface_hub.snapshot_download", refuse)
-    code, out, err = bench(capsys, "data", "prepare", "imagenet1k", "--data", str(tmp_path / "d"))
+    code, out, err = told(capsys, "data", "prepare", "imagenet1k", "--data", str(tmp_path / "d"))
     assert code == 1 and "hf auth login" in out and "could not be fetched whole" in err
 
 
@@ -347,16 +347,16 @@ def test_imagenet_in_another_layout_is_not_fetched_again(tmp_path, capsys, monke
     monkeypatch.setattr("huggingface_hub.snapshot_download", lambda *_a, **_k: pytest.fail("the hub was asked"))
     official("imagenet1k", counts={"train": 6, "test": 6})
     assert hub.lacking(tmp_path, ["data/train-*"])
-    code, out, _ = bench(capsys, "data", "prepare", "imagenet1k", "--data", str(tmp_path / "folder"))
+    code, out, _ = told(capsys, "data", "prepare", "imagenet1k", "--data", str(tmp_path / "folder"))
     assert code == 0 and "is in" in out and "whole" in out
 
 
 def test_prepare_offline_prints_what_is_to_do_by_hand_first(tmp_path, capsys):
     for name in ("nyuv2", "rp2k", "flickr30k", "imagenet1k", "voc2012"):
-        code, out, err = bench(capsys, "data", "prepare", name, "--offline", "--data", str(tmp_path))
+        code, out, err = told(capsys, "data", "prepare", name, "--offline", "--data", str(tmp_path))
         steps = catalog.catalog()[name]["steps"]
         assert code == 1 and "--offline" in err and all(step in out for step in steps), name
-    code, out, err = bench(capsys, "data", "prepare", "nyuv2", "--offline", "--data", str(tmp_path))
+    code, out, err = told(capsys, "data", "prepare", "nyuv2", "--offline", "--data", str(tmp_path))
     assert "nyu_depth_v2_labeled.mat is missing" in err and "splits.mat is missing" in out  # each that is missing
 
 

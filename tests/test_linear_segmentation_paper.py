@@ -12,9 +12,9 @@ from pathlib import Path
 
 import miniatures
 import pytest
+from command import bench
 from safetensors.torch import load_file
 
-from benchmark.cli import main
 from benchmark.protocol import load_protocol
 from benchmark.registry import protocol_file
 from benchmark.rows.row import Row, read_all
@@ -28,12 +28,6 @@ SMALL = ["batch_size=2", "short_side=32", "crop=32", "window=32", "stride=21", "
 def words(*more: str, preset: str = "paper", fields: list[str] = SMALL) -> list[str]:
     sets = [w for field in fields for w in ("--set", field)]
     return ["run", "--model", "pixels", "--protocol", preset, "--no-check", *sets, *more]
-
-
-def bench(*line: str) -> int:
-    with pytest.raises(SystemExit) as stop:
-        main(list(line))
-    return int(stop.value.code or 0)
 
 
 def only_row(results: Path) -> Row:

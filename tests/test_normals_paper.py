@@ -7,9 +7,10 @@ import math
 import numpy as np
 import pytest
 import torch
+from command import bench
 from dpt_layouts import flax_tree, write_zip
 from miniatures import navi, nyu_labelled
-from test_cli_run import FIELDS, bench
+from test_cli_run import FIELDS
 from training_context import ColourNormals, MemoryContext, Ramps, preset
 
 from benchmark.registry import open_dataset

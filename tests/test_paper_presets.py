@@ -7,8 +7,8 @@ from pathlib import Path
 
 import miniatures
 import pytest
+from command import bench
 
-from benchmark.cli import main
 from benchmark.protocol import load_protocol, presets
 from benchmark.registry import load_task, protocol_file, suites, units
 from benchmark.rows.row import read_all
@@ -24,15 +24,9 @@ MAKERS = {
 }  # fmt: skip
 SHORT = {
     "classification": ["ks=[1, 2]", "headline_k=2", "classification.epochs=1", "epoch_length=3", "batch=4"],
-    "zero_shot_segmentation": [],
+    "zero_shot_segmentation": ["short_side=64", "window=32", "stride=16"],
 }
 MODEL = f"{Path(__file__).parent}/small_model.py:build"
-
-
-def bench(*words: str) -> int:
-    with pytest.raises(SystemExit) as stop:
-        main(list(words))
-    return int(stop.value.code or 0)
 
 
 @pytest.fixture(scope="module")

@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from command import bench
 from recipe_fixtures import TINY, tiny
 
 from adapters.tipsv2.recipe import evaluation
 from adapters.tipsv2.recipe.config_file import read_config
 from adapters.tipsv2.recipe.publish import command, publish
 from adapters.tipsv2.recipe.trainer import train
-from benchmark.cli import main
 from benchmark.errors import UsageError
 from benchmark.system.digest import sha256_file
 
@@ -28,12 +28,6 @@ def write_toml(path: Path, table: dict[str, Any]) -> Path:
             lines += [f"[{section}]", *(f"{k} = {json.dumps(v)}" for k, v in values.items())]
     path.write_text("\n".join(lines))
     return path
-
-
-def bench(*words: str) -> int:
-    with pytest.raises(SystemExit) as done:
-        main(list(words))
-    return int(done.value.code or 0)
 
 
 def test_train_then_distill_from_a_toml_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import shutil
 import socket
@@ -13,49 +14,47 @@ from pathlib import Path
 import pytest
 import torch
 from recipe_fixtures import tiny
+from recipe_group import train_one
 from safetensors.torch import load_file
 
 from adapters.tipsv2.recipe.trainer import train
 
-HERE = Path(__file__).parent
-CODE = """
-import sys
-from pathlib import Path
-from recipe_fixtures import tiny
-from adapters.tipsv2.recipe.trainer import train
-from benchmark.errors import UsageError
-def threads_of_the_group():
-    return [name for task in Path("/proc/self/task").glob("*/comm") if "gloo" in (name := task.read_text())]
-changes = eval(sys.argv[2])
-try:
-    train(tiny(train__log_every=1, **changes), Path(sys.argv[1]), quiet=True)
-except UsageError as e:
-    sys.exit(f"{e} {threads_of_the_group()}")
-assert not threads_of_the_group(), "one that works on while the interpreter ends aborts the process"
-"""
+FORKS = multiprocessing.get_context("forkserver")  # one process imports the libraries, the others are forks of it
+FORKS.set_forkserver_preload(["recipe_group"])
+
+
+def free_port() -> int:
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return int(s.getsockname()[1])
 
 
 def two_processes(out: Path, fails: str = "", **changes: object) -> None:
     """Trains in two processes; with `fails`, both must end with 1 and these last words."""
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        port = s.getsockname()[1]
-    shared = {
-        "PYTHONPATH": f"{HERE}:{HERE.parent}",
-        "OMP_NUM_THREADS": "1",
-        "WORLD_SIZE": "2",
-        "MASTER_ADDR": "127.0.0.1",
-    }
-    runs = []
-    for rank in range(2):
-        env = {**os.environ, **shared, "MASTER_PORT": str(port), "RANK": str(rank), "LOCAL_RANK": str(rank)}
-        runs.append(
-            subprocess.Popen([sys.executable, "-c", CODE, str(out), repr(changes)], env=env, stderr=subprocess.PIPE)
-        )
+    port = free_port()
+    files = [out.with_name(f"{out.name}-{rank}.log") for rank in range(2)]
+    runs = [FORKS.Process(target=train_one, args=(rank, port, out, changes, files[rank])) for rank in range(2)]
     for run in runs:
-        _, errors = run.communicate()
-        assert run.returncode == (1 if fails else 0), errors.decode()[-3000:]
-        assert errors.decode().strip().endswith(fails)
+        run.start()
+    for run, file in zip(runs, files, strict=True):
+        run.join()
+        errors = file.read_text()
+        assert run.exitcode == (1 if fails else 0), errors[-3000:]
+        assert errors.strip().endswith(fails)
+
+
+def test_a_process_of_a_group_ends_as_any_other(tmp_path: Path) -> None:
+    """Where a thread of the group works on while the interpreter ends, that aborts: one of the two is no fork."""
+    port, changes, file = free_port(), {"train__steps": 1, "train__strategy": "fsdp"}, tmp_path / "log"
+    fork = FORKS.Process(target=train_one, args=(1, port, tmp_path / "two", changes, file))
+    fork.start()
+    code = f"from recipe_group import train_one; train_one(0, {port}, {str(tmp_path / 'two')!r}, {changes})"
+    paths = os.pathsep.join(str(folder) for folder in (Path(__file__).parent, Path(__file__).parents[1]))
+    done = subprocess.run(
+        [sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": paths}, capture_output=True, text=True
+    )
+    fork.join()
+    assert (done.returncode, fork.exitcode) == (0, 0), done.stderr + file.read_text()
 
 
 def losses(out: Path) -> list[dict[str, float]]:

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import miniatures
 import pytest
+from command import bench
 from rows import row_data, simulate
 
-from benchmark.cli import main
 from benchmark.compare import papers as report
 from benchmark.compare.sides import PublishedNumber
 from benchmark.rows.row import Row
@@ -18,12 +18,6 @@ Toy,random-vit,image_to_text_retrieval,coco,R@1,150,a paper,
 Toy,random-vit,text_to_image_retrieval,coco,R@1,{value},a paper,
 Toy,pixels,image_to_text_retrieval,coco,R@1,3,a paper,
 """
-
-
-def bench(*words: str) -> int:
-    with pytest.raises(SystemExit) as stop:
-        main(list(words))
-    return int(stop.value.code or 0)
 
 
 def test_the_published_numbers_are_found_from_an_empty_folder(

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from command import bench
 from miniatures import nyu_bts
 from small import Noise, SmallEncoder
 from torch import nn
@@ -147,28 +148,28 @@ def test_workers_give_the_batches_that_this_process_gives(monkeypatch):
     assert torch.equal(later.images, here[6].images)
 
 
-def test_kill_and_the_same_command_again_give_the_undisturbed_row(tmp_path):
+def test_kill_and_the_same_command_again_give_the_undisturbed_row(tmp_path, monkeypatch):
     """SIGKILL in the middle of training, from the command line."""
     nyu_bts(tmp_path / "data")
 
-    def start(name: str) -> subprocess.Popen[bytes]:
-        words = ["run", "--model", "random-vit", "--task", "depth/nyuv2", "--protocol", "dinov3", "--no-check"]
-        words += ["--device", "cpu"]  # a GPU adds in no fixed order when it up-samples backwards
-        for field in ("steps=150", "batch_size=2", "bins=16", "warmup_steps=5", "flip_test=false"):
-            words += ["--set", field]
-        words += ["--data", str(tmp_path / "data"), "--results", str(tmp_path / f"results-{name}")]
-        settings = {**os.environ, "BENCH_CACHE": str(tmp_path / name), "OMP_NUM_THREADS": "1"}
-        return subprocess.Popen(
-            [sys.executable, "-m", "benchmark.cli", *words], env=settings, cwd=ROOT, stdout=subprocess.DEVNULL
-        )
+    words = ["run", "--model", "random-vit", "--task", "depth/nyuv2", "--protocol", "dinov3", "--no-check"]
+    words += ["--device", "cpu"]  # a GPU adds in no fixed order when it up-samples backwards
+    for field in ("steps=150", "batch_size=2", "bins=16", "warmup_steps=5", "flip_test=false"):
+        words += ["--set", field]
+    words += ["--data", str(tmp_path / "data"), "--results"]
 
-    undisturbed = start("whole")
-    killed = start("killed")
+    def here(name: str) -> int:
+        monkeypatch.setenv("BENCH_CACHE", str(tmp_path / name))
+        return bench(*words, str(tmp_path / f"results-{name}"))
+
+    settings = {**os.environ, "BENCH_CACHE": str(tmp_path / "killed"), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "benchmark.cli", *words, str(tmp_path / "results-killed")]
+    killed = subprocess.Popen(command, env=settings, cwd=ROOT, stdout=subprocess.DEVNULL)
     while not list((tmp_path / "killed" / "heads").glob(f"*/{NAME}")) and killed.poll() is None:
         time.sleep(0.02)
     killed.send_signal(signal.SIGKILL)
     stopped_early = killed.wait() == -signal.SIGKILL
-    assert undisturbed.wait() == 0 and start("killed").wait() == 0
+    assert here("whole") == here("killed") == 0
     first, second = (read_all(tmp_path / f"results-{name}")[0][0] for name in ("whole", "killed"))
     assert stopped_early, "training ended before it could be killed: raise steps"
     assert first.data["metrics"] == second.data["metrics"]

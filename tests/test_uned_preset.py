@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from command import bench
 from small import SmallEncoder
-from test_cli_run import bench
 from training_context import preset
 
 from benchmark.contracts import ImageTransform

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from dataclasses import replace
+from hashlib import sha256
 from typing import Any
 
 import torch
@@ -26,7 +27,13 @@ class Wrong:
                 setattr(self, name, getattr(base, name))
 
     def forward(self, images: torch.Tensor, request: ImageRequest) -> ImageFeatures:
-        return self.base.encode_image(images if self.pixels is None else self.pixels(images), request)
+        """The right encoder's answer; it is asked once for each picture, as most faults show themselves on the same."""
+        images = images if self.pixels is None else self.pixels(images)
+        key = sha256(images.contiguous().numpy().tobytes()).digest(), images.shape, request
+        known = self.base.__dict__.setdefault("answers", {})
+        if key not in known:
+            known[key] = self.base.encode_image(images, request)
+        return copy.deepcopy(known[key])
 
     @torch.inference_mode()
     def encode_image(self, images: torch.Tensor, request: ImageRequest = ImageRequest()) -> ImageFeatures:
