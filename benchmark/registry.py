@@ -1,12 +1,14 @@
 """Names to things, lazily: the tables are TOML, the code behind a name is imported only when it is used.
 
-Other packages plug in through the entry-point groups `densebench.adapters` (name -> builder) and `densebench.tasks`
-(name -> an object like `benchmark.contracts.Task` that also has `protocols`, the path of its preset file).
+Other packages plug in through the entry-point groups `densebench.adapters` (name -> builder), `densebench.tasks`
+(name -> `benchmark.contracts.Task`) and `densebench.datasets` (name -> `benchmark.contracts.DatasetSource`). A task or
+data set that cannot be loaded is named in a warning and left out.
 """
 
 from __future__ import annotations
 
 import importlib
+import logging
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,18 +17,19 @@ from importlib.abc import Traversable
 from importlib.metadata import EntryPoint, entry_points
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
-from benchmark.contracts import Dataset, DatasetInfo, Encoder, ModelSpec, Task
-from benchmark.errors import UsageError, unknown
+from benchmark.contracts import Dataset, DatasetInfo, DatasetSource, Encoder, ModelSpec, Task
+from benchmark.errors import UsageError, first_line, unknown
 from benchmark.system.torchvision_fit import misfit
 
+T = TypeVar("T")
+log = logging.getLogger("densebench")
 PREFIXES = {
     "hf": "adapters.hub:build",
     "timm": "adapters.timm_models:build",
     "open_clip": "adapters.open_clip_models:build",
 }
-RETRIEVAL = ("image_to_text_retrieval", "text_to_image_retrieval")
 
 
 @cache
@@ -38,6 +41,25 @@ def _table(package: str, name: str) -> dict[str, dict[str, Any]]:
 def _plug_ins(group: str) -> tuple[EntryPoint, ...]:
     """The entry points of a group, asked for once: a scan of all that is installed takes over ten milliseconds."""
     return tuple(entry_points(group=group))
+
+
+@cache
+def _loaded(group: str, kind: type[T]) -> dict[str, T]:
+    """Name -> the object of each entry point of a group, without those that cannot be loaded."""
+    found = {}
+    for point in _plug_ins(group):
+        try:
+            value = point.load()
+        except Exception as e:
+            log.warning("%s = %s of group %s cannot be loaded: %s", point.name, point.value, group, first_line(e))
+            continue
+        if isinstance(value, kind):
+            found[point.name] = value
+        else:
+            log.warning(
+                "%s = %s of group %s is no benchmark.contracts.%s", point.name, point.value, group, kind.__name__
+            )
+    return found
 
 
 def resolve(target: str) -> Any:
@@ -136,8 +158,9 @@ def _with(spec: ModelSpec, **changes: Any) -> ModelSpec:
 def tasks() -> dict[str, dict[str, Any]]:
     """The nine tasks, in the paper's order, and those of other packages."""
     rows = dict(_table("tasks", "tasks.toml"))
-    for point in _plug_ins("densebench.tasks"):
-        rows.setdefault(point.name, {"title": point.name, "entry_point": point, "target": point.value})
+    for name, task in _loaded("densebench.tasks", Task).items():
+        facts = {"kind": task.kind, "trained": task.trained, "metric": task.metric, "version": task.version}
+        rows.setdefault(name, {"title": task.title or name, **facts, "plug_in": True})
     return rows
 
 
@@ -146,16 +169,20 @@ def load_task(name: str) -> Task:
     rows = tasks()
     if name not in rows:
         raise unknown("task", name, rows, "bench ls tasks")
-    point = rows[name].get("entry_point")
-    return cast(Task, point.load() if point else resolve(rows[name]["target"]))
+    return (
+        _loaded("densebench.tasks", Task)[name]
+        if "plug_in" in rows[name]
+        else cast(Task, resolve(rows[name]["target"]))
+    )
 
 
 def protocol_file(name: str) -> Traversable | Path:
     """The preset file of task `name`."""
-    row = tasks()[name]
-    if "entry_point" in row:
-        return Path(cast(Any, row["entry_point"].load()).protocols)
-    return files("tasks") / "protocols" / f"{name}.toml"
+    if "plug_in" not in tasks()[name]:
+        return files("tasks") / "protocols" / f"{name}.toml"
+    if (presets := load_task(name).presets) is None:
+        raise UsageError(f"task {name} of another package names no file of presets. Give its Task `presets`")
+    return presets
 
 
 def suites() -> dict[str, dict[str, Any]]:
@@ -167,8 +194,25 @@ def suites() -> dict[str, dict[str, Any]]:
 
 
 def datasets() -> dict[str, dict[str, Any]]:
-    """Every dataset -> its catalogue row."""
-    return _table("tasks.datasets", "catalog.toml")
+    """Every dataset -> its catalogue row; those of other packages have the facts of their DatasetInfo."""
+    rows = dict(_table("tasks.datasets", "catalog.toml"))
+    for name, source in _loaded("densebench.datasets", DatasetSource).items():
+        facts = {key: list(value) if isinstance(value, tuple) else value for key, value in vars(source.info).items()}
+        parts = {key: list(value) for key in ("only", "short") if (value := getattr(source, key))}
+        rows.setdefault(name, {**facts, **parts, "embedded": source.embedded, "plug_in": True})
+    return rows
+
+
+def tasks_on(dataset: str) -> list[str]:
+    """The tasks that a dataset serves: those that read one of its kinds, or of these the ones it is `only` for."""
+    row = datasets()[dataset]
+    found = [name for name, task in tasks().items() if task["kind"] in row["kinds"]]
+    return [name for name in found if name in row.get("only", found)]
+
+
+def datasets_of(task: str) -> list[str]:
+    """The datasets that the name of a task alone means."""
+    return [name for name, row in datasets().items() if task in tasks_on(name) and not by_name_only(row)]
 
 
 def by_name_only(row: Mapping[str, Any]) -> bool:
@@ -186,10 +230,13 @@ def dataset_info(name: str) -> DatasetInfo:
 
 def open_dataset(name: str, root: Path | None, options: Mapping[str, str] | None = None) -> Dataset:
     """The dataset `name` found under `root`. Raises DataError when it is not there."""
-    row = datasets()
-    if name not in row:
-        raise unknown("dataset", name, row, "bench ls datasets")
-    return cast(Dataset, resolve(row[name]["target"])(dataset_info(name), root, dict(options or {})))
+    rows, chosen = datasets(), dict(options or {})
+    if name not in rows:
+        raise unknown("dataset", name, rows, "bench ls datasets")
+    if "plug_in" in rows[name]:
+        source: DatasetSource = _loaded("densebench.datasets", DatasetSource)[name]
+        return source.open(root, chosen)
+    return cast(Dataset, resolve(rows[name]["target"])(dataset_info(name), root, chosen))
 
 
 # ----------------------------------------------------------------------------------------------- units
@@ -224,13 +271,13 @@ def units(word: str) -> list[Unit]:
             raise unknown("task", task, rows, "bench ls tasks")
         if dataset not in catalog:
             raise unknown("dataset", dataset, catalog, "bench ls datasets")
-        if task not in catalog[dataset]["tasks"]:
-            raise UsageError(f"{dataset} has no {task}; it has {', '.join(catalog[dataset]['tasks'])}")
+        if task not in (there := tasks_on(dataset)):
+            raise UsageError(f"{dataset} has no {task}; it has {', '.join(there)}")
         return [Unit(task, dataset)]
     if word in catalog:
         return [Unit(task, word) for task in short_tasks(word)]
     if word in rows:
-        return [Unit(word, name) for name, row in catalog.items() if word in row["tasks"] and not by_name_only(row)]
+        return [Unit(word, name) for name in datasets_of(word)]
     raise unknown("task or dataset", word, [*rows, *catalog], "bench ls tasks, bench ls datasets")
 
 
@@ -242,12 +289,8 @@ def config_name(path: str) -> str:
 
 
 def short_tasks(dataset: str) -> list[str]:
-    """The tasks a dataset's name alone stands for: its best known probe; both directions for captions."""
-    row = datasets()[dataset]
-    if "short" in row:
-        return list(row["short"])
-    both = [t for t in row["tasks"] if t in RETRIEVAL]
-    return both or row["tasks"][:1]
+    """The tasks a dataset's name alone stands for: its best known probe, or all it serves."""
+    return list(datasets()[dataset].get("short") or tasks_on(dataset))
 
 
 def _user_unit(word: str) -> Unit:

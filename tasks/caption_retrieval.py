@@ -15,7 +15,7 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 
-from benchmark.contracts import DataKind, EncoderCard, Measurement, Need, Outcome, Tap, TaskContext, View
+from benchmark.contracts import EncoderCard, Measurement, Method, Need, Outcome, Tap, Task, TaskContext, View
 from benchmark.data.equal_pictures import counted, first_equal, picture_digests
 from benchmark.metrics.retrieval import Positives, caption_positives, chance_recall, ranks, recall_hits
 from benchmark.statistics.statistic import Statistic
@@ -39,33 +39,26 @@ class CaptionRetrieval:
         check_view(self.view, self.view_size)
 
 
-class CaptionRetrievalTask:
+class Cosine(Method[CaptionRetrieval]):
     """One direction; both read the same stored vectors."""
 
-    kind: ClassVar[DataKind] = "captions"
-    needs_text: ClassVar[bool] = True
-    schemas: ClassVar[Mapping[str, type]] = {"cosine": CaptionRetrieval}
+    schema = CaptionRetrieval
+    queries: ClassVar[Literal["image", "text"]]
 
-    def __init__(self, name: str, queries: Literal["image", "text"]) -> None:
-        self.name, self.queries = name, queries
+    def not_applicable(self, card: EncoderCard) -> str | None:
+        return no_text_space(self.protocol.cls)
 
-    def splits(self, protocol: CaptionRetrieval) -> Sequence[str]:
-        return ("test",)
-
-    def not_applicable(self, card: EncoderCard, protocol: CaptionRetrieval) -> str | None:
-        return no_text_space(protocol.cls)
-
-    def needs(self, card: EncoderCard, protocol: CaptionRetrieval, data: Mapping[str, Any]) -> Sequence[Need]:
-        return [Need(data["test"].images, View(protocol.view, protocol.view_size), Tap("cls"))]
+    def needs(self, card: EncoderCard, data: Mapping[str, Any]) -> Mapping[str, Need]:
+        view = View(self.protocol.view, self.protocol.view_size)
+        return {"test/cls": Need(data["test"].images, view, Tap("cls"))}
 
     def run(self, context: TaskContext) -> Outcome:
         """R@k of every query, the rank of its best positive kept as its sample."""
-        data, protocol = context.data["test"], context.protocol
+        data, protocol = context.data["test"], self.protocol
         started = time.perf_counter()
         captions = [text for texts in data.captions for text in texts]
         counts = [len(texts) for texts in data.captions]
-        (need,) = self.needs(context.card, protocol, context.data)
-        images = GlobalVectors(context.features(need), protocol.cls)
+        images = GlobalVectors(context.features("test/cls"), protocol.cls)
         place = {text: i for i, text in enumerate(dict.fromkeys(captions))}
         texts = context.text(list(place))[[place[text] for text in captions]]
         first = first_equal(picture_digests(data.images, context.progress))
@@ -89,7 +82,16 @@ class CaptionRetrievalTask:
         seconds = time.perf_counter() - started
         answers = len(captions) if self.queries == "image" else len(names)
         blind = {f"hit@{k}": chance_recall(right.counts(), np.full(len(ids), answers), k) for k in KS}
-        return Outcome(samples, measured, "R@1", len(ids), details, 0.0, seconds, files, [blind])
+        return Outcome(
+            samples,
+            measured,
+            main_metric="R@1",
+            n=len(ids),
+            details=details,
+            score_s=seconds,
+            files=files,
+            blind=[blind],
+        )
 
 
 def cut(context: TaskContext, captions: Sequence[str]) -> int | None:
@@ -128,5 +130,17 @@ def word_for_word(captions: Sequence[str], own: Positives) -> Positives:
     return Positives.from_lists(lists)
 
 
-IMAGE_TO_TEXT = CaptionRetrievalTask("image_to_text_retrieval", "image")
-TEXT_TO_IMAGE = CaptionRetrievalTask("text_to_image_retrieval", "text")
+class ImageToText(Cosine):
+    """Pictures ask for their captions."""
+
+    queries = "image"
+
+
+class TextToImage(Cosine):
+    """Captions ask for their pictures."""
+
+    queries = "text"
+
+
+IMAGE_TO_TEXT = Task("image_to_text_retrieval", "captions", {"cosine": ImageToText}, needs_text=True)
+TEXT_TO_IMAGE = Task("text_to_image_retrieval", "captions", {"cosine": TextToImage}, needs_text=True)

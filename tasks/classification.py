@@ -10,14 +10,26 @@ patch token, heads trained side by side by SGD on augmented crops or on stored f
 from __future__ import annotations
 
 import time
+from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import torch
 
-from benchmark.contracts import DataKind, EncoderCard, FeatureReader, Measurement, Need, Outcome, Tap, TaskContext, View
+from benchmark.contracts import (
+    EncoderCard,
+    FeatureReader,
+    Measurement,
+    Method,
+    Need,
+    Outcome,
+    Tap,
+    Task,
+    TaskContext,
+    View,
+)
 from benchmark.errors import DataError
 from benchmark.heads.knn import knn_votes, topk_search
 from benchmark.heads.linear_sweep import SweepHead, fit_linear_sweep
@@ -96,7 +108,7 @@ class SweptClassification:
         return self.epochs * self.epoch_length
 
 
-Classification = VectorClassification | SweptClassification
+P = TypeVar("P", VectorClassification, SweptClassification)
 
 
 class RawVectors:
@@ -124,47 +136,36 @@ class LinearHead:
     files: Mapping[str, bytes] = field(default_factory=dict)
 
 
-class ClassificationTask:
-    """kNN and linear heads on the same stored vectors."""
+class _Classification(Method[P]):
+    """kNN and a linear head on the same stored vectors."""
 
-    name: ClassVar[str] = "classification"
-    kind: ClassVar[DataKind] = "labels"
-    needs_text: ClassVar[bool] = False
-    schemas: ClassVar[Mapping[str, type]] = {"vectors": VectorClassification, "sweep": SweptClassification}
-
-    def splits(self, protocol: Classification) -> Sequence[str]:
+    def splits(self) -> Sequence[str]:
         return ("train", "test")
 
-    def not_applicable(self, card: EncoderCard, protocol: Classification) -> str | None:
-        return None
+    @abstractmethod
+    def view(self) -> View:
+        """How pictures are laid before the encoder."""
 
-    def needs(self, card: EncoderCard, protocol: Classification, data: Mapping[str, Any]) -> Sequence[Need]:
-        view = _view(protocol)
-        taps = [Tap("cls")]
-        if isinstance(protocol, SweptClassification) and protocol.linear:
-            taps += layer_taps(card, sources_for(card, protocol.blocks, protocol.mean_patches))
-        elif isinstance(protocol, VectorClassification) and protocol.linear and protocol.linear_with_patches:
-            taps.append(Tap("mean_patches"))
-        return [Need(data[split].images, view, tap) for tap in taps for split in ("train", "test")]
+    @abstractmethod
+    def linear_taps(self, card: EncoderCard) -> Mapping[str, Tap]:
+        """What the linear head reads beside CLS, by name."""
 
-    def live_forwards(self, protocol: Classification, shapes: Sequence[Size], train: int) -> Mapping[Size, int]:
-        """Forwards of the crops the sweep is trained on: none is stored."""
-        if isinstance(protocol, VectorClassification) or not protocol.linear or protocol.augmentation == "none":
-            return {}
-        batch = min(protocol.batch, int((~held_out_images(train, protocol.holdout, 0)).sum()))
-        side = protocol.crop or protocol.view_size
-        return {(side, side): protocol.steps * batch}
+    @abstractmethod
+    def linear_head(self, context: TaskContext) -> LinearHead:
+        """The chosen linear head."""
 
-    def head_rows(self, card: EncoderCard, protocol: Classification, train: int) -> tuple[int, int]:
-        """(training vectors that the convex head is fitted on, values of the longest); none for heads made in steps."""
-        if isinstance(protocol, SweptClassification) or not protocol.linear:
-            return 0, 0
-        cls = card.embed_dim * (card.num_cls if protocol.cls == "concat" else 1)
-        return train, cls + card.embed_dim * protocol.linear_with_patches
+    def needs(self, card: EncoderCard, data: Mapping[str, Any]) -> Mapping[str, Need]:
+        taps = {"cls": Tap("cls"), **(self.linear_taps(card) if self.protocol.linear else {})}
+        view = self.view()
+        return {
+            f"{split}/{name}": Need(data[split].images, view, tap)
+            for name, tap in taps.items()
+            for split in ("train", "test")
+        }
 
     def run(self, context: TaskContext) -> Outcome:
         """Both kinds of top-1; samples hold a hit per picture and method."""
-        protocol, test = context.protocol, context.data["test"]
+        protocol, test = self.protocol, context.data["test"]
         if len(np.unique(context.data["train"].labels)) < 2:
             raise DataError(
                 "every training picture is of one class: nothing can be learned. Give pictures of two or more"
@@ -184,8 +185,7 @@ class ClassificationTask:
         fit_s, files = 0.0, dict[str, bytes]()
         if protocol.linear:
             started = time.perf_counter()
-            swept = isinstance(protocol, SweptClassification)
-            found = self._sweep(context) if swept else self._fit_linear(context)
+            found = self.linear_head(context)
             details |= found.details
             files |= found.files
             fit_s = time.perf_counter() - started
@@ -194,14 +194,16 @@ class ClassificationTask:
         columns |= {f"kNN top-1 k={k}": f"kNN hit k={k}" for k in hits if k != protocol.headline_k}
         measured = [Measurement(n, Statistic("mean", (c,), 100.0), True, "%") for n, c in columns.items()]
         blind = [dict.fromkeys(columns.values(), hits) for hits in blind_hits(labels, len(test.class_names))]
-        return Outcome(samples, measured, "kNN top-1", len(labels), details, fit_s, score_s, files, blind)
+        return Outcome(
+            samples, measured, main_metric="kNN top-1", n=len(labels), details=details, fit_s=fit_s, score_s=score_s,
+            files=files, blind=blind,
+        )  # fmt: skip
 
     def _knn(self, context: TaskContext) -> dict[int, np.ndarray]:
         """k -> [N] hits. A k larger than the training set is left out."""
-        protocol, train, test = context.protocol, context.data["train"], context.data["test"]
-        needs = self.needs(context.card, protocol, context.data)
-        index = GlobalVectors(context.features(needs[0]), protocol.cls)
-        queries = GlobalVectors(context.features(needs[1]), protocol.cls)
+        protocol, train, test = self.protocol, context.data["train"], context.data["test"]
+        index = GlobalVectors(context.features("train/cls"), protocol.cls)
+        queries = GlobalVectors(context.features("test/cls"), protocol.cls)
         ks = [k for k in protocol.ks if k <= len(index)]
         if protocol.headline_k not in ks:
             raise DataError(
@@ -219,11 +221,39 @@ class ClassificationTask:
                 hits[k].append((votes[k].argmax(1) == truth[rows]).numpy().astype(float))
         return {k: np.concatenate(parts) for k, parts in hits.items()}
 
-    def _sweep(self, context: TaskContext) -> LinearHead:
-        """The chosen head of DINOv2's sweep."""
-        protocol, train = context.protocol, context.data["train"]
-        needs = self.needs(context.card, protocol, context.data)[2:]
-        train_taps, test_taps = ([context.features(need) for need in needs[i::2]] for i in (0, 1))
+
+class SweepMethod(_Classification[SweptClassification]):
+    """DINOv2's sweep: SGD on every source and rate at once, the best head of held-out training pictures kept."""
+
+    schema = SweptClassification
+
+    def view(self) -> View:
+        protocol = self.protocol
+        crop = protocol.crop if protocol.view == "short-side" else 0
+        if protocol.interpolation == "encoder":
+            return View(protocol.view, protocol.view_size, None, None, crop)
+        return View(protocol.view, protocol.view_size, protocol.interpolation, True, crop)  # Pillow's, as DINOv2's
+
+    def linear_taps(self, card: EncoderCard) -> Mapping[str, Tap]:
+        taps = layer_taps(card, sources_for(card, self.protocol.blocks, self.protocol.mean_patches))
+        return {f"{tap.name} of block {tap.layer}": tap for tap in taps}
+
+    def live_forwards(self, card: EncoderCard, shapes: Sequence[Size], train: int) -> Mapping[Size, int]:
+        """Forwards of the crops the sweep is trained on."""
+        protocol = self.protocol
+        if not protocol.linear or protocol.augmentation == "none":
+            return {}
+        batch = min(protocol.batch, int((~held_out_images(train, protocol.holdout, 0)).sum()))
+        side = protocol.crop or protocol.view_size
+        return {(side, side): protocol.steps * batch}
+
+    def head_steps(self) -> int:
+        return self.protocol.steps
+
+    def linear_head(self, context: TaskContext) -> LinearHead:
+        protocol, train = self.protocol, context.data["train"]
+        taps = self.linear_taps(context.card)
+        train_taps, test_taps = ([context.features(f"{s}/{name}") for name in taps] for s in ("train", "test"))
         sources = sources_for(context.card, protocol.blocks, protocol.mean_patches)
         labels = torch.from_numpy(np.asarray(train.labels))
         held = held_out_images(len(labels), protocol.holdout, context.seed)
@@ -231,7 +261,7 @@ class ClassificationTask:
         feed = None
         if protocol.augmentation == "crop-flip":
             live = context.encoder()
-            laid = resolve_view(needs[0].view, live.transform, live.card, train.images).transform
+            laid = resolve_view(self.view(), live.transform, live.card, train.images).transform
             assert laid is not None  # the views of this protocol all have one
             feed = CropFeed(context, train.images, laid, sources, protocol.cls, batch)
         head = fit_linear_sweep(
@@ -256,14 +286,31 @@ class ClassificationTask:
         vectors = StoredVectors(test_taps, best, protocol.cls)
         return LinearHead(head.logits, vectors, details, {"curve.csv": _curve(head)})
 
-    def _fit_linear(self, context: TaskContext) -> LinearHead:
-        """The logistic regression of the chosen source and penalty."""
-        protocol, train = context.protocol, context.data["train"]
-        readers = [context.features(need) for need in self.needs(context.card, protocol, context.data)]
-        sources = {"cls": tuple(RawVectors(r, protocol.cls) for r in readers[:2])}
+
+class VectorMethod(_Classification[VectorClassification]):
+    """Logistic regression on stored vectors; the better of its sources and penalties is kept."""
+
+    schema = VectorClassification
+
+    def view(self) -> View:
+        return View(self.protocol.view, self.protocol.view_size)
+
+    def linear_taps(self, card: EncoderCard) -> Mapping[str, Tap]:
+        return {"mean_patches": Tap("mean_patches")} if self.protocol.linear_with_patches else {}
+
+    def head_rows(self, card: EncoderCard, train: int) -> tuple[int, int]:
+        if not self.protocol.linear:
+            return 0, 0
+        cls = card.embed_dim * (card.num_cls if self.protocol.cls == "concat" else 1)
+        return train, cls + card.embed_dim * self.protocol.linear_with_patches
+
+    def linear_head(self, context: TaskContext) -> LinearHead:
+        protocol, train = self.protocol, context.data["train"]
+        cls = [context.features(f"{split}/cls") for split in ("train", "test")]
+        sources = {"cls": tuple(RawVectors(reader, protocol.cls) for reader in cls)}
         if protocol.linear_with_patches:
-            pairs = zip(readers[:2], readers[2:])
-            sources["cls+mean_patches"] = tuple(RawVectors(r, protocol.cls, mean) for r, mean in pairs)
+            means = [context.features(f"{split}/mean_patches") for split in ("train", "test")]
+            sources["cls+mean_patches"] = tuple(RawVectors(r, protocol.cls, mean) for r, mean in zip(cls, means))
         labels = np.asarray(train.labels)
         name, head = fit_best(
             {name: pair[0] for name, pair in sources.items()},
@@ -278,17 +325,6 @@ class ClassificationTask:
         )
         details = {"linear_head": {"source": name, "penalty": head.penalty}, "linear_path": head.history}
         return LinearHead(head.logits, sources[name][1], details)
-
-
-def _view(protocol: Classification) -> View:
-    if isinstance(protocol, SweptClassification):
-        if protocol.interpolation == "encoder":
-            rule, antialias = None, None
-        else:
-            rule, antialias = protocol.interpolation, True  # Pillow's, as in DINOv2's code
-        crop = protocol.crop if protocol.view == "short-side" else 0
-        return View(protocol.view, protocol.view_size, rule, antialias, crop)
-    return View(protocol.view, protocol.view_size)
 
 
 def _curve(head: SweepHead) -> bytes:
@@ -306,4 +342,5 @@ def linear_hits(head: LinearHead, labels: np.ndarray, device: str) -> np.ndarray
     return np.concatenate(out).astype(float)
 
 
-TASK = ClassificationTask()
+METHODS: Mapping[str, type[Method[Any]]] = {"vectors": VectorMethod, "sweep": SweepMethod}
+TASK = Task("classification", "labels", METHODS, trained=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import torch
@@ -12,9 +12,8 @@ from torch.nn.functional import interpolate
 
 from benchmark.contracts import (
     EncoderCard,
-    FeatureReader,
-    ImageSet,
     Measurement,
+    Method,
     Need,
     Sampling,
     Tap,
@@ -28,6 +27,7 @@ from benchmark.images.views import Placement, ResolvedView, resolve_view
 from benchmark.system.bounds import Amount, Count, Layer, Part, Rates
 from tasks.idle_fields import check_view
 
+Probe = TypeVar("Probe", bound="PixelProbe")
 BLOCK = 32  # images read from the store at a time
 ROWS = 65536  # sampled pixels given to a head at a time
 
@@ -59,17 +59,15 @@ class PixelProbe:
         return max(self.pixels_per_image, min(self.pixels_at_most, -(-self.pixel_rows // max(1, images))))
 
 
-def probe_needs(protocol: PixelProbe, data: Any, seed: int = 0) -> list[Need]:
+def probe_needs(protocol: PixelProbe, data: Any, seed: int = 0) -> dict[str, Need]:
     """Sampled pixels of the training pictures, whole maps of the test pictures, and CLS of both if wanted."""
     view = View(protocol.view, protocol.view_size)
     layer = None if protocol.layer == -1 else protocol.layer
     train, test = data["train"].images, data["test"].images
-    needs = [
-        Need(train, view, Tap("pixels", layer, protocol.pixels(len(train)), seed, protocol.sampling)),
-        Need(test, view, Tap("patches", layer)),
-    ]
+    pixels = Tap("pixels", layer, protocol.pixels(len(train)), seed, protocol.sampling)
+    needs = {"train/pixels": Need(train, view, pixels), "test/patches": Need(test, view, Tap("patches", layer))}
     if protocol.with_cls:
-        needs += [Need(train, view, Tap("cls", layer)), Need(test, view, Tap("cls", layer))]
+        needs |= {"train/cls": Need(train, view, Tap("cls", layer)), "test/cls": Need(test, view, Tap("cls", layer))}
     return needs
 
 
@@ -78,6 +76,19 @@ def dense_not_applicable(card: EncoderCard, protocol: PixelProbe) -> str | None:
     if protocol.layer != -1 and not -card.depth <= protocol.layer < card.depth:
         return f"{card.name} has {card.depth} layers, the protocol asks for layer {protocol.layer}"
     return None
+
+
+class PixelMethod(Method[Probe]):
+    """What is the same for every probe on sampled pixels."""
+
+    def splits(self) -> Sequence[str]:
+        return ("train", "test")
+
+    def not_applicable(self, card: EncoderCard) -> str | None:
+        return dense_not_applicable(card, self.protocol)
+
+    def needs(self, card: EncoderCard, data: Mapping[str, Any]) -> Mapping[str, Need]:
+        return probe_needs(self.protocol, data)
 
 
 @dataclass
@@ -97,7 +108,7 @@ class PixelSet:
 
 def training_pixels(
     context: TaskContext,
-    needs: Sequence[Need],
+    needs: Mapping[str, Need],
     protocol: PixelProbe,
     read: Callable[[np.ndarray, np.ndarray], np.ndarray],
     judged: int = 1,
@@ -109,7 +120,7 @@ def training_pixels(
     is usable.
     """
     data = context.data["train"]
-    reader, tap = context.features(needs[0]), needs[0].tap
+    reader, tap = context.features("train/pixels"), needs["train/pixels"].tap
     if len(reader) < 2 and len(protocol.penalties) > 1:
         raise DataError(f"{len(reader)} training picture: penalties are chosen on a held-out one, so two are needed")
     bar = context.progress("reading training labels", len(reader))
@@ -118,7 +129,7 @@ def training_pixels(
     for start in range(0, len(reader), BLOCK):
         block = reader[start : start + BLOCK]  # [b, count, D]
         if protocol.with_cls:
-            cls = context.features(needs[2])[start : start + BLOCK][:, :1]
+            cls = context.features("train/cls")[start : start + BLOCK][:, :1]
             block = torch.cat([block, cls.expand(-1, block.shape[1], -1)], -1)
         if not start:
             features = torch.empty(len(reader) * block.shape[1], block.shape[2])
@@ -167,13 +178,7 @@ def held_out_folds(n: int, share: float, judged: int, seed: int) -> np.ndarray:
 
 
 def predicted_maps(
-    context: TaskContext,
-    reader: FeatureReader,
-    cls: FeatureReader | None,
-    images: ImageSet,
-    need: Need,
-    head: Callable[[torch.Tensor], torch.Tensor],
-    label: str,
+    context: TaskContext, needs: Mapping[str, Need], head: Callable[[torch.Tensor], torch.Tensor], label: str
 ) -> Iterator[tuple[int, Callable[[int, int], torch.Tensor]]]:
     """For each test picture, its index and a function (H, W) -> the head's output [C, H, W] at full resolution.
 
@@ -181,7 +186,9 @@ def predicted_maps(
     align_corners False), which for a linear head is the same as up-sampling first.
     """
     live = context.encoder()
-    view = resolve_view(need.view, live.transform, live.card, images)
+    view = resolve_view(needs["test/patches"].view, live.transform, live.card, needs["test/patches"].images)
+    reader = context.features("test/patches")
+    cls = context.features("test/cls") if "test/cls" in needs else None
     bar = context.progress(label, len(reader))
     for start in range(0, len(reader), BLOCK):
         tokens = reader[start : start + BLOCK].to(context.device)  # [b, h, w, D]
@@ -254,11 +261,6 @@ def mean_target(data: Mapping[str, Any], counts: Callable[[np.ndarray], np.ndarr
     maps = [np.asarray(counted_target(split, int(index)), np.float64) for index in at]
     found: np.ndarray = np.concatenate([m[counts(m)] for m in maps]).mean(0)
     return found
-
-
-def everywhere(value: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """`value` at every pixel of a map of `shape`."""
-    return np.full(shape, value, np.float32)
 
 
 def stack_rows(rows: Sequence[Any]) -> dict[str, np.ndarray]:

@@ -8,27 +8,24 @@ as DINOv2 and Probe3D do; the RMSE of all pixels is reported too, because papers
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Literal
+from typing import Literal
 
 import numpy as np
 import torch
 
-from benchmark.contracts import DataKind, EncoderCard, Measurement, Need, Outcome, TaskContext
+from benchmark.contracts import Measurement, Outcome, Task, TaskContext
 from benchmark.heads.bins import fit_bins
-from benchmark.images.windows import Size
 from benchmark.metrics.geometry import depth_errors
 from benchmark.statistics.statistic import Statistic
 from benchmark.system.bounds import Count, NotNegative, Positive, Rates
 from tasks.dense import (
+    PixelMethod,
     PixelProbe,
-    dense_not_applicable,
-    everywhere,
     finer,
     fit_ridge,
     predicted_maps,
-    probe_needs,
     resampled_by_thing,
     stack_rows,
     training_pixels,
@@ -37,8 +34,7 @@ from tasks.depth_range import depth_range
 from tasks.idle_fields import check_range
 from tasks.predictions import Predictions
 from tasks.trained_depth import TrainedDepth, depth_measurements, eigen_crop, run_trained
-from tasks.training.fields import missing_layers
-from tasks.training.forwards import live_forwards
+from tasks.training.method import TrainedMethod
 
 FAR = 80.0  # metres; the limit where neither the protocol nor the dataset sets one
 RIDGE = Measurement("RMSE ridge", Statistic("mean", ("ridge_rmse",)), False, "m")
@@ -63,59 +59,41 @@ class PixelDepth(PixelProbe):
         check_range("max_depth", self.min_depth, self.max_depth)
 
 
-class DepthTask:
-    """From patch tokens (and CLS) to metres."""
+class TrainedDepthMethod(TrainedMethod[TrainedDepth]):
+    """A head trained by gradient steps."""
 
-    name: ClassVar[str] = "depth"
-    kind: ClassVar[DataKind] = "depth"
-    needs_text: ClassVar[bool] = False
-    schemas: ClassVar[Mapping[str, type]] = {"pixel_depth": PixelDepth, "trained_depth": TrainedDepth}
+    schema = TrainedDepth
 
-    def splits(self, protocol: PixelDepth | TrainedDepth) -> Sequence[str]:
-        return ("test",) if isinstance(protocol, TrainedDepth) and protocol.head_weights else ("train", "test")
-
-    def dataset_options(self, dataset: str, protocol: PixelDepth | TrainedDepth) -> Mapping[str, str]:
-        """How the protocol wants `dataset` opened: NAVI scales by pixels, too, that its framing cuts off."""
-        relative = isinstance(protocol, TrainedDepth) and protocol.relative
-        return {"depth": "relative"} if relative and dataset == "navi" else {}
-
-    def not_applicable(self, card: EncoderCard, protocol: PixelDepth | TrainedDepth) -> str | None:
-        if isinstance(protocol, TrainedDepth):
-            return missing_layers(card, protocol)
-        return dense_not_applicable(card, protocol)
-
-    def needs(self, card: EncoderCard, protocol: PixelDepth | TrainedDepth, data: Mapping[str, Any]) -> Sequence[Need]:
-        return () if isinstance(protocol, TrainedDepth) else probe_needs(protocol, data)
-
-    def live_forwards(
-        self, protocol: PixelDepth | TrainedDepth, shapes: Sequence[Size], train: int
-    ) -> Mapping[Size, int]:
-        """Forwards of training crops and of test pictures of these (height, width): none is stored."""
-        return live_forwards(protocol, shapes) if isinstance(protocol, TrainedDepth) else {}
+    def dataset_options(self, dataset: str) -> Mapping[str, str]:
+        """NAVI scales by pixels, too, that its framing cuts off."""
+        return {"depth": "relative"} if self.protocol.relative and dataset == "navi" else {}
 
     def run(self, context: TaskContext) -> Outcome:
-        """Fits on the training pictures, scores every valid test pixel."""
+        """Trains or loads the head, scores every valid test pixel."""
         limit = context.data["test"].max_depth
-        if isinstance(context.protocol, TrainedDepth):
-            # Relative depth is scaled later: here its maps are still in metres, or in a unit of their own.
-            far = FAR if context.protocol.relative else context.protocol.max_depth or limit or FAR
-            read = depth_range(context.data, 0.0, far)
-            outcome = run_trained(context, limit or FAR)
-        else:
-            limit = context.protocol.max_depth or limit
-            read = depth_range(context.data, context.protocol.min_depth, limit or FAR)
-            outcome = self.run_pixels(context, limit)
+        # Relative depth is scaled later: here its maps are still in metres, or in a unit of their own.
+        far = FAR if self.protocol.relative else self.protocol.max_depth or limit or FAR
+        read = depth_range(context.data, 0.0, far)
+        outcome = run_trained(context, limit or FAR)
         return replace(outcome, details={**outcome.details, "depths_read": read})
 
-    def run_pixels(self, context: TaskContext, limit: float) -> Outcome:
-        """Both heads on sampled training pixels; `limit` in metres, 0 where nothing sets one.
 
-        Without a limit the bins reach as far as the training pixels do: spread over 80 m they would say nothing of a
-        room. Every depth up to there is scored all the same.
+class PixelDepthMethod(PixelMethod[PixelDepth]):
+    """A linear head over depth bins, and ridge regression, on sampled training pixels."""
+
+    schema = PixelDepth
+
+    def run(self, context: TaskContext) -> Outcome:
+        """Fits both heads, scores every valid test pixel.
+
+        Where neither protocol nor data set a limit the bins reach as far as the training pixels do: spread over 80 m
+        they would say nothing of a room. Every depth up to there is scored all the same.
         """
-        protocol, test = context.protocol, context.data["test"]
+        protocol, test = self.protocol, context.data["test"]
+        limit = protocol.max_depth or test.max_depth
         near, far, times = protocol.min_depth, limit or FAR, protocol.bin_upsample
-        needs = self.needs(context.card, protocol, context.data)
+        read = depth_range(context.data, near, far)
+        needs = self.needs(context.card, context.data)
         started = time.perf_counter()
         pixels = training_pixels(context, needs, protocol, lambda v, _: np.isfinite(v) & (v > near) & (v < far))
         depth = torch.from_numpy(pixels.targets.astype(np.float32))
@@ -143,11 +121,9 @@ class DepthTask:
             scores = (finer(binned.scores(t[None]), times) for t in tokens)  # one picture's at a time: 256 maps each
             return torch.cat([torch.cat([binned.expectation(s) for s in scores])[..., None], metres], -1)
 
-        reader = context.features(needs[1])
-        cls = context.features(needs[3]) if protocol.with_cls else None
         mean = pixels.targets.mean()
         rows, blind, kept = [], [], Predictions(context, "depth")
-        for index, at_size in predicted_maps(context, reader, cls, test.images, needs[1], both, "scoring depth"):
+        for index, at_size in predicted_maps(context, needs, both, "scoring depth"):
             target = test.target(index)
             maps = at_size(*target.shape)
             kept.add(index, maps[0].clamp(near, far))
@@ -156,21 +132,20 @@ class DepthTask:
             row = depth_errors(maps[0], target, near, far, clamp=True)
             row |= {f"ridge_{k}": v for k, v in depth_errors(maps[1], target, near, far, clamp=True).items()}
             rows.append({"id": test.images.image_id(index), **row})
-            guess = depth_errors(everywhere(mean, target.shape), target, near, far, clamp=True)
+            guess = depth_errors(np.full(target.shape, mean, np.float32), target, near, far, clamp=True)
             blind.append(guess | {f"ridge_{k}": v for k, v in guess.items()})
         samples = stack_rows(rows)
-        details = {"ridge_penalty": ridge.penalty, "max_depth_m": reach}
         return Outcome(
             samples,
             resampled_by_thing(test, samples, [*depth_measurements(), RIDGE]),
-            "RMSE",
-            len(rows),
-            details,
-            fitted - started,
-            time.perf_counter() - fitted,
-            kept.files(samples),
-            [stack_rows(blind)],
+            main_metric="RMSE",
+            n=len(rows),
+            details={"ridge_penalty": ridge.penalty, "max_depth_m": reach, "depths_read": read},
+            fit_s=fitted - started,
+            score_s=time.perf_counter() - fitted,
+            files=kept.files(samples),
+            blind=[stack_rows(blind)],
         )
 
 
-TASK = DepthTask()
+TASK = Task("depth", "depth", {"pixel_depth": PixelDepthMethod, "trained_depth": TrainedDepthMethod}, trained=True)

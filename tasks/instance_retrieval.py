@@ -16,7 +16,18 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 
-from benchmark.contracts import CropRounding, DataKind, EncoderCard, Measurement, Need, Outcome, Tap, TaskContext, View
+from benchmark.contracts import (
+    CropRounding,
+    EncoderCard,
+    Measurement,
+    Method,
+    Need,
+    Outcome,
+    Tap,
+    Task,
+    TaskContext,
+    View,
+)
 from benchmark.data.equal_pictures import counted, first_equal, picture_digests
 from benchmark.errors import DataError
 from benchmark.metrics.retrieval import (
@@ -70,32 +81,23 @@ class ResampledRetrieval(InstanceRetrieval):
         return View(self.view, self.view_size, rule, None if rule is None else self.antialias, 0, self.rounding)
 
 
-class InstanceRetrievalTask:
+class Cosine(Method[InstanceRetrieval]):
     """Nearest neighbours by cosine, every query against the whole index."""
 
-    name: ClassVar[str] = "instance_retrieval"
-    kind: ClassVar[DataKind] = "retrieval"
-    needs_text: ClassVar[bool] = False
-    schemas: ClassVar[Mapping[str, type]] = {"cosine": InstanceRetrieval, "resampled_cosine": ResampledRetrieval}
+    schema: ClassVar[type] = InstanceRetrieval
 
-    def splits(self, protocol: InstanceRetrieval) -> Sequence[str]:
-        return ("test",)
-
-    def not_applicable(self, card: EncoderCard, protocol: InstanceRetrieval) -> str | None:
-        return None
-
-    def needs(self, card: EncoderCard, protocol: InstanceRetrieval, data: Mapping[str, Any]) -> Sequence[Need]:
-        view, test = protocol.seen(), data["test"]
-        sets = [test.queries] if test.queries.digest == test.index.digest else [test.queries, test.index]
-        return [Need(images, view, Tap("cls")) for images in sets]
+    def needs(self, card: EncoderCard, data: Mapping[str, Any]) -> Mapping[str, Need]:
+        view, test = self.protocol.seen(), data["test"]
+        index = {} if test.queries.digest == test.index.digest else {"index/cls": Need(test.index, view, Tap("cls"))}
+        return {"queries/cls": Need(test.queries, view, Tap("cls")), **index}
 
     def run(self, context: TaskContext) -> Outcome:
         """R@1, MP@5 and average precision of every query, averaged within domains and then over them."""
-        data, protocol = context.data["test"], context.protocol
+        data, protocol = context.data["test"], self.protocol
         started = time.perf_counter()
-        needs = self.needs(context.card, protocol, context.data)
-        queries = GlobalVectors(context.features(needs[0]), protocol.cls)
-        index = GlobalVectors(context.features(needs[-1]), protocol.cls)
+        needs = self.needs(context.card, context.data)
+        queries = GlobalVectors(context.features("queries/cls"), protocol.cls)
+        index = GlobalVectors(context.features("index/cls" if "index/cls" in needs else "queries/cls"), protocol.cls)
         domains = np.asarray(data.query_domains)
         samples: dict[str, np.ndarray] = {
             "id": np.array([data.queries.image_id(i) for i in range(len(queries))]),
@@ -127,7 +129,10 @@ class InstanceRetrievalTask:
         details |= {"queries_without_right_answer": int((~answerable).sum()), "equal_pictures": same}
         files = instance_pictures(context, queries, index, samples["rank"], merged=protocol.index == "merged")
         seconds = time.perf_counter() - started
-        return Outcome(samples, measured, "mean R@1", int(answerable.sum()), details, 0.0, seconds, files, [blind])
+        return Outcome(
+            samples, measured, main_metric="mean R@1", n=int(answerable.sum()), details=details, score_s=seconds,
+            files=files, blind=[blind],
+        )  # fmt: skip
 
     def _search(
         self,
@@ -198,4 +203,10 @@ def _keys(domains: Sequence[str], labels: np.ndarray, rows: np.ndarray) -> np.nd
     return np.array([f"{domains[i]}/{labels[i]}" for i in rows])
 
 
-TASK = InstanceRetrievalTask()
+class ResampledCosine(Cosine):
+    """The same on a view whose resampling the protocol names."""
+
+    schema: ClassVar[type] = ResampledRetrieval
+
+
+TASK = Task("instance_retrieval", "retrieval", {"cosine": Cosine, "resampled_cosine": ResampledCosine})

@@ -11,12 +11,12 @@ import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import torch
 
-from benchmark.contracts import DataKind, EncoderCard, Need, Outcome, TaskContext, ignored_label
+from benchmark.contracts import EncoderCard, Method, Need, Outcome, Task, TaskContext, ignored_label
 from benchmark.errors import DataError
 from benchmark.heads.logistic import Criterion, fit_logistic
 from benchmark.images.windows import Size, window_sizes
@@ -24,10 +24,9 @@ from benchmark.metrics.segmentation import blind_areas, confusion_areas
 from benchmark.registry import resolve
 from benchmark.system.bounds import Count
 from tasks.dense import (
+    PixelMethod,
     PixelProbe,
-    dense_not_applicable,
     predicted_maps,
-    probe_needs,
     stack_rows,
     training_pixels,
 )
@@ -45,53 +44,49 @@ class PixelSegmentation(PixelProbe):
     selection: Criterion
 
 
-LinearSegmentation = PixelSegmentation | MmProbe
+class MmMethod(Method[MmProbe]):
+    """A linear head trained by mmengine's Runner on live crops, slid over every test picture."""
 
+    schema = MmProbe
 
-class LinearSegmentationTask:
-    """A linear map from patch tokens to classes."""
-
-    name: ClassVar[str] = "linear_segmentation"
-    kind: ClassVar[DataKind] = "segmentation"
-    needs_text: ClassVar[bool] = False
-    schemas: ClassVar[Mapping[str, type]] = {"pixel_segmentation": PixelSegmentation, "mm_probe": MmProbe}
-
-    def splits(self, protocol: LinearSegmentation) -> Sequence[str]:
+    def splits(self) -> Sequence[str]:
         return ("train", "test")
 
-    def dataset_options(self, dataset: str, protocol: LinearSegmentation) -> Mapping[str, str]:
-        """How the protocol wants `dataset` opened: VOC 2012 has two training lists."""
-        return {"train": protocol.voc_train} if isinstance(protocol, MmProbe) and dataset == "voc2012" else {}
+    def dataset_options(self, dataset: str) -> Mapping[str, str]:
+        """VOC 2012 has two training lists."""
+        return {"train": self.protocol.voc_train} if dataset == "voc2012" else {}
 
-    def not_applicable(self, card: EncoderCard, protocol: LinearSegmentation) -> str | None:
-        if isinstance(protocol, PixelSegmentation):
-            return dense_not_applicable(card, protocol)
-        beyond = [layer for layer in protocol.layers if layer != -1 and not -card.depth <= layer < card.depth]
+    def not_applicable(self, card: EncoderCard) -> str | None:
+        beyond = [layer for layer in self.protocol.layers if layer != -1 and not -card.depth <= layer < card.depth]
         return f"{card.name} has {card.depth} layers, the protocol asks for layer {beyond[0]}" if beyond else None
 
-    def needs(self, card: EncoderCard, protocol: LinearSegmentation, data: Mapping[str, Any]) -> Sequence[Need]:
-        return probe_needs(protocol, data) if isinstance(protocol, PixelSegmentation) else []  # crops are encoded live
-
-    def live_forwards(self, protocol: LinearSegmentation, shapes: Sequence[Size], train: int) -> Mapping[Size, int]:
-        """Forwards of training crops, and of windows over test pictures of these (height, width): none is stored."""
-        if isinstance(protocol, PixelSegmentation):
-            return {}
+    def live_forwards(self, card: EncoderCard, shapes: Sequence[Size], train: int) -> Mapping[Size, int]:
+        """Forwards of training crops, and of windows over test pictures."""
+        protocol = self.protocol.sized(card.image_size)
         sizes = [resized(h, w, protocol.short_side, protocol.long_side) for h, w in shapes]
         windows = window_sizes(sizes, protocol.window, protocol.stride)
         return Counter({(protocol.crop, protocol.crop): protocol.steps * protocol.batch_size}) + windows
 
+    def head_steps(self) -> int:
+        return self.protocol.steps
+
     def run(self, context: TaskContext) -> Outcome:
-        """Fits on the training images, scores every test pixel; samples are per-image class areas."""
+        """Trains the head, scores every test pixel; samples are per-image class areas."""
         _check_two_classes(context.data["train"])
-        if isinstance(context.protocol, PixelSegmentation):
-            return self._sampled(context)
         outcome: Outcome = resolve("tasks.mm.probe:run")(context)  # mm* is imported only here
         return outcome
 
-    def _sampled(self, context: TaskContext) -> Outcome:
-        """Logistic regression on sampled training pixels."""
-        protocol, test = context.protocol, context.data["test"]
-        needs = self.needs(context.card, protocol, context.data)
+
+class PixelSegmentationMethod(PixelMethod[PixelSegmentation]):
+    """Logistic regression on sampled training pixels."""
+
+    schema = PixelSegmentation
+
+    def run(self, context: TaskContext) -> Outcome:
+        """Fits on the training images, scores every test pixel; samples are per-image class areas."""
+        _check_two_classes(context.data["train"])
+        protocol, test = self.protocol, context.data["test"]
+        needs = self.needs(context.card, context.data)
         classes = len(test.class_names)
         started = time.perf_counter()
         ignored = ignored_label(classes)
@@ -111,18 +106,18 @@ class LinearSegmentationTask:
             criterion=protocol.selection,
         )
         fitted = time.perf_counter()
-        rows, checked, files = score_segmentation(context, needs, head.logits, classes, protocol.with_cls)
+        rows, checked, files = score_segmentation(context, needs, head.logits, classes)
         details = {"penalty": head.penalty, **segmentation_details(rows, test.class_names), **checked}
         return Outcome(
             rows,
             segmentation_measurements(),
-            "mIoU",
-            len(test.images),
-            details,
-            fitted - started,
-            time.perf_counter() - fitted,
-            files,
-            blind_areas(rows["target_area"]),
+            main_metric="mIoU",
+            n=len(test.images),
+            details=details,
+            fit_s=fitted - started,
+            score_s=time.perf_counter() - fitted,
+            files=files,
+            blind=blind_areas(rows["target_area"]),
         )
 
 
@@ -140,15 +135,12 @@ def _check_two_classes(train: Any) -> None:
 
 
 def score_segmentation(
-    context: TaskContext, needs: Sequence[Need], head: Any, classes: int, with_cls: bool
+    context: TaskContext, needs: Mapping[str, Need], head: Any, classes: int
 ) -> tuple[dict[str, np.ndarray], dict[str, Any], dict[str, bytes]]:
     """Per-image class areas of the head's argmax at full resolution, what the cross-check found, kept pictures."""
     test, check = context.data["test"], cross_check(context, classes)
-    reader = context.features(needs[1])
-    cls = context.features(needs[3]) if with_cls else None
     rows, kept = [], Predictions(context, "segmentation")
-    maps = predicted_maps(context, reader, cls, test.images, needs[1], head, "scoring segmentation")
-    for index, at_size in maps:
+    for index, at_size in predicted_maps(context, needs, head, "scoring segmentation"):
         target = test.target(index)
         prediction = at_size(*target.shape[:2]).argmax(0)
         areas = confusion_areas(prediction, target, classes)
@@ -160,4 +152,5 @@ def score_segmentation(
     return samples, check.details(samples) if check else {}, kept.files(samples)
 
 
-TASK = LinearSegmentationTask()
+METHODS: Mapping[str, type[Method[Any]]] = {"pixel_segmentation": PixelSegmentationMethod, "mm_probe": MmMethod}
+TASK = Task("linear_segmentation", "segmentation", METHODS, trained=True)

@@ -14,7 +14,7 @@ from benchmark.heads.depth_bins import depth_of_scores
 from benchmark.metrics.geometry import depth_errors, scale_and_shift
 from benchmark.statistics.statistic import Statistic
 from benchmark.system.bounds import Amount, Count, NotNegative, Positive
-from tasks.dense import everywhere, mean_target, resampled_by_thing, stack_rows
+from tasks.dense import mean_target, resampled_by_thing, stack_rows
 from tasks.idle_fields import check_range
 from tasks.training.batches import Batch
 from tasks.training.fields import TrainedHead
@@ -122,20 +122,20 @@ def run_trained(context: TaskContext, limit: float) -> Outcome:
     mean = mean_target(context.data, lambda depth: np.isfinite(depth) & (depth > 0) & (depth <= far))
     for index, found, target in predicted(test, range(len(test.images)), p, lambda i, s: metres(ready, i, s)):
         rows.append({"id": test.images.image_id(index), **score(found[0].cpu().numpy(), target, p, far)})
-        blind.append(score(everywhere(mean, target.shape), target, p, far))
+        blind.append(score(np.full(target.shape, mean, np.float32), target, p, far))
         bar.advance()
     samples = stack_rows(rows)
     files = kept_pictures(context.keep_predictions, samples, test, p, lambda i, s: metres(ready, i, s), "depth")
     return Outcome(
         samples,
         resampled_by_thing(test, samples, depth_measurements("" if p.relative else "m")),
-        "RMSE" if p.average == "image" else "RMSE pooled",
-        len(rows),
-        {**ready.details, "max_depth_m": far},
-        trained - started,
-        time.perf_counter() - trained,
-        {**ready.files, **files},
-        [stack_rows(blind)],
+        main_metric="RMSE" if p.average == "image" else "RMSE pooled",
+        n=len(rows),
+        details={**ready.details, "max_depth_m": far},
+        fit_s=trained - started,
+        score_s=time.perf_counter() - trained,
+        files={**ready.files, **files},
+        blind=[stack_rows(blind)],
     )
 
 

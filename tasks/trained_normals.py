@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from benchmark.contracts import Measurement, Outcome, TaskContext
 from benchmark.metrics.geometry import normal_errors
 from benchmark.system.bounds import Score
-from tasks.dense import everywhere, mean_target, resampled_by_thing, stack_rows
+from tasks.dense import mean_target, resampled_by_thing, stack_rows
 from tasks.training.batches import Batch
 from tasks.training.fields import TrainedHead
 from tasks.training.head import Ready, make_head
@@ -71,18 +71,18 @@ def run_trained(context: TaskContext, measurements: list[Measurement]) -> Outcom
     for index, found, target in predicted(test, range(len(test.images)), p, unit):
         errors = normal_errors(found.permute(1, 2, 0).cpu(), target, zeros_count=True)
         rows.append({"id": test.images.image_id(index), **errors})
-        blind.append(normal_errors(everywhere(mean, target.shape), target, zeros_count=True))
+        blind.append(normal_errors(np.full(target.shape, mean, np.float32), target, zeros_count=True))
         bar.advance()
     samples = stack_rows(rows)
     files = kept_pictures(context.keep_predictions, samples, test, p, unit, "normals")
     return Outcome(
         samples,
         resampled_by_thing(test, samples, measurements),
-        "angular RMSE" if p.average == "image" else "angular RMSE pooled",
-        len(rows),
-        ready.details,
-        trained - started,
-        time.perf_counter() - trained,
-        {**ready.files, **files},
-        [stack_rows(blind)],
+        main_metric="angular RMSE" if p.average == "image" else "angular RMSE pooled",
+        n=len(rows),
+        details=ready.details,
+        fit_s=trained - started,
+        score_s=time.perf_counter() - trained,
+        files={**ready.files, **files},
+        blind=[stack_rows(blind)],
     )

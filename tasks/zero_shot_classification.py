@@ -10,12 +10,12 @@ import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
 
-from benchmark.contracts import DataKind, EncoderCard, Measurement, Need, Outcome, Tap, TaskContext, View
+from benchmark.contracts import EncoderCard, Measurement, Method, Need, Outcome, Tap, Task, TaskContext, View
 from benchmark.contracts.prompts import as_prompts
 from benchmark.metrics.classification import blind_hits, label_ranks
 from benchmark.statistics.statistic import Statistic
@@ -40,32 +40,26 @@ class ZeroShotClassification:
         check_view(self.view, self.view_size)
 
 
-class ZeroShotClassificationTask:
+class Cosine(Method[ZeroShotClassification]):
     """Cosine between the picture's vector and each class's averaged prompts."""
 
-    name: ClassVar[str] = "zero_shot_classification"
-    kind: ClassVar[DataKind] = "labels"
-    needs_text: ClassVar[bool] = True
-    schemas: ClassVar[Mapping[str, type]] = {"cosine": ZeroShotClassification}
+    schema = ZeroShotClassification
 
-    def splits(self, protocol: ZeroShotClassification) -> Sequence[str]:
-        return ("test",)
+    def not_applicable(self, card: EncoderCard) -> str | None:
+        return no_text_space(self.protocol.cls)
 
-    def not_applicable(self, card: EncoderCard, protocol: ZeroShotClassification) -> str | None:
-        return no_text_space(protocol.cls)
-
-    def needs(self, card: EncoderCard, protocol: ZeroShotClassification, data: Mapping[str, Any]) -> Sequence[Need]:
-        return [Need(data["test"].images, View(protocol.view, protocol.view_size), Tap("cls"))]
+    def needs(self, card: EncoderCard, data: Mapping[str, Any]) -> Mapping[str, Need]:
+        view = View(self.protocol.view, self.protocol.view_size)
+        return {"test/cls": Need(data["test"].images, view, Tap("cls"))}
 
     def run(self, context: TaskContext) -> Outcome:
         """top-1 and top-5; each sample keeps the rank of its true class."""
-        data, protocol = context.data["test"], context.protocol
+        data, protocol = context.data["test"], self.protocol
         started = time.perf_counter()
         names, place, later = one_of_each(data.class_names, as_prompts(context.card, data.class_names))
         which = torch.from_numpy(place).to(context.device)
         texts = class_embeddings(context, names, templates_for(protocol.templates, data)).to(context.device)
-        (need,) = self.needs(context.card, protocol, context.data)
-        images = GlobalVectors(context.features(need), protocol.cls)
+        images = GlobalVectors(context.features("test/cls"), protocol.cls)
         labels = np.asarray(data.labels)
         rank, guess = [], []
         for start in range(0, len(images), BLOCK):
@@ -102,4 +96,4 @@ def one_of_each(names: Sequence[str], written: Sequence[str]) -> tuple[list[str]
     return [first[text] for text in different], np.array([place[t] for t in written]), np.array(later[::-1])
 
 
-TASK = ZeroShotClassificationTask()
+TASK = Task("zero_shot_classification", "labels", {"cosine": Cosine}, needs_text=True)

@@ -8,15 +8,16 @@ scoring: their grids differ in size, so there is nothing to store.
 from __future__ import annotations
 
 import time
+from abc import abstractmethod
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal, TypeVar, cast
 
 import torch
 from torch.nn.functional import normalize
 
-from benchmark.contracts import DataKind, EncoderCard, Interpolation, Need, Outcome, Tap, TaskContext, View
+from benchmark.contracts import EncoderCard, Interpolation, Method, Need, Outcome, Tap, Task, TaskContext, View
 from benchmark.images.windows import Size, window_sizes
 from benchmark.metrics.segmentation import blind_areas, confusion_areas
 from benchmark.system.bounds import Amount, Count, Positive, Score
@@ -27,8 +28,9 @@ from tasks.prompting import class_embeddings, templates_for
 from tasks.segmentation_scores import cross_check, segmentation_details, segmentation_measurements
 from tasks.sliding import background_rule, best_class, class_scores, resized
 
+P = TypeVar("P", "ZeroShotSegmentation", "ZeroShotAspect")
 BLOCK = 32
-Method = Literal["encoder", "bilinear", "bicubic"]
+Filter = Literal["encoder", "bilinear", "bicubic"]
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,7 @@ class ZeroShotAspect:
     mode: Literal["whole", "slide"]
     short_side: Count  # pixels
     long_side: Amount  # pixels; 0: as long as it gets
-    interpolation: Method
+    interpolation: Filter
     antialias: bool
     window: Count  # slide only, pixels
     stride: Count  # slide only, pixels
@@ -63,7 +65,7 @@ class ZeroShotSegmentation:
 
     mode: Literal["whole", "slide"]
     view_size: Amount  # whole: side of the square (0: the encoder's); slide: short side in pixels
-    interpolation: Method
+    interpolation: Filter
     window: Count  # slide only, pixels
     stride: Count  # slide only, pixels
     softmax: bool  # slide only: softmax over classes before windows are averaged
@@ -84,38 +86,27 @@ class ZeroShotSegmentation:
         return ZeroShotAspect("slide", self.view_size, 0, *how, self.templates, self.background, self.threshold)
 
 
-class ZeroShotSegmentationTask:
-    """Patches against class prompts."""
+class _Cosine(Method[P]):
+    """Patches against class prompts, however they are come by."""
 
-    name: ClassVar[str] = "zero_shot_segmentation"
-    kind: ClassVar[DataKind] = "segmentation"
-    needs_text: ClassVar[bool] = True
-    schemas: ClassVar[Mapping[str, type]] = {"cosine": ZeroShotSegmentation, "aspect": ZeroShotAspect}
+    @property
+    @abstractmethod
+    def live(self) -> ZeroShotAspect | None:
+        """How pictures are encoded while scoring; None when features are stored."""
 
-    def splits(self, protocol: Any) -> Sequence[str]:
-        return ("test",)
-
-    def not_applicable(self, card: EncoderCard, protocol: Any) -> str | None:
+    def not_applicable(self, card: EncoderCard) -> str | None:
         return None if card.has_text_patches else f"{card.name} has no patches in text space"
 
-    def needs(self, card: EncoderCard, protocol: Any, data: Mapping[str, Any]) -> Sequence[Need]:
-        if _live(protocol):
-            return []
-        interpolation: Interpolation | None = None if protocol.interpolation == "encoder" else protocol.interpolation
-        view = View("square", protocol.view_size, interpolation)
-        return [Need(data["test"].images, view, Tap("text_patches"))]
-
-    def live_forwards(self, protocol: Any, shapes: Sequence[Size], train: int) -> Mapping[Size, int]:
-        """Forwards made while scoring pictures of these (height, width): none is stored."""
-        how = _live(protocol)
-        if how is None:
+    def live_forwards(self, card: EncoderCard, shapes: Sequence[Size], train: int) -> Mapping[Size, int]:
+        """Forwards made while scoring."""
+        if (how := self.live) is None:
             return {}
         sizes = [resized(h, w, how.short_side, how.long_side) for h, w in shapes]
         return Counter(sizes) if how.mode == "whole" else window_sizes(sizes, how.window, how.stride)
 
     def run(self, context: TaskContext) -> Outcome:
         """Scores every test pixel; samples are per-image class areas."""
-        data, protocol = context.data["test"], context.protocol
+        data, protocol = context.data["test"], self.protocol
         started = time.perf_counter()
         names = list(data.class_names)
         settle = None
@@ -139,19 +130,21 @@ class ZeroShotSegmentationTask:
         measured = segmentation_measurements()
         seconds = time.perf_counter() - started
         blind = blind_areas(samples["target_area"])
-        return Outcome(samples, measured, "mIoU", len(rows), details, 0.0, seconds, kept.files(samples), blind)
+        return Outcome(
+            samples, measured, main_metric="mIoU", n=len(rows), details=details, score_s=seconds,
+            files=kept.files(samples), blind=blind,
+        )  # fmt: skip
 
     def _scores(self, context: TaskContext, texts: torch.Tensor) -> Iterator[tuple[int, torch.Tensor]]:
         """Index and class scores [C, h, w], not yet at full size, of each test picture."""
-        pictures, live = context.data["test"].images, _live(context.protocol)
+        pictures, live = context.data["test"].images, self.live
         bar = context.progress("scoring zero-shot", len(pictures))
         if live is not None:
             for index in range(len(pictures)):
                 yield index, class_scores(context, pictures.load(index), texts, live)
                 bar.advance()
             return
-        (need,) = self.needs(context.card, context.protocol, context.data)
-        reader = context.features(need)
+        reader = context.features("test/text_patches")
         for start in range(0, len(reader), BLOCK):
             tokens = reader[start : start + BLOCK].to(context.device)  # [b, h, w, E]
             cosines = (normalize(tokens, dim=-1) @ texts.T).permute(0, 3, 1, 2)  # [b, C, h, w]
@@ -159,11 +152,33 @@ class ZeroShotSegmentationTask:
             bar.advance(len(cosines))
 
 
-def _live(protocol: ZeroShotAspect | ZeroShotSegmentation) -> ZeroShotAspect | None:
-    """How pictures are encoded while scoring; None when features are stored."""
-    if isinstance(protocol, ZeroShotAspect):
-        return protocol
-    return protocol.aspect() if protocol.mode == "slide" else None
+class SquareMethod(_Cosine[ZeroShotSegmentation]):
+    """One square view of each picture, stored; or windows, encoded while scoring."""
+
+    schema = ZeroShotSegmentation
+
+    @property
+    def live(self) -> ZeroShotAspect | None:
+        return self.protocol.aspect() if self.protocol.mode == "slide" else None
+
+    def needs(self, card: EncoderCard, data: Mapping[str, Any]) -> Mapping[str, Need]:
+        if self.live:
+            return {}
+        own = self.protocol.interpolation == "encoder"
+        interpolation: Interpolation | None = None if own else cast(Interpolation, self.protocol.interpolation)
+        view = View("square", self.protocol.view_size, interpolation)
+        return {"test/text_patches": Need(data["test"].images, view, Tap("text_patches"))}
 
 
-TASK = ZeroShotSegmentationTask()
+class AspectMethod(_Cosine[ZeroShotAspect]):
+    """Every picture at its own aspect ratio."""
+
+    schema = ZeroShotAspect
+
+    @property
+    def live(self) -> ZeroShotAspect:
+        return self.protocol
+
+
+METHODS: Mapping[str, type[Method[Any]]] = {"cosine": SquareMethod, "aspect": AspectMethod}
+TASK = Task("zero_shot_segmentation", "segmentation", METHODS, needs_text=True)

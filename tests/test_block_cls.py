@@ -84,6 +84,6 @@ def test_an_encoder_without_blocks_gives_its_pooled_vector_or_is_not_applicable(
     data = {split: ColourDepth(Ramps(4, 1)) for split in ("train", "test")}
     p = preset("depth", "dinov2", steps=2, batch_size=2, bins=8, border_crop="none", crop=())
     with pytest.raises(NotApplicable, match="no CLS to set beside the patches"):
-        TASK.run(MemoryContext(p, data, tmp_path, live=blockless(Projected())))
+        TASK.method(p).run(MemoryContext(p, data, tmp_path, live=blockless(Projected())))
     without = replace(p, with_cls=False)
-    assert TASK.run(MemoryContext(without, data, tmp_path, live=blockless(Projected()))).n == 4
+    assert TASK.method(without).run(MemoryContext(without, data, tmp_path, live=blockless(Projected()))).n == 4

@@ -36,7 +36,7 @@ from benchmark.statistics.paired import mcnemar, paired
 from benchmark.statistics.statistic import Statistic
 from tasks.caption_retrieval import IMAGE_TO_TEXT, TEXT_TO_IMAGE
 from tasks.dense import counted_target, held_out_folds, held_out_images, training_pixels, upsample
-from tasks.linear_segmentation import TASK as SEGMENTATION
+from tasks.linear_segmentation import PixelSegmentationMethod
 from tasks.sliding import background_rule, best_class, resized
 
 MEAN = Statistic("mean", ("a",))
@@ -364,7 +364,7 @@ def training_set(classes: int = 2, seed: int = 0) -> SimpleNamespace:
 
 def test_training_pixels_leave_out_what_is_to_be_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
     """The probe's own filter: 255 and -1 are no classes to be learned; with more classes 255 is one."""
-    made = training_set()
+    found = training_set()
     seen: dict[str, np.ndarray] = {}
 
     def fit(x: torch.Tensor, y: torch.Tensor, *words: object, **more: object) -> None:
@@ -372,20 +372,19 @@ def test_training_pixels_leave_out_what_is_to_be_ignored(monkeypatch: pytest.Mon
         raise InterruptedError
 
     monkeypatch.setattr("tasks.linear_segmentation.fit_logistic", fit)
-    monkeypatch.setattr(type(SEGMENTATION), "needs", lambda *_: [made.need])
-    made.context.card = None
-    made.context.protocol = made.protocol
+    monkeypatch.setattr(PixelSegmentationMethod, "needs", lambda *_: {"train/pixels": found.need})
+    found.context.card = None
     for classes, labels in ((2, {0, 1}), (300, {0, 1, 255})):
-        made.context.data["train"].class_names = made.context.data["test"].class_names = range(classes)
+        found.context.data["train"].class_names = found.context.data["test"].class_names = range(classes)
         with pytest.raises(InterruptedError):
-            SEGMENTATION._sampled(made.context)
+            PixelSegmentationMethod(found.protocol).run(found.context)
         assert set(seen["labels"].tolist()) == labels
 
 
 def test_what_is_held_out_follows_the_seed_of_the_run() -> None:
     def fold(seed: int) -> np.ndarray:
-        made = training_set(seed=seed)
-        pixels = training_pixels(made.context, [made.need], made.protocol, lambda v, _: v < 2)
+        drawn = training_set(seed=seed)
+        pixels = training_pixels(drawn.context, {"train/pixels": drawn.need}, drawn.protocol, lambda v, _: v < 2)
         return pixels.fold
 
     assert not np.array_equal(held_out_images(40, 0.25, 0), held_out_images(40, 0.25, 1))

@@ -31,10 +31,10 @@ def outcome(task, vectors: torch.Tensor, pictures: Noise | None = None) -> Outco
     images = Noise(len(CAPTIONS)) if pictures is None else pictures
     data = SimpleNamespace(captions=CAPTIONS, images=images)
     context = SimpleNamespace(
-        data={"test": data}, protocol=CaptionRetrieval("encoder", 0, "first"), card=None, device="cpu", text=text,
+        data={"test": data}, card=None, device="cpu", text=text,
         features=lambda need: reader, progress=silent, keep_predictions=0, encoder=lambda: encoder,
     )  # fmt: skip
-    return task.run(context)
+    return task.method(CaptionRetrieval("encoder", 0, "first")).run(context)
 
 
 def samples(task, vectors: torch.Tensor) -> dict[str, np.ndarray]:

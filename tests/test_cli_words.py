@@ -199,7 +199,8 @@ def test_plan_counts_forwards_with_and_without_sharing(capsys, results):
     plan = json.loads(capsys.readouterr().out)
     assert plan["forwards"] == 24 * 5
     assert plan["forwards_without_sharing"] > plan["forwards"]
-    assert {u["unit"]: u["note"] for u in plan["units"]}["zero_shot_classification/scenes"] == "n/a: no text tower"
+    notes = {u["unit"]: u["note"] for u in plan["units"]}
+    assert notes["zero_shot_classification/scenes"] == "n/a: pixels has no text tower"
 
 
 def test_plan_takes_the_words_of_run():

@@ -20,10 +20,10 @@ from PIL import Image
 
 from benchmark import load_encoder, load_task, run
 from benchmark.errors import DataError, UsageError
+from benchmark.registry import tasks
 from benchmark.rows.row import read_all
 from tasks.datasets.idx import read_idx
 from tasks.datasets.user import open_task
-from tasks.datasets.user_fields import KIND_OF
 
 EXAMPLES = Path(__file__).parents[1] / "examples" / "my_task"
 
@@ -50,13 +50,13 @@ def write(tmp_path):
     return write
 
 
-@pytest.mark.parametrize("task", KIND_OF)
+@pytest.mark.parametrize("task", tasks())
 def test_every_task_has_an_example_that_reads(examples, task):
     user = open_task(examples / f"{task}.toml")
     assert user.task == task
     for split in user.dataset.info.splits:
-        data = user.dataset.data(KIND_OF[task], split)
-        images = data.queries if KIND_OF[task] == "retrieval" else data.images
+        data = user.dataset.data(tasks()[task]["kind"], split)
+        images = data.queries if tasks()[task]["kind"] == "retrieval" else data.images
         assert len(images) >= 2 and images.load(0).shape == (64, 64, 3)
         assert len(data.digest) == 64 and pickle.loads(pickle.dumps(data)).digest == data.digest
 

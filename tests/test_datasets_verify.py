@@ -142,7 +142,7 @@ def test_every_dataset_says_its_licence_layout_and_how_to_get_it():
     assert len(rows) == 24 and sum(bool(r.get("variant_of")) for r in rows.values()) == 2
     assert sum(r.get("part_of") == "uned" for r in rows.values()) == 8
     for name, row in rows.items():
-        assert row["licence"] and row["citation"] and row["layout"] and row["tasks"] and row["kinds"], name
+        assert row["licence"] and row["citation"] and row["layout"] and row["kinds"], name
         assert row.get("fetch") or row.get("hub") or row.get("steps") or name == "scenes", name
         assert set(row["counts"] if name != "scenes" else {"test": 0}) & {"test", "test_depth"}, name
     members = [r["counts"] for r in rows.values() if r.get("part_of")]

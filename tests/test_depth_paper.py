@@ -125,7 +125,7 @@ def test_rmse_of_hand_computed_pictures():
 
 def test_average_chooses_the_main_metric_and_both_are_reported(tmp_path):
     context = memory(tmp_path, preset("depth", "dinov2", **{**SMALL, "steps": 5}, average="pooled"))
-    outcome = TASK.run(context)
+    outcome = TASK.method(context.protocol).run(context)
     assert outcome.main_metric == "RMSE pooled"
     values = {m.name: m.statistic.of(outcome.samples) for m in outcome.measurements}
     assert values["RMSE"] == pytest.approx(np.mean(outcome.samples["rmse"]))
@@ -207,7 +207,7 @@ def spread(context: MemoryContext) -> float:
 def test_linear_heads_learn_depth_that_can_be_learnt(tmp_path, name, share):
     context = memory(tmp_path, preset("depth", name, **SMALL))
     context.keep_predictions = 1
-    outcome = TASK.run(context)
+    outcome = TASK.method(context.protocol).run(context)
     assert outcome.samples["rmse"].mean() < share * spread(context)
     kept = [name for name in outcome.files if name.startswith("pictures/")]
     best = outcome.samples["rmse"].min()
@@ -219,13 +219,14 @@ def test_the_loss_that_is_trained_is_that_of_each_devices_pictures(tmp_path, mon
     seen = []
     of = training_losses.sig_loss
     monkeypatch.setattr("tasks.trained_depth.sig_loss", lambda g, *more, **k: seen.append(len(g)) or of(g, *more, **k))
-    TASK.run(memory(tmp_path, preset("depth", "dinov2", **{**SMALL, "steps": 1, "batch_size": 5})))
+    context = memory(tmp_path, preset("depth", "dinov2", **{**SMALL, "steps": 1, "batch_size": 5}))
+    TASK.method(context.protocol).run(context)
     assert seen == [2, 2, 1]
 
 
 def test_a_dpt_head_learns_depth_that_can_be_learnt(tmp_path):
     context = memory(tmp_path, preset("depth", "dpt", **{**SMALL, "steps": 40, "learning_rate": 5e-3}, resize=0))
-    assert TASK.run(context).samples["rmse"].mean() < 0.6 * spread(context)
+    assert TASK.method(context.protocol).run(context).samples["rmse"].mean() < 0.6 * spread(context)
 
 
 def test_navis_relative_depth_starts_at_the_nearest_pixel_of_the_uncut_picture(tmp_path):
@@ -238,16 +239,16 @@ def test_navis_relative_depth_starts_at_the_nearest_pixel_of_the_uncut_picture(t
             code = (655.35 / (metres if width > height else metres.T)).round().astype(np.uint16)
             Image.fromarray(code).save(file)
     p = preset("depth", "paper", "navi")
-    options = TASK.dataset_options("navi", p)
+    options = TASK.method(p).dataset_options("navi")
     data = open_dataset("navi", tmp_path, {**options, "size": "64"}).data("depth", "test")
     shown = _Relative(SimpleNamespace(data={"test": data})).data["test"].target(0)  # the middle 60 of 80 columns
     assert shown.max() == pytest.approx(1.0) and shown.min() == pytest.approx(0.01 + 0.99 * 10 / 69, abs=0.01)
-    assert TASK.dataset_options("nyuv2", p) == {} == TASK.dataset_options("navi", preset("depth", "fast"))
+    assert TASK.method(p).dataset_options("nyuv2") == {} == TASK.method(preset("depth", "fast")).dataset_options("navi")
 
 
 def test_relative_targets_are_what_is_trained_and_scored(tmp_path):
     p = preset("depth", "paper", "navi", steps=2, batch_size=2, channels=4, resize=0, colour_p=0.0, bins=8)
-    outcome = TASK.run(memory(tmp_path, p))
+    outcome = TASK.method(p).run(memory(tmp_path, p))
     assert (outcome.samples["n"] == 32 * 40).all() and outcome.samples["rmse"].max() < 1
     assert outcome.measurements[0].unit == ""
 
@@ -258,8 +259,8 @@ def test_navi_is_scaled_once_and_by_the_whole_picture_as_probe3d_scales_it():
     framed = SimpleNamespace(
         framing=Framing(32, True), raw_depth=lambda index: raw, digest="", uniform_shape=None, cheap=True
     )
-    assert TASK.dataset_options("navi", preset("depth", "paper", "navi")) == {"depth": "relative"}
-    assert TASK.dataset_options("nyuv2", preset("depth", "paper")) == {}
+    assert TASK.method(preset("depth", "paper", "navi")).dataset_options("navi") == {"depth": "relative"}
+    assert TASK.method(preset("depth", "paper")).dataset_options("nyuv2") == {}
     own, metric = NaviDepth(framed, True), NaviDepth(framed, False)
     found = _Relative(SimpleNamespace(data={"train": metric, "test": own.take([0])})).data
     assert found["test"].target(0).min() > 0.15 and found["test"].target(0).max() == pytest.approx(1.0)

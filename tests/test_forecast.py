@@ -10,10 +10,10 @@ import miniatures
 import numpy as np
 import pytest
 import torch
-from small import Noise, SmallEncoder
+from small import Noise, SmallEncoder, made
 
 from adapters.floors import Pixels
-from benchmark.contracts import Need, Tap, View
+from benchmark.contracts import LabelData, Method, Need, Tap, View
 from benchmark.contracts.progress import silent
 from benchmark.engine.options import RunOptions
 from benchmark.engine.run import run
@@ -88,30 +88,38 @@ def test_a_loaded_head_is_planned_without_a_step(tmp_path):
     (tmp_path / "head.npz").write_bytes(b"")
     preset = {"head_weights": str(tmp_path / "head.npz"), "resize": "0", "flip_test": "true"}
     p = load_protocol("depth", task.schemas, protocol_file("depth"), "dpt", preset).values
-    assert task.live_forwards(p, [(480, 640)] * 3, 0) == {(480, 640): 6} and plan._loaded(p)
+    method = task.method(p)
+    assert method.live_forwards(SmallEncoder().card, [(480, 640)] * 3, 0) == {(480, 640): 6} and not method.head_steps()
 
 
 def test_crops_of_a_sweep_are_no_more_than_the_training_pictures_there_are():
     task = load_task("classification")
     p = load_protocol("classification", task.schemas, protocol_file("classification"), "paper").values
-    (forwards,) = task.live_forwards(p, [(24, 32)], 100).values()
+    (forwards,) = task.method(p).live_forwards(SmallEncoder().card, [(24, 32)], 100).values()
     assert forwards == p.steps * (100 - max(1, round(100 * p.holdout)))
 
 
 def test_whole_pictures_are_planned_at_their_own_shape():
     task = load_task("zero_shot_segmentation")
     p = load_protocol(task.name, task.schemas, protocol_file(task.name), "paper").values
-    assert task.live_forwards(p, [(480, 640), (640, 480)], 0) == {(448, 597): 1, (597, 448): 1}
+    found = task.method(p).live_forwards(SmallEncoder().card, [(480, 640), (640, 480)], 0)
+    assert found == {(448, 597): 1, (597, 448): 1}
 
 
 def test_what_is_stored_already_is_not_planned_and_what_a_pass_still_lacks_is(tmp_path):
     """The pictures' CLS are there, for the first unit; the patches of the same pass, for the second, are not."""
     encoder, images = SmallEncoder(), Noise(4)
-    data = {"test": SimpleNamespace(images=images)}
+    data = {"test": made(LabelData, images=images)}
+
+    class Tapped(Method):
+        def needs(self, card, data):
+            return {"it": Need(images, View("encoder"), Tap(self.protocol))}
+
+        def run(self, context):
+            raise NotImplementedError
 
     def unit(planner, tap, planned):
-        task = SimpleNamespace(needs=lambda *_: [Need(images, View("encoder"), Tap(tap))])
-        return plan._line(Unit("a", tap), task, None, data, encoder, planner, planned, 8)[0]
+        return plan._line(Unit("a", tap), Tapped(tap), data, encoder, planner, planned, 8)[0]
 
     def planner():
         return Planner(encoder.card, encoder.transform, FeatureStore(tmp_path, "float32"))
@@ -140,10 +148,10 @@ def test_sampled_pixels_are_held_once_as_planned(monkeypatch):
     monkeypatch.setattr(torch, "cat", noting)
     n, count = 3 * dense.BLOCK, 4
     taps = {"pixels": torch.arange(n * count * 2.0).reshape(n, count, 2), "cls": -torch.ones(n, 1, 2)}
-    needs = [Need(Noise(n), View("encoder"), Tap(name, count=count)) for name in ("pixels", "patches", "cls")]
+    needs = {"train/pixels": Need(Noise(n), View("encoder"), Tap("pixels", count=count))}
     data = SimpleNamespace(images=Noise(n), target=lambda i: np.full((40, 48), i))
     context = SimpleNamespace(
-        data={"train": data}, seed=0, features=lambda need: taps[need.tap.name], progress=lambda *_: silent("", 0)
+        data={"train": data}, seed=0, features=lambda need: taps[need.split("/")[1]], progress=lambda *_: silent("", 0)
     )
     protocol = SimpleNamespace(with_cls=True, holdout=0.1)
     found = dense.training_pixels(context, needs, protocol, lambda values, _: values % 2 == 1)
@@ -156,12 +164,12 @@ def test_sampled_pixels_are_held_once_as_planned(monkeypatch):
 def test_a_convex_head_on_stored_vectors_is_planned_with_its_rows_and_bytes(tmp_path):
     """`fast` classification: a row a training picture, and the memory its fit holds; the sweep has steps instead."""
     task, encoder = load_task("classification"), SmallEncoder()
-    data = {s: SimpleNamespace(images=Noise(n), class_names=["a", "b"]) for s, n in (("train", 30), ("test", 7))}
+    data = {s: made(LabelData, images=Noise(n), class_names=["a", "b"]) for s, n in (("train", 30), ("test", 7))}
 
     def line(preset, data, **changes):
         values = load_protocol(task.name, task.schemas, protocol_file(task.name), preset, changes).values
         planner = Planner(encoder.card, encoder.transform, FeatureStore(tmp_path, "float32"))
-        return plan._line(Unit("classification", "a"), task, values, data, encoder, planner, {}, 8)
+        return plan._line(Unit("classification", "a"), task.method(values), data, encoder, planner, {}, 8)
 
     (with_head, held), (without, less) = line("fast", data), line("fast", data, linear="false")
     assert (with_head.head_rows, with_head.head_steps, without.head_rows) == (30, 0, 0)

@@ -154,14 +154,14 @@ def test_one_training_picture_is_too_few_to_choose_by() -> None:
     one = SimpleNamespace(data={"train": None}, features=lambda need: torch.zeros(1, 4, 2))
     protocol = SimpleNamespace(penalties=(1.0, 0.1))
     with pytest.raises(DataError, match="1 training picture: penalties are chosen on a held-out one"):
-        training_pixels(one, [SimpleNamespace(tap=None)], protocol, lambda values, _: values > 0)  # type: ignore[arg-type]
+        training_pixels(one, {"train/pixels": SimpleNamespace(tap=None)}, protocol, lambda v, _: v > 0)  # type: ignore[arg-type]
 
 
 def test_small_sets_are_sampled_more_closely():
     probe = load_protocol("depth", load_task("depth").schemas, protocol_file("depth"), "fast").values
     assert [probe.pixels(n) for n in (4000, 2000, 1999, 300, 250, 2, 1, 0)] == [64, 64, 65, 427, 512, 512, 512, 512]
     data = {"train": SimpleNamespace(images=range(300)), "test": SimpleNamespace(images=range(7))}
-    assert [need.tap.count for need in probe_needs(probe, data) if need.tap.name == "pixels"] == [427]
+    assert [need.tap.count for need in probe_needs(probe, data).values() if need.tap.name == "pixels"] == [427]
 
 
 def test_held_out_mean_iou_is_scikit_learns() -> None:

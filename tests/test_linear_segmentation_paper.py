@@ -14,6 +14,7 @@ import miniatures
 import pytest
 from command import bench
 from safetensors.torch import load_file
+from small import SmallEncoder
 
 from benchmark.protocol import load_protocol
 from benchmark.registry import protocol_file
@@ -163,7 +164,8 @@ def test_forwards_for_a_plan_are_those_of_crops_and_windows():
     task = load_task("linear_segmentation")
     fields = load_protocol(task.name, task.schemas, protocol_file(task.name), "paper", {"steps": "10"}).values
     # 500 × 375 becomes 683 × 512: two windows of 512, stride 341; 500 × 500 is one
-    assert task.live_forwards(fields, [(375, 500), (500, 500)], 8) == {(512, 512): 160 + 2 + 1}
+    card = SmallEncoder().card
+    assert task.method(fields).live_forwards(card, [(375, 500), (500, 500)], 8) == {(512, 512): 160 + 2 + 1}
 
 
 def test_pictures_of_the_best_and_worst_predictions_are_kept(tmp_path):

@@ -110,7 +110,7 @@ LINEAR = {"steps": 150, "head": "linear", "learning_rate": 0.05, "align_corners"
 def test_heads_learn_normals_that_can_be_learnt(tmp_path, loss, head, share):
     small = {"batch_size": 4, "warmup_steps": 4, "colour_p": 0.0, "resized_crop_p": 0.0, **head}
     context = memory(tmp_path, preset("normals", "paper", **small, loss=loss))
-    outcome = TASK.run(context)
+    outcome = TASK.method(context.protocol).run(context)
     truth = np.concatenate([context.data["test"].target(i)[:, 4:36].reshape(-1, 3) for i in range(4)])
     mean = truth.mean(0) / np.linalg.norm(truth.mean(0))
     constant = np.sqrt(np.mean(np.degrees(np.arccos(np.clip(truth @ mean, -1, 1))) ** 2))  # one direction for all

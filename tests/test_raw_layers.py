@@ -95,7 +95,7 @@ def test_dinov2s_depth_reads_the_last_block_as_it_is():
 
 def test_an_encoder_without_raw_layers_is_told_what_to_set():
     card = SmallEncoder().card
-    assert not card.has_raw_layers and TASK.not_applicable(card, preset("depth", "dinov3")) is None
+    assert not card.has_raw_layers and TASK.refusal(card, preset("depth", "dinov3")) is None
     said = "small gives no layers without its final norm. Try --set final_norm=true"
-    assert TASK.not_applicable(card, preset("depth", "dinov2")) == said
-    assert TASK.not_applicable(replace(card, has_raw_layers=True), preset("depth", "dinov2")) is None
+    assert TASK.refusal(card, preset("depth", "dinov2")) == said
+    assert TASK.refusal(replace(card, has_raw_layers=True), preset("depth", "dinov2")) is None

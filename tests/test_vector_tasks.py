@@ -88,10 +88,11 @@ def test_equal_pictures_of_two_labels_answer_each_other() -> None:
             query_domains=domains, index_domains=domains, self_index=np.arange(5),
         )  # fmt: skip
         context = SimpleNamespace(
-            data={"test": data}, protocol=InstanceRetrieval("encoder", 0, "first", "merged", False), card=None,
-            device="cpu", features=lambda need: reader, progress=silent, keep_predictions=0,
+            data={"test": data}, card=None, device="cpu", features=lambda need: reader, progress=silent,
+            keep_predictions=0,
         )  # fmt: skip
-        return INSTANCE_RETRIEVAL.run(context)
+        protocol = InstanceRetrieval("encoder", 0, "first", "merged", False)
+        return INSTANCE_RETRIEVAL.method(protocol).run(context)
 
     twins, plain = found(Twins(5)), found(Noise(5))
     assert twins.samples["hit@1"].tolist()[:4] == [1, 0, 1, 0] and plain.samples["hit@1"].tolist()[:4] == [0, 0, 0, 0]
@@ -141,7 +142,7 @@ def test_the_dino_presets_resize_bicubically_whatever_the_encoder_does(preset: s
     encoder.transform = ImageTransform("square", 32, interpolation="bilinear")
     values = load_protocol(task.name, task.schemas, protocol_file(task.name), preset).values
     data = {split: SimpleNamespace(images=Noise(2)) for split in ("train", "test")}
-    for need in task.needs(encoder.card, values, data):
+    for need in task.method(values).needs(encoder.card, data).values():
         resolved = resolve_view(need.view, encoder.transform, encoder.card, need.images)
         assert resolved.transform is not None and resolved.transform.interpolation == rule
     with pytest.raises(ValueError, match="interpolation = bicubic needs a view other than encoder"):
@@ -165,13 +166,11 @@ def test_the_linear_head_of_fast_is_converged_on_few_pictures(n: int, classes: i
     protocol = load_protocol(task.name, task.schemas, protocol_file(task.name), "fast").values
     names = [str(c) for c in range(classes)]
     data = {s: SimpleNamespace(images=Noise(n), labels=y[s], class_names=names) for s in ("train", "test")}
-    where = {id(data[s].images): x[s] for s in data}
     card = replace(SmallEncoder().card, embed_dim=24, num_cls=1)
     context = SimpleNamespace(
-        protocol=replace(protocol, linear_with_patches=False), data=data, card=card, seed=0, device="cpu",
-        progress=silent, features=lambda need: where[id(need.images)],
+        data=data, card=card, seed=0, device="cpu", progress=silent, features=lambda need: x[need.split("/")[0]],
     )  # fmt: skip
-    outcome = task.run(context)
+    outcome = task.method(replace(protocol, linear_with_patches=False)).run(context)
     ours = {m.name: m.statistic.of(outcome.samples) for m in outcome.measurements}["linear top-1"]
     a, b = (StandardScaler().fit(x["train"][:, 0]).transform(x[s][:, 0]) for s in ("train", "test"))
     regressions = (LogisticRegression(C=c, max_iter=5000).fit(a, y["train"]) for c in (1e-2, 1e-1, 1, 10))
@@ -186,8 +185,8 @@ def test_cls_tokens_side_by_side_do_not_meet_texts(task: str) -> None:
     """Two tokens are twice as long as a text's vector."""
     loaded, card = load_task(task), SmallEncoder().card
     values = load_protocol(task, loaded.schemas, protocol_file(task), "paper").values
-    assert "not in text space" in loaded.not_applicable(card, replace(values, cls="concat"))
-    assert loaded.not_applicable(card, replace(values, cls="mean")) is None
+    assert "not in text space" in loaded.refusal(card, replace(values, cls="concat"))
+    assert loaded.refusal(card, replace(values, cls="mean")) is None
 
 
 @pytest.mark.parametrize("shape", [(100, 100), (30, 200), (200, 30)])

@@ -12,7 +12,7 @@ from torch.nn.functional import normalize
 from benchmark.contracts.progress import silent
 from benchmark.contracts.prompts import as_prompts
 from tasks.datasets.prompts import prompt_list
-from tasks.zero_shot_classification import ZeroShotClassification, ZeroShotClassificationTask, one_of_each
+from tasks.zero_shot_classification import Cosine, ZeroShotClassification, one_of_each
 
 NAMES = ("cat", "missile", "dog", "missile")
 
@@ -41,10 +41,10 @@ def outcome(vectors: torch.Tensor, labels: np.ndarray, noise: float = 0.0) -> di
     images = SimpleNamespace(image_id=str, digest="test")
     data = SimpleNamespace(class_names=NAMES, labels=labels, images=images, templates=("a {}.",))
     context = SimpleNamespace(
-        data={"test": data}, protocol=ZeroShotClassification("encoder", 0, "first", "dataset"), device="cpu",
+        data={"test": data}, device="cpu",
         card=SimpleNamespace(prompts="plain"), text=text, features=lambda need: Stored(vectors), progress=silent,
     )  # fmt: skip
-    return ZeroShotClassificationTask().run(context).samples
+    return Cosine(ZeroShotClassification("encoder", 0, "first", "dataset")).run(context).samples
 
 
 @pytest.mark.parametrize("noise", [0.0, 1e-7])

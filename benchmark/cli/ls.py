@@ -63,18 +63,15 @@ def _models(rows: dict[str, dict[str, Any]]) -> tuple[list[str], list[list[Any]]
 
 
 def _tasks(rows: dict[str, dict[str, Any]]) -> tuple[list[str], list[list[Any]]]:
-    from benchmark.registry import by_name_only, datasets
+    from benchmark.registry import datasets_of
 
-    catalog = datasets()
-    lines = []
-    for name, row in rows.items():
-        members = [d for d, info in catalog.items() if name in info["tasks"] and not by_name_only(info)]
-        lines.append([name, row.get("metric"), ", ".join(members)])
-    return ["task", "metric", "datasets"], lines
+    return ["task", "metric", "datasets"], [[n, r.get("metric"), ", ".join(datasets_of(n))] for n, r in rows.items()]
 
 
 def _datasets(rows: dict[str, dict[str, Any]]) -> tuple[list[str], list[list[Any]]]:
-    return ["dataset", "licence", "tasks"], [[n, r.get("licence"), ", ".join(r["tasks"])] for n, r in rows.items()]
+    from benchmark.registry import tasks_on
+
+    return ["dataset", "licence", "tasks"], [[n, r.get("licence"), ", ".join(tasks_on(n))] for n, r in rows.items()]
 
 
 def _suites(rows: dict[str, dict[str, Any]]) -> tuple[list[str], list[list[Any]]]:

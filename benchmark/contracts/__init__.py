@@ -39,7 +39,17 @@ from benchmark.contracts.encoder import (
     WeightsInfo,
 )
 from benchmark.contracts.features import Need, Sampling, Tap, TapName, View, ViewRule
-from benchmark.contracts.task import FeatureReader, FieldStatus, Measurement, Outcome, Progress, Task, TaskContext
+from benchmark.contracts.task import (
+    FeatureReader,
+    FieldStatus,
+    Measurement,
+    Method,
+    Outcome,
+    Progress,
+    Task,
+    TaskContext,
+    no_text_tower,
+)
 
 __all__ = [
     "CaptionData",
@@ -66,6 +76,7 @@ __all__ = [
     "LayerFeatures",
     "MapSamples",
     "Measurement",
+    "Method",
     "ModelSpec",
     "Need",
     "NormalsData",
@@ -86,4 +97,5 @@ __all__ = [
     "ViewRule",
     "WeightsInfo",
     "ignored_label",
+    "no_text_tower",
 ]

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, Protocol, TypeVar
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -12,7 +13,6 @@ if TYPE_CHECKING:
     import torch
 
     from benchmark.statistics.statistic import Statistic
-from benchmark.contracts.data import DataKind
 from benchmark.contracts.encoder import Encoder, EncoderCard
 from benchmark.contracts.features import Need
 
@@ -50,27 +50,88 @@ class Outcome:
         return (max if measurement.higher_is_better else min)(values, default=None)
 
 
-class Task(Protocol):
-    """One of the nine kinds of measurement."""
+P = TypeVar("P")
+Size = tuple[int, int]  # (height, width) in pixels
 
-    name: ClassVar[str]
-    kind: ClassVar[DataKind]
-    needs_text: ClassVar[bool]
-    schemas: ClassVar[Mapping[str, type]]  # schema name in the TOML preset -> frozen dataclass
 
-    def not_applicable(self, card: EncoderCard, protocol: Any) -> str | None:
-        """Why this encoder cannot do the task under `protocol`, or None."""
-        ...
+class Method(ABC, Generic[P]):
+    """A task under one schema of protocol: what it needs, what it costs, and how it is run."""
 
-    def needs(self, card: EncoderCard, protocol: Any, data: Mapping[str, Any]) -> Sequence[Need]:
-        """Every stored feature the run will read; `data` maps "train" and/or "test" to a `<Kind>Data`."""
-        ...
+    schema: ClassVar[type]  # frozen dataclass of the fields of a preset
 
-    def splits(self, protocol: Any) -> Sequence[str]:
-        """The splits to load: ("test",) for zero-shot tasks, ("train", "test") for probes."""
-        ...
+    def __init__(self, protocol: P) -> None:
+        self.protocol = protocol
 
-    def run(self, context: TaskContext) -> Outcome: ...
+    def splits(self) -> Sequence[str]:
+        """The splits to load, the scored one last: "test" for zero-shot tasks, "train" and "test" for probes."""
+        return ("test",)
+
+    def dataset_options(self, dataset: str) -> Mapping[str, str]:
+        """How the protocol wants `dataset` opened, where the user does not say otherwise."""
+        return {}
+
+    def not_applicable(self, card: EncoderCard) -> str | None:
+        """Why this encoder cannot do the task under the protocol, or None."""
+        return None
+
+    def needs(self, card: EncoderCard, data: Mapping[str, Any]) -> Mapping[str, Need]:
+        """Every stored feature that `run` reads, by the name it reads it by, e.g. "test/patches".
+
+        `data` maps "train" and/or "test" to `Samples`.
+        """
+        return {}
+
+    def live_forwards(self, card: EncoderCard, shapes: Sequence[Size], train: int) -> Mapping[Size, int]:
+        """Forwards whose features are not kept, by the size of the picture: for test pictures of these shapes and so
+        many training pictures. (0, 0) stands for the encoder's own size."""
+        return {}
+
+    def head_steps(self) -> int:
+        """Gradient steps of the head; 0 where it is convex, or read from a file."""
+        return 0
+
+    def head_rows(self, card: EncoderCard, train: int) -> tuple[int, int]:
+        """(vectors of `train` training pictures that a convex head is fitted on, values of the longest), for heads on
+        whole pictures; sampled pixels are counted by their needs."""
+        return 0, 0
+
+    @abstractmethod
+    def run(self, context: TaskContext) -> Outcome:
+        """Fits, if there is something to fit, and scores."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """A kind of measurement: of which data, by which methods."""
+
+    name: str
+    kind: str  # of the data it reads: it runs on every data set that offers it
+    methods: Mapping[str, type[Method[Any]]]  # schema name in the TOML preset -> method
+    needs_text: bool = False
+    trained: bool = False  # learns from a training split
+    # Of a task of another package; ours have these facts in tasks.toml and their presets in tasks/protocols.
+    title: str = ""
+    metric: str = ""  # the main one
+    version: int = 1  # raised whenever the same features and protocol give other numbers
+    presets: Path | None = None
+
+    @property
+    def schemas(self) -> Mapping[str, type]:
+        """Schema name in the TOML preset -> frozen dataclass of its fields."""
+        return {name: method.schema for name, method in self.methods.items()}
+
+    def method(self, protocol: Any) -> Method[Any]:
+        """The method for the fields of a preset. The one place that asks of which schema they are."""
+        return next(method for method in self.methods.values() if method.schema is type(protocol))(protocol)
+
+    def refusal(self, card: EncoderCard, protocol: Any) -> str | None:
+        """Why this encoder cannot do the task under the protocol, or None."""
+        return self.method(protocol).not_applicable(card) or (no_text_tower(card) if self.needs_text else None)
+
+
+def no_text_tower(card: EncoderCard) -> str | None:
+    """The words for an encoder that reads no text, or None."""
+    return None if card.has_text else f"{card.name} has no text tower"
 
 
 class FeatureReader(Protocol):
@@ -127,7 +188,9 @@ class TaskContext(Protocol):
         """Whether to compute the headline number a second time with the field's reference implementation."""
         ...
 
-    def features(self, need: Need) -> FeatureReader: ...
+    def features(self, need: str) -> FeatureReader:
+        """The stored array of one of the method's needs, by its name there."""
+        ...
 
     def text(self, texts: Sequence[str]) -> torch.Tensor:
         """[N, E] float32 CPU, L2-normalised, in batches and cached; raises NotApplicable without a text tower."""

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from benchmark.contracts import Encoder, EncoderCard, FeatureReader, Need, Progress, TextEncoder
+from benchmark.contracts import Encoder, EncoderCard, FeatureReader, Need, Progress, TextEncoder, no_text_tower
 from benchmark.contracts.progress import NewProgress, silent
 from benchmark.errors import EncoderError, NotApplicable
 from benchmark.features.plan import Planner, identity
@@ -28,6 +28,7 @@ class Context:
     store: FeatureStore
     protocol: Any
     data: Mapping[str, Any]
+    needs: Mapping[str, Need]
     seed: int
     device: str
     scratch: Path
@@ -39,9 +40,9 @@ class Context:
     def card(self) -> EncoderCard:
         return self.live.card
 
-    def features(self, need: Need) -> FeatureReader:
-        """The stored array of `need`, which the task declared in `needs`."""
-        return self.planner.array(need)
+    def features(self, need: str) -> FeatureReader:
+        """The stored array of one of the method's needs, by its name there."""
+        return self.planner.array(self.needs[need])
 
     def encoder(self) -> Encoder:
         """The live encoder."""
@@ -62,7 +63,7 @@ def encode_texts(encoder: Encoder, store: FeatureStore, texts: list[str], progre
     Raises NotApplicable without a text tower, EncoderError when rows are not finite or not of unit length.
     """
     if not encoder.card.has_text or not isinstance(encoder, TextEncoder):
-        raise NotApplicable(f"{encoder.card.name} has no text tower")
+        raise NotApplicable(no_text_tower(encoder.card) or f"{encoder.card.name} has no encode_text")
     digest = hashlib.sha256("\0".join(texts).encode("utf-8")).hexdigest()
     array = store.array({**identity(encoder.card), "texts": digest}, len(texts), "float32")
     missing = array.missing()

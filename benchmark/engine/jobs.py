@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from benchmark.contracts import KINDS, Dataset, Samples, Task
+from benchmark.contracts import KINDS, Dataset, Method, Samples, Task
 from benchmark.contracts.progress import NewProgress
 from benchmark.data import overlap
 from benchmark.data.tolerance import tolerating
@@ -36,6 +36,11 @@ class Job:
     bad: list[str] = field(default_factory=list)  # one line for each picture left out
     short: list[str] = field(default_factory=list)  # splits that are a small part of the official one
     notes: list[str] = field(default_factory=list)  # what should be known of the data: files left out by their names …
+
+    @property
+    def method(self) -> Method[Any]:
+        """The task under this protocol."""
+        return self.task.method(self.protocol.values)
 
     @property
     def dataset_digest(self) -> str:
@@ -118,11 +123,12 @@ class JobMaker:
             protocol = self.protocol(unit, task, overrides)
         except UsageError as e:
             raise self._in_file(e, unit, task, dataset, overrides) from None
-        wanted = getattr(task, "dataset_options", _no_options)(unit.dataset, protocol.values) if not unit.path else {}
+        method = task.method(protocol.values)
+        wanted = {} if unit.path else method.dataset_options(unit.dataset)
         if wanted:
             dataset, _ = self._dataset(unit, wanted)
         key = str(sorted(wanted.items()))
-        splits = {s: self._split(unit, dataset, task, s, key) for s in task.splits(protocol.values)}
+        splits = {s: self._split(unit, dataset, task, s, key) for s in method.splits()}
         data = {name: split.data for name, split in splits.items()}
         bad, short, notes = ([x for s in splits.values() for x in getattr(s, k)] for k in ("bad", "short", "notes"))
         if unit.path and {"train", "test"} <= data.keys():
@@ -216,7 +222,3 @@ class JobMaker:
                 log.warning("%s", line)
             self._splits[key] = _Split(data, bad, allowed.short, notes)
         return self._splits[key]
-
-
-def _no_options(dataset: str, protocol: Any) -> Mapping[str, str]:
-    return {}

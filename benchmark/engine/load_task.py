@@ -10,17 +10,19 @@ from typing import Any
 
 from benchmark.contracts import Encoder, Outcome
 from benchmark.contracts.progress import silent
-from benchmark.engine.context import Context
 from benchmark.engine.jobs import Job, JobMaker, refuse_unread
 from benchmark.engine.loading import device_of
 from benchmark.engine.options import RunOptions
-from benchmark.errors import NotApplicable, UsageError
-from benchmark.features.extract import Extractor
-from benchmark.features.plan import Planner
-from benchmark.features.store import FeatureStore
+from benchmark.engine.session import Session
+from benchmark.errors import NotApplicable, UsageError, unknown
 from benchmark.protocol import EvalProtocol
 from benchmark.registry import units
 from benchmark.rows.row import metrics_of
+
+OPTIONS = (
+    "protocol", "overrides", "data", "dataset_options", "limit", "max_bad", "cache", "store", "seed", "batch_size",
+    "workers", "save_predictions", "cross_check",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -42,26 +44,12 @@ class LoadedTask:
 
     def run(self, encoder: Encoder, progress: Callable[[str, int], Any] = silent) -> Outcome:
         """Per-sample statistics and measurements. Raises NotApplicable when the encoder cannot do the task."""
-        task, values = self.job.task, self.job.protocol.values
-        reason = task.not_applicable(encoder.card, values)
-        if reason is None and task.needs_text and not encoder.card.has_text:
-            reason = f"{encoder.card.name} has no text tower"
-        if reason:
+        session = Session.of(encoder, self.options, device_of(encoder), progress)
+        if reason := session.refusal(self.job):
             raise NotApplicable(reason)
-        store = FeatureStore(self.options.cache / "features", self.options.store)
-        planner = Planner(encoder.card, encoder.transform, store)
-        needs = task.needs(encoder.card, values, self.job.data)
-        planner.add(needs)
-        device = device_of(encoder)
-        extractor = Extractor(encoder, device, self.options.batch_size, self.options.workers, progress)
-        for shared in {id(p): p for p in map(planner.of, needs)}.values():
-            extractor.run(shared)
+        session.plan(self.job)
         with tempfile.TemporaryDirectory() as scratch:
-            context = Context(
-                encoder, planner, store, values, self.job.data, self.options.seed, device, Path(scratch),
-                cross_check=self.options.cross_check, new_progress=progress,
-            )  # fmt: skip
-            return task.run(context)
+            return session.run(self.job, Path(scratch))[0]
 
     def evaluate(self, encoder: Encoder) -> dict[str, dict[str, Any]]:
         """Metric name -> {value, ci95, higher_is_better, unit, statistic}."""
@@ -69,11 +57,13 @@ class LoadedTask:
 
 
 def load_task(name: str, **options: Any) -> LoadedTask:
-    """The unit `name` (a word of --task that means one unit); `options` are fields of RunOptions (protocol, data, …).
+    """The unit `name` (a word of --task that means one unit); `options` are those of OPTIONS, as `run` takes them.
 
-    Raises UsageError for an unknown name, one that means several units or an override that the task has no field for,
-    DataError when the data is not there.
+    Raises UsageError for an unknown name, one that means several units, an option that is none or an override that the
+    task has no field for, DataError when the data is not there.
     """
+    if wrong := sorted(options.keys() - set(OPTIONS)):
+        raise unknown("option of load_task", wrong[0], OPTIONS, "those of the encoder go to load_encoder")
     found = units(name)
     if len(found) != 1:
         raise UsageError(f"{name!r} means {len(found)} units ({', '.join(map(str, found))}); name one")

@@ -3,37 +3,26 @@
 from __future__ import annotations
 
 import shutil
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar
+from typing import Any, TypeVar
 
-from benchmark.contracts import Encoder, Outcome
 from benchmark.contracts.progress import NewProgress, silent
-from benchmark.data.overlap import note_same_files
-from benchmark.engine.context import Context
-from benchmark.engine.environment import environment, forget_gpu_peak, peak_gpu_memory_mb
 from benchmark.engine.identity import display_name, model_stamp
 from benchmark.engine.jobs import NOT_APPLICABLE, Job, JobMaker, refuse_unread, resolve_units
-from benchmark.engine.loading import device_of, load_encoder, require_weights, resolve_device
+from benchmark.engine.loading import require_weights
 from benchmark.engine.network import forbid_network
 from benchmark.engine.options import RunOptions
-from benchmark.engine.slots import Slot, place_of, slot_of
+from benchmark.engine.record import record
+from benchmark.engine.session import Session
+from benchmark.engine.slots import Slot, slot_of
 from benchmark.errors import BenchError, DataError, NotApplicable, UsageError
-from benchmark.features.cluster import Cluster, Recipe
-from benchmark.features.extract import Extractor
-from benchmark.features.plan import Planner, identity
-from benchmark.features.store import FeatureStore, close_shards
-from benchmark.registry import Unit, check_model_name, code_of, is_own_code, load_task, models
-from benchmark.registry import tasks as registered
-from benchmark.rows.row import SCHEMA, Row, metrics_of, read_row, save
+from benchmark.registry import Unit, check_model_name, is_own_code, load_task
+from benchmark.rows.row import Row, read_row, save
 from benchmark.system import cache_users, sealed
-from benchmark.system.digest import fingerprint, plain
-from benchmark.system.files import unreadable, writable, write_text
-from benchmark.system.processes import PeakMemory
+from benchmark.system.files import unreadable, writable
 
 T = TypeVar("T")
 
@@ -159,7 +148,7 @@ def _run_model(name: str, stamp: str, jobs: list[Job], options: RunOptions, hook
     opening = Note(shown, None, "")
     session = None
     if jobs and is_own_code(name):  # only the loaded encoder can tell whether finished rows are its own
-        session = _attempt(lambda: Session.open(name, shown, options, hooks), opening, report, hooks)
+        session = _attempt(partial(Session.open, name, shown, options, hooks.progress), opening, report, hooks)
         if session is None:
             return
         stamp = model_stamp(name, options.weights, session.encoder)
@@ -177,20 +166,25 @@ def _run_model(name: str, stamp: str, jobs: list[Job], options: RunOptions, hook
             todo.append((job, slot))
     if not todo:
         return
-    session = session or _attempt(lambda: Session.open(name, shown, options, hooks), opening, report, hooks)
+    session = session or _attempt(partial(Session.open, name, shown, options, hooks.progress), opening, report, hooks)
     if session is None:
         return
-    applicable = [(job, slot) for job, slot in todo if not session.refuses(job, slot, report)]
+    applicable = []
+    for job, slot in todo:
+        if reason := session.refusal(job):
+            _refuse(slot, Note(shown, job.unit, reason), report)
+        else:
+            applicable.append((job, slot))
     planned = [
         (job, slot)
         for job, slot in applicable
-        if _attempt(lambda job=job: session.plan(job), Note(shown, job.unit, ""), report, hooks)  # type: ignore[misc]
+        if _attempt(partial(session.plan, job), Note(shown, job.unit, ""), report, hooks)
     ]
     for job, slot in planned:
         try:
-            row = _attempt(lambda: session.run(job, slot), Note(shown, job.unit, ""), report, hooks)  # noqa: B023
+            row = _attempt(partial(_row, session, job, slot), Note(shown, job.unit, ""), report, hooks)
         except NotApplicable as e:
-            session.refuse(job, slot, str(e), report)
+            _refuse(slot, Note(shown, job.unit, str(e)), report)
             continue
         if row is not None:
             report.rows.append(row)
@@ -198,199 +192,22 @@ def _run_model(name: str, stamp: str, jobs: list[Job], options: RunOptions, hook
     report.forwards[shown] = session.extractor.forwards
 
 
+def _refuse(slot: Slot, note: Note, report: Report) -> None:
+    """Reports that a job is not applicable, and writes it down."""
+    report.not_applicable.append(note)
+    sealed.write_json(slot.folder / NOT_APPLICABLE, {"reason": note.text, "request": slot.request})
+
+
+def _row(session: Session, job: Job, slot: Slot) -> Row:
+    """Runs the job and saves its row."""
+    scratch = scratch_of(slot, session.options)
+    cache_users.touch(session.options.cache, scratch)
+    outcome, timing = session.run(job, scratch)
+    save(slot.folder, record(session, job, slot, outcome, timing), outcome.samples, outcome.files)
+    shutil.rmtree(scratch, ignore_errors=True)
+    return read_row(slot.folder)
+
+
 def scratch_of(slot: Slot, options: RunOptions) -> Path:
     """Where a head that takes long to train keeps its state until its row is there."""
     return options.cache / "heads" / slot.request
-
-
-@dataclass
-class Session:
-    """One loaded encoder and everything it shares between jobs."""
-
-    encoder: Encoder
-    shown: str
-    options: RunOptions
-    hooks: Hooks
-    store: FeatureStore
-    planner: Planner
-    extractor: Extractor
-    peak: PeakMemory
-    cluster: Cluster | None = None
-    overlaps: ClassVar[dict[str, list[str]]] = {}  # dataset digest -> notes
-
-    @classmethod
-    def open(cls, name: str, shown: str, options: RunOptions, hooks: Hooks) -> Session:
-        """Loads the encoder and, the first time it is seen, checks that it keeps its contract."""
-        load = partial(
-            load_encoder,
-            name,
-            weights=options.weights,
-            backend=options.backend,
-            device=options.device,
-            dtype=options.dtype,
-            offline=options.offline,
-            trust_remote_code=options.trust_remote_code,
-            options=options.model_options,
-        )
-        close_shards()  # of the model before: what is mapped counts as resident
-        peak = PeakMemory()
-        forget_gpu_peak(resolve_device(options.device))
-        encoder = load()
-        device = device_of(encoder, options.device)
-        if options.check:
-            _check_once(encoder, device, options, name)
-        store = FeatureStore(options.cache / "features", options.store)
-        planner = Planner(encoder.card, encoder.transform, store)
-        extractor = Extractor(encoder, device, options.batch_size, options.workers, hooks.progress)
-        key = fingerprint([identity(encoder.card), device])
-        recipe = Recipe(encoder.card.name, key, load, device, options.batch_size, options.workers, silent)
-        cluster = Cluster(options.ray, recipe) if options.ray else None
-        return cls(encoder, shown, options, hooks, store, planner, extractor, peak, cluster)
-
-    def refuses(self, job: Job, slot: Slot, report: Report) -> bool:
-        """Whether the encoder cannot do the job; the reason is written down and reported."""
-        card = self.encoder.card
-        reason = job.task.not_applicable(card, job.protocol.values)
-        if reason is None and job.task.needs_text and not card.has_text:
-            reason = f"{card.name} has no text tower"
-        if reason is not None:
-            self.refuse(job, slot, reason, report)
-        return reason is not None
-
-    def refuse(self, job: Job, slot: Slot, reason: str, report: Report) -> None:
-        """Notes that the job is not applicable."""
-        report.not_applicable.append(Note(self.shown, job.unit, reason))
-        sealed.write_json(slot.folder / NOT_APPLICABLE, {"reason": reason, "request": slot.request})
-
-    def plan(self, job: Job) -> bool:
-        """Joins what the job needs to the shared passes; True when that worked."""
-        self.planner.add(job.task.needs(self.encoder.card, job.protocol.values, job.data))
-        return True
-
-    def run(self, job: Job, slot: Slot) -> Row:
-        """Extracts what is missing, runs the task, saves its row."""
-        started = time.perf_counter()
-        needs = job.task.needs(self.encoder.card, job.protocol.values, job.data)
-        passes = {id(p): p for p in map(self.planner.of, needs)}
-        before, begun = self.extractor.forwards, time.perf_counter()
-        spread = sum(self.cluster.fill(p, self.hooks.progress) for p in passes.values()) if self.cluster else 0
-        spread_s = time.perf_counter() - begun if spread else 0.0
-        extract_s = spread_s + sum(self.extractor.run(p) for p in passes.values())
-        self.extractor.forwards += spread
-        encoded = self.extractor.forwards - before
-        context = Context(
-            self.encoder,
-            self.planner,
-            self.store,
-            job.protocol.values,
-            job.data,
-            self.options.seed,
-            self.extractor.device,
-            scratch_of(slot, self.options),
-            self.options.save_predictions,
-            self.options.cross_check,
-            self.hooks.progress,
-        )
-        cache_users.touch(self.options.cache, context.scratch)
-        outcome = job.task.run(context)
-        timing = {
-            "extract_s": round(extract_s, 3),
-            "fit_s": round(outcome.fit_s, 3),
-            "score_s": round(outcome.score_s, 3),
-            "total_s": round(time.perf_counter() - started, 3),
-            "images_per_s": round(encoded / extract_s, 2) if encoded and extract_s else None,
-        }
-        save(slot.folder, self._row(job, slot, outcome, timing), outcome.samples, outcome.files)
-        shutil.rmtree(context.scratch, ignore_errors=True)
-        return read_row(slot.folder)
-
-    def _overlap(self, job: Job) -> list[str]:
-        """What an official train and test split have in common; asked once for all tasks and models on them."""
-        if job.unit.path or "train" not in job.data:
-            return []
-        key = job.dataset_digest
-        if key not in self.overlaps:
-            self.overlaps[key] = [f"{job.unit.dataset}: {line}" for line in note_same_files(job.data)]
-        return self.overlaps[key]
-
-    def _row(self, job: Job, slot: Slot, outcome: Outcome, timing: dict[str, Any]) -> dict[str, Any]:
-        card, protocol, options = self.encoder.card, job.protocol, self.options
-        identity = {"weights": card.weights.sha256, "unit": str(job.unit), "protocol": protocol.hash}
-        return {
-            "schema": SCHEMA,
-            "id": fingerprint({**identity, "data": job.dataset_digest, "seed": options.seed, "request": slot.request})[
-                :16
-            ],
-            "created": datetime.now(UTC).isoformat(timespec="seconds"),
-            "command": options.command,
-            "seed": options.seed,
-            "request": slot.request,
-            "model": {
-                "name": self.shown,
-                "family": card.family,
-                "code": code_of(self.encoder),
-                "backend": card.backend,
-                "params": card.params,
-                "embed_dim": card.embed_dim,
-                "image_size": card.image_size,
-                "patch_size": card.patch_size,
-                "dtype": card.dtype,
-                "stored_as": options.store,
-                "licence": card.licence,
-                "options": dict(card.options),
-                "transform": plain(self.encoder.transform),
-                "weights": plain(card.weights),
-            },
-            "task": {
-                "name": job.unit.task,
-                "dataset": job.unit.dataset,
-                "version": registered()[job.unit.task].get("version", 1),
-                "split": list(job.data)[-1],
-                "n": outcome.n,
-                "limit": options.limit,
-                "dataset_digest": job.dataset_digest,
-                **({"dataset_options": chosen} if (chosen := dict(options.dataset_options)) else {}),
-                **({"place": place} if (place := place_of(job.unit)) else {}),
-                **({"ground_truth": truth} if (truth := list(job.data.values())[-1].truth) else {}),
-            },
-            "protocol": {
-                "name": protocol.name,
-                "hash": protocol.hash,
-                "schema": protocol.schema,
-                "fields": protocol.fields(),
-            },
-            "metrics": metrics_of(outcome, options.seed),
-            "main_metric": outcome.main_metric,
-            "details": plain(outcome.details),
-            "kept_predictions": slot.pictures,
-            "n_bad": len(job.bad),
-            "bad": job.bad,
-            "partial": job.short,
-            "notes": [*job.notes, *self._overlap(job)],
-            "timing": timing,
-            "peak_memory_mb": round(self.peak.mb(), 1),
-            "peak_memory_method": self.peak.method,
-            "peak_gpu_memory_mb": peak_gpu_memory_mb(self.extractor.device),
-            "environment": environment(self.extractor.device),
-        }
-
-
-def _check_once(encoder: Encoder, device: str, options: RunOptions, name: str) -> None:
-    """The cheap conformance check, once for each weights, code version and dtype; raises BenchError when it fails."""
-    card = encoder.card
-    stamp = (
-        options.cache
-        / "checked"
-        / fingerprint([card.weights.sha256, card.code_version, card.backend, card.dtype, card.options])
-    )
-    if stamp.exists():
-        return
-    from benchmark.check import check_encoder
-
-    golden = models().get(name, {}).get("golden_tokens")
-    bad = [f for f in check_encoder(encoder, cheap=True, device=device, golden=golden).findings if not f.ok]
-    if bad:
-        raise BenchError(
-            f"{card.name} breaks the encoder contract: {bad[0].name}: {bad[0].detail}. See bench check --model {name}"
-        )
-    write_text(stamp, card.name + "\n")

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from benchmark.contracts import Encoder, EncoderCard, ImageRequest, Task
+from benchmark.contracts import Encoder, EncoderCard, ImageRequest, Method, Task
 from benchmark.contracts.progress import silent
 from benchmark.engine.identity import display_name, model_stamp
 from benchmark.engine.jobs import Job, JobMaker, refuse_unread, resolve_units
@@ -125,9 +125,9 @@ def _sketch(unit: Unit, maker: JobMaker, options: RunOptions) -> Sketch | None:
         return None
     task = load_task(unit.task)
     protocol = maker.protocol(unit, task).values
-    wanted = getattr(task, "dataset_options", None)
-    asked = {**(wanted(unit.dataset, protocol) if wanted else {}), **options.dataset_options}
-    data = {s: absent_data(unit.dataset, task.kind, s, options.limit, asked) for s in task.splits(protocol)}
+    method = task.method(protocol)
+    asked = {**method.dataset_options(unit.dataset), **options.dataset_options}
+    data = {s: absent_data(unit.dataset, task.kind, s, options.limit, asked) for s in method.splits()}
     return None if None in data.values() else Sketch(task, protocol, data)
 
 
@@ -176,15 +176,12 @@ def _lines(
             lines.append(Line(str(unit), note=note))
             continue
         protocol = job.protocol.values if isinstance(job, Job) else job.protocol
-        reason = job.task.not_applicable(encoder.card, protocol)
-        if job.task.needs_text and not encoder.card.has_text:
-            reason = "no text tower"
-        if reason:
+        if reason := job.task.refusal(encoder.card, protocol):
             lines.append(Line(str(unit), note=f"n/a: {reason}"))
         elif isinstance(job, Job) and not options.force and _finished(job, name, stamp, options):
             lines.append(Line(str(unit), note="done"))
         else:
-            line, held = _line(unit, job.task, protocol, job.data, encoder, planner, planned, batch)
+            line, held = _line(unit, job.task.method(protocol), job.data, encoder, planner, planned, batch)
             line.note = note
             lines.append(line)
             memory = max(memory, held)
@@ -196,13 +193,14 @@ def _finished(job: Job, name: str, stamp: str, options: RunOptions) -> bool:
 
 
 def _line(
-    unit: Unit, task: Task, protocol: Any, data: Mapping[str, Any], encoder: Encoder, planner: Planner,
+    unit: Unit, method: Method[Any], data: Mapping[str, Any], encoder: Encoder, planner: Planner,
     planned: Planned, batch: int,
 ) -> tuple[Line, int]:  # fmt: skip
-    needs = task.needs(encoder.card, protocol, data)
+    named = method.needs(encoder.card, data)
+    needs = tuple(named.values())
     before = {id(a) for p in planner.passes.values() for a in p.taps.values()}
     planner.add(needs)
-    line = Line(str(unit), head_steps=0 if _loaded(protocol) else int(getattr(protocol, "steps", 0)))
+    line = Line(str(unit), head_steps=method.head_steps())
     memory = 0
     for shared in {id(p): p for p in map(planner.of, needs)}.values():
         own = {b for need in needs if planner.of(need) is shared for b in shared.blocks_without(planner.array(need))}
@@ -220,48 +218,27 @@ def _line(
             line.disk += values * len(need.images) * codecs.bytes_per_value(array.codec)
         if need.tap.name == "pixels":
             line.head_rows += need.tap.count * len(need.images)
-            memory += 4 * values * len(need.images) * (2 if getattr(protocol, "with_cls", False) else 1)
+            memory += 4 * values * len(need.images) * (2 if "train/cls" in named else 1)
         memory += held_bytes(array, 4 * values, batch)
-    if count := getattr(task, "head_rows", None):  # of a convex head on stored vectors: how many, and how long they are
-        train = data["train"]
-        rows, width = count(encoder.card, protocol, len(train.images))
-        line.head_rows += rows
-        memory += fit_bytes(rows, width, len(getattr(train, "class_names", ())) or CLASSES) if rows else 0
-    _live(line, task, protocol, data, encoder.card, bool(needs))
+    train = data.get("train")
+    rows, width = method.head_rows(encoder.card, len(train)) if train is not None else (0, 0)
+    line.head_rows += rows
+    memory += fit_bytes(rows, width, len(train.class_names) or CLASSES) if rows and train is not None else 0
+    _live(line, method, data, encoder.card, bool(needs))
     return line, memory
 
 
-def _live(line: Line, task: Task, protocol: Any, data: Mapping[str, Any], card: EncoderCard, stored: bool) -> None:
-    """Adds the forwards whose features are not kept.
-
-    A task may count them itself: `live_forwards(protocol, shapes, train)` for test pictures of these shapes and so many
-    training pictures, (height, width) in pixels -> forwards, (0, 0) for the encoder's own size; a protocol whose sizes
-    depend on the encoder has `sized(image_size)`. Otherwise they are `steps` × `batch_size` of its protocol and, where
-    it stores nothing, one for every test picture, all at the pictures' own size.
-    """
-    pictures = getattr(list(data.values())[-1], "images", None)
-    if pictures is None:
-        return
+def _live(line: Line, method: Method[Any], data: Mapping[str, Any], card: EncoderCard, stored: bool) -> None:
+    """Adds the forwards whose features are not kept."""
+    pictures = list(list(data.values())[-1].pictures().values())[0]
     shapes = _shapes(pictures, len(pictures))
-    sized = getattr(protocol, "sized", None)
-    protocol = sized(card.image_size) if sized else protocol
-    if count := getattr(task, "live_forwards", None):
-        found = count(protocol, shapes, len(data["train"].images) if "train" in data else 0)
-    else:
-        steps = int(getattr(protocol, "steps", 0)) * int(getattr(protocol, "batch_size", 0))
-        found = {shapes[0]: steps + (0 if stored else len(pictures))}
     if not stored:
-        line.images += sum(len(split.images) for split in data.values())
+        line.images += sum(len(split) for split in data.values())
     patch = card.patch_size
-    for size, forwards in found.items():
+    for size, forwards in method.live_forwards(card, shapes, len(data["train"]) if "train" in data else 0).items():
         height, width = size if all(size) else (card.image_size, card.image_size)
         line.live += forwards
         _add(line, (-(-height // patch) * patch, -(-width // patch) * patch), forwards)
-
-
-def _loaded(protocol: Any) -> bool:
-    """Whether the head comes ready from a file, so that no step is made."""
-    return bool(getattr(protocol, "head_weights", ""))
 
 
 def _add(line: Line, size: Size, forwards: int) -> None:

@@ -94,10 +94,17 @@ class AbsentData:
     images: AbsentPictures
     queries: AbsentPictures
     index: AbsentPictures
+    class_names: tuple[str, ...] = ()
 
     @property
     def digest(self) -> str:
         return self.images.digest
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def pictures(self) -> Mapping[str, AbsentPictures]:
+        return {"images": self.images}
 
 
 def absent_data(

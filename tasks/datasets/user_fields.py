@@ -15,21 +15,9 @@ from typing import Any
 
 from benchmark.contracts import DataKind
 from benchmark.errors import UsageError
+from benchmark.registry import datasets, tasks
 from benchmark.system.texts import split_lines
-from tasks.datasets.catalog import catalog
 
-KIND_OF: dict[str, DataKind] = {
-    "zero_shot_segmentation": "segmentation",
-    "image_to_text_retrieval": "captions",
-    "text_to_image_retrieval": "captions",
-    "zero_shot_classification": "labels",
-    "linear_segmentation": "segmentation",
-    "depth": "depth",
-    "normals": "normals",
-    "classification": "labels",
-    "instance_retrieval": "retrieval",
-}
-TRAINED = ("linear_segmentation", "depth", "normals", "classification")
 # field of a split (or of the whole file) -> kinds that must have it, kinds that may have it
 SPLIT_FIELDS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "images": (("segmentation", "depth", "normals", "captions", "labels", "retrieval"), ()),
@@ -72,7 +60,12 @@ class TaskFile:
 
     @property
     def kind(self) -> DataKind:
-        return KIND_OF[self.values["task"]]
+        return str(tasks()[self.values["task"]]["kind"])
+
+    @property
+    def trained(self) -> bool:
+        """Whether its task learns from a training split."""
+        return bool(tasks()[self.values["task"]].get("trained"))
 
     def wrong(self, message: str, *keys: str) -> UsageError:
         """A UsageError "file:line: message" at the line of the field `keys` (table, …, key)."""
@@ -131,13 +124,18 @@ def _check_task(file: TaskFile) -> None:
         if not isinstance(file.values[key], str):
             raise file.wrong(f"{key} = {file.values[key]!r} must be a string", key)
     task, name = file.values["task"], file.values["name"]
-    if task not in KIND_OF:
-        close = difflib.get_close_matches(task, KIND_OF, 1)
+    known = {name: row["kind"] for name, row in tasks().items()}
+    if task not in known:
+        close = difflib.get_close_matches(task, known, 1)
         hint = f"Did you mean {close[0]!r}? " if close else ""
-        raise file.wrong(f"unknown task {task!r}. {hint}All: {', '.join(KIND_OF)}", "task")
+        raise file.wrong(f"unknown task {task!r}. {hint}All: {', '.join(known)}", "task")
+    if known[task] not in SPLIT_FIELDS["images"][0] + SPLIT_FIELDS["queries"][1]:
+        raise file.wrong(
+            f"{task} reads {known[task]}, which a file cannot describe. Its package brings data sets", "task"
+        )
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
         raise file.wrong(f"name = {name!r} becomes a folder: use letters, digits, '.', '_' and '-'", "name")
-    if name.lower() in catalog():  # on some file systems Coco and coco are one folder
+    if name.lower() in datasets():  # on some file systems Coco and coco are one folder
         raise file.wrong(f"name = {name!r} is one of our datasets, whose rows yours would replace", "name")
 
 
@@ -182,7 +180,7 @@ def _unknown_field(key: str, allowed: Any, where: str) -> str:
 
 def _check_splits(file: TaskFile) -> None:
     must = [k for k, (kinds, _) in SPLIT_FIELDS.items() if file.kind in kinds]
-    wanted = ("train", "test") if file.values["task"] in TRAINED else ("test",)
+    wanted = ("train", "test") if file.trained else ("test",)
     one_folder = "images" in file.values
     if one_folder and wanted == ("train", "test") and "split" not in file.values:
         raise file.wrong(
@@ -202,7 +200,7 @@ def _check_splits(file: TaskFile) -> None:
 
 def check_apart(file: TaskFile) -> None:
     """Raises UsageError where [train] and [test] of a trained task are one folder or file, by whatever path."""
-    if file.values["task"] not in TRAINED or "images" in file.values:
+    if not file.trained or "images" in file.values:
         return
     train, test = (os.path.realpath(file.place(file.values[split]["images"])) for split in ("train", "test"))
     if train == test:

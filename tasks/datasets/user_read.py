@@ -30,7 +30,7 @@ from tasks.datasets.kinds import (
     SegmentationSet,
 )
 from tasks.datasets.prompts import prompt_list
-from tasks.datasets.user_fields import TRAINED, TaskFile
+from tasks.datasets.user_fields import TaskFile
 from tasks.datasets.user_maps import DepthReader, read_mask, read_normals
 from tasks.datasets.user_source import IMAGES, Source, composed, stem, table_rows
 
@@ -78,7 +78,7 @@ def _check_chosen(source: Source) -> None:
     twice = [name for name, count in Counter(source.names).items() if count > 1]
     if twice:
         raise DataError(f"{file.place(rule[source.split])}: names {twice[0]} twice: it would count double. Keep one")
-    if source.split == "test" and "train" in rule and file.values["task"] in TRAINED:
+    if source.split == "test" and "train" in rule and file.trained:
         both = set(source.names) & set(Source(file, "train").names)
         if both:
             raise DataError(

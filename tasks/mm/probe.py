@@ -49,10 +49,16 @@ def run(context: TaskContext) -> Outcome:
         **(check.details(samples) if check else {}),
     }
     return Outcome(
-        samples, segmentation_measurements(), "mIoU", len(rows), details, trained - started,
-        time.perf_counter() - trained, {**curve_files(curve), **kept.files(samples)},
-        blind_areas(samples["target_area"]),
-    )  # fmt: skip
+        samples,
+        segmentation_measurements(),
+        main_metric="mIoU",
+        n=len(rows),
+        details=details,
+        fit_s=trained - started,
+        score_s=time.perf_counter() - trained,
+        files={**curve_files(curve), **kept.files(samples)},
+        blind=blind_areas(samples["target_area"]),
+    )
 
 
 def predictions(context: TaskContext, model: EncoderDecoder, protocol: MmProbe) -> Iterator[tuple[int, torch.Tensor]]:

@@ -1,0 +1,145 @@
+"""One loaded encoder, and everything that the jobs it does share: the one place where an encoder meets a job."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from benchmark.contracts import Encoder, Outcome
+from benchmark.contracts.progress import NewProgress, silent
+from benchmark.engine.context import Context
+from benchmark.engine.environment import forget_gpu_peak
+from benchmark.engine.jobs import Job
+from benchmark.engine.loading import device_of, load_encoder, resolve_device
+from benchmark.engine.options import RunOptions
+from benchmark.errors import BenchError
+from benchmark.features.cluster import Cluster, Recipe
+from benchmark.features.extract import Extractor
+from benchmark.features.plan import Planner, identity
+from benchmark.features.store import FeatureStore, close_shards
+from benchmark.registry import models
+from benchmark.system.digest import fingerprint
+from benchmark.system.files import write_text
+from benchmark.system.processes import PeakMemory
+
+
+@dataclass
+class Session:
+    """An encoder at work."""
+
+    encoder: Encoder
+    shown: str  # its name in rows
+    options: RunOptions
+    device: str
+    store: FeatureStore
+    planner: Planner
+    extractor: Extractor
+    progress: NewProgress = silent
+    peak: PeakMemory | None = None
+    cluster: Cluster | None = None
+
+    @classmethod
+    def of(cls, encoder: Encoder, options: RunOptions, device: str, progress: NewProgress = silent) -> Session:
+        """A session of an encoder that is loaded already."""
+        store = FeatureStore(options.cache / "features", options.store)
+        planner = Planner(encoder.card, encoder.transform, store)
+        extractor = Extractor(encoder, device, options.batch_size, options.workers, progress)
+        return cls(encoder, encoder.card.name, options, device, store, planner, extractor, progress)
+
+    @classmethod
+    def open(cls, name: str, shown: str, options: RunOptions, progress: NewProgress) -> Session:
+        """Loads the encoder and, the first time it is seen, checks that it keeps its contract."""
+        load = partial(
+            load_encoder,
+            name,
+            weights=options.weights,
+            backend=options.backend,
+            device=options.device,
+            dtype=options.dtype,
+            offline=options.offline,
+            trust_remote_code=options.trust_remote_code,
+            options=options.model_options,
+        )
+        close_shards()  # of the model before: what is mapped counts as resident
+        peak = PeakMemory()
+        forget_gpu_peak(resolve_device(options.device))
+        encoder = load()
+        device = device_of(encoder, options.device)
+        if options.check:
+            _check_once(encoder, device, options, name)
+        session = cls.of(encoder, options, device, progress)
+        session.shown, session.peak = shown, peak
+        if options.ray:
+            key = fingerprint([identity(encoder.card), device])
+            recipe = Recipe(encoder.card.name, key, load, device, options.batch_size, options.workers, silent)
+            session.cluster = Cluster(options.ray, recipe)
+        return session
+
+    def refusal(self, job: Job) -> str | None:
+        """Why the encoder cannot do the job, or None."""
+        return job.task.refusal(self.encoder.card, job.protocol.values)
+
+    def plan(self, job: Job) -> bool:
+        """Joins what the job needs to the shared passes; True when that worked."""
+        self.planner.add(tuple(job.method.needs(self.encoder.card, job.data).values()))
+        return True
+
+    def run(self, job: Job, scratch: Path) -> tuple[Outcome, dict[str, Any]]:
+        """Extracts what is missing, runs the task: its outcome, and where the seconds went."""
+        started = time.perf_counter()
+        method = job.method
+        needs = method.needs(self.encoder.card, job.data)
+        passes = {id(p): p for p in map(self.planner.of, needs.values())}
+        before, begun = self.extractor.forwards, time.perf_counter()
+        spread = sum(self.cluster.fill(p, self.progress) for p in passes.values()) if self.cluster else 0
+        spread_s = time.perf_counter() - begun if spread else 0.0
+        extract_s = spread_s + sum(self.extractor.run(p) for p in passes.values())
+        self.extractor.forwards += spread
+        encoded = self.extractor.forwards - before
+        context = Context(
+            live=self.encoder,
+            planner=self.planner,
+            store=self.store,
+            protocol=job.protocol.values,
+            data=job.data,
+            needs=needs,
+            seed=self.options.seed,
+            device=self.device,
+            scratch=scratch,
+            keep_predictions=self.options.save_predictions,
+            cross_check=self.options.cross_check,
+            new_progress=self.progress,
+        )
+        outcome = method.run(context)
+        timing = {
+            "extract_s": round(extract_s, 3),
+            "fit_s": round(outcome.fit_s, 3),
+            "score_s": round(outcome.score_s, 3),
+            "total_s": round(time.perf_counter() - started, 3),
+            "images_per_s": round(encoded / extract_s, 2) if encoded and extract_s else None,
+        }
+        return outcome, timing
+
+
+def _check_once(encoder: Encoder, device: str, options: RunOptions, name: str) -> None:
+    """The cheap conformance check, once for each weights, code version and dtype; raises BenchError when it fails."""
+    card = encoder.card
+    stamp = (
+        options.cache
+        / "checked"
+        / fingerprint([card.weights.sha256, card.code_version, card.backend, card.dtype, card.options])
+    )
+    if stamp.exists():
+        return
+    from benchmark.check import check_encoder
+
+    golden = models().get(name, {}).get("golden_tokens")
+    bad = [f for f in check_encoder(encoder, cheap=True, device=device, golden=golden).findings if not f.ok]
+    if bad:
+        raise BenchError(
+            f"{card.name} breaks the encoder contract: {bad[0].name}: {bad[0].detail}. See bench check --model {name}"
+        )
+    write_text(stamp, card.name + "\n")
