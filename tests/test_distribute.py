@@ -93,6 +93,8 @@ def test_a_worker_with_other_weight_files_stores_nothing(tmp_path):
     assert not list(tmp_path.rglob("shard-*"))
 
 
+@pytest.mark.filterwarnings("ignore:os.fork:RuntimeWarning")  # Ray starts its servers so, which run no JAX
+@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::FutureWarning", "ignore::DeprecationWarning")  # Ray's
 def test_a_cluster_gives_the_numbers_of_one_process_though_a_worker_dies(tmp_path, monkeypatch):
     import ray
 
