@@ -50,6 +50,7 @@ def build(spec: ModelSpec) -> Encoder:
 
 
 def load_file(path: Path, name: str) -> ModuleType:
+    """The module in file `path`, run now. Raises UsageError, naming the line, where it cannot be."""
     if not path.is_file():
         raise UsageError(f"{name}: no file {path}. Write FILE.py:FUNCTION with a path from the current folder")
     module_name = f"densebench_custom_{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:12]}"
@@ -97,6 +98,7 @@ def folder_of(module: ModuleType | None) -> Path | None:
 
 
 def load_module(place: str, name: str) -> ModuleType:
+    """The importable module `place`. Raises UsageError where it cannot be imported."""
     try:
         return importlib.import_module(place)
     except Exception as error:
@@ -107,6 +109,7 @@ def load_module(place: str, name: str) -> ModuleType:
 
 
 def call(function: Callable[..., Any], spec: ModelSpec) -> Encoder:
+    """What the user's `function` builds of `spec`, which it may take or leave out."""
     required = [
         p
         for p in inspect.signature(function).parameters.values()
@@ -247,6 +250,7 @@ def tensor_digest(name: str, tensor: torch.Tensor | np.ndarray) -> str:
 
 
 def add_tensor(digest: Any, name: str, tensor: torch.Tensor | np.ndarray) -> None:
+    """Adds name, type, shape and bytes of `tensor` to a hashlib `digest`."""
     digest.update(f"{name}:{tensor.dtype}:{tuple(tensor.shape)}".encode())
     if isinstance(tensor, np.ndarray):
         digest.update(tensor.tobytes())

@@ -25,4 +25,5 @@ def import_extra(module: str, extra: str, feature: str) -> ModuleType:
 
 
 def torchvision_line(feature: str, module: str, line: str) -> str:
+    """What is said where `feature` needs torchvision, which `line` says is in the way."""
     return f"{feature} needs {module}, which needs torchvision, and that cannot be imported here: {line}"

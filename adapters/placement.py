@@ -43,4 +43,5 @@ def wants_compile(options: Mapping[str, str]) -> bool:
 
 
 def dtype_name(dtype: torch.dtype) -> str:
+    """ "float32" of torch.float32."""
     return str(dtype).removeprefix("torch.")

@@ -117,6 +117,7 @@ def sides(value: Any) -> dict[str, int]:
 
 
 def triple(value: Any, name: str) -> Triple:
+    """A number, or three, for R, G and B. Raises UsageError for another count."""
     values = [value] * 3 if isinstance(value, (int, float)) else list(value)
     if len(values) != 3:
         raise UsageError(f"{name}: image_mean or image_std has {len(values)} channels, expected 3 (RGB)")

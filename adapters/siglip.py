@@ -120,7 +120,7 @@ class PieceTokenizer:
 
     def __call__(self, texts: Sequence[str]) -> torch.Tensor:
         end = self.pieces.eos_id()
-        rows = [self.pieces.encode(lowered(text))[: self.length - 1] + [end] for text in texts]
+        rows = [[*self.pieces.encode(lowered(text))[: self.length - 1], end] for text in texts]
         return torch.tensor([row + [end] * (self.length - len(row)) for row in rows]).reshape(len(rows), self.length)
 
     def lengths(self, texts: Sequence[str]) -> list[int]:

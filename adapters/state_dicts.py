@@ -67,6 +67,7 @@ def without_place(model: nn.Module, left_over: Iterable[str], prefix: str = "") 
 
 
 def no_place_line(keys: Sequence[str]) -> str:
+    """What is said of weights that the model has no place for."""
     more = f" (and {len(keys) - 1} more)" if len(keys) > 1 else ""
     return (
         f"has {keys[0]}{more} inside the blocks, where the model has no such weight and would be run without it. "

@@ -185,6 +185,7 @@ class VisionTransformer:
 
 
 def normalise_rows(rows: torch.Tensor) -> torch.Tensor:
+    """[..., D] of length 1 in the last dimension, float32."""
     return F.normalize(rows.float(), dim=-1)
 
 
@@ -301,10 +302,12 @@ def read_config(config_class: Any, checkpoint: Checkpoint, name: str, **options:
 
 
 def where_of(checkpoint: Checkpoint) -> Path:
+    """The file of a checkpoint of one, else its folder."""
     return checkpoint.files[0] if len(checkpoint.files) == 1 else checkpoint.folder
 
 
 def refuse_partial(info: dict[str, Any], checkpoint: Checkpoint, name: str) -> None:
+    """Raises WeightsError, naming the weight, where `from_pretrained` left or filled one in."""
     where = where_of(checkpoint)
     mismatched = sorted(info.get("mismatched_keys", ()))
     if mismatched:

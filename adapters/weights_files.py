@@ -115,6 +115,7 @@ def local_place(path: Path, name: str) -> tuple[Path, Path | None]:
 
 
 def read_json(path: Path) -> dict[str, Any]:
+    """The object in a JSON file. Raises WeightsError for anything else."""
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, OSError, RecursionError) as error:
@@ -183,6 +184,7 @@ def check_file(path: Path, name: str) -> None:
 
 
 def page_hint(path: Path) -> str:
+    """What a file that should hold JSON or weights seems to be, with a space behind; "" unknown."""
     with path.open("rb") as handle:
         head = handle.read(256).lstrip().lower()
     if head.startswith((b"<!doctype", b"<html", b"<?xml")):
@@ -193,12 +195,14 @@ def page_hint(path: Path) -> str:
 
 
 def looks_like_pickle(path: Path) -> bool:
+    """By its first bytes: a pickle, or the zip that torch.save makes of one."""
     with path.open("rb") as handle:
         head = handle.read(4)
     return head[:1] == b"\x80" or head == b"PK\x03\x04"
 
 
 def how_to_get(repo: str, folder: Path | None = None) -> str:
+    """The sentence that says where the files of `repo` come from."""
     if not repo or Path(repo).is_dir():
         return "Save the model there with save_pretrained"
     place = f"into {folder}" if folder else "into one folder and pass --weights FOLDER"
@@ -262,6 +266,7 @@ def download(repo: str, revision: str, spec: ModelSpec) -> Path:
 
 
 def is_whole(folder: Path) -> bool:
+    """Whether `folder` has all files that its index names."""
     try:
         return bool(weight_files(folder, "", ""))
     except WeightsError:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -280,7 +281,7 @@ def test_a_convolution_with_a_wide_and_lagging_field_is_no_shift():
     """Strided 3x3 convolutions, padded on all sides: each output lies at the upper left corner of its patch."""
     torch.manual_seed(0)
     widths = (3, 32, 32, 32, 32)
-    layers = [torch.nn.Conv2d(a, b, 3, 2, 1) for a, b in zip(widths, widths[1:])]
+    layers = [torch.nn.Conv2d(a, b, 3, 2, 1) for a, b in pairwise(widths)]
     net = torch.nn.Sequential(*(m for layer in layers for m in (layer, torch.nn.GELU())))
 
     class Convolutions(SmallEncoder):
@@ -331,7 +332,7 @@ def test_an_error_of_the_encoder_is_a_finding():
         raise RuntimeError("boom\nmore")
 
     report = check_encoder(Wrapped(fail))
-    assert [(f.name, f.detail) for f in report.findings if not f.ok][0] == ("shapes", "RuntimeError: boom")
+    assert next((f.name, f.detail) for f in report.findings if not f.ok) == ("shapes", "RuntimeError: boom")
 
 
 def test_a_crash_on_odd_sizes_is_caught_and_a_refusal_is_not():

@@ -80,7 +80,7 @@ def uneds_mmp(q: np.ndarray, g: np.ndarray, query: list, index: list, same: bool
 @pytest.mark.parametrize("block", [7, 2048])
 def test_top_precision_is_uneds_where_the_query_is_its_own_first_neighbour(same: bool, block: int) -> None:
     rng = np.random.default_rng(5)
-    index = rng.choice(12, 150, p=np.arange(1, 13) / 78).tolist() + [90, 90, 91, 91, 91]  # labels of 1 to 25 pictures
+    index = [*rng.choice(12, 150, p=np.arange(1, 13) / 78).tolist(), 90, 90, 91, 91, 91]  # labels of 1 to 25 pictures
     centres = rng.normal(size=(92, 6))
     g = (centres[index] + rng.normal(size=(len(index), 6))).astype(np.float32)
     g /= np.linalg.norm(g, axis=1, keepdims=True)

@@ -39,7 +39,7 @@ def test_a_file_system_without_locks_stops_nothing(tmp_path: Path, monkeypatch: 
 
 
 def test_a_held_lock_is_not_taken_twice(tmp_path: Path) -> None:
-    with processes.locked(tmp_path / "l") as alone, pytest.raises(BlockingIOError):
+    with processes.locked(tmp_path / "l") as alone, pytest.raises(BlockingIOError):  # noqa: PT012
         assert alone
         with processes.locked(tmp_path / "l", wait=False):
             pass
@@ -77,7 +77,7 @@ def test_locks_on_windows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     )
     windows = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(windows)
-    with windows.locked(tmp_path) as alone, pytest.raises(BlockingIOError):
+    with windows.locked(tmp_path) as alone, pytest.raises(BlockingIOError):  # noqa: PT012
         assert alone and (tmp_path / ".lock").is_file()
         with windows.locked(tmp_path, wait=False):
             pass

@@ -207,8 +207,8 @@ def test_a_preset_may_differ_on_a_dataset(file):
     moon = load_protocol("toy", schemas, file, "base", {"rate": "2"}, "moon")
     assert moon.values == Toy(9, 2.0, "a", (1, 2)) and moon.origins["k"].source == "elsewhere"
     assert load_protocol("toy", schemas, file, "base", None, "mars").values == Toy(4, 1.0, "b", (1, 2))
+    file.write_text(TOML + SPECIAL.replace('"child"', '"nobody"'))
     with pytest.raises(UsageError, match=r"toy.toml \[base.mars\]: base 'nobody' is no preset"):
-        file.write_text(TOML + SPECIAL.replace('"child"', '"nobody"'))
         load_protocol("toy", schemas, file, "base", None, "mars")
 
 

@@ -38,7 +38,7 @@ def test_the_student_sees_no_mask_and_targets_come_from_the_frozen_teacher(teach
     targets = teacher(output, batch, 0)
     batch.mask = ~batch.mask
     assert torch.equal(student(batch).patch_logits, output.patch_logits)
-    cls, patches = vision_tokens(frozen.encoder.vision_model, batch.images)
+    _, patches = vision_tokens(frozen.encoder.vision_model, batch.images)
     logits = frozen.heads["patch"](patches)
     torch.testing.assert_close(targets["patch"], (logits / config.head.teacher_warmup_temperature).softmax(-1))
     teacher.update(student, 0)

@@ -47,8 +47,10 @@ def attempt(name: str, check: Check) -> list[Finding]:
 
 
 def passed(name: str, value: str = "") -> Finding:
+    """A finding that is as it should be."""
     return Finding(name, True, value)
 
 
 def failed(name: str, value: str, detail: str) -> Finding:
+    """A finding that is not; `detail` says why, and what to do."""
     return Finding(name, False, value, detail)

@@ -69,12 +69,14 @@ def read_golden(path: Path) -> Golden:
 
 
 def read_tensors(path: Path) -> tuple[dict[str, torch.Tensor], str | None]:
+    """(tensors by name, the text they belong to) of a .safetensors file."""
     with safe_open(path, "pt") as file:
         names = file.keys()
         return {name: file.get_tensor(name) for name in names}, (file.metadata() or {}).get("text")
 
 
 def read_json(path: Path) -> tuple[dict[str, torch.Tensor], str | None]:
+    """(tensors by name, the text they belong to) of a JSON file; a picture's path counts from it."""
     data = json.loads(path.read_text(encoding="utf-8"))
     text, picture = data.pop("text", None), data.pop("picture", None)
     parts = {name: torch.tensor(values) for name, values in data.items()}
@@ -106,6 +108,7 @@ def golden_findings(checks: ImageChecks, golden: Golden) -> list[Finding]:
 
 
 def same_tokens(name: str, found: torch.Tensor, expected: torch.Tensor, text: str | None) -> Finding:
+    """Whether the tokens are the author's, padding aside, and the first that is not."""
     ids, wanted = found.flatten().tolist(), expected.flatten().tolist()
     short = min(len(ids), len(wanted))  # one of them may be padded to a fixed length
     rest = {*ids[short:], *wanted[short:]}

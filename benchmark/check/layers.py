@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import torch
 
 from benchmark.check.arrays import relative_gap
@@ -26,7 +28,7 @@ def layer_order(checks: ImageChecks) -> Finding:
     every = checks.encode(image, ImageRequest(layers=tuple(range(depth)))).layers
     if max(map(relative_gap, (every[0].patches, every[-1].patches), (first, last))) > checks.tolerance:
         return failed(name, "another order", "a layer depends on which others are asked for: look each up by number")
-    for number, (one, two) in enumerate(zip(every, every[1:])):
+    for number, (one, two) in enumerate(pairwise(every)):
         if torch.equal(one.patches, two.patches):
             why = f"layers {number} and {number + 1} are the same: are blocks counted from 0, each with its own output?"
             return failed(name, "the same", why)

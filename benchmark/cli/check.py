@@ -76,6 +76,7 @@ def check(
 
 
 def is_floor(name: str) -> bool:
+    """Whether the model is one that everything else should beat: it has no fault to find."""
     return bool(models().get(name, {}).get("family") == "floors")
 
 
@@ -88,6 +89,7 @@ def scenes() -> LabelData | None:
 
 
 def show(report: CheckReport, json: bool) -> None:
+    """Prints the findings as a table, or as JSON lines."""
     if json:
         for finding in report.findings:
             typer.echo(jsonlib.dumps({"model": report.model, **asdict(finding)}, ensure_ascii=False))

@@ -1,0 +1,1 @@
+"""Two models, or a model and what a paper says of it: differences with their intervals."""

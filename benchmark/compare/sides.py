@@ -113,12 +113,9 @@ def read_published(results: Path) -> list[PublishedNumber]:
     path = results / "published.csv"
     if not path.is_file():
         return []
-    out = []
     rows = csv.DictReader(io.StringIO(text_of(path), newline=""))
     with reading(lambda: f"{path}:{rows.line_num}", "not a published number", "Correct the line", BenchError):
-        for row in rows:
-            out.append(_published(row))
-    return out
+        return [_published(row) for row in rows]
 
 
 def _published(row: dict[str, str]) -> PublishedNumber:

@@ -52,6 +52,8 @@ from benchmark.contracts.task import (
 )
 
 __all__ = [
+    "IGNORE",
+    "KINDS",
     "CaptionData",
     "CropRounding",
     "DataKind",
@@ -63,7 +65,6 @@ __all__ = [
     "EncoderCard",
     "FeatureReader",
     "FieldStatus",
-    "IGNORE",
     "ImageFeatures",
     "ImageRequest",
     "ImageSamples",
@@ -71,7 +72,6 @@ __all__ = [
     "ImageSubset",
     "ImageTransform",
     "Interpolation",
-    "KINDS",
     "LabelData",
     "LayerFeatures",
     "MapSamples",
@@ -85,8 +85,8 @@ __all__ = [
     "PromptRule",
     "ResizeRule",
     "RetrievalData",
-    "Sampling",
     "Samples",
+    "Sampling",
     "SegmentationData",
     "Tap",
     "TapName",

@@ -1,0 +1,1 @@
+"""Parts of a data set: subsets, what may be missing, what cannot be read."""

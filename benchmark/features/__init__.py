@@ -1,0 +1,1 @@
+"""From pictures to stored features: what is needed, encoded once, and kept."""

@@ -11,6 +11,7 @@ import importlib
 import socket
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 from benchmark.contracts import Encoder, Progress, Tap
@@ -90,7 +91,7 @@ def ranges(blocks: Sequence[int], count: int) -> list[list[int]]:
     """`blocks` in at most `count` runs of nearly equal length, in order."""
     count = min(count, len(blocks))
     cuts = [round(i * len(blocks) / count) for i in range(count + 1)]
-    return [list(blocks[a:b]) for a, b in zip(cuts, cuts[1:])]
+    return [list(blocks[a:b]) for a, b in pairwise(cuts)]
 
 
 def fresh(task: Pass) -> dict[Tap, StoredArray]:

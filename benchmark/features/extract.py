@@ -61,7 +61,7 @@ class Decoded:
                 stacks.append(stack.to(device, non_blocking=True))
             before += len(part.indices)
         whole = [(places, torch.cat(stacks)) for places, stacks in groups.values()]
-        return Decoded(sum((p.indices for p in parts), []), [], sum((p.sizes for p in parts), []), None, whole)
+        return Decoded([i for p in parts for i in p.indices], [], [s for p in parts for s in p.sizes], None, whole)
 
     def pin_memory(self) -> Decoded:
         """Called by DataLoader's own thread, batches ahead of the encoder: from page-locked memory the copy to the GPU

@@ -1,0 +1,1 @@
+"""`bench plan`: what a run would encode, and how long it would take."""

@@ -1,0 +1,1 @@
+"""Pictures: decoding, views, windows, drawing."""

@@ -106,6 +106,7 @@ def opened(handle: Path | str | BinaryIO) -> Image.Image:
 
 
 def describe(source: object) -> str:
+    """The source of a picture in words: its path, its name, or how many bytes it has."""
     if isinstance(source, (str, Path)):
         return str(source)
     if isinstance(source, bytes):

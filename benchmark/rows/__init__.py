@@ -1,0 +1,1 @@
+"""One result: read, written, found stale, listed in tables."""

@@ -1,0 +1,1 @@
+"""`bench watch`: the checkpoints of a training run, scored as they come."""

@@ -195,10 +195,9 @@ class Watcher:
         Pickles are named where nothing else is there: beside checkpoints they are optimizer states and the like.
         Training states that are passed over are no failure.
         """
-        lines, there = [], self._offered()
-        for c in there:
-            if not history.knows(c.name, c.stamp()):
-                lines.append(f"{c.name}: {damage(c) or 'not scored yet'}")
+        there = self._offered()
+        waiting = [c for c in there if not history.knows(c.name, c.stamp())]
+        lines = [f"{c.name}: {damage(c) or 'not scored yet'}" for c in waiting]
         if not there and not history.entries:
             lines += [f"{name}: {PICKLE}" for name in pickles(self.plan.folder)]
         return lines

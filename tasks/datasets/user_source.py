@@ -167,6 +167,7 @@ def _csv_rows(path: Path) -> Iterable[tuple[int, dict[str, Any]]]:
 
 
 def stem(name: str) -> str:
+    """`name` without its ending."""
     return str(PurePosixPath(name).with_suffix(""))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -96,7 +97,7 @@ def _long(rng: Stream, seen: Sequence[SeenObject], layout: Layout, behind: list[
         )
 
     things = sorted(seen, key=lambda thing: thing.column)
-    clauses = [_relation(rng, a, b, name) for a, b in zip(things[:-1], things[1:])]
+    clauses = [_relation(rng, a, b, name) for a, b in pairwise(things)]
     if len(things) == 1:
         column = things[0].column
         side = "on the left" if column < 0.4 else "on the right" if column > 0.6 else "in the middle"

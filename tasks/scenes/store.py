@@ -15,6 +15,7 @@ import sys
 import tempfile
 import time
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -133,7 +134,7 @@ def _fill_in_parallel(folder: Path, split: str, size: int, n: int) -> None:
     edges = [n * k // count for k in range(count + 1)]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(p or os.getcwd() for p in sys.path)}
     running = []
-    for start, stop in zip(edges[:-1], edges[1:]):
+    for start, stop in pairwise(edges):
         words = [sys.executable, "-m", "tasks.scenes.fill", str(folder), split, str(size), str(start), str(stop)]
         running.append(subprocess.Popen(words, env=environment, stderr=subprocess.PIPE, text=True))
     try:

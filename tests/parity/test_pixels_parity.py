@@ -37,7 +37,7 @@ def torchvision_middle(image: np.ndarray, size: int) -> np.ndarray:
     height, width = image.shape[:2]
     down, right = max(size - height, 0), max(size - width, 0)
     image = np.pad(image, ((down // 2, (down + 1) // 2), (right // 2, (right + 1) // 2), (0, 0)))
-    top, left = int(round((image.shape[0] - size) / 2.0)), int(round((image.shape[1] - size) / 2.0))
+    top, left = round((image.shape[0] - size) / 2.0), round((image.shape[1] - size) / 2.0)
     return image[top : top + size, left : left + size]
 
 

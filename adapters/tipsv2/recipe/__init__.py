@@ -1,0 +1,1 @@
+"""The TIPSv2 training recipe."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 
@@ -110,7 +111,7 @@ def head_flops(config: RecipeConfig) -> float:
     """One forward of one token through a projector."""
     head = config.head
     widths = [config.model.width, *[head.hidden] * (head.layers - 1), head.bottleneck, head.prototypes]
-    return 2.0 * sum(a * b for a, b in zip(widths[:-1], widths[1:]))
+    return 2.0 * sum(a * b for a, b in pairwise(widths))
 
 
 def patches(config: RecipeConfig) -> int:

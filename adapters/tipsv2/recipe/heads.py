@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -16,7 +18,7 @@ class ProjectionHead(nn.Module):
         super().__init__()
         widths = [width, *[config.hidden] * (config.layers - 1), config.bottleneck]
         steps: list[nn.Module] = []
-        for i, (a, b) in enumerate(zip(widths[:-1], widths[1:])):
+        for i, (a, b) in enumerate(pairwise(widths)):
             steps.append(nn.Linear(a, b))
             if i < len(widths) - 2:
                 steps.append(nn.GELU())
