@@ -230,7 +230,7 @@ def _line(
 
 def _live(line: Line, method: Method[Any], data: Mapping[str, Any], card: EncoderCard, stored: bool) -> None:
     """Adds the forwards whose features are not kept."""
-    pictures = list(list(data.values())[-1].pictures().values())[0]
+    pictures = next(iter(list(data.values())[-1].pictures().values()))
     shapes = _shapes(pictures, len(pictures))
     if not stored:
         line.images += sum(len(split) for split in data.values())
