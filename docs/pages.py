@@ -17,6 +17,8 @@ from benchmark import registry
 from benchmark.cli import COMMANDS, app
 from benchmark.protocol import load_protocol, presets, variants
 from benchmark.rows.row import read_all
+from benchmark.rows.schema import Metric
+from benchmark.rows.tables import number
 from benchmark.system.paths import reference_dir
 
 STATUS = {"confirmed": "confirmed", "inferred": "*inferred*", "unknown": "**unknown**"}
@@ -49,16 +51,15 @@ def shipped(tasks: Sequence[str]) -> str:
     lines = []
     for task in tasks:
         any_row = next(row for (name, _), row in rows.items() if name == task)
-        head = f"{task}, {any_row.data['main_metric']}"
+        head = f"{task}, {any_row.data.main_metric}"
         lines.append([head, *(interval(rows[task, name].main) if (task, name) in rows else "n/a" for name in names)])
     return table(["on `scenes`", *names], lines)
 
 
-def interval(metric: dict[str, Any]) -> str:
+def interval(metric: Metric) -> str:
     """A value with its unit and 95 % interval."""
-    digits = 1 if metric["unit"] in ("%", "°") else 3
-    low, high = metric["ci95"]
-    return f"{metric['value']:.{digits}f} {metric['unit']} [{low:.{digits}f}, {high:.{digits}f}]"
+    value, low, high = (number(v, metric.unit) for v in (metric.value, *metric.ci95))
+    return f"{value} {metric.unit} [{low}, {high}]"
 
 
 def shipped_picture(task: str) -> Path | None:

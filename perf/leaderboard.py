@@ -19,11 +19,11 @@ import numpy as np
 ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
-from rows import row_data  # noqa: E402
+from rows import row_data, save_json  # noqa: E402
 
 from benchmark.contracts import Measurement, Outcome  # noqa: E402
 from benchmark.leaderboard import build  # noqa: E402
-from benchmark.rows.row import row_folder, save  # noqa: E402
+from benchmark.rows.row import row_folder  # noqa: E402
 from benchmark.statistics.statistic import Statistic  # noqa: E402
 
 MODELS = 20
@@ -73,7 +73,7 @@ def write(results: Path) -> None:
             name = f"{name}-{number}"
             data = row_data(f"model-{model:02d}", task, outcome, name)
             folder = row_folder(results, f"model-{model:02d}", task, name, "fast", data["protocol"]["hash"])
-            save(folder, data, outcome.samples)
+            save_json(folder, data, outcome.samples)
 
 
 def main() -> int:

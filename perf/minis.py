@@ -93,22 +93,22 @@ def rows_in(results: Path) -> list[Row]:
 
 def report(rows: list[Row]) -> None:
     """One line per model and claim."""
-    by = {(r.model, r.data["task"]["name"]): r for r in rows}
+    by = {(r.model, r.data.task.name): r for r in rows}
 
     def value(model: str, task: str) -> str:
         main = by[model, task].main
-        return f"{main['value']:.2f} [{main['ci95'][0]:.2f}, {main['ci95'][1]:.2f}]"
+        return f"{main.value:.2f} [{main.ci95[0]:.2f}, {main.ci95[1]:.2f}]"
 
     majority, depth = majority_map(), mean_depth_map()
     print(f"commonest class per pixel: mIoU {majority[0]:.2f} [{majority[1][0]:.2f}, {majority[1][1]:.2f}]")
     print(f"mean depth per pixel: RMSE {depth[0]:.3f} m [{depth[1][0]:.3f}, {depth[1][1]:.3f}]")
-    floor = by["random-vit", "linear_segmentation"].main["value"]
+    floor = by["random-vit", "linear_segmentation"].main.value
     for model in [m for m in (*MINIS, *FLOORS) if (m, "depth") in by]:
         print(f"\n{model}")
         for task in dict.fromkeys(t for m, t in by if m == model):
-            print(f"  {task:26s} {by[model, task].data['main_metric']:14s} {value(model, task)}")
-        linear = by[model, "linear_segmentation"].main["value"]
-        rmse = by[model, "depth"].main["value"]
+            print(f"  {task:26s} {by[model, task].data.main_metric:14s} {value(model, task)}")
+        linear = by[model, "linear_segmentation"].main.value
+        rmse = by[model, "depth"].main.value
         print(f"  linear segmentation is {linear / floor:.2f} × random-vit")
         print(f"  depth RMSE is {100 * (1 - rmse / depth[0]):.1f} % below the mean depth per pixel")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from benchmark.contracts import Measurement, Outcome
 from benchmark.protocol import preset_table
 from benchmark.registry import protocol_file
 from benchmark.rows.row import row_folder, save
+from benchmark.rows.schema import parse_row
 from benchmark.statistics.statistic import Statistic
 from benchmark.system.digest import fingerprint, plain
 
@@ -147,8 +149,13 @@ def write_row(
     outcome = simulate(task, skill, n, model, seed)
     data = row_data(model, task, outcome, dataset, **changes)
     folder = row_folder(results, model, task, dataset, data["protocol"]["name"], data["protocol"]["hash"])
-    save(folder, data, outcome.samples)
+    save_json(folder, data, outcome.samples)
     return folder
+
+
+def save_json(folder: Path, data: Mapping[str, Any], samples: Mapping[str, Any], *files: Mapping[str, bytes]) -> None:
+    """`save` of a row that is given as its JSON."""
+    save(folder, parse_row(json.loads(json.dumps(data))), samples, *files)
 
 
 def write_rows(

@@ -75,8 +75,8 @@ def test_the_better_of_two_blind_answers_is_the_chance_level():
     blind = [*blind_areas(area), {"rmse": np.array([1.0, 2.0])}, {"rmse": np.array([1.0, 1.0])}]
     metrics = metrics_of(Outcome(samples, measured, "mIoU", 2, blind=blind), seed=0)
     uniform = (20 / (60 + 200 / 3 - 20) + 2 * (70 / 3) / (70 + 200 / 3 - 70 / 3)) / 3
-    assert metrics["mIoU"]["chance"] == pytest.approx(100 * uniform)
-    assert metrics["mAcc"]["chance"] == pytest.approx(100 / 3)
-    assert metrics["aAcc"]["chance"] == 35
-    assert metrics["RMSE"]["chance"] == 1
-    assert "chance" not in metrics["other"]
+    assert metrics["mIoU"].chance == pytest.approx(100 * uniform)
+    assert metrics["mAcc"].chance == pytest.approx(100 / 3)
+    assert metrics["aAcc"].chance == 35
+    assert metrics["RMSE"].chance == 1
+    assert "chance" not in metrics["other"].json()

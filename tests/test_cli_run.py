@@ -43,11 +43,11 @@ def test_rows_of_another_store_have_a_place_of_their_own(tmp_path):
         assert bench(*words, *store) == 0
     rows = {row.variant: row for row in read_all(tmp_path)[0]}
     assert sorted(rows) == ["limit12", "limit12-float32", "limit12-store-float32", "limit12-store-int8"]
-    exact, int8 = (rows[f"limit12-store-{name}"].main["value"] for name in ("float32", "int8"))
+    exact, int8 = (rows[f"limit12-store-{name}"].main.value for name in ("float32", "int8"))
     assert int8 == pytest.approx(exact, rel=0.02)
-    environment, data = rows["limit12"].data["environment"], rows["limit12"].data
-    assert environment["instruction_set"] == torch.backends.cpu.get_cpu_capability() and environment["threads"] >= 1
-    assert data["peak_memory_mb"] > 50 and data["peak_memory_method"]
+    data = rows["limit12"].data
+    assert data.environment.instruction_set == torch.backends.cpu.get_cpu_capability() and data.environment.threads >= 1
+    assert data.peak_memory_mb > 50 and data.peak_memory_method
 
 
 def test_the_licence_of_local_weights_is_not_that_of_the_name(tmp_path):
@@ -64,33 +64,31 @@ def test_nine_rows_with_every_field(first):
     mine = {r.unit: r for r in rows if r.model == "random-vit"}
     assert sorted(mine) == sorted(NINE)
     for row in mine.values():
+        data = json.loads((row.folder / "result.json").read_text())
         for name, kind in FIELDS.items():
-            assert isinstance(row.data[name], kind), name
-        assert {"name", "family", "backend", "params", "image_size", "patch_size", "dtype", "weights"} <= set(
-            row.data["model"]
-        )
-        assert set(row.data["model"]["weights"]) == {"source", "sha256"}
+            assert isinstance(data[name], kind), name
+        assert {"name", "family", "backend", "params", "image_size", "patch_size", "dtype"} <= set(data["model"])
+        assert set(data["model"]["weights"]) == {"source", "sha256"}
         assert (
-            row.data["model"]["transform"].items()
-            >= {"resize": "square", "rounding": "floor", "antialias": True}.items()
+            data["model"]["transform"].items() >= {"resize": "square", "rounding": "floor", "antialias": True}.items()
         )
-        assert {"name", "dataset", "split", "n", "dataset_digest"} <= set(row.data["task"])
-        assert {"extract_s", "fit_s", "score_s", "total_s", "images_per_s"} == set(row.data["timing"])
-        assert {"python", "platform", "cpu", "threads", "gpu", "packages", "densebench"} <= set(row.data["environment"])
-        assert {"version", "commit", "dirty"} == set(row.data["environment"]["densebench"])
-        assert {f["status"] for f in row.data["protocol"]["fields"].values()} <= {"confirmed", "inferred", "unknown"}
+        assert {"name", "dataset", "split", "n", "dataset_digest"} <= set(data["task"])
+        assert {"extract_s", "fit_s", "score_s", "total_s", "images_per_s"} == set(data["timing"])
+        assert {"python", "platform", "cpu", "threads", "gpu", "packages", "densebench"} <= set(data["environment"])
+        assert {"version", "commit", "dirty"} == set(data["environment"]["densebench"])
+        assert {f.status for f in row.data.protocol.fields.values()} <= {"confirmed", "inferred", "unknown"}
         assert row.folder.name.endswith("-" + row.protocol_hash[:8])
-        for metric in row.data["metrics"].values():
-            low, high = metric["ci95"]
-            assert low <= metric["value"] <= high
-            assert set(metric) >= {"value", "ci95", "higher_is_better", "unit"}
+        for metric in row.data.metrics.values():
+            low, high = metric.ci95
+            assert low <= metric.value <= high
+            assert set(metric.json()) >= {"value", "ci95", "higher_is_better", "unit"}
 
 
 def test_rows_say_what_made_them_and_are_stale_once_that_is_raised(first, monkeypatch):
     rows = read_all(first)[0]
     versions, units = code_versions(), tasks()
-    assert all(r.data["model"]["code"] == {"adapters.floors": versions["adapters.floors"]} for r in rows)
-    assert all(r.data["task"]["version"] == units[r.data["task"]["name"]].get("version", 1) for r in rows)
+    assert all(r.data.model.code == {"adapters.floors": versions["adapters.floors"]} for r in rows)
+    assert all(r.data.task.version == units[r.data.task.name].get("version", 1) for r in rows)
     assert {r.stale for r in rows} == {""}  # the digests of parts of the embedded data are told as well
     monkeypatch.setattr("benchmark.rows.stale.code_versions", lambda: {"adapters.floors": "next"})
     made = versions["adapters.floors"]
@@ -99,9 +97,9 @@ def test_rows_say_what_made_them_and_are_stale_once_that_is_raised(first, monkey
 
 def test_every_metric_can_be_computed_again_from_the_samples_on_disk(first):
     for row in read_all(first)[0]:
-        for name, metric in row.data["metrics"].items():
-            assert row.statistic(name).of(row.samples) == pytest.approx(metric["value"], rel=1e-12), (row.unit, name)
-        assert len(next(iter(row.samples.values()))) == row.data["task"]["n"]
+        for name, metric in row.data.metrics.items():
+            assert row.statistic(name).of(row.samples) == pytest.approx(metric.value, rel=1e-12), (row.unit, name)
+        assert len(next(iter(row.samples.values()))) == row.data.task.n
 
 
 def test_a_floor_without_text_has_no_image_text_rows_and_says_why(first):
@@ -173,11 +171,11 @@ def test_nine_tasks_encode_each_picture_once(tmp_path, results, monkeypatch):
     assert list(report.forwards.values()) == [expected]
 
 
-def numbers(results: Path, model: str) -> dict[str, dict[str, tuple[float, list[float]]]]:
+def numbers(results: Path, model: str) -> dict[str, dict[str, tuple[float, tuple[float, float]]]]:
     rows, problems = read_all(results)
     assert not problems
     rows = [r for r in rows if r.model == model]
-    return {r.unit: {k: (m["value"], m["ci95"]) for k, m in r.data["metrics"].items()} for r in rows}
+    return {r.unit: {k: (m.value, m.ci95) for k, m in r.data.metrics.items()} for r in rows}
 
 
 def test_one_and_two_threads_agree_within_a_tenth_of_a_point(first, tmp_path):
@@ -201,7 +199,7 @@ def test_one_and_two_threads_agree_within_a_tenth_of_a_point(first, tmp_path):
     env["OMP_WAIT_POLICY"] = "passive"  # beside other tests, threads that spin while they wait take minutes
     done = subprocess.run([sys.executable, "-m", "benchmark.cli", *words], cwd=ROOT, env=env, capture_output=True)
     assert done.returncode == 0, done.stderr
-    threads = [read_all(folder)[0][0].data["environment"]["threads"] for folder in (first, tmp_path / "two")]
+    threads = [read_all(folder)[0][0].data.environment.threads for folder in (first, tmp_path / "two")]
     assert threads == [1, 2]
     one, two = numbers(first, "random-vit"), numbers(tmp_path / "two", "random-vit")
     assert sorted(two) == sorted(units)
@@ -237,9 +235,7 @@ def test_force_makes_the_same_row_again(first):
     assert bench(*words, "--force") == 0
     again = read_row(row.folder)
     assert (row.folder / "result.json").stat().st_mtime_ns > before
-    assert {k: m["value"] for k, m in again.data["metrics"].items()} == {
-        k: m["value"] for k, m in row.data["metrics"].items()
-    }
+    assert {k: m.value for k, m in again.data.metrics.items()} == {k: m.value for k, m in row.data.metrics.items()}
 
 
 def test_a_changed_field_is_another_protocol(first):
@@ -305,8 +301,8 @@ def test_missing_and_damaged_pictures_stop_the_task_or_are_listed_in_the_row(tmp
     assert bench(*words, "--max-bad", "2") == 0
     out = capsys.readouterr().out
     row = read_all(results)[0][0].data
-    assert row["n_bad"] == 2 and str(lost) in row["bad"][0] and damaged.name in row["bad"][1] and row["task"]["n"] == 3
-    assert "left out of linear_segmentation/ade20k: 2 images" in out and row["partial"]
+    assert row.n_bad == 2 and str(lost) in row.bad[0] and damaged.name in row.bad[1] and row.task.n == 3
+    assert "left out of linear_segmentation/ade20k: 2 images" in out and row.partial
     assert "a part only: ade20k test: 5 of 2000 images" in out
 
 
@@ -331,4 +327,4 @@ def test_nan_features_fail_their_tasks_and_keep_the_others(tmp_path, capsys):
 
 def test_predictions_are_finite_numbers_in_every_row(first):
     for row in read_all(first)[0]:
-        assert all(np.isfinite(m["value"]) for m in row.data["metrics"].values())
+        assert all(np.isfinite(m.value) for m in row.data.metrics.values())

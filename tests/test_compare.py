@@ -5,12 +5,13 @@ from __future__ import annotations
 import io
 import json
 from contextlib import redirect_stdout
+from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree
 
 import numpy as np
 import pytest
-from rows import NINE, row_data, simulate, write_row, write_rows
+from rows import NINE, row_data, save_json, simulate, write_row, write_rows
 
 from benchmark.cli import main
 from benchmark.compare import noise_floor as noise
@@ -20,6 +21,7 @@ from benchmark.compare.compare import UnitComparison, _compare_metric, _judge, c
 from benchmark.compare.sides import open_side
 from benchmark.errors import UsageError
 from benchmark.rows.row import Row, read_row, save
+from benchmark.rows.schema import parse_row
 from benchmark.statistics.jackknife import influence, paired_error
 
 FAST = {"resamples": 1000}
@@ -77,7 +79,7 @@ def test_what_was_kept_or_computed_otherwise_is_named_beside_the_difference(tmp_
 def test_delta_equals_the_difference_of_the_stored_values(measured: Path) -> None:
     for u in compare("base", "worse", results=measured, **FAST).units:
         rows = [read_row(next((measured / m / u.unit).iterdir())) for m in ("base", "worse")]
-        assert u.delta == pytest.approx(rows[1].main["value"] - rows[0].main["value"])
+        assert u.delta == pytest.approx(rows[1].main.value - rows[0].main.value)
         assert u.ci95[0] <= u.delta <= u.ci95[1]
 
 
@@ -110,7 +112,7 @@ def test_rows_whose_samples_overlap_are_refused_not_paired_on_the_overlap(tmp_pa
     folder = write_row(tmp_path, "b", "depth")
     write_row(tmp_path, "b", "normals")
     row = read_row(folder)
-    save(folder, {**row.data, "schema": 2}, {k: v[:-3] for k, v in row.samples.items()})
+    save(folder, replace(row.data, schema=2), {k: v[:-3] for k, v in row.samples.items()})
     found = compare("a", "b", results=tmp_path, **FAST)
     assert [u.unit for u in found.units] == ["normals/scenes"]
     assert found.refused == ("depth/scenes: not compared: the samples differ (120 and 117, 117 in common)",)
@@ -121,9 +123,9 @@ def test_a_row_that_another_version_resamples_otherwise_is_refused_alone(tmp_pat
     write_rows(tmp_path, {"a": 0.6, "b": 0.6}, ["depth", "normals"])
     for name in {"a", "b"} - {older}:
         row = read_row(next((tmp_path / name / "depth" / "scenes").iterdir()))
-        data = json.loads(json.dumps(row.data))
+        data = row.data.json()
         data["metrics"]["RMSE"]["statistic"]["cluster"] = "thing"
-        save(row.folder, data, {**row.samples, "thing": np.arange(120) // 10})
+        save_json(row.folder, data, {**row.samples, "thing": np.arange(120) // 10})
     found = compare("a", "b", results=tmp_path, **FAST)
     assert [u.unit for u in found.units] == ["normals/scenes"]
     assert len(found.refused) == 1 and "depth/scenes: not compared: RMSE is computed or resampled" in found.refused[0]
@@ -254,7 +256,7 @@ def test_samples_of_a_few_clusters_are_too_little_data(tmp_path: Path) -> None:
         outcome.samples["scene"] = np.arange(40) % 5
         data = row_data(model, "depth", outcome)
         data["metrics"]["RMSE"]["statistic"]["cluster"] = "scene"
-        save(tmp_path / model / "depth" / "scenes" / "fast-1", data, outcome.samples)
+        save_json(tmp_path / model / "depth" / "scenes" / "fast-1", data, outcome.samples)
     found = compare("a", "b", results=tmp_path, **FAST).units[0]
     assert (found.n, found.independent, found.verdict) == (40, 5, "too little data")
 
@@ -277,7 +279,7 @@ def test_two_seeds_of_one_recipe_are_told_apart_in_at_most_5_percent_of_200_pair
         units = []
         for task in NINE:
             a, b = in_memory(task, 2 * pair), in_memory(task, 2 * pair + 1)
-            units.append(_compare_metric(a, b, str(a.data["main_metric"]), None, {}, 400, pair))
+            units.append(_compare_metric(a, b, str(a.data.main_metric), None, {}, 400, pair))
         verdicts = [u.verdict for u in _judge(units)]
         wrong += "worse" in verdicts or "better" in verdicts
         rejected += sum(u.p < 0.05 for u in units)
@@ -288,7 +290,7 @@ def test_two_seeds_of_one_recipe_are_told_apart_in_at_most_5_percent_of_200_pair
 def in_memory(task: str, seed: int) -> Row:
     """A row of one recipe and `seed`, never written."""
     outcome = simulate(task, 0.6, 60, "same", seed)
-    row = Row(row_data("same", task, outcome), Path(task))
+    row = Row(parse_row(row_data("same", task, outcome)), Path(task))
     row.__dict__["samples"] = outcome.samples
     return row
 
@@ -298,7 +300,7 @@ def test_class_changes_name_the_class_that_was_lost(tmp_path: Path) -> None:
     outcome = simulate("linear_segmentation", 0.6, 120, "a")
     outcome.samples["intersection"][:, 2] //= 2
     data = row_data("b", "linear_segmentation", outcome)
-    save(
+    save_json(
         tmp_path / "b" / "linear_segmentation" / "scenes" / f"fast-{data['protocol']['hash'][:8]}",
         data,
         outcome.samples,
@@ -317,7 +319,7 @@ def test_a_class_in_too_few_images_is_shown_without_an_interval_and_never_named(
             outcome.samples[name][:, 2] = 0
             outcome.samples[name][7:11, 2] = area
         data = row_data(model, "linear_segmentation", outcome)
-        save(tmp_path / model / "linear_segmentation" / "scenes" / "fast-1", data, outcome.samples)
+        save_json(tmp_path / model / "linear_segmentation" / "scenes" / "fast-1", data, outcome.samples)
     found = compare("a", "b", results=tmp_path, **FAST)
     last = found.units[0].classes[-1]
     assert (last.name, last.images, last.too_few) == ("sphere", 4, True) and last.delta == pytest.approx(-70)
@@ -422,11 +424,11 @@ def test_a_part_of_the_data_confirms_no_published_number(tmp_path: Path) -> None
     head = "model,model_id,task,dataset,metric,value,source,note\n"
     value = data["metrics"]["mIoU"]["value"]
     (tmp_path / "published.csv").write_text(head + f"L,tipsv2-l,linear_segmentation,ade20k,mIoU,{value},a paper,\n")
-    save(folder, data, outcome.samples)
+    save_json(folder, data, outcome.samples)
     code, out = run("published", "tipsv2-l", "--results", tmp_path)
     assert "1 of 1 published numbers inside" in out and f"paper-{data['protocol']['hash'][:8]}  120" in out
     for part in ({"task": {**data["task"], "limit": 120}}, {"partial": ["test: 120 of 2,000"]}):
-        save(folder, {**data, **part}, outcome.samples)
+        save_json(folder, {**data, **part}, outcome.samples)
         code, out = run("published", "tipsv2-l", "--results", tmp_path)
         assert "0 of 0 published numbers inside" in out and "1 measured on a part of the data" in out
         assert "120, a part" in out and code == 0

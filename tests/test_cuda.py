@@ -59,10 +59,10 @@ def test_nine_rows_equal_those_of_the_cpu(model: str, tmp_path: Path, monkeypatc
     assert len(found["cpu"]) == len(found["cuda"]) == 9
     for unit, row in found["cpu"].items():
         other = found["cuda"][unit]
-        assert (row.data["environment"]["device"], other.data["environment"]["device"]) == ("cpu", "cuda")
+        assert (row.data.environment.device, other.data.environment.device) == ("cpu", "cuda")
         # one picture of 200 changing sides moves a share by half a point; RMSE and degrees hold to four digits
-        slack = 0.51 if row.main["unit"] == "%" else 1e-3 * abs(row.main["value"])
-        assert other.main["value"] == pytest.approx(row.main["value"], abs=slack), unit
+        slack = 0.51 if row.main.unit == "%" else 1e-3 * abs(row.main.value)
+        assert other.main.value == pytest.approx(row.main.value, abs=slack), unit
 
 
 def test_bfloat16_is_what_auto_means_and_stays_close(tmp_path: Path) -> None:
@@ -70,8 +70,8 @@ def test_bfloat16_is_what_auto_means_and_stays_close(tmp_path: Path) -> None:
     for name, words in {"auto": [], "exact": ["--dtype", "float32"]}.items():
         assert bench("run", *task, *words, "--results", str(tmp_path / name)) == 0
     auto, exact = (rows(tmp_path / name)["depth/scenes"] for name in ("auto", "exact"))
-    assert auto.data["model"]["dtype"] == "bfloat16"
-    assert auto.main["value"] == pytest.approx(exact.main["value"], rel=0.02)
+    assert auto.data.model.dtype == "bfloat16"
+    assert auto.main.value == pytest.approx(exact.main.value, rel=0.02)
 
 
 @pytest.mark.parametrize(("task", "preset"), TRAINED)
@@ -80,7 +80,7 @@ def test_a_trained_probe_runs_and_its_scores_are_its_samples(task: str, preset: 
     words = ["run", "--model", "random-vit", "--task", f"{task}/scenes", "--protocol", preset, "--limit", "24", *sets]
     assert bench(*words, "--device", "cuda", "--results", str(tmp_path), "--no-check") == 0
     row = rows(tmp_path)[f"{task}/scenes"]
-    assert row.statistic().of(row.samples) == pytest.approx(row.main["value"], rel=1e-12)
+    assert row.statistic().of(row.samples) == pytest.approx(row.main.value, rel=1e-12)
 
 
 @pytest.fixture

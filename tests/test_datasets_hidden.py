@@ -86,8 +86,8 @@ def test_the_row_and_one_line_a_split_say_how_many(fruit: Path, caplog) -> None:
     clutter(fruit / "test", NAMES[:3], suffix="jpg", like=fruit / "test" / "pear" / "1.jpg")
     (fruit / "t.toml").write_text(TASK.format("") + "[protocol]\nks = [1]\nheadline_k = 1\nlinear = false\n")
     (row,) = run("pixels", str(fruit / "t.toml"), results=fruit / "r", cache=fruit / "c", workers=0).rows
-    (note,) = row.data["notes"]
-    assert row.data["task"]["n"] == 8 and "fruit test: " in note and ": 3 (" in note and caplog.messages == [note]
+    (note,) = row.data.notes
+    assert row.data.task.n == 8 and "fruit test: " in note and ": 3 (" in note and caplog.messages == [note]
 
 
 def test_pairs_of_pictures_and_masks_without_hidden_ones(tmp_path: Path) -> None:

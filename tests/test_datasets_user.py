@@ -446,7 +446,7 @@ def test_two_tasks_of_one_name_keep_their_rows_apart_and_a_moved_one_finds_its_o
         options = {"results": tmp_path / "r", "cache": tmp_path / "c", "check": False}
         report = run("pixels", str(file), **options)
         assert not report.failures
-        return report.reused, {row.folder.parent.name: row.data["created"] for row in read_all(tmp_path / "r")[0]}
+        return report.reused, {row.folder.parent.name: row.data.created for row in read_all(tmp_path / "r")[0]}
 
     for project in "pq":
         (tmp_path / project).mkdir()

@@ -45,28 +45,28 @@ def data(tmp_path_factory):
 def test_every_preset_makes_complete_rows_on_every_dataset(name, data, tmp_path):
     command = ["run", "--model", "random-vit", "--task", "depth", "--protocol", name, "--data", str(data)]
     assert bench(*command, "--limit", "4", "--results", str(tmp_path), *words("crop=[40,40]")) == 0
-    rows = {r.data["task"]["dataset"]: r for r in read_all(tmp_path)[0]}
+    rows = {r.data.task.dataset: r for r in read_all(tmp_path)[0]}
     assert sorted(rows) == ["navi", "nyuv2", "scenes"]
     for dataset, row in rows.items():
         for field, kind in FIELDS.items():
-            assert isinstance(row.data[field], kind), field
-        assert row.data["main_metric"] == "RMSE" and set(row.data["metrics"]) == {
+            assert isinstance(row.data.json()[field], kind), field
+        assert row.data.main_metric == "RMSE" and set(row.data.metrics) == {
             "RMSE",
             "RMSE pooled",
             "abs-rel",
             "δ1",
         }
-        for metric, found in row.data["metrics"].items():
-            low, high = found["ci95"]
-            assert low <= found["value"] <= high and math.isfinite(found["value"])
-            assert row.statistic(metric).of(row.samples) == pytest.approx(found["value"], rel=1e-12)
-        assert row.data["task"]["n"] == len(row.samples["rmse"]) and (row.samples["n"] > 0).all(), dataset
+        for metric, found in row.data.metrics.items():
+            low, high = found.ci95
+            assert low <= found.value <= high and math.isfinite(found.value)
+            assert row.statistic(metric).of(row.samples) == pytest.approx(found.value, rel=1e-12)
+        assert row.data.task.n == len(row.samples["rmse"]) and (row.samples["n"] > 0).all(), dataset
         curve = (row.folder / "curve.csv").read_text().splitlines()
         assert len(curve) == 4 and (row.folder / "curve.png").read_bytes().startswith(b"\x89PNG")
         dpt = name == "dpt" or (name, dataset) == ("paper", "navi")
-        assert row.data["protocol"]["fields"]["head"]["value"] == ("dpt" if dpt else "linear")
-        assert row.data["details"]["layers"] == ([0, 1, 2, 3] if dpt else [3])
-        assert row.data["details"]["steps"] == 3
+        assert row.data.protocol.fields["head"].value == ("dpt" if dpt else "linear")
+        assert row.data.details["layers"] == ([0, 1, 2, 3] if dpt else [3])
+        assert row.data.details["steps"] == 3
     same = rows["nyuv2"].protocol_hash == rows["navi"].protocol_hash
     assert same == (name != "paper")
 
@@ -75,7 +75,7 @@ def test_an_encoder_of_six_layers_and_one_of_a_single_layer(data, tmp_path, caps
     command = ["run", "--model", "tipsv2-mini", "--model", "pixels", "--task", "depth/nyuv2", "--protocol", "dpt"]
     assert bench(*command, "--data", str(data), "--results", str(tmp_path), *words()) == 0
     (row,) = read_all(tmp_path)[0]
-    assert row.model == "tipsv2-mini" and row.data["details"]["layers"] == [1, 2, 4, 5]
+    assert row.model == "tipsv2-mini" and row.data.details["layers"] == [1, 2, 4, 5]
     assert "pixels has 1 layers, a DPT head reads four" in capsys.readouterr().out
     bad = ["--set", "layers=[0,1,2,9]", "--force"]
     assert bench(*command, "--data", str(data), "--results", str(tmp_path), *words(), *bad) == 0
@@ -88,8 +88,8 @@ def test_a_released_head_is_read_and_nothing_is_trained(data, tmp_path, capsys):
     command += ["--results", str(tmp_path / "rows"), *words()]
     assert bench(*command, "--set", f"head_weights={head}") == 0
     (row,) = read_all(tmp_path / "rows")[0]
-    assert row.data["details"]["head_weights"] == "tips_v2_depth_dpt.zip" and not (row.folder / "curve.csv").exists()
-    assert row.data["protocol"]["fields"]["head_weights"]["value"].startswith("sha256:")
+    assert row.data.details["head_weights"] == "tips_v2_depth_dpt.zip" and not (row.folder / "curve.csv").exists()
+    assert row.data.protocol.fields["head_weights"].value.startswith("sha256:")
     wrong = write_zip(tmp_path / "wrong.zip", flax_tree(width=64, out=8))
     assert bench(*command, "--set", f"head_weights={wrong}") == 1
     assert "wrong.zip: decoder/dpt/" in capsys.readouterr().err

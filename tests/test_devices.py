@@ -72,5 +72,5 @@ def test_a_row_of_a_cpu_names_no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: f"a GPU at {device}")
     monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda device: 3 << 20)
     here, there = environment("cpu"), environment("cuda:1")
-    assert (here["device"], here["gpu"], here["cuda"], peak_gpu_memory_mb("cpu")) == ("cpu", None, None, None)
-    assert (there["device"], there["gpu"], peak_gpu_memory_mb("cuda:1")) == ("cuda:1", "a GPU at cuda:1", 3.0)
+    assert (here.device, here.gpu, here.cuda, peak_gpu_memory_mb("cpu")) == ("cpu", None, None, None)
+    assert (there.device, there.gpu, peak_gpu_memory_mb("cuda:1")) == ("cuda:1", "a GPU at cuda:1", 3.0)

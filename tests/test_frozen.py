@@ -25,7 +25,8 @@ from benchmark.compare.report import markdown, to_json, to_junit
 from benchmark.engine.run import Report
 from benchmark.errors import UsageError
 from benchmark.leaderboard import build
-from benchmark.rows.row import SCHEMA, read_all
+from benchmark.rows.row import read_all
+from benchmark.rows.schema import SCHEMA
 from benchmark.rows.tables import write_tables
 
 FROZEN = Path(__file__).parent / "frozen"
@@ -55,7 +56,7 @@ def test_no_frozen_file_was_ever_changed() -> None:
 
 def test_every_schema_is_among_them() -> None:
     rows = [row for name in DAYS for row in read_all(FROZEN / name)[0]]
-    assert {row.data["schema"] for row in rows} == set(range(1, SCHEMA + 1))
+    assert {row.data.schema for row in rows} == set(range(1, SCHEMA + 1))
     assert set(DAYS) == {folder.name for folder in FROZEN.iterdir() if folder.is_dir()}
 
 
@@ -65,8 +66,8 @@ def test_frozen_rows_load_with_the_numbers_they_were_written_with(day: tuple[str
     assert problems == [] and len(rows) == DAYS[name][0]
     for row in rows:
         assert row.has_its_samples()
-        for metric, facts in row.data["metrics"].items():
-            assert row.statistic(metric).of(row.samples) == pytest.approx(facts["value"], rel=1e-12), (
+        for metric, facts in row.data.metrics.items():
+            assert row.statistic(metric).of(row.samples) == pytest.approx(facts.value, rel=1e-12), (
                 row.folder,
                 metric,
             )
@@ -75,7 +76,7 @@ def test_frozen_rows_load_with_the_numbers_they_were_written_with(day: tuple[str
 def test_frozen_rows_are_in_every_table(day: tuple[str, Path], capsys: pytest.CaptureFixture[str]) -> None:
     name, folder = day
     rows, _ = read_all(folder)
-    lines = {(r.model, r.unit.split("/")[0], m) for r in rows for m in r.data["metrics"]}
+    lines = {(r.model, r.unit.split("/")[0], m) for r in rows for m in r.data.metrics}
     table = load_results(folder)
     assert set(zip(table.model, table.task, table.metric)) == lines
     paths = write_tables(folder)

@@ -42,11 +42,11 @@ def test_paper_preset_on_scenes_with_few_steps_only(tmp_path, capfd):
     assert bench(*words("--task", "linear_segmentation/scenes", "--limit", "4", "--cross-check",
                         "--results", str(tmp_path), fields=fields)) == 0  # fmt: skip
     row = only_row(tmp_path)
-    assert row.data["task"]["n"] == 4 and 0 <= row.main["value"] <= 100 and row.data["timing"]["fit_s"] > 0
-    used = {name: field["value"] for name, field in row.data["protocol"]["fields"].items()}
+    assert row.data.task.n == 4 and 0 <= row.main.value <= 100 and row.data.timing.fit_s > 0
+    used = {name: field.value for name, field in row.data.protocol.fields.items()}
     assert (used["crop"], used["window"], used["photometric"], used["scale_range"]) == (0, 0, False, [0.5, 2.0])
-    assert row.data["details"]["cross_check"]["difference"] <= 1e-6
-    assert row.statistic().of(row.samples) == pytest.approx(row.main["value"], rel=1e-12)
+    assert row.data.details["cross_check"]["difference"] <= 1e-6
+    assert row.statistic().of(row.samples) == pytest.approx(row.main.value, rel=1e-12)
     lines = (row.folder / "curve.csv").read_text().splitlines()
     assert lines[0] == "step,learning_rate,loss,pixel_accuracy" and len(lines) == 4
     assert (row.folder / "curve.png").read_bytes().startswith(b"\x89PNG")
@@ -75,8 +75,8 @@ def test_ade20k_in_its_official_layout_has_no_cap_on_the_long_side(tmp_path, pre
     assert bench(*line) == 0
     row = only_row(tmp_path / "r")
     assert len(row.samples["union"][0]) == 150
-    fields = row.data["protocol"]["fields"]
-    assert fields["long_side"]["value"] == 0 and fields["dropout"]["value"] == (0.1 if preset == "dinov3" else 0.0)
+    fields = row.data.protocol.fields
+    assert fields["long_side"].value == 0 and fields["dropout"].value == (0.1 if preset == "dinov3" else 0.0)
 
 
 @pytest.mark.parametrize(("choice", "pictures"), [("train", 3), ("trainaug", 6)])
@@ -96,7 +96,7 @@ def test_voc_runs_from_the_command_line(tmp_path):
     line = words("--task", "voc2012", "--set", "steps=2", "--set", "voc_train=trainaug", "--set", "with_cls=true",
                  "--data", str(tmp_path / "data"), "--results", str(tmp_path / "r"))  # fmt: skip
     assert bench(*line) == 0
-    assert only_row(tmp_path / "r").data["task"]["n"] == 2
+    assert only_row(tmp_path / "r").data.task.n == 2
 
 
 def test_killed_while_training_continues_from_its_checkpoint_to_the_same_numbers(tmp_path, monkeypatch):
@@ -122,7 +122,7 @@ def test_killed_while_training_continues_from_its_checkpoint_to_the_same_numbers
 
     assert bench(*line, "--results", str(tmp_path / "killed")) == 0
     calm, again = only_row(tmp_path / "calm"), only_row(tmp_path / "killed")
-    assert again.data["metrics"] == calm.data["metrics"]
+    assert again.data.metrics == calm.data.metrics
     for name in ("samples.parquet", "curve.csv"):
         assert (again.folder / name).read_bytes() == (calm.folder / name).read_bytes()
     assert not heads.exists() or not list(heads.iterdir())
@@ -192,6 +192,6 @@ def test_stopped_while_scoring_does_not_train_again(tmp_path, monkeypatch, capsy
 
     monkeypatch.setattr(ProbeHook, "before_train_iter", never)
     assert bench(*line, "--results", str(tmp_path / "again")) == 0
-    assert only_row(tmp_path / "again").data["metrics"] == only_row(tmp_path / "calm").data["metrics"]
+    assert only_row(tmp_path / "again").data.metrics == only_row(tmp_path / "calm").data.metrics
     curves = [(only_row(tmp_path / d).folder / "curve.csv").read_bytes() for d in ("calm", "again")]
     assert curves[0] == curves[1]

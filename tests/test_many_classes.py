@@ -65,9 +65,9 @@ def test_paper_and_zero_shot_score_class_255_of_300(tmp_path):
     sets = ["steps=2", "batch_size=2", "crop=32", "short_side=32", "window=32", "stride=32"]
     words = [w for f in sets for w in ("--set", f)]
     row = run(own(tmp_path / "l", 300), "linear_segmentation", "--model", "pixels", "--protocol", "paper", *words)
-    assert np.stack(row.samples["target_area"]).sum(0)[255] > 0 and row.data["details"]["cross_check"]
+    assert np.stack(row.samples["target_area"]).sum(0)[255] > 0 and row.data.details["cross_check"]
     row = run(own(tmp_path / "z", 300), "zero_shot_segmentation", "--model", MODEL)
-    assert np.stack(row.samples["target_area"]).sum(0)[255] > 0 and row.data["details"]["cross_check"]
+    assert np.stack(row.samples["target_area"]).sum(0)[255] > 0 and row.data.details["cross_check"]
 
 
 def test_one_place_says_what_is_ignored():

@@ -48,8 +48,8 @@ def test_flag_adds_it_to_the_row_and_makes_an_unchecked_row_again(tmp_path):
             main([*words, "--results", str(tmp_path), *extra])
         assert not stop.value.code
         (row,) = read_all(tmp_path)[0]
-        assert ("cross_check" in row.data["details"]) == bool(extra)
-    assert row.data["details"]["cross_check"]["mIoU"] == pytest.approx(row.main["value"], abs=1e-6)
+        assert ("cross_check" in row.data.details) == bool(extra)
+    assert row.data.details["cross_check"]["mIoU"] == pytest.approx(row.main.value, abs=1e-6)
 
 
 def test_zero_shot_segmentation_is_cross_checked_too(tmp_path):
@@ -58,4 +58,4 @@ def test_zero_shot_segmentation_is_cross_checked_too(tmp_path):
         main([*words, "--no-check", "--results", str(tmp_path)])
     assert not stop.value.code
     (row,) = read_all(tmp_path)[0]
-    assert row.data["details"]["cross_check"]["mIoU"] == pytest.approx(row.main["value"], abs=1e-6)
+    assert row.data.details["cross_check"]["mIoU"] == pytest.approx(row.main.value, abs=1e-6)

@@ -73,8 +73,8 @@ def test_own_config_runs_by_both_presets(tmp_path, preset):
         main([*line, *(w for s in sets for w in ("--set", s)), "--results", str(tmp_path / "r")])
     assert not stop.value.code
     (row,), _ = read_all(tmp_path / "r")
-    assert row.unit == "linear_segmentation/orchard" and row.data["task"]["n"] == 3
-    assert list(row.data["details"]["per_class_iou"]) == ["ground", "leaf", "apple"]
+    assert row.unit == "linear_segmentation/orchard" and row.data.task.n == 3
+    assert list(row.data.details["per_class_iou"]) == ["ground", "leaf", "apple"]
 
 
 def test_two_configs_of_one_name_are_refused_in_one_run(tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,8 @@ def moved(tmp_path: Path, moves: dict[str, float], drop: str = "") -> object:
 
     def rows(model: str, suite: str, variation: noise.Variation, limit: int | None) -> list[Row]:
         row = read_row(write_row(tmp_path / "scratch", model, "depth"))
-        row.data["metrics"]["RMSE"]["value"] = 1.0 + moves.get(variation.name, 0.0)  # type: ignore[index]
+        moved = replace(row.main, value=1.0 + moves.get(variation.name, 0.0))
+        row = replace(row, data=replace(row.data, metrics={"RMSE": moved}))
         return [] if variation.name == drop else [row]
 
     return rows

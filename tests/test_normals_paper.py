@@ -37,25 +37,25 @@ def data(tmp_path_factory):
 def test_every_preset_makes_complete_rows_on_every_dataset(name, data, tmp_path):
     command = ["run", "--model", "random-vit", "--task", "normals", "--protocol", name, "--data", str(data)]
     assert bench(*command, "--limit", "4", "--results", str(tmp_path), *words()) == 0
-    rows = {r.data["task"]["dataset"]: r for r in read_all(tmp_path)[0]}
+    rows = {r.data.task.dataset: r for r in read_all(tmp_path)[0]}
     assert sorted(rows) == ["navi", "nyuv2", "scenes"]
     for row in rows.values():
         for field, kind in FIELDS.items():
-            assert isinstance(row.data[field], kind), field
-        assert row.data["main_metric"] == "angular RMSE"
-        for metric, found in row.data["metrics"].items():
-            low, high = found["ci95"]
-            assert low <= found["value"] <= high and math.isfinite(found["value"])
-            assert row.statistic(metric).of(row.samples) == pytest.approx(found["value"], rel=1e-12)
-        assert 0 < row.data["metrics"]["angular RMSE"]["value"] < 180 and (row.samples["n"] > 0).all()
+            assert isinstance(row.data.json()[field], kind), field
+        assert row.data.main_metric == "angular RMSE"
+        for metric, found in row.data.metrics.items():
+            low, high = found.ci95
+            assert low <= found.value <= high and math.isfinite(found.value)
+            assert row.statistic(metric).of(row.samples) == pytest.approx(found.value, rel=1e-12)
+        assert 0 < row.data.metrics["angular RMSE"].value < 180 and (row.samples["n"] > 0).all()
         assert len((row.folder / "curve.csv").read_text().splitlines()) == 4
-        assert row.data["details"]["layers"] == [0, 1, 2, 3]
+        assert row.data.details["layers"] == [0, 1, 2, 3]
     assert rows["navi"].statistic("angular RMSE").cluster == "thing" and set(rows["navi"].samples["thing"]) == {"dino"}
     assert rows["nyuv2"].statistic("angular RMSE").cluster is None
-    fields = {name: row.data["protocol"]["fields"] for name, row in rows.items()}
+    fields = {name: row.data.protocol.fields for name, row in rows.items()}
     if name == "paper":
-        assert fields["nyuv2"]["test_square"]["value"] and not fields["navi"]["test_square"]["value"]
-        assert fields["nyuv2"]["loss"]["value"] == "uncertainty"
+        assert fields["nyuv2"]["test_square"].value and not fields["navi"]["test_square"].value
+        assert fields["nyuv2"]["loss"].value == "uncertainty"
         assert rows["nyuv2"].samples["n"][0] <= 24 * 24 < 24 * 32  # the middle square of the miniature
 
 
@@ -64,7 +64,7 @@ def test_paper_counts_every_pixel_with_a_depth_and_dpt_those_with_a_normal(data,
         command = ["run", "--model", "random-vit", "--task", "normals/navi", "--protocol", name, "--data", str(data)]
         assert bench(*command, "--results", str(tmp_path / name), *words()) == 0
         (row,) = read_all(tmp_path / name)[0]
-        assert row.data["protocol"]["fields"]["valid"]["value"] == counted
+        assert row.data.protocol.fields["valid"].value == counted
         navi_data = open_dataset("navi", data)
         depths, normals = (navi_data.data(kind, "test") for kind in ("depth", "normals"))
         every = [int((depths.target(i) > 0).sum()) for i in range(2)]
@@ -80,7 +80,7 @@ def test_a_released_head_is_read_and_its_frame_can_be_turned(data, tmp_path):
         command += ["--results", str(tmp_path / axes), *words(f"head_weights={head}", f"axes={axes}")]
         assert bench(*command) == 0
         (row,) = read_all(tmp_path / axes)[0]
-        found[axes] = row.data["metrics"]["mean angle"]["value"]
+        found[axes] = row.data.metrics["mean angle"].value
     assert sum(found.values()) == pytest.approx(180, abs=0.01)
 
 

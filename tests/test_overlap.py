@@ -66,7 +66,7 @@ def test_some_may_be_left_out_in_plain_sight_but_never_all(fruit: Path) -> None:
     report = run("pixels", str(fruit / "t.toml"), **options)
     assert not report.rows and "--max-bad 1" in report.failures[0].text
     (row,) = run("pixels", str(fruit / "t.toml"), max_bad=1, **options).rows
-    assert row.data["task"]["n"] == 8 and row.data["n_bad"] == 1 and "apple/copy.png (test)" in row.data["bad"][0]
+    assert row.data.task.n == 8 and row.data.n_bad == 1 and "apple/copy.png (test)" in row.data.bad[0]
     shutil.rmtree(fruit / "test")
     shutil.copytree(fruit / "train", fruit / "test")
     assert "8 of 8" in run("pixels", str(fruit / "t.toml"), max_bad=100, **options).failures[0].text
@@ -96,6 +96,6 @@ def test_an_official_overlap_is_scored_and_named_in_the_row(tmp_path: Path, limi
         "pixels", "classification/imagenet1k", data=tmp_path, results=tmp_path / "r", cache=tmp_path / "c", workers=0,
         overrides=sets, limit=limit,
     ).rows  # fmt: skip
-    (note,) = row.data["notes"]
+    (note,) = row.data.notes
     assert note.startswith(f"imagenet1k: 1 of {limit or 6} test pictures are training pictures too: ")
     assert "_0.JPEG" in note

@@ -56,10 +56,10 @@ def test_a_preset_writes_complete_rows(task: str, preset: str, where: str, data:
     rows, problems = read_all(tmp_path)
     assert not problems and sorted(r.unit for r in rows) == sorted(f"{task}/{name}" for name in names)
     for row in rows:
-        assert row.data["protocol"]["name"].removesuffix("+set") == preset
-        for name, metric in row.data["metrics"].items():
-            assert row.statistic(name).of(row.samples) == pytest.approx(metric["value"], rel=1e-12)
-        assert len(next(iter(row.samples.values()))) == row.data["task"]["n"]
+        assert row.data.protocol.name.removesuffix("+set") == preset
+        for name, metric in row.data.metrics.items():
+            assert row.statistic(name).of(row.samples) == pytest.approx(metric.value, rel=1e-12)
+        assert len(next(iter(row.samples.values()))) == row.data.task.n
 
 
 def test_the_paper_suite_resolves_and_every_unit_has_the_preset() -> None:

@@ -124,7 +124,7 @@ def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
     after = run("random-vit", words, **options, save_predictions=2)
     assert after.reused == 1 and sum(after.forwards.values()) == 0
     for row, again in zip(sorted(before.rows, key=lambda r: r.unit), sorted(after.rows, key=lambda r: r.unit)):
-        assert row.main["value"] == again.main["value"] and row.unit == again.unit
+        assert row.main.value == again.main.value and row.unit == again.unit
     return results
 
 

@@ -73,7 +73,7 @@ def test_models_that_do_not_fit_beside_each_other_stand_below_each_other(
     rows = read_all(tmp_path / "mine")[0]
     out = shown(capsys, tmp_path / "mine", shipped)
     assert "…" not in out and max(map(len, out.splitlines())) <= width
-    assert all(f"{row.main['value']:.{1 if row.main['unit'] == '%' else 3}f} ±" in out for row in rows)
+    assert all(f"{row.main.value:.{1 if row.main.unit == '%' else 3}f} ±" in out for row in rows)
 
 
 def test_rows_of_other_data_or_another_protocol_are_never_beside(
@@ -118,7 +118,7 @@ def test_shipped_rows_are_what_this_code_measures() -> None:
         assert {r.protocol_hash for r in rows if r.unit == unit} == {today}, f"{unit}: shipped under an older protocol"
     for model in ("tipsv2-mini", "random-vit", "pixels"):
         sha = load_encoder(model, device="cpu").card.weights.sha256
-        made = {r.data["model"]["weights"]["sha256"] for r in rows if r.model == model}
+        made = {r.data.model.weights.sha256 for r in rows if r.model == model}
         assert made == {sha}, f"{model}: shipped rows of other weights"
 
 
@@ -137,7 +137,7 @@ def test_the_report_of_the_embedded_models_reads_the_shipped_rows_and_runs_nothi
     before = {file: file.read_bytes() for file in folder.rglob("*.json")}
     monkeypatch.setattr(sys, "argv", ["minis.py", "--results", str(folder)])
     minis.main()
-    value = next(r for r in read_all(folder)[0] if r.unit == "depth/scenes" and r.model == "tips-mini").main["value"]
+    value = next(r for r in read_all(folder)[0] if r.unit == "depth/scenes" and r.model == "tips-mini").main.value
     assert f"{value:.2f} [" in capsys.readouterr().out
     assert {file: file.read_bytes() for file in folder.rglob("*.json")} == before
 

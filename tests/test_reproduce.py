@@ -10,8 +10,9 @@ from command import bench
 from rows import row_data, simulate
 
 from benchmark.compare import papers as report
-from benchmark.compare.sides import PublishedNumber
+from benchmark.rows.published import PublishedNumber
 from benchmark.rows.row import Row
+from benchmark.rows.schema import parse_row
 
 TOY = """model,model_id,task,dataset,metric,value,source,note
 Toy,random-vit,image_to_text_retrieval,coco,R@1,150,a paper,
@@ -75,8 +76,8 @@ def test_released_tips_weights_are_held_against_their_own_numbers() -> None:
 
 def test_of_several_rows_the_plain_one_is_shown_and_named() -> None:
     number = PublishedNumber("T", "tipsv2-b", "depth", "nyuv2", "RMSE", 0.374, "a table", "")
-    data = row_data("tipsv2-b", "depth", simulate("depth", 0.6, 20, "m"), "nyuv2", protocol_name="paper")
-    rows = [Row(data, Path(name)) for name in ("paper-bfloat16-c0ffee00", "paper-c0ffee00", "paper-seed1-c0ffee00")]
+    row = parse_row(row_data("tipsv2-b", "depth", simulate("depth", 0.6, 20, "m"), "nyuv2", protocol_name="paper"))
+    rows = [Row(row, Path(name)) for name in ("paper-bfloat16-c0ffee00", "paper-c0ffee00", "paper-seed1-c0ffee00")]
     found = report._measured(number, rows)
     assert found is rows[1] and "paper-c0ffee00" in report.cells(report.Line(number, found))
     assert report._measured(number, rows[2:]) is rows[2]
@@ -96,7 +97,7 @@ def test_run_makes_the_missing_rows_once_and_says_where_published_lies(
     assert "2 of 3 published numbers measured" in text and "not measured" in text
     found = report.reproduce("toy", results)
     assert [line.state for line in found.lines][::2] == ["outside the interval, a part of the data", "not measured"]
-    value = found.lines[1].row.main["value"]
+    value = found.lines[1].row.main.value
     (results / "published.csv").write_text(TOY.format(value=value))
     assert report.reproduce("toy", results).lines[1].state == "inside the interval, a part of the data"
     stamps = {p: p.stat().st_mtime_ns for p in results.rglob("result.json")}

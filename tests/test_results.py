@@ -11,12 +11,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from rows import row_data, simulate, write_row
+from rows import row_data, save_json, simulate, write_row
 
 from benchmark.engine.slots import Slot
 from benchmark.errors import BenchError
 from benchmark.leaderboard import build
-from benchmark.rows.row import SAMPLES_DIGEST, Row, read_all, read_row, samples_file, save, slug
+from benchmark.rows.row import Row, read_all, read_row, samples_file, slug
 from benchmark.rows.tables import write_tables
 from benchmark.system.files import only_writer
 from benchmark.system.paths import reference_dir
@@ -27,15 +27,15 @@ Damage = Callable[[Row], None]
 def test_a_writer_waits_until_another_one_of_the_same_row_is_done(tmp_path: Path) -> None:
     outcome, folder = simulate("depth", 0.6, 20, "a"), tmp_path / "row"
     data = row_data("a", "depth", outcome)
-    save(tmp_path / "before", data, outcome.samples)  # what a first save imports takes its time
-    saving = threading.Thread(target=save, args=(folder, data, outcome.samples))
+    save_json(tmp_path / "before", data, outcome.samples)  # what a first save imports takes its time
+    saving = threading.Thread(target=save_json, args=(folder, data, outcome.samples))
     with only_writer(folder):
         saving.start()
         saving.join(0.5)
         assert saving.is_alive() and list(folder.iterdir()) == []
     saving.join()
     row = read_row(folder)
-    assert row.statistic().of(row.samples) == row.main["value"]
+    assert row.statistic().of(row.samples) == row.main.value
     assert sorted(p.name for p in folder.iterdir()) == ["result.json", "samples.parquet"]
 
 
@@ -52,7 +52,7 @@ def test_an_older_row_stays_until_the_new_one_is_whole(
 ) -> None:
     old, new = simulate("depth", 0.6, 20, "a"), simulate("depth", 0.4, 20, "a")
     files = {"curve.csv": b"old", "pictures/best-1.png": b"old", "pictures/worst-1.png": b"old"}
-    save(tmp_path, row_data("a", "depth", old), old.samples, files)
+    save_json(tmp_path, row_data("a", "depth", old), old.samples, files)
     kept = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     assert len(kept) == 5
     real, fresh = os.fsync, {"curve.csv": b"new", "pictures/best-1.png": b"new"}
@@ -65,10 +65,10 @@ def test_an_older_row_stays_until_the_new_one_is_whole(
     with monkeypatch.context() as patch:
         patch.setattr("os.fsync", full)
         with pytest.raises(BenchError, match="disk is full"):
-            save(tmp_path, row_data("a", "depth", new), new.samples, fresh)
+            save_json(tmp_path, row_data("a", "depth", new), new.samples, fresh)
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == kept
-    save(tmp_path, row_data("a", "depth", new), new.samples, fresh)
-    assert read_row(tmp_path).main["value"] == new.measurements[0].statistic.of(new.samples)
+    save_json(tmp_path, row_data("a", "depth", new), new.samples, fresh)
+    assert read_row(tmp_path).main.value == new.measurements[0].statistic.of(new.samples)
     assert {p.name: p.read_bytes() for p in tmp_path.glob("pictures/*")} == {"best-1.png": b"new"}
 
 
@@ -91,7 +91,7 @@ def test_samples_of_another_row_are_refused(tmp_path: Path) -> None:
 def test_rows_without_a_digest_of_their_samples_stay_readable(tmp_path: Path) -> None:
     file = write_row(tmp_path, "a", "depth") / "result.json"
     data = json.loads(file.read_text())
-    del data[SAMPLES_DIGEST]
+    del data["samples_sha256"]
     file.write_text(json.dumps(data))
     assert np.isfinite(read_row(file).samples["squared_error"]).all()
     assert all(row.samples for row in read_all(reference_dir())[0][:3])
@@ -141,7 +141,7 @@ def gone(row: Row) -> None:
 
 
 def old(row: Row) -> None:
-    kept = {k: v for k, v in row.data.items() if k != SAMPLES_DIGEST}
+    kept = {k: v for k, v in row.data.json().items() if k != "samples_sha256"}
     (row.folder / "result.json").write_text(json.dumps(kept))
 
 
@@ -168,6 +168,6 @@ def test_a_name_of_a_file_that_is_no_utf8_costs_no_row(tmp_path: Path) -> None:
     ids = outcome.samples["id"].astype(object)
     ids[0] = "f\udceate.jpg"
     data = {**row_data("a", "depth", outcome), "command": "bench run --data caf\udce9"}
-    save(tmp_path / "row", data, {**outcome.samples, "id": ids})
+    save_json(tmp_path / "row", data, {**outcome.samples, "id": ids})
     row = read_row(tmp_path / "row")
-    assert row.data["command"] == data["command"] and row.samples["id"][0] == "f\\udceate.jpg"
+    assert row.data.command == data["command"] and row.samples["id"][0] == "f\\udceate.jpg"

@@ -12,8 +12,6 @@ import pytest
 from benchmark import registry
 from benchmark.cli import COMMANDS
 from benchmark.protocol import presets
-from benchmark.rows.row import read_all
-from benchmark.system.paths import reference_dir
 
 ROOT = Path(__file__).parents[1]
 
@@ -59,10 +57,3 @@ def test_nothing_on_the_site_asks_another_host(site):
     for file in site.rglob("*.html"):
         head = file.read_text(encoding="utf-8").partition("</head>")[0]
         assert 'href="https://fonts' not in head and 'src="http' not in head
-
-
-def test_the_page_on_rows_names_every_field_of_a_row():
-    text = (ROOT / "docs/rows.md").read_text(encoding="utf-8")
-    rows, _ = read_all(reference_dir())
-    fields = {key for row in rows for key in row.data}
-    assert not [key for key in sorted(fields) if f"`{key}`" not in text]

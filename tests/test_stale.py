@@ -23,6 +23,7 @@ from benchmark.leaderboard import build
 from benchmark.registry import code_of, code_versions, tasks
 from benchmark.rows import stale as stale_rows
 from benchmark.rows.row import read_all, read_row
+from benchmark.rows.schema import parse_row
 from benchmark.rows.tables import write_tables
 from benchmark.system.digest import fingerprint
 from benchmark.system.paths import reference_dir
@@ -34,7 +35,7 @@ Edit = Callable[[dict[str, Any]], Any]
 def shipped() -> dict[str, Any]:
     """A shipped row that says what made it, as though that had been the CLIP adapter."""
     data = next(r for r in read_all(reference_dir())[0] if r.model == "clip-mini" and r.unit == "depth/scenes").data
-    whole = json.loads(json.dumps(data))
+    whole = data.json()
     whole["model"]["code"] = {"adapters.clip": code_versions()["adapters.clip"]}
     whole["task"]["version"] = tasks()["depth"]["version"]
     return whole
@@ -44,7 +45,7 @@ def why(data: dict[str, Any], edit: Edit) -> str:
     """What a copy of `data` is stale for after `edit`."""
     changed = json.loads(json.dumps(data))
     edit(changed)
-    return stale_rows.reason(changed)
+    return stale_rows.reason(parse_row(changed))
 
 
 def test_no_shipped_row_is_stale() -> None:
@@ -68,7 +69,7 @@ def test_no_shipped_row_is_stale() -> None:
     ],
 )
 def test_what_is_out_of_date_is_said(shipped: dict[str, Any], edit: Edit, said: str) -> None:
-    assert stale_rows.reason(shipped) == ""
+    assert stale_rows.reason(parse_row(shipped)) == ""
     assert said in why(shipped, edit)
 
 
@@ -112,8 +113,15 @@ def test_rows_of_every_preset_and_data_set_are_no_alarm_today(shipped: dict[str,
                 protocol = json.loads(
                     json.dumps({"name": preset, "hash": p.hash, "schema": p.schema, "fields": p.fields()})
                 )
-                task = {"name": name, "dataset": dataset, "dataset_digest": "", "dataset_options": {"size": "64"}}
-                assert stale_rows.reason({**shipped, "protocol": protocol, "task": task}) == "", (name, preset, dataset)
+                task = {
+                    "name": name,
+                    "dataset": dataset,
+                    "dataset_digest": "",
+                    "n": 1,
+                    "dataset_options": {"size": "64"},
+                }
+                row = parse_row({**shipped, "protocol": protocol, "task": task})
+                assert stale_rows.reason(row) == "", (name, preset, dataset)
 
 
 def test_every_embedded_adapter_says_which_code_it_is() -> None:
@@ -163,7 +171,7 @@ def test_a_stale_row_confirms_no_published_number_and_is_to_be_run_again(tmp_pat
     file = (
         write_row(tmp_path, "tipsv2-b", "linear_segmentation", dataset="ade20k", protocol_name="paper") / "result.json"
     )
-    value = read_row(file).main["value"]
+    value = read_row(file).main.value
     head = "model,model_id,task,dataset,metric,value,source,note\n"
     line = f"B,tipsv2-b,linear_segmentation,ade20k,mIoU,{value},a paper,\n"
     (tmp_path / "published.csv").write_text(head + line)
@@ -185,7 +193,7 @@ def test_a_foreign_row_cannot_write_with_its_reason(two: Path) -> None:
     text = write_tables(two)[1].read_text()
     assert "\u202e" not in text and "<b>" not in text and "1\x1b" not in text
     data["model"]["code"] = {"adapters.clip": ["2"], 3: None}
-    data["protocol"]["fields"] = {"holdout": [1, {}]}
+    data["protocol"]["fields"] = {"holdout": {"value": [1, {}]}}
     file.write_text(json.dumps(data))
     assert "preset fast has changed" in read_row(file).stale
 

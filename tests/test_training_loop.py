@@ -172,7 +172,7 @@ def test_kill_and_the_same_command_again_give_the_undisturbed_row(tmp_path, monk
     assert here("whole") == here("killed") == 0
     first, second = (read_all(tmp_path / f"results-{name}")[0][0] for name in ("whole", "killed"))
     assert stopped_early, "training ended before it could be killed: raise steps"
-    assert first.data["metrics"] == second.data["metrics"]
+    assert first.data.metrics == second.data.metrics
     assert (first.folder / "curve.csv").read_bytes() == (second.folder / "curve.csv").read_bytes()
     assert not list((tmp_path / "killed" / "heads").glob("*/*"))
 

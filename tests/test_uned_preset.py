@@ -42,9 +42,9 @@ def test_rows_of_uned_carry_mmp5_with_interval_and_say_what_deviates(tmp_path, c
     for model in ("pixels", "random-vit"):
         assert bench("run", "--model", model, *line, "--results", str(tmp_path / model)) == 0
         (row,) = read_all(tmp_path / model)[0]
-        found = row.data["metrics"]["mMP@5"]
-        assert row.data["main_metric"] == "mean R@1" and found["ci95"][0] <= found["value"] <= found["ci95"][1]
-        assert row.statistic("mMP@5").of(row.samples) == pytest.approx(found["value"])
+        found = row.data.metrics["mMP@5"]
+        assert row.data.main_metric == "mean R@1" and found.ci95[0] <= found.value <= found.ci95[1]
+        assert row.statistic("mMP@5").of(row.samples) == pytest.approx(found.value)
         assert row.statistic("mMP@5").cluster == "instance"
     capsys.readouterr()
     assert bench("compare", str(tmp_path / "pixels"), str(tmp_path / "random-vit"), "--json") == 0

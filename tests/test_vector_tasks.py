@@ -63,8 +63,8 @@ def test_uned_is_a_loop_over_queries(index: str, tmp_path: Path) -> None:
         same = found == (data.query_domains[q], data.query_labels[q])
         hits.setdefault(data.query_domains[q], []).append(bool(same))
     assert len(hits) == 8
-    assert row.main["value"] == pytest.approx(100 * np.mean([np.mean(h) for h in hits.values()]))
-    assert row.main["value"] not in (0, 100), "the pictures must make it a question"
+    assert row.main.value == pytest.approx(100 * np.mean([np.mean(h) for h in hits.values()]))
+    assert row.main.value not in (0, 100), "the pictures must make it a question"
 
 
 def test_equal_pictures_of_two_labels_answer_each_other() -> None:
@@ -99,7 +99,7 @@ def test_equal_pictures_of_two_labels_answer_each_other() -> None:
     assert np.isnan(twins.samples["hit@1"][4]) and twins.details["queries_without_right_answer"] == 1
     assert twins.details["equal_pictures"] == {"pictures": 2, "different": 1}
     # 0 and 2: three of four others are right; 1 and 3: one of four
-    assert metrics_of(twins, 0)["mean R@1"]["chance"] == pytest.approx(100 * (0.75 + 0.25 + 0.75 + 0.25) / 4)
+    assert metrics_of(twins, 0)["mean R@1"].chance == pytest.approx(100 * (0.75 + 0.25 + 0.75 + 0.25) / 4)
 
 
 def test_sources_are_dinov2s_and_shallow_encoders_have_fewer() -> None:

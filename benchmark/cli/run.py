@@ -138,7 +138,7 @@ def run(
 
     def saved(row: Row) -> None:
         if json:
-            typer.echo(jsonlib.dumps({**row.data, "folder": str(row.folder)}, ensure_ascii=False), file=lines)
+            typer.echo(jsonlib.dumps({**row.data.json(), "folder": str(row.folder)}, ensure_ascii=False), file=lines)
 
     from benchmark.cli import debugging
 

@@ -14,7 +14,7 @@ from benchmark.engine.run import Note, Report
 from benchmark.rows.row import Row
 from benchmark.rows.shipped import columns, origin
 from benchmark.rows.stale import MARK
-from benchmark.rows.tables import chances, digits, format_value, stale_lines
+from benchmark.rows.tables import chance_of, format_value, number, stale_lines
 from benchmark.system.escaping import printable
 
 ARROW = {True: "↑", False: "↓"}
@@ -47,7 +47,7 @@ def show_report(report: Report, results: Path, written: Sequence[Path], referenc
     others = list(dict.fromkeys(r.model for r in shipped))
     tables: dict[tuple[str, str, str], dict[str, Row]] = {}
     for row in (*report.rows, *shipped):
-        key = (row.unit, row.data["protocol"]["name"].removesuffix("+set"), row.protocol_hash)
+        key = (row.unit, row.data.protocol.name.removesuffix("+set"), row.protocol_hash)
         tables.setdefault(key, {})[row.model] = row
     reasons = {(n.model, str(n.unit)): n.text for n in report.not_applicable}
     if tables:
@@ -72,7 +72,7 @@ def show_report(report: Report, results: Path, written: Sequence[Path], referenc
         console.print(_seconds_table(models, report.rows))
     for text in _not_applicable_words(report.not_applicable):
         console.print(printable(text), style="dim", markup=False, highlight=False)
-    if any(row.data["task"]["dataset"] == "scenes" for row in report.rows):
+    if any(row.data.task.dataset == "scenes" for row in report.rows):
         console.print(
             "scenes is rendered: it tests the plumbing and small models; it does not rank real encoders.", style="dim"
         )
@@ -99,10 +99,10 @@ def _lacking(rows: Sequence[Row]) -> list[str]:
     """One line for each unit whose data were not whole: what was left out, and how small a part was there."""
     out: dict[str, None] = {}
     for row in rows:
-        if bad := row.data.get("bad"):
+        if bad := row.data.bad:
             count = f"{len(bad)} image{'s' * (len(bad) > 1)}"
             out[f"left out of {row.unit}: {count}, listed in its row; the first: {bad[0]}"] = None
-        for text in row.data.get("partial", ()):
+        for text in row.data.partial:
             out[f"a part only: {text}. This is not the official {row.unit}"] = None
     return list(out)
 
@@ -150,7 +150,7 @@ def _main_table(
     table = Table(box=None, pad_edge=False, header_style="dim", caption=how, caption_justify="left")
     table.add_column(f"task on {dataset}" if dataset else "task / dataset", no_wrap=True)
     table.add_column("metric", no_wrap=True)
-    chance = [chances(list(found.values())) for found in tables.values()]
+    chance = [chance_of(found.values(), next(iter(found.values())).data.main_metric) for found in tables.values()]
     if any(chance):
         table.add_column("chance", justify="right", no_wrap=True, style="dim")
     for model in models:
@@ -160,11 +160,10 @@ def _main_table(
     for ((unit, protocol, _), found), blind in zip(tables.items(), chance):
         rows = {model: row for model, row in found.items() if model in ranked}
         first = next(iter(rows.values()))
-        unit_text = f" {first.main['unit']}" if first.main["unit"] else ""
-        name = f"{first.data['main_metric']}{unit_text} {ARROW[first.main['higher_is_better']]}"
+        name = f"{first.data.main_metric} {first.main.unit}".strip() + f" {ARROW[first.main.higher_is_better]}"
         shown = unit.partition("/")[0] if dataset else unit
-        values = {m: r.main["value"] for m, r in rows.items()}
-        best = (max if first.main["higher_is_better"] else min)(values.values())
+        values = {m: r.main.value for m, r in rows.items()}
+        best = (max if first.main.higher_is_better else min)(values.values())
         cells = []
         for model in (*models, *shipped):
             if model in rows:
@@ -174,30 +173,29 @@ def _main_table(
                 cells.append(f"[bold]{escape(text)}[/]" if values[model] == best and len(rows) > 1 else escape(text))
             else:
                 cells.append("[dim]n/a[/]" if (model, unit) in reasons or model in shipped else "")
-        metric = first.data["main_metric"]
-        floor = [f"{blind[metric]:.{digits(first.main['unit'])}f}" if metric in blind else ""] if any(chance) else []
+        floor = [blind] if any(chance) else []
         table.add_row(escape(shown if protocol == "fast" else f"{shown} ({protocol})"), escape(name), *floor, *cells)
     return table
 
 
 def _half(row: Row) -> str:
-    d = digits(row.main["unit"])
-    low, high = row.main["ci95"]
-    return f"{row.main['value']:.{d}f} ±{(high - low) / 2:.{d}f}"
+    m = row.main
+    return f"{number(m.value, m.unit)} ±{number((m.ci95[1] - m.ci95[0]) / 2, m.unit)}"
 
 
 def _seconds_table(models: Sequence[str], rows: Sequence[Row]) -> Table:
     table = Table(box=None, pad_edge=False, header_style="dim")
     table.add_column("seconds", overflow="fold")
-    on_gpu = any(r.data.get("peak_gpu_memory_mb") for r in rows)
+    on_gpu = any(r.data.peak_gpu_memory_mb for r in rows)
     for phase in ("extract", "fit", "score", "total", "images/s", "peak MB", *(["peak GPU MB"] if on_gpu else [])):
         table.add_column(phase, justify="right")
     for model in models:
         mine = [r.data for r in rows if r.model == model]
-        sums = [sum(d["timing"][f"{phase}_s"] for d in mine) for phase in ("extract", "fit", "score", "total")]
-        rates = [d["timing"]["images_per_s"] for d in mine if d["timing"]["images_per_s"]]
-        peak = max((d["peak_memory_mb"] for d in mine), default=0)
+        spent = [(d.timing.extract_s, d.timing.fit_s, d.timing.score_s, d.timing.total_s) for d in mine]
+        sums = [sum(stage) for stage in zip(*spent)] or [0.0] * 4
+        rates = [d.timing.images_per_s for d in mine if d.timing.images_per_s]
+        peak = max((d.peak_memory_mb or 0 for d in mine), default=0)
         cells = [*(f"{s:.1f}" for s in sums), f"{max(rates):.0f}" if rates else "–", f"{peak:.0f}"]
-        gpu = max((d.get("peak_gpu_memory_mb") or 0 for d in mine), default=0)
+        gpu = max((d.peak_gpu_memory_mb or 0 for d in mine), default=0)
         table.add_row(escape(model), *cells, *([f"{gpu:.0f}"] if on_gpu else []))
     return table

@@ -37,7 +37,7 @@ class ClassChange:
 
 def class_names(row: Row, count: int) -> list[str]:
     """The class names a row carries in its details (in the order of its columns), else "class 0" …"""
-    details = row.data.get("details") or {}
+    details = row.data.details
     names = list(details.get("class_names") or details.get("per_class_iou") or ())
     return [printable(str(n)) for n in names] if len(names) == count else [f"class {c}" for c in range(count)]
 

@@ -14,9 +14,11 @@ from typing import Literal, cast
 import numpy as np
 
 from benchmark.compare.classes import ClassChange, class_changes
-from benchmark.compare.sides import PUBLISHED, Side, open_side, published_numbers
+from benchmark.compare.sides import PUBLISHED, Side, open_side
 from benchmark.errors import BenchError, UsageError
+from benchmark.rows.published import published_numbers
 from benchmark.rows.row import Row
+from benchmark.rows.schema import Environment
 from benchmark.rows.tables import stale_lines
 from benchmark.statistics.multiple import holm, minimum_detectable_effect
 from benchmark.statistics.paired import paired
@@ -118,7 +120,7 @@ def compare(
     found = [
         _compare_metric(ra, rb, metric, tolerance, floors or {}, resamples, seed)
         for ra, rb in pairs
-        for metric in (_shared_metrics(ra, rb) if all_metrics else [str(ra.data["main_metric"])])
+        for metric in (_shared_metrics(ra, rb) if all_metrics else [ra.data.main_metric])
     ]
     if not found:
         raise UsageError(f"{side_a.name} and {side_b.name} share no comparable row. " + "; ".join(refused[:3]))
@@ -146,17 +148,17 @@ def unlike(pairs: Sequence[tuple[Row, Row]]) -> tuple[str, ...]:
 
 CONDITIONS: Mapping[str, Callable[[Row], str | None]] = {
     "features were kept (--store) as": lambda row: row.store,
-    "the number type is": lambda row: str(row.data["model"]["dtype"]),
-    "the backend is": lambda row: row.data["model"].get("backend"),
-    "the machine is": lambda row: machine(row.data["environment"]),
-    "the seed is": lambda row: str(row.data["seed"]),
+    "the number type is": lambda row: row.data.model.dtype,
+    "the backend is": lambda row: row.data.model.backend,
+    "the machine is": lambda row: machine(row.data.environment),
+    "the seed is": lambda row: str(row.data.seed),
 }
 
 
-def machine(environment: Mapping[str, object]) -> str | None:
+def machine(environment: Environment) -> str | None:
     """The GPU, or the CPU's vector instructions as torch uses them; None for a row that does not say."""
-    gpu, vectors = environment.get("gpu"), environment.get("instruction_set")
-    return str(gpu) if gpu else f"a CPU with {vectors}" if vectors else None
+    vectors = environment.instruction_set
+    return environment.gpu or (f"a CPU with {vectors}" if vectors else None)
 
 
 def pair_rows(a: Side, b: Side) -> tuple[list[tuple[Row, Row]], list[str]]:
@@ -187,7 +189,7 @@ def _partner(row: Row, a: Side, b: Side) -> Row | str:
     if not found:
         names = ", ".join(sorted({label(r) for r in same_unit}))
         return f"{row.unit}: not compared: the protocols differ (A {label(row)}, B {names})"
-    found = [r for r in found if r.data["task"]["dataset_digest"] == row.data["task"]["dataset_digest"]] or found
+    found = [r for r in found if r.data.task.dataset_digest == row.data.task.dataset_digest] or found
     named = [r for r in found if r.folder.name == row.folder.name]
     taken = {r.folder.name for r in a.rows if r.unit == row.unit}
     free = named or [r for r in found if r.folder.name not in taken]
@@ -200,12 +202,12 @@ def _partner(row: Row, a: Side, b: Side) -> Row | str:
 
 def label(row: Row) -> str:
     """The protocol of a row as people see it: name and the first 8 digits of its hash."""
-    return f"{row.data['protocol']['name']}-{row.protocol_hash[:8]}"
+    return f"{row.data.protocol.name}-{row.protocol_hash[:8]}"
 
 
 def refusal(a: Row, b: Row) -> str | None:
     """Why two rows of one unit and hash must not be paired, or None."""
-    da, db = a.data["task"].get("dataset_digest"), b.data["task"].get("dataset_digest")
+    da, db = a.data.task.dataset_digest, b.data.task.dataset_digest
     if da != db:
         return f"{a.unit}: not compared: the dataset digests differ ({str(da)[:12]} and {str(db)[:12]})"
     if other := next((m for m in _shared_metrics(a, b) if a.statistic(m) != b.statistic(m)), None):
@@ -232,21 +234,22 @@ def sample_ids(row: Row) -> np.ndarray:
 
 
 def _shared_metrics(a: Row, b: Row) -> list[str]:
-    return [m for m in a.data["metrics"] if m in b.data["metrics"]]
+    return [m for m in a.data.metrics if m in b.data.metrics]
 
 
 def _compare_metric(
     a: Row, b: Row, metric: str, tolerance: float | None, floors: Mapping[str, float], resamples: int, seed: int
 ) -> UnitComparison:
     """One metric before the p-values of the suite are adjusted; `_judge` fills in what depends on the others."""
-    statistic, facts = a.statistic(metric), a.data["metrics"][metric]
+    facts = a.data.metrics[metric]
+    statistic = facts.statistic
     found = paired(a.samples, b.samples, statistic, resamples=resamples, seed=seed)
     if tolerance is None:
         tolerance = floors.get(f"{a.unit}@{a.protocol_hash[:8]}", 0.0)
     value_a, value_b = statistic.of(a.samples), statistic.of(b.samples)
     return UnitComparison(
-        unit=a.unit, protocol=label(a), metric=metric, metric_unit=facts["unit"],
-        higher_is_better=facts["higher_is_better"], n=len(sample_ids(a)), independent=found.units,
+        unit=a.unit, protocol=label(a), metric=metric, metric_unit=facts.unit,
+        higher_is_better=facts.higher_is_better, n=len(sample_ids(a)), independent=found.units,
         a=value_a, b=value_b, delta=value_b - value_a,
         ci95=(float(found.ci95[0]), float(found.ci95[1])), p=float(found.p),
         p_adjusted=float(found.p), method=found.method, error=found.error, mde=float("nan"), tolerance=tolerance,
@@ -296,7 +299,7 @@ def _against_published(a: str, b: str, results: Path) -> Comparison:
     numbers = [p for p in published_numbers(results) if p.model_id == side.name]
     gaps, missing = [], []
     for row in side.rows:
-        matching = [p for p in numbers if p.unit == row.unit and p.metric in row.data["metrics"]]
+        matching = [p for p in numbers if p.unit == row.unit and p.metric in row.data.metrics]
         if not matching:
             missing.append(f"{row.unit}: no published number of {side.name}")
         gaps += [_gap(row, p.metric, p.value, p.source) for p in matching]
@@ -306,9 +309,8 @@ def _against_published(a: str, b: str, results: Path) -> Comparison:
 
 
 def _gap(row: Row, metric: str, value: float, source: str) -> PublishedGap:
-    facts = row.data["metrics"][metric]
-    low, high = facts["ci95"]
-    n = row.data["task"]["n"]
+    facts = row.data.metrics[metric]
     return PublishedGap(
-        row.unit, metric, facts["unit"], facts["value"], (low, high), value, source, label(row), n, row.part, row.stale
-    )
+        unit=row.unit, metric=metric, metric_unit=facts.unit, measured=facts.value, ci95=facts.ci95, published=value,
+        source=source, protocol=label(row), n=row.data.task.n, partial=row.part, stale=row.stale,
+    )  # fmt: skip

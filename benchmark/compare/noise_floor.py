@@ -57,7 +57,7 @@ def measure(
     values: dict[str, dict[str, float]] = {}
     for variation in variations:
         for row in _rows(model, suite, variation, limit):
-            values.setdefault(key_of(row), {})[variation.name] = float(row.main["value"])
+            values.setdefault(key_of(row), {})[variation.name] = float(row.main.value)
     reference = variations[0].name
     entries = _load(results)
     for key, runs in values.items():

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmark.compare.report import number, table
-from benchmark.compare.sides import PublishedNumber, published_numbers
 from benchmark.errors import UsageError
+from benchmark.rows.published import PublishedNumber, published_numbers
 from benchmark.rows.row import Row, read_all
 from benchmark.system.escaping import escape
 
@@ -32,19 +32,17 @@ class Line:
         """not measured / inside / outside the measured interval."""
         if self.row is None:
             return "not measured"
-        low, high = self.row.data["metrics"][self.published.metric]["ci95"]
+        low, high = self.row.data.metrics[self.published.metric].ci95
         where = "inside the interval" if low <= self.published.value <= high else "outside the interval"
-        if self.row.data["protocol"]["name"] != preset_of(self.published):
+        if self.row.data.protocol.name != preset_of(self.published):
             where += ", another protocol"
-        where += ", a part of the data" if self.row.data.get("partial") else ""
+        where += ", a part of the data" if self.row.data.partial else ""
         return f"{where}, stale: {self.row.stale}" if self.row.stale else where
 
     @property
     def missing(self) -> bool:
         """Whether there is no row, or a stale one alone, by the preset that stands for the published number."""
-        return (
-            self.row is None or bool(self.row.stale) or self.row.data["protocol"]["name"] != preset_of(self.published)
-        )
+        return self.row is None or bool(self.row.stale) or self.row.data.protocol.name != preset_of(self.published)
 
 
 @dataclass(frozen=True)
@@ -105,16 +103,16 @@ def _measured(number: PublishedNumber, rows: Sequence[Row]) -> Row | None:
         for r in rows
         if r.model == number.model_id
         and r.unit == number.unit
-        and number.metric in r.data["metrics"]
-        and not r.data["task"].get("limit")
+        and number.metric in r.data.metrics
+        and not r.data.task.limit
     ]
     own = preset_of(number)
     return min(
         found,
         key=lambda r: (
-            r.data["protocol"]["name"] != own,
+            r.data.protocol.name != own,
             bool(r.stale),
-            bool(r.data.get("partial")),
+            bool(r.data.partial),
             len(r.folder.name),
             r.folder.name,
         ),
@@ -146,13 +144,11 @@ def cells(line: Line) -> tuple[str, ...]:
     p = line.published
     if line.row is None:
         return (p.model, p.unit, p.metric, p.source, f"{p.value:g}", "–", "", "", "", line.state)
-    m = line.row.data["metrics"][p.metric]
-    unit = m["unit"]
-    interval = f"[{number(m['ci95'][0], unit)}, {number(m['ci95'][1], unit)}]"
-    delta = number(m["value"] - p.value, unit, signed=True)
+    m = line.row.data.metrics[p.metric]
+    measured, low, high = (number(v, m.unit) for v in (m.value, *m.ci95))
+    delta = number(m.value - p.value, m.unit, signed=True)
     label = line.row.folder.name  # the preset and its hash, and a seed, dtype or backend that is not the default
-    measured = number(m["value"], unit)
-    return (p.model, p.unit, p.metric, p.source, f"{p.value:g}", measured, interval, delta, label, line.state)
+    return (p.model, p.unit, p.metric, p.source, f"{p.value:g}", measured, f"[{low}, {high}]", delta, label, line.state)
 
 
 def summary(found: Reproduction) -> str:

@@ -10,29 +10,31 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from benchmark.rows.schema import Densebench, Environment
+
 PACKAGES = ("torch", "jax", "numpy", "scipy", "scikit-learn", "transformers", "pillow", "mmsegmentation", "datasets")
 VECTORS = ("avx", "amx", "fma", "f16c", "sse4", "asimd", "sve", "bf16", "i8mm")
 
 
-def environment(device: str) -> dict[str, Any]:
+def environment(device: str) -> Environment:
     """The `environment` of a row measured on `device`."""
     import torch
 
     on_gpu = device.startswith("cuda")
-    return {
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "cpu": _cpu(),
-        "instruction_set": torch.backends.cpu.get_cpu_capability(),  # what torch's kernels use
-        "cpu_flags": _vector_flags(),
-        "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "device": device,
-        "gpu": torch.cuda.get_device_name(device) if on_gpu else None,
-        "cuda": torch.version.cuda if on_gpu else None,
-        "packages": {name: found for name in PACKAGES if (found := package_version(name))},
-        "densebench": {"version": package_version("densebench") or "source", **source_state()},
-    }
+    return Environment(
+        python=platform.python_version(),
+        platform=platform.platform(),
+        cpu=_cpu(),
+        instruction_set=torch.backends.cpu.get_cpu_capability(),
+        cpu_flags=_vector_flags(),
+        cores=os.cpu_count(),
+        threads=torch.get_num_threads(),
+        device=device,
+        gpu=torch.cuda.get_device_name(device) if on_gpu else None,
+        cuda=torch.version.cuda if on_gpu else None,
+        packages={name: found for name in PACKAGES if (found := package_version(name))},
+        densebench=Densebench(version=package_version("densebench") or "source", **source_state()),
+    )
 
 
 def package_version(name: str) -> str | None:
@@ -77,14 +79,14 @@ def forget_gpu_peak(device: str) -> None:
 
 
 @cache
-def _vector_flags() -> list[str]:
+def _vector_flags() -> tuple[str, ...]:
     """The processor's own vector and matrix units, as Linux names them: libraries choose their kernels by them."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
-        return []
+        return ()
     flags = next((line.split() for line in lines if line.startswith(("flags", "Features"))), [])
-    return sorted({flag for flag in flags if flag.startswith(VECTORS)})
+    return tuple(sorted({flag for flag in flags if flag.startswith(VECTORS)}))
 
 
 @cache

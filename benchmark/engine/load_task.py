@@ -53,7 +53,7 @@ class LoadedTask:
 
     def evaluate(self, encoder: Encoder) -> dict[str, dict[str, Any]]:
         """Metric name -> {value, ci95, higher_is_better, unit, statistic}."""
-        return metrics_of(self.run(encoder), self.options.seed)
+        return {name: metric.json() for name, metric in metrics_of(self.run(encoder), self.options.seed).items()}
 
 
 def load_task(name: str, **options: Any) -> LoadedTask:

@@ -6,7 +6,6 @@ import time
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from benchmark.contracts import Encoder, Outcome
 from benchmark.contracts.progress import NewProgress, silent
@@ -21,6 +20,7 @@ from benchmark.features.extract import Extractor
 from benchmark.features.plan import Planner, identity
 from benchmark.features.store import FeatureStore, close_shards
 from benchmark.registry import models
+from benchmark.rows.schema import Timing
 from benchmark.system.digest import fingerprint
 from benchmark.system.files import write_text
 from benchmark.system.processes import PeakMemory
@@ -87,7 +87,7 @@ class Session:
         self.planner.add(tuple(job.method.needs(self.encoder.card, job.data).values()))
         return True
 
-    def run(self, job: Job, scratch: Path) -> tuple[Outcome, dict[str, Any]]:
+    def run(self, job: Job, scratch: Path) -> tuple[Outcome, Timing]:
         """Extracts what is missing, runs the task: its outcome, and where the seconds went."""
         started = time.perf_counter()
         method = job.method
@@ -114,13 +114,13 @@ class Session:
             new_progress=self.progress,
         )
         outcome = method.run(context)
-        timing = {
-            "extract_s": round(extract_s, 3),
-            "fit_s": round(outcome.fit_s, 3),
-            "score_s": round(outcome.score_s, 3),
-            "total_s": round(time.perf_counter() - started, 3),
-            "images_per_s": round(encoded / extract_s, 2) if encoded and extract_s else None,
-        }
+        timing = Timing(
+            extract_s=round(extract_s, 3),
+            fit_s=round(outcome.fit_s, 3),
+            score_s=round(outcome.score_s, 3),
+            total_s=round(time.perf_counter() - started, 3),
+            images_per_s=round(encoded / extract_s, 2) if encoded and extract_s else None,
+        )
         return outcome, timing
 
 

@@ -6,7 +6,6 @@ import glob
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from benchmark.engine.identity import digits_of, display_name
 from benchmark.engine.jobs import NOT_APPLICABLE, Job, log
@@ -14,6 +13,7 @@ from benchmark.engine.options import RunOptions
 from benchmark.errors import BenchError
 from benchmark.registry import Unit, tasks
 from benchmark.rows.row import STORE, Row, read_row, row_folder
+from benchmark.rows.schema import TaskFacts
 from benchmark.system import sealed
 from benchmark.system.digest import fingerprint
 
@@ -40,9 +40,9 @@ class Slot:
         except BenchError as e:
             sealed.remake(self.folder / "result.json", e)
             return None
-        if checked and row.data["main_metric"] == "mIoU" and "cross_check" not in row.data.get("details", {}):
+        if checked and row.data.main_metric == "mIoU" and "cross_check" not in row.data.details:
             return None
-        wanted = row.data.get("request") == self.request and row.data.get("kept_predictions", 0) >= self.pictures
+        wanted = row.data.request == self.request and row.data.kept_predictions >= self.pictures
         if wanted and not row.has_its_samples():
             sealed.remake(self.folder, "result.json and samples.parquet do not belong together, or one is damaged")
             return None
@@ -103,10 +103,10 @@ def _own_folder(plain: Path, unit: Unit, digest: str) -> Path:
     lie = f"{re.escape(name)}(-[0-9a-f]{{6}})?"
     there = [p for p in plain.parent.parent.glob(f"{glob.escape(name)}*/{label}") if re.fullmatch(lie, p.parent.name)]
     found = {folder: task for folder in sorted(there) if (task := _task_of(folder))}
-    for same in ({"dataset_digest": digest}, {"place": place}):
-        for folder, task in found.items():
-            if same.items() <= task.items():
-                return folder
+    same_data = (folder for folder, task in found.items() if task.dataset_digest == digest)
+    same_file = (folder for folder, task in found.items() if task.place == place)
+    if mine := next(same_data, next(same_file, None)):
+        return mine
     return plain if plain not in found else plain.parent.with_name(f"{name}-{place}") / label
 
 
@@ -115,8 +115,8 @@ def place_of(unit: Unit) -> str | None:
     return None if unit.path is None else digits_of(unit.path.removeprefix("mmseg:"))
 
 
-def _task_of(folder: Path) -> dict[str, Any] | None:
+def _task_of(folder: Path) -> TaskFacts | None:
     try:
-        return dict(read_row(folder).data["task"])
+        return read_row(folder).data.task
     except BenchError:
         return None

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmark.compare.sides import PublishedNumber, read_published
 from benchmark.errors import BenchError, UsageError
 from benchmark.leaderboard.collect import collect
 from benchmark.leaderboard.page import page
 from benchmark.leaderboard.payload import payload
 from benchmark.leaderboard.tables import as_csv, as_markdown
+from benchmark.rows.published import PublishedNumber, read_published
 from benchmark.system.files import only_writer, write_text
 
 NAMES = ("leaderboard.html", "leaderboard.csv", "leaderboard.md")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -62,11 +61,7 @@ def collect(results: Path, reference: Path | None = None) -> tuple[list[Board], 
     rows, problems = rows + shipped, problems + damaged
     groups: dict[tuple[str, ...], list[Row]] = {}
     for row in rows:
-        reason = _unusable(row)
-        if reason:
-            problems.append(f"{row.folder / 'result.json'}: left out: {reason}")
-        else:
-            groups.setdefault(_key(row), []).append(row)
+        groups.setdefault(_key(row), []).append(row)
     budget = NUMBERS_SHOWN // max(len(rows), 1)
     boards = [_board(groups[key], budget, problems) for key in sorted(groups)]
     for entry in (e for b in boards for e in b.entries):
@@ -87,35 +82,7 @@ def _unfinished(results: Path) -> list[str]:
 
 def _key(row: Row) -> tuple[str, ...]:
     d = row.data
-    return (
-        row.unit,
-        str(d["protocol"]["name"]),
-        row.protocol_hash,
-        str(d["task"]["dataset_digest"]),
-        str(d["main_metric"]),
-    )
-
-
-def _unusable(row: Row) -> str | None:
-    """What a foreign or hand-edited row lacks, or None."""
-    try:
-        main = row.main
-        numbers = (main["value"], *main["ci95"])
-        if not all(isinstance(v, (int, float)) and math.isfinite(v) for v in numbers) or len(numbers) != 3:
-            return f"{row.data['main_metric']} is not a finite number with an interval"
-        row.statistic()
-        for part, names in (
-            (row.data["model"], ("name", "family", "params", "weights")),
-            (row.data["task"], ("name", "dataset", "n", "dataset_digest")),
-            (row.data["protocol"], ("name", "hash", "fields")),
-        ):
-            lost = [n for n in names if n not in part]
-            if lost:
-                return f"no {', '.join(lost)}"
-        main["unit"], main["higher_is_better"]
-    except (KeyError, TypeError, ValueError, AttributeError) as e:
-        return f"not a whole row ({type(e).__name__}: {e})"
-    return None
+    return (row.unit, d.protocol.name, row.protocol_hash, str(d.task.dataset_digest), d.main_metric)
 
 
 def _board(rows: list[Row], budget: int, problems: list[str]) -> Board:
@@ -144,8 +111,8 @@ def _board(rows: list[Row], budget: int, problems: list[str]) -> Board:
     board.total_samples = len(ids)
     board.sample_ids = [str(i) for i in ids[shown(len(ids), budget)]]
     board.class_names = class_names(kept[0], len(board.entries[0].classes or ()))
-    values = np.array([r.main["value"] for r in kept])
-    ranked = standings(values, np.stack(moves), bool(kept[0].main["higher_is_better"]), units)
+    values = np.array([r.main.value for r in kept])
+    ranked = standings(values, np.stack(moves), kept[0].main.higher_is_better, units)
     for entry, standing in zip(board.entries, ranked):
         entry.standing = standing
     board.entries.sort(key=lambda e: (e.standing.rank, e.name))
@@ -154,9 +121,9 @@ def _board(rows: list[Row], budget: int, problems: list[str]) -> Board:
 
 def _of_one_statistic(rows: list[Row], problems: list[str]) -> list[Row]:
     """The rows whose main metric is computed and resampled as the newest row's; older ways are named and left out."""
-    statistic = max(rows, key=lambda r: str(r.data["created"])).statistic()
+    statistic = max(rows, key=lambda r: r.data.created).statistic()
     problems += [
-        f"{row.folder}: left out: an older densebench computed or resampled {row.data['main_metric']} in another way. "
+        f"{row.folder}: left out: an older densebench computed or resampled {row.data.main_metric} in another way. "
         "Run the same bench run with --force"
         for row in rows
         if row.statistic() != statistic
@@ -177,9 +144,9 @@ def shown(total: int, budget: int) -> np.ndarray:
 
 
 def _entry(row: Row, budget: int, standing: Standing) -> Entry:
-    statistic, metric = row.statistic(), str(row.data["main_metric"])
+    statistic = row.statistic()
     matrix = statistic.matrix(row.samples)
     picked = statistic.value(matrix[shown(len(matrix), budget)])
-    iou = class_iou(row, metric)
+    iou = class_iou(row, row.data.main_metric)
     classes = [float(v) for v in iou] if iou is not None and len(iou) <= max(budget // 2, 12) else None
     return Entry(row, row.variant, standing, classes, [float(v) for v in picked])

@@ -10,9 +10,10 @@ from statistics import median
 from typing import Any
 
 from benchmark.compare.report import without_nan
-from benchmark.compare.sides import PublishedNumber
 from benchmark.leaderboard.collect import Board, Entry
 from benchmark.registry import tasks
+from benchmark.rows.published import PublishedNumber
+from benchmark.rows.schema import RowData
 from benchmark.rows.shipped import FOLDER
 from benchmark.rows.tables import chances
 from benchmark.system.digest import canonical_json, fingerprint, plain
@@ -72,13 +73,13 @@ def payload(
 def _board(board: Board, protocols: Interned) -> dict[str, Any]:
     d, main = board.first.data, board.first.main
     return {
-        "task": d["task"]["name"], "dataset": d["task"]["dataset"], "split": d["task"].get("split", ""),
-        "n": board.total_samples, "digest": d["task"]["dataset_digest"],
+        "task": d.task.name, "dataset": d.task.dataset, "split": d.task.split or "",
+        "n": board.total_samples, "digest": d.task.dataset_digest,
         "part": all(e.row.part for e in board.entries),
-        "protocol": protocols.index({"task": d["task"]["name"], **d["protocol"]}),
+        "protocol": protocols.index({"task": d.task.name, **d.protocol.json()}),
         "chance": chances([e.row for e in board.entries]),
-        "metric": d["main_metric"], "unit": main["unit"], "up": bool(main["higher_is_better"]),
-        "suite": "scenes" if d["task"]["dataset"] == "scenes" else "data",
+        "metric": d.main_metric, "unit": main.unit, "up": main.higher_is_better,
+        "suite": "scenes" if d.task.dataset == "scenes" else "data",
         "classes": board.class_names, "samples": board.sample_ids,
     }  # fmt: skip
 
@@ -90,16 +91,16 @@ def _models(boards: Sequence[Board], names: Mapping[str, int]) -> list[dict[str,
             found.setdefault(entry.name, []).append(entry)
     out = []
     for name in names:
-        m = found[name][0].row.data["model"]
-        speeds = [s for e in found[name] if (s := (e.row.data["timing"] or {}).get("images_per_s"))]
-        memory = [s for e in found[name] if (s := e.row.data.get("peak_memory_mb"))]
-        facts = {
-            k: m.get(k)
-            for k in ("family", "params", "licence", "backend", "dtype", "image_size", "patch_size", "weights")
-        }
+        m = found[name][0].row.data.model
+        speeds = [s for e in found[name] if (s := e.row.data.timing.images_per_s)]
+        memory = [s for e in found[name] if (s := e.row.data.peak_memory_mb)]
         out.append(
-            {"name": name, **facts, "speed": median(speeds) if speeds else None, "memory": max(memory, default=None)}
-        )
+            {
+                "name": name, "family": m.family, "params": m.params, "licence": m.licence, "backend": m.backend,
+                "dtype": m.dtype, "image_size": m.image_size, "patch_size": m.patch_size, "weights": m.weights.json(),
+                "speed": median(speeds) if speeds else None, "memory": max(memory, default=None),
+            }
+        )  # fmt: skip
     return out
 
 
@@ -108,34 +109,31 @@ def _row(
 ) -> dict[str, Any]:
     d, main, s = entry.row.data, entry.row.main, entry.standing
     metrics = {
-        name: {k: m.get(k) for k in ("value", "ci95", "unit", "higher_is_better")} for name, m in d["metrics"].items()
+        name: {"value": m.value, "ci95": m.ci95, "unit": m.unit, "higher_is_better": m.higher_is_better}
+        for name, m in d.metrics.items()
     }
     return {
-        "b": number, "m": names[entry.name], "v": main["value"], "lo": main["ci95"][0], "hi": main["ci95"][1],
+        "b": number, "m": names[entry.name], "v": main.value, "lo": main.ci95[0], "hi": main.ci95[1],
         "rank": s.rank, "sd": round(s.rank_sd, 2), "tie": s.tied, "delta": s.delta, "p": round(s.p, 4),
         "classes": entry.classes and [_short(v) for v in entry.classes],
         "samples": entry.samples and [_short(v) for v in entry.samples],
-        "metrics": metrics, "env": environments.index(d["environment"]),
-        "timing": d["timing"], "memory": d.get("peak_memory_mb"), "bad": _left_out(d), "seed": d["seed"],
-        "command": d.get("command", ""), "created": d["created"], "id": d["id"], "weights": d["model"]["weights"],
+        "metrics": metrics, "env": environments.index(d.environment.json()),
+        "timing": d.timing.json(), "memory": d.peak_memory_mb, "bad": _left_out(d), "seed": d.seed,
+        "command": d.command, "created": d.created, "id": d.id, "weights": d.model.weights.json(),
         "shipped": entry.shipped, "stale": entry.row.stale,
-        "details": _details(d.get("details")), "folder": pictures.relative(entry.row.folder),
+        "details": _details(d.details), "folder": pictures.relative(entry.row.folder),
         "pictures": pictures.of(entry.row.folder),
     }  # fmt: skip
 
 
-def _left_out(data: Mapping[str, Any]) -> Any:
+def _left_out(data: RowData) -> int | str:
     """The number of pictures left out; where the split was a small part of the official one, how small."""
-    return (
-        "; ".join([str(data.get("n_bad", 0)), *data.get("partial", ())])
-        if data.get("partial")
-        else data.get("n_bad", 0)
-    )
+    return "; ".join([str(data.n_bad), *data.partial]) if data.partial else data.n_bad
 
 
-def _details(details: Any) -> Any:
+def _details(details: Mapping[str, Any]) -> dict[str, Any]:
     """What a task noted beside its metrics; the per-class values have their own place, long notes are only named."""
-    kept = {k: v for k, v in (details or {}).items() if k not in ("per_class_iou", "class_names")}
+    kept = {k: v for k, v in details.items() if k not in ("per_class_iou", "class_names")}
     if len(canonical_json(without_nan(plain(kept)))) > DETAIL_CHARACTERS:
         return {"": f"{', '.join(sorted(kept))}: too long for the page, see result.json"}
     return kept

@@ -7,11 +7,11 @@ import io
 from collections.abc import Sequence
 
 from benchmark.compare.report import number, table
-from benchmark.compare.sides import PublishedNumber
 from benchmark.leaderboard.collect import Board, Entry
+from benchmark.rows.published import PublishedNumber
 from benchmark.rows.stale import LEGEND as LEGEND_OF_STALE
 from benchmark.rows.stale import MARK
-from benchmark.rows.tables import chances, stale_lines
+from benchmark.rows.tables import chance_of, stale_lines
 from benchmark.system.escaping import escape, plain_cell
 
 COLUMNS = (
@@ -48,20 +48,18 @@ def _words_plain(cells: dict[str, object]) -> dict[str, object]:
 
 
 def _cells(board: Board, entry: Entry) -> dict[str, object]:
-    d, main, s = board.first.data, entry.row.main, entry.standing
-    m = entry.row.data["model"]
+    d, main, m, s = board.first.data, entry.row.main, entry.row.data.model, entry.standing
     return {
-        "task": d["task"]["name"], "dataset": d["task"]["dataset"], "protocol": d["protocol"]["name"],
-        "protocol_hash": d["protocol"]["hash"], "dataset_digest": d["task"]["dataset_digest"],
-        "metric": d["main_metric"], "unit": main["unit"], "higher_is_better": main["higher_is_better"],
+        "task": d.task.name, "dataset": d.task.dataset, "protocol": d.protocol.name,
+        "protocol_hash": d.protocol.hash, "dataset_digest": d.task.dataset_digest,
+        "metric": d.main_metric, "unit": main.unit, "higher_is_better": main.higher_is_better,
         "n": board.total_samples, "rank": s.rank, "tied_with_best": s.tied, "model": entry.name,
         "store": entry.row.store or "",
-        "family": str(m["family"]), "params": m["params"],
-        "licence": str(m.get("licence", "")),
-        "value": repr(main["value"]), "ci95_low": repr(main["ci95"][0]), "ci95_high": repr(main["ci95"][1]),
-        "chance": repr(main["chance"]) if "chance" in main else "",
+        "family": m.family, "params": m.params, "licence": m.licence,
+        "value": repr(main.value), "ci95_low": repr(main.ci95[0]), "ci95_high": repr(main.ci95[1]),
+        "chance": "" if main.chance is None else repr(main.chance),
         "delta_to_best": f"{s.delta:.6g}", "p_adjusted": f"{s.p:.4g}",
-        "weights_sha256": m["weights"].get("sha256", ""), "source": SHIPPED if entry.shipped else "measured",
+        "weights_sha256": m.weights.sha256, "source": SHIPPED if entry.shipped else "measured",
         "stale": entry.row.stale,
     }  # fmt: skip
 
@@ -75,14 +73,14 @@ def as_markdown(boards: Sequence[Board], problems: Sequence[str]) -> str:
         lines += [LEGEND_OF_STALE, ""]
     for board in boards:
         d, main = board.first.data, board.first.main
-        metric = f"{d['main_metric']} {main['unit']}".strip() + (" ↑" if main["higher_is_better"] else " ↓")
-        protocol = f"protocol `{escape(d['protocol']['name'])}` `{d['protocol']['hash'][:8]}`"
+        metric = f"{d.main_metric} {main.unit}".strip() + (" ↑" if main.higher_is_better else " ↓")
+        protocol = f"protocol `{escape(d.protocol.name)}` `{d.protocol.hash[:8]}`"
         lines += [f"## {escape(board.unit)}", "", f"{escape(metric)}, {protocol}, n = {board.total_samples}", ""]
-        rows = [_markdown_cells(e, main["unit"]) for e in board.entries]
-        if (blind := chances([e.row for e in board.entries]).get(d["main_metric"])) is not None:
-            rows.append(("", "*chance*", number(blind, main["unit"]), "", ""))
+        rows = [_markdown_cells(e, main.unit) for e in board.entries]
+        if chance := chance_of((e.row for e in board.entries), d.main_metric, number):
+            rows.append(("", "*chance*", chance, "", ""))
         lines += [
-            *table(("", "model", str(d["main_metric"]), *MARKDOWN_HEADER_TAIL), rows),
+            *table(("", "model", d.main_metric, *MARKDOWN_HEADER_TAIL), rows),
             *stale_lines((e.row for e in board.entries), "- "),
             "",
         ]
@@ -93,8 +91,7 @@ def as_markdown(boards: Sequence[Board], problems: Sequence[str]) -> str:
 
 def _markdown_cells(entry: Entry, unit: str) -> tuple[str, ...]:
     s, main = entry.standing, entry.row.main
-    value = number(main["value"], unit)
-    low, high = (number(v, unit) for v in main["ci95"])
+    value, low, high = (number(v, unit) for v in (main.value, *main.ci95))
     mark = "1" if s.rank == 1 else f"{s.rank} ≈" if s.tied else str(s.rank)
     return (
         mark,

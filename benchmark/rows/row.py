@@ -13,7 +13,7 @@ import math
 import re
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -22,57 +22,52 @@ import numpy as np
 
 from benchmark.contracts import Outcome
 from benchmark.errors import BenchError, first_line
-from benchmark.rows.fields import check_row
+from benchmark.rows.parse import Misfit
+from benchmark.rows.schema import SEALED, Metric, RowData, parse_row
 from benchmark.rows.stale import reason
-from benchmark.statistics.statistic import Statistic, parse_statistic
+from benchmark.statistics.statistic import Statistic
 from benchmark.system import sealed
-from benchmark.system.digest import fingerprint, plain, sha256_file
+from benchmark.system.digest import fingerprint, sha256_file
 from benchmark.system.escaping import writable_text
 from benchmark.system.files import only_writer, utf8, write_together
 
-SCHEMA = 2  # 2: sealed, with what could make it stale
-OLDEST = 1  # rows of earlier schemas are named and left out
 STORE = "float16"  # how dense features are kept where --store does not say
 LONGEST_NAME = 120  # other words stand before and after it in the names of folders and pictures
-SAMPLES_DIGEST = "samples_sha256"  # rows of before it was written have none
-SEALED = 2  # since this schema
 
 
 @dataclass(frozen=True)
 class Row:
-    """One result: the JSON as it stands on disk, and the folder it stands in."""
+    """One result: what its `result.json` holds, and the folder it stands in."""
 
-    data: Mapping[str, Any]
+    data: RowData
     folder: Path
 
     @property
     def model(self) -> str:
-        return str(self.data["model"]["name"])
+        return self.data.model.name
 
     @property
     def unit(self) -> str:
-        return f"{self.data['task']['name']}/{self.data['task']['dataset']}"
+        return f"{self.data.task.name}/{self.data.task.dataset}"
 
     @property
     def protocol_hash(self) -> str:
-        return str(self.data["protocol"]["hash"])
+        return self.data.protocol.hash
 
     @property
-    def main(self) -> Mapping[str, Any]:
-        """{value, ci95, higher_is_better, unit, statistic} of the main metric."""
-        metric: Mapping[str, Any] = self.data["metrics"][self.data["main_metric"]]
-        return metric
+    def main(self) -> Metric:
+        """The main metric."""
+        return self.data.metrics[self.data.main_metric]
 
     @property
     def part(self) -> bool:
         """Whether it was measured on a part of the data: --limit, or a split that was not whole."""
-        return bool(self.data["task"].get("limit") or self.data.get("partial"))
+        return bool(self.data.task.limit or self.data.partial)
 
     @property
     def store(self) -> str | None:
         """How dense features were kept, as --store says it; None for a row that does not say."""
-        kept: str | None = self.data["model"].get("stored_as")
-        return kept
+        return self.data.model.stored_as
 
     @property
     def variant(self) -> str:
@@ -81,7 +76,7 @@ class Row:
         Rows from before the store was part of their place say it by their data.
         """
         name = self.folder.name.removesuffix(f"-{self.protocol_hash[:8]}")
-        words = name.removeprefix(str(self.data["protocol"]["name"])).strip("-")
+        words = name.removeprefix(self.data.protocol.name).strip("-")
         store = f"store-{self.store}"
         return words if self.store in (None, STORE) or store in words else f"{words}-{store}".strip("-")
 
@@ -92,12 +87,12 @@ class Row:
 
     def statistic(self, metric: str | None = None) -> Statistic:
         """How `metric` (default: the main one) is computed from `samples`."""
-        return parse_statistic(self.data["metrics"][metric or self.data["main_metric"]]["statistic"])
+        return self.data.metrics[metric or self.data.main_metric].statistic
 
     @cached_property
     def samples(self) -> dict[str, np.ndarray]:
         """Column -> [N] or [N, C] array of the per-sample statistics. Raises BenchError naming a damaged file."""
-        samples = read_samples(self.folder / "samples.parquet", self.data.get(SAMPLES_DIGEST))
+        samples = read_samples(self.folder / "samples.parquet", self.data.samples_sha256)
         if not self._sealed:
             self._check_values(samples)
         return samples
@@ -112,20 +107,20 @@ class Row:
 
     @property
     def _sealed(self) -> bool:
-        return int(self.data["schema"]) >= SEALED
+        return self.data.schema >= SEALED
 
     def _check_values(self, samples: Mapping[str, np.ndarray]) -> None:
         """Raises BenchError when a value is not what `samples` give."""
-        for name, metric in self.data["metrics"].items():
+        for name, metric in self.data.metrics.items():
             found: object = None
             try:
-                found = value = self.statistic(name).of(samples)
-                if math.isclose(value, metric["value"], rel_tol=1e-9, abs_tol=1e-12):
+                found = value = metric.statistic.of(samples)
+                if math.isclose(value, metric.value, rel_tol=1e-9, abs_tol=1e-12):
                     continue
             except Exception as e:  # columns that are not there, or are no numbers
                 found = first_line(e)
             raise BenchError(
-                f"{self.folder / 'result.json'}: is damaged: {name} is {metric['value']}, its samples give {found}. "
+                f"{self.folder / 'result.json'}: is damaged: {name} is {metric.value}, its samples give {found}. "
                 "Run the same bench run again"
             )
 
@@ -133,7 +128,7 @@ class Row:
         """Whether the samples on disk are those it was written with, and its values theirs."""
         try:
             if self._sealed:
-                return sha256_file(self.folder / "samples.parquet") == self.data.get(SAMPLES_DIGEST)
+                return sha256_file(self.folder / "samples.parquet") == self.data.samples_sha256
             return bool(self.samples)
         except (BenchError, OSError):
             return False
@@ -153,7 +148,7 @@ def row_folder(results: Path, model: str, task: str, dataset: str, protocol: str
     return results / slug(model) / slug(task) / slug(dataset) / f"{slug(protocol)}-{digest[:8]}"
 
 
-def metrics_of(outcome: Outcome, seed: int) -> dict[str, dict[str, Any]]:
+def metrics_of(outcome: Outcome, seed: int) -> dict[str, Metric]:
     """The `metrics` of a row: every measurement with its value and bootstrap interval.
 
     Raises BenchError when a value is not finite: a NaN never becomes a score.
@@ -168,20 +163,18 @@ def metrics_of(outcome: Outcome, seed: int) -> dict[str, dict[str, Any]]:
                 f"{m.name} is {value}: nothing was left to measure. Check the labels with bench data verify"
             )
         low, high = interval(outcome.samples, m.statistic, seed=seed)
-        out[m.name] = {
-            "value": value,
-            "ci95": [float(low), float(high)],
-            "higher_is_better": m.higher_is_better,
-            "unit": m.unit,
-            **({} if (chance := outcome.chance(m)) is None else {"chance": chance}),
-            "statistic": {k: v for k, v in plain(m.statistic).items() if v is not None},
-        }
+        out[m.name] = Metric(
+            value=value,
+            ci95=(float(low), float(high)),
+            higher_is_better=m.higher_is_better,
+            unit=m.unit,
+            chance=outcome.chance(m),
+            statistic=m.statistic,
+        )
     return out
 
 
-def save(
-    folder: Path, data: Mapping[str, Any], samples: Mapping[str, Any], files: Mapping[str, bytes] | None = None
-) -> None:
+def save(folder: Path, data: RowData, samples: Mapping[str, Any], files: Mapping[str, bytes] | None = None) -> None:
     """Writes one row with `files` (curves, pictures) beside it; an older row is replaced when the new one is whole on
     disk, and stops being one before it changes. Raises BenchError when the disk is full: the older one then stays.
 
@@ -192,10 +185,10 @@ def save(
         for left in folder.rglob(".*.tmp"):  # of a process that was killed while it wrote: no other writes here now
             left.unlink(missing_ok=True)
         columns = samples_file(samples)
-        row = {**plain(data), SAMPLES_DIGEST: hashlib.sha256(columns).hexdigest()}
+        row = replace(data, samples_sha256=hashlib.sha256(columns).hexdigest()).json()
         contents = {"samples.parquet": columns, **(files or {})}
         whole = utf8(json.dumps(row, indent=1, ensure_ascii=False) + "\n")
-        contents["result.json"] = sealed.json_file(row) if row.get("schema", 0) >= SEALED else whole
+        contents["result.json"] = sealed.json_file(row) if data.schema >= SEALED else whole
         older = {path for path in folder.glob("pictures/*") if f"pictures/{path.name}" not in contents}
 
         def clear() -> None:
@@ -226,15 +219,15 @@ def _plain_words(values: np.ndarray) -> list[Any]:
     return [writable_text(value) if isinstance(value, str) else value for value in values.tolist()]
 
 
-def read_samples(path: Path, sha256: str | None = None) -> dict[str, np.ndarray]:
+def read_samples(path: Path, sha256: str = "") -> dict[str, np.ndarray]:
     """The inverse of `samples_file`. Raises BenchError naming the file when it is missing, damaged or not the one
-    of this `sha256`."""
+    of this `sha256`, where that is known."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
         content = path.read_bytes()
-        if sha256 is not None and hashlib.sha256(content).hexdigest() != sha256:
+        if sha256 and hashlib.sha256(content).hexdigest() != sha256:
             raise OSError("it is not the file that result.json was written for")
         with pq.ParquetFile(pa.BufferReader(content)) as file:  # not pq.read_table, which imports pandas: 3 s
             table = file.read(use_threads=False)
@@ -259,17 +252,12 @@ def read_row(path: Path) -> Row:
         data = json.loads(file.read_bytes())
     except (OSError, ValueError, RecursionError) as e:
         raise BenchError(f"{file}: cannot be read as a result ({first_line(e)}). Delete it and run again") from None
-    check_row(file, data)
-    if data["schema"] > SCHEMA:
-        raise BenchError(
-            f"{file}: schema {data['schema']} is newer than this densebench knows ({SCHEMA}). Update densebench"
-        )
-    if data["schema"] < OLDEST:
-        raise BenchError(
-            f"{file}: schema {data['schema']} is older than this densebench reads ({OLDEST}). Run it again"
-        )
+    try:
+        row = parse_row(data)
+    except Misfit as e:
+        raise BenchError(f"{file}: {e}") from None
     sealed.check_seal(file, data, since=SEALED)
-    return Row(data, file.parent)
+    return Row(row, file.parent)
 
 
 def read_all(results: Path) -> tuple[list[Row], list[str]]:

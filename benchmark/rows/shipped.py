@@ -18,7 +18,7 @@ BESIDE = ("clip-mini", "random-vit", "pixels")  # what bench run shows beside th
 
 def key_of(row: Row) -> tuple[str, ...]:
     """What makes two rows the same measurement: model, unit, folder (protocol, hash, seed, dtype …) and data."""
-    return (row.model, row.unit, row.folder.name, str(row.data["task"].get("dataset_digest")))
+    return (row.model, row.unit, row.folder.name, str(row.data.task.dataset_digest))
 
 
 def beside(mine: Iterable[Row], reference: Path | None) -> tuple[list[Row], list[str]]:
@@ -32,7 +32,7 @@ def beside(mine: Iterable[Row], reference: Path | None) -> tuple[list[Row], list
 
 def columns(mine: Sequence[Row], reference: Path, models: Sequence[str] = BESIDE) -> list[Row]:
     """Shipped rows of `models` on the units, protocol hashes and data of `mine`, for models that `mine` lacks."""
-    wanted = {(row.unit, row.folder.name, str(row.data["task"].get("dataset_digest"))) for row in mine}
+    wanted = {(row.unit, row.folder.name, str(row.data.task.dataset_digest)) for row in mine}
     measured = {row.model for row in mine}
     rows, _ = beside(mine, reference)
     found = [r for r in rows if r.model in models and r.model not in measured and key_of(r)[1:] in wanted]
@@ -41,6 +41,6 @@ def columns(mine: Sequence[Row], reference: Path, models: Sequence[str] = BESIDE
 
 def origin(rows: Sequence[Row]) -> str:
     """`densebench 0.1.0 (1a2b3c4)` of each version that made `rows`."""
-    made = [row.data["environment"].get("densebench") or {} for row in rows]
-    words = [f"{d.get('version', '?')}" + (f" ({str(d['commit'])[:7]})" if d.get("commit") else "") for d in made]
+    made = [row.data.environment.densebench for row in rows]
+    words = [d.version + (f" ({d.commit[:7]})" if d.commit else "") for d in made]
     return "densebench " + ", ".join(dict.fromkeys(words))

@@ -14,6 +14,7 @@ from typing import Any
 from benchmark.errors import BenchError
 from benchmark.protocol import preset_table, presets
 from benchmark.registry import code_versions, datasets, open_dataset, protocol_file, tasks
+from benchmark.rows.schema import ProtocolFacts, RowData, TaskFacts
 from benchmark.system.digest import fingerprint
 from benchmark.system.escaping import printable
 
@@ -23,46 +24,45 @@ LEGEND = f"{MARK} stale: not what this densebench would measure. {AGAIN[0].upper
 FIELDS_NAMED = 2
 
 
-def reason(data: Mapping[str, Any]) -> str:
-    """Why a row of this `result.json` is out of date, in one line; empty for one that is not, and for what cannot be
+def reason(row: RowData) -> str:
+    """Why a row is out of date, in one line; empty for one that is not, and for what cannot be
     told."""
-    found = (*_code(data["model"].get("code")), _task(data["task"]), _protocol(data), _data(data))
+    found = (*_code(row.model.code), _task(row.task), _protocol(row.task, row.protocol), _data(row))
     return " ".join(printable("; ".join(filter(None, found))).split())  # a foreign row's words are among them
 
 
-def _code(made_with: Any) -> list[str]:
-    known, made = code_versions(), made_with if isinstance(made_with, dict) else {}
+def _code(made_with: Mapping[str, str]) -> list[str]:
+    known = code_versions()
     return [
         f"{module} is version {known[module]}, the row was made by {version}"
-        for module, version in made.items()
+        for module, version in made_with.items()
         if module in known and str(version) != known[module]
     ]
 
 
-def _task(task: Mapping[str, Any]) -> str:
-    made, now = task.get("version"), tasks().get(task["name"], {}).get("version", 1)
-    if made is None or task["name"] not in tasks() or made == now:
+def _task(task: TaskFacts) -> str:
+    now = tasks().get(task.name, {}).get("version", 1)
+    if task.version is None or task.name not in tasks() or task.version == now:
         return ""
-    return f"task {task['name']} is version {now}, the row was made by {made}"
+    return f"task {task.name} is version {now}, the row was made by {task.version}"
 
 
-def _protocol(data: Mapping[str, Any]) -> str:
+def _protocol(task: TaskFacts, protocol: ProtocolFacts) -> str:
     """Whether the preset of that name has other values now. `--set` rows name no preset of ours."""
-    task, protocol = data["task"], data["protocol"]
-    name, fields = str(protocol["name"]), protocol.get("fields")
-    if name.endswith("+set") or task["name"] not in tasks() or fields is None:
+    name = protocol.name
+    if name.endswith("+set") or task.name not in tasks() or not protocol.fields:
         return ""
     try:
-        there, schema, today = _today(task["name"], name, None if "place" in task else task["dataset"])
+        there, schema, today = _today(task.name, name, None if task.place else task.dataset)
     except Exception:  # of another package, whose file is not to be read here
         return ""
     if name not in there:
         return f"there is no preset {name} any more"
-    made = {key: entry.get("value") if isinstance(entry, dict) else entry for key, entry in fields.items()}
+    made = {key: entry.value for key, entry in protocol.fields.items()}
     changed = [
         key for key in (*today, *made) if key not in today or key not in made or not _equal(made[key], today[key])
     ]
-    if not changed and fingerprint({"task": task["name"], "schema": schema, "fields": made}) == protocol["hash"]:
+    if not changed and fingerprint({"task": task.name, "schema": schema, "fields": made}) == protocol.hash:
         return ""
     named = list(dict.fromkeys(changed))
     more = f" and {len(named) - FIELDS_NAMED} more" if len(named) > FIELDS_NAMED else ""
@@ -87,15 +87,15 @@ def _equal(made: Any, today: Any) -> bool:
     return bool(made == today or of_file)
 
 
-def _data(data: Mapping[str, Any]) -> str:
+def _data(row: RowData) -> str:
     """Whether an embedded data set has changed since. Options of `run()` give other data rightly: rows name them; older
     rows did not, and have no command where they came from `run()`."""
-    task = data["task"]
-    silent = "version" not in task and not data.get("command")
-    if "place" in task or task.get("dataset_options") or silent or data["n_bad"]:
+    task = row.task
+    silent = task.version is None and not row.command
+    if task.place or task.dataset_options or silent or row.n_bad:
         return ""
-    known = _embedded(task["dataset"], task.get("limit"))
-    return f"the data of {task['dataset']} have changed" if known and task["dataset_digest"] not in known else ""
+    known = _embedded(task.dataset, task.limit)
+    return f"the data of {task.dataset} have changed" if known and task.dataset_digest not in known else ""
 
 
 @cache

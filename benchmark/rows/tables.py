@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchmark.rows.row import Row, read_all, row_files
+from benchmark.rows.schema import Metric
 from benchmark.rows.stale import AGAIN, MARK
 from benchmark.system.escaping import escape, plain_cell
 from benchmark.system.files import disk_errors, write_text
@@ -35,7 +36,7 @@ def write_tables(results: Path) -> list[Path]:
     with disk_errors(results), locked(results) as alone:
         while True:
             seen = row_files(results)
-            rows = sorted(read_all(results)[0], key=lambda r: (r.unit, r.data["protocol"]["name"], r.model))
+            rows = sorted(read_all(results)[0], key=lambda r: (r.unit, r.data.protocol.name, r.model))
             if not rows:
                 return []
             paths = [results / "results.csv", results / "results.md"]
@@ -57,19 +58,16 @@ def frame(rows: Sequence[Row]) -> pd.DataFrame:
     """One line per row and metric."""
     import pandas as pd
 
-    lines = [_line(row, name, metric) for row in rows for name, metric in row.data["metrics"].items()]
+    lines = [_line(row, name, metric) for row in rows for name, metric in row.data.metrics.items()]
     return pd.DataFrame(lines, columns=list(COLUMNS))
 
 
-def _line(row: Row, name: str, metric: Mapping[str, Any]) -> list[Any]:
+def _line(row: Row, name: str, metric: Metric) -> list[Any]:
     d = row.data
-    low, high = metric["ci95"]
     return [
-        row.model, d["task"]["name"], d["task"]["dataset"], name, metric["value"], low, high,
-        metric.get("chance"), metric["unit"], d["task"]["n"], d["n_bad"], d["protocol"]["name"], d["protocol"]["hash"],
-        d["model"]["weights"]["sha256"], d["task"]["dataset_digest"], d["seed"], d["model"]["dtype"],
-        row.store or "", d["timing"]["total_s"], d["environment"]["densebench"]["version"], d["created"], d["id"],
-        row.stale,
+        row.model, d.task.name, d.task.dataset, name, metric.value, *metric.ci95, metric.chance, metric.unit, d.task.n,
+        d.n_bad, d.protocol.name, d.protocol.hash, d.model.weights.sha256, d.task.dataset_digest, d.seed, d.model.dtype,
+        row.store or "", d.timing.total_s, d.environment.densebench.version, d.created, d.id, row.stale,
     ]  # fmt: skip
 
 
@@ -77,7 +75,7 @@ def markdown(rows: Sequence[Row]) -> str:
     """One table per protocol hash of a unit: rows of different hashes are never in one table."""
     groups: dict[tuple[str, str, str], list[Row]] = {}
     for row in rows:
-        key = (row.unit, str(row.data["protocol"]["name"]), row.protocol_hash + str(row.data["task"]["dataset_digest"]))
+        key = (row.unit, row.data.protocol.name, row.protocol_hash + str(row.data.task.dataset_digest))
         groups.setdefault(key, []).append(row)
     out = ["# Results", ""]
     for (unit, protocol, _), members in groups.items():
@@ -85,18 +83,17 @@ def markdown(rows: Sequence[Row]) -> str:
         out += [
             f"## {escape(unit)}",
             "",
-            f"protocol `{escape(protocol)}` `{escape(first.protocol_hash[:8])}`, n = {first.data['task']['n']}",
+            f"protocol `{escape(protocol)}` `{escape(first.protocol_hash[:8])}`, n = {first.data.task.n}",
             "",
         ]
-        names = list(first.data["metrics"])
+        names = list(first.data.metrics)
         out += ["| model | " + " | ".join(escape(n) for n in names) + " |", "|---" * (len(names) + 1) + "|"]
         for row in members:
-            cells = [format_value(row.data["metrics"][n]) for n in names if n in row.data["metrics"]]
+            cells = [format_value(row.data.metrics[n]) for n in names if n in row.data.metrics]
             name = f"{row.model} · {row.variant}" if row.variant else row.model
             name += f" {MARK}" if row.stale else ""
             out.append(f"| {escape(name)} | " + " | ".join(cells) + " |")
-        if any(name in (known := chances(members)) for name in names):
-            cells = [f"{known[n]:.{digits(first.data['metrics'][n]['unit'])}f}" if n in known else "" for n in names]
+        if any(cells := [chance_of(members, n) for n in names]):
             out.append("| *chance* | " + " | ".join(cells) + " |")
         out += stale_lines(members, "- ")
         out.append("")
@@ -115,7 +112,7 @@ def stale_lines(rows: Iterable[Row], lead: str = "") -> list[str]:
 
 def chances(rows: Sequence[Row]) -> dict[str, float]:
     """metric -> what an answer that sees no picture gets, from the first of `rows` that says so."""
-    return {n: m["chance"] for row in reversed(rows) for n, m in row.data["metrics"].items() if "chance" in m}
+    return {n: m.chance for row in reversed(rows) for n, m in row.data.metrics.items() if m.chance is not None}
 
 
 def digits(unit: str) -> int:
@@ -123,11 +120,18 @@ def digits(unit: str) -> int:
     return 1 if unit in ("%", "°") else 3
 
 
-def format_value(metric: Mapping[str, Any], interval: bool = True) -> str:
-    """`57.8 [56.9, 58.6] %`."""
-    d = digits(metric["unit"])
-    text = f"{metric['value']:.{d}f}"
-    if interval:
-        low, high = metric["ci95"]
-        text += f" [{low:.{d}f}, {high:.{d}f}]"
-    return text
+def number(value: float, unit: str) -> str:
+    """`value` with the decimals of its unit."""
+    return f"{value:.{digits(unit)}f}"
+
+
+def format_value(metric: Metric, interval: bool = True) -> str:
+    """`57.8 [56.9, 58.6]`."""
+    value, low, high = (number(v, metric.unit) for v in (metric.value, *metric.ci95))
+    return f"{value} [{low}, {high}]" if interval else value
+
+
+def chance_of(rows: Iterable[Row], metric: str, write: Callable[[float, str], str] = number) -> str:
+    """The chance of `metric` as a table shows it, from the first of `rows` that says so; empty where none does."""
+    said = (m for row in rows if (m := row.data.metrics.get(metric)) is not None)
+    return next((write(m.chance, m.unit) for m in said if m.chance is not None), "")

@@ -281,8 +281,7 @@ class Watcher:
 def _point(row: Row, found: Comparison | None) -> Point:
     main = row.main
     point = Point(
-        row.unit, label(row), str(row.data["main_metric"]), main["unit"], main["higher_is_better"], main["value"],
-        (main["ci95"][0], main["ci95"][1]),
+        row.unit, label(row), row.data.main_metric, main.unit, main.higher_is_better, main.value, main.ci95,
     )  # fmt: skip
     if found is None:
         return point

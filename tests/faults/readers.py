@@ -27,12 +27,12 @@ from adapters.tipsv2.recipe.config_file import read_config  # noqa: E402
 from adapters.tipsv2.recipe.text import Tokenizer  # noqa: E402
 from adapters.tipsv2.tokenizer import Tokenizer as AdapterTokenizer  # noqa: E402
 from benchmark.compare import noise_floor as noise  # noqa: E402
-from benchmark.compare.sides import read_published  # noqa: E402
 from benchmark.contracts import ModelSpec  # noqa: E402
 from benchmark.heads.dpt_weights import load_dpt  # noqa: E402
 from benchmark.images.decode import decode  # noqa: E402
 from benchmark.leaderboard import build  # noqa: E402
 from benchmark.registry import models, open_dataset  # noqa: E402
+from benchmark.rows.published import read_published  # noqa: E402
 from benchmark.rows.row import read_all  # noqa: E402
 from benchmark.rows.tables import write_tables  # noqa: E402
 from benchmark.watch.checkpoints import Checkpoint, damage, is_training_state  # noqa: E402

@@ -26,7 +26,7 @@ import torch
 sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parents[2])]
 
 from recipe_fixtures import tiny  # noqa: E402
-from rows import row_data, simulate, write_row  # noqa: E402
+from rows import row_data, save_json, simulate, write_row  # noqa: E402
 
 from adapters.tipsv2.checkpoint import load  # noqa: E402
 from adapters.tipsv2.recipe import ablation, source_scenes, tokens  # noqa: E402
@@ -44,8 +44,8 @@ from benchmark.errors import BenchError  # noqa: E402
 from benchmark.features import store as features  # noqa: E402
 from benchmark.heads import linear_sweep  # noqa: E402
 from benchmark.registry import models  # noqa: E402
-from benchmark.rows import row as results  # noqa: E402
-from benchmark.rows.row import read_all, read_row, save  # noqa: E402
+from benchmark.rows.row import read_all, read_row  # noqa: E402
+from benchmark.rows.schema import SCHEMA  # noqa: E402
 from benchmark.system import sealed  # noqa: E402
 from benchmark.system.digest import fingerprint, plain  # noqa: E402
 from benchmark.watch.history import Entry, History, Point  # noqa: E402
@@ -266,7 +266,7 @@ def _make_tokeniser(folder: Path) -> list[Path]:
 
 
 def _make_row(folder: Path) -> list[Path]:
-    place = write_row(folder / "results", "a", "classification", n=40, schema=results.SCHEMA, request="asked")
+    place = write_row(folder / "results", "a", "classification", n=40, schema=SCHEMA, request="asked")
     return [place / "result.json", place / "samples.parquet"]
 
 
@@ -279,14 +279,14 @@ def _make_old_row(folder: Path) -> list[Path]:
 def _use_row(folder: Path) -> Any:
     """The table, and what the same run makes of the row; a table without it is no false one."""
     (place,) = (folder / "results").glob("*/*/*/*")
-    schema = results.SCHEMA if folder.name == "row" else 1
-    shown = [(r.unit, plain(r.data["metrics"])) for r in read_all(folder / "results")[0]]
+    schema = SCHEMA if folder.name == "row" else 1
+    shown = [(r.unit, plain(r.data.metrics)) for r in read_all(folder / "results")[0]]
     slot = Slot(place, "asked")
     if slot.finished() is None:
         outcome = simulate("classification", 0.6, 40, "a")
-        save(place, row_data("a", "classification", outcome, schema=schema, request="asked"), outcome.samples)
+        save_json(place, row_data("a", "classification", outcome, schema=schema, request="asked"), outcome.samples)
     row = read_row(place)
-    again = [(row.unit, plain(row.data["metrics"]))]
+    again = [(row.unit, plain(row.data.metrics))]
     assert shown in ([], again), "a table showed another number"
     return [plain(row.data), {k: v.tolist() for k, v in row.samples.items()}]
 

@@ -11,14 +11,14 @@ import numpy as np
 import pytest
 from rows import write_row
 
-from benchmark.compare.sides import read_published
 from benchmark.contracts.progress import silent
 from benchmark.data.unreadable import drop_unreadable
 from benchmark.errors import BenchError, DataError
 from benchmark.heads.dpt_weights import read_arrays
 from benchmark.leaderboard import build
-from benchmark.rows import row as results
+from benchmark.rows.published import read_published
 from benchmark.rows.row import read_all
+from benchmark.rows.schema import SCHEMA
 from benchmark.rows.tables import write_tables
 from benchmark.system.escaping import escape, plain_cell, printable
 from tasks.datasets.arrays import numpy_file
@@ -145,7 +145,7 @@ def test_a_foreign_row_stops_no_table(tmp_path: Path, field: str) -> None:
 
 
 def test_a_value_that_the_samples_do_not_give_is_not_shown(tmp_path: Path) -> None:
-    for schema in (1, results.SCHEMA):
+    for schema in (1, SCHEMA):
         file = write_row(tmp_path, f"m{schema}", "depth", schema=schema) / "result.json"
         data = json.loads(file.read_text())
         data["metrics"]["RMSE"]["value"] *= 0.5
@@ -157,7 +157,7 @@ def test_a_value_that_the_samples_do_not_give_is_not_shown(tmp_path: Path) -> No
 def test_marks_that_turn_a_line_are_shown(tmp_path: Path) -> None:
     spelled = r"safe\u202egnp.exe"
     assert spelled in printable(TURNED) and plain_cell(TURNED) == spelled and escape(TURNED) == r"safe\\u202egnp.exe"
-    write_row(tmp_path, TURNED, "depth", schema=results.SCHEMA)
+    write_row(tmp_path, TURNED, "depth", schema=SCHEMA)
     for path in (*write_tables(tmp_path), *build(tmp_path).paths, *tmp_path.rglob("result.json")):
         text = path.read_text(encoding="utf-8")
         assert "\u202e" not in text and "u202egnp" in text, path

@@ -1,0 +1,63 @@
+"""`published.csv`: the numbers of papers, one a line."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmark.errors import BenchError, reading
+from benchmark.system.paths import reference_dir
+from benchmark.system.texts import text_of
+
+METRIC_NAMES = {
+    "top1": "top-1",
+    "knn_top1": "kNN top-1",
+    "linear_top1": "linear top-1",
+    "mean_R@1": "mean R@1",
+    "angular_RMSE": "angular RMSE",
+}
+
+
+@dataclass(frozen=True)
+class PublishedNumber:
+    """One number of a paper; it has no samples, so it is shown and never tested."""
+
+    model: str
+    model_id: str
+    task: str
+    dataset: str
+    metric: str
+    value: float
+    source: str
+    note: str
+
+    @property
+    def unit(self) -> str:
+        return f"{self.task}/{self.dataset}"
+
+
+def published_numbers(results: Path) -> list[PublishedNumber]:
+    """Those of `<results>/published.csv`; where there is no such file, those that come with densebench."""
+    return read_published(results) or read_published(reference_dir().parent)
+
+
+def read_published(results: Path) -> list[PublishedNumber]:
+    """The rows of `<results>/published.csv`; empty when there is no such file. Raises BenchError naming a bad line."""
+    path = results / "published.csv"
+    if not path.is_file():
+        return []
+    rows = csv.DictReader(io.StringIO(text_of(path), newline=""))
+    with reading(lambda: f"{path}:{rows.line_num}", "not a published number", "Correct the line", BenchError):
+        return [_published(row) for row in rows]
+
+
+def _published(row: dict[str, str]) -> PublishedNumber:
+    metric = METRIC_NAMES.get(row["metric"], row["metric"])
+    texts = {k: row.get(k) or "" for k in ("model", "model_id", "task", "dataset", "source", "note")}
+    value = float(row["value"])
+    if not math.isfinite(value):
+        raise ValueError(f"value is {row['value']}")
+    return PublishedNumber(metric=metric, value=value, **texts)
