@@ -21,6 +21,7 @@ from typing import Any, TypeVar, cast
 
 from benchmark.contracts import Dataset, DatasetInfo, DatasetSource, Encoder, ModelSpec, Task
 from benchmark.errors import UsageError, first_line, unknown
+from benchmark.system.own_packages import NAMES, ours
 from benchmark.system.torchvision_fit import misfit
 
 T = TypeVar("T")
@@ -34,6 +35,7 @@ PREFIXES = {
 
 @cache
 def _table(package: str, name: str) -> dict[str, dict[str, Any]]:
+    ours(package.partition(".")[0])
     return tomllib.loads((files(package) / name).read_text(encoding="utf-8"))
 
 
@@ -65,6 +67,8 @@ def _loaded(group: str, kind: type[T]) -> dict[str, T]:
 def resolve(target: str) -> Any:
     """The object of a `"module:attribute"` string, imported now."""
     module, _, attribute = target.partition(":")
+    if (package := module.partition(".")[0]) in NAMES:
+        ours(package)
     return getattr(importlib.import_module(module), attribute)
 
 

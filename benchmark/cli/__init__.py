@@ -17,6 +17,7 @@ from benchmark.cli import streams
 from benchmark.errors import BenchError
 from benchmark.system.escaping import printable
 from benchmark.system.files import disk_errors, unreadable
+from benchmark.system.own_packages import NAMES, ours
 from benchmark.system.torchvision_fit import misfit
 
 # name -> "module:function or Typer app"; the order is that of `bench --help`
@@ -117,6 +118,8 @@ def main(argv: list[str] | None = None) -> None:
         words = [w for w in words if w != "--debug"]
         os.environ["BENCH_DEBUG"] = "1"
     try:
+        for name in NAMES:
+            ours(name)
         code = app(words, prog_name="bench", standalone_mode=False)
         sys.exit(code if isinstance(code, int) else 0)
     except (KeyboardInterrupt, Interrupted):

@@ -43,5 +43,6 @@ def rows_dir(asked: Path | None) -> Path:
 
 
 def reference_dir() -> Path:
-    """`results/reference` beside the packages, in a checkout and in a wheel alike: the rows that are shipped."""
-    return Path(__file__).parents[2] / "results" / "reference"
+    """The rows that are shipped: `results/reference` of a checkout, data of this package in a wheel (`setup.py`)."""
+    inside = Path(__file__).parents[1] / "shipped"
+    return (inside if inside.is_dir() else Path(__file__).parents[2] / "results") / "reference"

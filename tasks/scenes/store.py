@@ -135,7 +135,7 @@ def _fill_in_parallel(folder: Path, split: str, size: int, n: int) -> None:
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(p or os.getcwd() for p in sys.path)}
     running = []
     for start, stop in pairwise(edges):
-        words = [sys.executable, "-m", "tasks.scenes.fill", str(folder), split, str(size), str(start), str(stop)]
+        words = [sys.executable, "-P", "-m", "tasks.scenes.fill", str(folder), split, str(size), str(start), str(stop)]
         running.append(subprocess.Popen(words, env=environment, stderr=subprocess.PIPE, text=True))
     try:
         _watch(running, folder, split, n)
