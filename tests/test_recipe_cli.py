@@ -70,7 +70,7 @@ def test_the_engine_is_asked_for_the_scenes_suite_and_its_rows_are_logged(
 
     def run(models: list[str], tasks: Sequence[str] = (), **options: Any) -> Any:
         asked.append((models, {"tasks": tasks, **options}))
-        row = types.SimpleNamespace(unit="depth/scenes", main={"value": 1.5})
+        row = types.SimpleNamespace(unit="depth/scenes", main=types.SimpleNamespace(value=1.5))
         note = types.SimpleNamespace(unit="normals/scenes", text="no targets")
         return types.SimpleNamespace(rows=[row], failures=[note])
 

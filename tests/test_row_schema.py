@@ -61,6 +61,15 @@ def test_fields_of_other_writers_are_kept_at_every_depth(tmp_path: Path) -> None
     assert again.pop("samples_sha256") and again == {**data, "seed": 1}
 
 
+def test_scripts_may_read_a_row_as_the_json_it_was() -> None:
+    data = a_row(lab="north")
+    row = parse_row(data)
+    assert row["metrics"]["RMSE"].get("value") == row.metrics["RMSE"].value
+    assert {**row} == data and "chance" not in row.metrics["RMSE"] and row.metrics["RMSE"]["unit"] == "m"
+    with pytest.raises(KeyError):
+        row["median"]
+
+
 def test_what_older_rows_lack_has_a_default() -> None:
     data = a_row(details=None, peak_memory_mb=None)
     for lost in ("command", "timing", "peak_memory_mb"):

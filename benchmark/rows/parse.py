@@ -7,7 +7,7 @@ it. What a dataclass does not know is kept, so that whoever writes a record agai
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import MISSING, Field, dataclass, field, fields
 from types import UnionType
 from typing import Annotated, Any, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -42,6 +42,18 @@ class Record:
                 continue
             said[f.name] = as_json(value)
         return {**said, **self.further}
+
+    # Scripts on `run()` may go on reading its rows as the JSON they were: row.data["task"]["n"], {**row.data}. Not we.
+
+    def __getitem__(self, name: str) -> Any:
+        return self.json()[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.json())
+
+    def keys(self) -> Iterable[str]:
+        """The names of the fields that stand in the JSON."""
+        return self.json().keys()
 
 
 SPARSE = {"sparse": True}  # metadata of a field that is written only where it is not its default

@@ -23,6 +23,6 @@ def evaluate(folder: Path, out: Path, units: Sequence[str] = (), **options: Any)
     results = out / "results" / folder.name
     suite = None if units else SUITE
     report = run([MODEL], units, suite=suite, weights=str(folder), results=results, force=True, **options)
-    values = {row.unit: float(row.main["value"]) for row in report.rows}
+    values = {row.unit: float(row.main.value) for row in report.rows}
     failed = {f"{note.unit}": note.text for note in report.failures}
     return {"evaluation": values} | ({"failures": failed} if failed else {})
