@@ -118,13 +118,14 @@ class Samples(ABC):
     def take(self, rows: Sequence[int]) -> Samples:
         """The samples `rows`, in that order, with everything that belongs to each of them."""
 
-    @abstractmethod
     def limited(self, n: int) -> Samples:
         """At most `n` samples, spread evenly over the set."""
+        return self if n >= len(self) else self.take(spread(len(self), n))
 
-    @abstractmethod
     def without(self, ids: set[str]) -> Samples:
-        """What is left without the pictures of these ids."""
+        """What is left without the pictures of these ids: here every set of pictures has one for each sample."""
+        sets = self.pictures().values()
+        return self.take([i for i in range(len(self)) if not any(images.image_id(i) in ids for images in sets)])
 
     def readings(self) -> Iterator[tuple[str, Callable[[int], Any], int]]:
         """(id, function, its argument) of everything that a run may have to read: `--max-bad` tries each."""
@@ -146,12 +147,6 @@ class ImageSamples(Samples):
 
     def pictures(self) -> Mapping[str, ImageSet]:
         return {"images": self.images}
-
-    def limited(self, n: int) -> Samples:
-        return self if n >= len(self) else self.take(spread(len(self), n))
-
-    def without(self, ids: set[str]) -> Samples:
-        return self.take([i for i in range(len(self)) if self.images.image_id(i) not in ids])
 
 
 class _Part(ImageSamples):
