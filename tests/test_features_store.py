@@ -33,6 +33,19 @@ def test_reads_back_ints_slices_and_scattered_indices(tmp_path):
         assert torch.equal(array[rows], torch.from_numpy(values[rows]))
 
 
+def test_reads_as_a_sequence_does_from_both_ends_and_not_past_them(tmp_path):
+    """Python's own protocol of sequences is among it: `for item in array` ends where the items do."""
+    array, values = filled(FeatureStore(tmp_path, "float32"))
+    odd = np.arange(300) % 2 == 1
+    for rows in (-1, -300, np.int64(-3), np.array([-1, 5, -300]), [2, -2], slice(-5, None), odd, torch.tensor(7)):
+        assert torch.equal(array[rows], torch.from_numpy(values[np.asarray(rows) if torch.is_tensor(rows) else rows]))
+    assert array[[]].shape == array[300:].shape == array[~(odd | True)].shape == (0, 2, 3)
+    assert len(list(array)) == 300
+    for rows in (300, -301, np.array([0, 300]), [0, -301], 1.0, odd[:-1], "train"):
+        with pytest.raises(IndexError):
+            array[rows]
+
+
 @pytest.mark.parametrize(("name", "worst"), [("float32", 0.0), ("float16", 5e-4), ("int8", 1 / 150)])
 def test_codecs_keep_what_they_promise(name, worst):
     values = np.random.default_rng(1).normal(size=(50, 4, 64)).astype(np.float32)

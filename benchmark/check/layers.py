@@ -9,7 +9,7 @@ import torch
 from benchmark.check.arrays import relative_gap
 from benchmark.check.findings import Finding, failed, passed
 from benchmark.check.image_side import ImageChecks
-from benchmark.contracts import ImageFeatures, ImageRequest, LayerFeatures
+from benchmark.contracts import EncoderExtras, ImageFeatures, ImageRequest, LayerFeatures
 
 
 def layer_order(checks: ImageChecks) -> Finding:
@@ -52,7 +52,7 @@ def last_layer(checks: ImageChecks) -> Finding:
     if raw is not None and raw.cls.shape == plain.cls.shape and relative_gap(last.cls, plain.cls) > checks.tolerance:
         if relative_gap(raw.cls, plain.cls) <= checks.tolerance:
             return failed(name, "cls", "cls is the last block's before the final norm: apply the norm")
-        if torch.equal(raw.cls, last.cls) and getattr(checks.encoder, "has_final_norm", True):
+        if torch.equal(raw.cls, last.cls) and EncoderExtras.of(checks.encoder).has_final_norm:
             why = "layer -1's CLS is not cls, and the same with and without the final norm: norm or pool it like cls"
             return failed(name, "cls", why)
         return passed(name, "patches equal, cls another vector: right where the authors pool so")
@@ -78,7 +78,7 @@ def unlike(
 def final_norm(checks: ImageChecks) -> Finding:
     """Layers with and without the final norm differ, where the card offers both."""
     name, card = "final norm", checks.encoder.card
-    if not getattr(checks.encoder, "has_final_norm", True):  # the encoder says that its authors' model has none
+    if not EncoderExtras.of(checks.encoder).has_final_norm:  # the encoder says that its authors' model has none
         return passed(name, "the model has none, by its own word")
     if not card.has_raw_layers or card.depth < 2:
         return passed(name, "layers come in one form: cannot be seen without --golden" if card.depth else "no layers")

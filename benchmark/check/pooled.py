@@ -9,6 +9,7 @@ from benchmark.check.arrays import maps, relative_gap
 from benchmark.check.findings import Finding, failed, passed
 from benchmark.check.image_side import ImageChecks
 from benchmark.check.orientation import LEAST_SIDE, places_in, with_squares
+from benchmark.contracts import EncoderExtras
 
 OWN_PATCH = 40  # times the median change of CLS by a square, at one place: CLS sees that patch alone (right models: 10)
 OPPOSITE = -0.2  # mean cosine of CLS with the patches in text space, below which one of them has the wrong sign
@@ -38,7 +39,7 @@ def pooled(checks: ImageChecks) -> list[Finding]:
     if not any(is_mean(cls, array, checks.tolerance) for array in outputs):
         return [passed(name, "neither a patch nor their mean")]
     tokens_beside = [layer for layer in features.layers[-1:] if not is_mean(*layer, checks.tolerance)]
-    if (card.num_cls > 1 or tokens_beside) and getattr(checks.encoder, "pooling", None) != "mean":
+    if (card.num_cls > 1 or tokens_beside) and EncoderExtras.of(checks.encoder).pooling != "mean":
         why = "cls is the mean of the patches, layers have CLS tokens: return that token, or say pooling = 'mean'"
         return [failed(name, "mean", why)]
     return [passed(name, "mean of the patches: right where the authors pool so; cannot be seen without --golden")]

@@ -10,7 +10,7 @@ import torch
 
 from benchmark.check.findings import Finding, failed, passed
 from benchmark.check.image_side import TOLERANCE
-from benchmark.contracts import TextEncoder
+from benchmark.contracts import EncoderExtras, TextEncoder
 
 TEXTS = ("a photo of a cat", "a photo of a dog", "two red cars in the snow", "x")
 LONG = "a very long description of a street with many houses, trees, people and cars " * 12
@@ -67,7 +67,8 @@ class TextChecks:
 
 def tokens_of(encoder: Any, text: str) -> list[int] | None:
     """Ids that the encoder's `tokenize` or `tokenizer` gives; None where it shows none."""
-    tokenize = getattr(encoder, "tokenize", None) or getattr(encoder, "tokenizer", None)
+    extras = EncoderExtras.of(encoder)
+    tokenize = extras.tokenize or extras.tokenizer
     if not callable(tokenize):
         return None
     rows = tokenize([text])

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 from benchmark.system.digest import fingerprint
@@ -111,8 +111,8 @@ class ImageFeatures:
 class Encoder(Protocol):
     """Anything with these members is an encoder; nobody has to inherit.
 
-    `images` is [B, 3, H, W] float32 in [0, 1]: normalisation belongs to the adapter. It lies on the encoder's `device`
-    where it has that attribute, else where the modules it holds are, else on the CPU.
+    `images` is [B, 3, H, W] float32 in [0, 1]: normalisation belongs to the adapter. It lies on the encoder's device
+    (`EncoderExtras`).
     """
 
     card: EncoderCard
@@ -123,14 +123,31 @@ class Encoder(Protocol):
 
 @runtime_checkable
 class TextEncoder(Encoder, Protocol):
-    """An encoder with a text tower; tokenisation belongs to the adapter.
-
-    It may have `is_cut(texts) -> [N] bool` as well, the texts longer than it reads: rows of retrieval count those.
-    """
+    """An encoder with a text tower; tokenisation belongs to the adapter."""
 
     def encode_text(self, texts: Sequence[str]) -> torch.Tensor:
         """[N, E], L2-normalised."""
         ...
+
+
+@dataclass(frozen=True)
+class EncoderExtras:
+    """What an encoder may have beside its contract, each with what its absence stands for."""
+
+    device: object = None  # where it wants its pictures; None: where the modules that it holds are, else on the CPU
+    has_final_norm: bool = True  # False: its authors' model has none, so that layers with and without it are the same
+    pooling: str | None = None  # "mean": that of the patches is its cls, although its layers have CLS tokens
+    # [N] of N texts: those longer than it reads, which rows of retrieval count; None: it does not say
+    is_cut: Callable[[Sequence[str]], Sequence[bool]] | None = None
+    # [N, L] token ids of N texts, or a mapping with "input_ids": for bench check. Either name will do
+    tokenize: Callable[[Sequence[str]], Any] | None = None
+    tokenizer: Callable[[Sequence[str]], Any] | None = None
+
+    @classmethod
+    def of(cls, encoder: object) -> EncoderExtras:
+        """What `encoder` has of these."""
+        found: dict[str, Any] = {extra.name: getattr(encoder, extra.name, extra.default) for extra in fields(cls)}
+        return cls(**found)
 
 
 @dataclass(frozen=True)

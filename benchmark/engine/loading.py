@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from benchmark.contracts import Encoder, ModelSpec
+from benchmark.contracts import Encoder, EncoderExtras, ModelSpec
 from benchmark.engine.network import forbid_network
 from benchmark.errors import EncoderError, UsageError
 from benchmark.registry import build_encoder, is_own_code
@@ -107,7 +107,7 @@ def device_of(encoder: Encoder, asked: str = "auto") -> str:
     """
     import torch
 
-    own = getattr(encoder, "device", None)
+    own = EncoderExtras.of(encoder).device
     if own is not None:
         try:
             return resolve_device(str(own))

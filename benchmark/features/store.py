@@ -155,12 +155,19 @@ class StoredArray:
         return self.n
 
     def __getitem__(self, rows: Any) -> torch.Tensor:
-        """float32 CPU tensor: [*item] for an int, [M, *item] for a slice or an array of indices."""
-        if isinstance(rows, (int, np.integer)):
-            return self._take(np.array([rows]))[0]
+        """float32 CPU tensor: [*item] for an int, [M, *item] for a slice, an array of indices or [N] bools.
+
+        Negative indices count from the end. Raises IndexError past either end.
+        """
         if isinstance(rows, slice):
             return self._take(np.arange(*rows.indices(self.n)))
-        return self._take(np.asarray(rows))
+        asked = np.asarray(rows)
+        if asked.dtype == bool and asked.shape == (self.n,):
+            return self._take(np.flatnonzero(asked))
+        if asked.size and not (asked.dtype.kind in "iu" and -self.n <= asked.min() and asked.max() < self.n):
+            raise IndexError(f"{rows} is no index of {self.n} stored items")
+        asked = np.where(asked < 0, asked + self.n, asked).astype(np.int64)
+        return self._take(asked) if asked.ndim else self._take(asked[None])[0]
 
     def _take(self, rows: np.ndarray) -> torch.Tensor:
         out = np.empty((len(rows), *self.item), np.float32)
