@@ -15,7 +15,18 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 
-from benchmark.contracts import EncoderCard, Measurement, Method, Need, Outcome, Tap, Task, TaskContext, View
+from benchmark.contracts import (
+    EncoderCard,
+    EncoderExtras,
+    Measurement,
+    Method,
+    Need,
+    Outcome,
+    Tap,
+    Task,
+    TaskContext,
+    View,
+)
 from benchmark.data.equal_pictures import counted, first_equal, picture_digests
 from benchmark.metrics.retrieval import Positives, caption_positives, chance_recall, ranks, recall_hits
 from benchmark.statistics.statistic import Statistic
@@ -95,8 +106,8 @@ class Cosine(Method[CaptionRetrieval]):
 
 
 def cut(context: TaskContext, captions: Sequence[str]) -> int | None:
-    """How many captions are longer than the encoder reads; None where it does not say (`is_cut`)."""
-    asked = getattr(context.encoder(), "is_cut", None)
+    """How many captions are longer than the encoder reads; None where it does not say."""
+    asked = EncoderExtras.of(context.encoder()).is_cut
     return sum(map(bool, asked(captions))) if asked and captions else None
 
 

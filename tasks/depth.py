@@ -74,7 +74,7 @@ class TrainedDepthMethod(TrainedMethod[TrainedDepth]):
         # Relative depth is scaled later: here its maps are still in metres, or in a unit of their own.
         far = FAR if self.protocol.relative else self.protocol.max_depth or limit or FAR
         read = depth_range(context.data, 0.0, far)
-        outcome = run_trained(context, limit or FAR)
+        outcome = run_trained(context, self.protocol, limit or FAR)
         return replace(outcome, details={**outcome.details, "depths_read": read})
 
 

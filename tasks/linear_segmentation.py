@@ -73,7 +73,7 @@ class MmMethod(Method[MmProbe]):
     def run(self, context: TaskContext) -> Outcome:
         """Trains the head, scores every test pixel; samples are per-image class areas."""
         _check_two_classes(context.data["train"])
-        outcome: Outcome = resolve("tasks.mm.probe:run")(context)  # mm* is imported only here
+        outcome: Outcome = resolve("tasks.mm.probe:run")(context, self.protocol)  # mm* is imported only here
         return outcome
 
 

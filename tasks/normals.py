@@ -50,7 +50,7 @@ class TrainedNormalsMethod(TrainedMethod[TrainedNormals]):
 
     def run(self, context: TaskContext) -> Outcome:
         """Trains or loads the head, scores every valid test pixel."""
-        return run_trained(context, normal_measurements())
+        return run_trained(context, self.protocol, normal_measurements())
 
 
 class PixelNormalsMethod(PixelMethod[PixelNormals]):

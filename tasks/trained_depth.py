@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -77,6 +78,11 @@ class Scaled(DepthData):
         return relative_depth(self.base.target(index))
 
 
+def all_relative(data: Mapping[str, Any]) -> dict[str, Any]:
+    """Every split with its maps scaled, where their reader has not done it."""
+    return {split: one if one.relative else Scaled(one) for split, one in data.items()}
+
+
 def relative_depth(depth: np.ndarray) -> np.ndarray:
     """Probe3D's `navi_reldepth`: (d − min) / max(0.01, max − min) · 0.99 + 0.01 where d is valid, else 0."""
     valid = np.isfinite(depth) & (depth > 0)
@@ -87,12 +93,10 @@ def relative_depth(depth: np.ndarray) -> np.ndarray:
     return np.where(valid, scaled, 0).astype(np.float32)
 
 
-def run_trained(context: TaskContext, limit: float) -> Outcome:
+def run_trained(context: TaskContext, p: TrainedDepth, limit: float) -> Outcome:
     """Trains or loads the head, scores every test picture. `limit` is the dataset's farthest depth in metres."""
-    p: TrainedDepth = context.protocol
     far = p.max_depth or limit
-    if p.relative:
-        context = _Relative(context)  # type: ignore[assignment]
+    data = all_relative(context.data) if p.relative else context.data
     started = time.perf_counter()
 
     def metres(ready: Ready, images: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
@@ -114,12 +118,12 @@ def run_trained(context: TaskContext, limit: float) -> Outcome:
 
         return over_groups(of_group, guess, truth, valid, p.loss_group)
 
-    ready = make_head(context, p.bins, loss, "depth")
+    ready = make_head(context, p, data, p.bins, loss, "depth")
     trained = time.perf_counter()
-    test = context.data["test"]
+    test = data["test"]
     bar = context.progress("scoring depth", len(test.images))
     rows, blind = [], []
-    mean = mean_target(context.data, lambda depth: np.isfinite(depth) & (depth > 0) & (depth <= far))
+    mean = mean_target(data, lambda depth: np.isfinite(depth) & (depth > 0) & (depth <= far))
     for index, found, target in predicted(test, range(len(test.images)), p, lambda i, s: metres(ready, i, s)):
         rows.append({"id": test.images.image_id(index), **score(found[0].cpu().numpy(), target, p, far)})
         blind.append(score(np.full(target.shape, mean, np.float32), target, p, far))
@@ -158,14 +162,3 @@ def depth_measurements(unit: str = "m") -> list[Measurement]:
         Measurement("abs-rel", Statistic("mean", ("abs_rel",)), False, ""),
         Measurement("δ1", Statistic("mean", ("d1",), 100.0), True, "%"),
     ]
-
-
-class _Relative:
-    """A context whose depth maps are scaled, where their reader has not done it."""
-
-    def __init__(self, base: TaskContext) -> None:
-        self.base = base
-        self.data = {s: data if data.relative else Scaled(data) for s, data in base.data.items()}
-
-    def __getattr__(self, name: str) -> object:
-        return getattr(self.base, name)

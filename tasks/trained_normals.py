@@ -42,9 +42,8 @@ class TrainedNormals(TrainedHead):
             raise ValueError("unit_first has no meaning with a fourth channel. Use loss = angular or l2")
 
 
-def run_trained(context: TaskContext, measurements: list[Measurement]) -> Outcome:
+def run_trained(context: TaskContext, p: TrainedNormals, measurements: list[Measurement]) -> Outcome:
     """Trains or loads the head, scores every test picture."""
-    p: TrainedNormals = context.protocol
     started = time.perf_counter()
     channels = 4 if p.loss == "uncertainty" else 3
 
@@ -62,7 +61,7 @@ def run_trained(context: TaskContext, measurements: list[Measurement]) -> Outcom
         found = F.normalize(vectors(ready, images, size)[:, :3], dim=1)
         return found * found.new_tensor(p.axes)[:, None, None]
 
-    ready = make_head(context, channels, loss, "normals")
+    ready = make_head(context, p, context.data, channels, loss, "normals")
     trained = time.perf_counter()
     test = context.data["test"]
     bar = context.progress("scoring normals", len(test.images))

@@ -17,9 +17,7 @@ from benchmark.contracts import LabelData, Method, Need, Tap, View
 from benchmark.contracts.progress import silent
 from benchmark.engine.options import RunOptions
 from benchmark.engine.run import run
-from benchmark.features.extract import Extractor
-from benchmark.features.plan import Planner
-from benchmark.features.store import FeatureStore
+from benchmark.engine.session import Session
 from benchmark.forecast import forecast as plan
 from benchmark.forecast.stand_in import absent_data
 from benchmark.protocol import load_protocol
@@ -106,6 +104,10 @@ def test_whole_pictures_are_planned_at_their_own_shape():
     assert found == {(448, 597): 1, (597, 448): 1}
 
 
+def session_of(encoder: SmallEncoder, cache: Path) -> Session:
+    return Session.of(encoder, RunOptions(cache=cache, store="float32", batch_size=8, workers=0), "cpu")
+
+
 def test_what_is_stored_already_is_not_planned_and_what_a_pass_still_lacks_is(tmp_path):
     """The pictures' CLS are there, for the first unit; the patches of the same pass, for the second, are not."""
     encoder, images = SmallEncoder(), Noise(4)
@@ -118,19 +120,16 @@ def test_what_is_stored_already_is_not_planned_and_what_a_pass_still_lacks_is(tm
         def run(self, context):
             raise NotImplementedError
 
-    def unit(planner, tap, planned):
-        return plan._line(Unit("a", tap), Tapped(tap), data, encoder, planner, planned, 8)[0]
+    def unit(session, tap, planned):
+        return plan._line(Unit("a", tap), Tapped(tap), data, session, planned)[0]
 
-    def planner():
-        return Planner(encoder.card, encoder.transform, FeatureStore(tmp_path, "float32"))
-
-    first, planned = planner(), {}
+    first, planned = session_of(encoder, tmp_path), {}
     lines = [unit(first, tap, planned) for tap in ("cls", "patches")]
     assert [(line.forwards, line.shared) for line in lines] == [(4, 0), (4, 4)]
-    first = planner()
-    first.add([need := Need(images, View("encoder"), Tap("cls"))])
-    Extractor(encoder, "cpu", 8, 0, silent).run(first.of(need))
-    again, planned = planner(), {}
+    first = session_of(encoder, tmp_path)
+    first.planner.add([need := Need(images, View("encoder"), Tap("cls"))])
+    first.extractor.run(first.planner.of(need))
+    again, planned = session_of(encoder, tmp_path), {}
     lines = [unit(again, tap, planned) for tap in ("cls", "patches")]
     assert [(line.forwards, line.shared, sum(line.todo.values())) for line in lines] == [(0, 0, 0), (4, 0, 4)]
 
@@ -168,8 +167,7 @@ def test_a_convex_head_on_stored_vectors_is_planned_with_its_rows_and_bytes(tmp_
 
     def line(preset, data, **changes):
         values = load_protocol(task.name, task.schemas, protocol_file(task.name), preset, changes).values
-        planner = Planner(encoder.card, encoder.transform, FeatureStore(tmp_path, "float32"))
-        return plan._line(Unit("classification", "a"), task.method(values), data, encoder, planner, {}, 8)
+        return plan._line(Unit("classification", "a"), task.method(values), data, session_of(encoder, tmp_path), {})
 
     (with_head, held), (without, less) = line("fast", data), line("fast", data, linear="false")
     assert (with_head.head_rows, with_head.head_steps, without.head_rows) == (30, 0, 0)

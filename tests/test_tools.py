@@ -1,13 +1,18 @@
-"""The tables of tests/bounds.py and tests/mutants.py name what is there."""
+"""The tables of tests/bounds.py and tests/mutants.py name what is there; contracts name what is looked up."""
 
 from __future__ import annotations
 
+import ast
 import random
 import tomllib
 from pathlib import Path
 
 import bounds
 import mutants
+import pytest
+
+from benchmark.contracts import Task
+from tasks.caption_retrieval import Cosine
 
 ROOT = Path(__file__).parents[1]
 JUDGED = ("benchmark/metrics", "benchmark/statistics", "benchmark/heads", "tasks")
@@ -32,6 +37,26 @@ def test_mutants_change_what_python_does_and_leave_annotations_and_docstrings() 
         "return x / 2 if x > 0 else 0.5 -> return x / 2 if x >= 0 else 0.5"
     )
     assert random.Random("0/a").random() == random.Random("0/a").random()
+
+
+def test_no_member_is_looked_up_by_a_name_that_the_contracts_do_not_have() -> None:
+    """`getattr` with a name, on what others write, is a contract that nobody can read; so is a fork on a protocol."""
+    found, forks = set(), []
+    for path in (path for room in ("benchmark", "tasks") for path in (ROOT / room).rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Name) or len(node.args) < 2:
+                continue
+            if node.func.id == "getattr" and isinstance(node.args[1], ast.Constant):
+                found.add((path.relative_to(ROOT).parts[1], node.args[1].value))
+            if node.func.id == "isinstance" and ast.unparse(node.args[0]).split(".")[-1] == "protocol":
+                forks.append(path)
+    python = {"__dict__", "__name__", "buffer", "exit_code", "ipv4_mapped", "name", "raw", "reason", "unread"}
+    assert {pair for pair in found if pair[1] not in python} == set() and forks == []
+
+
+def test_a_task_whose_protocols_do_not_tell_its_methods_apart_is_refused() -> None:
+    with pytest.raises(ValueError, match="task twice: two methods have one schema. Give each a dataclass of its own"):
+        Task("twice", "labels", {"one": Cosine, "two": type("Other", (Cosine,), {})})
 
 
 def test_the_smoke_part_is_there_and_every_dependency_has_a_lowest_release() -> None:

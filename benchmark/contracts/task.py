@@ -115,6 +115,11 @@ class Task:
     version: int = 1  # raised whenever the same features and protocol give other numbers
     presets: Path | None = None
 
+    def __post_init__(self) -> None:
+        """Raises ValueError where a method could not be told from another one by its protocol."""
+        if len({method.schema for method in self.methods.values()}) < len(self.methods):
+            raise ValueError(f"task {self.name}: two methods have one schema. Give each a dataclass of its own")
+
     @property
     def schemas(self) -> Mapping[str, type]:
         """Schema name in the TOML preset -> frozen dataclass of its fields."""
@@ -164,8 +169,6 @@ class TaskContext(Protocol):
 
     @property
     def card(self) -> EncoderCard: ...
-    @property
-    def protocol(self) -> Any: ...
     @property
     def data(self) -> Mapping[str, Any]: ...
     @property

@@ -26,7 +26,6 @@ class Context:
     live: Encoder
     planner: Planner
     store: FeatureStore
-    protocol: Any
     data: Mapping[str, Any]
     needs: Mapping[str, Need]
     seed: int

@@ -52,17 +52,7 @@ class Session:
     @classmethod
     def open(cls, name: str, shown: str, options: RunOptions, progress: NewProgress) -> Session:
         """Loads the encoder and, the first time it is seen, checks that it keeps its contract."""
-        load = partial(
-            load_encoder,
-            name,
-            weights=options.weights,
-            backend=options.backend,
-            device=options.device,
-            dtype=options.dtype,
-            offline=options.offline,
-            trust_remote_code=options.trust_remote_code,
-            options=options.model_options,
-        )
+        load = partial(encoder_of, name, options)
         close_shards()  # of the model before: what is mapped counts as resident
         peak = PeakMemory()
         forget_gpu_peak(resolve_device(options.device))
@@ -103,7 +93,6 @@ class Session:
             live=self.encoder,
             planner=self.planner,
             store=self.store,
-            protocol=job.protocol.values,
             data=job.data,
             needs=needs,
             seed=self.options.seed,
@@ -122,6 +111,20 @@ class Session:
             images_per_s=round(encoded / extract_s, 2) if encoded and extract_s else None,
         )
         return outcome, timing
+
+
+def encoder_of(name: str, options: RunOptions) -> Encoder:
+    """The encoder called `name`, loaded as `options` have it. Raises as `load_encoder`."""
+    return load_encoder(
+        name,
+        weights=options.weights,
+        backend=options.backend,
+        device=options.device,
+        dtype=options.dtype,
+        offline=options.offline,
+        trust_remote_code=options.trust_remote_code,
+        options=options.model_options,
+    )
 
 
 def _check_once(encoder: Encoder, device: str, options: RunOptions, name: str) -> None:

@@ -14,18 +14,18 @@ from typing import Any
 
 import torch
 
-from benchmark.contracts import Encoder, EncoderCard, ImageRequest, Method, Task
+from benchmark.contracts import Encoder, EncoderCard, ImageRequest, LabelData, Method, SegmentationData, Task
 from benchmark.contracts.progress import silent
 from benchmark.engine.identity import display_name, model_stamp
 from benchmark.engine.jobs import Job, JobMaker, refuse_unread, resolve_units
-from benchmark.engine.loading import device_of, load_encoder, resolve_device
+from benchmark.engine.loading import device_of, resolve_device
 from benchmark.engine.options import RunOptions
+from benchmark.engine.session import Session, encoder_of
 from benchmark.engine.slots import slot_of
 from benchmark.errors import BenchError
 from benchmark.features import codec as codecs
-from benchmark.features.extract import default_batch, held_bytes
-from benchmark.features.plan import Pass, Planner, input_size, item_values
-from benchmark.features.store import FeatureStore
+from benchmark.features.extract import held_bytes
+from benchmark.features.plan import Pass, input_size, item_values
 from benchmark.forecast.stand_in import SHAPE, RandomBlock, absent_data
 from benchmark.heads.logistic import held_bytes as fit_bytes
 from benchmark.registry import Unit, load_task, models
@@ -153,10 +153,7 @@ def _one(
 def _encoder(name: str, options: RunOptions) -> tuple[Encoder, str]:
     """The model, or its stand-in when its weights are not here."""
     try:
-        return load_encoder(
-            name, weights=options.weights, backend=options.backend, device=options.device, dtype=options.dtype,
-            offline=options.offline, trust_remote_code=options.trust_remote_code, options=options.model_options,
-        ), ""  # fmt: skip
+        return encoder_of(name, options), ""
     except BenchError as e:
         if e.exit_code == 2 or "embed_dim" not in models().get(name, {}) or options.weights:
             raise
@@ -167,9 +164,8 @@ def _encoder(name: str, options: RunOptions) -> tuple[Encoder, str]:
 def _lines(
     name: str, stamp: str, encoder: Encoder, jobs: Sequence[Prepared], options: RunOptions
 ) -> tuple[list[Line], int]:
-    planner = Planner(encoder.card, encoder.transform, FeatureStore(options.cache / "features", options.store))
+    session = Session.of(encoder, options, device_of(encoder, options.device))
     planned: Planned = {}
-    batch = options.batch_size or default_batch(device_of(encoder, options.device))
     lines, memory = [], 0
     for unit, job, note in jobs:
         if job is None:
@@ -181,7 +177,7 @@ def _lines(
         elif isinstance(job, Job) and not options.force and _finished(job, name, stamp, options):
             lines.append(Line(str(unit), note="done"))
         else:
-            line, held = _line(unit, job.task.method(protocol), job.data, encoder, planner, planned, batch)
+            line, held = _line(unit, job.task.method(protocol), job.data, session, planned)
             line.note = note
             lines.append(line)
             memory = max(memory, held)
@@ -193,10 +189,10 @@ def _finished(job: Job, name: str, stamp: str, options: RunOptions) -> bool:
 
 
 def _line(
-    unit: Unit, method: Method[Any], data: Mapping[str, Any], encoder: Encoder, planner: Planner,
-    planned: Planned, batch: int,
-) -> tuple[Line, int]:  # fmt: skip
-    named = method.needs(encoder.card, data)
+    unit: Unit, method: Method[Any], data: Mapping[str, Any], session: Session, planned: Planned
+) -> tuple[Line, int]:
+    card, planner = session.encoder.card, session.planner
+    named = method.needs(card, data)
     needs = tuple(named.values())
     before = {id(a) for p in planner.passes.values() for a in p.taps.values()}
     planner.add(needs)
@@ -210,21 +206,23 @@ def _line(
         line.images += len(shared.images)
         line.forwards += alone
         line.shared += alone - new
-        _add(line, input_size(shared.view, encoder.card, _shapes(shared.images, 1)[0]), new)
+        _add(line, input_size(shared.view, card, _shapes(shared.images, 1)[0]), new)
     for need in needs:
         array = planner.array(need)
-        values = item_values(need.tap, planner.of(need).view, encoder.card, SHAPE)
+        values = item_values(need.tap, planner.of(need).view, card, SHAPE)
         if id(array) not in before and array.missing():
             line.disk += values * len(need.images) * codecs.bytes_per_value(array.codec)
         if need.tap.name == "pixels":
             line.head_rows += need.tap.count * len(need.images)
             memory += 4 * values * len(need.images) * (2 if "train/cls" in named else 1)
-        memory += held_bytes(array, 4 * values, batch)
+        memory += held_bytes(array, 4 * values, session.extractor.batch_size)
     train = data.get("train")
-    rows, width = method.head_rows(encoder.card, len(train)) if train is not None else (0, 0)
-    line.head_rows += rows
-    memory += fit_bytes(rows, width, len(train.class_names) or CLASSES) if rows and train is not None else 0
-    _live(line, method, data, encoder.card, bool(needs))
+    if train is not None:
+        rows, width = method.head_rows(card, len(train))
+        line.head_rows += rows
+        classes = len(train.class_names) if isinstance(train, (LabelData, SegmentationData)) else CLASSES
+        memory += fit_bytes(rows, width, classes) if rows else 0
+    _live(line, method, data, card, bool(needs))
     return line, memory
 
 

@@ -94,7 +94,6 @@ class AbsentData:
     images: AbsentPictures
     queries: AbsentPictures
     index: AbsentPictures
-    class_names: tuple[str, ...] = ()
 
     @property
     def digest(self) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmark.contracts import DataKind, Dataset, RetrievalData, ignored_label
+from benchmark.contracts import DataKind, Dataset, LabelData, RetrievalData, SegmentationData, ignored_label
 from benchmark.data.tolerance import tolerating
 from benchmark.errors import BenchError
 from tasks.datasets.catalog import expected
@@ -147,7 +147,7 @@ def _read(data: Any, report: SplitReport, everything: bool, workers: int, progre
         report.read += done
         if bar is not None:
             bar.advance(done)
-    names = getattr(data, "class_names", ())
+    names = data.class_names if isinstance(data, (LabelData, SegmentationData)) else ()
     if report.kind == "labels":
         histogram = collections.Counter(np.asarray(data.labels).tolist())
     report.labels = {names[i] if 0 <= i < len(names) else "ignored": n for i, n in sorted(histogram.items())}

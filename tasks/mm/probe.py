@@ -25,12 +25,12 @@ from tasks.predictions import Predictions
 from tasks.segmentation_scores import cross_check, segmentation_details, segmentation_measurements
 
 
-def run(context: TaskContext) -> Outcome:
+def run(context: TaskContext, protocol: MmProbe) -> Outcome:
     """Trains and scores; samples are per-image class areas at full resolution."""
     started = time.perf_counter()
     test = context.data["test"]
     classes = len(test.class_names)
-    protocol = context.protocol.sized(context.card.image_size)
+    protocol = protocol.sized(context.card.image_size)
     model = segmentor(context.encoder(), protocol, classes)
     curve = train(context, model, protocol)
     trained = time.perf_counter()

@@ -109,7 +109,7 @@ def train(context: TaskContext, model: EncoderDecoder, protocol: MmProbe) -> Cur
     devices = [torch.device(context.device)] if context.device.startswith("cuda") else []
     with torch.random.fork_rng(devices), seeded(context.seed), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        runner = _runner(context, model, hook, loader, OptimWrapper(optimizer, clip_grad=clip))
+        runner = _runner(context, model, hook, loader, protocol.steps, OptimWrapper(optimizer, clip_grad=clip))
         try:
             runner.train()
         finally:
@@ -117,7 +117,9 @@ def train(context: TaskContext, model: EncoderDecoder, protocol: MmProbe) -> Cur
     return curve
 
 
-def _runner(context: TaskContext, model: nn.Module, hook: ProbeHook, loader: Any, optimizer: OptimWrapper) -> Runner:
+def _runner(
+    context: TaskContext, model: nn.Module, hook: ProbeHook, loader: Any, steps: int, optimizer: OptimWrapper
+) -> Runner:
     """A Runner whose files stay in the job's scratch folder and whose log stays off the terminal."""
     name = f"densebench-{uuid.uuid4().hex}"  # mmengine keeps loggers and scopes by name
     kind = type("ProbeRunner", (ProbeRunner,), {"device": context.device})
@@ -125,7 +127,7 @@ def _runner(context: TaskContext, model: nn.Module, hook: ProbeHook, loader: Any
         model,
         str(Path(context.scratch) / "mmengine"),
         train_dataloader=loader,
-        train_cfg={"type": ProbeLoop, "max_iters": context.protocol.steps},
+        train_cfg={"type": ProbeLoop, "max_iters": steps},
         optim_wrapper=optimizer,
         default_hooks=dict.fromkeys(UNUSED_HOOKS),
         custom_hooks=[hook],

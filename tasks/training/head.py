@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -41,12 +41,18 @@ class Ready:
         return to_size(read(self.head(layers)), size, images.shape[2:], grid, patch, self.protocol)
 
 
-def make_head(context: TaskContext, out: int, loss: Callable[[Ready, Batch, int], torch.Tensor], label: str) -> Ready:
-    """The head of `context`'s protocol with `out` output channels; `loss` of a batch at a step trains it.
+def make_head(
+    context: TaskContext,
+    p: TrainedHead,
+    data: Mapping[str, Any],
+    out: int,
+    loss: Callable[[Ready, Batch, int], torch.Tensor],
+    label: str,
+) -> Ready:
+    """The head of `p` with `out` output channels; `loss` of a batch of `data`'s training split at a step trains it.
 
     Raises WeightsError for a file that is no head of this size, BenchError when training diverges.
     """
-    p: TrainedHead = context.protocol
     card, encoder = context.card, context.encoder()
     frozen = Frozen(encoder, p.blocks(card), context.device, p.final_norm)
     details: dict[str, Any] = {"layers": [block % card.depth for block in frozen.blocks] or [card.depth - 1]}
@@ -56,8 +62,8 @@ def make_head(context: TaskContext, out: int, loss: Callable[[Ready, Batch, int]
         return Ready(frozen, head, p, {**details, "head_weights": p.head_weights.path.name})
     head = initialise(lambda: _new(p, card.embed_dim, out), p.init, context.seed)
     ready = Ready(frozen, head, p, details)
-    batches = Batches(context.data["train"], p, context.seed)
-    key = fingerprint([p, context.data["train"].digest, context.seed, card.weights.sha256, card.code_version, out])
+    batches = Batches(data["train"], p, context.seed)
+    key = fingerprint([p, data["train"].digest, context.seed, card.weights.sha256, card.code_version, out])
     bar = context.progress(f"training the {label} head", p.steps)
     losses = fit(head, batches, lambda _, b, s: loss(ready, b, s), context.scratch, key, bar, context.device)
     last = losses[-max(1, len(losses) // 20) :]
