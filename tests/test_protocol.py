@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import pytest
 
+from benchmark import load_task as load_unit
 from benchmark.errors import UsageError
 from benchmark.protocol import FileDigest, load_protocol, presets, variants
 from benchmark.registry import datasets, load_task, protocol_file, tasks
@@ -96,10 +97,15 @@ def test_wrong_presets_are_named(file, old, new, message):
 
 
 def test_an_override_that_nothing_reads_is_refused_from_python_too():
-    from benchmark import load_task
-
     with pytest.raises(UsageError, match=r"unknown protocol field in --set 'bin_step'. Did you mean 'bin_steps'"):
-        load_task("depth/scenes", overrides={"bin_step": "3"})
+        load_unit("depth/scenes", overrides={"bin_step": "3"})
+
+
+@pytest.mark.parametrize("option", ["weights", "dtype", "force", "limt"])
+def test_an_option_that_load_task_does_not_read_is_refused_with_those_that_it_does(option):
+    """An encoder is loaded by then, and no row is written: such an option would change nothing, silently."""
+    with pytest.raises(UsageError, match=f"option of load_task '{option}'.* All: protocol, overrides, .*, seed"):
+        load_unit("depth/scenes", **{option: "x"})
 
 
 def test_unknown_preset_suggests(file):

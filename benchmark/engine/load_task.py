@@ -63,7 +63,7 @@ def load_task(name: str, **options: Any) -> LoadedTask:
     task has no field for, DataError when the data is not there.
     """
     if wrong := sorted(options.keys() - set(OPTIONS)):
-        raise unknown("option of load_task", wrong[0], OPTIONS, "those of the encoder go to load_encoder")
+        raise unknown("option of load_task", wrong[0], OPTIONS, f"{', '.join(OPTIONS)}; load_encoder takes others")
     found = units(name)
     if len(found) != 1:
         raise UsageError(f"{name!r} means {len(found)} units ({', '.join(map(str, found))}); name one")
