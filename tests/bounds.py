@@ -26,7 +26,7 @@ SMOKE = (  # a part of every layer: statistics, heads, files, pictures, readers,
     "test_boundaries.py", "test_stats.py", "test_metrics_segmentation.py", "test_metrics_geometry.py",
     "test_metrics_retrieval.py", "test_heads_knn.py", "test_results.py", "test_summary.py", "test_frozen.py",
     "test_protocol.py", "test_images.py", "test_preprocessing.py", "test_datasets_readers.py", "test_mm_datasets.py",
-    "test_tips_encoders.py", "test_features_store.py",
+    "test_tips_encoders.py", "test_features_store.py", "test_boundaries_of_data.py", "test_datasets_geometry.py",
 )  # fmt: skip
 
 

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import json
-import re
 import shutil
-from types import SimpleNamespace
 
 import pytest
 import torch
 from family_models import save_clip, save_dino, save_siglip
 from safetensors.torch import load_file, save_file
-from transformers import SiglipVisionConfig, SiglipVisionModel, Tipsv2Model
+from transformers import SiglipVisionConfig, SiglipVisionModel
 
-from adapters import clip, dino, hub, siglip, weights_files
-from adapters.tipsv2.variants import Architecture
+from adapters import clip, dino, hub, siglip
 from benchmark.contracts import ModelSpec
-from benchmark.errors import BenchError, UsageError, WeightsError
+from benchmark.errors import BenchError, WeightsError
 from benchmark.registry import models
 
 SMALL = {"hidden_size": 48, "num_attention_heads": 4, "intermediate_size": 96, "image_size": 64}
@@ -281,151 +278,3 @@ def test_half_a_text_side_is_refused(saved, tmp_path):
 
 
 # ------------------------------------------------------------------------------------------ the hub
-
-
-@pytest.mark.parametrize("name", ["clip-l14", "siglip2-so400m-384", "dinov2-g", "dinov3-b"])
-def test_offline_without_a_cache_says_which_files_and_where_to_put_them(name, tmp_path, monkeypatch):
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
-    row = models()[name]
-    message = refusal(lambda: hub.build(ModelSpec(f"hf:{row['hub']}", target=row["hub"], offline=True)))
-    assert f"{row['hub']}@{row.get('revision', 'main')} is not in the hub cache and --offline is set" in message
-    assert f"https://huggingface.co/{row['hub']} into one folder and pass --weights FOLDER" in message
-    assert "HF_HOME" in message
-
-
-def hub_error(name: str) -> Exception:
-    from huggingface_hub import errors
-
-    kind = getattr(errors, name)
-    error: Exception = kind.__new__(kind)  # its own initialiser wants a response of whichever HTTP client is in use
-    return error
-
-
-@pytest.mark.parametrize(
-    ("error", "line"),
-    [
-        (
-            "GatedRepoError",
-            "facebook/dinov3-vitb16-pretrain-lvd1689m is gated. Accept its licence at https://huggingface.co/",
-        ),
-        ("RepositoryNotFoundError", "no repository facebook/dinov3-vitb16-pretrain-lvd1689m on the hub"),
-        ("RevisionNotFoundError", "facebook/dinov3-vitb16-pretrain-lvd1689m has no revision 5931719e"),
-    ],
-)
-def test_what_the_hub_answers_is_said_in_one_line(error, line, monkeypatch, tmp_path):
-    def refuse(*_args, **_options):
-        raise hub_error(error)
-
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
-    monkeypatch.setattr("huggingface_hub.HfApi.model_info", refuse)
-    repo = "facebook/dinov3-vitb16-pretrain-lvd1689m"
-    message = refusal(lambda: hub.build(ModelSpec(f"hf:{repo}", target=repo)))
-    assert line in message
-    if error == "GatedRepoError":
-        assert "Get config.json, model.safetensors" in message and "pass --weights FOLDER" in message
-
-
-def test_a_repository_s_code_is_fetched_to_be_read(monkeypatch, tmp_path):
-    """The line that asks to read the code before --trust-remote-code names a folder that has it."""
-    from huggingface_hub.utils import filter_repo_objects
-
-    files = ["config.json", "hf_model.py", "parts/blocks.py", "model.safetensors", "pytorch_model.bin", "photo.png"]
-    fetched: list[str] = []
-
-    def snapshot(_repo, *, allow_patterns, **_options):
-        fetched.extend(filter_repo_objects(files, allow_patterns=allow_patterns))
-        return str(tmp_path)
-
-    siblings = [SimpleNamespace(rfilename=name) for name in files]
-    monkeypatch.setattr("huggingface_hub.HfApi.model_info", lambda *_a, **_k: SimpleNamespace(siblings=siblings))
-    monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot)
-    assert weights_files.download("a/b", "main", ModelSpec("hf:a/b")) == tmp_path
-    assert fetched == files[:4]
-
-
-def test_no_network_is_told_from_a_missing_model(monkeypatch, tmp_path):
-    def unreachable(*_args, **_options):
-        raise ConnectionError("name resolution failed")
-
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
-    monkeypatch.setattr("huggingface_hub.HfApi.model_info", unreachable)
-    message = refusal(lambda: hub.build(ModelSpec("hf:a/b", target="a/b")))
-    assert "the hub cannot be reached (ConnectionError: name resolution failed)" in message
-
-
-def test_a_name_that_is_neither_a_folder_nor_a_repository():
-    assert "is neither a folder here nor OWNER/NAME on the hub" in refusal(
-        lambda: hub.build(ModelSpec("hf:./no/such/folder", target="./no/such/folder"))
-    )
-
-
-def test_jax_is_refused_where_there_is_none(saved):
-    spec = ModelSpec("clip-b16", weights=str(saved / "clip"), backend="jax")
-    assert "clip-b16 has no jax backend. Use --backend torch" in refusal(lambda: clip.build(spec), UsageError)
-
-
-# ------------------------------------------------------------------------------------------ hf: and TIPS
-
-
-def test_a_tips_folder_loads_by_hf(tmp_path):
-    import tips_layouts as tips
-
-    row = tips.arch_row("S")
-    Tipsv2Model(Architecture.from_row(row).to_config(8)).save_pretrained(tmp_path)
-    (tmp_path / "tokenizer.model").write_bytes(tips.tokenizer_bytes())
-    encoder = hub.build(ModelSpec(f"hf:{tmp_path}", target=str(tmp_path), device="cpu", dtype="float32"))
-    assert encoder.card.num_cls == 2
-    assert encoder.card.weights.source == str(tmp_path)
-    assert encoder.encode_image(torch.rand(1, 3, 56, 56)).patches.shape == (1, 4, 4, 48)
-
-
-REPO = ["config.json", "model.safetensors", "tokenizer.json", "mlx_model.safetensors", "mlx/weights.safetensors"]
-REPO += ["flax_model.msgpack", "flax_model.safetensors", "sub/flax_model-00001-of-00002.safetensors", "a.msgpack"]
-
-
-def test_copies_for_mlx_and_flax_are_left_alone(monkeypatch, tmp_path):
-    from huggingface_hub.utils import filter_repo_objects
-
-    fetched: list[str] = []
-
-    def snapshot(_repo, *, allow_patterns, ignore_patterns=None, **_options):
-        fetched.extend(filter_repo_objects(REPO, allow_patterns=allow_patterns, ignore_patterns=ignore_patterns))
-        return str(tmp_path)
-
-    siblings = [SimpleNamespace(rfilename=name) for name in REPO]
-    monkeypatch.setattr("huggingface_hub.HfApi.model_info", lambda *_a, **_k: SimpleNamespace(siblings=siblings))
-    monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot)
-    weights_files.download("a/b", "main", ModelSpec("hf:a/b"))
-    assert fetched == REPO[:3]
-
-
-def test_every_hub_model_is_pinned():
-    for name, row in models().items():
-        if "hub" in row:
-            assert re.fullmatch("[0-9a-f]{40}", row["revision"]) and row["revision_status"] == "pinned", name
-    assert models()["siglip2-so400m-224"]["revision"] == "78e403963a4f6a3640d07803284752326fdf4edf"
-
-
-def test_a_cached_copy_without_those_is_whole_and_one_without_its_tokenizer_is_fetched_on(monkeypatch, saved, tmp_path):
-    """huggingface_hub 2 keeps the list of a commit's files and calls a copy incomplete for any that is not there."""
-    commit, store = "0" * 40, tmp_path / "models--a--b"
-    folder = shutil.copytree(saved / "clip", store / "snapshots" / commit)
-    names = [p.name for p in folder.iterdir()]
-    listing = {name: {"size": 1, "blob_id": "0" * 40} for name in [*names, *REPO[3:], "pytorch_model.bin"]}
-    (store / "trees").mkdir()
-    (store / f"trees/{commit}.json").write_text(json.dumps({"format_version": 1, "files": listing}))
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
-    monkeypatch.setattr("huggingface_hub.HfApi.model_info", lambda *_a, **_k: pytest.fail("the hub was asked"))
-    for offline in (True, False):
-        assert weights_files.download("a/b", commit, ModelSpec("hf:a/b", offline=offline)) == folder
-    (folder / next(n for n in names if "token" in n or "merges" in n)).unlink()
-    assert weights_files.download("a/b", commit, ModelSpec("hf:a/b", offline=True)) == folder  # the loader says it
-
-    def asked(*_args, **_options):
-        raise ConnectionError("asked")
-
-    monkeypatch.setattr("huggingface_hub.HfApi.model_info", asked)
-    assert weights_files.download("a/b", commit, ModelSpec("hf:a/b")) == folder  # the hub cannot be reached: as offline
-    (folder / "model.safetensors").unlink()
-    with pytest.raises(WeightsError, match="the hub cannot be reached .ConnectionError: asked"):
-        weights_files.download("a/b", commit, ModelSpec("hf:a/b"))

@@ -1,0 +1,156 @@
+"""bench compare: classes, influence, exit codes, reports, published numbers."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+from rows import NINE, row_data, save_json, simulate, write_row, write_rows
+from test_compare import FAST, in_memory, measured, run, unit  # noqa: F401
+
+from benchmark.compare import report as report
+from benchmark.compare.classes import class_changes
+from benchmark.compare.compare import compare
+from benchmark.statistics.jackknife import influence, paired_error
+
+
+def test_class_changes_name_the_class_that_was_lost(tmp_path: Path) -> None:
+    write_row(tmp_path, "a", "linear_segmentation")
+    outcome = simulate("linear_segmentation", 0.6, 120, "a")
+    outcome.samples["intersection"][:, 2] //= 2
+    data = row_data("b", "linear_segmentation", outcome)
+    save_json(
+        tmp_path / "b" / "linear_segmentation" / "scenes" / f"fast-{data['protocol']['hash'][:8]}",
+        data,
+        outcome.samples,
+    )
+    unit = compare("a", "b", results=tmp_path, **FAST).units[0]
+    assert unit.classes[0].name == "sphere" and unit.classes[0].delta < -15 and unit.classes[0].p < 1e-6
+    assert all(c.delta == 0 for c in unit.classes[1:])
+    assert "sphere −" in report.class_line(unit)
+
+
+def test_a_class_in_too_few_images_is_shown_without_an_interval_and_never_named(tmp_path: Path) -> None:
+    """Its linearised error is 0 in one image, so it would come first with an interval of no width."""
+    for model, share in (("a", 0.9), ("b", 0.2)):
+        outcome = simulate("linear_segmentation", 0.6, 120, "same")
+        for name, area in (("union", 500), ("intersection", int(500 * share))):
+            outcome.samples[name][:, 2] = 0
+            outcome.samples[name][7:11, 2] = area
+        data = row_data(model, "linear_segmentation", outcome)
+        save_json(tmp_path / model / "linear_segmentation" / "scenes" / "fast-1", data, outcome.samples)
+    found = compare("a", "b", results=tmp_path, **FAST)
+    last = found.units[0].classes[-1]
+    assert (last.name, last.images, last.too_few) == ("sphere", 4, True) and last.delta == pytest.approx(-70)
+    assert np.isnan(last.p) and np.isnan(last.ci95).all() and report.notable_classes(found.units[0]) == []
+    assert json.loads(report.to_json(found))["units"][0]["classes"][-1]["ci95"] == [None, None]
+    assert "too few: 4 images" in run("a", "b", "--classes", "--results", tmp_path)[1]
+
+
+def test_equal_classes_are_rarely_named(tmp_path: Path) -> None:
+    """Adjusted over classes: of pairs of one recipe at most about 5 % name a class."""
+    named = 0
+    for pair in range(100):
+        a, b = (in_memory("linear_segmentation", 2 * pair + i) for i in range(2))
+        named += any(c.p < 0.05 for c in class_changes(a, b, "mIoU"))
+    assert named <= 5 + 2 * 2.2
+
+
+@pytest.mark.parametrize("task", NINE)
+def test_influence_predicts_the_bootstrap_standard_error(task: str) -> None:
+    outcomes = [simulate(task, skill, 300, f"m{i}") for i, skill in enumerate((0.6, 0.58))]
+    statistic = outcomes[0].measurements[0].statistic
+    moves = [influence(o.samples, statistic) for o in outcomes]
+    matrices = [statistic.matrix(o.samples) for o in outcomes]
+    counts = np.random.default_rng(0).multinomial(300, np.full(300, 1 / 300), 2000)
+    deltas = statistic.value(counts @ matrices[1]) - statistic.value(counts @ matrices[0])
+    assert paired_error(*moves) == pytest.approx(deltas.std(), rel=0.08)
+    assert abs(moves[0].sum()) < 1e-6 * np.abs(moves[0]).sum()
+
+
+def test_exit_codes_tell_regression_refusal_and_peace_apart(measured: Path, tmp_path: Path) -> None:
+    place = ("--results", measured)
+    assert run("base", "base", "--fail-on-regression", *place)[0] == 0
+    assert run("base", "worse", *place)[0] == 0
+    assert run("base", "worse", "--fail-on-regression", *place)[0] == 3
+    write_rows(tmp_path, {"a": 0.6}, ["depth", "normals"])
+    write_rows(tmp_path, {"b": 0.6}, ["depth"])
+    assert run("a", "b", "--results", tmp_path)[0] == 0
+    code, _ = run("a", "b", "--fail-on-regression", "--results", tmp_path)
+    assert code == 1
+
+
+@pytest.mark.parametrize(("side", "damage"), [("a", "cut"), ("a", "half"), ("b", "half")])
+def test_a_damaged_or_half_written_row_of_either_side_stops_the_gate(tmp_path: Path, side: str, damage: str) -> None:
+    write_rows(tmp_path, {"a": 0.6, "b": 0.6}, ["depth", "normals"])
+    file = next((tmp_path / side / "depth").rglob("result.json"))
+    file.write_text("{") if damage == "cut" else file.unlink()
+    assert run("a", "b", "--results", tmp_path)[0] == 0
+    code, out = run("a", "b", "--fail-on-regression", "--results", tmp_path, "--junit", tmp_path / "c.xml")
+    assert code == 1 and str(file.parent) in out and "1 damaged or half-written" in out
+    assert int(ElementTree.parse(tmp_path / "c.xml").getroot().attrib["errors"]) >= 1
+
+
+def test_a_unit_only_the_candidate_has_is_named_and_no_error(tmp_path: Path) -> None:
+    write_rows(tmp_path, {"a": 0.6}, ["depth"])
+    write_rows(tmp_path, {"b": 0.6}, ["depth", "normals"])
+    code, out = run("a", "b", "--fail-on-regression", "--results", tmp_path)
+    assert code == 0 and "normals/scenes: not compared: only B (b) has a row of it" in out
+
+
+def test_reports_hold_every_unit_and_survive_hostile_names(tmp_path: Path) -> None:
+    name = "<script>|`x`"
+    write_row(tmp_path, "a", "depth", 0.6)
+    write_row(tmp_path, name, "depth", 0.4)
+    other = next(p for p in tmp_path.iterdir() if p.name != "a")
+    found = compare("a", other, results=tmp_path, **FAST)
+    assert found.b == name
+    text = report.markdown(found)
+    assert "<script>" not in text and "depth/scenes" in text
+    suites = ElementTree.fromstring(report.to_junit(found))
+    assert suites.attrib["failures"] == "1" and suites[0].attrib["name"] == f"a → {name}"
+    data = json.loads(report.to_json(found))
+    assert data["units"][0]["verdict"] == "worse" and data["units"][0]["ci95"][0] > 0
+
+
+def test_command_writes_markdown_and_junit_and_prints_json(measured: Path, tmp_path: Path) -> None:
+    md, xml = tmp_path / "c.md", tmp_path / "c.xml"
+    code, out = run("base", "worse", "--results", measured, "--json", "--markdown", md, "--junit", xml)
+    assert code == 0 and len(json.loads(out)["units"]) == 9
+    assert md.read_text().count("▼ worse") >= 7
+    assert ElementTree.parse(xml).getroot().attrib["tests"] == "9"
+
+
+def test_published_numbers_are_shown_and_never_tested(tmp_path: Path) -> None:
+    write_row(tmp_path, "tipsv2-l", "linear_segmentation", dataset="ade20k", protocol_name="paper")
+    head = "model,model_id,task,dataset,metric,value,source,note\n"
+    (tmp_path / "published.csv").write_text(
+        head + "TIPSv2 L/14,tipsv2-l,linear_segmentation,ade20k,mIoU,50.1,a paper,\n"
+    )
+    found = compare("published", "tipsv2-l", results=tmp_path)
+    assert not found.units and found.published[0].published == 50.1
+    assert "shown, not tested" in report.markdown(found)
+    code, _ = run("published", "tipsv2-l", "--fail-on-regression", "--results", tmp_path)
+    assert code == 2
+    (tmp_path / "published.csv").unlink()  # then the numbers that come with densebench: Table 7 of arXiv:2604.12012
+    assert "arXiv:2604.12012" in compare("published", "tipsv2-l", results=tmp_path).published[0].source
+
+
+def test_a_part_of_the_data_confirms_no_published_number(tmp_path: Path) -> None:
+    outcome = simulate("linear_segmentation", 0.6, 120, "tipsv2-l")
+    data = row_data("tipsv2-l", "linear_segmentation", outcome, "ade20k", protocol_name="paper")
+    folder = tmp_path / "tipsv2-l" / "linear_segmentation" / "ade20k" / "paper-1"
+    head = "model,model_id,task,dataset,metric,value,source,note\n"
+    value = data["metrics"]["mIoU"]["value"]
+    (tmp_path / "published.csv").write_text(head + f"L,tipsv2-l,linear_segmentation,ade20k,mIoU,{value},a paper,\n")
+    save_json(folder, data, outcome.samples)
+    code, out = run("published", "tipsv2-l", "--results", tmp_path)
+    assert "1 of 1 published numbers inside" in out and f"paper-{data['protocol']['hash'][:8]}  120" in out
+    for part in ({"task": {**data["task"], "limit": 120}}, {"partial": ["test: 120 of 2,000"]}):
+        save_json(folder, {**data, **part}, outcome.samples)
+        code, out = run("published", "tipsv2-l", "--results", tmp_path)
+        assert "0 of 0 published numbers inside" in out and "1 measured on a part of the data" in out
+        assert "120, a part" in out and code == 0
