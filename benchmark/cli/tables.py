@@ -59,7 +59,8 @@ def show_report(report: Report, results: Path, written: Sequence[Path], referenc
 
         def side_by_side(some: Sequence[str]) -> Table:
             beside = others if len(some) == len(models) else []
-            return _main_table(some, beside, [*models, *others], tables, reasons, dataset, wide)
+            ranked = [*models, *others]
+            return _main_table(some, beside, ranked, tables, reasons, dataset=dataset, wide=wide)
 
         blocks = _blocks(console, models, side_by_side)
         if len(blocks) > 1 and others:  # one's own rows first
@@ -141,6 +142,7 @@ def _main_table(
     ranked: Sequence[str],
     tables: dict[tuple[str, str, str], dict[str, Row]],
     reasons: dict[tuple[str, str], str],
+    *,
     dataset: str | None,
     wide: bool,
 ) -> Table:

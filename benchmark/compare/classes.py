@@ -68,7 +68,7 @@ def class_changes(a: Row, b: Row, metric: str) -> tuple[ClassChange, ...]:
     error = np.where(images < FEWEST_IMAGES, np.nan, np.sqrt((moves**2).sum(0)))
     names = class_names(a, len(iou_a))
     found = [
-        _change(names[c], iou_a[c], iou_b[c], error[c], int(images[c]))
+        _change(names[c], float(iou_a[c]), float(iou_b[c]), float(error[c]), int(images[c]))
         for c in range(len(iou_a))
         if np.isfinite(iou_a[c]) and np.isfinite(iou_b[c])
     ]
@@ -89,7 +89,7 @@ def _ratio_influence(row: Row, metric: str) -> np.ndarray:
 
 def _change(name: str, a: float, b: float, error: float, images: int) -> ClassChange:
     """With the p of this class alone."""
-    delta = float(b - a)
+    delta = b - a
     p = float(delta == 0) if error == 0 else float(2 * ndtr(-abs(delta) / error))
-    interval = (float(delta - 1.96 * error), float(delta + 1.96 * error))
-    return ClassChange(name, float(a), float(b), delta, interval, p, images)
+    interval = (delta - 1.96 * error, delta + 1.96 * error)
+    return ClassChange(name=name, a=a, b=b, delta=delta, ci95=interval, p=p, images=images)

@@ -14,6 +14,7 @@ from typing import Literal, cast
 import numpy as np
 
 from benchmark.compare.classes import ClassChange, class_changes
+from benchmark.compare.noise_floor import key_of
 from benchmark.compare.sides import PUBLISHED, Side, open_side
 from benchmark.errors import BenchError, UsageError
 from benchmark.rows.published import published_numbers
@@ -118,16 +119,21 @@ def compare(
     side_a, side_b = open_side(str(a), results), open_side(str(b), results)
     pairs, refused = pair_rows(side_a, side_b)
     found = [
-        _compare_metric(ra, rb, metric, tolerance, floors or {}, resamples, seed)
+        _compare_metric(ra, rb, metric, tolerance, floors or {}, resamples=resamples, seed=seed)
         for ra, rb in pairs
         for metric in (_shared_metrics(ra, rb) if all_metrics else [ra.data.main_metric])
     ]
     if not found:
         raise UsageError(f"{side_a.name} and {side_b.name} share no comparable row. " + "; ".join(refused[:3]))
     return Comparison(
-        side_a.name, side_b.name, _judge(found), tuple(refused), (*side_a.problems, *side_b.problems),
-        _only_in_b(side_a, side_b), conditions=unlike(pairs),
-    )  # fmt: skip
+        a=side_a.name,
+        b=side_b.name,
+        units=_judge(found),
+        refused=tuple(refused),
+        problems=(*side_a.problems, *side_b.problems),
+        unpaired=_only_in_b(side_a, side_b),
+        conditions=unlike(pairs),
+    )
 
 
 def unlike(pairs: Sequence[tuple[Row, Row]]) -> tuple[str, ...]:
@@ -245,14 +251,14 @@ def _compare_metric(
     statistic = facts.statistic
     found = paired(a.samples, b.samples, statistic, resamples=resamples, seed=seed)
     if tolerance is None:
-        tolerance = floors.get(f"{a.unit}@{a.protocol_hash[:8]}", 0.0)
+        tolerance = floors.get(key_of(a), 0.0)
     value_a, value_b = statistic.of(a.samples), statistic.of(b.samples)
     return UnitComparison(
         unit=a.unit, protocol=label(a), metric=metric, metric_unit=facts.unit,
         higher_is_better=facts.higher_is_better, n=len(sample_ids(a)), independent=found.units,
         a=value_a, b=value_b, delta=value_b - value_a,
-        ci95=(float(found.ci95[0]), float(found.ci95[1])), p=float(found.p),
-        p_adjusted=float(found.p), method=found.method, error=found.error, mde=float("nan"), tolerance=tolerance,
+        ci95=found.ci95, p=found.p, p_adjusted=found.p, method=found.method, error=found.error, mde=float("nan"),
+        tolerance=tolerance,
         verdict="no difference", classes=class_changes(a, b, metric), stale=(a.stale, b.stale),
     )  # fmt: skip
 
@@ -302,15 +308,19 @@ def _against_published(a: str, b: str, results: Path) -> Comparison:
         matching = [p for p in numbers if p.unit == row.unit and p.metric in row.data.metrics]
         if not matching:
             missing.append(f"{row.unit}: no published number of {side.name}")
-        gaps += [_gap(row, p.metric, p.value, p.source) for p in matching]
-    return Comparison(a if a == PUBLISHED else side.name, b if b == PUBLISHED else side.name,
-                      refused=tuple(missing), problems=side.problems, published=tuple(gaps),
-                      conditions=tuple(stale_lines(side.rows)))  # fmt: skip
-
-
-def _gap(row: Row, metric: str, value: float, source: str) -> PublishedGap:
-    facts = row.data.metrics[metric]
-    return PublishedGap(
-        unit=row.unit, metric=metric, metric_unit=facts.unit, measured=facts.value, ci95=facts.ci95, published=value,
-        source=source, protocol=label(row), n=row.data.task.n, partial=row.part, stale=row.stale,
-    )  # fmt: skip
+        for p in matching:
+            facts = row.data.metrics[p.metric]
+            gap = PublishedGap(
+                unit=row.unit, metric=p.metric, metric_unit=facts.unit, measured=facts.value, ci95=facts.ci95,
+                published=p.value, source=p.source, protocol=label(row), n=row.data.task.n, partial=row.part,
+                stale=row.stale,
+            )  # fmt: skip
+            gaps.append(gap)
+    return Comparison(
+        a=a if a == PUBLISHED else side.name,
+        b=b if b == PUBLISHED else side.name,
+        refused=tuple(missing),
+        problems=side.problems,
+        published=tuple(gaps),
+        conditions=tuple(stale_lines(side.rows)),
+    )

@@ -27,7 +27,7 @@ class Entry:
 
     row: Row
     variant: str  # `Row.variant`
-    standing: Standing
+    standing: Standing = field(default_factory=Standing)  # known when all rows of the board are
     classes: list[float] | None = None  # IoU in percent, NaN where a class never occurs
     samples: list[float] | None = None  # the metric of single samples
     shipped: bool = False  # a row that came with densebench, not measured by the user
@@ -104,7 +104,7 @@ def _board(rows: list[Row], budget: int, problems: list[str]) -> Board:
             continue
         kept.append(row)
         moves.append(move)
-        board.entries.append(_entry(row, budget, Standing()))
+        board.entries.append(_entry(row, budget))
         row.__dict__.pop("samples", None)  # memory stays that of one board
     if ids is None:
         return board
@@ -143,10 +143,10 @@ def shown(total: int, budget: int) -> np.ndarray:
     return np.linspace(0, total - 1, count).round().astype(int)
 
 
-def _entry(row: Row, budget: int, standing: Standing) -> Entry:
+def _entry(row: Row, budget: int) -> Entry:
     statistic = row.statistic()
     matrix = statistic.matrix(row.samples)
     picked = statistic.value(matrix[shown(len(matrix), budget)])
     iou = class_iou(row, row.data.main_metric)
     classes = [float(v) for v in iou] if iou is not None and len(iou) <= max(budget // 2, 12) else None
-    return Entry(row, row.variant, standing, classes, [float(v) for v in picked])
+    return Entry(row=row, variant=row.variant, classes=classes, samples=[float(v) for v in picked])

@@ -51,7 +51,13 @@ def standings(
     few = units < FEWEST_SAMPLES
     spread = rank_spread(good, draws)
     return [
-        Standing(int(ranks[i]), bool(tied), float(values[i] - values[best]), float(p[i]), float(spread[i]))
+        Standing(
+            rank=int(ranks[i]),
+            tied=bool(tied),
+            delta=float(values[i] - values[best]),
+            p=float(p[i]),
+            rank_sd=float(spread[i]),
+        )
         for i, tied in enumerate((p >= ALPHA) | few)
     ]
 

@@ -215,9 +215,15 @@ class Watcher:
         baseline, found, refused = self._compared(checkpoint.name, rows, rows_at, history)
         points = tuple(_point(row, found) for row in rows)
         return Entry(
-            checkpoint.name, stamp, step_of(checkpoint.name), baseline, points, tuple(failures), tuple(refused),
-            round(time.perf_counter() - started, 3),
-        )  # fmt: skip
+            name=checkpoint.name,
+            stamp=stamp,
+            step=step_of(checkpoint.name),
+            baseline=baseline,
+            points=points,
+            failures=tuple(failures),
+            refused=tuple(refused),
+            seconds=round(time.perf_counter() - started, 3),
+        )
 
     def _prepared(self, checkpoint: Checkpoint, stamp: str) -> Path:
         """The weights to load: the checkpoint itself, or what --prepare makes of it."""
@@ -279,18 +285,17 @@ class Watcher:
 
 
 def _point(row: Row, found: Comparison | None) -> Point:
+    """The main number of a row, with its verdict where `found` has compared it."""
     main = row.main
     point = Point(
-        row.unit, label(row), row.data.main_metric, main.unit, main.higher_is_better, main.value, main.ci95,
+        unit=row.unit, protocol=label(row), metric=row.data.main_metric, metric_unit=main.unit,
+        higher_is_better=main.higher_is_better, value=main.value, ci95=main.ci95,
     )  # fmt: skip
-    if found is None:
+    key = (point.unit, point.protocol, point.metric)
+    compared = next((u for u in found.units if (u.unit, u.protocol, u.metric) == key), None) if found else None
+    if compared is None:
         return point
-    match = [u for u in found.units if u.unit == row.unit and u.protocol == point.protocol and u.metric == point.metric]
-    if not match:
-        return point
-    return Point(
-        **{**vars(point), "verdict": match[0].verdict, "delta": match[0].delta, "p_adjusted": match[0].p_adjusted}
-    )
+    return replace(point, verdict=compared.verdict, delta=compared.delta, p_adjusted=compared.p_adjusted)
 
 
 def seen_from(path: Path, base: Path) -> str:
