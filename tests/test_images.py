@@ -159,6 +159,7 @@ def test_a_missing_file_is_an_error(tmp_path):
         decode(tmp_path / "gone.png")
 
 
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")  # Pillow warns at half of what it refuses
 def test_a_picture_that_is_too_large_says_so_and_what_allows_it(tmp_path, monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", Image.MAX_IMAGE_PIXELS)
     path = tmp_path / "map.png"
