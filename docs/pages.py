@@ -95,7 +95,7 @@ def datasets() -> Iterator[str]:
     rows = registry.datasets()
     yield table(
         ["data set", "tasks", "licence"],
-        [[f"[{n}](#{n})", ", ".join(r["tasks"]), r["licence"]] for n, r in rows.items()],
+        [[f"[{n}](#{n})", ", ".join(registry.tasks_on(n)), r["licence"]] for n, r in rows.items()],
     )
     for name, row in rows.items():
         yield f"\n## {name}\n\n{row['title']}. {row['citation']}.\n"
