@@ -244,21 +244,12 @@ def resampled_by_thing(
     return [replace(m, statistic=replace(m.statistic, cluster="thing")) for m in measurements]
 
 
-def counted_target(data: Any, index: int) -> np.ndarray:
-    """The map of a picture; of normals ([H, W, 3]) NaN where nothing counts, so that a zero vector that is left counts.
-
-    Data whose zero vectors count say so by a method `counted`; of all others a zero vector does not.
-    """
-    found: np.ndarray = data.counted(index)
-    return found
-
-
 def mean_target(data: Mapping[str, Any], counts: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
     """What an answer that sees no picture says everywhere: the mean pixel of up to 64 maps, those of training where
     there are any. `counts` gives the pixels [H, W] of a map that do."""
     split = data.get("train", data["test"])
     at = np.unique(np.linspace(0, len(split.images) - 1, 64).round().astype(int))
-    maps = [np.asarray(counted_target(split, int(index)), np.float64) for index in at]
+    maps = [np.asarray(split.counted(int(index)), np.float64) for index in at]
     found: np.ndarray = np.concatenate([m[counts(m)] for m in maps]).mean(0)
     return found
 

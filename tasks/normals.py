@@ -19,7 +19,6 @@ from benchmark.statistics.statistic import Statistic
 from tasks.dense import (
     PixelMethod,
     PixelProbe,
-    counted_target,
     fit_ridge,
     predicted_maps,
     resampled_by_thing,
@@ -70,7 +69,7 @@ class PixelNormalsMethod(PixelMethod[PixelNormals]):
         mean = pixels.targets.mean(0)
         rows, blind, kept = [], [], Predictions(context, "normals")
         for index, at_size in predicted_maps(context, needs, head.predict, "scoring normals"):
-            target = counted_target(test, index)
+            target = test.counted(index)
             prediction = at_size(*target.shape[:2]).permute(1, 2, 0)  # only the angle counts: length plays no part
             kept.add(index, prediction)
             rows.append({"id": test.images.image_id(index), **normal_errors(prediction, target, True)})

@@ -77,16 +77,10 @@ class Predictions:
             prediction = prediction.astype(np.float32) / scale
         target = shrink(np.asarray(self.data.target(index)))
         names = self.data.class_names if self.kind == "segmentation" else ()
-        palette = palette_of(self.data)
+        palette = None if self.data.palette is None else np.asarray(self.data.palette, np.uint8)
         return side_by_side(
             self.data.images.load(index), target, prediction, self.kind, palette, ignored_label(len(names)), names
         )
-
-
-def palette_of(data: Any) -> np.ndarray | None:
-    """[C, 3] uint8 colours the dataset itself gives its classes, else None."""
-    palette = data.palette
-    return None if palette is None else np.asarray(palette, np.uint8)
 
 
 def shrink(values: np.ndarray, height: int = HEIGHT) -> np.ndarray:

@@ -14,7 +14,7 @@ from benchmark.contracts import DepthData, Need, NormalsData, Tap, View
 from benchmark.contracts.progress import silent
 from benchmark.images.views import Placement, ResolvedView
 from tasks.caption_retrieval import IMAGE_TO_TEXT, TEXT_TO_IMAGE
-from tasks.dense import counted_target, held_out_folds, held_out_images, training_pixels, upsample
+from tasks.dense import held_out_folds, held_out_images, training_pixels, upsample
 from tasks.linear_segmentation import PixelSegmentationMethod
 from tasks.sliding import background_rule, best_class, resized
 
@@ -96,8 +96,8 @@ def test_zero_vectors_of_normals_do_not_count_and_those_of_depth_stay() -> None:
     normals = np.zeros((1, 2, 3), np.float32)
     normals[0, 1] = (0, 0, 1)
     data = made(NormalsData, target=lambda index: normals)
-    assert np.isnan(counted_target(data, 0)[0, 0]).all() and counted_target(data, 0)[0, 1].tolist() == [0, 0, 1]
-    assert counted_target(made(DepthData, target=lambda index: np.zeros((2, 2))), 0).tolist() == [[0, 0], [0, 0]]
+    assert np.isnan(data.counted(0)[0, 0]).all() and data.counted(0)[0, 1].tolist() == [0, 0, 1]
+    assert made(DepthData, target=lambda index: np.zeros((2, 2))).counted(0).tolist() == [[0, 0], [0, 0]]
 
 
 def test_a_score_on_the_threshold_is_no_background_and_ties_go_to_the_lower_class() -> None:

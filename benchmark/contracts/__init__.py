@@ -3,26 +3,7 @@
 Shapes use one alphabet: B batch, h w patch grid, D width, E text width, K CLS tokens, H W pixels, N samples, C classes.
 """
 
-from benchmark.contracts.data import (
-    IGNORE,
-    KINDS,
-    CaptionData,
-    DataKind,
-    Dataset,
-    DatasetInfo,
-    DatasetSource,
-    DepthData,
-    ImageSamples,
-    ImageSet,
-    ImageSubset,
-    LabelData,
-    MapSamples,
-    NormalsData,
-    RetrievalData,
-    Samples,
-    SegmentationData,
-    ignored_label,
-)
+from benchmark.contracts.data import Dataset, DatasetInfo, DatasetSource
 from benchmark.contracts.encoder import (
     CropRounding,
     Encoder,
@@ -40,6 +21,19 @@ from benchmark.contracts.encoder import (
     WeightsInfo,
 )
 from benchmark.contracts.features import Need, Sampling, Tap, TapName, View, ViewRule
+from benchmark.contracts.images import IGNORE, ImageSet, ImageSubset, ignored_label
+from benchmark.contracts.kinds import (
+    KINDS,
+    CaptionData,
+    DepthData,
+    ImageSamples,
+    LabelData,
+    MapSamples,
+    NormalsData,
+    RetrievalData,
+    Samples,
+    SegmentationData,
+)
 from benchmark.contracts.task import (
     FeatureReader,
     FieldStatus,
@@ -57,7 +51,6 @@ __all__ = [
     "KINDS",
     "CaptionData",
     "CropRounding",
-    "DataKind",
     "Dataset",
     "DatasetInfo",
     "DatasetSource",

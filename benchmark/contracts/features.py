@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     pass
-from benchmark.contracts.data import ImageSet
 from benchmark.contracts.encoder import CropRounding, Interpolation
+from benchmark.contracts.images import ImageSet
 
 ViewRule = Literal["encoder", "square", "short-side", "pad-to-patch"]
 

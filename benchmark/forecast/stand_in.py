@@ -10,7 +10,6 @@ import numpy as np
 import torch
 
 from benchmark.contracts import (
-    DataKind,
     EncoderCard,
     ImageFeatures,
     ImageRequest,
@@ -107,7 +106,7 @@ class AbsentData:
 
 
 def absent_data(
-    dataset: str, kind: DataKind, split: str, limit: int | None, options: Mapping[str, str]
+    dataset: str, kind: str, split: str, limit: int | None, options: Mapping[str, str]
 ) -> AbsentData | None:
     """The split's counts in the catalogue (of `options`' training list where there are several); None without them.
 

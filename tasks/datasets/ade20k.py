@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmark.contracts import DataKind, Dataset, DatasetInfo
+from benchmark.contracts import Dataset, DatasetInfo
 from benchmark.errors import DataError
 from tasks.datasets.arrays import index_image
 from tasks.datasets.blobs import Blobs
@@ -33,7 +33,7 @@ class Ade20k(Dataset):
     info: DatasetInfo
     root: Path | None
 
-    def data(self, kind: DataKind, split: str) -> SegmentationSet:
+    def data(self, kind: str, split: str) -> SegmentationSet:
         if kind != "segmentation" or split not in self.info.splits:
             raise split_error(self.info, kind, split)
         try:

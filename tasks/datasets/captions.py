@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmark.contracts import DataKind, DatasetInfo
+from benchmark.contracts import DatasetInfo
 from benchmark.errors import DataError, reading
 from benchmark.system.texts import decoded, split_lines
 from tasks.datasets.catalog import expected
@@ -71,7 +71,7 @@ def from_entries(info: DatasetInfo, store: Store, entries: Sequence[Entry], keep
 def caption_split(
     info: DatasetInfo,
     root: Path | None,
-    kind: DataKind,
+    kind: str,
     split: str,
     keep: int | None,
     official: Callable[[str], CaptionSet],

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from benchmark.contracts import DataKind, Dataset, DatasetInfo
+from benchmark.contracts import Dataset, DatasetInfo
 from benchmark.errors import DataError, reading
 from tasks.datasets.captions import (
     LISTING_ARCHIVES,
@@ -40,7 +40,7 @@ class Coco(Dataset):
     root: Path | None
     keep: int | None
 
-    def data(self, kind: DataKind, split: str) -> CaptionSet:
+    def data(self, kind: str, split: str) -> CaptionSet:
         return caption_split(self.info, self.root, kind, split, self.keep, self._karpathy, SPLIT_FILE)
 
     def _karpathy(self, split: str) -> CaptionSet:

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmark.contracts import DataKind, Dataset, DatasetInfo
+from benchmark.contracts import Dataset, DatasetInfo
 from benchmark.errors import DataError
 from tasks.datasets.captions import Entry, caption_split, from_entries
 from tasks.datasets.kinds import CaptionSet
@@ -27,7 +27,7 @@ class Docci(Dataset):
     info: DatasetInfo
     root: Path | None
 
-    def data(self, kind: DataKind, split: str) -> CaptionSet:
+    def data(self, kind: str, split: str) -> CaptionSet:
         return caption_split(self.info, self.root, kind, split, None, self._official)
 
     def _official(self, split: str) -> CaptionSet:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmark.contracts import DataKind, Dataset, DatasetInfo
+from benchmark.contracts import Dataset, DatasetInfo
 from tasks.datasets.captions import (
     LISTING_ARCHIVES,
     LISTING_FOLDERS,
@@ -32,7 +32,7 @@ class Flickr30k(Dataset):
     root: Path | None
     keep: int | None
 
-    def data(self, kind: DataKind, split: str) -> CaptionSet:
+    def data(self, kind: str, split: str) -> CaptionSet:
         return caption_split(self.info, self.root, kind, split, self.keep, self._karpathy, SPLIT_FILE)
 
     def _karpathy(self, split: str) -> CaptionSet:

@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmark.contracts import DataKind, Dataset, DatasetInfo, DepthData, ImageSet, NormalsData
+from benchmark.contracts import Dataset, DatasetInfo, DepthData, ImageSet, NormalsData
 from benchmark.data.hidden import is_hidden
 from benchmark.errors import DataError, UsageError
 from benchmark.images.decode import decode
@@ -183,7 +183,7 @@ class Navi(Dataset):
     probe3d: bool
     by_depth: bool
 
-    def data(self, kind: DataKind, split: str) -> Any:
+    def data(self, kind: str, split: str) -> Any:
         if kind not in self.info.kinds or split not in self.info.splits:
             raise split_error(self.info, kind, split)
         store = self._store()

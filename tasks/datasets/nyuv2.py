@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmark.contracts import DataKind, Dataset, DatasetInfo
+from benchmark.contracts import Dataset, DatasetInfo
 from benchmark.errors import DataError
 from tasks.datasets.arrays import index_image
 from tasks.datasets.blobs import Blobs
@@ -46,7 +46,7 @@ class NyuV2(Dataset):
     source: str = "bts"
     by_depth: bool = False  # of normals: see nyuv2_normals
 
-    def data(self, kind: DataKind, split: str) -> Any:
+    def data(self, kind: str, split: str) -> Any:
         if kind not in self.info.kinds or split not in self.info.splits:
             raise split_error(self.info, kind, split)
         if kind == "normals":

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmark.contracts import DataKind, Dataset, DatasetInfo
+from benchmark.contracts import Dataset, DatasetInfo
 from benchmark.errors import DataError
 from tasks.datasets.arrays import index_image
 from tasks.datasets.blobs import Blobs
@@ -47,7 +47,7 @@ class PascalContext(Dataset):
     background: bool
     own: bool
 
-    def data(self, kind: DataKind, split: str) -> SegmentationSet:
+    def data(self, kind: str, split: str) -> SegmentationSet:
         if kind != "segmentation" or split not in self.info.splits:
             raise split_error(self.info, kind, split)
         archives = ("VOCtrainval_03-May-2010.tar", "VOC2010*.tar", "VOC2010*.zip")

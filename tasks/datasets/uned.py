@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmark.contracts import DataKind, Dataset, DatasetInfo
+from benchmark.contracts import Dataset, DatasetInfo
 from benchmark.errors import DataError, reading, unknown
 from tasks.datasets.blobs import concatenate
 from tasks.datasets.catalog import expected
@@ -43,7 +43,7 @@ class UnEd(Dataset):
     root: Path | None
     domains: tuple[str, ...]
 
-    def data(self, kind: DataKind, split: str) -> RetrievalSet:
+    def data(self, kind: str, split: str) -> RetrievalSet:
         if kind != "retrieval" or split not in self.info.splits:
             raise split_error(self.info, kind, split)
         store = find(self.info, self.root, MARKER, ("data", "uned"), also=("uned", "UnED"))

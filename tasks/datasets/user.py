@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from benchmark.contracts import DataKind, Dataset, DatasetInfo
+from benchmark.contracts import Dataset, DatasetInfo
 from benchmark.errors import UsageError
 from tasks.datasets.places import split_error
 from tasks.datasets.user_fields import TaskFile, check_apart, read_task_file
@@ -35,7 +35,7 @@ class UserDataset(Dataset):
     info: DatasetInfo
     file: TaskFile
 
-    def data(self, kind: DataKind, split: str) -> Any:
+    def data(self, kind: str, split: str) -> Any:
         if kind != self.file.kind or split not in self.info.splits:
             raise split_error(self.info, kind, split)
         return read_split(self.file, split)

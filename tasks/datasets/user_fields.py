@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmark.contracts import DataKind
 from benchmark.errors import UsageError
 from benchmark.registry import datasets, tasks
 from benchmark.system.texts import split_lines
@@ -59,7 +58,7 @@ class TaskFile:
     values: Mapping[str, Any]
 
     @property
-    def kind(self) -> DataKind:
+    def kind(self) -> str:
         return str(tasks()[self.values["task"]]["kind"])
 
     @property

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmark.contracts import DataKind, Dataset, LabelData, RetrievalData, SegmentationData, ignored_label
+from benchmark.contracts import Dataset, LabelData, RetrievalData, SegmentationData, ignored_label
 from benchmark.data.tolerance import tolerating
 from benchmark.errors import BenchError
 from tasks.datasets.catalog import expected
@@ -70,7 +70,7 @@ def verify(
 
 def _split(
     dataset: Dataset,
-    kind: DataKind,
+    kind: str,
     split: str,
     everything: bool,
     workers: int,

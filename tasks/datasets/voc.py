@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmark.contracts import DataKind, Dataset, DatasetInfo
+from benchmark.contracts import Dataset, DatasetInfo
 from benchmark.errors import DataError
 from tasks.datasets.arrays import index_image
 from tasks.datasets.blobs import Blobs
@@ -35,7 +35,7 @@ class Voc2012(Dataset):
     root: Path | None
     train_list: str = "train"
 
-    def data(self, kind: DataKind, split: str) -> SegmentationSet:
+    def data(self, kind: str, split: str) -> SegmentationSet:
         if kind != "segmentation" or split not in self.info.splits:
             raise split_error(self.info, kind, split)
         store = find(

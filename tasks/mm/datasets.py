@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmark.contracts import DataKind, Dataset, DatasetInfo, ignored_label
+from benchmark.contracts import Dataset, DatasetInfo, ignored_label
 from benchmark.errors import BenchError, DataError, UsageError, unknown
 from tasks.datasets.archives import without_hidden
 from tasks.datasets.arrays import index_image
@@ -45,7 +45,7 @@ class MmsegDataset(Dataset):
     info: DatasetInfo
     config: Mapping[str, Any]
 
-    def data(self, kind: DataKind, split: str) -> SegmentationSet:
+    def data(self, kind: str, split: str) -> SegmentationSet:
         if kind != "segmentation" or split not in WHERE:
             raise split_error(self.info, kind, split)
         found = _lookup(self.config, split, masked=True) or _lookup(self.config, split)

@@ -11,7 +11,6 @@ import torch
 from benchmark.images.decode import to_float
 from benchmark.images.drawing import Kind, side_by_side
 from benchmark.rows.row import slug
-from tasks.dense import counted_target
 from tasks.predictions import best_median_worst, image_scores
 from tasks.training.augment import middle_square, stretched
 from tasks.training.fields import TrainedHead
@@ -22,10 +21,10 @@ Scored = tuple[int, torch.Tensor, np.ndarray]  # index, prediction [C, H, W], ta
 
 
 def predicted(data: Any, indices: Iterable[int], p: TrainedHead, predict: Predict) -> Iterator[Scored]:
-    """The prediction beside its `counted_target` for each picture of `indices`, in order."""
+    """The prediction beside what counts of its target (`counted`), for each picture of `indices`, in order."""
     group: list[tuple[int, np.ndarray, np.ndarray]] = []
     for index in indices:
-        image, target = data.images.load(index), counted_target(data, index)
+        image, target = data.images.load(index), data.counted(index)
         if p.test_square:
             image, target = middle_square(image), middle_square(target)
         image = stretched(image, p)

@@ -21,7 +21,6 @@ from benchmark.contracts import NormalsData
 from benchmark.errors import DataError
 from benchmark.metrics.geometry import normal_errors
 from benchmark.registry import open_dataset
-from tasks.dense import counted_target
 from tasks.training.batches import _stacked
 from tasks.training.losses import normal_loss
 
@@ -134,7 +133,7 @@ def test_navi_gives_probe3ds_pictures_depths_normals_and_errors(tmp_path, shape,
 
     rng = np.random.default_rng(0)
     guess = rng.normal(size=(512, 512, 3)) + 3 * target
-    row = normal_errors(guess, counted_target(data, 0), zeros_count=True)
+    row = normal_errors(guess, data.counted(0), zeros_count=True)
     assert row["angular_rmse"] == pytest.approx(original_rmse(guess, -normal, depth), abs=1e-3)
     assert row["angular_rmse"] > normal_errors(guess, target)["angular_rmse"], "without the border all are better"
 
@@ -206,7 +205,7 @@ def test_nyu_normals_count_where_the_depth_does(tmp_path, split):
     valid = (depth > 0) & (depth <= 10)
     assert 0 < valid.mean() < 1
     guess = np.random.default_rng(1).normal(size=(24, 32, 3))
-    row = normal_errors(guess, counted_target(data, 0), zeros_count=True)
+    row = normal_errors(guess, data.counted(0), zeros_count=True)
     theirs = original_rmse(guess, vectors, np.where(valid, depth, 0))
     assert row["n"] == valid.sum() and row["angular_rmse"] == pytest.approx(theirs, abs=0.02)
     other = open_dataset("nyuv2", tmp_path).data("normals", split)
@@ -235,6 +234,6 @@ def test_a_part_of_the_data_counts_the_same_pixels(tmp_path):
     nyu(tmp_path)
     data = open_dataset("nyuv2", tmp_path, {"valid": "depth"}).data("normals", "train")
     part = data.limited(1)
-    np.testing.assert_array_equal(counted_target(part, 0), data.counted(part.rows[0]))
+    np.testing.assert_array_equal(part.counted(0), data.counted(part.rows[0]))
     plain = made(NormalsData, target=lambda index: np.zeros((2, 2, 3), np.float32))
-    assert np.isnan(counted_target(plain, 0)).all()
+    assert np.isnan(plain.counted(0)).all()
