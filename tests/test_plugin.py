@@ -61,10 +61,10 @@ def test_what_a_package_brings_is_listed_shown_planned_checked_run_compared_and_
     run = "run --task toy_pairs --json --results rows --model"
     shown = bench(
         installed, tmp_path, "ls tasks", "ls datasets", "ls models", "show toy_correspondence", "show toy_pairs",
-        "plan --model toy-colours --task toy_correspondence", "check --model toy-colours",
+        "plan --model toy-colours --task toy_correspondence", "check --model toy-colours", "data verify toy_pairs",
     )  # fmt: skip
-    expected = ("toy_pairs", "toy_correspondence", "toy-colours", "this package: PCK@0.1", "Toy pairs", "48", "passed")
-    for (code, out, err), words in zip(shown, expected, strict=True):
+    said = ("toy_pairs", "toy_correspondence", "toy-colours", "PCK@0.1", "Toy pairs", "48", "passed", "targets")
+    for (code, out, err), words in zip(shown, said, strict=True):
         assert code == 0 and words in out, out + err
     made = bench(
         installed, tmp_path, f"{run} toy-colours --model pixels", f"{run} toy-colours", f"{run} toy-colours --limit 6",

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from benchmark.contracts import Samples
 from benchmark.data.equal_pictures import picture_digests
 
 Pairs = list[tuple[int, int]]  # (test picture, the first training picture that is the same)
@@ -19,19 +20,22 @@ def same_pixels(train: Any, test: Any) -> Pairs:
     return _pairs(picture_digests(train), picture_digests(test))
 
 
-def note_same_files(data: Mapping[str, Any]) -> list[str]:
-    """A line where test files of a trained task are training files too; none where nothing is trained, or where sets
-    are not made of files."""
+def note_same_files(data: Mapping[str, Samples]) -> list[str]:
+    """A line for each set of test pictures of a trained task whose files are among its training files; none where
+    nothing is trained, or where sets are not made of files."""
     if not {"train", "test"} <= data.keys():
         return []
-    train, test = data["train"].images, data["test"].images
-    ends = train.file_edges(), test.file_edges()
-    if ends[0] is None or ends[1] is None:
-        return []
-    found = [(t, r) for t, r in _pairs(ends[0], ends[1]) if test.file_digest(t) == train.file_digest(r)]
-    if not found:
-        return []
-    return [f"{len(found)} of {len(test)} test pictures are training pictures too: {named(train, test, found)}"]
+    lines, trained = [], data["train"].pictures()
+    for name, test in data["test"].pictures().items():
+        ends = trained[name].file_edges() if name in trained else None, test.file_edges()
+        if ends[0] is None or ends[1] is None:
+            continue
+        train = trained[name]
+        found = [(t, r) for t, r in _pairs(ends[0], ends[1]) if test.file_digest(t) == train.file_digest(r)]
+        if found:
+            count = f"{len(found)} of {len(test)} test pictures are training pictures too"
+            lines.append(f"{count}: {named(train, test, found)}")
+    return lines
 
 
 def named(train: Any, test: Any, pairs: Pairs) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmark.contracts import Dataset, LabelData, RetrievalData, SegmentationData, ignored_label
+from benchmark.contracts import Dataset, ImageSamples, LabelData, RetrievalData, SegmentationData, ignored_label
 from benchmark.data.tolerance import tolerating
 from benchmark.errors import BenchError
 from tasks.datasets.catalog import expected
@@ -87,9 +87,15 @@ def _split(
     except BenchError as e:
         yield SplitReport(kind, split, expected=expected(name, split, kind), missing=str(e))
         return
-    if not isinstance(data, RetrievalData):
+    if isinstance(data, ImageSamples):
         _read(data, report, everything, workers, progress)
         yield report
+        return
+    if not isinstance(data, RetrievalData):  # of another package: whatever its samples are, their pictures are read
+        for place, images in data.pictures().items():
+            part = SplitReport(kind, f"{split} {place}", len(images), digest=images.digest)
+            _read(_Plain(images), part, everything, workers, progress)
+            yield part
         return
     _read(_Plain(data.queries), report, everything, workers, progress)
     report.labels = dict(collections.Counter(data.query_domains))
