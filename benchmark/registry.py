@@ -138,6 +138,9 @@ def _built(spec: ModelSpec) -> Encoder:
 
 def check_model_name(name: str) -> None:
     """Raises UsageError for a name `build_encoder` could not resolve; imports nothing heavy."""
+    file = Path(name.rpartition(":")[0])
+    if is_own_code(name) and file.suffix == ".py" and not file.is_file():
+        raise UsageError(f"{name}: no file {file}. Write FILE.py:FUNCTION with a path from the current folder")
     if name in models() or (":" in name and all(name.partition(":")[::2])):
         return
     if name.endswith(".py"):

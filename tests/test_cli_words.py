@@ -116,6 +116,13 @@ def test_data_that_break_a_reader_fail_their_task_alone(capsys, results, tmp_pat
     assert "linear_segmentation/ade20k: ValueError: field larger" in first and "voc2012" in second
 
 
+@pytest.mark.parametrize("more", [["--model", "nowhere.py:build"], ["--model", "tipsv2-b", "--weights", "nowhere"]])
+def test_a_file_that_is_not_there_is_named_before_any_data_are_made(more, capsys, monkeypatch):
+    monkeypatch.setattr("benchmark.engine.jobs.open_dataset", lambda *_: pytest.fail("data were opened"))
+    assert bench("run", "--task", "depth/scenes", *more) == 2
+    assert "nowhere" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("command", list(COMMANDS))
 def test_every_command_has_help_with_an_example(command, capsys):
     assert bench(command, "--help") == 0

@@ -39,10 +39,11 @@ def finish_together(root: Path, rounds: int, seed: int, locks: bool = True) -> t
     write_row(root / "before", "x", "depth", n=20)  # imports are over before the processes start
     write_tables(root / "before")
     build(root / "before")
-    fork = multiprocessing.get_context("fork")
-    barrier, times = fork.Barrier(PROCESSES), fork.Array("d", rounds * PROCESSES)
+    server = multiprocessing.get_context("forkserver")  # a fork of this process could hang where JAX is loaded
+    server.set_forkserver_preload(["benchmark.leaderboard", "benchmark.rows.tables", "pandas"])
+    barrier, times = server.Barrier(PROCESSES), server.Array("d", rounds * PROCESSES)
     together = [
-        fork.Process(target=_finish, args=(root, i, rounds, seed, barrier, locks, times)) for i in range(PROCESSES)
+        server.Process(target=_finish, args=(root, i, rounds, seed, barrier, locks, times)) for i in range(PROCESSES)
     ]
     for process in together:
         process.start()
