@@ -8,13 +8,17 @@ import tarfile
 import zipfile
 from pathlib import Path
 
+import miniatures as mini
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from PIL import EpsImagePlugin, Image, ImageFile
 from scipy.sparse import csc_array
 
 from benchmark.errors import DataError
 from benchmark.images.decode import decode
+from benchmark.registry import open_dataset
 from tasks.datasets import archives, blobs, fetch
 from tasks.datasets.arrays import index_image, numpy_file
 from tasks.datasets.blobs import FileBlobs
@@ -22,6 +26,7 @@ from tasks.datasets.idx import read_idx
 from tasks.datasets.kinds import same_size
 from tasks.datasets.matlab import check, matlab_file
 from tasks.datasets.names import Names
+from tasks.datasets.parquet import Table
 from tasks.datasets.user_maps import normals_from_rgb
 
 
@@ -86,6 +91,28 @@ def test_a_matlab_file_whose_elements_do_not_fit_is_refused_before_scipy_sees_it
     ):
         with pytest.raises(ValueError, match=line):
             check(wrong)
+
+
+def test_lists_that_name_what_no_data_set_has_are_one_line(tmp_path: Path) -> None:
+    root = mini.coco(tmp_path)
+    listing = root / "dataset_coco.json"
+    listing.write_text(listing.read_text().replace('"val2014"', '"val2094"', 1))
+    with pytest.raises(DataError, match=r"dataset_coco\.json names no folder 'val2094'"):
+        open_dataset("coco", tmp_path).data("captions", "test")
+    lines = mini.docci(tmp_path) / "docci_descriptions.jsonlines"
+    lines.write_text(lines.read_text().replace("test_00002", "a" * 300))
+    with pytest.raises(DataError, match="aaaa"):
+        open_dataset("docci", tmp_path).data("captions", "test")
+
+
+def test_a_damaged_page_of_a_parquet_column_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "test.parquet"
+    pq.write_table(pa.table({"caption": [f"text {i}" for i in range(2000)]}), path, compression="none")
+    content = bytearray(path.read_bytes())
+    content[4:40] = bytes(36)
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=r"test\.parquet: column 'caption': is damaged"):
+        Table([path]).values("caption")
 
 
 def test_a_damaged_idx_file_is_named(tmp_path: Path) -> None:

@@ -81,7 +81,10 @@ def load_captions(path: Path) -> Any:
 
 def official_captions(entry: Entry, notes: Mapping[str, Any]) -> Entry:
     """`entry` with the captions COCO's own file has under the same ids."""
-    index = notes[entry.file.split("/")[0]]
+    folder = entry.file.split("/")[0]
+    if folder not in notes:
+        raise DataError(f"{entry.file}: {SPLIT_FILE} names no folder {folder!r} of COCO's. Fetch it again")
+    index = notes[folder]
     absent = [i for i in entry.ids if i not in index.anns]
     if absent:
         raise DataError(f"{entry.file}: caption {absent[0]} of {SPLIT_FILE} is not in COCO's file. Fetch both again")

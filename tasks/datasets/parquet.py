@@ -40,7 +40,8 @@ def cell(path: str, column: str, row: int) -> Any:
     for group in range(metadata.num_row_groups):
         count = metadata.row_group(group).num_rows
         if row < count:
-            value = _row_group(path, group, column)[row].as_py()
+            with reading(f"{path}: row group {group}", "is damaged", "Fetch it again"):
+                value = _row_group(path, group, column)[row].as_py()
             return value["bytes"] if isinstance(value, dict) else value
         row -= count
     raise IndexError(row)
@@ -164,7 +165,11 @@ class Table:
 
     def values(self, column: str) -> list[Any]:
         """All values of a small column."""
-        return [v for f in self.files for v in _open(f).read(columns=[column]).column(0).to_pylist()]
+        found: list[Any] = []
+        for file in self.files:
+            with reading(f"{file}: column {column!r}", "is damaged", "Fetch it again"):
+                found += _open(file).read(columns=[column]).column(0).to_pylist()
+        return found
 
     def blobs(self, column: str, rows: np.ndarray | None = None) -> RowBlobs:
         """The pictures of `column`, all or those of `rows`."""

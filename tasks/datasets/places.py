@@ -111,7 +111,7 @@ def find(
     places = bases(info, root, also)
     for base in places:
         for folder in (*folders, ""):
-            if (base / folder / marker).exists():
+            if Folder(base / folder).has(marker):
                 return Folder(base / folder)
     for base in places:
         found = sorted(p for pattern in archives for p in base.glob(pattern) if not is_hidden(p.name))
