@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import re
 import tarfile
 import zipfile
 from pathlib import Path
@@ -99,10 +100,20 @@ def test_lists_that_name_what_no_data_set_has_are_one_line(tmp_path: Path) -> No
     listing.write_text(listing.read_text().replace('"val2014"', '"val2094"', 1))
     with pytest.raises(DataError, match=r"dataset_coco\.json names no folder 'val2094'"):
         open_dataset("coco", tmp_path).data("captions", "test")
+    listing.write_text(
+        listing.read_text().replace("val2094", "val2014").replace('"sentids": [', '"sentids": [1e999, ', 1)
+    )
+    with pytest.raises(DataError, match="is no Karpathy split file"):
+        open_dataset("coco", tmp_path).data("captions", "test")
     lines = mini.docci(tmp_path) / "docci_descriptions.jsonlines"
     lines.write_text(lines.read_text().replace("test_00002", "a" * 300))
     with pytest.raises(DataError, match="aaaa"):
         open_dataset("docci", tmp_path).data("captions", "test")
+    notes = next(mini.navi(tmp_path).rglob("annotations.json"))
+    notes.write_text(re.sub(r'"image_size": \[\d+', '"image_size": [1e999', notes.read_text()))
+    split = "test" if "wild_set" in str(notes) else "train"
+    with pytest.raises(DataError, match=r"annotations\.json: is no NAVI annotation file"):
+        open_dataset("navi", tmp_path).data("depth", split)
 
 
 def test_a_damaged_page_of_a_parquet_column_is_named(tmp_path: Path) -> None:

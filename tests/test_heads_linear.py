@@ -136,7 +136,7 @@ def test_many_classes_stay_within_the_bytes_that_are_planned(monkeypatch) -> Non
     softmax = torch.log_softmax
     monkeypatch.setattr(torch, "log_softmax", lambda t, dim: (sizes.append(len(t)), softmax(t, dim))[1])
     monkeypatch.setattr(logistic, "_LOGITS", 500 * 50)
-    monkeypatch.setattr(logistic, "_PAIRS_BYTES", 4 * 2 * 8 * 50 * 7)
+    monkeypatch.setattr("benchmark.heads.lbfgs.PAIRS_BYTES", 4 * 2 * 8 * 50 * 7)
     small = fit_logistic(x, y, 50, [1e-3], keep_bytes=0)
     assert max(sizes) == 500 and (small.weight - whole.weight).abs().max() < 1e-2 * whole.weight.abs().max()
 

@@ -206,9 +206,10 @@ def test_tokenizer_lowercases_pads_with_zero_and_repeats_its_bytes() -> None:
 
 
 def test_a_file_that_is_no_tokenizer_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "tokenizer.model").write_bytes(b"<html>")
-    with pytest.raises(WeightsError, match=r"tokenizer\.model: not a SentencePiece model"):
-        Tokenizer.read(tmp_path / "tokenizer.model", 16)
+    for content in (b"<html>", b""):
+        (tmp_path / "tokenizer.model").write_bytes(content)
+        with pytest.raises(WeightsError, match=r"tokenizer\.model: not a SentencePiece model"):
+            Tokenizer.read(tmp_path / "tokenizer.model", 16)
     with pytest.raises(BenchError, match="no such file"):
         Tokenizer.read(tmp_path / "none.model", 16)
 

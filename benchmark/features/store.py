@@ -11,9 +11,7 @@ from __future__ import annotations
 import hashlib
 import io
 import shutil
-import threading
 import time
-from collections import OrderedDict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -27,6 +25,7 @@ import torch
 from benchmark.errors import BenchError
 from benchmark.features import codec
 from benchmark.features.codec import CODECS, LAYOUTS
+from benchmark.features.shards import OpenShards
 from benchmark.system import cache_users, sealed
 from benchmark.system.digest import fingerprint, sha256_file
 from benchmark.system.files import disk_errors, write_atomic
@@ -49,36 +48,6 @@ def shard_items(n: int, item_bytes: int = 0) -> int:
     while size > 1 and size * item_bytes > SHARD_BYTES:
         size //= 2
     return size
-
-
-class OpenShards:
-    """The shards of all arrays that are mapped into memory, those used last: each holds one of the few files that a
-    process may have open. What is closed is still in the page cache."""
-
-    def __init__(self, most: int) -> None:
-        self.most = most
-        self._maps: OrderedDict[Path, np.ndarray] = OrderedDict()
-        self._lock = threading.Lock()  # shards are written by another thread than reads them
-
-    def get(self, path: Path) -> np.ndarray:
-        """The array of the file `path`. Raises OSError."""
-        with self._lock:
-            if path not in self._maps:
-                self._maps[path] = np.load(path, mmap_mode="r", allow_pickle=False)
-                if len(self._maps) > self.most:
-                    self._maps.popitem(last=False)
-            self._maps.move_to_end(path)
-            return self._maps[path]
-
-    def clear(self) -> None:
-        """Closes all."""
-        with self._lock:
-            self._maps.clear()
-
-    def drop(self, path: Path) -> None:
-        """Forgets the array of a file that is another now."""
-        with self._lock:
-            self._maps.pop(path, None)
 
 
 _open_shards = OpenShards(max(32, min(512, open_files() // 4)))

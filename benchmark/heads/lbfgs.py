@@ -11,6 +11,8 @@ from dataclasses import dataclass
 
 import torch
 
+PAIRS, PAIRS_BYTES = 20, 2 << 30  # what is remembered: so many steps, or those that fit
+
 Objective = Callable[[torch.Tensor], tuple[float, torch.Tensor]]
 
 
@@ -86,3 +88,8 @@ def _two_loop(
     for (s, y, curvature), a in zip(pairs, reversed(weights)):
         r += s * (a - float((y * r).sum()) / curvature)
     return r
+
+
+def steps_kept(parameters: int) -> int:
+    """Steps that are remembered, each twice so many bytes as the `parameters` in float64."""
+    return max(3, min(PAIRS, PAIRS_BYTES // (2 * parameters)))

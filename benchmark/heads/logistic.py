@@ -24,7 +24,7 @@ import torch.nn.functional as F
 from benchmark.contracts import Progress
 from benchmark.errors import DataError
 from benchmark.heads.curvature import Preconditioner, block_bytes, block_preconditioner, fits, spectrum
-from benchmark.heads.lbfgs import Minimum, minimise
+from benchmark.heads.lbfgs import Minimum, minimise, steps_kept
 from benchmark.heads.rows import BLOCK, Rows, Scaler, class_indices, fit_scaler
 from benchmark.metrics.segmentation import confusion_areas, per_class_iou
 
@@ -34,7 +34,6 @@ ABSENT = -1e4  # bias of a class without a training row: never predicted, and fi
 LOOSE = 10  # times the tolerance, for each fold, while a penalty is chosen: a decade of penalty moves mIoU far more
 STRETCH = 1e-2  # tolerance of a first stretch from the classes' shares
 _LOGITS = 1 << 24  # of one block: 64 MiB in float32
-_PAIRS, _PAIRS_BYTES = 20, 2 << 30  # what L-BFGS remembers: so many steps, or those that fit
 
 
 @dataclass(frozen=True)
@@ -130,17 +129,8 @@ def held_bytes(rows: int, width: int, classes: int, device: str = "cpu") -> int:
     """Bytes that a fit of so many rows [rows, width] float32 holds at most: rows, a block's logits, L-BFGS's steps."""
     parameters = 8 * classes * (width + 1)
     block = min(BLOCK, max(1, _LOGITS // classes))
-    return (
-        min(4 * rows * width, room(device))
-        + 12 * block * classes
-        + (2 * _memory(parameters) + 6) * parameters
-        + block_bytes(rows, width, classes)
-    )
-
-
-def _memory(parameters: int) -> int:
-    """Steps that L-BFGS remembers, each twice so many bytes as the parameters in float64."""
-    return max(3, min(_PAIRS, _PAIRS_BYTES // (2 * parameters)))
+    steps = (2 * steps_kept(parameters) + 6) * parameters
+    return min(4 * rows * width, room(device)) + 12 * block * classes + steps + block_bytes(rows, width, classes)
 
 
 @dataclass(frozen=True)
@@ -206,7 +196,7 @@ class _Problem:
             by,
             tolerance,
             self.max_iterations,
-            _memory(8 * start.numel()),
+            steps_kept(8 * start.numel()),
             noise=0.1 * torch.finfo(self.data.dtype).eps,
         )
 

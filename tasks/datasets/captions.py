@@ -56,7 +56,7 @@ def karpathy(store: Store, name: str, split: str) -> list[Entry]:
             for image in images
             if image["split"] == split
         ]
-    except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as e:
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError, OverflowError) as e:
         raise DataError(f"{where}: is no Karpathy split file ({type(e).__name__}: {e}). Fetch it again") from None
 
 

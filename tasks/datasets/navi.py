@@ -242,7 +242,7 @@ def _annotated(store: Store, scene: str) -> list[tuple[str, Camera]]:
     try:
         rows = json.loads(store.read(f"{scene}/annotations.json"))
         pairs = [(row["filename"], _camera(row)) for row in rows]
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as e:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError) as e:
         raise DataError(f"{where}: is no NAVI annotation file ({type(e).__name__}: {e}). Fetch it again") from None
     before = f"{scene}/images/"
     if pairs and not store.has(before + pairs[0][0]) and store.has(f"{before}{SMALL}{pairs[0][0]}"):

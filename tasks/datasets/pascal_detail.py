@@ -42,7 +42,7 @@ def val_masks(path: Path) -> Archive:
                 records = sorted(_records(json.load(file)))
         except OSError as e:
             raise DataError(f"{path}: cannot be read ({e.strerror}). Check the path") from None
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as e:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError) as e:
             what = f"{type(e).__name__}: {e}"
             raise DataError(f"{path}: is not PASCAL in Detail's {JSON} ({what}). Fetch it again") from None
         write_atomic(kept, lambda f: _pack(records, f))

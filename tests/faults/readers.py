@@ -7,7 +7,7 @@ import json
 import sys
 import tarfile
 import zipfile
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,24 +18,18 @@ ROOT = Path(__file__).parents[2]
 sys.path[:0] = [str(ROOT / "tests"), str(ROOT)]
 
 import miniatures as mini  # noqa: E402
+from files_of_others import saved, written  # noqa: E402
+from readers_weights import configs, read_recipe, read_tokeniser, read_weights, tokeniser, weights  # noqa: E402
 from rows import write_row  # noqa: E402
 
-from adapters import weights_files  # noqa: E402
-from adapters.tipsv2 import files as tips_files  # noqa: E402
 from adapters.tipsv2.recipe import source_files  # noqa: E402
-from adapters.tipsv2.recipe.config_file import read_config  # noqa: E402
-from adapters.tipsv2.recipe.text import Tokenizer  # noqa: E402
-from adapters.tipsv2.tokenizer import Tokenizer as AdapterTokenizer  # noqa: E402
 from benchmark.compare import noise_floor as noise  # noqa: E402
-from benchmark.contracts import ModelSpec  # noqa: E402
-from benchmark.heads.dpt_weights import load_dpt  # noqa: E402
 from benchmark.images.decode import decode  # noqa: E402
 from benchmark.leaderboard import build  # noqa: E402
 from benchmark.registry import models, open_dataset  # noqa: E402
 from benchmark.rows.published import read_published  # noqa: E402
 from benchmark.rows.row import read_all  # noqa: E402
 from benchmark.rows.tables import write_tables  # noqa: E402
-from benchmark.watch.checkpoints import Checkpoint, damage, is_training_state  # noqa: E402
 from tasks.datasets.archives import Archive  # noqa: E402
 from tasks.datasets.arrays import numpy_file  # noqa: E402
 from tasks.datasets.blobs import FileBlobs  # noqa: E402
@@ -56,20 +50,6 @@ class Reader:
     name: str
     make: Callable[[Path], Iterable[Path]]
     read: Callable[[Path], Any]
-
-
-def _written(folder: Path, files: Mapping[str, bytes | str]) -> list[Path]:
-    for name, content in files.items():
-        path = folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(content.encode() if isinstance(content, str) else content)
-    return [folder / name for name in files]
-
-
-def _saved(write: Callable[[io.BytesIO], Any]) -> bytes:
-    out = io.BytesIO()
-    write(out)
-    return out.getvalue()
 
 
 def _only(path: Path) -> FileBlobs:
@@ -111,8 +91,8 @@ def _pictures(folder: Path) -> list[Path]:
     made = {}
     for name, (image, more) in forms.items():
         kind = kinds.get(name[2:], name[2:].upper())
-        made[name] = _saved(lambda f, i=image, k=kind, m=more: i.save(f, k, **m))  # type: ignore[misc]
-    return _written(folder, made)
+        made[name] = saved(lambda f, i=image, k=kind, m=more: i.save(f, k, **m))  # type: ignore[misc]
+    return written(folder, made)
 
 
 def _read_picture(path: Path) -> None:
@@ -128,9 +108,9 @@ def _read_map(path: Path) -> None:
 def _arrays(folder: Path) -> list[Path]:
     mask = mini.mask(0, 5, 6, 8).astype(np.uint8)
     normals = np.zeros((6, 8, 3), np.float32)
-    return _written(folder, {
-        "m.npy": _saved(lambda f: np.save(f, mask)), "n.npy": _saved(lambda f: np.save(f, normals)),
-        "m.npz": _saved(lambda f: np.savez_compressed(f, a=mask)),
+    return written(folder, {
+        "m.npy": saved(lambda f: np.save(f, mask)), "n.npy": saved(lambda f: np.save(f, normals)),
+        "m.npz": saved(lambda f: np.savez_compressed(f, a=mask)),
     })  # fmt: skip
 
 
@@ -142,9 +122,9 @@ def _matlab(folder: Path) -> list[Path]:
     from scipy.io import savemat
 
     value = {"LabelMap": mini.mask(0, 5, 6, 8), "text": "words", "cells": np.array([1, "a"], object)}
-    return _written(folder, {
-        "a.mat": _saved(lambda f: savemat(f, value)), "b.mat": _saved(lambda f: savemat(f, value, do_compression=True)),
-        "c.mat": _saved(lambda f: savemat(f, {"x": np.eye(3)}, format="4")),
+    return written(folder, {
+        "a.mat": saved(lambda f: savemat(f, value)), "b.mat": saved(lambda f: savemat(f, value, do_compression=True)),
+        "c.mat": saved(lambda f: savemat(f, {"x": np.eye(3)}, format="4")),
     })  # fmt: skip
 
 
@@ -157,7 +137,7 @@ def _idx(folder: Path) -> list[Path]:
 
     pictures = bytes([0, 0, 8, 3]) + b"".join(n.to_bytes(4, "big") for n in (3, 4, 5)) + bytes(range(60))
     labels = bytes([0, 0, 8, 1]) + (3).to_bytes(4, "big") + bytes(3)
-    return _written(folder, {"a-idx3-ubyte": pictures, "b-idx1-ubyte.gz": gzip.compress(labels)})
+    return written(folder, {"a-idx3-ubyte": pictures, "b-idx1-ubyte.gz": gzip.compress(labels)})
 
 
 # ----------------------------------------------------------------------------------------------------------- archives
@@ -176,8 +156,8 @@ def _archives(folder: Path) -> list[Path]:
             out.writestr("a/b.txt", b"12345" * 9, zipfile.ZIP_DEFLATED)
             out.writestr("c.txt", b"12345")
 
-    return _written(
-        folder, {"a.tar": _saved(tar), "b.tar": _saved(lambda f: tar(f, tarfile.PAX_FORMAT)), "c.zip": _saved(zipped)}
+    return written(
+        folder, {"a.tar": saved(tar), "b.tar": saved(lambda f: tar(f, tarfile.PAX_FORMAT)), "c.zip": saved(zipped)}
     )
 
 
@@ -237,7 +217,7 @@ def _own(folder: Path) -> list[Path]:
         mini.save_png(folder / "masks" / f"{i}.png", mini.mask(i, 3, 8, 8).astype(np.uint8))
     names = [f"{i}.png" for i in range(4)]
     captions = [json.dumps({"image": n, "captions": [f"a picture {n}", "another"]}) for n in names]
-    return _written(folder, {
+    return written(folder, {
         "captions.toml": 'task = "image_to_text_retrieval"\nname = "c"\nimages = "images"\n'
         'captions = "captions.jsonl"\n',
         "captions.jsonl": "\n".join(captions),
@@ -274,7 +254,7 @@ def _rows(folder: Path) -> list[Path]:
     noted = json.dumps({"schema": 1, "floors": floors})
     return [
         place / "result.json", place / "samples.parquet",
-        *_written(folder, {"published.csv": csv, "noise.json": noted}),
+        *written(folder, {"published.csv": csv, "noise.json": noted}),
     ]  # fmt: skip
 
 
@@ -286,56 +266,6 @@ def _read_rows(folder: Path) -> None:
     build(folder)
     noise.read(folder)
     read_published(folder)
-
-
-# ------------------------------------------------------------------------------------------------------------ weights
-
-
-def _weights(folder: Path) -> list[Path]:
-    import torch
-    from safetensors.torch import save
-
-    tensors = {"vision_encoder.w": torch.arange(6.0).reshape(2, 3), "b": torch.zeros(3, dtype=torch.bfloat16)}
-    index = json.dumps({"weight_map": {"a": "model.safetensors"}})
-    return _written(folder, {
-        "model.safetensors": save(tensors, {"format": "pt"}),
-        "a_vision.npz": _saved(lambda f: np.savez(f, w=np.eye(2))),
-        "model.safetensors.index.json": index, "config.json": (MINI / "config.json").read_bytes(),
-        "preprocessor_config.json": '{"image_processor_type": "CLIPImageProcessor", "size": {"shortest_edge": 224}}',
-    })  # fmt: skip
-
-
-def _read_weights(path: Path) -> None:
-    damage(Checkpoint(path.parent, "x"))
-    is_training_state(Checkpoint(path.parent, "x"))
-    if path.suffix == ".safetensors":
-        weights_files.check_file(path, "m")
-        tips_files.read_safetensors([path])
-        tips_files.safetensors_shards(path.parent)
-    if path.suffix == ".npz":
-        tips_files.read_npz(path)
-        load_dpt(path, 16, 4)
-    if path.name == "config.json":
-        weights_files.locate(ModelSpec("m", target=str(path.parent))).processor()
-
-
-def _tokeniser(folder: Path) -> list[Path]:
-    return _written(folder, {"tokenizer.model": (MINI / "tokenizer.model").read_bytes()})
-
-
-def _read_tokeniser(path: Path) -> None:
-    Tokenizer.read(path, 16).ids("a red box")
-    AdapterTokenizer(path, 10**6)
-
-
-def _configs(folder: Path) -> list[Path]:
-    from adapters.tipsv2.recipe.config_file import CONFIGS
-
-    return _written(folder, {name: (CONFIGS / name).read_bytes() for name in ("tipsv2-mini-64.toml", "g-224.toml")})
-
-
-def _read_recipe(path: Path) -> None:
-    read_config(str(path), {})
 
 
 READERS = {
@@ -352,9 +282,9 @@ READERS = {
         Reader("hub parquet", _hub, _read_official("flickr30k")),
         Reader("own data", _own, _each(_read_own)),
         Reader("rows and tables", _rows, _read_rows),
-        Reader("weights", _weights, _each(_read_weights)),
-        Reader("tokenisers", _tokeniser, _each(_read_tokeniser)),
-        Reader("recipes", _configs, _each(_read_recipe)),
+        Reader("weights", weights, _each(read_weights)),
+        Reader("tokenisers", tokeniser, _each(read_tokeniser)),
+        Reader("recipes", configs, _each(read_recipe)),
     )
 }
 assert models()  # the tables are read before any child is

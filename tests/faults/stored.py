@@ -21,29 +21,36 @@ from typing import Any
 from unittest import mock
 
 import numpy as np
-import torch
 
 sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parents[2])]
 
-from recipe_fixtures import tiny  # noqa: E402
 from rows import row_data, save_json, simulate, write_row  # noqa: E402
+from stored_training import (  # noqa: E402
+    VALUES,
+    make_final,
+    make_head,
+    make_pretrain,
+    make_probe,
+    make_recipe,
+    make_scores,
+    make_sweep,
+    make_tokeniser,
+    use_final,
+    use_head,
+    use_pretrain,
+    use_probe,
+    use_recipe,
+    use_scores,
+    use_sweep,
+    use_tokeniser,
+)
 
-from adapters.tipsv2.checkpoint import load  # noqa: E402
-from adapters.tipsv2.recipe import ablation, source_scenes, tokens  # noqa: E402
-from adapters.tipsv2.recipe.checkpoint import READINGS, newest_whole, save_checkpoint  # noqa: E402
-from adapters.tipsv2.recipe.export import load_weights, recipe_of  # noqa: E402
-from adapters.tipsv2.recipe.journal import Journal  # noqa: E402
-from adapters.tipsv2.recipe.model import Pretrainer  # noqa: E402
-from adapters.tipsv2.recipe.trainer import train  # noqa: E402
 from benchmark.compare import noise_floor as noise  # noqa: E402
-from benchmark.contracts import ModelSpec  # noqa: E402
 from benchmark.data.equal_pictures import picture_digests  # noqa: E402
 from benchmark.engine.jobs import NOT_APPLICABLE  # noqa: E402
 from benchmark.engine.slots import Slot  # noqa: E402
 from benchmark.errors import BenchError  # noqa: E402
 from benchmark.features import store as features  # noqa: E402
-from benchmark.heads import linear_sweep  # noqa: E402
-from benchmark.registry import models  # noqa: E402
 from benchmark.rows.row import read_all, read_row  # noqa: E402
 from benchmark.rows.schema import SCHEMA  # noqa: E402
 from benchmark.system import sealed  # noqa: E402
@@ -51,9 +58,7 @@ from benchmark.system.digest import fingerprint, plain  # noqa: E402
 from benchmark.watch.history import Entry, History, Point  # noqa: E402
 from benchmark.watch.steps import progress_of  # noqa: E402
 from tasks.datasets import archives, digests  # noqa: E402
-from tasks.mm import checkpoint as mm_checkpoint  # noqa: E402
 from tasks.scenes import store as scenes  # noqa: E402
-from tasks.training import checkpoint as head_checkpoint  # noqa: E402
 
 REFUSED = "refused"
 
@@ -68,8 +73,6 @@ class Kind:
 
 
 # --------------------------------------------------------------------------------------------------- features
-
-VALUES = np.random.default_rng(0).normal(size=(300, 2, 3)).astype(np.float32)
 
 
 def _array(folder: Path) -> features.StoredArray:
@@ -96,170 +99,6 @@ def _make_old_features(folder: Path) -> list[Path]:
     manifest = sealed.read_json(files[0])
     files[0].write_text(json.dumps({**manifest, "schema": 1}, indent=1))
     return files
-
-
-# ------------------------------------------------------------------------------------------------- trained heads
-
-
-def _trained() -> tuple[torch.nn.Module, torch.optim.Optimizer]:
-    torch.manual_seed(0)
-    head = torch.nn.Linear(5, 3)
-    optimiser = torch.optim.AdamW(head.parameters(), lr=0.1)
-    torch.autograd.backward(head(torch.ones(2, 5)).square().sum())
-    optimiser.step()
-    return head, optimiser
-
-
-def _state(head: torch.nn.Module, optimiser: torch.optim.Optimizer) -> Any:
-    moments = [{k: v.tolist() for k, v in optimiser.state[p].items()} for p in head.parameters()]
-    return [{k: v.tolist() for k, v in head.state_dict().items()}, moments]
-
-
-def _make_head(folder: Path) -> list[Path]:
-    head_checkpoint.save_state(folder, "key", *_trained(), [0.5, 0.25])
-    return [folder / head_checkpoint.NAME]
-
-
-def _use_head(folder: Path) -> Any:
-    head = torch.nn.Linear(5, 3)
-    optimiser = torch.optim.AdamW(head.parameters())
-    found = head_checkpoint.load_state(folder, "key", head, optimiser, "cpu")
-    if not found.step:  # what is not resumed from is trained again, to the same bits
-        return [[0.5, 0.25], *_state(*_trained())]
-    return [found.losses, *_state(head, optimiser)]
-
-
-def _make_probe(folder: Path) -> list[Path]:
-    curve = mm_checkpoint.Curve(1)
-    curve.add(1, 0.1, 0.5, 80.0)
-    mm_checkpoint.Checkpoint(folder / "probe.safetensors").save(1, *_trained(), curve)
-    return [folder / "probe.safetensors"]
-
-
-def _use_probe(folder: Path) -> Any:
-    tensors = mm_checkpoint.Checkpoint(folder / "probe.safetensors").read()
-    head, optimiser = _trained()
-    curve = mm_checkpoint.Curve(1)
-    if tensors is None:
-        curve.add(1, 0.1, 0.5, 80.0)
-        return [1, curve.rows, *_state(head, optimiser)]
-    mm_checkpoint.restore(tensors, head, optimiser, curve)
-    return [int(tensors["step"]), curve.rows, *_state(head, optimiser)]
-
-
-def _stacks() -> dict[str, Any]:
-    x = torch.from_numpy(VALUES[:, 0])
-    return {"cls": linear_sweep._Stack(x, [(0.1, 0.0), (0.2, 0.0)], 3, 1.0, 0.9, "cpu")}
-
-
-def _make_sweep(folder: Path) -> list[Path]:
-    stacks = _stacks()
-    stacks["cls"].weight += 1
-    linear_sweep._save(stacks, folder / "sweep.safetensors", "request", 7, [(7, {"cls": [0.5, 0.25]})])
-    return [folder / "sweep.safetensors"]
-
-
-def _use_sweep(folder: Path) -> Any:
-    stacks = _stacks()
-    done, curve = linear_sweep._resume(stacks, folder / "sweep.safetensors", "request")
-    if not done:
-        stacks["cls"].weight += 1
-        done, curve = 7, [(7, {"cls": [0.5, 0.25]})]
-    return [done, curve, {k: t.tolist() for k, t in stacks["cls"].tensors().items()}]
-
-
-# ----------------------------------------------------------------------------------------------------- the recipe
-
-
-def _recipe_state(step: int) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-    return {"student/w": torch.arange(20.0) + step}, {"config": "c", "bad": step, "seconds": 1.5, "strikes": {}}
-
-
-def _readings(step: int) -> str:
-    return "".join(f'{{"step": {i}, "loss": {1 / i}}}\n' for i in range(1, step + 1))
-
-
-def _make_recipe(folder: Path) -> list[Path]:
-    readings = folder / READINGS
-    for step in (2, 4):
-        readings.write_text(_readings(step))
-        save_checkpoint(folder, step, *_recipe_state(step), 2, readings)
-    return [readings, *(folder / "step-00000004").iterdir()]
-
-
-def _use_recipe(folder: Path) -> Any:
-    """Training goes on to step 4 from wherever it may."""
-    found = newest_whole(folder)
-    step = found[2]["step"] if found else 0
-    if found:
-        tensors, facts = _recipe_state(step)
-        assert found[1].keys() == tensors.keys() and torch.equal(found[1]["student/w"], tensors["student/w"])
-        assert facts.items() <= found[2].items()
-    Journal(folder, 9, 1, step, quiet=True, kept=found[0] / READINGS if found else None)
-    assert not step or (folder / READINGS).read_text() == _readings(step)
-    return step in (0, 2, 4)
-
-
-def _make_final(folder: Path) -> list[Path]:
-    place = train(tiny(train__steps=1), folder, quiet=True)
-    return [p for p in place.iterdir() if p.name not in ("run.json", "heads.safetensors")]
-
-
-def _use_final(folder: Path) -> Any:
-    """As an encoder, and as the start of another stage."""
-    loaded = load(ModelSpec("tipsv2-mini", row=models()["tipsv2-mini"], weights=str(folder / "final")))
-    student = Pretrainer(recipe_of(folder / "final"))
-    load_weights(folder / "final", student)
-    state = {**loaded.state_dict(), **student.state_dict()}
-    return fingerprint([loaded.info.sha256, {k: v.tolist() for k, v in state.items()}])
-
-
-def _make_scores(folder: Path) -> list[Path]:
-    sealed.write_json(folder / "scores.json", {"schema": ablation.SCHEMA, "evaluation": {"depth/scenes": 1.5}})
-    return [folder / "scores.json"]
-
-
-def _use_scores(folder: Path) -> Any:
-    found = ablation.scored(folder / "scores.json")
-    return found["evaluation"] if found else {"depth/scenes": 1.5}  # else it is scored again
-
-
-class _Scene:
-    def __init__(self, index: int) -> None:
-        self.rgb = np.full((4, 4, 3), index % 251, np.uint8)
-        self.alt = self.short = self.long = f"scene {index}"
-
-
-def _scenes_source(folder: Path) -> source_scenes.ScenesSource:
-    return source_scenes.ScenesSource(3, 0, 4, folder / "scenes")
-
-
-def _use_pretrain(folder: Path) -> Any:
-    with (
-        mock.patch.object(source_scenes, "SHARD", 3),
-        mock.patch.object(source_scenes, "_renderer", lambda: lambda seed, i, size, split: _Scene(i)),
-    ):
-        source = _scenes_source(folder)
-        samples = [source.load(i) for i in range(3)]
-    return [[np.asarray(s.image).tolist(), s.alt, list(s.synthetic)] for s in samples]
-
-
-def _make_pretrain(folder: Path) -> list[Path]:
-    _use_pretrain(folder)
-    return list((folder / "scenes" / "000000").iterdir())
-
-
-def _use_tokeniser(folder: Path) -> bytes:
-    path = folder / "tokenizer.model"
-    if not tokens._whole(path):
-        path.write_bytes(bytes(range(200)))
-        tokens._seal(path)
-    return path.read_bytes()
-
-
-def _make_tokeniser(folder: Path) -> list[Path]:
-    _use_tokeniser(folder)
-    return [folder / "tokenizer.model", folder / "tokenizer.digest.json"]
 
 
 # ----------------------------------------------------------------------------------------------------------- rows
@@ -387,14 +226,14 @@ def _make_equal(folder: Path) -> list[Path]:
 KINDS = (
     Kind("features", _make_features, _extract),
     Kind("features of before manifests were sealed", _make_old_features, _extract),
-    Kind("head", _make_head, _use_head),
-    Kind("mm probe", _make_probe, _use_probe),
-    Kind("sweep", _make_sweep, _use_sweep),
-    Kind("training state", _make_recipe, _use_recipe),
-    Kind("exported weights", _make_final, _use_final),
-    Kind("scores of an ablation", _make_scores, _use_scores),
-    Kind("training scenes", _make_pretrain, _use_pretrain),
-    Kind("tokeniser", _make_tokeniser, _use_tokeniser),
+    Kind("head", make_head, use_head),
+    Kind("mm probe", make_probe, use_probe),
+    Kind("sweep", make_sweep, use_sweep),
+    Kind("training state", make_recipe, use_recipe),
+    Kind("exported weights", make_final, use_final),
+    Kind("scores of an ablation", make_scores, use_scores),
+    Kind("training scenes", make_pretrain, use_pretrain),
+    Kind("tokeniser", make_tokeniser, use_tokeniser),
     Kind("row", _make_row, _use_row),
     Kind("old row's samples", _make_old_row, _use_row),
     Kind("not applicable", _make_reason, _use_reason),

@@ -9,7 +9,7 @@ from pathlib import Path
 import sentencepiece
 import torch
 
-from benchmark.errors import WeightsError
+from benchmark.errors import WeightsError, first_line
 
 ALPHABET = "abcdefghijklmnopqrstuvwxyz0123456789.,;:'-"
 
@@ -21,8 +21,11 @@ class Tokenizer:
         self.model, self.max_length = model, max_length
         try:
             self._pieces = sentencepiece.SentencePieceProcessor(model_proto=model)
+            self._pieces.encode("a")  # an empty model is loaded all the same, and only then found to be none
         except Exception as error:  # whatever the library raises
-            raise WeightsError(f"{source}: not a SentencePiece model ({error}). Give a tokenizer.model file") from None
+            raise WeightsError(
+                f"{source}: not a SentencePiece model ({first_line(error)}). Give a tokenizer.model file"
+            ) from None
         self._memo: dict[str, list[int]] = {}
 
     @classmethod
