@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import importlib
 import logging
+import sys
 import tomllib
 from collections.abc import Mapping
+from contextlib import redirect_stdout
 from dataclasses import dataclass
 from functools import cache
 from importlib.abc import Traversable
@@ -20,7 +22,7 @@ from pathlib import Path
 from typing import Any, TypeVar, cast
 
 from benchmark.contracts import Dataset, DatasetInfo, DatasetSource, Encoder, ModelSpec, Task
-from benchmark.errors import UsageError, first_line, unknown
+from benchmark.errors import UsageError, first_line, reading, unknown
 from benchmark.system.own_packages import NAMES, ours
 from benchmark.system.torchvision_fit import misfit
 
@@ -51,8 +53,11 @@ def _loaded(group: str, kind: type[T]) -> dict[str, T]:
     found = {}
     for point in _plug_ins(group):
         try:
-            value = point.load()
-        except Exception as e:
+            with redirect_stdout(sys.stderr):  # what it prints is none of a table's rows
+                value = point.load()
+        except KeyboardInterrupt:
+            raise
+        except BaseException as e:  # it may end as a script does
             log.warning("%s = %s of group %s cannot be loaded: %s", point.name, point.value, group, first_line(e))
             continue
         if isinstance(value, kind):
@@ -138,9 +143,6 @@ def _built(spec: ModelSpec) -> Encoder:
 
 def check_model_name(name: str) -> None:
     """Raises UsageError for a name `build_encoder` could not resolve; imports nothing heavy."""
-    file = Path(name.rpartition(":")[0])
-    if is_own_code(name) and file.suffix == ".py" and not file.is_file():
-        raise UsageError(f"{name}: no file {file}. Write FILE.py:FUNCTION with a path from the current folder")
     if name in models() or (":" in name and all(name.partition(":")[::2])):
         return
     if name.endswith(".py"):
@@ -148,6 +150,13 @@ def check_model_name(name: str) -> None:
     if Path(name).is_dir():
         raise UsageError(f"{name} is a folder: --model hf:{name}, or a name of bench ls models with --weights {name}")
     raise unknown("model", name, models(), "bench ls models")
+
+
+def check_own_file(name: str) -> None:
+    """Raises UsageError for `file.py:function` without that file."""
+    file = Path(name.rpartition(":")[0])
+    if is_own_code(name) and file.suffix == ".py" and not file.is_file():
+        raise UsageError(f"{name}: no file {file}. Write FILE.py:FUNCTION with a path from the current folder")
 
 
 def is_own_code(name: str) -> bool:
@@ -242,7 +251,8 @@ def open_dataset(name: str, root: Path | None, options: Mapping[str, str] | None
         raise unknown("dataset", name, rows, "bench ls datasets")
     if "plug_in" in rows[name]:
         source: DatasetSource = _loaded("densebench.datasets", DatasetSource)[name]
-        return source.open(root, chosen)
+        with reading(f"data set {name}", "its package cannot open it", "Ask the package's authors"):
+            return source.open(root, chosen)
     return cast(Dataset, resolve(rows[name]["target"])(dataset_info(name), root, chosen))
 
 
@@ -284,7 +294,9 @@ def units(word: str) -> list[Unit]:
     if word in catalog:
         return [Unit(task, word) for task in short_tasks(word)]
     if word in rows:
-        return [Unit(word, name) for name in datasets_of(word)]
+        if not (found := datasets_of(word)):
+            raise UsageError(f"no data set here offers {rows[word]['kind']}, which {word} reads. See bench ls datasets")
+        return [Unit(word, name) for name in found]
     raise unknown("task or dataset", word, [*rows, *catalog], "bench ls tasks, bench ls datasets")
 
 

@@ -36,7 +36,11 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     broken = place / "broken-1.0.dist-info"
     broken.mkdir()
     (broken / "METADATA").write_text("Metadata-Version: 2.1\nName: broken\nVersion: 1.0\n")
-    points = {"densebench.tasks": "lost = no_such_module:TASK", "densebench.datasets": "odd = json:JSONDecoder"}
+    (place / "script.py").write_text("print('a row of its own')\nraise SystemExit(7)\n")
+    points = {
+        "densebench.tasks": "lost = no_such_module:TASK\nended = script:TASK",
+        "densebench.datasets": "odd = json:JSONDecoder",
+    }
     (broken / "entry_points.txt").write_text("".join(f"[{group}]\n{line}\n" for group, line in points.items()))
     return place
 
@@ -89,7 +93,10 @@ def test_what_a_package_brings_is_listed_shown_planned_checked_run_compared_and_
 
 
 def test_a_package_that_cannot_be_loaded_is_named_and_left_out(installed: Path, tmp_path: Path) -> None:
-    ((code, out, err),) = bench(installed, tmp_path, "ls tasks")
-    assert code == 0 and "depth" in out
+    (code, out, err), (other, rows, said) = bench(installed, tmp_path, "ls tasks", "ls datasets --json")
+    assert code == 0 and "depth" in out and "a row of its own" not in out
+    assert "ended = script:TASK of group densebench.tasks cannot be loaded: 7" in err
+    assert other == 0 and all(json.loads(line) for line in rows.splitlines())
+    assert "odd = json:JSONDecoder of group densebench.datasets is no benchmark.contracts.DatasetSource" in err + said
     assert "lost = no_such_module:TASK of group densebench.tasks cannot be loaded: No module named" in err
     assert "Traceback" not in err

@@ -6,9 +6,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
-from benchmark.contracts.kinds import Samples
-from benchmark.errors import UsageError
+from benchmark.contracts.kinds import KINDS, Samples
+from benchmark.errors import DataError, UsageError
 
 
 @dataclass(frozen=True)
@@ -35,9 +36,17 @@ class Dataset(ABC):
     def data(self, kind: str, split: str) -> Samples:
         """The samples of `split` ("train" or "test") as `kind` has them. Raises DataError when files are missing."""
 
+    def samples(self, kind: str, split: str) -> Samples:
+        """`data`, which is what densebench asks for. Raises DataError where it gives something else."""
+        found, base = self.data(kind, split), KINDS.get(kind, Samples)
+        if not isinstance(found, base):
+            what = f"{self.info.name}: {type(found).__name__}, its {kind} data, is no"
+            raise DataError(f"{what} benchmark.contracts.{base.__name__}. Make it a subclass")
+        return cast(Samples, found)
+
     def outline(self, kind: str, split: str) -> Samples:
         """The same samples as far as their digest goes: nothing has to be rendered for it."""
-        return self.data(kind, split)
+        return self.samples(kind, split)
 
     def check_apart(self) -> None:  # noqa: B027  # most data sets have splits of their own
         """Raises UsageError where a trained task would be scored on the folder it is trained on."""

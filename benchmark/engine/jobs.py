@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from benchmark.contracts import KINDS, Dataset, Method, Samples, Task
+from benchmark.contracts import Dataset, Method, Task
 from benchmark.contracts.progress import NewProgress
 from benchmark.data import overlap
 from benchmark.data.tolerance import tolerating
@@ -206,11 +206,7 @@ class JobMaker:
         key = (unit.path or unit.dataset, task.kind, split, wanted)
         if key not in self._splits:
             with tolerating(self.options.max_bad, part=self.options.limit is not None) as allowed:
-                data = dataset.data(task.kind, split)
-            kind = KINDS.get(task.kind, Samples)
-            if not isinstance(data, kind):
-                what = f"{unit.dataset}: {type(data).__name__}, its {task.kind} data, is no"
-                raise DataError(f"{what} benchmark.contracts.{kind.__name__}. Make it a subclass")
+                data = dataset.samples(task.kind, split)
             if self.options.limit is not None:
                 data = data.limited(self.options.limit)
             bad = allowed.absent

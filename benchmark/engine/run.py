@@ -19,7 +19,7 @@ from benchmark.engine.record import record
 from benchmark.engine.session import Session
 from benchmark.engine.slots import Slot, slot_of
 from benchmark.errors import BenchError, DataError, NotApplicable, UsageError
-from benchmark.registry import Unit, check_model_name, is_own_code, load_task
+from benchmark.registry import Unit, check_model_name, check_own_file, is_own_code, load_task
 from benchmark.rows.row import Row, read_row, save
 from benchmark.system import cache_users, sealed
 from benchmark.system.files import unreadable, writable
@@ -79,6 +79,8 @@ def run(
     found, preset = resolve_units(tasks, suite)
     refuse_unread(options.overrides, found)
     require_weights(options.weights)
+    for name in models:
+        check_own_file(name)
     writable(options.results)
     stamps = {name: model_stamp(name, options.weights) for name in models}
     report = Report()

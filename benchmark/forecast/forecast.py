@@ -22,7 +22,7 @@ from benchmark.engine.loading import device_of, resolve_device
 from benchmark.engine.options import RunOptions
 from benchmark.engine.session import Session, encoder_of
 from benchmark.engine.slots import slot_of
-from benchmark.errors import BenchError
+from benchmark.errors import BenchError, first_line
 from benchmark.features import codec as codecs
 from benchmark.features.extract import held_bytes
 from benchmark.features.plan import Pass, input_size, item_values
@@ -117,6 +117,8 @@ def _jobs(found: Sequence[Unit], maker: JobMaker, options: RunOptions) -> list[P
             sketch = _sketch(unit, maker, options)
             note = "data not here: catalogue counts" if sketch else str(e)
             out.append((unit, sketch, note))
+        except Exception as e:  # as `run` has it: one data set's reader stops no other
+            out.append((unit, None, f"{type(e).__name__}: {first_line(e)}"))
     return out
 
 

@@ -43,7 +43,7 @@ def prepare(name: str, data: Path, *, offline: bool = False, progress: NewBar | 
     Raises DataError when a download fails (the same command goes on where it stopped), or with `offline` when
     something would have to be fetched; what must be done by hand comes before it.
     """
-    row = catalog()[name]
+    row = catalog().get(name, {})  # a data set of another package says all in `how_to_get`
     hub = row.get("hub")  # then the steps are its login, or other ways to the same files
     left = () if hub and not lacking(data / name, hub["patterns"]) else row.get("steps", ())
     by_hand = [Step(False, text) for text in left]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import re
@@ -111,7 +112,7 @@ def find(
     places = bases(info, root, also)
     for base in places:
         for folder in (*folders, ""):
-            if Folder(base / folder).has(marker):
+            if _there(base / folder / marker):
                 return Folder(base / folder)
     for base in places:
         found = sorted(p for pattern in archives for p in base.glob(pattern) if not is_hidden(p.name))
@@ -123,6 +124,16 @@ def find(
             if PurePosixPath(marker).suffix and (prefix := archive.prefix_of(marker)):
                 return Archive(found, prefix)  # people pack the folder that it lay in as well
     raise not_found(info, root, "/".join(p for p in (folders[0] if folders else "", marker) if p), archives, also)
+
+
+def _there(path: Path) -> bool:
+    """Whether there is such a file or folder; a name out of a list may be longer than a path can be. Raises OSError."""
+    try:
+        return path.exists()
+    except OSError as e:
+        if e.errno != errno.ENAMETOOLONG:
+            raise  # a folder that may not be read
+        return False
 
 
 def not_found(
