@@ -14,7 +14,7 @@ from benchmark.engine.jobs import Job, JobMaker, refuse_unread
 from benchmark.engine.loading import device_of
 from benchmark.engine.options import RunOptions
 from benchmark.engine.session import Session
-from benchmark.errors import NotApplicable, UsageError, unknown
+from benchmark.errors import UsageError, unknown
 from benchmark.protocol import EvalProtocol
 from benchmark.registry import units
 from benchmark.rows.row import metrics_of
@@ -45,8 +45,6 @@ class LoadedTask:
     def run(self, encoder: Encoder, progress: Callable[[str, int], Any] = silent) -> Outcome:
         """Per-sample statistics and measurements. Raises NotApplicable when the encoder cannot do the task."""
         session = Session.of(encoder, self.options, device_of(encoder), progress)
-        if reason := session.refusal(self.job):
-            raise NotApplicable(reason)
         session.plan(self.job)
         with tempfile.TemporaryDirectory() as scratch:
             return session.run(self.job, Path(scratch))[0]

@@ -171,17 +171,13 @@ def _run_model(name: str, stamp: str, jobs: list[Job], options: RunOptions, hook
     session = session or _attempt(partial(Session.open, name, shown, options, hooks.progress), opening, report, hooks)
     if session is None:
         return
-    applicable = []
+    planned = []
     for job, slot in todo:
-        if reason := session.refusal(job):
-            _refuse(slot, Note(shown, job.unit, reason), report)
-        else:
-            applicable.append((job, slot))
-    planned = [
-        (job, slot)
-        for job, slot in applicable
-        if _attempt(partial(session.plan, job), Note(shown, job.unit, ""), report, hooks)
-    ]
+        try:
+            if _attempt(partial(session.plan, job), Note(shown, job.unit, ""), report, hooks):
+                planned.append((job, slot))
+        except NotApplicable as e:
+            _refuse(slot, Note(shown, job.unit, str(e)), report)
     for job, slot in planned:
         try:
             row = _attempt(partial(_row, session, job, slot), Note(shown, job.unit, ""), report, hooks)

@@ -14,7 +14,7 @@ from benchmark.engine.environment import forget_gpu_peak
 from benchmark.engine.jobs import Job
 from benchmark.engine.loading import device_of, load_encoder, resolve_device
 from benchmark.engine.options import RunOptions
-from benchmark.errors import BenchError
+from benchmark.errors import BenchError, NotApplicable
 from benchmark.features.cluster import Cluster, Recipe
 from benchmark.features.extract import Extractor
 from benchmark.features.plan import Planner, identity
@@ -73,7 +73,9 @@ class Session:
         return job.task.refusal(self.encoder.card, job.protocol.values)
 
     def plan(self, job: Job) -> bool:
-        """Joins what the job needs to the shared passes; True when that worked."""
+        """Joins what the job needs to the shared passes; True when that worked. Raises NotApplicable."""
+        if reason := self.refusal(job):
+            raise NotApplicable(reason)
         self.planner.add(tuple(job.method.needs(self.encoder.card, job.data).values()))
         return True
 
