@@ -85,10 +85,6 @@ class _Part(ImageSamples):
         found: str | None = self.base.thing_of(image_id)
         return found
 
-    def target(self, index: int) -> np.ndarray:
-        found: np.ndarray = self.base.target(self.rows[index])
-        return found
-
 
 class MapSamples(ImageSamples):
     """Pictures with a map of targets each."""
@@ -108,6 +104,12 @@ class MapSamples(ImageSamples):
         yield from ((self.images.image_id(i), self.target, i) for i in range(len(self)))
 
 
+class _MapPart(_Part, MapSamples):
+    def target(self, index: int) -> np.ndarray:
+        found: np.ndarray = self.base.target(self.rows[index])
+        return found
+
+
 class SegmentationData(MapSamples):
     """Images with a class index per pixel: `target` is [H, W] uint8 or int32, 255 (or -1 past 255 classes) where
     ignored."""
@@ -120,7 +122,7 @@ class SegmentationData(MapSamples):
         return _SegmentationPart(self, rows)
 
 
-class _SegmentationPart(_Part, SegmentationData):
+class _SegmentationPart(_MapPart, SegmentationData):
     def __init__(self, base: SegmentationData, rows: Sequence[int]) -> None:
         super().__init__(base, rows)
         self.class_names, self.background = base.class_names, base.background
@@ -137,7 +139,7 @@ class DepthData(MapSamples):
         return _DepthPart(self, rows)
 
 
-class _DepthPart(_Part, DepthData):
+class _DepthPart(_MapPart, DepthData):
     def __init__(self, base: DepthData, rows: Sequence[int]) -> None:
         super().__init__(base, rows)
         self.max_depth, self.relative = base.max_depth, base.relative
@@ -159,7 +161,7 @@ class NormalsData(MapSamples):
         return _NormalsPart(self, rows)
 
 
-class _NormalsPart(_Part, NormalsData):
+class _NormalsPart(_MapPart, NormalsData):
     def counted(self, index: int) -> np.ndarray:
         found: np.ndarray = self.base.counted(self.rows[index])
         return found

@@ -7,14 +7,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, Protocol, TypeVar
 
+from benchmark.contracts.encoder import Encoder, EncoderCard
+from benchmark.contracts.features import Need
+
 if TYPE_CHECKING:
     from pathlib import Path
 
     import torch
 
     from benchmark.statistics.statistic import Statistic
-from benchmark.contracts.encoder import Encoder, EncoderCard
-from benchmark.contracts.features import Need
 
 FieldStatus = Literal["confirmed", "inferred", "unknown"]
 

@@ -27,11 +27,12 @@ def note_same_files(data: Mapping[str, Samples]) -> list[str]:
         return []
     lines, trained = [], data["train"].pictures()
     for name, test in data["test"].pictures().items():
-        ends = trained[name].file_edges() if name in trained else None, test.file_edges()
-        if ends[0] is None or ends[1] is None:
+        if name not in trained:
             continue
         train = trained[name]
-        found = [(t, r) for t, r in _pairs(ends[0], ends[1]) if test.file_digest(t) == train.file_digest(r)]
+        if (ends := train.file_edges()) is None or (test_ends := test.file_edges()) is None:
+            continue
+        found = [(t, r) for t, r in _pairs(ends, test_ends) if test.file_digest(t) == train.file_digest(r)]
         if found:
             count = f"{len(found)} of {len(test)} test pictures are training pictures too"
             lines.append(f"{count}: {named(train, test, found)}")

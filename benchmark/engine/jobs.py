@@ -22,7 +22,6 @@ from benchmark.rows.row import slug
 from benchmark.system.digest import fingerprint
 
 log = logging.getLogger("densebench.data")
-NOT_APPLICABLE = "not_applicable.json"
 
 
 @dataclass

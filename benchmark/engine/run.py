@@ -11,13 +11,13 @@ from typing import Any, TypeVar
 
 from benchmark.contracts.progress import NewProgress, silent
 from benchmark.engine.identity import display_name, model_stamp
-from benchmark.engine.jobs import NOT_APPLICABLE, Job, JobMaker, refuse_unread, resolve_units
+from benchmark.engine.jobs import Job, JobMaker, refuse_unread, resolve_units
 from benchmark.engine.loading import require_weights
 from benchmark.engine.network import forbid_network
 from benchmark.engine.options import RunOptions
 from benchmark.engine.record import record
 from benchmark.engine.session import Session
-from benchmark.engine.slots import Slot, slot_of
+from benchmark.engine.slots import NOT_APPLICABLE, Slot, slot_of
 from benchmark.errors import BenchError, DataError, NotApplicable, UsageError
 from benchmark.registry import Unit, check_model_name, check_own_file, is_own_code, load_task
 from benchmark.rows.row import Row, read_row, save

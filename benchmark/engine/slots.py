@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import glob
+import logging
 import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from benchmark.engine.identity import digits_of, display_name
-from benchmark.engine.jobs import NOT_APPLICABLE, Job, log
+from benchmark.engine.jobs import Job
 from benchmark.engine.options import RunOptions
 from benchmark.errors import BenchError
 from benchmark.registry import Unit, tasks
@@ -16,6 +17,9 @@ from benchmark.rows.row import STORE, Row, read_row, row_folder
 from benchmark.rows.schema import TaskFacts
 from benchmark.system import sealed
 from benchmark.system.digest import fingerprint
+
+log = logging.getLogger("densebench.data")
+NOT_APPLICABLE = "not_applicable.json"
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmark.contracts import KINDS
 from benchmark.errors import UsageError
 from benchmark.registry import datasets, tasks
 from benchmark.system.texts import split_lines
@@ -128,7 +129,7 @@ def _check_task(file: TaskFile) -> None:
         close = difflib.get_close_matches(task, known, 1)
         hint = f"Did you mean {close[0]!r}? " if close else ""
         raise file.wrong(f"unknown task {task!r}. {hint}All: {', '.join(known)}", "task")
-    if known[task] not in SPLIT_FIELDS["images"][0] + SPLIT_FIELDS["queries"][1]:
+    if known[task] not in KINDS:
         raise file.wrong(
             f"{task} reads {known[task]}, which a file cannot describe. Its package brings data sets", "task"
         )

@@ -47,8 +47,7 @@ from stored_training import (  # noqa: E402
 
 from benchmark.compare import noise_floor as noise  # noqa: E402
 from benchmark.data.equal_pictures import picture_digests  # noqa: E402
-from benchmark.engine.jobs import NOT_APPLICABLE  # noqa: E402
-from benchmark.engine.slots import Slot  # noqa: E402
+from benchmark.engine.slots import NOT_APPLICABLE, Slot  # noqa: E402
 from benchmark.errors import BenchError  # noqa: E402
 from benchmark.features import store as features  # noqa: E402
 from benchmark.rows.row import read_all, read_row  # noqa: E402
