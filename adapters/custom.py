@@ -26,7 +26,7 @@ import torch
 
 from adapters.own_sources import sources_digest
 from benchmark.contracts import Encoder, EncoderCard, ImageTransform, ModelSpec, PromptRule, WeightsInfo
-from benchmark.errors import BenchError, EncoderError, UsageError
+from benchmark.errors import BenchError, EncoderError, Ended, UsageError, staying
 from benchmark.registry import check_own_file
 from benchmark.system.digest import fingerprint
 
@@ -61,7 +61,8 @@ def load_file(path: Path, name: str) -> ModuleType:
     sys.modules[module_name] = module  # dataclasses and pickling of worker functions look it up
     lend(path.resolve().parent)
     try:
-        found.loader.exec_module(module)
+        with staying():
+            found.loader.exec_module(module)
     except BenchError:
         raise
     except Exception as error:
@@ -100,7 +101,8 @@ def folder_of(module: ModuleType | None) -> Path | None:
 def load_module(place: str, name: str) -> ModuleType:
     """The importable module `place`. Raises UsageError where it cannot be imported."""
     try:
-        return importlib.import_module(place)
+        with staying():
+            return importlib.import_module(place)
     except Exception as error:
         raise UsageError(
             f"{name}: cannot import {place!r} ({type(error).__name__}: {error}). "
@@ -124,7 +126,8 @@ def call(function: Callable[..., Any], spec: ModelSpec) -> Encoder:
             "Let it take one and load spec.weights"
         )
     try:
-        encoder: Encoder = function(spec) if takes_spec else function()
+        with staying():
+            encoder: Encoder = function(spec) if takes_spec else function()
         return encoder
     except BenchError:
         raise
@@ -134,11 +137,13 @@ def call(function: Callable[..., Any], spec: ModelSpec) -> Encoder:
 
 def blame(error: Exception, path: Path) -> str:
     """`file:line: Error: message`, the line being the last one inside the user's file."""
-    frames = traceback.extract_tb(error.__traceback__)
+    raised = error.__cause__ if isinstance(error, Ended) and error.__cause__ else error
+    frames = traceback.extract_tb(raised.__traceback__)
     inside = [f.lineno for f in frames if Path(f.filename).resolve() == path.resolve()]
     line = error.lineno if isinstance(error, SyntaxError) else (inside[-1] if inside else None)
     text = (str(error).splitlines() or [""])[0]
-    return f"{path}{f':{line}' if line else ''}: {type(error).__name__}: {text}"
+    kind = "" if isinstance(error, Ended) else f"{type(error).__name__}: "
+    return f"{path}{f':{line}' if line else ''}: {kind}{text}"
 
 
 def check_contract(encoder: Any, name: str) -> None:

@@ -52,7 +52,27 @@ def unknown(what: str, name: str, known: Iterable[str], listing: str) -> UsageEr
     return UsageError(f"unknown {what} {name!r}.{hint} All: {listing}")
 
 
-OWN = (KeyboardInterrupt, SystemExit, GeneratorExit)  # no fault of a file; a Rust library's panic is none of them
+OWN = (KeyboardInterrupt, GeneratorExit)  # no fault of a file or of its reader; what else ends a process is
+
+
+class Ended(Exception):
+    """Code of others would have ended the process, with `sys.exit` or by an error that no program expects."""
+
+
+@contextmanager
+def staying() -> Iterator[None]:
+    """Raises Ended where code of others would end the process: its exit code must never pass for ours."""
+    try:
+        yield
+    except (Exception, *OWN):
+        raise
+    except BaseException as e:  # SystemExit, or what a library in Rust calls a panic
+        raise Ended(ending(e)) from e
+
+
+def ending(error: BaseException) -> str:
+    """The words for an error that would end the process."""
+    return f"calls sys.exit({error.code!r})" if isinstance(error, SystemExit) else first_line(error)
 
 
 @contextmanager
@@ -69,7 +89,7 @@ def reading(
         raise
     except BaseException as e:  # no library promises what its parser raises for damaged bytes
         place = where() if callable(where) else where
-        raise error(f"{place}: {what} ({first_line(e).rstrip('.')}). {remedy}") from e
+        raise error(f"{place}: {what} ({ending(e).rstrip('.')}). {remedy}") from e
 
 
 def first_line(error: BaseException) -> str:

@@ -145,13 +145,13 @@ def preset_table(
     Raises UsageError for a preset that is not there."""
     tables = presets(path)
     if name not in tables:
-        raise unknown(f"protocol of {task}", name, tables, f"bench show {task}")
-    where = f"{path.name} [{name}]"
+        raise unknown(f"protocol of {task}", name, tables, f"{', '.join(tables) or 'none'} (bench show {task})")
+    where = f"{'/'.join(Path(str(path)).parts[-2:])} [{name}]"  # its folder tells it from a task file of one's own
     raw = _with_base(tables, name, where)
     special = raw[dataset] if dataset in datasets_of(raw) else None
     raw = {k: v for k, v in raw.items() if k not in datasets_of(raw)}
     if special is not None:
-        where = f"{path.name} [{name}.{dataset}]"
+        where = where.replace(f"[{name}]", f"[{name}.{dataset}]")
         raw = _on_dataset(tables, raw, special, where)
     return raw, where
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib
 import logging
+import re
 import sys
 import tomllib
 from collections.abc import Mapping
@@ -22,7 +23,7 @@ from pathlib import Path
 from typing import Any, TypeVar, cast
 
 from benchmark.contracts import Dataset, DatasetInfo, DatasetSource, Encoder, ModelSpec, Task
-from benchmark.errors import UsageError, first_line, reading, unknown
+from benchmark.errors import EncoderError, UsageError, first_line, reading, unknown
 from benchmark.system.own_packages import NAMES, ours
 from benchmark.system.torchvision_fit import misfit
 
@@ -42,11 +43,28 @@ def _table(package: str, name: str) -> dict[str, dict[str, Any]]:
 
 
 _installed = cache(entry_points)  # asked for once: a scan of all that is installed takes over ten milliseconds
+OURS = {
+    "densebench.adapters": ("adapters", "models.toml"),
+    "densebench.tasks": ("tasks", "tasks.toml"),
+    "densebench.datasets": ("tasks.datasets", "catalog.toml"),
+}
 
 
+@cache
 def _plug_ins(group: str) -> tuple[EntryPoint, ...]:
-    """The entry points of a group."""
-    return tuple(_installed().select(group=group))
+    """The entry points of a group, without those whose names are taken or could not be asked for."""
+    found: dict[str, EntryPoint] = {}
+    for point in _installed().select(group=group):
+        said = f"{point.name} = {point.value} of group {group} is left out"
+        if other := found.get(point.name):
+            log.warning("%s: %s has this name", said, other.value)
+        elif point.name in _table(*OURS[group]):
+            log.warning("%s: densebench has one of this name. Give it another", said)
+        elif not re.fullmatch(r"[A-Za-z0-9_][\w.+-]*", point.name) or point.name.endswith(".toml"):
+            log.warning("%s: a name is made of letters, digits, and . + - _ inside. Give it another", said)
+        else:
+            found[point.name] = point
+    return tuple(found.values())
 
 
 @cache
@@ -86,7 +104,7 @@ def models() -> dict[str, dict[str, Any]]:
     """Every registered model -> its row; rows of other packages hold `entry_point`."""
     rows = dict(_table("adapters", "models.toml"))
     for point in _plug_ins("densebench.adapters"):
-        rows.setdefault(point.name, {"family": "plug-in", "target": point.value, "entry_point": point})
+        rows[point.name] = {"family": "plug-in", "target": point.value, "entry_point": point}
     return rows
 
 
@@ -133,8 +151,10 @@ def _built(spec: ModelSpec) -> Encoder:
     if spec.name in rows:
         row = rows[spec.name]
         point = cast("EntryPoint | None", row.get("entry_point"))
-        builder = point.load() if point else resolve(row["target"])
-        return cast(Encoder, builder(_with(spec, row=row)))
+        if point is None:
+            return cast(Encoder, resolve(row["target"])(_with(spec, row=row)))
+        with reading(f"model {spec.name}", "its package cannot build it", "Ask the package's authors", EncoderError):
+            return cast(Encoder, point.load()(_with(spec, row=row)))
     prefix, colon, target = spec.name.partition(":")
     if colon and prefix in PREFIXES:
         return cast(Encoder, resolve(PREFIXES[prefix])(_with(spec, target=target)))
@@ -178,7 +198,7 @@ def tasks() -> dict[str, dict[str, Any]]:
     rows = dict(_table("tasks", "tasks.toml"))
     for name, task in _loaded("densebench.tasks", Task).items():
         facts = {"kind": task.kind, "trained": task.trained, "metric": task.metric, "version": task.version}
-        rows.setdefault(name, {"title": task.title or name, **facts, "plug_in": True})
+        rows[name] = {"title": task.title or name, **facts, "plug_in": True}
     return rows
 
 
@@ -200,7 +220,7 @@ def protocol_file(name: str) -> Traversable | Path:
         return files("tasks") / "protocols" / f"{name}.toml"
     if (presets := load_task(name).presets) is None:
         raise UsageError(f"task {name} of another package names no file of presets. Give its Task `presets`")
-    return presets
+    return Path(presets) if isinstance(presets, str) else presets
 
 
 def suites() -> dict[str, dict[str, Any]]:
@@ -217,7 +237,7 @@ def datasets() -> dict[str, dict[str, Any]]:
     for name, source in _loaded("densebench.datasets", DatasetSource).items():
         facts = {key: list(value) if isinstance(value, tuple) else value for key, value in vars(source.info).items()}
         parts = {key: list(value) for key in ("only", "short") if (value := getattr(source, key))}
-        rows.setdefault(name, {**facts, **parts, "embedded": source.embedded, "plug_in": True})
+        rows[name] = {**facts, **parts, "embedded": source.embedded, "plug_in": True}
     return rows
 
 
@@ -254,7 +274,9 @@ def open_dataset(name: str, root: Path | None, options: Mapping[str, str] | None
     if "plug_in" in rows[name]:
         source: DatasetSource = _loaded("densebench.datasets", DatasetSource)[name]
         with reading(f"data set {name}", "its package cannot open it", "Ask the package's authors"):
-            return source.open(root, chosen)
+            if isinstance(found := source.open(root, chosen), Dataset):
+                return found
+            raise TypeError(f"open gives {type(found).__name__}, no benchmark.contracts.Dataset")
     return cast(Dataset, resolve(rows[name]["target"])(dataset_info(name), root, chosen))
 
 
@@ -291,15 +313,23 @@ def units(word: str) -> list[Unit]:
         if dataset not in catalog:
             raise unknown("dataset", dataset, catalog, "bench ls datasets")
         if task not in (there := tasks_on(dataset)):
-            raise UsageError(f"{dataset} has no {task}; it has {', '.join(there)}")
+            raise UsageError(f"{dataset} has no {task}; it has {', '.join(there) or _served_by_none(dataset)}")
         return [Unit(task, dataset)]
     if word in catalog:
-        return [Unit(task, word) for task in short_tasks(word)]
+        if not (short := short_tasks(word)):
+            raise UsageError(f"{word} has {_served_by_none(word)}")
+        return [Unit(task, word) for task in short]
     if word in rows:
         if not (found := datasets_of(word)):
             raise UsageError(f"no data set here offers {rows[word]['kind']}, which {word} reads. See bench ls datasets")
         return [Unit(word, name) for name in found]
     raise unknown("task or dataset", word, [*rows, *catalog], "bench ls tasks, bench ls datasets")
+
+
+def _served_by_none(dataset: str) -> str:
+    row = datasets()[dataset]
+    only = f", and it is only for {', '.join(row['only'])}" if row.get("only") else ""
+    return f"{', '.join(row['kinds'])}, which no task here reads{only}. See bench ls tasks"
 
 
 def config_name(path: str) -> str:
@@ -311,7 +341,8 @@ def config_name(path: str) -> str:
 
 def short_tasks(dataset: str) -> list[str]:
     """The tasks a dataset's name alone stands for: its best known probe, or all it serves."""
-    return list(datasets()[dataset].get("short") or tasks_on(dataset))
+    there = tasks_on(dataset)
+    return [name for name in datasets()[dataset].get("short", ()) if name in there] or there
 
 
 def _user_unit(word: str) -> Unit:

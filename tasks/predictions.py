@@ -79,7 +79,7 @@ class Predictions:
         names = self.data.class_names if self.kind == "segmentation" else ()
         palette = None if self.data.palette is None else np.asarray(self.data.palette, np.uint8)
         return side_by_side(
-            self.data.images.load(index), target, prediction, self.kind, palette, ignored_label(len(names)), names
+            self.data.images.picture(index), target, prediction, self.kind, palette, ignored_label(len(names)), names
         )
 
 
@@ -178,8 +178,8 @@ def instance_pictures(
         places = answered(found, closest(queries[q], index, np.flatnonzero(good)), int(rank[q]))
         words = [f"{place}: {short(data.index.image_id(n))}" for place, n in zip(places, found)]
         name = f"pictures/wrong-{number}_rank-{int(rank[q]) + 1}_{slug(data.queries.image_id(q))}.png"
-        pictures = [data.index.load(n) for n in found]
-        out[name] = neighbours(data.queries.load(q), pictures, [bool(good[n]) for n in found], words)
+        pictures = [data.index.picture(n) for n in found]
+        out[name] = neighbours(data.queries.picture(q), pictures, [bool(good[n]) for n in found], words)
     return out
 
 
@@ -208,8 +208,8 @@ def caption_pictures(
         name = f"pictures/wrong-{number}_rank-{int(rank[q]) + 1}_{slug(data.images.image_id(picture))}.png"
         if by_image:
             lines = [f"{place}: {captions[n]}" for place, n in zip(places, found)]
-            out[name] = texts_found(data.images.load(q), lines, correct)
+            out[name] = texts_found(data.images.picture(q), lines, correct)
         else:
             labels = [f"{place}: {short(data.images.image_id(n))}" for place, n in zip(places, found)]
-            out[name] = neighbours(captions[q], [data.images.load(n) for n in found], correct, labels)
+            out[name] = neighbours(captions[q], [data.images.picture(n) for n in found], correct, labels)
     return out

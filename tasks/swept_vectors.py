@@ -111,7 +111,7 @@ class CropFeed:
     def crop(self, step: int, row: int) -> np.ndarray:
         """[3, S, S] uint8."""
         rng = np.random.default_rng([self.seed, step, row])
-        image = self.images.load(row)
+        image = self.images.picture(row)
         side = self.transform.crop or self.transform.size
         left, top, right, bottom = random_box(image.shape[0], image.shape[1], rng)
         cut = image[top:bottom, left:right]

@@ -141,7 +141,7 @@ class _Cosine(Method[P]):
         bar = context.progress("scoring zero-shot", len(pictures))
         if live is not None:
             for index in range(len(pictures)):
-                yield index, class_scores(context, pictures.load(index), texts, live)
+                yield index, class_scores(context, pictures.picture(index), texts, live)
                 bar.advance()
             return
         reader = context.features("test/text_patches")

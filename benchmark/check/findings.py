@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from benchmark.errors import BenchError
+from benchmark.errors import BenchError, staying
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,8 @@ Check = Callable[[], Finding | Sequence[Finding]]
 def attempt(name: str, check: Check) -> list[Finding]:
     """The check's findings; an error of the encoder is a failed finding named `name`."""
     try:
-        found = check()
+        with staying():
+            found = check()
     except BenchError as error:
         return [Finding(name, False, "error", str(error))]
     except Exception as error:  # whatever a user's encoder raises is a finding about it

@@ -72,7 +72,7 @@ class Labelled:
         """The first `count` pictures as `encoder` takes them, in batches [B, 3, H, W]."""
         found = []
         for start in range(0, min(count, len(self.chosen)), BATCH):
-            part = [self.data.images.load(int(i)) for i in self.chosen[start : min(start + BATCH, count)]]
+            part = [self.data.images.picture(int(i)) for i in self.chosen[start : min(start + BATCH, count)]]
             rows = np.stack([pictures.apply_transform(picture, encoder.transform) for picture in part])
             found.append(torch.from_numpy(rows).to(self.checks.device))
         return found

@@ -14,7 +14,7 @@ import typer
 from typer.core import TyperGroup
 
 from benchmark.cli import streams
-from benchmark.errors import BenchError
+from benchmark.errors import BenchError, Ended, staying
 from benchmark.system.escaping import printable
 from benchmark.system.files import disk_errors, unreadable
 from benchmark.system.own_packages import NAMES, ours
@@ -120,13 +120,19 @@ def main(argv: list[str] | None = None) -> None:
     try:
         for name in NAMES:
             ours(name)
-        code = app(words, prog_name="bench", standalone_mode=False)
-        sys.exit(code if isinstance(code, int) else 0)
+        with staying():
+            code = app(words, prog_name="bench", standalone_mode=False)
+    except Ended as e:
+        if debugging():
+            traceback.print_exc()
+        print(f"error: code that was called {printable(str(e))}: its exit code is none of bench's", file=sys.stderr)
+        sys.exit(1)
     except (KeyboardInterrupt, Interrupted):
         print("interrupted: what was finished is saved; the same command goes on from there", file=sys.stderr)
         sys.exit(130)
     except Exception as e:
         sys.exit(_explain(e))
+    sys.exit(code if isinstance(code, int) else 0)
 
 
 def _explain(error: Exception) -> int:

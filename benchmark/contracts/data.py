@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 from benchmark.contracts.kinds import KINDS, Samples
 from benchmark.errors import DataError, UsageError
@@ -38,11 +39,7 @@ class Dataset(ABC):
 
     def samples(self, kind: str, split: str) -> Samples:
         """`data`, which is what densebench asks for. Raises DataError where it gives something else."""
-        found, base = self.data(kind, split), KINDS.get(kind, Samples)
-        if not isinstance(found, base):
-            what = f"{self.info.name}: {type(found).__name__}, its {kind} data, is no"
-            raise DataError(f"{what} benchmark.contracts.{base.__name__}. Make it a subclass")
-        return cast(Samples, found)
+        return sound(self.data(kind, split), kind, f"{self.info.name}: its {kind} data")
 
     def outline(self, kind: str, split: str) -> Samples:
         """The same samples as far as their digest goes: nothing has to be rendered for it."""
@@ -56,6 +53,21 @@ class Dataset(ABC):
         return UsageError(f"{self.info.name}: {field}: {message}")
 
 
+def sound(found: Any, kind: str, where: str) -> Samples:
+    """`found` as samples of `kind`. Raises DataError where code of others made something else of them."""
+    base = KINDS.get(kind, Samples)
+    if not isinstance(found, base):
+        what = f"{where}: {type(found).__name__}"
+        raise DataError(f"{what} is no benchmark.contracts.{base.__name__}. Make it a subclass")
+    if not len(found):
+        raise DataError(f"{where}: holds no sample. See bench data verify")
+    for name, thing in (("", found), *found.pictures().items()):
+        if not re.fullmatch("[0-9a-f]{64}", str(thing.digest)):
+            of = f"its {name}" if name else type(found).__name__
+            raise DataError(f"{where}: the digest of {of} is {thing.digest!r}. Return 64 hex digits over the content")
+    return cast(Samples, found)
+
+
 @dataclass(frozen=True)
 class DatasetSource:
     """A data set of another package: what the entry points of the group `densebench.datasets` load to."""
@@ -65,3 +77,10 @@ class DatasetSource:
     embedded: bool = False  # whether it comes with its package, so that nothing need be fetched
     only: tuple[str, ...] = ()  # the tasks it is for, where not all that read its kinds
     short: tuple[str, ...] = ()  # the tasks that its name alone stands for; empty: all of them
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for text where several words are asked for: each letter would be one."""
+        lists = {"kinds": self.info.kinds, "splits": self.info.splits, "only": self.only, "short": self.short}
+        for name, value in lists.items():
+            if isinstance(value, str):
+                raise ValueError(f"data set {self.info.name}: {name} is text. Write ({value!r},)")

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from benchmark.errors import DataError
 from benchmark.system.digest import fingerprint
 
 if TYPE_CHECKING:
@@ -45,6 +46,14 @@ class ImageSet(ABC):
     @abstractmethod
     def load(self, index: int) -> np.ndarray:
         """[H, W, 3] uint8 sRGB. Raises DataError naming the file when it cannot be read."""
+
+    def picture(self, index: int) -> np.ndarray:
+        """`load`, which is what densebench asks for. Raises DataError where it gives something else."""
+        found = self.load(index)
+        if getattr(found, "dtype", None) != "uint8" or found.ndim != 3 or found.shape[2] != 3 or 0 in found.shape:
+            kind = f"{found.dtype} {list(found.shape)}" if hasattr(found, "shape") else type(found).__name__
+            raise DataError(f"{self.image_id(index)}: is {kind}, where a picture is [H, W, 3] uint8. Convert it")
+        return found
 
     def file_edges(self) -> list[str] | None:
         """[N] what tells files apart at the cost of reading their ends; None for pictures that are not files."""

@@ -51,7 +51,7 @@ class Samples(ABC):
     def readings(self) -> Iterator[tuple[str, Callable[[int], Any], int]]:
         """(id, function, its argument) of everything that a run may have to read: `--max-bad` tries each."""
         for images in self.pictures().values():
-            yield from ((images.image_id(i), images.load, i) for i in range(len(images)))
+            yield from ((images.image_id(i), images.picture, i) for i in range(len(images)))
 
     def thing_of(self, image_id: str) -> str | None:
         """What the picture shows, where many show the same and so are right or wrong together; None where none do."""

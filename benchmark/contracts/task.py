@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, Protocol, Typ
 
 from benchmark.contracts.encoder import Encoder, EncoderCard
 from benchmark.contracts.features import Need
+from benchmark.errors import BenchError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -43,6 +44,17 @@ class Outcome:
     score_s: float = 0.0
     files: Mapping[str, bytes] = field(default_factory=dict)  # kept beside the row: "curve.csv", "pictures/best-1.png"
     blind: Sequence[Mapping[str, Any]] = ()  # columns of `samples` as answers that see no picture would have them
+
+    def __post_init__(self) -> None:
+        """Raises ValueError where columns, measurements and the main metric do not belong together."""
+        lengths = {name: len(column) for name, column in self.samples.items()}
+        if len(set(lengths.values())) != 1 or 0 in lengths.values() or self.n < 1:
+            raise ValueError(f"an outcome of {self.n} has columns of these lengths: {lengths}. Make them one, above 0")
+        read = {column for m in self.measurements for column in m.statistic.columns}
+        if missing := sorted(read - lengths.keys()):
+            raise ValueError(f"a measurement reads column {missing[0]!r} of an outcome with {', '.join(lengths)}")
+        if self.main_metric not in (names := [m.name for m in self.measurements]):
+            raise ValueError(f"the main metric {self.main_metric!r} is not measured: {', '.join(names)}")
 
     def chance(self, measurement: Measurement) -> float | None:
         """What the best of the blind answers gets; None where there is none for this metric."""
@@ -81,6 +93,15 @@ class Method(ABC, Generic[P]):
         `data` maps "train" and/or "test" to `Samples`.
         """
         return {}
+
+    def wanted(self, card: EncoderCard, data: Mapping[str, Any]) -> Mapping[str, Need]:
+        """`needs`, which is what densebench asks for. Raises BenchError where it gives something else."""
+        found = self.needs(card, data)
+        if not isinstance(found, Mapping) or not all(isinstance(need, Need) for need in found.values()):
+            raise BenchError(
+                f"needs of {type(self).__name__} gives {type(found).__name__}, no mapping of names to Need"
+            )
+        return found
 
     def live_forwards(self, card: EncoderCard, shapes: Sequence[Size], train: int) -> Mapping[Size, int]:
         """Forwards whose features are not kept, by the size of the picture: for test pictures of these shapes and so

@@ -39,7 +39,7 @@ def picture_digests(images: Any, progress: Callable[[str, int], Progress] | None
 
     def digest(index: int) -> bytes:
         try:
-            pixels = np.ascontiguousarray(images.load(index))
+            pixels = np.ascontiguousarray(images.picture(index))
             content = repr(pixels.shape).encode() + pixels.tobytes()
         except DataError:
             content = f"{images.digest} {index}".encode()

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmark.contracts import Dataset, Method, Task
+from benchmark.contracts.data import sound
 from benchmark.contracts.progress import NewProgress
 from benchmark.data import overlap
 from benchmark.data.tolerance import tolerating
@@ -212,6 +213,7 @@ class JobMaker:
             if self.options.max_bad:
                 data, unread = drop_unreadable(data, self.options.max_bad, self.progress, len(bad))
                 bad = bad + unread
+            data = sound(data, task.kind, f"{unit.dataset} {split}")  # what is left of it
             notes = [f"{unit.dataset} {split}: {line}" for line in allowed.notes]
             for line in notes:
                 log.warning("%s", line)

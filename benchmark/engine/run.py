@@ -18,7 +18,7 @@ from benchmark.engine.options import RunOptions
 from benchmark.engine.record import record
 from benchmark.engine.session import Session
 from benchmark.engine.slots import NOT_APPLICABLE, Slot, slot_of
-from benchmark.errors import BenchError, DataError, NotApplicable, UsageError
+from benchmark.errors import BenchError, DataError, NotApplicable, UsageError, staying
 from benchmark.registry import Unit, check_model_name, check_own_file, is_own_code, load_task
 from benchmark.rows.row import Row, read_row, save
 from benchmark.system import cache_users, sealed
@@ -132,7 +132,8 @@ def _fail(report: Report, hooks: Hooks, note: Note) -> None:
 def _attempt(action: Callable[[], T], note: Note, report: Report, hooks: Hooks) -> T | None:
     """The action's value, or None and a failure with its one line. Wrong usage and "not applicable" pass through."""
     try:
-        return action()
+        with staying():
+            return action()
     except (UsageError, NotApplicable):
         raise
     except BenchError as e:

@@ -76,14 +76,14 @@ class Session:
         """Joins what the job needs to the shared passes; True when that worked. Raises NotApplicable."""
         if reason := self.refusal(job):
             raise NotApplicable(reason)
-        self.planner.add(tuple(job.method.needs(self.encoder.card, job.data).values()))
+        self.planner.add(tuple(job.method.wanted(self.encoder.card, job.data).values()))
         return True
 
     def run(self, job: Job, scratch: Path) -> tuple[Outcome, Timing]:
         """Extracts what is missing, runs the task: its outcome, and where the seconds went."""
         started = time.perf_counter()
         method = job.method
-        needs = method.needs(self.encoder.card, job.data)
+        needs = method.wanted(self.encoder.card, job.data)
         passes = {id(p): p for p in map(self.planner.of, needs.values())}
         before, begun = self.extractor.forwards, time.perf_counter()
         spread = sum(self.cluster.fill(p, self.progress) for p in passes.values()) if self.cluster else 0
@@ -105,6 +105,8 @@ class Session:
             new_progress=self.progress,
         )
         outcome = method.run(context)
+        if not isinstance(outcome, Outcome):
+            raise BenchError(f"{job.unit}: run of {type(method).__name__} gives {type(outcome).__name__}, no Outcome")
         timing = Timing(
             extract_s=round(extract_s, 3),
             fit_s=round(outcome.fit_s, 3),

@@ -84,7 +84,7 @@ class _Decoder(torch.utils.data.Dataset[Decoded]):
         for index in out.indices:
             try:
                 with reading(self.images.image_id(index), "cannot be read", "Leave it out with --max-bad"):
-                    image = self.images.load(index)
+                    image = self.images.picture(index)
             except BenchError as e:  # carried over as words: not every exception survives pickling
                 out.error = str(e)
                 break

@@ -22,7 +22,7 @@ from benchmark.engine.loading import device_of, resolve_device
 from benchmark.engine.options import RunOptions
 from benchmark.engine.session import Session, encoder_of
 from benchmark.engine.slots import slot_of
-from benchmark.errors import BenchError, first_line
+from benchmark.errors import BenchError, NotApplicable, first_line, staying
 from benchmark.features import codec as codecs
 from benchmark.features.extract import held_bytes
 from benchmark.features.plan import Pass, input_size, item_values
@@ -110,7 +110,8 @@ def _jobs(found: Sequence[Unit], maker: JobMaker, options: RunOptions) -> list[P
     out: list[Prepared] = []
     for unit in found:
         try:
-            out.append((unit, maker.make(unit), ""))
+            with staying():
+                out.append((unit, maker.make(unit), ""))
         except BenchError as e:
             if e.exit_code == 2:
                 raise
@@ -174,15 +175,24 @@ def _lines(
             lines.append(Line(str(unit), note=note))
             continue
         protocol = job.protocol.values if isinstance(job, Job) else job.protocol
-        if reason := job.task.refusal(encoder.card, protocol):
-            lines.append(Line(str(unit), note=f"n/a: {reason}"))
-        elif isinstance(job, Job) and not options.force and _finished(job, name, stamp, options):
-            lines.append(Line(str(unit), note="done"))
-        else:
-            line, held = _line(unit, job.task.method(protocol), job.data, session, planned)
-            line.note = note
-            lines.append(line)
-            memory = max(memory, held)
+        line, held = Line(str(unit)), 0
+        try:
+            with staying():
+                if reason := job.task.refusal(encoder.card, protocol):
+                    raise NotApplicable(reason)
+                if isinstance(job, Job) and not options.force and _finished(job, name, stamp, options):
+                    note = "done"
+                else:
+                    line, held = _line(unit, job.task.method(protocol), job.data, session, planned)
+        except NotApplicable as e:
+            note = f"n/a: {e}"
+        except BenchError as e:
+            note = str(e)
+        except Exception as e:  # as `run` has it: one task's method stops no other
+            note = f"{type(e).__name__}: {first_line(e)}"
+        line.note = note
+        lines.append(line)
+        memory = max(memory, held)
     return lines, memory
 
 
@@ -194,7 +204,7 @@ def _line(
     unit: Unit, method: Method[Any], data: Mapping[str, Any], session: Session, planned: Planned
 ) -> tuple[Line, int]:
     card, planner = session.encoder.card, session.planner
-    named = method.needs(card, data)
+    named = method.wanted(card, data)
     needs = tuple(named.values())
     before = {id(a) for p in planner.passes.values() for a in p.taps.values()}
     planner.add(needs)
@@ -250,7 +260,7 @@ def _shapes(pictures: Any, n: int) -> list[Size]:
     """(height, width) of `n` pictures: those of a few, over and over."""
     try:
         places = sorted({round(i * (len(pictures) - 1) / max(1, SAMPLED - 1)) for i in range(min(n, SAMPLED))})
-        known = [pictures.load(place).shape[:2] for place in places]
+        known = [pictures.picture(place).shape[:2] for place in places]
     except BenchError:
         known = [SHAPE]
     return list(itertools.islice(itertools.cycle(known), n))

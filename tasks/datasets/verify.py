@@ -15,7 +15,7 @@ import numpy as np
 
 from benchmark.contracts import Dataset, ImageSamples, LabelData, RetrievalData, SegmentationData, ignored_label
 from benchmark.data.tolerance import tolerating
-from benchmark.errors import BenchError, first_line
+from benchmark.errors import BenchError, DataError, first_line, reading, staying
 from tasks.datasets.catalog import expected
 from tasks.datasets.known import difference, known, present
 
@@ -79,7 +79,7 @@ def _split(
 ) -> Iterator[SplitReport]:
     name = dataset.info.name
     try:
-        with tolerating(part=True) as allowed:  # counts are reported here, not refused
+        with staying(), tolerating(part=True) as allowed:  # counts are reported here, not refused
             data = dataset.samples(kind, split)
         count = len(data)
         official = None if _part_only(options) else expected(name, split, kind)
@@ -164,7 +164,8 @@ def _read(data: Any, report: SplitReport, everything: bool, workers: int, progre
     report.labels = {names[i] if 0 <= i < len(names) else "ignored": n for i, n in sorted(histogram.items())}
     if ranges:
         low, high, share = (np.array(ranges)[:, c] for c in range(3))
-        report.values = f"{np.nanmin(low):.3f} … {np.nanmax(high):.3f}, {100 * share.mean():.1f} % of pixels valid"
+        between = f"{np.nanmin(low):.3f} … {np.nanmax(high):.3f}, " if share.any() else ""
+        report.values = f"{between}{100 * share.mean():.1f} % of pixels valid"
 
 
 def _over(work: Callable[[list[int]], Any], chunks: list[list[int]], workers: int) -> Iterator[Any]:
@@ -184,11 +185,17 @@ def _chunk(
     labels: collections.Counter[int] = collections.Counter()
     spans, bad = [], []
     for row in rows:
+        name = data.images.image_id(row)
         try:
-            image = data.images.load(row)
-            sizes[f"{image.shape[1]}x{image.shape[0]}"] += 1
-            if hasattr(data, "target"):
+            with reading(name, "cannot be read", "Ask the authors of its reader"):
+                image = data.images.picture(row)
+                sizes[f"{image.shape[1]}x{image.shape[0]}"] += 1
+                if not hasattr(data, "target"):
+                    continue
                 target = data.target(row)
+                if target.shape[:2] != image.shape[:2]:
+                    shapes = f"{list(target.shape)}, the picture {list(image.shape)}"
+                    raise DataError(f"{name}: its target is {shapes}. Give it the picture's height and width")
                 if target.dtype.kind in "iu":
                     values, counts = np.unique(target, return_counts=True)
                     ignored = ignored_label(len(data.class_names))

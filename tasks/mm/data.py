@@ -84,7 +84,7 @@ class SegmentationSource(BaseSegDataset):  # type: ignore[misc]
 
     def __getitem__(self, index: int) -> Any:
         """What the pipeline makes of picture `index`; a picture that cannot be read is an error, never another one."""
-        image = self.data.images.load(index)
+        image = self.data.images.picture(index)
         results: dict[str, Any] = {
             "img": np.ascontiguousarray(image[..., ::-1]), "img_path": self.data.images.image_id(index),
             "img_shape": image.shape[:2], "ori_shape": image.shape[:2], "seg_fields": [], "reduce_zero_label": False,

@@ -49,7 +49,7 @@ class Batches:
         examples = []
         for place, row in enumerate(self.rows(step)):
             try:
-                image, target = self.data.images.load(row), self.data.counted(row)
+                image, target = self.data.images.picture(row), self.data.counted(row)
             except (DataError, OSError, ValueError) as e:  # as words: not every exception survives pickling
                 where = "" if isinstance(e, DataError) else f"{self.data.images.image_id(row)}: cannot be read: "
                 return Batch(error=f"{where}{e}")

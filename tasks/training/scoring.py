@@ -24,7 +24,7 @@ def predicted(data: Any, indices: Iterable[int], p: TrainedHead, predict: Predic
     """The prediction beside what counts of its target (`counted`), for each picture of `indices`, in order."""
     group: list[tuple[int, np.ndarray, np.ndarray]] = []
     for index in indices:
-        image, target = data.images.load(index), data.counted(index)
+        image, target = data.images.picture(index), data.counted(index)
         if p.test_square:
             image, target = middle_square(image), middle_square(target)
         image = stretched(image, p)
@@ -64,7 +64,7 @@ def kept_pictures(
     chosen = best_median_worst(-scores, count)
     files = {}
     for (name, _), (index, found, target) in zip(chosen, predicted(data, [row for _, row in chosen], p, predict)):
-        image = data.images.load(index)
+        image = data.images.picture(index)
         image = middle_square(image) if p.test_square else image
         shown = (found[0] if kind == "depth" else found.permute(1, 2, 0)).float().cpu().numpy()
         words = f"{name}_{metric}-{scores[index]:.3g}_{slug(data.images.image_id(index))}"
