@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -120,6 +120,11 @@ def no_text(name: str) -> DatasetInfo:
     return DatasetInfo(name, name, "CC0", "none", "none", "embedded", ("odd",))
 
 
+def trained(split: str) -> Odd:
+    """Two of the test pictures are training pictures."""
+    return Odd(ImageSubset(Pictures("one"), (0, 1, 2) if split == "train" else (1, 2, 4)))
+
+
 DATASETS: Mapping[str, Any] = {
     "whole": source("whole", lambda split: Odd(Pictures(split))),
     "exits": source("exits", leave),
@@ -131,6 +136,7 @@ DATASETS: Mapping[str, Any] = {
     "takes_nothing": source("takes_nothing", lambda split: TakesNothing(Pictures(split))),
     "a_list": source("a_list", lambda split: [1, 2]),
     "a_key": source("a_key", lambda split: {}[split]),
+    "seen": replace(source("seen", trained), info=replace(no_text("seen"), splits=("train", "test"))),
     "no_open": DatasetSource(no_text("no_open"), lambda root, options: None),  # type: ignore[arg-type, return-value]
     "unread": source("unread", lambda split: Odd(Pictures(split)), kind="unheard"),
     "only_lost": source("only_lost", lambda split: Odd(Pictures(split)), only=("lost",)),
@@ -155,6 +161,11 @@ class Mean(Method[Fields]):
         images = context.data["test"].images
         names = np.array([images.image_id(i) for i in range(len(images))])
         return Outcome({"id": names, "level": level}, [MEAN], main_metric="mean", n=len(level))
+
+
+class Trained(Mean):
+    def splits(self) -> Sequence[str]:
+        return ("train", "test")
 
 
 class Exits(Mean):
@@ -206,6 +217,7 @@ def task(name: str, method: type[Mean], presets: Any = PRESETS) -> Task:
 
 TASKS: Mapping[str, Any] = {
     "mean": task("mean", Mean, str(PRESETS)),  # a path as text does
+    "trained": task("trained", Trained),
     "ends": task("ends", Exits),
     "needs_exit": task("needs_exit", NeedsExit),
     "needs_key": task("needs_key", NeedsKey),

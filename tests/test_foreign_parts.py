@@ -159,6 +159,11 @@ def test_verify_tells_what_no_score_should_be_made_of(bench: Bench, name: str, s
     assert code == 1 and said in out
 
 
+def test_training_pictures_among_the_test_pictures_stand_in_the_row(bench: Bench) -> None:
+    code, out, _ = bench("run --model pixels --json --task trained/seen")
+    assert code == 0 and "2 of 3 test pictures are training pictures too" in json.loads(out)["notes"][0]
+
+
 def test_maps_without_a_valid_pixel_have_no_range(bench: Bench) -> None:
     _, out, _ = bench("data verify no_depth")
     assert "0.0 % of pixels valid" in out and "nan" not in out

@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 from rows import row_data, save_json, simulate, write_row
 
+from benchmark.engine.run import run
 from benchmark.engine.slots import Slot
-from benchmark.errors import BenchError
+from benchmark.errors import BenchError, UsageError
 from benchmark.leaderboard import build
 from benchmark.rows.row import Row, read_all, read_row, samples_file, slug
 from benchmark.rows.tables import write_tables
@@ -78,6 +79,21 @@ def test_a_long_name_is_cut_to_what_a_folder_may_be_called(tmp_path: Path) -> No
         write_row(tmp_path, name, "depth")
     assert {row.model for row in read_all(tmp_path)[0]} == {one, other}
     assert slug("tipsv2-b@runs-final-1a2b3c") == "tipsv2-b@runs-final-1a2b3c"
+
+
+@pytest.mark.parametrize(
+    ("name", "text"), [("results.md", "# My results\n\nmine\n"), ("results.csv", "run,loss\n1,2\n")]
+)
+def test_files_of_the_tables_names_that_are_no_tables_are_not_lost(tmp_path: Path, name: str, text: str) -> None:
+    (tmp_path / name).write_text(text)
+    with pytest.raises(UsageError, match=f"{name}: is no table of densebench and would be lost"):
+        run("pixels", "classification/scenes", results=tmp_path)
+    write_row(tmp_path, "model-a", "classification")
+    with pytest.raises(UsageError, match="Move it, or give --results DIR"):
+        write_tables(tmp_path)
+    assert (tmp_path / name).read_text() == text
+    (tmp_path / name).unlink()
+    assert len(write_tables(tmp_path)) == len(write_tables(tmp_path)) == 2
 
 
 def test_samples_of_another_row_are_refused(tmp_path: Path) -> None:

@@ -20,9 +20,9 @@ def same_pixels(train: Any, test: Any) -> Pairs:
     return _pairs(picture_digests(train), picture_digests(test))
 
 
-def note_same_files(data: Mapping[str, Samples]) -> list[str]:
+def note_same_files(data: Mapping[str, Samples], decode: bool = False) -> list[str]:
     """A line for each set of test pictures of a trained task whose files are among its training files; none where
-    nothing is trained, or where sets are not made of files."""
+    nothing is trained. Sets that are not made of files are compared by their pixels, if `decode`, or not at all."""
     if not {"train", "test"} <= data.keys():
         return []
     lines, trained = [], data["train"].pictures()
@@ -31,8 +31,9 @@ def note_same_files(data: Mapping[str, Samples]) -> list[str]:
             continue
         train = trained[name]
         if (ends := train.file_edges()) is None or (test_ends := test.file_edges()) is None:
-            continue
-        found = [(t, r) for t, r in _pairs(ends, test_ends) if test.file_digest(t) == train.file_digest(r)]
+            found = same_pixels(train, test) if decode else []
+        else:
+            found = [(t, r) for t, r in _pairs(ends, test_ends) if test.file_digest(t) == train.file_digest(r)]
         if found:
             count = f"{len(found)} of {len(test)} test pictures are training pictures too"
             lines.append(f"{count}: {named(train, test, found)}")

@@ -21,6 +21,7 @@ from benchmark.engine.slots import NOT_APPLICABLE, Slot, slot_of
 from benchmark.errors import BenchError, DataError, NotApplicable, UsageError, staying
 from benchmark.registry import Unit, check_model_name, check_own_file, is_own_code, load_task
 from benchmark.rows.row import Row, read_row, save
+from benchmark.rows.tables import refuse_other_tables
 from benchmark.system import cache_users, sealed
 from benchmark.system.files import unreadable, writable
 
@@ -82,6 +83,7 @@ def run(
     for name in models:
         check_own_file(name)
     writable(options.results)
+    refuse_other_tables(options.results)
     stamps = {name: model_stamp(name, options.weights) for name in models}
     report = Report()
     maker = JobMaker(options, preset, hooks.progress)

@@ -17,6 +17,7 @@ from benchmark.system.digest import plain
 from benchmark.system.escaping import CONTROL
 
 LARGEST = 2**63  # of whole numbers
+Count = Annotated[int, "at least one"]
 Name = Annotated[str, "without control characters: it is shown as it is"]
 R = TypeVar("R", bound="Record")
 
@@ -159,6 +160,7 @@ FITS: Mapping[Any, tuple[Callable[[Any], bool], str]] = {
     str: (lambda value: isinstance(value, str), "no text"),
     bool: (lambda value: isinstance(value, bool), "neither true nor false"),
     int: (lambda value: isinstance(value, int) and _number(value), "no whole number"),
+    Count: (lambda value: isinstance(value, int) and _number(value) and value > 0, "no number of samples"),
     float: (_number, "no finite number"),
     Mapping: (lambda value: isinstance(value, dict), "no object"),
     tuple[str, ...]: (

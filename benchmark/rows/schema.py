@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from benchmark.rows.parse import SPARSE, Misfit, Name, Record, parse
+from benchmark.rows.parse import SPARSE, Count, Misfit, Name, Record, parse
 from benchmark.statistics.statistic import Statistic
 
 SCHEMA = 2  # 2: sealed, with what could make it stale
@@ -54,7 +54,7 @@ class TaskFacts(Record):
     dataset: Name
     version: int | None = None  # of the task's code
     split: Name | None = None
-    n: int  # samples
+    n: Count  # samples
     limit: int | None = None  # --limit
     dataset_digest: Name | None  # of the pictures and labels
     dataset_options: Mapping[str, Any] | None = field(

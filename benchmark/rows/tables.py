@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from benchmark.errors import UsageError
 from benchmark.rows.row import Row, read_all, row_files
 from benchmark.rows.schema import Metric
 from benchmark.rows.stale import AGAIN, MARK
@@ -22,6 +24,7 @@ COLUMNS = (
     "protocol", "protocol_hash", "weights_sha256", "dataset_digest", "seed", "dtype", "store", "total_s", "densebench",
     "created", "id", "stale",
 )  # fmt: skip
+HEADING = "# Results"
 
 
 def write_tables(results: Path) -> list[Path]:
@@ -34,6 +37,7 @@ def write_tables(results: Path) -> list[Path]:
     if not results.is_dir():
         return []
     with disk_errors(results), locked(results) as alone:
+        refuse_other_tables(results)
         while True:
             seen = row_files(results)
             rows = sorted(read_all(results)[0], key=lambda r: (r.unit, r.data.protocol.name, r.model))
@@ -44,6 +48,17 @@ def write_tables(results: Path) -> list[Path]:
             write_text(paths[1], markdown(rows))
             if alone or row_files(results) == seen:
                 return paths
+
+
+def refuse_other_tables(results: Path) -> None:
+    """Raises UsageError where a file of the tables' names holds something else: it would be lost."""
+    ours = {"results.csv": ",".join(COLUMNS[:3]), "results.md": HEADING}
+    for name, begins in ours.items():
+        path = results / name
+        with suppress(OSError, UnicodeDecodeError):
+            text = path.read_text(encoding="utf-8")
+            if text.strip() and not text.startswith(begins):
+                raise UsageError(f"{path}: is no table of densebench and would be lost. Move it, or give --results DIR")
 
 
 def load_results(results: Path | str | None = None) -> pd.DataFrame:
@@ -77,7 +92,7 @@ def markdown(rows: Sequence[Row]) -> str:
     for row in rows:
         key = (row.unit, row.data.protocol.name, row.protocol_hash + str(row.data.task.dataset_digest))
         groups.setdefault(key, []).append(row)
-    out = ["# Results", ""]
+    out = [HEADING, ""]
     for (unit, protocol, _), members in groups.items():
         first = members[0]
         out += [
