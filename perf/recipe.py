@@ -25,6 +25,7 @@ from adapters.tipsv2.recipe.config_file import read_config
 from adapters.tipsv2.recipe.loader import Positions, steps_from
 from adapters.tipsv2.recipe.parallel import joined
 from adapters.tipsv2.recipe.trainer import Trainer
+from tasks.scenes.render import render
 
 ROWS: dict[str, dict[str, Any]] = {
     "contrastive": {"dino": 0.0, "patch_loss": "none"},
@@ -57,7 +58,7 @@ def data_seconds(config: RecipeConfig, trainer: Trainer, times: int) -> tuple[fl
 def measure(config: RecipeConfig, times: int, folder: Path) -> tuple[float, float]:
     """(seconds of computation, seconds of data) for one step."""
     with joined(config.train) as place:
-        trainer = Trainer(config, folder, place, quiet=True)
+        trainer = Trainer(config, folder, place, quiet=True, render=render)
         data, batches = data_seconds(config, trainer, times)
         step = iter(range(10**9))
         on_gpu = place.device.type == "cuda"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 import types
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,7 +12,6 @@ import pytest
 from command import bench
 from recipe_fixtures import TINY, tiny
 
-from adapters.tipsv2.recipe import evaluation
 from adapters.tipsv2.recipe.config_file import read_config
 from adapters.tipsv2.recipe.publish import command, publish
 from adapters.tipsv2.recipe.trainer import train
@@ -63,9 +61,7 @@ def test_wrong_usage_is_one_line_and_exit_code_2(tmp_path: Path, capsys: pytest.
     assert "'loss.weigth'" in errors[1]
 
 
-def test_the_engine_is_asked_for_the_scenes_suite_and_its_rows_are_logged(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_engine_is_asked_for_the_scenes_suite_and_its_rows_are_logged(tmp_path: Path) -> None:
     asked: list[tuple[Any, dict[str, Any]]] = []
 
     def run(models: list[str], tasks: Sequence[str] = (), **options: Any) -> Any:
@@ -74,9 +70,7 @@ def test_the_engine_is_asked_for_the_scenes_suite_and_its_rows_are_logged(
         note = types.SimpleNamespace(unit="normals/scenes", text="no targets")
         return types.SimpleNamespace(rows=[row], failures=[note])
 
-    monkeypatch.setitem(sys.modules, "fake_engine", types.SimpleNamespace(run=run))  # type: ignore[misc]
-    monkeypatch.setattr(evaluation, "ENGINE", ("fake_engine", "run"))
-    train(tiny(train__steps=4, train__evaluate_every=2, train__validate_every=2), tmp_path, quiet=True)
+    train(tiny(train__steps=4, train__evaluate_every=2, train__validate_every=2), tmp_path, quiet=True, run=run)
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     rows = [line for line in lines if "evaluation" in line]
     assert [r["step"] for r in rows] == [2, 4]
@@ -93,11 +87,13 @@ def test_the_published_command_holds_what_differs_from_the_packaged_config() -> 
     assert command(changed) == "bench train tips-mini --set train.dtype=bfloat16"
 
 
-def test_a_first_stage_that_is_not_there_is_named(tmp_path: Path) -> None:
+def test_what_a_config_asks_for_and_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="init_from = 'nowhere': no such folder. Train the stage before it first"):
         train(tiny(init_from="nowhere"), tmp_path / "out", quiet=True)
     with pytest.raises(UsageError, match="teacher.path = 'nowhere': no such folder"):
         train(tiny(teacher__path="nowhere"), tmp_path / "out", quiet=True)
+    with pytest.raises(UsageError, match="train.evaluate_every = 2 needs the engine. Train with `bench train`"):
+        train(tiny(train__evaluate_every=2), tmp_path / "out", quiet=True)
     assert not (tmp_path / "out").exists(), "said before anything is made"
 
 

@@ -22,6 +22,7 @@ from adapters.tipsv2.recipe.source_scenes import ScenesSource
 from adapters.tipsv2.recipe.text import Tokenizer, train_tokenizer
 from adapters.tipsv2.recipe.views import crop_box, random_view
 from benchmark.errors import BenchError, DataError, UsageError, WeightsError
+from tasks.scenes.render import render
 
 ROWS = [{"alt": f"alt {i}", "short": f"short {i}", "long": [f"long {i}", f"longer {i}"]} for i in range(3)]
 
@@ -142,6 +143,7 @@ def test_a_damaged_parquet_file_is_one_line(tmp_path: Path) -> None:
         ("parquet", "none", "matches no parquet file"),
         ("imagenet", "", "must be scenes, folder, tar, parquet, hub or module:function"),
         ("nowhere:at_all", "", "cannot be loaded"),
+        ("scenes", "", "needs a renderer. Train with `bench train`"),
     ],
 )
 def test_a_source_that_is_not_there_is_one_line(source: str, path: str, message: str) -> None:
@@ -151,12 +153,12 @@ def test_a_source_that_is_not_there_is_one_line(source: str, path: str, message:
 
 def test_scenes_are_rendered_once_and_held_out_ones_are_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("adapters.tipsv2.recipe.source_scenes.SHARD", 4)
-    source = open_source(DataConfig(samples=6, size=32, cache=str(tmp_path)))
+    source = open_source(DataConfig(samples=6, size=32, cache=str(tmp_path)), render)
     first = source.load(5)
     assert first.image.size == (32, 32)
     assert len(first.synthetic) == 2
-    monkeypatch.setattr(ScenesSource, "_render", lambda *_: pytest.fail("rendered again"))
-    again = open_source(DataConfig(samples=6, size=32, cache=str(tmp_path))).load(5)
+    monkeypatch.setattr(ScenesSource, "_draw", lambda *_: pytest.fail("rendered again"))
+    again = open_source(DataConfig(samples=6, size=32, cache=str(tmp_path)), render).load(5)
     assert np.array_equal(np.asarray(first.image), np.asarray(again.image))
     monkeypatch.undo()
     monkeypatch.setattr("adapters.tipsv2.recipe.source_scenes.SHARD", 4)

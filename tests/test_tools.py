@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import random
+import re
 import tomllib
 from pathlib import Path
 
@@ -52,6 +53,18 @@ def test_no_member_is_looked_up_by_a_name_that_the_contracts_do_not_have() -> No
                 forks.append(path)
     python = {"__dict__", "__name__", "buffer", "exit_code", "ipv4_mapped", "name", "raw", "reason", "unread"}
     assert {pair for pair in found if pair[0] != "system" and pair[1] not in python} == set() and forks == []
+
+
+def test_no_adapter_reaches_a_task_or_the_engine_by_a_string() -> None:
+    """import-linter sees imports alone; a name that is imported when it is needed would be a way past it."""
+    above = re.compile(r"(tasks|benchmark\.(cli|compare|engine|forecast|leaderboard|watch))(\.\w+)*:\w+")
+    reached = {
+        (path.name, node.value)
+        for path in (ROOT / "adapters").rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and above.fullmatch(node.value)
+    }
+    assert reached == set()
 
 
 def test_a_task_whose_protocols_do_not_tell_its_methods_apart_is_refused() -> None:

@@ -9,8 +9,10 @@ from typing import Annotated, Any
 import typer
 
 from benchmark.errors import UsageError
+from benchmark.registry import resolve
 
 RECIPE = "adapters.tipsv2.recipe"
+RENDERER = "tasks.scenes.render:render"
 Devices = Annotated[int, typer.Option(help="--dry-run: number of devices.", min=1)]
 Tflops = Annotated[float, typer.Option(help="--dry-run: peak TFLOP/s of a device (989: H100, dense bf16).", min=0.001)]
 Utilisation = Annotated[float, typer.Option(help="--dry-run: share of the peak that is reached.", min=0.001, max=1)]
@@ -61,5 +63,8 @@ def run_recipe(
         typer.echo("\n".join(cost.lines()))
         return
     folder = out or Path("runs") / recipe.name
-    final = importlib.import_module(f"{RECIPE}.trainer").train(recipe, folder)
+    from benchmark.engine.run import run  # a dry run does without torch
+
+    train = resolve(f"{RECIPE}.trainer:train")
+    final = train(recipe, folder, render=resolve(RENDERER), run=run)
     typer.echo(f"weights: {final}\nscore them: bench run --model tipsv2-mini --weights {final}")

@@ -163,16 +163,13 @@ class _Scene:
         self.alt = self.short = self.long = f"scene {index}"
 
 
-def _scenes_source(folder: Path) -> source_scenes.ScenesSource:
-    return source_scenes.ScenesSource(3, 0, 4, folder / "scenes")
+def _draw(seed: int, index: int, size: int, *, split: str) -> _Scene:
+    return _Scene(index)
 
 
 def use_pretrain(folder: Path) -> Any:
-    with (
-        mock.patch.object(source_scenes, "SHARD", 3),
-        mock.patch.object(source_scenes, "_renderer", lambda: lambda seed, i, size, split: _Scene(i)),
-    ):
-        source = _scenes_source(folder)
+    with mock.patch.object(source_scenes, "SHARD", 3):
+        source = source_scenes.ScenesSource(3, 0, 4, folder / "scenes", _draw)
         samples = [source.load(i) for i in range(3)]
     return [[np.asarray(s.image).tolist(), s.alt, list(s.synthetic)] for s in samples]
 

@@ -1,9 +1,6 @@
 """The ablation: every row of `ablation_rows.toml`, several seeds, equal FLOPs, one read-out fixed in advance.
 
-    python -m adapters.tipsv2.recipe.ablation runs/ablation [--set train.dtype=bfloat16] [--dry-run]
-
-The same command resumes: a finished (row, seed) is read, not trained again. Distilled rows take as teacher the
-"CLIP + DINO + iBOT++" run of the same seed.
+Distilled rows take as teacher the "CLIP + DINO + iBOT++" run of the same seed. `perf/ablation.py` trains and scores.
 """
 
 from __future__ import annotations
@@ -11,17 +8,14 @@ from __future__ import annotations
 import re
 import tomllib
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
-import typer
 from scipy import stats
 
 from adapters.tipsv2.recipe.config import RecipeConfig
-from adapters.tipsv2.recipe.config_file import parse_override, read_config
+from adapters.tipsv2.recipe.config_file import read_config
 from adapters.tipsv2.recipe.cost import step_flops
-from adapters.tipsv2.recipe.evaluation import evaluate
-from adapters.tipsv2.recipe.trainer import train
 from benchmark.system import sealed
 
 ROWS = Path(__file__).with_name("ablation_rows.toml")
@@ -100,30 +94,3 @@ def cell(values: np.ndarray) -> str:
         return f"{values[0]:.3g} (one seed)"
     half = stats.t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / len(values) ** 0.5
     return f"{values.mean():.3g} ± {half:.2g}"
-
-
-def main(
-    out: Annotated[Path, typer.Argument(help="Folder of all runs.")],
-    set_: Annotated[list[str] | None, typer.Option("--set", help="KEY=VALUE over the base config.")] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print rows, seeds and steps; train nothing.")] = False,
-) -> None:
-    """Train and score every row and seed, then write summary.md."""
-    table = tomllib.loads(ROWS.read_text(encoding="utf-8"))
-    measured: dict[str, list[dict[str, float]]] = {}
-    for row, seed, config in plan(dict(parse_override(text) for text in set_ or []), out):
-        typer.echo(f"{row}, seed {seed}: {config.train.steps} steps")
-        if dry_run:
-            continue
-        folder = folder_of(out, row, seed)
-        scores = folder / "scores.json"
-        found = scored(scores)
-        if found is None:
-            found = evaluate(train(config, folder), folder, table["units"], overrides=table["readout"])
-            sealed.write_json(scores, {"schema": SCHEMA, **found})
-        measured.setdefault(row, []).append(found["evaluation"])
-        lines = [*summary(measured), "", *differences(measured, table["compare"])]
-        (out / "summary.md").write_text("\n".join(lines) + "\n")
-
-
-if __name__ == "__main__":
-    typer.run(main)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
+import numpy as np
 from PIL import Image
 
 from adapters.tipsv2.recipe.config import DataConfig
@@ -34,6 +35,25 @@ class Source(Protocol):
         ...
 
 
+class Scene(Protocol):
+    """What a source takes of a drawn scene: rgb [S, S, 3] uint8 and its captions at three granularities."""
+
+    @property
+    def rgb(self) -> np.ndarray: ...
+    @property
+    def alt(self) -> str: ...
+    @property
+    def short(self) -> str: ...
+    @property
+    def long(self) -> str: ...
+
+
+class Renderer(Protocol):
+    """Draws scene `index` of a split, `size` pixels wide; a function of a module, so that workers can take it along."""
+
+    def __call__(self, seed: int, index: int, size: int, *, split: str) -> Scene: ...
+
+
 SOURCES = {
     "scenes": "adapters.tipsv2.recipe.source_scenes:open_scenes",
     "folder": "adapters.tipsv2.recipe.source_files:open_folder",
@@ -43,14 +63,17 @@ SOURCES = {
 }
 
 
-def open_source(config: DataConfig) -> Source:
-    """The source that `data.source` names: one of SOURCES, or `module:function` taking the DataConfig."""
+def open_source(config: DataConfig, render: Renderer | None = None) -> Source:
+    """The source that `data.source` names: one of SOURCES, or `module:function` taking the DataConfig.
+
+    `render` draws the samples of "scenes": adapters lie beside tasks, so who calls hands it in.
+    """
     target = SOURCES.get(config.source, config.source)
     module, sep, function = target.partition(":")
     if not sep:
         raise UsageError(f"data.source = {config.source!r}; it must be {', '.join(SOURCES)} or module:function")
     try:
-        opener: Callable[[DataConfig], Source] = getattr(importlib.import_module(module), function)
+        opener: Callable[..., Source] = getattr(importlib.import_module(module), function)
     except (ImportError, AttributeError) as error:
         raise UsageError(f"data.source = {config.source!r} cannot be loaded: {error}") from None
-    return opener(config)
+    return opener(config, render) if config.source == "scenes" else opener(config)

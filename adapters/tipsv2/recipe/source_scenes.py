@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import importlib
 import os
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +12,12 @@ import numpy as np
 from PIL import Image
 
 from adapters.tipsv2.recipe.config import DataConfig
-from adapters.tipsv2.recipe.samples import Sample
+from adapters.tipsv2.recipe.samples import Renderer, Sample
+from benchmark.errors import UsageError
 from benchmark.system import cache_users, sealed
 from benchmark.system.digest import fingerprint
 from benchmark.system.paths import cache_dir
 
-RENDERER = "tasks.scenes.render:render"  # reached by name: adapters never import tasks
 SHARD = 500
 PIXELS, CAPTIONS = "pixels.npy", "captions.json"
 DEFAULT_SAMPLES = 40_000
@@ -28,8 +26,8 @@ DEFAULT_SAMPLES = 40_000
 class ScenesSource:
     """Scene `index` of the "pretrain" split, which no evaluation split shares; held-out scenes lie past `samples`."""
 
-    def __init__(self, samples: int, seed: int, size: int, folder: Path) -> None:
-        self.samples, self.seed, self.size, self.folder = samples, seed, size, folder
+    def __init__(self, samples: int, seed: int, size: int, folder: Path, render: Renderer) -> None:
+        self.samples, self.seed, self.size, self.folder, self.render = samples, seed, size, folder, render
         self._open: dict[int, tuple[np.ndarray, list[list[Any]]]] = {}
 
     def __len__(self) -> int:
@@ -51,16 +49,14 @@ class ScenesSource:
         if number not in self._open:
             folder = self.folder / f"{number:06d}"
             if not _whole(folder):
-                self._render(number, folder)
+                self._draw(number, folder)
             pixels = np.load(folder / PIXELS, mmap_mode="r", allow_pickle=False)
             self._open[number] = pixels, sealed.read_json(folder / CAPTIONS)["captions"]
         return self._open[number]
 
-    def _render(self, number: int, folder: Path) -> None:
-        render = _renderer()
-        scenes = [
-            render(self.seed, i, self.size, split="pretrain") for i in range(number * SHARD, (number + 1) * SHARD)
-        ]
+    def _draw(self, number: int, folder: Path) -> None:
+        indices = range(number * SHARD, (number + 1) * SHARD)
+        scenes = [self.render(self.seed, i, self.size, split="pretrain") for i in indices]
         staging = folder.with_name(f"{folder.name}.{os.getpid()}.part")
         shutil.rmtree(staging, ignore_errors=True)
         staging.mkdir(parents=True)
@@ -86,17 +82,19 @@ def _whole(folder: Path) -> bool:
     return True
 
 
-def open_scenes(config: DataConfig) -> ScenesSource:
-    """`data.samples` scenes of `data.size` pixels; shards lie under `data.cache`, apart for each renderer's output."""
-    first = _renderer()(config.seed, 0, config.size, split="pretrain")
+def open_scenes(config: DataConfig, render: Renderer | None) -> ScenesSource:
+    """`data.samples` scenes of `data.size` pixels; shards lie under `data.cache`, apart for each renderer's output.
+
+    Raises UsageError without a renderer.
+    """
+    if render is None:
+        raise UsageError(
+            "data.source = 'scenes' needs a renderer. Train with `bench train`, or "
+            "train(…, render=tasks.scenes.render.render)"
+        )
+    first = render(config.seed, 0, config.size, split="pretrain")
     drawn = hashlib.sha256(first.rgb.tobytes() + first.long.encode()).hexdigest()
     root = Path(config.cache) if config.cache else cache_dir() / "recipe"
     folder = root / f"scenes-{fingerprint([drawn, config.seed, config.size, SHARD])[:12]}"
     cache_users.touch(cache_dir(), folder)
-    return ScenesSource(config.samples or DEFAULT_SAMPLES, config.seed, config.size, folder)
-
-
-def _renderer() -> Callable[..., Any]:
-    module, _, name = RENDERER.partition(":")
-    found: Callable[..., Any] = getattr(importlib.import_module(module), name)
-    return found
+    return ScenesSource(config.samples or DEFAULT_SAMPLES, config.seed, config.size, folder, render)

@@ -21,7 +21,7 @@ from adapters.tipsv2.recipe.checkpoint import (
 )
 from adapters.tipsv2.recipe.config import RecipeConfig
 from adapters.tipsv2.recipe.distill import frozen_teacher
-from adapters.tipsv2.recipe.evaluation import evaluate
+from adapters.tipsv2.recipe.evaluation import Run, evaluate
 from adapters.tipsv2.recipe.export import export_folder, load_weights
 from adapters.tipsv2.recipe.guards import Guards
 from adapters.tipsv2.recipe.journal import Journal
@@ -30,7 +30,7 @@ from adapters.tipsv2.recipe.model import Pretrainer
 from adapters.tipsv2.recipe.objective import assignment_entropy
 from adapters.tipsv2.recipe.optim import make_optimizer, set_learning_rate
 from adapters.tipsv2.recipe.parallel import Place, joined, mean_over_processes, wrap
-from adapters.tipsv2.recipe.samples import open_source
+from adapters.tipsv2.recipe.samples import Renderer, open_source
 from adapters.tipsv2.recipe.schedule import learning_rate
 from adapters.tipsv2.recipe.step import backward
 from adapters.tipsv2.recipe.teacher import Teacher
@@ -40,10 +40,16 @@ from benchmark.errors import DataError, UsageError
 from benchmark.system.files import writable
 
 
-def train(config: RecipeConfig, out: Path, quiet: bool = False) -> Path:
-    """Trains into folder `out` and returns `out`/final, a transformers folder; resumes from the newest checkpoint."""
+def train(
+    config: RecipeConfig, out: Path, quiet: bool = False, *, render: Renderer | None = None, run: Run | None = None
+) -> Path:
+    """Trains into folder `out` and returns `out`/final, a transformers folder; resumes from the newest checkpoint.
+
+    `render` (`tasks.scenes.render.render`) draws the samples of `data.source = "scenes"`, `run` (`benchmark.run`)
+    scores what `train.evaluate_every` asks for. Raises UsageError where the config asks for one that is not given.
+    """
     with joined(config.train) as place:
-        return Trainer(config, out, place, quiet).run()
+        return Trainer(config, out, place, quiet, render, run).run()
 
 
 def _check_folders(config: RecipeConfig, out: Path) -> None:
@@ -64,10 +70,23 @@ def _check_folders(config: RecipeConfig, out: Path) -> None:
 class Trainer:
     """Holds what a checkpoint holds."""
 
-    def __init__(self, config: RecipeConfig, out: Path, place: Place, quiet: bool = False) -> None:
-        self.out, self.place, self.quiet = out, place, quiet
+    def __init__(
+        self,
+        config: RecipeConfig,
+        out: Path,
+        place: Place,
+        quiet: bool = False,
+        render: Renderer | None = None,
+        run: Run | None = None,
+    ) -> None:
+        self.out, self.place, self.quiet, self.score = out, place, quiet, run
+        if config.train.evaluate_every and run is None:
+            raise UsageError(
+                f"train.evaluate_every = {config.train.evaluate_every} needs the engine. Train with `bench train`, or "
+                "train(…, run=benchmark.run)"
+            )
         _check_folders(config, out)
-        self.source = open_source(config.data)
+        self.source = open_source(config.data, render)
         self.tokenizer, config = run_tokenizer(config, self.source, out, place)
         self.config = config
         self.student = Pretrainer(config)
@@ -106,8 +125,8 @@ class Trainer:
                 self._validate()
             if self._due(train.evaluate_every):
                 folder = self._export("evaluate")
-                if self.place.first:
-                    self.journal.note({"step": self.step, **evaluate(folder, self.out)})
+                if self.place.first and self.score:
+                    self.journal.note({"step": self.step, **evaluate(self.score, folder, self.out)})
             if self._due(train.checkpoint_every) or self.step == train.steps:
                 self._save()  # last: what a kill cuts short before it is done again
         final = self._export("final")
