@@ -41,10 +41,6 @@ class Dataset(ABC):
         """`data`, which is what densebench asks for. Raises DataError where it gives something else."""
         return sound(self.data(kind, split), kind, f"{self.info.name}: its {kind} data")
 
-    def outline(self, kind: str, split: str) -> Samples:
-        """The same samples as far as their digest goes: nothing has to be rendered for it."""
-        return self.samples(kind, split)
-
     def check_apart(self) -> None:  # noqa: B027  # most data sets have splits of their own
         """Raises UsageError where a trained task would be scored on the folder it is trained on."""
 

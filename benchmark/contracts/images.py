@@ -13,6 +13,8 @@ from benchmark.system.digest import fingerprint
 if TYPE_CHECKING:
     import numpy as np
 
+    from benchmark.contracts.progress import NewProgress
+
 IGNORE = 255  # the mask value that is never scored, where there are at most 255 classes
 
 
@@ -55,6 +57,10 @@ class ImageSet(ABC):
             raise DataError(f"{self.image_id(index)}: is {kind}, where a picture is [H, W, 3] uint8. Convert it")
         return found
 
+    def prepare(self, progress: NewProgress) -> None:  # noqa: B027  # most pictures lie on a disk
+        """Makes what is read and not there yet, e.g. renders it. Asked before the first picture is read, from a thread
+        beside a running pass where a later one needs it."""
+
     def file_edges(self) -> list[str] | None:
         """[N] what tells files apart at the cost of reading their ends; None for pictures that are not files."""
         return None
@@ -83,6 +89,9 @@ class ImageSubset(ImageSet):
 
     def load(self, index: int) -> np.ndarray:
         return self.base.load(self.rows[index])
+
+    def prepare(self, progress: NewProgress) -> None:
+        self.base.prepare(progress)
 
     def file_edges(self) -> list[str] | None:
         found = self.base.file_edges()

@@ -17,6 +17,8 @@ def drop_unreadable(data: Samples, allowed: int, progress: NewProgress, missing:
     Raises DataError when these and the `missing` ones that were left out before are more than `allowed`. The set's
     digest changes with what is left out, so such a row is never paired with a whole one.
     """
+    for images in data.pictures().values():
+        images.prepare(progress)
     jobs = list(data.readings())
     bar = progress("checking files", len(jobs))
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from benchmark.contracts.progress import NewProgress, silent
+from benchmark.engine.ahead import Ahead
 from benchmark.engine.identity import display_name, model_stamp
 from benchmark.engine.jobs import Job, JobMaker, refuse_unread, resolve_units
 from benchmark.engine.loading import require_weights
@@ -181,15 +182,16 @@ def _run_model(name: str, stamp: str, jobs: list[Job], options: RunOptions, hook
                 planned.append((job, slot))
         except NotApplicable as e:
             _refuse(slot, Note(shown, job.unit, str(e)), report)
-    for job, slot in planned:
-        try:
-            row = _attempt(partial(_row, session, job, slot), Note(shown, job.unit, ""), report, hooks)
-        except NotApplicable as e:
-            _refuse(slot, Note(shown, job.unit, str(e)), report)
-            continue
-        if row is not None:
-            report.rows.append(row)
-            hooks.row(row)
+    with Ahead([job for job, _ in planned], hooks.progress):
+        for job, slot in planned:
+            try:
+                row = _attempt(partial(_row, session, job, slot), Note(shown, job.unit, ""), report, hooks)
+            except NotApplicable as e:
+                _refuse(slot, Note(shown, job.unit, str(e)), report)
+                continue
+            if row is not None:
+                report.rows.append(row)
+                hooks.row(row)
     report.forwards[shown] = session.extractor.forwards
 
 

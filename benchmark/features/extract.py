@@ -118,6 +118,7 @@ class Extractor:
         todo = [b for b in task.missing() if blocks is None or b in blocks]
         if not todo:
             return 0.0
+        task.images.prepare(self.progress)
         started = time.perf_counter()
         lacking = {
             tap: {s for s in array.missing() if s * array.size // task.block in todo}

@@ -107,7 +107,7 @@ def _embedded(name: str, most: int | None) -> frozenset[str]:
     digests: dict[tuple[str, str], str] = {}
     for kind, split in itertools.product(datasets()[name]["kinds"], ("train", "test")):
         try:
-            whole = found.outline(kind, split)
+            whole = found.samples(kind, split)
             digests[kind, split] = whole.digest if most is None else whole.limited(most).digest
         except BenchError:  # has no such split
             continue

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,14 +20,13 @@ from tasks.scenes.kinds import (
     SceneSegmentation,
 )
 from tasks.scenes.splits import SPLITS
-from tasks.scenes.store import rendered
 
 DEFAULT_SIZE = 96
 
 
 @dataclass(frozen=True)
 class Scenes(Dataset):
-    """The embedded dataset; a split is rendered when its data are first asked for."""
+    """The embedded dataset; a split is rendered when the first of its pictures is asked for."""
 
     info: DatasetInfo
     size: int = DEFAULT_SIZE
@@ -36,33 +35,22 @@ class Scenes(Dataset):
 
     def data(self, kind: str, split: str) -> Any:
         """The `<Kind>Data` of "train" or "test" (retrieval: "test" only). Raises DataError for another."""
-        return self._data(kind, split, self.pictures)
-
-    def outline(self, kind: str, split: str) -> Any:
-        """The same of pictures that are not there: its digest, labels and length."""
-        return self._data(kind, split, lambda name: Pictures(Path(), name, self.size, self._count(name)))
-
-    def _data(self, kind: str, split: str, pictures: Callable[[str], Pictures]) -> Any:
         if kind in ("segmentation", "depth", "normals", "captions") and split in ("train", "test"):
             kinds = {"segmentation": SceneSegmentation, "depth": SceneDepth, "normals": SceneNormals}
-            found = pictures(split)
+            found = self.pictures(split)
             return SceneCaptions(found, self.which) if kind == "captions" else kinds[kind](found)
         if kind == "labels" and split in ("train", "test"):
-            return SceneLabels(pictures(f"labels-{split}"))
+            return SceneLabels(self.pictures(f"labels-{split}"))
         if kind == "retrieval" and split == "test":
-            return SceneRetrieval(pictures("retrieval"))
+            return SceneRetrieval(self.pictures("retrieval"))
         raise DataError(
             f"scenes: no {kind} data for split {split!r}. It has segmentation, depth, normals, captions and labels "
             "in train and test, retrieval in test"
         )
 
     def pictures(self, split: str) -> Pictures:
-        """The pictures of one of SPLITS, rendered if need be."""
-        n = self._count(split)
-        return Pictures(rendered(split, self.size, n), split, self.size, n)
-
-    def _count(self, split: str) -> int:
-        return (self.counts or {}).get(split, SPLITS[split].n)
+        """The pictures of one of SPLITS."""
+        return Pictures(split, self.size, (self.counts or {}).get(split, SPLITS[split].n))
 
 
 def open_dataset(info: DatasetInfo, root: Path | None, options: Mapping[str, str]) -> Scenes:

@@ -10,6 +10,7 @@ import json
 import os
 import sys
 import zlib
+from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
@@ -90,6 +91,8 @@ def _write(files: dict[str, IO[bytes]], heads: dict[str, int], scene: Scene, ind
 def main() -> int:
     """Entry point of a rendering process; prints one line when it fails."""
     folder, split, size, start, stop = Path(sys.argv[1]), sys.argv[2], *map(int, sys.argv[3:6])
+    with suppress(OSError, AttributeError):  # Windows has no such word
+        os.nice(5)  # an encoder may be at work on what is there already
     try:
         with disk_errors(folder):
             fill(folder, split, size, start, stop)

@@ -21,11 +21,13 @@ from benchmark.contracts import (
     RetrievalData,
     SegmentationData,
 )
+from benchmark.contracts.progress import NewProgress, silent
 from benchmark.errors import DataError
 from benchmark.system.digest import fingerprint
 from tasks.scenes.fill import SEED
 from tasks.scenes.golden import GOLDEN
 from tasks.scenes.splits import VIEWS
+from tasks.scenes.store import rendered
 from tasks.scenes.tables import CLASS_NAMES, DOMAINS, OBJECTS, VERSION
 
 # Prompts in the words of the captions; `bench run` uses them where a protocol says templates = dataset.
@@ -44,9 +46,8 @@ def _array(path: Path) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Pictures(ImageSet):
-    """The first `n` pictures of a rendered split, read lazily from `folder`."""
+    """The first `n` pictures of a split, rendered when they are prepared or one is read."""
 
-    folder: Path
     split: str
     size: int
     n: int
@@ -58,6 +59,19 @@ class Pictures(ImageSet):
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "uniform_shape", (self.size, self.size))
+
+    @cached_property
+    def folder(self) -> Path:
+        """Where they lie."""
+        return rendered(self.split, self.size, self.n)
+
+    def prepare(self, progress: NewProgress) -> None:
+        if "folder" not in vars(self):
+            vars(self)["folder"] = rendered(self.split, self.size, self.n, progress)
+
+    def __getstate__(self) -> dict[str, Any]:  # a process that reads them need not look for them again
+        self.prepare(silent)
+        return vars(self)
 
     @property
     def digest(self) -> str:

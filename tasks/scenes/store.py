@@ -14,20 +14,19 @@ import subprocess
 import sys
 import tempfile
 import time
-from functools import cache
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from benchmark.contracts import Progress
+from benchmark.contracts.progress import NewProgress, silent
 from benchmark.errors import BenchError
 from benchmark.system import cache_users, sealed
 from benchmark.system.files import disk_errors
 from benchmark.system.paths import cache_dir
 from benchmark.system.processes import locked
-from tasks.scenes.fill import SEED, array_names, fill, start_arrays
+from tasks.scenes.fill import SEED, TICK, array_names, fill, start_arrays
 from tasks.scenes.golden import GOLDEN
 from tasks.scenes.render import scene_captions
 from tasks.scenes.splits import SPLITS
@@ -38,34 +37,37 @@ SCHEMA = 1  # of the manifest: since then sealed
 IN_PROCESS = 64  # scenes: fewer are rendered without starting processes
 WORDINGS = 64  # tries to make a caption unlike all before it
 
+_found: dict[Path, Path] = {}  # place of a split -> the folder that holds it and was read through by this process
 
-def rendered(split: str, size: int, n: int) -> Path:
+
+def rendered(split: str, size: int, n: int, progress: NewProgress = silent) -> Path:
     """The folder that holds (at least) the first `n` scenes of a split; rendered when it is missing or damaged.
 
     Files: images.npy and, for splits with targets, semantic.npy, depth.npy, normals.bin (zlib per picture) with
     normals_end.npy, captions.json. Raises BenchError when the cache cannot be written.
     """
     root = cache_dir() / "scenes"
-    cache_users.touch(root.parent, root / _name(split, size, n))
-    folder = _ensured(root, split, size, n)
-    if not (folder / MANIFEST).is_file():  # pruned since this process last asked
-        _ensured.cache_clear()
-        folder = _ensured(root, split, size, n)
+    place = root / _name(split, size, n)
+    cache_users.touch(root.parent, place)
+    folder = _found.get(place)
+    if folder is None or not (folder / MANIFEST).is_file():
+        _found.pop(place, None)  # pruned since this process last asked
+        folder = _found[place] = _ensured(place, split, size, n, progress)
     cache_users.touch(root.parent, folder)
     return folder
 
 
-@cache
-def _ensured(root: Path, split: str, size: int, n: int) -> Path:
-    folder = root / _name(split, size, n)
+def _ensured(folder: Path, split: str, size: int, n: int, progress: NewProgress) -> Path:
+    root = folder.parent
     for there in dict.fromkeys((root / _name(split, size, SPLITS[split].n), folder)):
         if intact(there, split):  # asked before anything is written: the cache may be one that is only read
             return there
     try:
         root.mkdir(parents=True, exist_ok=True)
         with disk_errors(folder), locked(root / f".{folder.name}.lock") as alone:
-            if not intact(folder, split):
-                _render_split(folder, split, size, n, alone)
+            if folder not in _found and not intact(folder, split):  # another thread or process may have been quicker
+                _render_split(folder, split, size, n, alone, progress)
+            _found[folder] = folder
     except OSError as e:
         raise BenchError(f"{folder}: cannot be written ({e.strerror}). Choose another cache with BENCH_CACHE") from None
     return folder
@@ -96,14 +98,14 @@ def _files(split: str) -> list[str]:
     return [*(f"{name}.npy" for name in array_names(split)), *more]
 
 
-def _render_split(folder: Path, split: str, size: int, n: int, alone: bool) -> None:
+def _render_split(folder: Path, split: str, size: int, n: int, alone: bool, progress: NewProgress) -> None:
     """Renders into a folder of its own and renames it; `alone`: by the lock, no other process is doing the same."""
     for left in folder.parent.glob(f".{folder.name}.*.part") if alone else ():
         shutil.rmtree(left, ignore_errors=True)
     staging = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}.", suffix=".part"))
     try:
         start_arrays(staging, split, size, n)
-        _fill_in_parallel(staging, split, size, n)
+        _fill_in_parallel(staging, split, size, n, progress)
         if SPLITS[split].targets:
             _gather(staging, split, size)
         for tick in staging.glob("tick-*"):
@@ -126,7 +128,7 @@ def workers(n: int) -> int:
     return 1 if n <= IN_PROCESS else min(usable, 16, -(-n // IN_PROCESS))
 
 
-def _fill_in_parallel(folder: Path, split: str, size: int, n: int) -> None:
+def _fill_in_parallel(folder: Path, split: str, size: int, n: int, progress: NewProgress) -> None:
     count = workers(n)
     if n <= IN_PROCESS:
         fill(folder, split, size, 0, n)
@@ -138,22 +140,22 @@ def _fill_in_parallel(folder: Path, split: str, size: int, n: int) -> None:
         words = [sys.executable, "-P", "-m", "tasks.scenes.fill", str(folder), split, str(size), str(start), str(stop)]
         running.append(subprocess.Popen(words, env=environment, stderr=subprocess.PIPE, text=True))
     try:
-        _watch(running, folder, split, n)
+        _watch(running, folder, progress(f"rendering scenes ({split}), once", n), n)
     finally:
         for process in running:
             process.kill()
             process.wait()
 
 
-def _watch(running: list[subprocess.Popen[str]], folder: Path, split: str, n: int) -> None:
+def _watch(running: list[subprocess.Popen[str]], folder: Path, bar: Progress, n: int) -> None:
     """Show progress until every process has ended. Raises BenchError with the message of one that failed."""
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task(f"rendering scenes ({split}), once", total=n)
-        while any(process.poll() is None for process in running) and not any(process.poll() for process in running):
-            time.sleep(0.05)
-            bar.update(task, completed=min(n, 16 * sum(t.stat().st_size for t in folder.glob("tick-*"))))
+    shown = 0
+    while any(process.poll() is None for process in running) and not any(process.poll() for process in running):
+        time.sleep(0.05)
+        done = TICK * sum(t.stat().st_size for t in folder.glob("tick-*"))
+        bar.advance(done - shown)
+        shown = done
+    bar.advance(n - shown)
     for process in running:
         if process.returncode:
             lines = (process.stderr.read() if process.stderr else "").strip().splitlines()

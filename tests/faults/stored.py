@@ -161,7 +161,7 @@ def _make_noise(folder: Path) -> list[Path]:
 
 def _use_scenes(folder: Path) -> Any:
     with mock.patch.dict(os.environ, {"BENCH_CACHE": str(folder)}):
-        scenes._ensured.cache_clear()
+        scenes._found.clear()
         place = scenes.rendered("test", 16, 2)
         return fingerprint(sealed.digests(place, sorted(p.name for p in place.iterdir())))
 

@@ -1,0 +1,85 @@
+"""The first run: a model refuses before data are made, a row is there before all data are, and again costs nothing."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import pytest
+
+from benchmark import run
+from benchmark.cli import main
+from benchmark.engine.run import Hooks
+from benchmark.errors import BenchError
+from tasks.scenes import kinds
+
+FEW = {"size": "16", "n_train": "40", "n_test": "12", "n_retrieval": "24"}
+WORDS = ["instance_retrieval/scenes", "depth/scenes"]  # of two splits, then of others
+READ = ["retrieval", "test", "train"]
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The splits that were asked for so far."""
+    splits: list[str] = []
+    rendered = kinds.rendered
+
+    def noting(split: str, *more: object) -> Path:
+        splits.append(split)
+        return rendered(split, *more)
+
+    monkeypatch.setattr(kinds, "rendered", noting)
+    return splits
+
+
+def few(tmp_path: Path, **more: object) -> dict[str, object]:
+    return {"dataset_options": FEW, "results": tmp_path / "results", "cache": tmp_path / "cache", **more}
+
+
+@pytest.mark.parametrize(
+    ("model", "more", "said"),
+    [
+        ("pixels", ["--weights", __file__], "reads no weights"),
+        ("pixels", ["--backend", "jax"], "has no jax backend"),
+        ("random-vit", ["--gelu", "erf"], "has no such choice"),
+        ("no.such.module:build", [], "cannot import"),
+    ],
+)
+def test_a_model_refuses_before_any_picture_is_made(model, more, said, asked, tmp_path, capsys) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["run", "--model", model, "--task", "depth/scenes", "--results", str(tmp_path), *more])
+    assert ended.value.code in (1, 2) and said in capsys.readouterr().err
+    assert asked == []
+
+
+def test_a_row_is_there_before_the_pictures_of_the_next_job_are(asked, tmp_path, monkeypatch) -> None:
+    first_row, rendered = threading.Event(), kinds.rendered
+    held = []
+
+    def slow(split: str, *more: object) -> Path:
+        if split == "train":
+            held.append(first_row.wait(60))
+        return rendered(split, *more)
+
+    monkeypatch.setattr(kinds, "rendered", slow)
+    report = run("pixels", WORDS, hooks=Hooks(row=lambda row: first_row.set()), **few(tmp_path))
+    assert len(report.rows) == 2 and held and all(held)
+    assert sorted(set(asked)) == READ
+
+    asked.clear()
+    again = run("pixels", WORDS, **few(tmp_path))
+    assert again.reused == 2 and asked == []
+
+
+def test_pictures_that_cannot_be_made_fail_their_own_jobs(asked, tmp_path, monkeypatch) -> None:
+    rendered = kinds.rendered
+
+    def broken(split: str, *more: object) -> Path:
+        if split == "train":
+            raise BenchError("no space left")
+        return rendered(split, *more)
+
+    monkeypatch.setattr(kinds, "rendered", broken)
+    report = run("pixels", ["depth/scenes", "instance_retrieval/scenes"], **few(tmp_path))
+    assert [row.unit for row in report.rows] == ["instance_retrieval/scenes"]
+    assert [(str(note.unit), note.text) for note in report.failures] == [("depth/scenes", "no space left")]
