@@ -14,7 +14,7 @@ from benchmark.contracts import DepthData, Need, NormalsData, Tap, View
 from benchmark.contracts.progress import silent
 from benchmark.images.views import Placement, ResolvedView
 from tasks.caption_retrieval import IMAGE_TO_TEXT, TEXT_TO_IMAGE
-from tasks.dense import held_out_folds, held_out_images, training_pixels, upsample
+from tasks.dense import dense_not_applicable, held_out_folds, held_out_images, training_pixels, upsample
 from tasks.linear_segmentation import PixelSegmentationMethod
 from tasks.sliding import background_rule, best_class, resized
 
@@ -67,6 +67,22 @@ def test_training_pixels_leave_out_what_is_to_be_ignored(monkeypatch: pytest.Mon
         with pytest.raises(InterruptedError):
             PixelSegmentationMethod(found.protocol).run(found.context)
         assert set(seen["labels"].tolist()) == labels
+
+
+def test_labels_are_those_of_their_own_picture_in_every_block(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tasks.dense.BLOCK", 2)
+    drawn = training_set()
+    drawn.context.data["train"].target = lambda index: np.full((8, 8), index)
+    pixels = training_pixels(drawn.context, {"train/pixels": drawn.need}, drawn.protocol, lambda v, _: v >= 0)
+    assert pixels.targets.tolist() == np.repeat(np.arange(6), 9).tolist()
+
+
+def test_an_encoder_without_layers_has_its_last_one_alone() -> None:
+    flat, deep = (SimpleNamespace(name="flat", depth=depth) for depth in (0, 2))
+    last, first, third, before = (SimpleNamespace(layer=layer) for layer in (-1, 0, 2, -3))
+    assert dense_not_applicable(flat, last) is None and dense_not_applicable(flat, first)
+    assert not any(dense_not_applicable(deep, fits) for fits in (last, first))
+    assert dense_not_applicable(deep, third) and dense_not_applicable(deep, before)
 
 
 def test_what_is_held_out_follows_the_seed_of_the_run() -> None:

@@ -5,13 +5,14 @@ from __future__ import annotations
 from types import SimpleNamespace
 
 import numpy as np
+import pytest
 import torch
 from small import Noise
 
 from benchmark.contracts import Outcome
 from benchmark.contracts.progress import silent
 from benchmark.data.equal_pictures import first_equal, picture_digests
-from tasks.caption_retrieval import IMAGE_TO_TEXT, TEXT_TO_IMAGE, CaptionRetrieval
+from tasks.caption_retrieval import IMAGE_TO_TEXT, TEXT_TO_IMAGE, CaptionRetrieval, cut
 
 CAPTIONS = (("a plate", "a red plate"), ("a dog",), ("a plate",), ("a plate", "a cup"))
 WORDS = ("a plate", "a red plate", "a dog", "a cup")
@@ -72,6 +73,21 @@ def test_equal_pictures_are_one_right_answer_in_both_directions() -> None:
     assert to_text.details == {"equal_pictures": {"pictures": 2, "different": 1}, "captions": 6, "captions_cut": 4}
     assert to_text.samples["image"].tolist() == [f"noise/0/{i}" for i in (0, 1, 0, 3)], "resampled together"
     assert outcome(IMAGE_TO_TEXT, sees).details["equal_pictures"] == {"pictures": 0, "different": 0}
+
+
+def test_chance_is_of_one_answer_among_the_captions_or_among_the_pictures() -> None:
+    """Six captions, of which some are alike, answer a picture; four pictures answer a caption."""
+    to_text, to_image = (outcome(task, torch.eye(4)) for task in (IMAGE_TO_TEXT, TEXT_TO_IMAGE))
+    assert to_image.chance(to_image.measurements[0]) == pytest.approx(100 / 4)
+    share = np.mean([n / 6 for n in (4, 1, 2, 2)])  # the later of equal captions are right, too
+    assert to_text.chance(to_text.measurements[0]) == pytest.approx(100 * share)
+
+
+def test_captions_are_counted_as_cut_only_where_an_encoder_says_so() -> None:
+    for extra, said in (({}, None), ({"is_cut": lambda texts: [True] * len(texts)}, 2)):
+        context = SimpleNamespace(encoder=lambda extra=extra: SimpleNamespace(**extra))
+        assert cut(context, ["a", "b"]) == said
+        assert cut(context, []) is None
 
 
 def test_equal_pictures_are_found_by_their_pixels_whatever_their_file(tmp_path) -> None:

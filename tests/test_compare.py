@@ -15,6 +15,7 @@ from rows import NINE, row_data, save_json, simulate, write_row, write_rows
 from benchmark.cli import main
 from benchmark.compare import noise_floor as noise
 from benchmark.compare import report as report
+from benchmark.compare.classes import _ratio_influence
 from benchmark.compare.compare import UnitComparison, _compare_metric, _judge, compare, verdict
 from benchmark.compare.sides import open_side
 from benchmark.errors import UsageError
@@ -101,6 +102,26 @@ def test_rows_of_another_protocol_or_dataset_are_refused_by_name(tmp_path: Path,
     write_row(tmp_path, "b", "depth", **change)
     with pytest.raises(UsageError, match=f"depth/scenes: not compared: {words}"):
         compare("a", "b", results=tmp_path)
+
+
+def test_of_two_rows_of_one_unit_the_one_on_the_same_data_is_compared(tmp_path: Path) -> None:
+    write_row(tmp_path, "a", "depth")
+    folder = write_row(tmp_path, "b", "depth")
+    other = folder.parent.with_name("scenes-0a1b2c") / folder.name  # of another file of this name
+    row = read_row(folder)
+    data = row.data.json()
+    data["task"]["dataset_digest"] = "0" * 64
+    save_json(other, data, row.samples)
+    (unit,) = compare("a", "b", results=tmp_path, **FAST).units
+    assert unit.unit == "depth/scenes"
+
+
+def test_what_each_picture_does_to_a_class_adds_up_to_nothing(tmp_path: Path) -> None:
+    """The derivative of a ratio of sums, by hand for one class: intersections 3 and 1 of unions 4 and 4."""
+    row = read_row(write_row(tmp_path, "a", "linear_segmentation"))
+    assert np.abs(_ratio_influence(row, "mIoU").sum(0)).max() < 1e-9
+    row.__dict__["samples"] = {"intersection": np.array([[3], [1]]), "union": np.array([[4], [4]])}
+    assert _ratio_influence(row, "mIoU").tolist() == [[12.5], [-12.5]]
 
 
 def test_rows_whose_samples_overlap_are_refused_not_paired_on_the_overlap(tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from benchmark.rows.row import read_all
 from tasks.datasets.navi import NaviDepth
 from tasks.datasets.navi_geometry import Framing
 from tasks.depth import TASK
+from tasks.depth_range import depth_range
 from tasks.trained_depth import all_relative, eigen_crop, relative_depth, score
 from tasks.training import losses as training_losses
 from tasks.training.augment import augmented
@@ -121,6 +122,14 @@ def test_rmse_of_hand_computed_pictures():
     assert row["n"] == n and row["sse"] == pytest.approx(10)
     assert row["rmse"] == pytest.approx(math.sqrt(10 / n))
     assert eigen_crop(np.zeros((480, 640))).shape == (426, 560) and eigen_crop(np.zeros((96, 96))).shape == (85, 84)
+
+
+def test_the_range_of_depth_is_told_to_a_tenth_of_a_millimetre():
+    maps = np.array([[[0.12345, 2.0], [np.nan, -1.0]], [[3.00005, 0.0], [0.5, 4.0]]])
+    data = {"test": SimpleNamespace(images=range(2), target=lambda i: maps[i])}
+    assert depth_range(data, 0.2, 3.5) == {"test": {"median_m": 2.0, "counted": 0.6}}
+    data["test"].target = lambda i: np.array([[0.12346, 1.0, 1.0]])[:, : 1 + i]
+    assert depth_range(data, 0.1, 9) == {"test": {"median_m": 0.1235, "counted": 1.0}}
 
 
 def test_average_chooses_the_main_metric_and_both_are_reported(tmp_path):
