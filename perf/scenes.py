@@ -1,10 +1,18 @@
-"""Milliseconds per rendered scene on one core, and the oracles of the segmentation task: `python perf/scenes.py`."""
+"""Milliseconds per rendered scene on one core, and the oracles of the segmentation task.
+
+python perf/scenes.py                     # sizes, oracles
+python perf/scenes.py --against FOLDER    # over the renderer of another checkout, in turn, one process each
+"""
 
 from __future__ import annotations
 
 import argparse
 import os
+import statistics
+import subprocess
+import sys
 import time
+from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
@@ -58,11 +66,52 @@ def oracles(n: int, size: int = 96, grid: int = 8) -> tuple[float, float]:
     return mean_iou(list(zip(coarse, truth))), mean_iou([(majority, mask) for mask in truth])
 
 
+SERVE = """
+import sys, time
+from tasks.scenes.render import render
+for line in sys.stdin:
+    start = time.process_time()
+    for split in ("train", "labels-train", "retrieval"):
+        for index in range(int(line)):
+            render(0, index, 96, split=split)
+    print(time.process_time() - start, flush=True)
+"""
+
+
+def over(other: str, n: int, rounds: int = 7) -> tuple[float, float, float]:
+    """Milliseconds per scene of this checkout and of another (each the least of its rounds), and the median ratio."""
+    folders = (str(Path(__file__).resolve().parents[1]), other)
+    pair = [
+        subprocess.Popen([sys.executable, "-c", SERVE], cwd=folder, text=True, env={**os.environ, "PYTHONPATH": folder},
+                         stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        for folder in folders
+    ]  # fmt: skip
+
+    def ask(process: subprocess.Popen[str], count: int) -> float:
+        print(count, file=process.stdin, flush=True)
+        assert process.stdout is not None
+        return float(process.stdout.readline()) / (3 * count) * 1e3
+
+    for process in pair:
+        ask(process, 1)
+    found = [[ask(process, n) for process in pair] for _ in range(rounds)]
+    for process in pair:
+        process.communicate()
+    ours, theirs = (min(column) for column in zip(*found))
+    return ours, theirs, statistics.median(a / b for a, b in found)
+
+
 def main() -> None:
     """Print the table."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--n", type=int, default=200, help="scenes per size")
-    n = parser.parse_args().n
+    parser.add_argument("--against", help="the folder of another checkout")
+    words = parser.parse_args()
+    n = words.n
+    if words.against:
+        ours, theirs, ratio = over(words.against, max(n // 8, 1))
+        print(f"{ours:.2f} ms and {theirs:.2f} ms per scene of processor time: {ratio:.2f} ×")
+        return
     for size in (64, 96, 128, 224):
         cpu, clock = per_scene(size, n)
         print(f"{size:4d} px  {cpu:5.2f} ms/scene processor time, median {clock:5.2f} ms by the clock")

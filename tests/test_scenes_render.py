@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import json
 import os
@@ -41,6 +42,16 @@ def rays(index: int, size: int = SIZE) -> np.ndarray:
 
 def test_golden_scenes_have_their_pinned_bytes() -> None:
     assert measure(list(GOLDEN_SCENES)) == GOLDEN_SCENES
+
+
+def test_scenes_of_every_split_and_of_other_sizes_have_their_bytes() -> None:
+    """sha256 over the digests of 72 scenes, as the renderer of commit 7539bc8 gave them."""
+    groups = [("train", 8), ("train", 33), ("train", 48), ("labels-train", 40), ("retrieval", 64), ("pretrain", 56)]
+    names = [f"{split}/{index}/{size}" for split, size in groups for index in range(100, 148, 4)]
+    assert (
+        hashlib.sha256(json.dumps(measure(names)).encode()).hexdigest()
+        == "2a78d6dcd0b372b2b748fd64d865f1cf9994e1ff49d21bb7a17673b5ebc8dcc8"
+    )
 
 
 def test_bytes_do_not_depend_on_the_vector_unit() -> None:

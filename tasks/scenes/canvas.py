@@ -7,6 +7,7 @@ from functools import lru_cache
 import numpy as np
 
 from tasks.scenes.layout import Camera
+from tasks.scenes.shapes import Axes
 
 TAN_HALF_VIEW = 0.6  # half of the field of view: 31 degrees
 
@@ -36,21 +37,25 @@ class Canvas:
         self.grain = np.full((size, size), 0.012)
         self.semantic = np.zeros((size, size), np.uint8)
         self.instance = np.zeros((size, size), np.uint8)
+        self.part = np.zeros((size, size), np.uint8)
 
-    def window(self, centre: tuple[float, float, float], radius: float) -> tuple[slice, slice] | None:
-        """Rows and columns that can see a sphere given in world axes from the camera; None when it is out of view."""
-        x, y, z = centre
+    def windows(self, points: Axes, starts: np.ndarray) -> dict[int, tuple[slice, slice]]:
+        """Part -> the rows and columns that can see it, without those that none can.
+
+        A part lies between its points, given in world axes from the camera; those of the next begin at its `starts`.
+        """
+        x, y, z = points
         cam = self.camera
         up, ahead = y * cam.cos + z * cam.sin, z * cam.cos - y * cam.sin
-        if ahead + radius < 0.3:
-            return None
-        near, far = max(ahead - radius, 0.3), ahead + radius
+        if ahead.min() < 0.3:
+            return {k: (slice(0, self.size), slice(0, self.size)) for k in range(len(starts))}
         scale, half = self.size / (2 * TAN_HALF_VIEW), self.size / 2
-
-        def span(low: float, high: float) -> slice:
-            first = min(low / near, low / far) * scale + half
-            last = max(high / near, high / far) * scale + half
-            return slice(max(int(first) - 1, 0), min(max(int(last) + 2, 0), self.size))
-
-        rows, columns = span(-up - radius, -up + radius), span(x - radius, x + radius)
-        return (rows, columns) if rows.start < rows.stop and columns.start < columns.stop else None
+        places = np.stack([half - up / ahead * scale, half + x / ahead * scale])
+        low, high = (f.reduceat(places, starts, axis=1).tolist() for f in (np.minimum, np.maximum))
+        found = {}
+        for k, edges in enumerate(zip(*low, *high)):
+            top, left = (max(int(edge) - 1, 0) for edge in edges[:2])
+            bottom, right = (min(int(edge) + 2, self.size) for edge in edges[2:])
+            if top < bottom and left < right:
+                found[k] = slice(top, bottom), slice(left, right)
+        return found

@@ -1,8 +1,8 @@
-"""The objects' parts (objects.toml) as primitives ready to be intersected, with a bounding sphere each."""
+"""The objects' parts (objects.toml) as primitives ready to be intersected, each between points of its own."""
 
 from __future__ import annotations
 
-import math
+import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +13,6 @@ from tasks.scenes import shapes
 from tasks.scenes.tables import OBJECTS, read_table
 
 Point = tuple[float, float, float]
-Hit = Callable[..., tuple[np.ndarray, shapes.Axes]]
 
 # (sin, cos) of multiples of 36°, written out: libm's last digit differs between machines.
 _TENTHS = (
@@ -26,19 +25,18 @@ _TENTHS = (
 
 @dataclass(frozen=True)
 class Part:
-    """One primitive in units of the object's size; `at` is its origin, the sphere (`centre`, `radius`) bounds it."""
+    """One primitive in units of the object's size; `at` is its origin, and all of it lies between the points `hull`."""
 
     shape: str
     values: tuple[Any, ...]
     at: Point
-    centre: Point
-    radius: float
+    hull: np.ndarray  # [3, P]
     paint: str = "main"
     texture: str = "plain"
 
-    def intersect(self, o: shapes.Origin, d: shapes.Axes) -> tuple[np.ndarray, shapes.Axes]:
-        """First hit of rays given in the part's own frame: parameter [n] and normal, three arrays [n]."""
-        hit: Hit = getattr(shapes, self.shape)
+    def intersect(self, o: shapes.Origin, d: shapes.Axes) -> shapes.Hit:
+        """First hit of rays given in the part's own frame, and its normals."""
+        hit: Callable[..., shapes.Hit] = getattr(shapes, self.shape)
         return hit(o, d, *self.values)
 
 
@@ -76,41 +74,59 @@ def _star_arms(outer: float, inner: float, thickness: float) -> Iterator[tuple[t
         )
 
 
+def _corners(low: Point, high: Point) -> np.ndarray:
+    return np.array(list(itertools.product(*zip(low, high))))
+
+
+def _vertices(planes: tuple[tuple[float, ...], ...]) -> np.ndarray:
+    """[P, 3] where three planes of a convex solid meet on it."""
+    table = np.array(planes)
+    threes = table[list(itertools.combinations(range(len(table)), 3))]  # [T, 3, 4]
+    threes = threes[np.abs(np.linalg.det(threes[..., :3])) > 1e-9]
+    points = np.linalg.solve(threes[..., :3], threes[..., 3:])[..., 0]
+    found: np.ndarray = points[(points @ table[:, :3].T <= table[:, 3] + 1e-9).all(1)]
+    return found
+
+
 def _parts(row: dict[str, Any]) -> Iterator[Part]:
     shape, at = row["shape"], tuple(row.get("at", (0.0, 0.0, 0.0)))
     looks = {"paint": row.get("paint", "main"), "texture": row.get("texture", "plain")}
 
-    def part(kind: str, values: tuple[Any, ...], centre: Point, radius: float) -> Part:
-        moved = (at[0] + centre[0], at[1] + centre[1], at[2] + centre[2])
-        return Part(kind, values, at, moved, radius, **looks)
+    def part(kind: str, values: tuple[Any, ...], hull: np.ndarray) -> Part:
+        return Part(kind, values, at, (hull + at).T, **looks)
 
     if shape == "ellipsoid":
-        yield part(shape, (tuple(row["r"]),), (0.0, 0.0, 0.0), max(row["r"]))
+        x, y, z = row["r"]
+        yield part(shape, (tuple(row["r"]),), _corners((-x, -y, -z), (x, y, z)))
     elif shape == "frustum":
         (r0, r1), h, axis = row["r"], row["h"], row.get("axis", "y")
-        middle = (0.0, h / 2, 0.0) if axis == "y" else (0.0, 0.0, h / 2)
-        yield part(shape, (r0, r1, h, axis), middle, math.sqrt(max(r0, r1) * max(r0, r1) + h * h / 4))
-    elif shape == "prism":
-        (lx, lz), (hx, hz), (y0, y1) = row["low"], row["high"], row["y"]
-        x, z, y = max(lx, hx), max(lz, hz), (y1 - y0) / 2
-        planes = _prism_planes(row["low"], row["high"], y0, y1)
-        yield part("convex", (planes,), (0.0, y0 + y, 0.0), math.sqrt(x * x + y * y + z * z))
-    elif shape == "planes":
-        bx, by, bz, radius = row["bound"]
-        yield part("convex", (tuple(map(tuple, row["planes"])),), (bx, by, bz), radius)
+        ends = np.concatenate([_corners((-r, y, -r), (r, y, r)) for r, y in ((r0, 0.0), (r1, h))])
+        yield part(shape, (r0, r1, h, axis), ends if axis == "y" else ends[:, [0, 2, 1]])
+    elif shape in ("prism", "planes"):
+        planes = (
+            _prism_planes(row["low"], row["high"], *row["y"]) if shape == "prism" else tuple(map(tuple, row["planes"]))
+        )
+        yield part("convex", (np.array(planes),), _vertices(planes))
     elif shape == "torus":
-        yield part(shape, (row["R"], row["r"]), (0.0, 0.0, 0.0), row["R"] + row["r"])
+        wide = row["R"] + row["r"]
+        yield part(shape, (row["R"], row["r"]), _corners((-wide, -wide, -row["r"]), (wide, wide, row["r"])))
     elif shape == "triangle":
         points = tuple(map(tuple, row["points"]))
-        cx, cy = (sum(p[i] for p in points) / 3 for i in (0, 1))
-        squares = [(p[0] - cx) * (p[0] - cx) + (p[1] - cy) * (p[1] - cy) for p in points]
-        yield part(shape, (points,), (cx, cy, 0.0), math.sqrt(max(squares)))
+        yield part(shape, (points,), np.array([(x, y, 0.0) for x, y in points]))
     else:
         for planes in _star_arms(row["outer"], row["inner"], row["thickness"]):
-            yield part("convex", (planes,), (0.0, 0.0, 0.0), row["outer"])
+            yield part("convex", (np.array(planes),), _vertices(planes))
 
 
 _TABLE = read_table("objects.toml")
 PARTS: dict[str, tuple[Part, ...]] = {
     name: tuple(part for row in _TABLE[name]["parts"] for part in _parts(row)) for name in OBJECTS
+}
+# category -> all its parts' points [3, P], and where each part's begin
+HULLS: dict[str, tuple[np.ndarray, np.ndarray]] = {
+    name: (
+        np.concatenate([part.hull for part in parts], axis=1),
+        np.cumsum([0, *(part.hull.shape[1] for part in parts[:-1])]),
+    )
+    for name, parts in PARTS.items()
 }

@@ -16,6 +16,7 @@ T = TypeVar("T")
 _MASK = (1 << 64) - 1
 _GOLDEN = 0x9E3779B97F4A7C15
 _M1, _M2 = 0xBF58476D1CE4E5B9, 0x94D049BB133111EB
+_UNIT = 2.0**-53
 
 
 def mix(value: int) -> int:
@@ -39,11 +40,14 @@ class Stream:
     def bits(self) -> int:
         """The next 64 random bits."""
         self.count += 1
-        return mix(self.key + self.count * _GOLDEN)
+        value = (self.key + self.count * _GOLDEN) & _MASK  # `mix`, without the call
+        value = ((value ^ (value >> 30)) * _M1) & _MASK
+        value = ((value ^ (value >> 27)) * _M2) & _MASK
+        return value ^ (value >> 31)
 
     def uniform(self, low: float = 0.0, high: float = 1.0) -> float:
         """A double in [low, high)."""
-        return low + (high - low) * ((self.bits() >> 11) * 2.0**-53)
+        return low + (high - low) * ((self.bits() >> 11) * _UNIT)
 
     def integer(self, n: int) -> int:
         """An integer in 0 … n-1."""

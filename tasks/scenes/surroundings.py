@@ -16,13 +16,19 @@ HAZE = 70.0  # metres at which haze covers half
 
 def paint_surroundings(canvas: Canvas, layout: Layout) -> None:
     """Draw everything but the objects."""
-    if layout.surroundings.walls:
-        _walls(canvas, layout)
+    world, h = layout.surroundings, canvas.camera.height
+    below = canvas.dy[:, 0] < -1e-6
+    ground = np.where(below, -h / np.where(below, canvas.dy[:, 0], -1.0), np.inf)  # [S] depth of the plane y = 0
+    limit = MOUNTAINS if world.mountains else FAR
+    first = int(np.argmax(below & (ground * canvas.dz[:, 0] < limit)))  # the camera looks down: there is one
+    if world.walls:
+        _walls(canvas, layout, ground)
     else:
-        _sky(canvas, layout.surroundings)
-        if layout.surroundings.mountains:
-            _mountains(canvas, layout)
-    _ground(canvas, layout)
+        above = slice(0, first)
+        _sky(canvas, world, above)
+        if world.mountains:
+            _mountains(canvas, layout, above)
+    _ground(canvas, layout, slice(first, canvas.size), ground[first:, None])
 
 
 def light(layout: Layout, normal: RGB, *, contrast: float = 1.0) -> float:
@@ -40,49 +46,53 @@ def hazy(rgb: list[np.ndarray], distance: np.ndarray, layout: Layout) -> list[np
     return [c + (h - c) * share for c, h in zip(rgb, SKIES[layout.surroundings.sky]["horizon"])]
 
 
-def _sky(canvas: Canvas, world: Surroundings) -> None:
-    sky, p = SKIES[world.sky], world.phases
-    height = np.minimum(np.maximum(canvas.dy * 2.2, 0.0), 1.0)
-    bands = wave(canvas.dy * 2.4 + p[1] + 0.35 * canvas.u + 0.12 * wave(canvas.u * 1.3 + p[3]))
-    clouds = np.maximum(wave(canvas.u * 0.9 + p[0]) * bands, 0.0) * (0.10 + 0.12 * height)
+def _sky(canvas: Canvas, world: Surroundings, rows: slice) -> None:
+    sky, p, dy = SKIES[world.sky], world.phases, canvas.dy[rows]
+    height = np.minimum(np.maximum(dy * 2.2, 0.0), 1.0)
+    bands = wave(dy * 2.4 + p[1] + 0.35 * canvas.u + 0.12 * wave(canvas.u * 1.3 + p[3]))
+    bands *= wave(canvas.u * 0.9 + p[0])
+    clouds = np.maximum(bands, 0.0, out=bands)
+    clouds *= 0.10 + 0.12 * height
     for c in range(3):
-        canvas.rgb[c] = sky["horizon"][c] + (sky["zenith"][c] - sky["horizon"][c]) * height + clouds
+        np.add(sky["horizon"][c] + (sky["zenith"][c] - sky["horizon"][c]) * height, clouds, out=canvas.rgb[c, rows])
 
 
-def _mountains(canvas: Canvas, layout: Layout) -> None:
+def _mountains(canvas: Canvas, layout: Layout, rows: slice) -> None:
+    """The plane z = MOUNTAINS on the rows that do not see the ground before it."""
     p = layout.surroundings.phases
-    t = MOUNTAINS / canvas.dz  # [S, 1]
-    x, y = t * canvas.u, canvas.camera.height + t * canvas.dy
+    t = MOUNTAINS / canvas.dz[rows]  # [R, 1]
+    x, y = t * canvas.u, canvas.camera.height + t * canvas.dy[rows]
     ridge = 4.6 + 1.7 * wave(x * 0.024 + p[0]) + 1.1 * np.abs(wave(x * 0.051 + p[1])) + 0.35 * wave(x * 0.21 + p[2])
     seen = (y < ridge) & (y > 0)
     cap = y > ridge - 1.5 + 0.5 * wave(x * 0.2 + p[3]) + 0.3 * wave(x * 0.55)
     crag = 0.43 + 0.05 * wave(x * 0.17 + y * 0.25 + p[4]) + 0.04 * wave(x * 0.41 - y * 0.3)
     bright = light(layout, (0.0, 0.0, -1.0), contrast=0.5)
     rock = [np.where(cap, s, crag * k) * bright for s, k in zip((0.90, 0.92, 0.96), (1.0, 0.95, 1.06))]
-    depth = np.broadcast_to(t, seen.shape)
     for c, colour in enumerate(hazy(rock, t, layout)):
-        canvas.rgb[c] = np.where(seen, colour, canvas.rgb[c])
-    canvas.depth = np.where(seen, depth, canvas.depth)
-    canvas.normal[2] = np.where(seen, -1.0, canvas.normal[2])
-    canvas.semantic[seen] = CLASS_INDEX["mountain"]
+        np.copyto(canvas.rgb[c, rows], colour, where=seen)
+    np.copyto(canvas.depth[rows], t, where=seen)
+    np.copyto(canvas.normal[2, rows], -1.0, where=seen)
+    np.copyto(canvas.semantic[rows], CLASS_INDEX["mountain"], where=seen)
 
 
-def _walls(canvas: Canvas, layout: Layout) -> None:
+def _walls(canvas: Canvas, layout: Layout, ground: np.ndarray) -> None:
+    """Two planes at most, on the rows that see any of them before the `ground` ([S], its depth)."""
     world = layout.surroundings
-    canvas.semantic[:] = CLASS_INDEX["wall"]
     for a, b, w in world.walls:
         ahead = a * canvas.u + b * canvas.dz
         t = np.where(ahead > 1e-3, w / np.where(ahead > 1e-3, ahead, 1.0), np.inf)
-        seen = t < canvas.depth
-        t = np.where(seen, t, 0.0)
-        y, along = canvas.camera.height + t * canvas.dy, t * (b * canvas.u - a * canvas.dz)
+        rows = slice(0, int(np.flatnonzero(t.min(1) <= ground)[-1]) + 1)  # the first row sees a wall
+        t = t[rows]
+        seen = t < canvas.depth[rows]
+        y, along = canvas.camera.height + t * canvas.dy[rows], t * (b * canvas.u - a * canvas.dz[rows])
         shade = _bricks(along, y) if world.bricks else 1.0 + 0.03 * wave(along * 0.8 + world.phases[0])
         shade = np.where(y < 0.22, 0.72, shade) * light(layout, (-a, 0.0, -b), contrast=0.8)
         for c in range(3):
-            canvas.rgb[c] = np.where(seen, world.wall_rgb[c] * shade, canvas.rgb[c])
-        canvas.normal[0] = np.where(seen, -a, canvas.normal[0])
-        canvas.normal[2] = np.where(seen, -b, canvas.normal[2])
-        canvas.depth = np.where(seen, t, canvas.depth)
+            np.copyto(canvas.rgb[c, rows], world.wall_rgb[c] * shade, where=seen)
+        for axis, n in ((0, -a), (2, -b)):
+            np.copyto(canvas.normal[axis, rows], n, where=seen)
+        np.copyto(canvas.depth[rows], t, where=seen)
+        canvas.semantic[rows] = CLASS_INDEX["wall"]
 
 
 def _bricks(x: np.ndarray, y: np.ndarray) -> np.ndarray:
@@ -91,47 +101,43 @@ def _bricks(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     return np.where(joint, 0.78, 1.0 + 0.05 * wave(np.floor(x * 1.15) * 0.37 + row * 0.61))
 
 
-def _ground(canvas: Canvas, layout: Layout) -> None:
-    """The plane y = 0, on the rows that see it before the mountains or the edge."""
-    world, h = layout.surroundings, canvas.camera.height
-    below = canvas.dy[:, 0] < -1e-6
-    t_row = np.where(below, -h / np.where(below, canvas.dy[:, 0], -1.0), np.inf)
-    limit = MOUNTAINS if world.mountains else FAR
-    rows = np.flatnonzero(below & (np.where(below, t_row, 0.0) * canvas.dz[:, 0] < limit))
-    if len(rows) == 0:
-        return
-    part = slice(int(rows[0]), canvas.size)
-    t = t_row[part, None]
+def _ground(canvas: Canvas, layout: Layout, part: slice, t: np.ndarray) -> None:
+    """The plane y = 0 on the rows `part`, at depth `t` [R, 1]; only walls may hide it there."""
+    world = layout.surroundings
     x, z = t * canvas.u, t * canvas.dz[part]
-    seen = t < canvas.depth[part]
+    seen = t < canvas.depth[part] if world.walls else np.True_
     rgb, grain = _ground_colour(world.ground, x, z, world.phases, t)
-    label = np.full(seen.shape, CLASS_INDEX[world.ground], np.uint8)
     bright = light(layout, (0.0, 1.0, 0.0), contrast=0.6) * _shadows(layout, x, z)
     colours = [c * bright for c in rgb]
+    np.copyto(canvas.semantic[part], CLASS_INDEX[world.ground], where=seen)
     if world.sea is not None:
         sea = z > world.sea + 0.6 * wave(x * 0.07 + world.phases[3])
-        water = _sea_colour(x, z, world, layout)
-        colours = [np.where(sea, w, c) for w, c in zip(water, colours)]
-        label[sea] = CLASS_INDEX["sea"]
+        for colour, water in zip(colours, _sea_colour(x, z, world, layout)):
+            np.copyto(colour, water, where=sea)
+        canvas.semantic[part][sea] = CLASS_INDEX["sea"]
     for c, colour in enumerate(hazy(colours, t, layout)):
-        canvas.rgb[c, part] = np.where(seen, colour, canvas.rgb[c, part])
-    canvas.depth[part] = np.where(seen, t, canvas.depth[part])
-    canvas.normal[:, part] = np.where(seen, 0.0, canvas.normal[:, part])
-    canvas.normal[1, part] = np.where(seen, 1.0, canvas.normal[1, part])
-    canvas.grain[part] = np.where(seen, grain, canvas.grain[part])
-    canvas.semantic[part] = np.where(seen, label, canvas.semantic[part])
+        np.copyto(canvas.rgb[c, part], colour, where=seen)
+    np.copyto(canvas.depth[part], t, where=seen)
+    for axis, n in enumerate((0.0, 1.0, 0.0)):
+        np.copyto(canvas.normal[axis, part], n, where=seen)
+    np.copyto(canvas.grain[part], grain, where=seen)
 
 
 def _shadows(layout: Layout, x: np.ndarray, z: np.ndarray) -> np.ndarray:
-    """Soft round shadows on the ground, drawn away from the sun."""
+    """Soft round shadows on the ground ([R, S]), drawn away from the sun; z is that of a row, [R, 1]."""
     shade = np.ones(x.shape)
     depth = 0.25 + 0.3 * SKIES[layout.surroundings.sky]["sun"]
     for item in layout.items:
         radius = 0.75 * item.look.size
         shift = 0.25 * item.look.size / layout.sun[1]
-        dx, dz = (x - (item.x - shift * layout.sun[0])) / radius, (z - (item.z - shift * layout.sun[2])) / radius
-        core = np.minimum(np.maximum(1.6 - 1.6 * (dx * dx + dz * dz), 0.0), 1.0)
-        shade = shade * (1.0 - depth * core)
+        dz = (z - (item.z - shift * layout.sun[2])) / radius
+        rows = np.flatnonzero(dz * dz < 1)  # elsewhere the core is nought
+        if len(rows) == 0:
+            continue
+        part = slice(int(rows[0]), int(rows[-1]) + 1)
+        dx = (x[part] - (item.x - shift * layout.sun[0])) / radius
+        core = np.minimum(np.maximum(1.6 - 1.6 * (dx * dx + dz[part] * dz[part]), 0.0), 1.0)
+        shade[part] *= 1.0 - depth * core
     return shade
 
 

@@ -12,8 +12,18 @@ def fract(x: Any) -> Any:
     return x - np.floor(x)
 
 
-def wave(x: Any) -> Any:
+def wave(x: np.ndarray) -> np.ndarray:
     """A sine of period 1 (within .001 of sin 2πx), by a refined parabola."""
-    t = 2.0 * fract(x) - 1.0
-    s = 4.0 * t * (np.abs(t) - 1.0)
-    return s * (0.775 + 0.225 * np.abs(s))
+    t = np.floor(x)
+    np.subtract(x, t, out=t)
+    t *= 2.0
+    t -= 1.0
+    s: np.ndarray = np.abs(t)
+    s -= 1.0
+    t *= 4.0
+    s *= t
+    np.abs(s, out=t)
+    t *= 0.225
+    t += 0.775
+    s *= t
+    return s
