@@ -14,7 +14,7 @@ import sys
 import tomllib
 from collections.abc import Mapping
 from contextlib import redirect_stdout
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from importlib.abc import Traversable
 from importlib.metadata import EntryPoint, entry_points
@@ -290,6 +290,8 @@ class Unit:
     task: str
     dataset: str
     path: str | None = None
+    protocol: str | None = field(default=None, compare=False)  # what a suite of the user's own says of it
+    limit: int | None = field(default=None, compare=False)
 
     def __str__(self) -> str:
         return f"{self.task}/{self.dataset}"

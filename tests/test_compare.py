@@ -297,7 +297,7 @@ def test_two_seeds_of_one_recipe_are_told_apart_in_at_most_5_percent_of_200_pair
         units = []
         for task in NINE:
             a, b = in_memory(task, 2 * pair), in_memory(task, 2 * pair + 1)
-            units.append(_compare_metric(a, b, str(a.data.main_metric), None, {}, 400, pair))
+            units.append(_compare_metric(a, b, str(a.data.main_metric), 0.0, 400, pair))
         verdicts = [u.verdict for u in _judge(units)]
         wrong += "worse" in verdicts or "better" in verdicts
         rejected += sum(u.p < 0.05 for u in units)

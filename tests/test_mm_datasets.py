@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from benchmark.cli import main
-from benchmark.engine.jobs import resolve_units
 from benchmark.engine.load_task import load_task
+from benchmark.engine.suites import choose
 from benchmark.errors import DataError, UsageError
 from benchmark.registry import open_dataset, units
 from benchmark.rows.row import read_all
@@ -80,7 +80,7 @@ def test_own_config_runs_by_both_presets(tmp_path, preset):
 def test_two_configs_of_one_name_are_refused_in_one_run(tmp_path):
     words = [f"mmseg:{tmp_path}/{folder}/orchard.py" for folder in ("a", "b")]
     with pytest.raises(UsageError, match="a/orchard.py and .*b/orchard.py are both called linear_segmentation/orchard"):
-        resolve_units(words, None)
+        choose(words, None)
 
 
 def test_joined_and_repeated_datasets_and_a_subset_of_classes(tmp_path):

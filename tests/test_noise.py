@@ -17,7 +17,7 @@ from benchmark.rows.row import Row, read_row
 def moved(tmp_path: Path, moves: dict[str, float], drop: str = "") -> object:
     """Stands for the engine: one depth row whose value moves by `moves[variation]`; `drop` gives no row."""
 
-    def rows(model: str, suite: str, variation: noise.Variation, limit: int | None) -> list[Row]:
+    def rows(model: str, tasks: object, suite: str, variation: noise.Variation, limit: int | None) -> list[Row]:
         row = read_row(write_row(tmp_path / "scratch", model, "depth"))
         moved = replace(row.main, value=1.0 + moves.get(variation.name, 0.0))
         row = replace(row, data=replace(row.data, metrics={"RMSE": moved}))
@@ -59,14 +59,14 @@ def test_variations_really_reach_the_engine(tmp_path: Path, monkeypatch: pytest.
 
     seen: list[tuple[object, object, int]] = []
 
-    def run(model: str, **options: object) -> object:
+    def run(model: str, tasks: object, **options: object) -> object:
         seen.append((options.get("batch_size"), options.get("dtype"), torch.get_num_threads()))
         return type("Report", (), {"failures": [], "rows": []})()
 
     monkeypatch.setattr("benchmark.engine.run.run", run)
     before = torch.get_num_threads()
     for variation in noise.VARIATIONS:
-        noise._rows("mini", "scenes", variation, None)
+        noise._rows("mini", (), "scenes", variation, None)
     assert [s[0] for s in seen] == [None, 1, 7, None, None, None]
     assert [s[1] for s in seen][-1] == "bfloat16" and [s[2] for s in seen][3:5] == [1, 2]
     assert torch.get_num_threads() == before

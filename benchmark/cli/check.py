@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json as jsonlib
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast
@@ -16,10 +17,19 @@ from benchmark.registry import models, open_dataset
 
 if TYPE_CHECKING:
     from benchmark.check import CheckReport
+    from benchmark.engine.suites import Choice
 
 
 def check(
     model: Annotated[list[str], typer.Option("--model", "-m", help="As for bench run; repeats")],
+    task: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--task", "-t", help="Also run it on a few samples of these, as for bench run: files too; repeats"
+        ),
+    ] = None,
+    suite: Annotated[str | None, typer.Option(help="Also on those of a suite, a name or a TOML file")] = None,
+    data: Annotated[Path | None, typer.Option(help="Where datasets lie [default: $BENCH_DATA or ./data]")] = None,
     weights: Annotated[str | None, typer.Option(help="A local checkpoint")] = None,
     backend: Annotated[str, typer.Option(help="torch or jax")] = "torch",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N")] = "auto",
@@ -36,7 +46,7 @@ def check(
 ) -> None:
     """Shapes, orientation, layers, batch and padding invariance, sizes, number types, chance. Exits 1 when one is off.
 
-    Example: bench check --model my_encoder.py:build --golden golden.safetensors
+    Example: bench check --model my_encoder.py:build --task my_task.toml --golden golden.safetensors
     """
     from benchmark.check import check_encoder
     from benchmark.check.golden import read_golden, write_golden_of
@@ -46,6 +56,7 @@ def check(
         raise UsageError("--write-golden writes the features of one model. Give one --model")
     features = None if golden is None else read_golden(golden)
     options = model_options(gelu, positions, compile_)
+    chosen = _chosen(task or (), suite)
 
     def load(name: str, kind: str) -> Encoder:
         return load_encoder(
@@ -66,6 +77,12 @@ def check(
             golden=models().get(name, {}).get("golden_tokens"),
             features=features,
         )
+        if chosen and report.ok:  # else each task would only say the same again
+            from benchmark.engine.options import RunOptions
+            from benchmark.engine.trial import trial
+            from benchmark.system.paths import data_dir
+
+            report.findings += trial(encoder, chosen, RunOptions(device=device, data=data or data_dir()))
         failures += not report.ok
         show(report, json)
         if write_golden is not None and report.ok:
@@ -73,6 +90,14 @@ def check(
             typer.echo(f"{write_golden}: golden features of {name}", err=json)
     if failures:
         raise typer.Exit(1)
+
+
+def _chosen(words: Sequence[str], suite: str | None) -> Choice | None:
+    if not words and suite is None:
+        return None
+    from benchmark.engine.suites import choose
+
+    return choose(words, suite)
 
 
 def is_floor(name: str) -> bool:

@@ -23,6 +23,13 @@ def compare(
         str, typer.Argument(help="Baseline: a result file, a folder, a model in results/, or 'published'")
     ] = "",
     b: Annotated[str, typer.Argument(help="Candidate, in the same words")] = "",
+    task: Annotated[
+        list[str] | None,
+        typer.Option("--task", "-t", help="Only these, as for bench run: a task, a data set, a file; repeats"),
+    ] = None,
+    suite: Annotated[
+        str | None, typer.Option(help="Only what this suite measures, a name or a TOML file [--noise: scenes]")
+    ] = None,
     results: Annotated[Path | None, typer.Option(help="Where model names are looked up")] = None,
     fail_on_regression: Annotated[
         bool, typer.Option(help="Exit 3 when a unit is worse, 1 when one was refused or is damaged")
@@ -40,7 +47,6 @@ def compare(
         bool, typer.Option("--noise", help="Measure the noise floor and record it in results/noise.json")
     ] = False,
     model: Annotated[str, typer.Option(help="With --noise: the model to measure it on")] = "tipsv2-mini",
-    suite: Annotated[str, typer.Option(help="With --noise: the suite")] = "scenes",
     limit: Annotated[int | None, typer.Option(help="With --noise: at most this many samples of each split")] = None,
     seed: Annotated[int, typer.Option(help="Seed of the bootstrap", min=0)] = 0,
 ) -> None:
@@ -50,7 +56,8 @@ def compare(
     """
     if noise:
         place = results or results_dir()
-        floors = noise_floor.measure(model, suite, results=place, limit=limit)
+        whole = suite or (None if task else "scenes")
+        floors = noise_floor.measure(model, whole, results=place, limit=limit, tasks=task or ())
         _print_floors(floors, place)
         return
     if not (a and b):
@@ -62,8 +69,9 @@ def compare(
     place = rows_dir(results)
     floors_known = noise_floor.read(place)
     found = compare_rows(
-        a, b, results=place, tolerance=tolerance, floors=floors_known, all_metrics=all_metrics, seed=seed
-    )
+        a, b, results=place, tasks=task or (), suite=suite, tolerance=tolerance, floors=floors_known,
+        all_metrics=all_metrics, seed=seed,
+    )  # fmt: skip
     if markdown:
         write_text(markdown, report.markdown(found))
     if junit:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from benchmark.cli.streams import say_while_heard
 from benchmark.errors import BenchError
+from benchmark.registry import suites
 from benchmark.system.escaping import printable
 from benchmark.system.paths import results_dir
 from benchmark.watch.history import History
@@ -20,7 +21,13 @@ FAILED = 1
 def watch(
     folder: Annotated[Path, typer.Argument(help="The folder that training writes checkpoints into", metavar="DIR")],
     model: Annotated[str, typer.Option(help="The model whose weights the checkpoints are")],
-    suite: Annotated[str, typer.Option(help="What to score each checkpoint on")] = "scenes",
+    task: Annotated[
+        list[str] | None,
+        typer.Option("--task", "-t", help="As for bench run: a task, a data set, a TOML file of your own; repeats"),
+    ] = None,
+    suite: Annotated[
+        str | None, typer.Option(help="A name of bench ls suites, or a TOML file [default: scenes, without --task]")
+    ] = None,
     baseline: Annotated[
         str | None, typer.Option(help="Compare with this model or folder [default: the checkpoint before]")
     ] = None,
@@ -57,23 +64,40 @@ def watch(
 ) -> None:
     """Scores each checkpoint once, when it is complete; history, trend, JUnit and Markdown lie in --out.
 
-    Example: bench watch runs/mine --model tipsv2-b --suite scenes --until-regression
+    Example: bench watch runs/mine --model tipsv2-b --task my_task.toml --until-regression
     """
+    from benchmark.compare.wanted import wanted
+    from benchmark.engine.suites import choose, identity, label
     from benchmark.watch.report import REPORTS, SUMMARY, verdict
     from benchmark.watch.watcher import Plan, Watcher, default_out, engine_scorer
 
-    place = results or results_dir()
+    place, words = results or results_dir(), tuple(task or ())
+    if suite is None and not words:
+        suite = "scenes"
+    chosen = choose(words, suite)
+    asked = [f"--suite {suite}"] * (suite is not None) + [f"--task {word}" for word in words]
     options = {
         "protocol": protocol, "device": device, "dtype": dtype, "limit": limit, "seed": seed, "offline": offline,
-        "command": f"bench watch {folder} --model {model} --suite {suite}", **({"data": data} if data else {}),
+        "command": f"bench watch {folder} --model {model} {' '.join(asked)}", **({"data": data} if data else {}),
     }  # fmt: skip
-    scoring = {"protocol": protocol, "dtype": dtype, "limit": limit, "seed": seed, "data": data and str(data)}
+    scoring: dict[str, Any] = {
+        "protocol": protocol,
+        "dtype": dtype,
+        "limit": limit,
+        "seed": seed,
+        "data": data and str(data),
+    }
+    if words or suite not in suites():  # what a file of one's own says may change
+        scoring["tasks"] = identity(chosen)
     plan = Plan(
-        folder, model, suite, out or default_out(folder, place), place, scoring=scoring,
+        folder, model, label(words, suite), out or default_out(folder, place), place, scoring=scoring,
+        only=wanted(chosen, protocol, limit),
         baseline=baseline, tolerance=tolerance, every=every, settle=settle, once=once,
         until_regression=until_regression, idle=idle, prepare=prepare,
     )  # fmt: skip
-    watcher = Watcher(plan, engine_scorer(model, suite, **options), say=lambda line: say_while_heard(printable(line)))
+    watcher = Watcher(
+        plan, engine_scorer(model, words, suite, **options), say=lambda line: say_while_heard(printable(line))
+    )
     try:
         history = watcher.run()
     except KeyboardInterrupt:

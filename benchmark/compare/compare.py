@@ -16,6 +16,7 @@ import numpy as np
 from benchmark.compare.classes import ClassChange, class_changes
 from benchmark.compare.noise_floor import key_of
 from benchmark.compare.sides import PUBLISHED, Side, open_side
+from benchmark.compare.wanted import Wanted, of_rows
 from benchmark.errors import BenchError, UsageError
 from benchmark.rows.published import published_numbers
 from benchmark.rows.row import Row
@@ -103,6 +104,9 @@ def compare(
     b: str | Path,
     *,
     results: Path = Path("results"),
+    tasks: Sequence[str] = (),
+    suite: str | None = None,
+    only: Wanted | None = None,
     tolerance: float | None = None,
     floors: Mapping[str, float] | None = None,
     all_metrics: bool = False,
@@ -111,15 +115,23 @@ def compare(
 ) -> Comparison:
     """A (the baseline) against B (the candidate): paths, model names in `results`, or `published`.
 
-    `tolerance` is in each metric's unit; None takes the unit's measured noise floor (`floors`: "unit@hash8" -> value),
-    else 0. Raises UsageError when a side does not exist or no pair of rows could be compared.
+    Of the units that `tasks` and `suite` name, as the command line has them, or of `only`; else of all that A has.
+    `tolerance` is in each metric's unit; None takes what the suite says, else the unit's measured noise floor
+    (`floors`: "unit@hash8" -> value), else 0. Raises UsageError when a side does not exist or no pair of rows could be
+    compared.
     """
     if PUBLISHED in (str(a), str(b)):
-        return _against_published(str(a), str(b), results)
+        return _against_published(str(a), str(b), results, tasks, suite)
     side_a, side_b = open_side(str(a), results), open_side(str(b), results)
+    only = only or of_rows(tasks, suite, (side_a, side_b))
+    lost = []
+    if only:
+        side_a, side_b = only.rows(side_a), only.rows(side_b)
+        lost = only.lost(side_a, side_b)
     pairs, refused = pair_rows(side_a, side_b)
+    refused += lost
     found = [
-        _compare_metric(ra, rb, metric, tolerance, floors or {}, resamples=resamples, seed=seed)
+        _compare_metric(ra, rb, metric, _tolerance(ra, tolerance, only, floors or {}), resamples=resamples, seed=seed)
         for ra, rb in pairs
         for metric in (_shared_metrics(ra, rb) if all_metrics else [ra.data.main_metric])
     ]
@@ -131,7 +143,7 @@ def compare(
         units=_judge(found),
         refused=tuple(refused),
         problems=(*side_a.problems, *side_b.problems),
-        unpaired=_only_in_b(side_a, side_b),
+        unpaired=() if only else _only_in_b(side_a, side_b),
         conditions=unlike(pairs),
     )
 
@@ -243,15 +255,17 @@ def _shared_metrics(a: Row, b: Row) -> list[str]:
     return [m for m in a.data.metrics if m in b.data.metrics]
 
 
-def _compare_metric(
-    a: Row, b: Row, metric: str, tolerance: float | None, floors: Mapping[str, float], resamples: int, seed: int
-) -> UnitComparison:
+def _tolerance(row: Row, given: float | None, only: Wanted | None, floors: Mapping[str, float]) -> float:
+    if given is None and only:
+        given = only.tolerances.get(row.unit)
+    return floors.get(key_of(row), 0.0) if given is None else given
+
+
+def _compare_metric(a: Row, b: Row, metric: str, tolerance: float, resamples: int, seed: int) -> UnitComparison:
     """One metric before the p-values of the suite are adjusted; `_judge` fills in what depends on the others."""
     facts = a.data.metrics[metric]
     statistic = facts.statistic
     found = paired(a.samples, b.samples, statistic, resamples=resamples, seed=seed)
-    if tolerance is None:
-        tolerance = floors.get(key_of(a), 0.0)
     value_a, value_b = statistic.of(a.samples), statistic.of(b.samples)
     return UnitComparison(
         unit=a.unit, protocol=label(a), metric=metric, metric_unit=facts.unit,
@@ -298,10 +312,12 @@ def verdict(u: UnitComparison, p_adjusted: float) -> Verdict:
     return "no difference" if sure else "undecided"
 
 
-def _against_published(a: str, b: str, results: Path) -> Comparison:
+def _against_published(a: str, b: str, results: Path, tasks: Sequence[str], suite: str | None) -> Comparison:
     if a == b:
         raise UsageError("published against published: name a measured model on one side")
     side = open_side(b if a == PUBLISHED else a, results)
+    if only := of_rows(tasks, suite, (side,)):
+        side = only.rows(side)
     numbers = [p for p in published_numbers(results) if p.model_id == side.name]
     gaps, missing = [], []
     for row in side.rows:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -47,16 +47,22 @@ def key_of(row: Row) -> str:
 
 
 def measure(
-    model: str, suite: str, *, results: Path, limit: int | None = None, variations: tuple[Variation, ...] = VARIATIONS
+    model: str,
+    suite: str | None,
+    *,
+    results: Path,
+    limit: int | None = None,
+    tasks: Sequence[str] = (),
+    variations: tuple[Variation, ...] = VARIATIONS,
 ) -> dict[str, float]:
-    """Runs `suite` once for each variation and records the largest move of each main metric in `results`/noise.json.
+    """Runs `suite` and `tasks` once for each variation; the largest moves of main metrics go to `results`/noise.json.
 
     Floors of other units stay; a floor measured before on the same unit is kept where it is larger on another model.
     Raises BenchError when a variation leaves a unit without a number.
     """
     values: dict[str, dict[str, float]] = {}
     for variation in variations:
-        for row in _rows(model, suite, variation, limit):
+        for row in _rows(model, tasks, suite, variation, limit):
             values.setdefault(key_of(row), {})[variation.name] = float(row.main.value)
     reference = variations[0].name
     entries = _load(results)
@@ -96,12 +102,12 @@ def _load(results: Path) -> dict[str, dict[str, Any]]:
     return floors
 
 
-def _rows(model: str, suite: str, variation: Variation, limit: int | None) -> list[Row]:
+def _rows(model: str, tasks: Sequence[str], suite: str | None, variation: Variation, limit: int | None) -> list[Row]:
     from benchmark.engine.run import run
 
     with tempfile.TemporaryDirectory(prefix="bench-noise-") as scratch, _threads(variation.threads):
         options = {"results": Path(scratch) / "results", "cache": Path(scratch) / "cache", "limit": limit}
-        report = run(model, suite=suite, **{**options, **variation.options})
+        report = run(model, tasks, suite=suite, **{**options, **variation.options})
         if report.failures:
             note = report.failures[0]
             raise BenchError(f"{note.unit} under {variation.name}: {note.text}")

@@ -22,6 +22,7 @@ class Side:
     name: str
     rows: tuple[Row, ...]
     problems: tuple[str, ...] = ()  # one line for each row below it that is damaged or half-written
+    root: Path = Path()  # the folder or file they are of
 
 
 def open_side(word: str, results: Path, reference: Path | None = None) -> Side:
@@ -42,7 +43,7 @@ def open_side(word: str, results: Path, reference: Path | None = None) -> Side:
         rows, problems = _rows_below(root)
     if not rows:
         raise UsageError(f"{word}: no result under {root}. " + (problems[0] if problems else "Run bench run first"))
-    return Side(_only_model(word, rows), tuple(rows), tuple(problems))
+    return Side(_only_model(word, rows), tuple(rows), tuple(problems), root)
 
 
 def _rows_below(root: Path) -> tuple[list[Row], list[str]]:

@@ -18,8 +18,7 @@ from benchmark.data.unreadable import drop_unreadable
 from benchmark.engine.options import RunOptions
 from benchmark.errors import DataError, UsageError, unknown
 from benchmark.protocol import EvalProtocol, load_protocol
-from benchmark.registry import Unit, load_task, open_dataset, protocol_file, resolve, suites, units
-from benchmark.rows.row import slug
+from benchmark.registry import Unit, load_task, open_dataset, protocol_file, resolve
 from benchmark.system.digest import fingerprint
 
 log = logging.getLogger("densebench.data")
@@ -57,38 +56,6 @@ class _Split:
     notes: list[str]
 
 
-def resolve_units(words: Sequence[str], suite: str | None) -> tuple[list[Unit], str]:
-    """Units of `--task` words and of a suite, without repeats, and the preset they are run by when none is given.
-
-    Raises UsageError for unknown names.
-    """
-    found: dict[Unit, None] = {}
-    preset = "fast"
-    if suite is not None:
-        if suite not in suites():
-            raise unknown("suite", suite, suites(), "bench ls suites")
-        preset = suites()[suite]["protocol"]
-        for word in suites()[suite]["units"]:
-            found.update(dict.fromkeys(units(word)))
-    for word in words:
-        found.update(dict.fromkeys(units(word)))
-    if not found:
-        raise UsageError("nothing to run. Give --task or --suite; see bench ls tasks")
-    _refuse_one_name(list(found))
-    return list(found), preset
-
-
-def _refuse_one_name(found: Sequence[Unit]) -> None:
-    """Raises UsageError for two files of the same name: tables show their rows by that name alone."""
-    first: dict[tuple[str, str], Unit] = {}
-    for unit in found:
-        other = first.setdefault((unit.task, slug(unit.dataset)), unit)
-        if other is not unit:
-            raise UsageError(
-                f"{other.path} and {unit.path} are both called {unit}: no table could tell them apart. Rename one"
-            )
-
-
 def fields_of(task: Task) -> set[str]:
     """The protocol fields that any schema of `task` has."""
     return {f.name for schema in task.schemas.values() for f in dataclasses.fields(schema)}
@@ -119,10 +86,7 @@ class JobMaker:
         """The job of `unit`. Raises UsageError for its protocol, DataError for its data."""
         task = load_task(unit.task)
         dataset, overrides = self._dataset(unit)
-        try:
-            protocol = self.protocol(unit, task, overrides)
-        except UsageError as e:
-            raise self._in_file(e, unit, task, dataset, overrides) from None
+        protocol = self._protocol_on(unit, task, dataset, overrides)
         method = task.method(protocol.values)
         wanted = {} if unit.path else method.dataset_options(unit.dataset)
         if wanted:
@@ -154,6 +118,20 @@ class JobMaker:
         lines = [f"{overlap.named(train, test, [pair])}: is a training picture too" for pair in pairs]
         return data["test"].without({test.image_id(i) for i, _ in pairs}), lines
 
+    def check_protocol(self, unit: Unit) -> None:
+        """Raises UsageError for a preset or a `--set` that `unit` has no use for; reads no data."""
+        task, file = load_task(unit.task), bool(unit.path and not unit.path.startswith("mmseg:"))
+        if file:  # which says some fields itself
+            self._protocol_on(unit, task, *self._dataset(unit))
+        elif not unit.path:
+            self.protocol(unit, task)
+
+    def _protocol_on(self, unit: Unit, task: Task, dataset: Dataset, overrides: Mapping[str, str]) -> EvalProtocol:
+        try:
+            return self.protocol(unit, task, overrides)
+        except UsageError as e:
+            raise self._in_file(e, unit, task, dataset, overrides) from None
+
     def protocol(self, unit: Unit, task: Task, overrides: Mapping[str, str] = {}) -> EvalProtocol:
         """The protocol of `unit`: the preset asked for, `overrides` of its data, `--set` above both."""
         return self._load(unit, task, {**overrides, **self._overrides(unit, task)})
@@ -161,7 +139,8 @@ class JobMaker:
     def _load(self, unit: Unit, task: Task, overrides: Mapping[str, str]) -> EvalProtocol:
         key = unit, str(sorted(overrides.items()))
         if key not in self._protocols:  # asked for before the data are read, and again with them
-            preset, dataset = self.options.protocol or self.preset, None if unit.path else unit.dataset
+            preset = self.options.protocol or unit.protocol or self.preset
+            dataset = None if unit.path else unit.dataset
             file = protocol_file(unit.task)
             self._protocols[key] = load_protocol(unit.task, task.schemas, file, preset, overrides, dataset)
         return self._protocols[key]
@@ -203,12 +182,13 @@ class JobMaker:
         return self._datasets[key]
 
     def _split(self, unit: Unit, dataset: Dataset, task: Task, split: str, wanted: str) -> _Split:
-        key = (unit.path or unit.dataset, task.kind, split, wanted)
+        key = (unit.path or unit.dataset, task.kind, split, wanted, str(unit.limit))
         if key not in self._splits:
-            with tolerating(self.options.max_bad, part=self.options.limit is not None) as allowed:
+            limit = self.options.limit_of(unit)
+            with tolerating(self.options.max_bad, part=limit is not None) as allowed:
                 data = dataset.samples(task.kind, split)
-            if self.options.limit is not None:
-                data = data.limited(self.options.limit)
+            if limit is not None:
+                data = data.limited(limit)
             bad = allowed.absent
             if self.options.max_bad:
                 data, unread = drop_unreadable(data, self.options.max_bad, self.progress, len(bad))

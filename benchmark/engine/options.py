@@ -8,11 +8,13 @@ from pathlib import Path
 
 from benchmark.errors import UsageError
 from benchmark.features.codec import CODECS
+from benchmark.registry import Unit
 from benchmark.rows.row import STORE
 from benchmark.system.paths import cache_dir, data_dir, results_dir
 
 BACKENDS = ("torch", "jax")
 DTYPES = ("auto", "float32", "bfloat16", "float16")
+LEAST = {"--limit": 2, "--batch-size": 1, "--workers": 0}
 SEEDS = 2**32  # what every library that is given the seed takes
 
 
@@ -56,14 +58,14 @@ class RunOptions:
         ):
             if value not in known:
                 raise UsageError(f"{name} {value!r} is not one of {', '.join(known)}")
-        for name, number, least in (
-            ("--limit", self.limit, 2),
-            ("--batch-size", self.batch_size, 1),
-            ("--workers", self.workers, 0),
-        ):
-            if number is not None and number < least:
-                raise UsageError(f"{name} {number} is below {least}")
+        for name, number in zip(LEAST, (self.limit, self.batch_size, self.workers)):
+            if number is not None and number < LEAST[name]:
+                raise UsageError(f"{name} {number} is below {LEAST[name]}")
         if not 0 <= self.seed < SEEDS:
             raise UsageError(f"--seed {self.seed}: must be from 0 to {SEEDS - 1}")
         if self.max_bad < 0 or self.save_predictions < 0:
             raise UsageError("--max-bad and --save-predictions cannot be negative")
+
+    def limit_of(self, unit: Unit) -> int | None:
+        """At most so many samples of each split of `unit`: --limit, else what its suite says."""
+        return unit.limit if self.limit is None else self.limit

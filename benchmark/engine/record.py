@@ -64,7 +64,7 @@ def record(session: Session, job: Job, slot: Slot, outcome: Outcome, timing: Tim
             version=registered()[job.unit.task].get("version", 1),
             split=list(job.data)[-1],
             n=outcome.n,
-            limit=options.limit,
+            limit=options.limit_of(job.unit),
             dataset_digest=job.dataset_digest,
             dataset_options=dict(options.dataset_options) or None,
             place=place_of(job.unit),

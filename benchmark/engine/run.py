@@ -12,15 +12,16 @@ from typing import Any, TypeVar
 from benchmark.contracts.progress import NewProgress, silent
 from benchmark.engine.ahead import Ahead
 from benchmark.engine.identity import display_name, model_stamp
-from benchmark.engine.jobs import Job, JobMaker, refuse_unread, resolve_units
+from benchmark.engine.jobs import Job, JobMaker, refuse_unread
 from benchmark.engine.loading import require_weights
 from benchmark.engine.network import forbid_network
 from benchmark.engine.options import RunOptions
 from benchmark.engine.record import record
 from benchmark.engine.session import Session
 from benchmark.engine.slots import NOT_APPLICABLE, Slot, slot_of
+from benchmark.engine.suites import choose
 from benchmark.errors import BenchError, DataError, NotApplicable, UsageError, staying
-from benchmark.registry import Unit, check_model_name, check_own_file, is_own_code, load_task
+from benchmark.registry import Unit, check_model_name, check_own_file, is_own_code
 from benchmark.rows.row import Row, read_row, save
 from benchmark.rows.tables import refuse_other_tables
 from benchmark.system import cache_users, sealed
@@ -68,7 +69,7 @@ def run(
     hooks: Hooks | None = None,
     **more: Any,
 ) -> Report:
-    """Evaluates `models` on `tasks` (the words of --task) and on `suite`; further keywords are fields of RunOptions.
+    """Evaluates `models` on `tasks` and `suite` (the words of the command line); further keywords are of RunOptions.
 
     Rows that exist for the same request are read, not made again. A task that fails is reported and the others go on.
     Raises UsageError before anything runs when a name, a protocol or an option is wrong.
@@ -78,7 +79,8 @@ def run(
     models, tasks = _words(models), _words(tasks)
     if options.offline:
         forbid_network()
-    found, preset = resolve_units(tasks, suite)
+    chosen = choose(tasks, suite)
+    found = chosen.units
     refuse_unread(options.overrides, found)
     require_weights(options.weights)
     for name in models:
@@ -87,28 +89,25 @@ def run(
     refuse_other_tables(options.results)
     stamps = {name: model_stamp(name, options.weights) for name in models}
     report = Report()
-    maker = JobMaker(options, preset, hooks.progress)
-    _check_protocols(found, maker)
+    maker = JobMaker(options, chosen.preset, hooks.progress)
+    for unit in found:  # before the data of another are read
+        maker.check_protocol(unit)
     jobs = _jobs(found, maker, report, hooks)
     for name in models:
         _run_model(name, stamps[name], jobs, options, hooks, report)
     return report
 
 
-def check_words(models: Sequence[str] | str, suite: str, **options: Any) -> None:
+def check_words(
+    models: Sequence[str] | str, tasks: Sequence[str] = (), suite: str | None = None, **options: Any
+) -> None:
     """Raises UsageError for what `run` would refuse in these words; opens no data and loads no model."""
-    chosen = RunOptions(**options)
     for name in _words(models):
         check_model_name(name)
-    found, preset = resolve_units((), suite)
-    _check_protocols(found, JobMaker(chosen, preset, silent))
-
-
-def _check_protocols(found: Sequence[Unit], maker: JobMaker) -> None:
-    """Raises UsageError for a preset or a `--set` that a unit has no use for, before the data of another are read."""
-    for unit in found:
-        if not unit.path:  # a task file says some fields itself
-            maker.protocol(unit, load_task(unit.task))
+    chosen = choose(tasks, suite)
+    maker = JobMaker(RunOptions(**options), chosen.preset, silent)
+    for unit in chosen.units:
+        maker.check_protocol(unit)
 
 
 def _words(value: Sequence[str] | str) -> list[str]:

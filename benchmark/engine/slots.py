@@ -68,7 +68,7 @@ class Slot:
 def slot_of(job: Job, name: str, stamp: str, options: RunOptions) -> Slot:
     """Where the row of `job` for model `name` goes, and the digest of everything asked for."""
     label = job.protocol.name
-    label += f"-limit{options.limit}" if options.limit is not None else ""
+    label += f"-limit{limit}" if (limit := options.limit_of(job.unit)) is not None else ""
     label += f"-seed{options.seed}" if options.seed else ""
     label += f"-{options.backend}" if options.backend != "torch" else ""
     label += f"-{options.dtype}" if options.dtype != "auto" else ""

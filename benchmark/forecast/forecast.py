@@ -17,11 +17,12 @@ import torch
 from benchmark.contracts import Encoder, EncoderCard, ImageRequest, LabelData, Method, SegmentationData, Task
 from benchmark.contracts.progress import silent
 from benchmark.engine.identity import display_name, model_stamp
-from benchmark.engine.jobs import Job, JobMaker, refuse_unread, resolve_units
+from benchmark.engine.jobs import Job, JobMaker, refuse_unread
 from benchmark.engine.loading import device_of, resolve_device
 from benchmark.engine.options import RunOptions
 from benchmark.engine.session import Session, encoder_of
 from benchmark.engine.slots import slot_of
+from benchmark.engine.suites import choose
 from benchmark.errors import BenchError, NotApplicable, first_line, staying
 from benchmark.features import codec as codecs
 from benchmark.features.extract import held_bytes
@@ -92,11 +93,12 @@ def forecast(models: Sequence[str], words: Sequence[str], suite: str | None, opt
 
     Units whose data is missing are counted from the catalogue. Raises UsageError for unknown names.
     """
-    found, preset = resolve_units(words, suite)
+    chosen = choose(words, suite)
+    found, preset = chosen.units, chosen.preset
     refuse_unread(options.overrides, found)
     jobs = _jobs(found, JobMaker(options, preset, silent), options)
     cheap = None
-    if (options.protocol or preset) != CHEAP:
+    if any((options.protocol or unit.protocol or preset) != CHEAP for unit in found):
         plain = replace(options, protocol=CHEAP, overrides={})
         cheap = (_jobs(found, JobMaker(plain, CHEAP, silent), plain), plain)
     return [_one(name, jobs, options, cheap) for name in models]
@@ -130,7 +132,7 @@ def _sketch(unit: Unit, maker: JobMaker, options: RunOptions) -> Sketch | None:
     protocol = maker.protocol(unit, task).values
     method = task.method(protocol)
     asked = {**method.dataset_options(unit.dataset), **options.dataset_options}
-    data = {s: absent_data(unit.dataset, task.kind, s, options.limit, asked) for s in method.splits()}
+    data = {s: absent_data(unit.dataset, task.kind, s, options.limit_of(unit), asked) for s in method.splits()}
     return None if None in data.values() else Sketch(task, protocol, data)
 
 

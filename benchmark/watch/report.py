@@ -14,8 +14,11 @@ from benchmark.watch.history import Entry, History, Point
 
 SUMMARY = "summary.md"
 REPORTS = ("history.csv", SUMMARY, "trend.png", "junit.xml")
-MARK = {"worse": " ▼", "better": " ▲"}
-LEGEND = "▼ worse, ▲ better: paired on the same samples, p adjusted by Holm over the units of a checkpoint."
+MARK = {"worse": " ▼", "better": " ▲", "too little data": " ?"}
+LEGEND = (
+    "▼ worse, ▲ better, ? too few samples to tell: paired on the same samples, p adjusted by Holm over the tasks of a "
+    "checkpoint."
+)
 WORSE, LINE, BAND = "#c0362c", "#2f5d8a", "#2f5d8a"
 
 

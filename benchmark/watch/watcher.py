@@ -17,6 +17,7 @@ from typing import Any
 from benchmark.compare import noise_floor as noise
 from benchmark.compare.compare import Comparison, compare, label
 from benchmark.compare.sides import PUBLISHED, WATCHED, open_side
+from benchmark.compare.wanted import Wanted
 from benchmark.errors import BenchError, UsageError, first_line
 from benchmark.rows.row import Row, read_all, slug
 from benchmark.system.digest import fingerprint
@@ -25,6 +26,7 @@ from benchmark.watch.history import Entry, History, Point, only_watcher
 from benchmark.watch.report import write_reports
 from benchmark.watch.steps import ordered_by_name
 
+FEW = "too little data"  # a verdict
 PICKLE = "a pickle, never opened. Save checkpoints as safetensors"
 PASSED_OVER = (
     "training states passed over: {}. They hold no model that can be scored; --prepare with a command turns each "
@@ -39,7 +41,7 @@ class Plan:
 
     folder: Path
     model: str
-    suite: str
+    suite: str  # what is measured, as the page has it: a suite's name, words of --task
     out: Path  # state, rows, history, reports
     results: Path  # where a baseline's name and the noise floors are looked up
     baseline: str | None = None  # None: the checkpoint scored before
@@ -49,6 +51,7 @@ class Plan:
     once: bool = False
     until_regression: bool = False
     idle: float | None = None  # stop after so many seconds without anything new
+    only: Wanted | None = None  # the units that are measured: a baseline may have others, too
     scoring: Mapping[str, Any] = field(default_factory=dict)  # the scorer's options that decide a number, as JSON
     prepare: str | None = None  # command that turns a training state into weights: "… {checkpoint} … {out}"
 
@@ -98,7 +101,9 @@ class Watcher:
         """Gives every entry the verdicts of this plan's baseline and tolerance, from its stored rows, where they were
         made with others. Raises UsageError when those rows have gone."""
         plan, kept = self.plan, list(history.entries)
-        compared = {"baseline": plan.baseline, "tolerance": plan.tolerance}
+        compared: dict[str, Any] = {"baseline": plan.baseline, "tolerance": plan.tolerance}
+        if plan.only and plan.only.tolerances:
+            compared["tolerances"] = dict(plan.only.tolerances)
         if plan.baseline or plan.tolerance is None:  # where the baseline's name and the noise floors are looked up
             compared["results"] = seen_from(plan.results, plan.out)
         before, history.compared = history.compared, compared
@@ -252,7 +257,10 @@ class Watcher:
             return baseline or "", None, ()
         try:
             floors = noise.read(self.plan.results)
-            found = compare(baseline, rows_at, results=self.plan.results, tolerance=self.plan.tolerance, floors=floors)
+            found = compare(
+                baseline, rows_at, results=self.plan.results, only=self.plan.only, tolerance=self.plan.tolerance,
+                floors=floors,
+            )  # fmt: skip
         except BenchError as e:
             return baseline, None, (str(e),)
         for line in found.conditions:  # Δ may be densebench's, where it was updated between two checkpoints
@@ -270,8 +278,10 @@ class Watcher:
 
     def _announce(self, entry: Entry) -> None:
         worse = ", ".join(f"{p.unit} {p.delta:+.3g} {p.metric_unit}" for p in entry.regressions if p.delta is not None)
-        compared = sum(bool(p.verdict) for p in entry.points)
+        few = sum(p.verdict == FEW for p in entry.points)
+        compared = sum(bool(p.verdict) for p in entry.points) - few
         calm = "nothing compared" if not compared else f"{compared} compared, nothing worse"
+        calm += f", {few} of too few samples to tell" if few else ""
         scored = f"{len(entry.points)} units scored, {calm}" if entry.points else "could not be scored"
         state = f"worse: {worse}" if worse else scored
         self.say(f"{entry.name}: {state} ({entry.seconds:.0f} s)")
@@ -308,19 +318,19 @@ def default_out(folder: Path, results: Path) -> Path:
     return results / WATCHED / f"{slug(folder.resolve().name)}-{fingerprint(seen_from(folder, results))[:6]}"
 
 
-def engine_scorer(model: str, suite: str, **options: Any) -> Scorer:
-    """A scorer that runs `suite` with `model` and the checkpoint as its weights; finished units are reused.
+def engine_scorer(model: str, tasks: Sequence[str], suite: str | None, **options: Any) -> Scorer:
+    """A scorer that runs `tasks` and `suite` with `model` and the checkpoint as its weights; finished units are reused.
 
     Raises UsageError for a wrong name or option here, not hours later at the first checkpoint.
     """
     from benchmark.engine.run import check_words
 
-    check_words(model, suite, **options)
+    check_words(model, tasks, suite, **options)
 
     def score(weights: Path, results: Path) -> tuple[list[Row], list[str]]:
         from benchmark.engine.run import run
 
-        report = run(model, suite=suite, **{**options, "weights": str(weights), "results": results})
+        report = run(model, tasks, suite=suite, **{**options, "weights": str(weights), "results": results})
         return report.rows, [f"{note.unit or note.model}: {note.text}" for note in report.failures]
 
     return score

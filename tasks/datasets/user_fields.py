@@ -118,6 +118,8 @@ def line_of(text: str, keys: tuple[str, ...]) -> int:
 
 
 def _check_task(file: TaskFile) -> None:
+    if "tasks" in file.values and "task" not in file.values:
+        raise file.wrong(f"this is a suite, no task: --suite {file.path}", "tasks")
     for key in ("task", "name"):
         if key not in file.values:
             raise file.wrong(f"{key!r} is missing. Add {key} = …")
