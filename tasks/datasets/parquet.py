@@ -6,7 +6,7 @@ import hashlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cache, cached_property, lru_cache
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,9 @@ import pyarrow.parquet as pq
 from benchmark.data.hidden import is_hidden
 from benchmark.data.tolerance import tolerance
 from benchmark.errors import DataError, reading
-from tasks.datasets import digests
+from tasks.datasets import digests, pages
+
+SMALL_GROUP = 16 << 20  # bytes of a row group of which several are kept
 
 
 @lru_cache(maxsize=8)
@@ -27,24 +29,39 @@ def _open(path: str) -> pq.ParquetFile:
         return pq.ParquetFile(path, memory_map=True)
 
 
-@lru_cache(maxsize=4)
-def _row_group(path: str, group: int, column: str) -> pyarrow.ChunkedArray:
+@lru_cache(maxsize=1024)
+def _ends(path: str) -> np.ndarray:
+    """[row groups] the rows up to and including each."""
+    metadata = _open(path).metadata
+    return np.cumsum([metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)])
+
+
+@cache
+def _places(path: str, group: int, column: str) -> pages.Places | None:
+    """Where single values lie, in eight bytes each; None where the row group must be read as a whole."""
+    return pages.place(_open(path), path, group, column)
+
+
+@lru_cache(maxsize=1)
+def _large_group(path: str, group: int, column: str) -> pyarrow.ChunkedArray:
     """One column of one row group: neighbours are read together, as loops read them."""
-    with reading(f"{path}: row group {group}", "is damaged", "Fetch it again"):
-        return _open(path).read_row_group(group, columns=[column]).column(0)
+    return _open(path).read_row_group(group, columns=[column]).column(0)
+
+
+_row_group = lru_cache(maxsize=4)(_large_group.__wrapped__)
 
 
 def cell(path: str, column: str, row: int) -> Any:
     """The value at `row` of `column`; the bytes of an image struct."""
-    metadata = _open(path).metadata
-    for group in range(metadata.num_row_groups):
-        count = metadata.row_group(group).num_rows
-        if row < count:
-            with reading(f"{path}: row group {group}", "is damaged", "Fetch it again"):
-                value = _row_group(path, group, column)[row].as_py()
-            return value["bytes"] if isinstance(value, dict) else value
-        row -= count
-    raise IndexError(row)
+    ends = _ends(path)
+    group = int(np.searchsorted(ends, row, side="right"))
+    row -= int(ends[group - 1]) if group else 0
+    with reading(f"{path}: row group {group}", "is damaged", "Fetch it again"):
+        if (places := _places(path, group, column)) is not None:
+            return places.read(row)
+        small = _open(path).metadata.row_group(group).total_byte_size <= SMALL_GROUP
+        value = (_row_group if small else _large_group)(path, group, column)[row].as_py()
+    return value["bytes"] if isinstance(value, dict) else value
 
 
 @dataclass(frozen=True)
