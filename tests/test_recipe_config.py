@@ -36,7 +36,7 @@ def write(folder: Path, text: str, name: str = "mine.toml") -> Path:
         ("[model]\nnum_cls = 1", r"model\.num_cls = 1, but loss\.captions = .pairs."),
         ("[train]\nlog_every = 0", r"train\.log_every = 0 must be at least 1"),
         ("[data]\nmax_bad = -1", r"data\.max_bad = -1 must be at least 0"),
-        ("[optim]\nlr = nan", r"optim\.lr = nan must be above 0"),
+        ("[optim]\nlr = nan", r"optim\.lr = nan must be at least 0"),
         ("[optim]\nbetas = [0.9, 1.0]", r"optim\.betas = \[0\.9, 1\.0\] must lie in \[0, 1\)"),
         ("[ema]\nmomentum = 2.0", r"ema\.momentum = 2\.0 must lie in \[0, 1\]"),
         ("[views]\nglobal_scale = [1.0, 0.4]", r"views\.global_scale = \[1\.0, 0\.4\] must be two shares"),

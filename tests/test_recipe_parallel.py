@@ -68,6 +68,8 @@ def assert_same_runs(alone: Path, together: Path) -> None:
             assert two[name] == pytest.approx(one[name], rel=tolerance), (name, one["step"])
     first, second = (load_file(out / "final" / "model.safetensors") for out in (alone, together))
     for name, value in first.items():
+        if name.endswith("k_proj.bias"):
+            continue  # its gradient is zero but for rounding, which an optimiser without a floor brings to unit size
         torch.testing.assert_close(second[name], value, rtol=1e-3, atol=2e-4)
 
 
@@ -92,9 +94,22 @@ def test_a_run_that_fails_leaves_no_thread_behind(tmp_path: Path) -> None:
     two_processes(tmp_path / "two", train__steps=2, train__strategy="fsdp", fails=f"remove {tmp_path / 'two'} []")
 
 
+def test_the_adafactor_of_vision_transformers_is_the_same_on_shards(tmp_path: Path) -> None:
+    changes = {"optim__name": "adafactor", "optim__lr": 0.01, "head__prototypes": 33, "train__steps": 3}
+    changes |= {"model__width": 32, "train__checkpoint_every": 3}
+    two_processes(tmp_path / "two", train__strategy="fsdp", **changes)
+    train(tiny(train__log_every=1, **changes), tmp_path / "one", quiet=True)
+    assert_same_runs(tmp_path / "one", tmp_path / "two")
+    one, two = (load_file(tmp_path / run / "step-00000003" / "state.safetensors") for run in ("one", "two"))
+    layer = "optimizer/encoder.vision_model.encoder.layer.0.mlp.fc1.weight/"
+    for name, shape in (("row_var", (128, 1)), ("col_var", (1, 32)), ("momentum", (128, 32))):
+        assert one[layer + name].shape == two[layer + name].shape == shape
+    torch.testing.assert_close(two[layer + "col_var"], one[layer + "col_var"], rtol=1e-2, atol=0)
+
+
 def test_sharded_adafactor_equals_one_process_and_resumes_to_the_same_bytes(tmp_path: Path) -> None:
     # 13 prototypes do not halve, and at this rate a step is a tenth of each parameter's root mean square
-    changes = {"optim__name": "adafactor", "optim__lr": 0.1, "head__prototypes": 13, "train__steps": 4}
+    changes = {"optim__name": "adafactor-torch", "optim__lr": 0.1, "head__prototypes": 13, "train__steps": 4}
     changes |= {"train__validate_every": 2, "train__validate_samples": 12}  # at the steps of the checkpoints
     two_processes(tmp_path / "two", train__strategy="fsdp", **changes)
     train(tiny(train__log_every=1, **changes), tmp_path / "one", quiet=True)

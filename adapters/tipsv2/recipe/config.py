@@ -31,7 +31,8 @@ class ModelConfig:
     vocab_size: int = 32000
     max_text: int = 64
     init_std: float = 0.02  # ours
-    tokenizer: str = ""  # a SentencePiece tokenizer.model; empty: one is trained on the captions
+    tokenizer: str = ""  # a SentencePiece tokenizer.model; empty: that of init_from, or one trained on the captions
+    frozen: bool = False  # the towers stay as they are: only the projectors are trained (teacher.heads = "warm")
 
 
 @dataclass(frozen=True)
@@ -94,10 +95,11 @@ class EmaConfig:
 class OptimConfig:
     """T2 says Adafactor and no more; the rest is ours."""
 
-    name: Literal["adafactor", "adamw"] = "adafactor"
-    lr: float = 5e-4
+    name: Literal["adafactor", "adafactor-torch", "adamw"] = "adafactor"  # that of vision transformers; torch's
+    lr: float = 0.0  # 0: the optimiser's own, `schedule.RATES`; of "adafactor-torch" a share of each parameter's size
     weight_decay: float = 0.01
     betas: tuple[float, float] = (0.9, 0.98)  # AdamW only
+    beta2_cap: float = 0.999  # "adafactor" only: arXiv 2106.04560, §3.4; SigLIP 2303.15343 takes 0.95
     clip: float = 1.0  # global gradient norm; 0: off
     schedule: Literal["cosine", "trapezoid"] = "cosine"
     warmup: float = 0.05  # share of the run
@@ -158,8 +160,11 @@ class GuardConfig:
 class TeacherConfig:
     """Distillation: a frozen teacher; empty path: self-distillation (T2 pre-training)."""
 
-    path: str = ""  # folder written by `bench train` or a transformers folder
-    heads: Literal["frozen", "ema"] = "frozen"  # the teacher's own projector, or the moving average of the student's
+    path: str = ""  # as init_from
+    # Whose projector gives the targets: the teacher's own; one of its width that is trained on its tokens first, for
+    # weights that come without (ours: the authors' projectors are not public); the moving average of the student's.
+    heads: Literal["frozen", "warm", "ema"] = "frozen"
+    warmup_steps: int = 2000  # ours: of the projector's training ("warm"), at the run's own batch and rate
     mask: bool = False  # T2: no masking when distilling
 
 
@@ -168,7 +173,9 @@ class RecipeConfig:
     """A whole run."""
 
     name: str = "recipe"
-    init_from: str = ""  # a checkpoint folder whose weights start this stage (the 448 px stage)
+    # Weights that start this stage: a folder of `bench train`, of transformers or of an official .npz pair, a file of
+    # such a pair, a model of `bench ls models`, or its id on the hub (google/tipsv2-b14).
+    init_from: str = ""
     model: ModelConfig = field(default_factory=ModelConfig)
     views: ViewsConfig = field(default_factory=ViewsConfig)
     loss: LossConfig = field(default_factory=LossConfig)

@@ -16,17 +16,18 @@ AT_LEAST = {
         "model.text_depth", "model.text_heads", "model.vocab_size", "model.max_text", "views.global_size",
         "views.local_size", "loss.ssl_every", "head.prototypes", "head.hidden", "head.bottleneck", "head.layers",
         "head.sinkhorn_iterations", "data.size", "train.steps", "train.accumulate", "train.log_every", "guard.patience",
+        "teacher.warmup_steps",
     ),
     0: (
         "model.text_mlp", "model.init_std", "views.local_crops", "loss.contrastive", "loss.dino", "loss.patch",
-        "loss.dino_cls", "loss.ssl_ramp", "head.teacher_warmup", "optim.weight_decay", "optim.clip", "optim.warmup",
-        "optim.decay", "optim.final_lr", "data.samples", "data.workers", "data.max_bad", "train.threads",
-        "train.checkpoint_every", "train.keep", "train.validate_every", "train.evaluate_every",
+        "loss.dino_cls", "loss.ssl_ramp", "head.teacher_warmup", "optim.lr", "optim.weight_decay", "optim.clip",
+        "optim.warmup", "optim.decay", "optim.final_lr", "data.samples", "data.workers", "data.max_bad",
+        "train.threads", "train.checkpoint_every", "train.keep", "train.validate_every", "train.evaluate_every",
     ),
 }  # fmt: skip
 POSITIVE = (
     "model.mlp_ratio", "loss.temperature", "loss.min_temperature", "head.student_temperature",
-    "head.teacher_temperature", "head.teacher_warmup_temperature", "optim.lr",
+    "head.teacher_temperature", "head.teacher_warmup_temperature",
 )  # fmt: skip
 SHARES = ("views.flip", "loss.mask_ratio", "head.center_momentum", "ema.momentum", "ema.final_momentum")
 AREAS = ("views.global_scale", "views.local_scale")
@@ -61,6 +62,8 @@ def _ranges(config: RecipeConfig) -> Iterator[str]:
     low, high = config.views.ratio
     if not 0 < low <= high < math.inf:
         yield f"views.ratio = {[low, high]} must be two ratios above 0, the smaller first"
+    if not 0 <= config.optim.beta2_cap < 1:
+        yield f"optim.beta2_cap = {config.optim.beta2_cap} must lie in [0, 1)"
     if not all(0 <= beta < 1 for beta in config.optim.betas):
         yield f"optim.betas = {list(config.optim.betas)} must lie in [0, 1)"
 

@@ -1,4 +1,5 @@
-"""Adafactor (TIPSv2) and AdamW; matrices are decayed, biases, norms, scales and tables of one row are not."""
+"""Adafactor (TIPSv2), torch's Adafactor and AdamW; matrices are decayed, biases, norms, scales and tables of one row
+are not."""
 
 from __future__ import annotations
 
@@ -7,8 +8,9 @@ from collections.abc import Iterable
 import torch
 from torch import nn
 
-from adapters.tipsv2.recipe.adafactor import Adafactor
+from adapters.tipsv2.recipe.adafactor import Adafactor, TorchAdafactor
 from adapters.tipsv2.recipe.config import OptimConfig
+from adapters.tipsv2.recipe.schedule import peak_rate
 
 
 def make_optimizer(named: Iterable[tuple[str, nn.Parameter]], config: OptimConfig) -> torch.optim.Optimizer:
@@ -22,9 +24,12 @@ def make_optimizer(named: Iterable[tuple[str, nn.Parameter]], config: OptimConfi
         {"params": decayed, "weight_decay": config.weight_decay},
         {"params": free, "weight_decay": 0.0},
     ]
+    lr = peak_rate(config)
     if config.name == "adamw":
-        return torch.optim.AdamW(groups, lr=config.lr, betas=config.betas)
-    return Adafactor(groups, lr=config.lr)
+        return torch.optim.AdamW(groups, lr=lr, betas=config.betas)
+    if config.name == "adafactor-torch":
+        return TorchAdafactor(groups, lr)
+    return Adafactor(groups, lr, beta2_cap=config.beta2_cap)
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
