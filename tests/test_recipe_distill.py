@@ -8,13 +8,14 @@ import pytest
 import torch
 from recipe_fixtures import Squares, tiny
 
-from adapters.tipsv2.recipe.distill import frozen_teacher, sizes_of
-from adapters.tipsv2.recipe.export import recipe_of, resize_positions
+from adapters.tipsv2.recipe.distill import frozen_teacher
+from adapters.tipsv2.recipe.export import resize_positions
 from adapters.tipsv2.recipe.loader import Collate, Positions
 from adapters.tipsv2.recipe.model import Pretrainer, vision_tokens
 from adapters.tipsv2.recipe.teacher import Teacher
 from adapters.tipsv2.recipe.text import Tokenizer
 from adapters.tipsv2.recipe.trainer import train
+from adapters.tipsv2.recipe.weights import read_sizes, recipe_of
 from benchmark.errors import UsageError, WeightsError
 
 
@@ -55,8 +56,8 @@ def test_a_teacher_without_projector_needs_the_moving_average(teacher_folder: Pa
     for name in ("config.json", "model.safetensors"):
         (tmp_path / name).write_bytes((teacher_folder / name).read_bytes())
     config = tiny(teacher__path=str(tmp_path))
-    assert sizes_of(tmp_path).width == 16
-    with pytest.raises(UsageError, match=r"no projector for cls, patch .*teacher\.heads = \"ema\""):
+    assert read_sizes("teacher.path", str(tmp_path)).width == 16
+    with pytest.raises(UsageError, match=r"no projector for cls, patch .*teacher\.heads = \"warm\".*\"ema\""):
         train(config, tmp_path / "out", quiet=True)
     train(tiny(teacher__path=str(tmp_path), teacher__heads="ema", train__steps=2), tmp_path / "out2", quiet=True)
 

@@ -178,12 +178,13 @@ def test_workers_do_not_change_a_byte(tmp_path: Path, monkeypatch: pytest.Monkey
 def test_exported_folder_loads_in_transformers_with_equal_features(tmp_path: Path) -> None:
     from transformers import Tipsv2Model
 
-    from adapters.tipsv2.recipe.export import load_weights, recipe_of
+    from adapters.tipsv2.recipe.export import load_weights
     from adapters.tipsv2.recipe.model import Pretrainer, vision_tokens
+    from adapters.tipsv2.recipe.weights import recipe_of
 
     final = train(tiny(train__steps=2), tmp_path, quiet=True)
     student = Pretrainer(recipe_of(final))
-    load_weights(final, student)
+    load_weights("init_from", str(final), student)
     loaded = Tipsv2Model.from_pretrained(final).eval()
     images = torch.rand(2, 3, 16, 16)
     with torch.no_grad():

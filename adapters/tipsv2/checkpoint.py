@@ -62,9 +62,12 @@ class Checkpoint:
         return sum(t.numel() for part in (self.vision, self.text) for t in part.values())
 
 
-def load(spec: ModelSpec) -> Checkpoint:
-    """The checkpoint of `spec`. Raises WeightsError naming file and key when a file is not exactly that model's."""
-    source = sources.find(spec)
+def load(spec: ModelSpec, tokenizer: bool = True) -> Checkpoint:
+    """The checkpoint of `spec`; without `tokenizer` that one may be missing.
+
+    Raises WeightsError naming file and key when a file is not exactly that model's.
+    """
+    source = sources.find(spec, tokenizer)
     arch = _architecture(spec, source)
     read = _read_pair(source) if source.npz else _read_transformers(source, spec)
     layout, flat, temperature = read
@@ -211,7 +214,11 @@ def _info(source: sources.Source) -> WeightsInfo:
     """sha256 over the digests of the weight files, the sizes and the tokenizer: all that decides what comes out.
 
     Raises sealed.Damaged for a file of `bench train` that is not what was written."""
-    files = (*source.weights, source.tokenizer, *([source.config] if source.config else []))
+    files = (
+        *source.weights,
+        *([source.tokenizer] if source.tokenizer.is_file() else []),
+        *([source.config] if source.config else []),
+    )
     digests = [sha256_file(path) for path in files]
     for path, digest in zip(files, digests):
         sealed.check_written(path, digest)

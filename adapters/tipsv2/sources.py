@@ -32,50 +32,59 @@ class Source:
         return self.npz or self.shards
 
 
-def find(spec: ModelSpec) -> Source:
-    """The files of `spec`. Raises WeightsError that says which file is missing, where to get it and where to put it."""
+def find(spec: ModelSpec, tokenizer: bool = True) -> Source:
+    """The files of `spec`; without `tokenizer` that one may be missing.
+
+    Raises WeightsError that says which file is missing, where to get it and where to put it.
+    """
     if spec.weights is not None:
         path = Path(spec.weights).expanduser()
         if not path.exists():
             raise WeightsError(f"--weights {spec.weights}: no such file or folder. {get(spec)}")
-        return in_folder(spec, path.parent if path.is_file() else path, str(path), path if path.is_file() else None)
+        return in_folder(
+            spec, path.parent if path.is_file() else path, str(path), path if path.is_file() else None, tokenizer
+        )
     if spec.target:  # hf:REPO_OR_FOLDER
         there = locate(spec)
         if any(path.suffix != ".safetensors" for path in there.files):
             raise WeightsError(f"{there.folder} has {there.files[0].name}, expected model.safetensors. {get(spec)}")
-        tokenizer = _tokenizer(spec, there.folder)
-        return Source(there.weights.source, tokenizer, shards=there.files, config=there.folder / "config.json")
+        return Source(
+            there.weights.source,
+            _tokenizer(spec, there.folder, tokenizer),
+            shards=there.files,
+            config=there.folder / "config.json",
+        )
     if spec.row.get("embedded"):
         folder = Path(str(files("adapters") / "weights" / spec.name))
         if not folder.is_dir():
             raise WeightsError(
                 f"{spec.name}: no weights in {folder}. Install densebench again, or use --weights FOLDER"
             )
-        return in_folder(spec, folder, f"embedded {spec.name}")
+        return in_folder(spec, folder, f"embedded {spec.name}", tokenizer=tokenizer)
     if spec.row.get("hub"):
         folder = download(spec.row["hub"], spec.row["revision"], spec)
-        return in_folder(spec, folder, f"{spec.row['hub']}@{spec.row['revision']}")
+        return in_folder(spec, folder, f"{spec.row['hub']}@{spec.row['revision']}", tokenizer=tokenizer)
     raise WeightsError(f"{spec.name} is not on the hub. {get(spec)}")
 
 
-def in_folder(spec: ModelSpec, folder: Path, name: str, file: Path | None = None) -> Source:
+def in_folder(spec: ModelSpec, folder: Path, name: str, file: Path | None = None, tokenizer: bool = True) -> Source:
     """The model's files in `folder`; `file`, an .npz or a .safetensors file, is the one that the user named."""
     config = folder / "config.json"
     found = config if config.is_file() else None
     if file is not None and file.suffix == ".safetensors":
         local_place(file, spec.name)  # refuses one shard of several, and a file without sizes
-        return Source(name, _tokenizer(spec, folder), shards=(file,), config=found)
+        return Source(name, _tokenizer(spec, folder, tokenizer), shards=(file,), config=found)
     if file is not None and file.suffix != ".npz":
         line = pickle_line(file) if file.suffix in PICKLED else f"{file} is neither .safetensors nor .npz. {get(spec)}"
         raise WeightsError(f"{spec.name}: {line}")
     pair = _pair(spec, folder, file)
     if pair:
-        return Source(name, _tokenizer(spec, folder), npz=pair, config=found)
+        return Source(name, _tokenizer(spec, folder, tokenizer), npz=pair, config=found)
     shards = safetensors_shards(folder)
     if shards:
         if found is None:
             raise WeightsError(f"{folder} has {shards[0].name} but no config.json beside it. {get(spec)}")
-        return Source(name, _tokenizer(spec, folder), shards=tuple(shards), config=found)
+        return Source(name, _tokenizer(spec, folder, tokenizer), shards=tuple(shards), config=found)
     pickled = sorted(path for path in folder.iterdir() if path.suffix in PICKLED)
     remedy = pickle_line(pickled[0]) if pickled else get(spec)
     raise WeightsError(f"{folder} holds no weights of {spec.name}. {remedy}")
@@ -133,9 +142,9 @@ def _pair(spec: ModelSpec, folder: Path, file: Path | None) -> tuple[Path, Path]
     return pair
 
 
-def _tokenizer(spec: ModelSpec, folder: Path) -> Path:
+def _tokenizer(spec: ModelSpec, folder: Path, needed: bool) -> Path:
     path = folder / TOKENIZER
-    if not path.is_file():
+    if needed and not path.is_file():
         address = f"{OFFICIAL}/v1_0/checkpoints/{TOKENIZER}"
         raise WeightsError(f"{spec.name}: no {TOKENIZER} in {folder}. Get {address} and put it there")
     return path

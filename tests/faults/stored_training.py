@@ -17,10 +17,11 @@ from recipe_fixtures import tiny  # noqa: E402
 from adapters.tipsv2.checkpoint import load  # noqa: E402
 from adapters.tipsv2.recipe import ablation, source_scenes, tokens  # noqa: E402
 from adapters.tipsv2.recipe.checkpoint import READINGS, newest_whole, save_checkpoint  # noqa: E402
-from adapters.tipsv2.recipe.export import load_weights, recipe_of  # noqa: E402
+from adapters.tipsv2.recipe.export import load_weights  # noqa: E402
 from adapters.tipsv2.recipe.journal import Journal  # noqa: E402
 from adapters.tipsv2.recipe.model import Pretrainer  # noqa: E402
 from adapters.tipsv2.recipe.trainer import train  # noqa: E402
+from adapters.tipsv2.recipe.weights import recipe_of  # noqa: E402
 from benchmark.contracts import ModelSpec  # noqa: E402
 from benchmark.heads import linear_sweep  # noqa: E402
 from benchmark.registry import models  # noqa: E402
@@ -142,7 +143,7 @@ def use_final(folder: Path) -> Any:
     """As an encoder, and as the start of another stage."""
     loaded = load(ModelSpec("tipsv2-mini", row=models()["tipsv2-mini"], weights=str(folder / "final")))
     student = Pretrainer(recipe_of(folder / "final"))
-    load_weights(folder / "final", student)
+    load_weights("init_from", str(folder / "final"), student)
     state = {**loaded.state_dict(), **student.state_dict()}
     return fingerprint([loaded.info.sha256, {k: v.tolist() for k, v in state.items()}])
 

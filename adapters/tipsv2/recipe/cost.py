@@ -8,8 +8,8 @@ from itertools import pairwise
 import torch
 
 from adapters.tipsv2.recipe.config import ModelConfig, RecipeConfig
-from adapters.tipsv2.recipe.distill import sizes_of_teacher
 from adapters.tipsv2.recipe.model import Pretrainer, masks, uses_dino, uses_patches
+from adapters.tipsv2.recipe.weights import read_sizes
 
 GIB = 2**30
 
@@ -81,7 +81,7 @@ def step_flops(config: RecipeConfig) -> float:
     if config.train.accumulate > 1:
         total += batch * whole + 2 * text  # the pass without a graph
     if config.teacher.path:
-        total += chosen * vision_flops(sizes_of_teacher(config), views.global_size)
+        total += chosen * vision_flops(read_sizes("teacher.path", config.teacher.path), views.global_size)
     elif config.ema.scope == "full":
         total += chosen * whole
     teacher_rows = chosen * (uses_dino(config) + patches(config) * uses_patches(config))

@@ -1,83 +1,89 @@
 """Distillation: a frozen teacher in the place of the moving average, no masking, patch loss on all tokens, contrastive
-loss kept, student from random weights (TIPSv2 §3; whether the contrastive loss stays is inferred)."""
+loss kept, student from random weights (TIPSv2 §3; whether the contrastive loss stays is inferred).
+
+Weights that come without a projector are given one of their own width, which is trained first on their frozen tokens
+(`teacher.heads = "warm"`): `projector_config` is that run.
+"""
 
 from __future__ import annotations
 
 import dataclasses
-import json
 from pathlib import Path
 
-from adapters.tipsv2.recipe.config import ModelConfig, RecipeConfig
-from adapters.tipsv2.recipe.export import load_weights, recipe_of
+from adapters.tipsv2.recipe.config import HeadConfig, RecipeConfig, TeacherConfig
+from adapters.tipsv2.recipe.export import AVERAGES, load_heads, load_weights
 from adapters.tipsv2.recipe.model import Pretrainer
-from benchmark.errors import UsageError, WeightsError
+from adapters.tipsv2.recipe.weights import RECIPE, head_file, read_sizes, read_tensors, recipe_of
+from benchmark.errors import UsageError
+
+KEY = "teacher.path"
+SHAPE = ("prototypes", "hidden", "bottleneck", "layers")
 
 
-def frozen_teacher(config: RecipeConfig) -> Pretrainer | None:
-    """The teacher that `teacher.path` names, on the CPU; None when there is none.
+def frozen_teacher(config: RecipeConfig, projectors: Path | None = None) -> Pretrainer | None:
+    """The teacher that `teacher.path` names, on the CPU, with the projectors that give targets; None without a teacher.
 
-    The folder is one that `bench train` wrote (with its projector) or any transformers Tipsv2Model folder.
+    `projectors` is the file of those that were warmed up.
     """
-    if not config.teacher.path:
+    word = config.teacher.path
+    if not word:
         return None
-    folder = Path(config.teacher.path)
-    if not (folder / "config.json").is_file():
-        raise WeightsError(
-            f"{folder}/config.json: missing. teacher.path must be a folder with config.json and model.safetensors"
-        )
-    if (folder / "recipe.json").is_file():
-        theirs = recipe_of(folder)
-    else:
-        theirs = dataclasses.replace(config, model=sizes_of(folder))
-    theirs = dataclasses.replace(theirs, views=config.views)
-    _check_match(config, theirs, folder)
-    wants_heads = config.teacher.heads == "frozen" and (folder / "heads.safetensors").is_file()
-    if not wants_heads:
-        theirs = dataclasses.replace(theirs, loss=dataclasses.replace(theirs.loss, dino=0.0, patch=0.0))
-    teacher = Pretrainer(theirs)
-    load_weights(folder, teacher, heads=wants_heads)
+    check_teacher(config)
+    own = projectors or head_file(word)
+    wants_heads = config.teacher.heads != "ema"
+    loss = config.loss if wants_heads and own else dataclasses.replace(config.loss, dino=0.0, patch=0.0)
+    plain = TeacherConfig(mask=True)
+    teacher = Pretrainer(dataclasses.replace(config, model=read_sizes(KEY, word), loss=loss, teacher=plain))
+    load_weights(KEY, word, teacher, heads=False)
+    if wants_heads and own:
+        load_heads(own, teacher.heads, averages=True)
     return teacher
 
 
-def sizes_of(folder: Path) -> ModelConfig:
-    """The ModelConfig of a transformers folder."""
-    table = json.loads((folder / "config.json").read_text())
-    vision, text = table["vision_config"], table["text_config"]
-    return ModelConfig(
-        width=vision["hidden_size"],
-        depth=vision["num_hidden_layers"],
-        heads=vision["num_attention_heads"],
-        patch_size=vision["patch_size"],
-        image_size=vision["image_size"],
-        mlp_ratio=float(vision["mlp_ratio"]),
-        swiglu=vision.get("use_swiglu_ffn", False),
-        num_cls=1 + vision.get("num_register_tokens", 1),
-        text_depth=text["num_hidden_layers"],
-        text_heads=text["num_attention_heads"],
-        text_mlp=text["intermediate_size"],
-        vocab_size=text["vocab_size"],
-        max_text=text["max_position_embeddings"],
+def projector_config(config: RecipeConfig) -> RecipeConfig:
+    """The run that trains the projector of a teacher without one: its towers stay as they are, and the losses are those
+    of pre-training (masked view against clean view, crops against the whole)."""
+    return dataclasses.replace(
+        config,
+        name=f"{config.name}-projector",
+        init_from=config.teacher.path,
+        model=dataclasses.replace(read_sizes(KEY, config.teacher.path), frozen=True),
+        loss=dataclasses.replace(config.loss, contrastive=0.0, ssl_ramp=0.0),
+        train=dataclasses.replace(config.train, steps=config.teacher.warmup_steps, validate_every=0, evaluate_every=0),
+        teacher=TeacherConfig(),
     )
 
 
-def _check_match(config: RecipeConfig, theirs: RecipeConfig, folder: Path) -> None:
-    if theirs.model.patch_size != config.model.patch_size:
+def check_teacher(config: RecipeConfig) -> None:
+    """Raises UsageError where the teacher gives no targets for this student; reads no weights."""
+    word, heads = config.teacher.path, config.teacher.heads
+    theirs = read_sizes(KEY, word)
+    if theirs.patch_size != config.model.patch_size:
         raise UsageError(
-            f"{folder}: the teacher's patch size is {theirs.model.patch_size}, the student's {config.model.patch_size};"
+            f"{word}: the teacher's patch size is {theirs.patch_size}, the student's {config.model.patch_size};"
             " their tokens must cover the same pixels"
         )
-    if config.teacher.heads == "frozen" and theirs.head.prototypes != config.head.prototypes:
+    if heads == "ema" and theirs.width != config.model.width:
         raise UsageError(
-            f"{folder}: it has {theirs.head.prototypes} prototypes, head.prototypes = {config.head.prototypes}"
+            f'teacher.heads = "ema" needs equal widths: {word} has {theirs.width}, model.width = {config.model.width}.'
+            ' Set teacher.heads = "warm"'
         )
-    if config.teacher.heads == "ema" and theirs.model.width != config.model.width:
+    if heads != "frozen":
+        return
+    file = head_file(word)
+    needed = [k for k, on in (("cls", config.loss.dino), ("patch", config.loss.patch)) if on]
+    there = {k.removeprefix(AVERAGES).split(".")[0] for k in read_tensors(file)} if file else set()
+    if missing := [k for k in needed if k not in there]:
         raise UsageError(
-            f'teacher.heads = "ema" needs equal widths: {folder} has {theirs.model.width},'
-            f" model.width = {config.model.width}"
+            f'{word}: no projector for {", ".join(missing)} (heads.safetensors). Set teacher.heads = "warm", which'
+            ' trains one on its tokens first, or (equal widths) "ema"'
         )
+    if (Path(word) / RECIPE).is_file():
+        kept = recipe_of(Path(word)).head
+        if (theirs_of := _shape(kept)) != (ours := _shape(config.head)):
+            unlike = ", ".join(f"{v} {k}, head.{k} = {ours[k]}" for k, v in theirs_of.items() if v != ours[k])
+            raise UsageError(f"{word}: it has {unlike}")
 
 
-def sizes_of_teacher(config: RecipeConfig) -> ModelConfig:
-    """Sizes of the teacher that `teacher.path` names, or of the student where the folder is not there yet."""
-    folder = Path(config.teacher.path)
-    return sizes_of(folder) if (folder / "config.json").is_file() else config.model
+def _shape(head: HeadConfig) -> dict[str, int]:
+    return {name: getattr(head, name) for name in SHAPE}

@@ -10,16 +10,17 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
+from torch import nn
 
 from adapters.tipsv2.recipe.checkpoint import place
-from adapters.tipsv2.recipe.config import RecipeConfig
-from adapters.tipsv2.recipe.config_file import from_table
 from adapters.tipsv2.recipe.model import Pretrainer
+from adapters.tipsv2.recipe.weights import differences, head_file, read_tensors, read_weights
 from benchmark.errors import WeightsError
 from benchmark.system import sealed
 from benchmark.system.digest import plain
+
+AVERAGES = "average/"  # in heads.safetensors, before the names of the teacher's projectors and centres
 
 
 def export_folder(
@@ -34,17 +35,19 @@ def export_folder(
     """config.json, model.safetensors (in `dtype`), tokenizer.model, heads.safetensors, recipe.json, run.json (`facts`)
     and the checksums of all; the folder has its name when it is whole.
 
-    `encoder` and `heads` are whole state dicts; `encoder["temperature"]` is the learned one.
+    `encoder` and `heads` are whole state dicts; `encoder["temperature"]` is the learned one. Of towers that were frozen
+    `encoder` is empty, and the first two are not written.
     """
     staging = folder.with_name(f".{folder.name}.part")
     shutil.rmtree(staging, ignore_errors=True)
     staging.mkdir(parents=True)
-    config = student.encoder.config.to_dict()
-    config |= {"architectures": ["Tipsv2Model"], "temperature_init_value": float(encoder["temperature"])}
-    config["dtype"] = str(dtype).removeprefix("torch.")
-    (staging / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True, default=plain) + "\n")
-    cast = {k: v.detach().cpu().to(dtype).contiguous() for k, v in encoder.items()}
-    save_file(cast, staging / "model.safetensors", metadata={"format": "pt"})
+    if encoder:
+        config = student.encoder.config.to_dict()
+        config |= {"architectures": ["Tipsv2Model"], "temperature_init_value": float(encoder["temperature"])}
+        config["dtype"] = str(dtype).removeprefix("torch.")
+        (staging / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True, default=plain) + "\n")
+        cast = {k: v.detach().cpu().to(dtype).contiguous() for k, v in encoder.items()}
+        save_file(cast, staging / "model.safetensors", metadata={"format": "pt"})
     if heads:
         save_file({k: v.detach().cpu().contiguous() for k, v in heads.items()}, staging / "heads.safetensors")
     (staging / "tokenizer.model").write_bytes(tokenizer)
@@ -60,31 +63,60 @@ def export_folder(
     return folder
 
 
-def load_weights(folder: Path, student: Pretrainer, heads: bool = True) -> None:
-    """Weights of an exported folder into `student`; a position table of another size is resized.
+def load_weights(key: str, word: str, student: Pretrainer, heads: bool = True) -> None:
+    """The weights that `key` = `word` names into `student`; a position table of another size is resized. The projectors
+    come along where there are some and `heads`.
 
     Raises WeightsError naming file and key, sealed.Damaged for a file that is not what was exported.
     """
-    file = folder / "model.safetensors"
-    stored = _read(file)
+    weights = read_weights(key, word)
+    file, stored = weights.where, weights.state
+    if unlike := differences(weights.sizes, student.config.model):
+        raise WeightsError(f"{file}: {'; '.join(unlike)}. Set [model] to the sizes of the weights")
     for name, value in student.encoder.state_dict().items():
         found = stored.get(name)
+        if found is None and name == "temperature":
+            continue  # the authors' files may not say it: it starts at loss.temperature
         if found is None:
-            raise WeightsError(f"{file}: key {name} is missing; this is not a Tipsv2Model of that depth")
+            raise WeightsError(f"{file}: key {name} is missing; the file is incomplete")
         if name.endswith("position_embeddings") and found.shape != value.shape:
             found = resize_positions(found, value.shape[1])
         if found.shape != value.shape:
             raise WeightsError(f"{file}: {name} has shape {list(found.shape)}, the config asks for {list(value.shape)}")
         place(found.to(value.dtype), value)
-    with torch.no_grad():
-        student.log_temperature.copy_(stored["temperature"].float().log().reshape(1))
-    head_file = folder / "heads.safetensors"
-    if heads and head_file.is_file():
-        kept = _read(head_file)
-        own = student.heads.state_dict()
-        if {k: v.shape for k, v in kept.items()} != {k: v.shape for k, v in own.items()}:
-            raise WeightsError(f"{head_file}: the projector has other sizes than [head] asks for")
-        student.heads.load_state_dict(kept)
+    if "temperature" in stored:
+        with torch.no_grad():
+            student.log_temperature.copy_(stored["temperature"].float().log().reshape(1))
+    if heads and (projectors := head_file(word)):
+        load_heads(projectors, student.heads)
+
+
+def load_heads(file: Path, heads: nn.Module, averages: bool = False) -> None:
+    """The projectors in `file`, or their `averages` where it has some, into `heads`. Raises WeightsError for other
+    sizes."""
+    kept = read_tensors(file)
+    for name, value in heads.state_dict().items():
+        _place(file, kept.get(f"{AVERAGES}heads.{name}" if averages else name, kept.get(name)), value)
+
+
+def load_averages(file: Path, teacher: nn.Module) -> None:
+    """The averages of the projectors in `file` and their centres into `teacher` (`teacher.Teacher`).
+
+    From a file of before they travelled it takes the projectors themselves, and leaves the centres at zero.
+    """
+    kept = read_tensors(file)
+    for name, value in teacher.state_dict().items():
+        if name.startswith("vision."):
+            continue  # its size is the encoder's: a full average starts again as the student
+        found = kept.get(AVERAGES + name, kept.get(name.removeprefix("heads.")))
+        if found is not None or name.startswith("heads."):
+            _place(file, found, value)
+
+
+def _place(file: Path, found: torch.Tensor | None, value: torch.Tensor) -> None:
+    if found is None or found.shape != value.shape:
+        raise WeightsError(f"{file}: the projector has other sizes than [head] asks for")
+    place(found, value)
 
 
 def resize_positions(table: torch.Tensor, slots: int) -> torch.Tensor:
@@ -93,26 +125,3 @@ def resize_positions(table: torch.Tensor, slots: int) -> torch.Tensor:
     grid = table[:, 1:].float().reshape(1, old, old, -1).permute(0, 3, 1, 2)
     grid = F.interpolate(grid, (new, new), mode="bilinear", align_corners=False, antialias=True)
     return torch.cat([table[:, :1].float(), grid.permute(0, 2, 3, 1).reshape(1, new * new, -1)], 1)
-
-
-def _read(path: Path) -> dict[str, torch.Tensor]:
-    try:
-        sealed.check_written(path)
-        return load_file(path)
-    except (OSError, SafetensorError) as error:
-        raise WeightsError(f"{path}: not a readable safetensors file ({error})") from None
-
-
-def read_recipe(folder: Path) -> dict[str, object]:
-    """The config that made an exported folder. Raises WeightsError when the folder has none."""
-    path = folder / "recipe.json"
-    if not path.is_file():
-        raise WeightsError(f"{path}: missing; the folder was not written by `bench train`")
-    sealed.check_written(path)
-    table: dict[str, object] = json.loads(path.read_text())
-    return table
-
-
-def recipe_of(folder: Path) -> RecipeConfig:
-    """The RecipeConfig that made an exported folder."""
-    return from_table(read_recipe(folder), str(folder / "recipe.json"))

@@ -41,6 +41,9 @@ class Pretrainer(nn.Module):
             {k: ProjectionHead(config.model.width, config.head) for k, on in wanted.items() if on}
         )
         self.encoder.temperature.requires_grad_(False)  # log_temperature is trained in its place, and exported into it
+        if config.model.frozen:
+            self.encoder.requires_grad_(False)
+            self.log_temperature.requires_grad_(False)
         if not masks(config):
             self.encoder.vision_model.embeddings.mask_token.requires_grad_(False)
 
@@ -75,7 +78,7 @@ class Pretrainer(nn.Module):
             masked = self.heads["patch"](seen)
         return StudentOutput(
             images=F.normalize(cls[:, : len(batch.texts)].float(), dim=-1),
-            texts=self._texts(batch),
+            texts=self._texts(batch) if not self.config.model.frozen else cls[:, :0].float(),
             temperature=self.temperature,
             clean_cls=cls[rows].detach(),
             clean_patches=patches[rows].detach(),

@@ -34,7 +34,9 @@ def self_supervised_loss(
 def pair_loss(
     images: torch.Tensor, texts: torch.Tensor, temperature: torch.Tensor, config: RecipeConfig
 ) -> torch.Tensor:
-    """The weighted contrastive loss over the pairs."""
+    """The weighted contrastive loss over the pairs; zero where the towers are frozen."""
+    if config.model.frozen:
+        return images.new_zeros(())
     return config.loss.contrastive * contrastive_loss(images, texts, temperature)
 
 

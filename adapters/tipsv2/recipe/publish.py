@@ -20,7 +20,7 @@ from safetensors.torch import load_file, save_file
 
 from adapters.tipsv2.recipe.config import RecipeConfig
 from adapters.tipsv2.recipe.config_file import CONFIGS, read_config
-from adapters.tipsv2.recipe.export import recipe_of
+from adapters.tipsv2.recipe.weights import recipe_of
 from benchmark.errors import WeightsError
 from benchmark.system import sealed
 from benchmark.system.digest import sha256_file

@@ -37,7 +37,7 @@ def backward(
     """Adds the step's gradients to the parameters; returns loss, contrastive, dino, patch, feature_std and the mean
     assignments [P]."""
     parts = batch.split(config.train.accumulate)
-    kept = _whole_batch(model, parts, config, autocast) if len(parts) > 1 else None
+    kept = _whole_batch(model, parts, config, autocast) if len(parts) > 1 and not config.model.frozen else None
     sums: dict[str, torch.Tensor] = {}
     for i, part in enumerate(parts):
         with synchronised(model, last=i == len(parts) - 1):

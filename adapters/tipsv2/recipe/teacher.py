@@ -11,7 +11,6 @@ from adapters.tipsv2.recipe.config import RecipeConfig
 from adapters.tipsv2.recipe.ema import averaged_copy, momentum_at, update_average
 from adapters.tipsv2.recipe.model import Pretrainer, StudentOutput, vision_tokens
 from adapters.tipsv2.recipe.schedule import teacher_temperature
-from benchmark.errors import UsageError
 
 
 class Teacher(nn.Module):
@@ -31,9 +30,9 @@ class Teacher(nn.Module):
         elif config.ema.scope == "full" and len(student.heads):
             self.vision = averaged_copy(student.encoder.vision_model)
         heads = student.heads
-        self.frozen_heads = frozen is not None and config.teacher.heads == "frozen"
+        self.frozen_heads = frozen is not None and config.teacher.heads != "ema"
         if frozen is not None and self.frozen_heads:
-            heads = _frozen_heads(config, student, frozen)
+            heads = frozen.heads
         self.heads = averaged_copy(heads)
         self.targets = nn.ModuleDict({k: Targets(config.head) for k in student.heads})
 
@@ -60,13 +59,3 @@ class Teacher(nn.Module):
             update_average(self.heads, student.heads, momentum)
         if self.vision is not None and not self.distils:
             update_average(self.vision, student.encoder.vision_model, momentum)
-
-
-def _frozen_heads(config: RecipeConfig, student: Pretrainer, frozen: Pretrainer) -> nn.ModuleDict:
-    missing = sorted(set(student.heads) - set(frozen.heads))
-    if missing:
-        raise UsageError(
-            f"{config.teacher.path}: no projector for {', '.join(missing)} (heads.safetensors)."
-            ' Set teacher.heads = "ema", or distil from a checkpoint that has one'
-        )
-    return frozen.heads

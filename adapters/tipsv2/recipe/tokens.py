@@ -13,7 +13,8 @@ from adapters.tipsv2.recipe.config import RecipeConfig
 from adapters.tipsv2.recipe.parallel import Place
 from adapters.tipsv2.recipe.samples import Source
 from adapters.tipsv2.recipe.text import Tokenizer, train_tokenizer
-from benchmark.errors import DataError
+from adapters.tipsv2.recipe.weights import read_tokenizer
+from benchmark.errors import DataError, UsageError
 from benchmark.system import sealed
 
 SAMPLES_READ = 4000
@@ -23,10 +24,8 @@ DIGEST = ".digest.json"
 def run_tokenizer(config: RecipeConfig, source: Source, out: Path, place: Place) -> tuple[Tokenizer, RecipeConfig]:
     """(tokeniser, config with the vocabulary size that it really has)."""
     out.mkdir(parents=True, exist_ok=True)
-    inherited = Path(config.init_from) / "tokenizer.model"  # a later stage reads text as its weights learned to
-    given = config.model.tokenizer or (str(inherited) if config.init_from and inherited.is_file() else "")
-    path = Path(given) if given else out / "tokenizer.model"
-    if not given:
+    path = _given(config) or out / "tokenizer.model"
+    if path.parent == out and not config.model.tokenizer:
         if place.first and not _whole(path):
             _write_trained(config, source, path)
         if place.world > 1:
@@ -34,8 +33,27 @@ def run_tokenizer(config: RecipeConfig, source: Source, out: Path, place: Place)
 
             dist.barrier()
     tokenizer = Tokenizer.read(path, config.model.max_text)
+    if config.model.frozen:
+        return tokenizer, config  # its text tower reads nothing
     model = dataclasses.replace(config.model, vocab_size=tokenizer.vocab_size)
     return tokenizer, dataclasses.replace(config, model=model)
+
+
+def _given(config: RecipeConfig) -> Path | None:
+    """The file that is named, or that of the weights the run starts from: a later stage reads text as its weights
+    learned to. Raises WeightsError where these have none, UsageError where another one is named."""
+    named = Path(config.model.tokenizer) if config.model.tokenizer else None
+    if config.model.frozen or not config.init_from:
+        return named
+    if named is None:
+        return read_tokenizer(config.init_from)
+    theirs = Path(config.init_from) / "tokenizer.model"
+    if named.is_file() and theirs.is_file() and named.read_bytes() != theirs.read_bytes():
+        raise UsageError(
+            f"model.tokenizer = {str(named)!r} is not that of init_from ({theirs}): its text weights would read other"
+            ' ids. Set model.tokenizer = ""'
+        )
+    return named
 
 
 def _write_trained(config: RecipeConfig, source: Source, path: Path) -> None:

@@ -20,9 +20,9 @@ from adapters.tipsv2.recipe.checkpoint import (
     whole,
 )
 from adapters.tipsv2.recipe.config import RecipeConfig
-from adapters.tipsv2.recipe.distill import frozen_teacher
+from adapters.tipsv2.recipe.distill import check_teacher, frozen_teacher, projector_config
 from adapters.tipsv2.recipe.evaluation import Run, evaluate
-from adapters.tipsv2.recipe.export import export_folder, load_weights
+from adapters.tipsv2.recipe.export import AVERAGES, export_folder, load_averages, load_weights
 from adapters.tipsv2.recipe.guards import Guards
 from adapters.tipsv2.recipe.journal import Journal
 from adapters.tipsv2.recipe.loader import Positions, steps_from
@@ -36,6 +36,7 @@ from adapters.tipsv2.recipe.step import backward
 from adapters.tipsv2.recipe.teacher import Teacher
 from adapters.tipsv2.recipe.tokens import run_tokenizer
 from adapters.tipsv2.recipe.validation import retrieval
+from adapters.tipsv2.recipe.weights import head_file, spec_of
 from benchmark.errors import DataError, UsageError
 from benchmark.system.files import writable
 
@@ -53,17 +54,12 @@ def train(
 
 
 def _check_folders(config: RecipeConfig, out: Path) -> None:
-    """Raises UsageError for a folder that is not there or cannot be written, before any data are made or read."""
-    if config.init_from and not Path(config.init_from).is_dir():
-        raise UsageError(
-            f"init_from = {config.init_from!r}: no such folder. Train the stage before it first, or name it with "
-            "--set init_from=FOLDER"
-        )
-    if config.teacher.path and not Path(config.teacher.path).is_dir():
-        raise UsageError(
-            f"teacher.path = {config.teacher.path!r}: no such folder. Train the teacher first, or name its folder with "
-            "--teacher"
-        )
+    """Raises UsageError for weights that are not there or do not fit and a folder that cannot be written, before any
+    data are made or read."""
+    if config.init_from:
+        spec_of("init_from", config.init_from)
+    if config.teacher.path:
+        check_teacher(config)
     writable(out, "a run", "--out")
 
 
@@ -89,15 +85,21 @@ class Trainer:
         self.source = open_source(config.data, render)
         self.tokenizer, config = run_tokenizer(config, self.source, out, place)
         self.config = config
+        projectors = None
+        if config.teacher.path and config.teacher.heads == "warm":
+            warmed = Trainer(projector_config(config), out / "projector", place, quiet, render).run()
+            projectors = warmed / "heads.safetensors"
         self.student = Pretrainer(config)
         if place.device.type == "cpu" and place.dtype == torch.bfloat16:
             # The fused kernel's bf16 backward is slow on a CPU; plain matrix products are 1.9 times faster a step.
             self.student.encoder.set_attn_implementation("eager")
         self.student.initialise(config.train.seed)
         if config.init_from:
-            load_weights(Path(config.init_from), self.student)
+            load_weights("init_from", config.init_from, self.student)
         self.student.to(place.device)
-        self.teacher = Teacher(config, self.student, frozen_teacher(config)).to(place.device)
+        self.teacher = Teacher(config, self.student, frozen_teacher(config, projectors)).to(place.device)
+        if config.init_from and not config.teacher.path and (heads := head_file(config.init_from)):
+            load_averages(heads, self.teacher)
         self.model = wrap(self.student, config.train, place)
         self.optimizer = make_optimizer(self.student.named_parameters(), config.optim)
         self.guards = Guards(config)
@@ -220,6 +222,11 @@ class Trainer:
         heads = {k.removeprefix("student/heads."): v for k, v in state.items() if k.startswith("student/heads.")}
         lowest = self.config.loss.min_temperature
         encoder["temperature"] = state["student/log_temperature"].exp().clamp_min(lowest).reshape(())
+        if self.config.model.frozen:
+            encoder = {}
+        if heads:
+            averages = {AVERAGES + k: whole(v) for k, v in self.teacher.state_dict().items()}
+            heads |= {k: v for k, v in averages.items() if not k.startswith(AVERAGES + "vision.")}
         if self.place.first:
             facts = {
                 "config": self.config.digest(),
