@@ -30,14 +30,8 @@ from benchmark.contracts import (
 )
 from benchmark.data.equal_pictures import counted, first_equal, picture_digests
 from benchmark.errors import DataError
-from benchmark.metrics.retrieval import (
-    average_precision,
-    chance_precision,
-    instance_positives,
-    ranks,
-    recall_hits,
-    top_precision,
-)
+from benchmark.metrics.positives import chance_precision, instance_positives
+from benchmark.metrics.retrieval import average_precision, ranks, recall_hits, top_precision
 from benchmark.statistics.statistic import Statistic
 from benchmark.system.bounds import Amount
 from tasks.global_vectors import ClsChoice, GlobalVectors

@@ -16,7 +16,7 @@ import torch
 
 from benchmark.contracts import TaskContext, ignored_label
 from benchmark.images.drawing import HEIGHT, Kind, neighbours, side_by_side, texts_found
-from benchmark.metrics.retrieval import Positives
+from benchmark.metrics.positives import Positives
 from benchmark.rows.row import slug
 from benchmark.system.files import disk_errors
 

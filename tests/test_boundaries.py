@@ -21,7 +21,8 @@ from benchmark.heads.rows import Scaler
 from benchmark.metrics import geometry
 from benchmark.metrics.classification import blind_hits, label_ranks, topk_hits
 from benchmark.metrics.geometry import depth_errors, normal_errors, scale_and_shift
-from benchmark.metrics.retrieval import chance_precision, chance_recall, recall_hits
+from benchmark.metrics.positives import chance_precision, chance_recall
+from benchmark.metrics.retrieval import recall_hits
 from benchmark.metrics.segmentation import blind_areas
 from benchmark.statistics.bootstrap import expanded_tails, interval
 from benchmark.statistics.draws import bootstrap_counts, swaps

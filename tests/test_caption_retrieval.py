@@ -12,6 +12,7 @@ from small import Noise
 from benchmark.contracts import Outcome
 from benchmark.contracts.progress import silent
 from benchmark.data.equal_pictures import first_equal, picture_digests
+from tasks import caption_retrieval
 from tasks.caption_retrieval import IMAGE_TO_TEXT, TEXT_TO_IMAGE, CaptionRetrieval, cut
 
 CAPTIONS = (("a plate", "a red plate"), ("a dog",), ("a plate",), ("a plate", "a cup"))
@@ -112,3 +113,15 @@ def test_equal_pictures_are_found_by_their_pixels_whatever_their_file(tmp_path) 
 
 def test_an_encoder_that_tells_nothing_apart_has_no_hit() -> None:
     assert (samples(IMAGE_TO_TEXT, torch.full((4, 4), 0.5))["rank"] > 0).all()
+
+
+def test_the_scores_of_both_directions_are_computed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+    both = caption_retrieval.mutual_ranks
+    monkeypatch.setattr(caption_retrieval, "_last", None)
+    monkeypatch.setattr(caption_retrieval, "mutual_ranks", lambda *a, **k: asked.append(a) or both(*a, **k))
+    first, other = torch.eye(4), torch.eye(4)[[1, 0, 2, 3]]
+    ranks = [samples(task, first)["rank"].tolist() for task in (IMAGE_TO_TEXT, TEXT_TO_IMAGE)]
+    assert len(asked) == 1
+    swapped = [samples(task, other)["rank"].tolist() for task in (TEXT_TO_IMAGE, IMAGE_TO_TEXT)]
+    assert len(asked) == 2 and swapped != ranks[::-1], "other vectors are other scores"

@@ -7,15 +7,8 @@ import pytest
 
 from benchmark.errors import DataError, EncoderError
 from benchmark.metrics.classification import label_ranks, topk_hits
-from benchmark.metrics.retrieval import (
-    Positives,
-    average_precision,
-    caption_positives,
-    instance_positives,
-    ranks,
-    recall_hits,
-    top_precision,
-)
+from benchmark.metrics.positives import Positives, caption_positives, instance_positives
+from benchmark.metrics.retrieval import average_precision, mutual_ranks, ranks, recall_hits, top_precision
 
 
 def brute_force(q: np.ndarray, g: np.ndarray, lists: list[list[int]], exclude: np.ndarray) -> tuple:
@@ -143,3 +136,28 @@ def test_classification_ties_count_against_the_model() -> None:
         label_ranks(torch.tensor([[float("nan"), 0.0]]), np.array([0]))
     with pytest.raises(DataError, match="label 3 is outside"):
         label_ranks(scores, np.array([0, 3, 1]))
+
+
+@pytest.mark.parametrize("kind", ["random", "integer", "collapsed"])
+@pytest.mark.parametrize("block", [7, 2048])
+def test_both_directions_at_once_are_each_direction_by_itself(kind: str, block: int) -> None:
+    rng = np.random.default_rng(4)
+    a, b = rng.normal(size=(50, 6)).astype(np.float32), rng.normal(size=(300, 6)).astype(np.float32)
+    if kind == "integer":
+        a, b = np.round(a), np.round(b)
+    if kind == "collapsed":
+        a[:], b[:] = 0.37, 0.37
+    to_right = Positives.from_lists([rng.choice(300, n, replace=False).tolist() for n in rng.integers(0, 6, 50)])
+    to_left = Positives.from_lists([rng.choice(50, n, replace=False).tolist() for n in rng.integers(0, 3, 300)])
+    found = mutual_ranks(a, b, to_right, to_left, block)
+    assert np.array_equal(found[0], ranks(a, b, to_right, block=block))
+    assert np.array_equal(found[1], ranks(b, a, to_left, block=block))
+
+
+def test_both_directions_name_a_vector_that_is_not_finite() -> None:
+    good, bad = np.ones((4, 3), np.float32), np.ones((4, 3), np.float32)
+    bad[2] = np.nan
+    own = Positives.from_lists([[0], [1], [2], [3]])
+    for left, right in ((good, bad), (bad, good)):
+        with pytest.raises(EncoderError, match="feature 2 holds NaN"):
+            mutual_ranks(left, right, own, own)

@@ -8,8 +8,8 @@ than the 100 % that a strict ">" would hand it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -26,63 +26,7 @@ from benchmark.metrics.exact_products import (
     rows_of,
     true_pairs,
 )
-
-
-@dataclass(frozen=True)
-class Positives:
-    """Gallery indices of each query's positives, CSR: `indices[offsets[q]:offsets[q+1]]`."""
-
-    offsets: np.ndarray  # [Q+1] int64
-    indices: np.ndarray  # [sum] int64
-
-    def __len__(self) -> int:
-        return len(self.offsets) - 1
-
-    def counts(self) -> np.ndarray:
-        """[Q] number of positives of each query."""
-        return np.diff(self.offsets)
-
-    @staticmethod
-    def from_lists(lists: Sequence[Sequence[int]]) -> Positives:
-        """From one list of gallery indices per query."""
-        counts = np.fromiter((len(x) for x in lists), np.int64, len(lists))
-        flat = np.fromiter((i for x in lists for i in x), np.int64, int(counts.sum()))
-        return Positives(np.concatenate([[0], np.cumsum(counts)]).astype(np.int64), flat)
-
-
-def caption_positives(captions_per_image: Sequence[int]) -> tuple[Positives, Positives]:
-    """(image → text, text → image) positives when image i has `captions_per_image[i]` captions, stored in order."""
-    counts = np.asarray(captions_per_image, np.int64)
-    offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
-    owners = np.repeat(np.arange(len(counts)), counts)
-    return Positives(offsets, np.arange(offsets[-1])), Positives(np.arange(len(owners) + 1), owners)
-
-
-def instance_positives(
-    query_keys: Sequence[Any] | np.ndarray,
-    index_keys: Sequence[Any] | np.ndarray,
-    self_index: np.ndarray | None = None,
-    more: Mapping[int, Sequence[Any]] | None = None,
-) -> Positives:
-    """Positives that share a key (label, or "domain/label" strings in a merged index), the query itself left out.
-
-    `more`: further keys of some queries; sharing one of a query's keys is enough.
-    """
-    more = {q: keys for q, keys in (more or {}).items() if len(keys)}
-    every = [np.asarray(index_keys), np.asarray(query_keys), *(np.asarray(keys) for keys in more.values())]
-    names, codes = np.unique(np.concatenate(every), return_inverse=True)
-    index_codes, query_codes, further = np.split(codes, np.cumsum([len(index_keys), len(query_keys)]))
-    order = np.argsort(index_codes, kind="stable")
-    starts = np.searchsorted(index_codes[order], np.arange(len(names) + 1))
-    own = np.full(len(query_codes), -1) if self_index is None else np.asarray(self_index)
-    groups = [order[starts[c] : starts[c + 1]] for c in query_codes]
-    parts = np.split(further, np.cumsum([len(keys) for keys in more.values()]))
-    for q, others in zip(more, parts):
-        groups[q] = np.unique(np.concatenate([groups[q], *(order[starts[c] : starts[c + 1]] for c in others)]))
-    lists = [g[g != me] for g, me in zip(groups, own)]
-    counts = np.fromiter(map(len, lists), np.int64, len(lists))
-    flat = np.concatenate([*lists, np.zeros(0, np.int64)]).astype(np.int64)
-    return Positives(np.concatenate([[0], np.cumsum(counts)]).astype(np.int64), flat)
+from benchmark.metrics.positives import Positives
 
 
 def ranks(
@@ -102,15 +46,51 @@ def ranks(
     _check(queries, gallery, positives)
     out = np.full(len(queries), len(gallery), np.int64)
     for start, q, local in _query_blocks(queries, positives, block, device):
-        owner, values = _positive_scores(q, gallery, local)
-        best = torch.full((len(q),), -torch.inf, dtype=torch.float64, device=q.device)
-        best.scatter_reduce_(0, owner, values, "amax")
+        best = _best(q, gallery, local)
         above = torch.zeros(len(q), dtype=torch.int64, device=q.device)
         for g, tile, slack, margin in _tiles(q, gallery, _skipped(local, exclude, start), block):
             above += _reaching(q, g, tile, best, slack, margin)
         found = local.counts() > 0
         out[start : start + len(q)][found] = above.cpu().numpy()[found]
     return out
+
+
+def mutual_ranks(
+    left: Any,
+    right: Any,
+    to_right: Positives,
+    to_left: Positives,
+    block: int = 2048,
+    device: str = "cpu",
+) -> tuple[np.ndarray, np.ndarray]:
+    """`ranks(left, right, to_right)` and `ranks(right, left, to_left)`, each block of scores computed once for both."""
+    _check(left, right, to_right)
+    _check(right, left, to_left)
+    best = [
+        torch.cat([_best(q, gallery, local) for _, q, local in _query_blocks(queries, positives, block, device)])
+        for queries, gallery, positives in ((left, right, to_right), (right, left, to_left))
+    ]
+    above = [torch.zeros(len(found), dtype=torch.int64, device=found.device) for found in best]
+    owner = np.repeat(np.arange(len(to_left)), to_left.counts())
+    bound = rounding_margin(left.shape[1])
+    for start, q, local in _query_blocks(left, to_right, block, device):
+        rows, longest = slice(start, start + len(q)), float(q.norm(dim=1).max())
+        own = (start <= to_left.indices) & (to_left.indices < start + len(q))
+        skip_rows, skip_columns = to_left.indices[own] - start, owner[own]
+        low = 0
+        for g, tile, hidden, slack, margin in _bare_tiles(q, right, _skipped(local, None, start), block):
+            columns = slice(low, low + len(g))
+            back = bound * longest * g.norm(dim=1).double()
+            here = (low <= skip_columns) & (skip_columns < low + len(g))
+            with _hidden(tile, skip_rows[here], skip_columns[here] - low):
+                above[1][columns] += _reaching(g, q, tile.T, best[1][columns], slack, back)
+            with _hidden(tile, *hidden):
+                above[0][rows] += _reaching(q, g, tile, best[0][rows], slack, margin)
+            low += len(g)
+    out = []
+    for count, positives, size in zip(above, (to_right, to_left), (len(right), len(left))):
+        out.append(np.where(positives.counts() > 0, count.cpu().numpy(), size))
+    return out[0], out[1]
 
 
 def average_precision(
@@ -241,19 +221,37 @@ def _tiles(
     q: torch.Tensor, gallery: Any, skip: tuple[np.ndarray, np.ndarray], block: int
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor, float, torch.Tensor]]:
     """(gallery rows, scores [b, n], tie width as a share of the margin, margin [b]) by blocks; skipped are -inf."""
+    for g, tile, hidden, slack, margin in _bare_tiles(q, gallery, skip, block):
+        with _hidden(tile, *hidden):
+            yield g, tile, slack, margin
+
+
+def _bare_tiles(
+    q: torch.Tensor, gallery: Any, skip: tuple[np.ndarray, np.ndarray], block: int
+) -> Iterator[tuple[torch.Tensor, torch.Tensor, tuple[np.ndarray, np.ndarray], float, torch.Tensor]]:
+    """`_tiles` with all scores, and the (rows, columns) of a tile that are to be skipped."""
     q_norm = q.norm(dim=1).double()
     bound = rounding_margin(q.shape[1])
     order = np.argsort(skip[1], kind="stable")
-    rows, cols = torch.as_tensor(skip[0][order]), skip[1][order]
+    rows, cols = skip[0][order], skip[1][order]
+    room = torch.empty(len(q), min(block, len(gallery)), device=q.device)  # fresh pages cost as much as looking at them
     for low in range(0, len(gallery), block):
         g = rows_of(gallery, slice(low, min(low + block, len(gallery))), q.device)
         longest = float(g.norm(dim=1).max())
         if not np.isfinite(longest):
             raise _not_finite("gallery", g, low)
-        tile = q @ g.T
+        tile = torch.matmul(q, g.T, out=room) if len(g) == room.shape[1] else q @ g.T
         a, b = np.searchsorted(cols, [low, low + len(g)])
-        tile[rows[a:b].to(q.device), torch.as_tensor(cols[a:b] - low, device=q.device)] = -torch.inf
-        yield g, tile, TIE / bound, bound * longest * q_norm
+        yield g, tile, (rows[a:b], cols[a:b] - low), TIE / bound, bound * longest * q_norm
+
+
+@contextmanager
+def _hidden(tile: torch.Tensor, rows: np.ndarray, columns: np.ndarray) -> Iterator[None]:
+    """These scores at -inf for as long as it lasts."""
+    at = torch.as_tensor(rows, device=tile.device), torch.as_tensor(columns, device=tile.device)
+    kept, tile[at] = tile[at], -torch.inf
+    yield
+    tile[at] = kept
 
 
 def _query_blocks(
@@ -280,6 +278,13 @@ def _positive_scores(q: torch.Tensor, gallery: Any, local: Positives) -> tuple[t
     return owner, torch.cat(parts) if parts else torch.zeros(0, dtype=torch.float64, device=q.device)
 
 
+def _best(q: torch.Tensor, gallery: Any, local: Positives) -> torch.Tensor:
+    """[b] float64 score of each query's best positive, -inf without any."""
+    owner, values = _positive_scores(q, gallery, local)
+    best = torch.full((len(q),), -torch.inf, dtype=torch.float64, device=q.device)
+    return best.scatter_reduce_(0, owner, values, "amax")
+
+
 def _skipped(local: Positives, exclude: np.ndarray | None, start: int) -> tuple[np.ndarray, np.ndarray]:
     """(row, gallery index) of the pairs that are no negatives: positives, and the query itself."""
     rows, cols = np.repeat(np.arange(len(local)), local.counts()), local.indices
@@ -299,23 +304,3 @@ def _check(queries: Any, gallery: Any, positives: Positives) -> None:
         raise DataError(f"{len(positives)} lists of positives for {len(queries)} queries: there must be one each")
     if len(positives.indices) and not 0 <= positives.indices.min() <= positives.indices.max() < len(gallery):
         raise DataError(f"a positive lies outside the gallery of {len(gallery)} items: check the index file")
-
-
-def chance_recall(counts: np.ndarray, items: np.ndarray, k: int) -> np.ndarray:
-    """[Q] probability that one of k of the `items` [Q] drawn at random is among the `counts` [Q] right ones."""
-    missed = np.ones(len(counts))
-    for drawn in range(k):
-        missed *= np.clip((items - counts - drawn) / np.maximum(items - drawn, 1), 0, None)
-    return 1 - missed
-
-
-def chance_precision(counts: np.ndarray, items: np.ndarray) -> np.ndarray:
-    """[Q] expected average precision of `items` [Q] in random order, `counts` [Q] of them right; NaN without any.
-
-    An item is right at place n with probability counts/items, and then (counts-1)/(items-1) of those before it are:
-    H/items + (counts-1)/(items-1) · (1 - H/items) with the harmonic number H of items.
-    """
-    items = np.maximum(items, 1)
-    harmonic = np.cumsum(1 / np.arange(1, items.max(initial=1) + 1))[items - 1] / items
-    others = (counts - 1) / np.maximum(items - 1, 1)
-    return np.where(counts > 0, harmonic + others * (1 - harmonic), np.nan)

@@ -12,7 +12,8 @@ from torchmetrics.retrieval import RetrievalMAP, RetrievalRecall
 
 from benchmark.metrics.classification import topk_hits
 from benchmark.metrics.geometry import depth_errors
-from benchmark.metrics.retrieval import Positives, average_precision, ranks, recall_hits
+from benchmark.metrics.positives import Positives
+from benchmark.metrics.retrieval import average_precision, ranks, recall_hits
 from benchmark.metrics.segmentation import confusion_areas, mean_accuracy, miou, per_class_iou, pixel_accuracy
 from tasks.trained_depth import depth_measurements
 
