@@ -43,6 +43,8 @@ def write(folder: Path, text: str, name: str = "mine.toml") -> Path:
         ("[views]\nratio = [0.0, 1.0]", r"views\.ratio = \[0\.0, 1\.0\] must be two ratios above 0"),
         ("[views]\nlocal_crops = 0", r"views\.local_crops = 0, but the DINO loss reads them"),
         ("loss = {ssl_every = 4}\ntrain = {batch_size = 8, accumulate = 4}", r"but a micro-batch holds 2 of"),
+        ("head = {balance = 'sinkhorn'}\ntrain = {accumulate = 4}", r"a micro-batch would be balanced alone"),
+        ("[data]\nsynthetic_weights = [0.0, 0.0]", r"data\.synthetic_weights = .* one of them above"),
         ("[train]\naccumulate = 3", r"must be divisible by train\.accumulate = 3"),
         ("extends = 'none.toml'", r"extends 'none\.toml', but .* does not exist"),
         ("[model", r"mine\.toml: not a readable TOML file"),

@@ -40,6 +40,22 @@ def test_contrastive_loss_is_infonce_both_ways_averaged_over_two_pairs(rng: np.r
     assert float(found) == pytest.approx(expected, rel=1e-6)
 
 
+def test_a_row_without_a_text_is_neither_asked_nor_an_answer(rng: np.random.Generator) -> None:
+    images, texts = as_torch(unit(rng.normal(size=(6, 2, 8))), unit(rng.normal(size=(6, 2, 8))))
+    captioned = torch.ones(6, 2, dtype=torch.bool)
+    captioned[[1, 4], 0] = False
+    images.requires_grad_()
+    found = contrastive_loss(images, texts, torch.tensor(0.1), captioned)
+    left = [0, 2, 3, 5]
+    one = contrastive_loss(images[left, :1], texts[left, :1], torch.tensor(0.1))
+    two = contrastive_loss(images[:, 1:], texts[:, 1:], torch.tensor(0.1))
+    torch.testing.assert_close(found, (one + two) / 2)
+    (grad,) = torch.autograd.grad(found, images)
+    assert not grad[[1, 4], 0].any() and grad[[1, 4], 1].all() and grad.isfinite().all()
+    captioned[:, 0] = False
+    torch.testing.assert_close(contrastive_loss(images, texts, torch.tensor(0.1), captioned), two / 2)
+
+
 def test_contrastive_logits_are_float32_under_autocast(rng: np.random.Generator) -> None:
     images, texts = (
         t.float() for t in as_torch(unit(rng.normal(size=(16, 2, 32))), unit(rng.normal(size=(16, 2, 32))))

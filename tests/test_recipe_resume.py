@@ -8,12 +8,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from recipe_fixtures import tiny
+from recipe_fixtures import Squares, tiny
 
 from adapters.tipsv2.recipe import trainer
 from adapters.tipsv2.recipe.checkpoint import checkpoints, load_checkpoint
 from adapters.tipsv2.recipe.guards import CollapseError, DivergenceError
 from adapters.tipsv2.recipe.journal import Journal
+from adapters.tipsv2.recipe.samples import Sample
 from adapters.tipsv2.recipe.trainer import train
 from benchmark.errors import BenchError, DataError, UsageError
 from benchmark.system.sealed import Damaged
@@ -85,6 +86,36 @@ def test_micro_batches_read_the_entropy_of_the_whole_batch(tmp_path: Path) -> No
         readings.append(json.loads((tmp_path / str(parts) / "metrics.jsonl").read_text().splitlines()[0]))
     for name in ("entropy_cls", "entropy_patch"):
         assert readings[1][name] == pytest.approx(readings[0][name], abs=1e-4)
+
+
+def test_neither_micro_batches_nor_missing_texts_change_what_a_step_learns(tmp_path: Path) -> None:
+    readings = []
+    tokenizer = train(tiny(train__steps=1), tmp_path / "t", quiet=True) / "tokenizer.model"
+    for parts in (1, 2, 4):
+        config = tiny(
+            train__steps=1, train__accumulate=parts, train__log_every=1, data__source="recipe_fixtures:open_silent",
+            model__tokenizer=str(tokenizer),
+        )  # fmt: skip
+        final = train(config, tmp_path / str(parts), quiet=True)
+        readings.append(json.loads((tmp_path / str(parts) / "metrics.jsonl").read_text().splitlines()[0]))
+        missing = json.loads((final / "run.json").read_text())["samples_without_alt_text"]
+        assert 3 <= missing <= 7
+    for reading in readings[1:]:
+        for name in ("loss", "contrastive", "feature_std", "patch"):
+            assert reading[name] == pytest.approx(readings[0][name], rel=1e-6), name
+
+
+def test_a_column_that_gives_no_alt_text_at_all_is_named(tmp_path: Path) -> None:
+    config = tiny(data__source="recipe_fixtures:open_silent", data__samples=96, train__seed=0)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("recipe_fixtures.Silent.load", _mute)
+        with pytest.raises(DataError, match="step 1: no sample so far has an alt text .data.alt = 'alt'."):
+            train(config, tmp_path, quiet=True)
+
+
+def _mute(self, index: int):  # type: ignore[no-untyped-def]
+    sample = Squares.load(self, index)
+    return Sample(sample.image, "", sample.synthetic)
 
 
 def test_another_config_in_the_same_folder_is_refused(tmp_path: Path) -> None:

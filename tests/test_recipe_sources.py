@@ -18,6 +18,7 @@ from PIL import Image
 from adapters.tipsv2.recipe.captions import draw_pair
 from adapters.tipsv2.recipe.config import DataConfig
 from adapters.tipsv2.recipe.samples import open_source
+from adapters.tipsv2.recipe.source_files import sample_from
 from adapters.tipsv2.recipe.source_scenes import ScenesSource
 from adapters.tipsv2.recipe.text import Tokenizer, train_tokenizer
 from adapters.tipsv2.recipe.views import crop_box, random_view
@@ -90,7 +91,7 @@ def test_every_source_gives_pictures_and_captions_in_order(tmp_path: Path, make:
         assert np.asarray(sample.image).shape == (6, 8, 3)
         assert np.asarray(sample.image).max() == i
         assert sample.alt == f"alt {i}"
-        assert sample.synthetic == (f"short {i}", f"long {i}", f"longer {i}")
+        assert sample.synthetic == ((f"short {i}",), (f"long {i}", f"longer {i}"))
     if make in (folder, tar):
         assert pickle.loads(pickle.dumps(source)).load(1).alt == "alt 1"
 
@@ -175,6 +176,24 @@ def test_captions_meet_their_cls_and_granularities_are_drawn_evenly() -> None:
     assert draw_pair("alt", (), rng) == ("alt", "alt")
     assert draw_pair("alt", ("a",), rng, "alt") == ("alt", "alt")
     assert draw_pair("alt", ("a",), rng, "synthetic") == ("a", "a")
+
+
+def test_the_kind_of_a_synthetic_caption_is_drawn_before_the_caption() -> None:
+    rng = np.random.default_rng(0)
+    kinds = (("a",), ("b", "c", "d"), (), "e", " ")
+    drawn = [draw_pair("", kinds, rng)[1] for _ in range(900)]
+    assert all(250 < sum(text in kind for text in drawn) < 350 for kind in kinds[:2])
+    weighted = [draw_pair("", kinds, rng, "pairs", (3, 1, 5, 0, 2))[1] for _ in range(400)]
+    assert 260 < weighted.count("a") < 340 and "e" not in weighted
+    with pytest.raises(UsageError, match="data.synthetic_weights has 2 weights, a sample has 5 kinds"):
+        draw_pair("", kinds, rng, "pairs", (1, 2))
+
+
+def test_a_row_without_a_text_keeps_its_kinds() -> None:
+    image = Image.new("RGB", (4, 4))
+    config = DataConfig(synthetic=("s",))
+    assert sample_from(image, {"s": "a cat", "alt": None}, config, "x").alt == ""
+    assert sample_from(image, {"s": None, "alt": None}, config, "x").synthetic == ((),)
 
 
 def test_crops_stay_inside_with_the_asked_area_and_ratio() -> None:

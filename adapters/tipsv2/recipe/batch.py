@@ -17,13 +17,14 @@ class Batch:
     ssl_rows: torch.Tensor  # [b] int64, rows of `images`
     local: torch.Tensor  # [M, b, 3, h, w] float32 in [0, 1]
     mask: torch.Tensor  # [b, N] bool
+    captioned: torch.Tensor  # [B, K] bool: whether there is a text; else the contrastive loss passes over it
 
     def to(self, device: torch.device) -> Batch:
         """The same batch on `device`."""
-        images, rows, local, mask = (
-            t.to(device, non_blocking=True) for t in (self.images, self.ssl_rows, self.local, self.mask)
+        images, rows, local, mask, captioned = (
+            t.to(device, non_blocking=True) for t in (self.images, self.ssl_rows, self.local, self.mask, self.captioned)
         )
-        return Batch(images, tuple(t.to(device, non_blocking=True) for t in self.texts), rows, local, mask)
+        return Batch(images, tuple(t.to(device, non_blocking=True) for t in self.texts), rows, local, mask, captioned)
 
     def split(self, parts: int) -> Sequence[Batch]:
         """`parts` micro-batches of equal length, in order."""
@@ -41,4 +42,5 @@ class Batch:
             ssl_rows=self.ssl_rows[inside] - start,
             local=self.local[:, inside],
             mask=self.mask[inside],
+            captioned=self.captioned[start:stop],
         )

@@ -118,7 +118,8 @@ class DataConfig:
     seed: int = 0  # scenes: its seed
     image: str = "image"  # column names
     alt: str = "alt"
-    synthetic: tuple[str, ...] = ("synthetic",)
+    synthetic: tuple[str, ...] = ("synthetic",)  # a column for each kind of them
+    synthetic_weights: tuple[float, ...] = ()  # how likely each kind is to be drawn; empty: all alike (T2)
     cache: str = ""  # scenes: folder for rendered shards; empty: $BENCH_CACHE/recipe
     workers: int = 0
     max_bad: int = 0  # unreadable samples that may be skipped before the run stops

@@ -81,6 +81,14 @@ def _together(config: RecipeConfig) -> Iterator[str]:
         yield f"loss.dino_cls = {loss.dino_cls}, but there are {model.num_cls} CLS"
     if loss.captions == "pairs" and model.num_cls < 2:
         yield 'model.num_cls = 1, but loss.captions = "pairs" gives each of two texts a CLS of its own'
+    weights = config.data.synthetic_weights
+    if weights and not (all(0 <= w < math.inf for w in weights) and sum(weights) > 0):
+        yield f"data.synthetic_weights = {list(weights)} must be at least 0, one of them above"
+    if train.accumulate > 1 and config.head.balance == "sinkhorn" and (loss.dino > 0 or loss.patch > 0):
+        yield (
+            f'train.accumulate = {train.accumulate}, but head.balance = "sinkhorn" balances a whole batch, and a'
+            ' micro-batch would be balanced alone. Set train.accumulate = 1 or head.balance = "center"'
+        )
     if loss.dino > 0 and views.local_crops < 1:
         yield f"views.local_crops = {views.local_crops}, but the DINO loss reads them. Set loss.dino = 0"
     if train.batch_size < 2:

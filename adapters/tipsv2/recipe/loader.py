@@ -79,7 +79,8 @@ class Positions(Dataset[Example | Unreadable]):
                 if len(bad) > self.config.data.max_bad:
                     return Unreadable(tuple(bad))
         rng = np.random.default_rng((self.config.train.seed, 1, position))
-        texts = draw_pair(sample.alt, sample.synthetic, rng, loss.captions)
+        weights = self.config.data.synthetic_weights
+        texts = draw_pair(sample.alt, sample.synthetic, rng, loss.captions, weights)
         view = random_view(sample.image, views.global_size, views.global_scale, views.ratio, views.flip, rng)
         ssl = position % loss.ssl_every == 0
         crops = views.local_crops if ssl and loss.dino > 0 else 0
@@ -110,6 +111,7 @@ class Collate:
         batch = Batch(
             images=to_float(np.stack([e.view for e in examples])),
             texts=texts,
+            captioned=torch.tensor([[self.tokenizer.says(text) for text in e.texts] for e in examples]),
             ssl_rows=torch.tensor(chosen),
             local=to_float(np.stack([examples[i].local for i in chosen], 1)),
             mask=torch.from_numpy(np.stack([examples[i].mask for i in chosen])),

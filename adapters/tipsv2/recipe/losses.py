@@ -7,26 +7,45 @@ import torch.distributed as dist
 import torch.nn.functional as F
 
 
-def contrastive_loss(images: torch.Tensor, texts: torch.Tensor, temperature: torch.Tensor) -> torch.Tensor:
+def contrastive_loss(
+    images: torch.Tensor, texts: torch.Tensor, temperature: torch.Tensor, captioned: torch.Tensor | None = None
+) -> torch.Tensor:
     """Softmax InfoNCE in both directions, averaged over the (CLS, caption) pairs.
 
     `images` and `texts` are this process's rows [B, K, D], L2-normalised; the negatives are the rows of all
     processes. The mean of the value over processes is the loss of the global batch. The cosines are float32 under
     autocast too: one of bfloat16 is off by up to 0.002, which a temperature of 0.0036 makes half a nat.
+
+    A row of a pair that is not `captioned` [B, K] (bool; None: all are) is neither asked nor an answer in that pair,
+    and the mean runs over the others of all processes.
     """
+    there = torch.ones(images.shape[:2], dtype=torch.bool, device=images.device) if captioned is None else captioned
+    everywhere = _gathered(there)  # [B · world, K]
     with torch.autocast(images.device.type, enabled=False):
-        pairs = [
-            0.5 * (_one_way(i, t, temperature) + _one_way(t, i, temperature))
-            for i, t in zip(images.unbind(1), texts.unbind(1))
-        ]
+        pairs = []
+        for k, (i, t) in enumerate(zip(images.unbind(1), texts.unbind(1))):
+            rows = None if bool(everywhere[:, k].all()) else (there[:, k], everywhere[:, k])
+            pairs.append(0.5 * (_one_way(i, t, temperature, rows) + _one_way(t, i, temperature, rows)))
         return torch.stack(pairs).mean()
 
 
-def _one_way(queries: torch.Tensor, keys: torch.Tensor, temperature: torch.Tensor) -> torch.Tensor:
+def _one_way(
+    queries: torch.Tensor,
+    keys: torch.Tensor,
+    temperature: torch.Tensor,
+    rows: tuple[torch.Tensor, torch.Tensor] | None,
+) -> torch.Tensor:
+    """`rows`: which of the queries and which of the keys of all processes count; None: all."""
     logits = queries.float() @ gather_rows(keys.float()).T / temperature  # [B, B · world]
     rank = dist.get_rank() if _distributed() else 0
     labels = torch.arange(len(queries), device=queries.device) + rank * len(queries)
-    return F.cross_entropy(logits, labels)
+    if rows is None:
+        return F.cross_entropy(logits, labels)
+    asked, answers = rows
+    labels = labels.masked_fill(~asked, -100)  # cross_entropy's ignore_index
+    total = F.cross_entropy(logits.masked_fill(~answers, -torch.inf), labels, reduction="sum")
+    world = dist.get_world_size() if _distributed() else 1
+    return total * world / answers.sum().clamp_min(1)
 
 
 def dino_loss(student: torch.Tensor, target: torch.Tensor, temperature: float) -> torch.Tensor:
@@ -70,6 +89,22 @@ class _GatherRows(torch.autograd.Function):
 def gather_rows(rows: torch.Tensor) -> torch.Tensor:
     """[B, D] of this process → [B · world, D]; the identity in one process."""
     return _GatherRows.apply(rows) if _distributed() else rows  # type: ignore[no-untyped-call]
+
+
+def _gathered(rows: torch.Tensor) -> torch.Tensor:
+    """Rows of all processes in rank order, without a gradient."""
+    if not _distributed():
+        return rows
+    parts = [torch.empty_like(rows) for _ in range(dist.get_world_size())]
+    dist.all_gather(parts, rows.contiguous())
+    return torch.cat(parts)
+
+
+def global_sum(value: torch.Tensor) -> torch.Tensor:
+    """The sum over all processes."""
+    if _distributed():
+        dist.all_reduce(value)
+    return value
 
 
 def _distributed() -> bool:

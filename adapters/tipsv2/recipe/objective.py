@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 
 from adapters.tipsv2.recipe.config import RecipeConfig
-from adapters.tipsv2.recipe.losses import contrastive_loss, dino_loss, patch_loss
+from adapters.tipsv2.recipe.losses import contrastive_loss, dino_loss, global_sum, patch_loss
 from adapters.tipsv2.recipe.model import StudentOutput
 from adapters.tipsv2.recipe.schedule import ramp
 
@@ -32,12 +32,16 @@ def self_supervised_loss(
 
 
 def pair_loss(
-    images: torch.Tensor, texts: torch.Tensor, temperature: torch.Tensor, config: RecipeConfig
+    images: torch.Tensor,
+    texts: torch.Tensor,
+    temperature: torch.Tensor,
+    config: RecipeConfig,
+    captioned: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """The weighted contrastive loss over the pairs; zero where the towers are frozen."""
+    """The weighted contrastive loss over the pairs that are `captioned` [B, K]; zero where the towers are frozen."""
     if config.model.frozen:
         return images.new_zeros(())
-    return config.loss.contrastive * contrastive_loss(images, texts, temperature)
+    return config.loss.contrastive * contrastive_loss(images, texts, temperature, captioned)
 
 
 @torch.no_grad()
@@ -51,5 +55,11 @@ def assignment_entropy(mean: torch.Tensor) -> torch.Tensor:
 
 @torch.no_grad()
 def feature_std(images: torch.Tensor) -> torch.Tensor:
-    """Mean standard deviation over the batch of the normalised CLS, times √D: 1 for spread, 0 for collapsed."""
-    return images.std(0).mean().mul(images.shape[-1] ** 0.5)
+    """Mean standard deviation over the global batch of the normalised CLS, times √D: 1 for spread, 0 for collapsed.
+
+    `images` [B, K, D] are all rows of this process; neither micro-batches nor processes change the value.
+    """
+    rows = images.double()
+    count, total = global_sum(rows.new_tensor(float(len(rows)))), global_sum(rows.sum(0))
+    squares = global_sum((rows - total / count).square().sum(0))
+    return (squares / (count - 1)).sqrt().mean().mul(images.shape[-1] ** 0.5).float()

@@ -19,8 +19,8 @@ class Sample:
     """A picture and its captions at two granularities."""
 
     image: Image.Image  # RGB
-    alt: str
-    synthetic: tuple[str, ...]
+    alt: str  # "": none
+    synthetic: tuple[str | tuple[str, ...], ...]  # kinds of them: one caption, several or none of each
 
 
 class Source(Protocol):

@@ -27,7 +27,8 @@ CAPTIONS = "captions.jsonl"
 def sample_from(image: Any, row: Mapping[str, Any], config: DataConfig, where: str) -> Sample:
     """A Sample from encoded bytes (or a path) and a row of captions. Raises DataError naming `where`.
 
-    A synthetic column may hold one caption or a list of them; an empty one is left out.
+    A synthetic column may hold one caption or a list of them; empty ones are left out. An alt text
+    may be null.
     """
     if not isinstance(row, Mapping):
         raise DataError(f"{where}: the captions are {type(row).__name__}. Write a JSON object with {config.alt!r}")
@@ -35,11 +36,11 @@ def sample_from(image: Any, row: Mapping[str, Any], config: DataConfig, where: s
         if column not in row:
             found = ", ".join(map(repr, row))
             raise DataError(f"{where}: no column {column!r}; there are {found}. Set data.alt, data.synthetic")
-    synthetic: list[str] = []
+    synthetic: list[tuple[str, ...]] = []
     for column in config.synthetic:
         value = row[column]
         several = value if isinstance(value, (list, tuple)) else [value]
-        synthetic += [text for text in (_caption(v, column, where) for v in several) if text]
+        synthetic.append(tuple(text for text in (_caption(v, column, where) for v in several) if text))
     return Sample(picture(image, where), _caption(row[config.alt], config.alt, where), tuple(synthetic))
 
 

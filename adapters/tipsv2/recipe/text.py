@@ -26,6 +26,7 @@ class Tokenizer:
             raise WeightsError(
                 f"{source}: not a SentencePiece model ({first_line(error)}). Give a tokenizer.model file"
             ) from None
+        self._nothing = {self._pieces.unk_id(), self._pieces.piece_to_id("▁")}
         self._memo: dict[str, list[int]] = {}
 
     @classmethod
@@ -49,6 +50,10 @@ class Tokenizer:
             if len(self._memo) < 200_000:
                 self._memo[text] = found
         return found
+
+    def says(self, text: str) -> bool:
+        """Whether the text has a piece that the vocabulary knows: else it would be the same unknown as every other."""
+        return not self._nothing.issuperset(self.ids(text))
 
     def __call__(self, texts: Sequence[str]) -> torch.Tensor:
         """[B, L] int64 padded with 0 to the longest text."""

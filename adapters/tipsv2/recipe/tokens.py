@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from adapters.tipsv2.recipe import captions
 from adapters.tipsv2.recipe.config import RecipeConfig
 from adapters.tipsv2.recipe.parallel import Place
 from adapters.tipsv2.recipe.samples import Source
@@ -62,7 +63,7 @@ def _write_trained(config: RecipeConfig, source: Source, path: Path) -> None:
     for index in sorted(chosen):
         with contextlib.suppress(DataError):  # the limit on bad samples is kept by the training loop
             sample = source.load(int(index))
-            texts += [sample.alt, *sample.synthetic]
+            texts += [sample.alt, *(text for kind in sample.synthetic for text in captions.texts(kind))]
     if not texts:
         raise DataError(f"data.path = {config.data.path!r}: none of {len(chosen)} samples can be read")
     staging = path.with_name(path.name + ".part")

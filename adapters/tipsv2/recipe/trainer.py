@@ -103,7 +103,7 @@ class Trainer:
         self.model = wrap(self.student, config.train, place)
         self.optimizer = make_optimizer(self.student.named_parameters(), config.optim)
         self.guards = Guards(config)
-        self.step, self.bad, self.seconds = 0, 0, 0.0
+        self.step, self.bad, self.without_alt, self.seconds = 0, 0, 0, 0.0
         readings = self._resume()
         self.journal = Journal(
             out, config.train.steps, config.train.batch_size, self.step, quiet, place.first, readings
@@ -143,6 +143,13 @@ class Trainer:
         autocast = torch.autocast(self.place.device.type, self.place.dtype, enabled=self.place.dtype != torch.float32)
         terms = backward(self.model, self.teacher, batch, config, self.step, autocast)
         terms["loss"] = mean_over_processes(terms["loss"], self.place)  # every process must stop together
+        no_alt = float(mean_over_processes(terms.pop("no_alt"), self.place))
+        if no_alt == 1 and self.without_alt == self.step * config.train.batch_size and not config.model.frozen:
+            raise DataError(
+                f"step {self.step + 1}: no sample so far has an alt text (data.alt = {config.data.alt!r})."
+                ' Name its column, or set loss.captions = "synthetic"'
+            )
+        self.without_alt += round(no_alt * config.train.batch_size)
         kept = checkpoints(self.out)
         self.guards.check_loss(float(terms["loss"]), self.step + 1, str(kept[-1]) if kept else "")
         if config.optim.clip > 0:
@@ -195,6 +202,7 @@ class Trainer:
         facts = {
             "config": self.config.digest(),
             "bad": self.bad,
+            "without_alt": self.without_alt,
             "seconds": round(self.seconds, 1),
             "strikes": self.guards.strikes,
         }
@@ -213,6 +221,7 @@ class Trainer:
         restore_module("teacher", self.teacher, tensors, path)
         restore_optimizer(self.student, self.optimizer, tensors)
         self.step, self.bad, self.seconds = facts["step"], facts["bad"], facts["seconds"]
+        self.without_alt = facts.get("without_alt", 0)
         self.guards.strikes = dict(facts["strikes"])
         return path / READINGS if READINGS in facts.get("files", {}) else None
 
@@ -233,6 +242,7 @@ class Trainer:
                 "steps": self.step,
                 "hours": round(self.seconds / 3600, 3),
                 "bad_samples": self.bad,
+                "samples_without_alt_text": self.without_alt,
             }
             export_folder(self.out / name, encoder, heads, self.student, self.tokenizer.model, facts)
         return self.out / name

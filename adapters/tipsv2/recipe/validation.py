@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from adapters.tipsv2.recipe.batch import Batch
+from adapters.tipsv2.recipe.captions import texts
 from adapters.tipsv2.recipe.loader import to_float
 from adapters.tipsv2.recipe.samples import Sample
 from adapters.tipsv2.recipe.text import Tokenizer
@@ -28,19 +29,20 @@ def retrieval(
     pieces = []
     for start in range(0, len(samples), 100):
         chosen = samples[start : start + 100]
-        captions = [[s.alt, *s.synthetic[: len(kinds) - 1]] for s in chosen]
+        captions = [[s.alt, *((*texts(k), "")[0] for k in s.synthetic[: len(kinds) - 1])] for s in chosen]
         batch = Batch(
             images=to_float(np.stack([centre_view(s.image, size) for s in chosen])),
-            texts=tuple(tokenizer(list(texts)) for texts in zip(*captions)),
+            texts=tuple(tokenizer(list(column)) for column in zip(*captions)),
+            captioned=torch.zeros(0, dtype=torch.bool),
             ssl_rows=torch.zeros(0, dtype=torch.int64),
             local=torch.zeros(0),
             mask=torch.zeros(0, dtype=torch.bool),
         )
         pieces.append(model(batch.to(device), contrastive_only=True)[:2])
-    cls, texts = torch.cat([p[0] for p in pieces]), torch.cat([p[1] for p in pieces])  # [N, CLS, D], [N, kinds, D]
+    cls, read = torch.cat([p[0] for p in pieces]), torch.cat([p[1] for p in pieces])  # [N, CLS, D], [N, kinds, D]
     found = {}
     for k, kind in enumerate(kinds):
-        scores = cls[:, 0 if k == 0 else -1] @ texts[:, k].T  # [images, texts]
+        scores = cls[:, 0 if k == 0 else -1] @ read[:, k].T  # [images, texts]
         found[f"{kind}/i2t"] = recall_at_one(scores)
         found[f"{kind}/t2i"] = recall_at_one(scores.T)
     return found
