@@ -49,7 +49,7 @@ def shipped(tasks: Sequence[str]) -> str:
     rows = {(row.unit.partition("/")[0], row.model): row for row in read_all(reference_dir())[0]}
     names = [name for name in registry.models() if any(model == name for _, model in rows)]
     lines = []
-    for task in tasks:
+    for task in (task for task in tasks if any(name == task for name, _ in rows)):
         any_row = next(row for (name, _), row in rows.items() if name == task)
         head = f"{task}, {any_row.data.main_metric}"
         lines.append([head, *(interval(rows[task, name].main) if (task, name) in rows else "n/a" for name in names)])

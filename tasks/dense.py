@@ -71,10 +71,10 @@ def probe_needs(protocol: PixelProbe, data: Any, seed: int = 0) -> dict[str, Nee
     return needs
 
 
-def dense_not_applicable(card: EncoderCard, protocol: PixelProbe) -> str | None:
-    """Layers an encoder does not have."""
-    if protocol.layer != -1 and not -card.depth <= protocol.layer < card.depth:
-        return f"{card.name} has {card.depth} layers, the protocol asks for layer {protocol.layer}"
+def layer_not_there(card: EncoderCard, layer: int) -> str | None:
+    """Why an encoder has no such layer, or None."""
+    if layer != -1 and not -card.depth <= layer < card.depth:
+        return f"{card.name} has {card.depth} layers, the protocol asks for layer {layer}"
     return None
 
 
@@ -85,7 +85,7 @@ class PixelMethod(Method[Probe]):
         return ("train", "test")
 
     def not_applicable(self, card: EncoderCard) -> str | None:
-        return dense_not_applicable(card, self.protocol)
+        return layer_not_there(card, self.protocol.layer)
 
     def needs(self, card: EncoderCard, data: Mapping[str, Any]) -> Mapping[str, Need]:
         return probe_needs(self.protocol, data)

@@ -45,7 +45,7 @@ def test_every_preset_field_data_set_model_and_command_has_its_place(site):
 
 
 def test_every_task_has_a_page_with_its_shipped_rows_and_picture(site):
-    for task in registry.tasks():
+    for task in (unit.split("/")[0] for unit in registry.suites()["scenes"]["units"]):
         name = "caption_retrieval" if task.endswith("_retrieval") and "text" in task else task
         text = page(site, f"tasks/{name}")
         assert f"<td>{task}, " in text

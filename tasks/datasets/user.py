@@ -10,7 +10,7 @@
     images = "test/images"
     masks = "test/masks"
 
-Relative paths start at the file. `examples/my_task/` has one file for each of the nine tasks.
+Relative paths start at the file. `examples/my_task/` has one file for each task.
 """
 
 from __future__ import annotations
