@@ -20,6 +20,7 @@ def plan(
     task: Annotated[list[str] | None, typer.Option("--task", "-t", help="As for bench run")] = None,
     suite: Annotated[str | None, typer.Option(help="A name of bench ls suites")] = None,
     protocol: Annotated[str | None, typer.Option(help="A preset: fast, paper, …")] = None,
+    name: Annotated[str | None, typer.Option(help="As for bench run")] = None,
     set_: Annotated[list[str] | None, typer.Option("--set", help="Change a protocol field: field=value")] = None,
     weights: Annotated[str | None, typer.Option(help="A local checkpoint for --model")] = None,
     backend: Annotated[str, typer.Option(help="torch or jax")] = "torch",
@@ -61,8 +62,8 @@ def plan(
     from benchmark.system.paths import data_dir, results_dir
 
     options = RunOptions(
-        protocol=protocol, overrides=parse_pairs(set_ or [], "--set"), weights=weights, backend=backend, device=device,
-        dtype=dtype, batch_size=parse_batch(batch_size), limit=limit, store=store, offline=offline,
+        protocol=protocol, name=name, overrides=parse_pairs(set_ or [], "--set"), weights=weights, backend=backend,
+        device=device, dtype=dtype, batch_size=parse_batch(batch_size), limit=limit, store=store, offline=offline,
         trust_remote_code=trust_remote_code, seed=seed, data=data or data_dir(), results=results or results_dir(),
         model_options=model_options(gelu, positions, compile_), save_predictions=save_predictions,
         cross_check=cross_check, force=force,

@@ -32,6 +32,9 @@ def run(
     protocol: Annotated[
         str | None, typer.Option(help="A preset: fast, paper, … [default: the suite's, else fast]")
     ] = None,
+    name: Annotated[
+        str | None, typer.Option(help="What rows call the model [default: its name, or its file's with six digits]")
+    ] = None,
     set_: Annotated[
         list[str] | None, typer.Option("--set", help="Change a protocol field: field=value or task.field=value")
     ] = None,
@@ -104,6 +107,7 @@ def run(
     options = RunOptions(
         protocol=protocol,
         overrides=parse_pairs(set_ or [], "--set"),
+        name=name,
         weights=weights,
         backend=backend,
         device=device,

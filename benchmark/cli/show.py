@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json as jsonlib
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from benchmark.errors import UsageError, unknown
+from benchmark.errors import BenchError, UsageError, unknown
+
+if TYPE_CHECKING:
+    from benchmark.rows.row import Row
 
 
 def show(
-    name: Annotated[str, typer.Argument(help="A model, family, task, task/dataset, dataset or suite")],
+    name: Annotated[str, typer.Argument(help="A model (of your own too), family, task, task/dataset, dataset, suite")],
     protocol: Annotated[str | None, typer.Option(help="Only this preset of a task")] = None,
     out: Annotated[Path | None, typer.Option(help="For scenes: draw a contact sheet into this PNG")] = None,
     json: Annotated[bool, typer.Option("--json", help="Machine-readable")] = False,
@@ -24,7 +27,7 @@ def show(
     from benchmark import registry
 
     task, _, dataset = name.partition("/")
-    if dataset:
+    if dataset and ":" not in name:
         registry.units(name)  # an unknown half is named here
         name = task
     if name in registry.models():
@@ -38,10 +41,57 @@ def show(
         _dataset(name, out, json)
     elif name in registry.suites():
         _pairs(name, registry.suites()[name], json)
+    elif rows := _rows_of(name):
+        _model_of_rows(rows, json)
+    elif ":" in name:
+        _encoder(name, json)
     else:
         families = {row["family"] for row in registry.models().values() if "family" in row}
         known = [*registry.models(), *sorted(families), *registry.tasks(), *registry.datasets(), *registry.suites()]
         raise unknown("name", name, known, "bench ls models|tasks|datasets|suites")
+
+
+def _rows_of(name: str) -> list[Row]:
+    """The rows of a model that `bench run` has measured, by its name there or by what it was asked for by."""
+    from benchmark.compare.sides import open_side
+    from benchmark.system.paths import rows_dir
+
+    try:
+        return list(open_side(name, rows_dir(None)).rows)
+    except BenchError:
+        return []
+
+
+def _model_of_rows(rows: list[Row], json: bool) -> None:
+    """What rows say of their model, and the main number of each."""
+    from benchmark.rows.tables import format_value
+
+    facts = rows[0].data.model.json()
+    weights = facts.pop("weights")
+    facts |= {"weights": weights["source"], "sha256": weights["sha256"]}
+    facts |= {"transform": ", ".join(f"{k} {v}" for k, v in facts["transform"].items())}
+    facts["rows"] = [] if json else ""
+    for row in rows:
+        said = f"{row.unit} {row.data.protocol.name}: {row.data.main_metric} {format_value(row.main)} {row.main.unit}"
+        facts["rows"] += [said.strip()] if json else f"{said.strip()}\n"
+    _pairs(rows[0].model, {k: v for k, v in facts.items() if k != "name" and v not in ({}, None)}, json)
+
+
+def _encoder(name: str, json: bool) -> None:
+    """The card of a model that nothing here has measured yet: it is loaded for it."""
+    from dataclasses import asdict
+
+    from benchmark.engine.loading import load_encoder
+    from benchmark.registry import check_model_name, check_own_file
+    from benchmark.system.digest import plain
+
+    check_model_name(name)
+    check_own_file(name)
+    encoder = load_encoder(name)
+    facts = {**asdict(encoder.card), **asdict(encoder.card.weights)}
+    facts["options"] = dict(encoder.card.options)
+    facts["transform"] = ", ".join(f"{k} {v}" for k, v in plain(encoder.transform).items())
+    _pairs(name, {k: v for k, v in facts.items() if k not in ("name", "weights")}, json)
 
 
 def _pairs(name: str, row: dict[str, Any], json: bool) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from importlib.machinery import PathFinder
 from importlib.util import find_spec
 from pathlib import Path
@@ -9,8 +10,10 @@ from typing import Any
 
 from benchmark.contracts import Encoder
 from benchmark.engine.loading import INSTALLED
+from benchmark.engine.options import RunOptions
+from benchmark.errors import BenchError, UsageError
 from benchmark.registry import check_model_name, code_versions_of, is_own_code, models
-from benchmark.rows.row import slug
+from benchmark.rows.row import read_row, slug
 from benchmark.system.digest import fingerprint
 from benchmark.system.weight_folders import read_with
 
@@ -29,11 +32,35 @@ def display_name(name: str, weights: str | None) -> str:
     elif is_own_code(name) and (file := _module_file(place)):
         name = f"{place}-{digits_of(file)}:{function}"
     elif name.startswith("hf:") and Path(folder := name.removeprefix("hf:")).is_dir():
-        name = f"hf:{_place(folder)}"
-    return name if weights is None else f"{name}@{_place(weights)}"
+        name = f"hf:{place_of_weights(folder)}"
+    return name if weights is None else f"{name}@{place_of_weights(weights)}"
 
 
-def _place(path: str) -> str:
+def named(name: str, options: RunOptions) -> str:
+    """What rows call the model: --name, else its display name.
+
+    Raises UsageError where --name is that of another model: its rows would be taken for that one's.
+    """
+    own = display_name(name, options.weights)
+    if options.name is None or options.name == own:
+        return own
+    if options.name in models():
+        raise UsageError(f"--name {options.name}: bench ls models has a model of this name. Give another")
+    for file in (options.results / options.name).glob("*/*/*/result.json"):
+        there = own  # of a damaged row: it is made again
+        with suppress(BenchError):
+            row = read_row(file)
+            there = row.data.model.asked or row.model
+        if there != own:
+            raise UsageError(
+                f"--name {options.name}: {options.results / options.name} holds rows of {there}. Give another name, "
+                "or another --results"
+            )
+    return options.name
+
+
+def place_of_weights(path: str) -> str:
+    """What stands behind `@` in the display name of a model with a checkpoint at `path`."""
     parts = [slug(part) for part in Path(path).resolve().parts[-2:] if slug(part) != "unnamed"]
     return "-".join([*parts, digits_of(path)])
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from benchmark.errors import UsageError
 from benchmark.features.codec import CODECS
 from benchmark.registry import Unit
-from benchmark.rows.row import STORE
+from benchmark.rows.row import STORE, slug
 from benchmark.system.paths import cache_dir, data_dir, results_dir
 
 BACKENDS = ("torch", "jax")
@@ -24,6 +24,7 @@ class RunOptions:
 
     protocol: str | None = None  # None: the suite's, else "fast"
     overrides: Mapping[str, str] = field(default_factory=dict)  # protocol field -> text
+    name: str | None = None  # what rows call the model; None: what it was asked for by
     weights: str | None = None
     backend: str = "torch"
     device: str = "auto"
@@ -63,6 +64,8 @@ class RunOptions:
                 raise UsageError(f"{name} {number} is below {LEAST[name]}")
         if not 0 <= self.seed < SEEDS:
             raise UsageError(f"--seed {self.seed}: must be from 0 to {SEEDS - 1}")
+        if self.name is not None and (not self.name or slug(self.name) != self.name):
+            raise UsageError(f"--name {self.name!r}: it becomes a folder: use letters, digits, '.', '_', '@' and '-'")
         if self.max_bad < 0 or self.save_predictions < 0:
             raise UsageError("--max-bad and --save-predictions cannot be negative")
 

@@ -44,6 +44,7 @@ def record(session: Session, job: Job, slot: Slot, outcome: Outcome, timing: Tim
         request=slot.request,
         model=ModelFacts(
             name=session.shown,
+            asked=slot.asked,
             family=card.family,
             code=code_of(session.encoder),
             backend=card.backend,

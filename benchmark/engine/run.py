@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from benchmark.contracts.progress import NewProgress, silent
 from benchmark.engine.ahead import Ahead
-from benchmark.engine.identity import display_name, model_stamp
+from benchmark.engine.identity import model_stamp, named
 from benchmark.engine.jobs import Job, JobMaker, refuse_unread
 from benchmark.engine.loading import require_weights
 from benchmark.engine.network import forbid_network
@@ -85,6 +85,10 @@ def run(
     require_weights(options.weights)
     for name in models:
         check_own_file(name)
+    if options.name is not None and len(models) != 1:
+        raise UsageError(f"--name {options.name}: is for one model, {len(models)} are named. Run each by itself")
+    for name in models:
+        named(name, options)
     writable(options.results)
     refuse_other_tables(options.results)
     stamps = {name: model_stamp(name, options.weights) for name in models}
@@ -149,7 +153,7 @@ def _attempt(action: Callable[[], T], note: Note, report: Report, hooks: Hooks) 
 
 
 def _run_model(name: str, stamp: str, jobs: list[Job], options: RunOptions, hooks: Hooks, report: Report) -> None:
-    shown = display_name(name, options.weights)
+    shown = named(name, options)
     opening = Note(shown, None, "")
     session = None
     if jobs and is_own_code(name):  # only the loaded encoder can tell whether finished rows are its own

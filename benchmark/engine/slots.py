@@ -28,6 +28,7 @@ class Slot:
 
     folder: Path
     request: str
+    asked: str | None = None  # what the model would be called without --name
     pictures: int = 0  # how many predictions of each kind are wanted beside the row
 
     def finished(self, checked: bool = False) -> Row | None:
@@ -74,7 +75,8 @@ def slot_of(job: Job, name: str, stamp: str, options: RunOptions) -> Slot:
     label += f"-{options.dtype}" if options.dtype != "auto" else ""
     label += f"-store-{options.store}" if options.store != STORE else ""  # float32 alone would be --dtype's
     label += "".join(f"-{k}-{v}" for k, v in sorted(options.model_options.items()))
-    shown = display_name(name, options.weights)
+    own = display_name(name, options.weights)
+    shown = options.name or own
     folder = row_folder(options.results, shown, job.unit.task, job.unit.dataset, label, job.protocol.hash)
     if job.unit.path:
         folder = _own_folder(folder, job.unit, job.dataset_digest)
@@ -93,7 +95,7 @@ def slot_of(job: Job, name: str, stamp: str, options: RunOptions) -> Slot:
     if task.get("version", 1) != 1:
         asked["task"] = task["version"]
     pictures = options.save_predictions if task.get("pictures") else 0
-    return Slot(folder, fingerprint(asked), pictures)
+    return Slot(folder, fingerprint(asked), own if shown != own else None, pictures)
 
 
 def _own_folder(plain: Path, unit: Unit, digest: str) -> Path:

@@ -16,7 +16,7 @@ import torch
 
 from benchmark.contracts import Encoder, EncoderCard, ImageRequest, LabelData, Method, SegmentationData, Task
 from benchmark.contracts.progress import silent
-from benchmark.engine.identity import display_name, model_stamp
+from benchmark.engine.identity import model_stamp, named
 from benchmark.engine.jobs import Job, JobMaker, refuse_unread
 from benchmark.engine.loading import device_of, resolve_device
 from benchmark.engine.options import RunOptions
@@ -144,7 +144,7 @@ def _one(
     lines, memory = _lines(name, stamp, encoder, jobs, options)
     rates = calibrate(encoder, {size for line in lines for size in line.todo}, options.batch_size or 8)
     _time(lines, rates)
-    plan = Forecast(display_name(name, options.weights), lines, rates, memory, note)
+    plan = Forecast(named(name, options), lines, rates, memory, note)
     if cheap is not None:
         others, memory = _lines(name, stamp, encoder, *cheap)
         new = {size for line in others for size in line.todo} - set(rates)

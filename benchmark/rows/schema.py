@@ -31,6 +31,7 @@ class ModelFacts(Record):
     """The model that was measured."""
 
     name: Name  # as tables show it
+    asked: Name | None = field(default=None, metadata=SPARSE)  # what it would be called without --name
     family: Name | None = None  # the adapter's word
     code: Mapping[str, str] = field(default_factory=dict)  # module of the adapter -> its version
     backend: Name | None = None  # torch or jax

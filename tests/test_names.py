@@ -1,0 +1,94 @@
+"""What a model is called: --name, and what a user typed wherever a name is taken."""
+
+from __future__ import annotations
+
+import json
+import runpy
+import shutil
+from pathlib import Path
+
+import pytest
+from command import told
+
+from benchmark.engine.options import RunOptions
+from benchmark.errors import UsageError
+from benchmark.rows.row import read_all
+
+ROOT = Path(__file__).parents[1]
+ENCODER = """
+from small import SmallEncoder
+
+def build(spec):
+    return SmallEncoder("mine")
+"""
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, results: Path) -> Path:
+    """The current folder: an encoder in a file, an own task, and a folder of weights."""
+    runpy.run_path(str(ROOT / "examples" / "my_task" / "make_data.py"))["main"](tmp_path / "data")
+    shutil.copy(ROOT / "examples" / "my_task" / "instance_retrieval.toml", tmp_path / "toys.toml")
+    (tmp_path / "enc.py").write_text(ENCODER)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "200")
+    return tmp_path
+
+
+RUN = ("run", "--task", "toys.toml", "--no-check", "--model")
+
+
+def test_a_row_is_called_what_the_user_calls_it(here: Path, results: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = set(here.iterdir())
+    assert told(capsys, *RUN, "enc.py:build", "--name", "mine")[0] == 0
+    (row,) = read_all(results)[0]
+    assert row.model == "mine" and row.folder.parents[2] == results / "mine"
+    assert (
+        str(row.data.model.asked).startswith("enc-")
+        and "asked" in json.loads((row.folder / "result.json").read_text())["model"]
+    )
+    assert told(capsys, *RUN, "enc.py:build", "--name", "mine")[1].count("0 rows made, 1 were there") == 1
+    code, _, error = told(capsys, *RUN, "pixels", "--name", "mine")
+    assert (
+        code == 2
+        and f"{results / 'mine'} holds rows of enc-" in error
+        and read_all(results)[0][0].data.id == row.data.id
+    )
+    assert set(here.iterdir()) - before <= {results, here / "__pycache__"}, "nothing else is written here"
+
+
+def test_what_was_typed_is_found(here: Path, results: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert told(capsys, *RUN, "pixels")[0] == 0
+    for name in ((), ("--name", "mine")):
+        assert told(capsys, *RUN, "enc.py:build", *name)[0] == 0
+        for typed in ("enc.py:build", "./enc.py:build", str(here / "enc.py:build")):
+            code, said, error = told(capsys, "compare", "pixels", typed)
+            assert code == 0 and "instance_retrieval/" in said, error
+            code, said, _ = told(capsys, "show", typed, "--json")
+            assert code == 0 and "instance_retrieval" in json.loads(said)["rows"][0]
+        (made,) = (place for place in results.iterdir() if place.name.startswith(("enc-", "mine")))
+        shutil.rmtree(made)
+    code, said, _ = told(capsys, "show", "enc.py:build")  # not measured yet: its card
+    assert code == 0 and "embed_dim        6" in said
+    assert "enc.py is code. Name the function" in told(capsys, "compare", "pixels", "enc.py")[2]
+    assert "no function 'bild'" in told(capsys, "show", "enc.py:bild")[2]
+    for name in ((), ("--name", "mine")):
+        assert told(capsys, *RUN, "enc.py:build", *name)[0] == 0
+    code, _, error = told(capsys, "compare", "pixels", "enc.py:build")
+    assert code == 2 and "was measured under 2 names: enc-" in error and "mine. Give one" in error
+
+
+def test_names_that_cannot_be_given(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for bad in ("", "a b", "a/b", "..", "ü"):
+        with pytest.raises(UsageError, match="it becomes a folder"):
+            RunOptions(name=bad)
+    assert "bench ls models has a model of this name" in told(capsys, *RUN, "enc.py:build", "--name", "tipsv2-b")[2]
+    assert "is for one model, 2 are named" in told(capsys, *RUN, "pixels", "--model", "random-vit", "--name", "x")[2]
+
+
+def test_a_folder_of_weights_is_found_by_its_path(
+    here: Path, results: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(ROOT / "adapters" / "weights" / "clip-mini", here / "ckpt", ignore=shutil.ignore_patterns("stages"))
+    assert told(capsys, *RUN, "clip-mini", "--weights", "ckpt")[0] == 0
+    code, said, error = told(capsys, "compare", "ckpt", "ckpt/")
+    assert code == 0 and "clip-mini@" in said, error
