@@ -53,7 +53,7 @@ def untrue(found: dict[str, str]) -> list[str]:
 
 def numbers(release: str) -> tuple[int, ...]:
     """2.0.0 and 2.0 are one release; +cpu and .post1 are left out."""
-    whole = [int(part) for part in re.match(r"[0-9.]*[0-9]", release)[0].split(".")]
+    whole = [int(part) for part in re.match(r"[0-9.]*[0-9]", release).group().split(".")]
     while whole and not whole[-1]:
         whole.pop()
     return tuple(whole)

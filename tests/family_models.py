@@ -34,7 +34,7 @@ def clip_tokenizer(folder: Path) -> None:
     """CLIP's class over an alphabet of bytes and a few merges."""
     letters = list("abcdefghijklmnopqrstuvwxyz!,'?")
     words = [letter + "</w>" for letter in letters]
-    merges = [("c", "a"), ("ca", "t</w>"), ("p", "h"), ("o", "f</w>")]
+    merges: Any = [("c", "a"), ("ca", "t</w>"), ("p", "h"), ("o", "f</w>")]
     joined = ["ca", "cat</w>", "ph", "of</w>"]
     vocab = {t: i for i, t in enumerate([*letters, *words, *joined, "<|startoftext|>", "<|endoftext|>"])}
     CLIPTokenizer(vocab=vocab, merges=merges, model_max_length=77).save_pretrained(folder)

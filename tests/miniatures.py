@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -114,7 +115,7 @@ def pascal_detail(path: Path, pictures: dict[str, tuple[str, Strokes]], **more: 
     """`trainval_merged.json` of PASCAL in Detail: stem -> (phase, annotations), with the fields its API reads."""
     from pycocotools import mask as runs
 
-    images, segments = [], []
+    images, segments = [], list[dict[str, Any]]()
     for stem, (phase, strokes) in pictures.items():
         number = int(stem[:4] + stem[5:])
         height, width = strokes[0][1].shape if strokes else (24, 32)
@@ -304,7 +305,7 @@ def uned(data: Path) -> Path:
         "rp2k": "rp2k/all/test/饮料{c}",
     }
     for d, (name, folder) in enumerate(folders.items()):
-        rows = {"test": [], "index": []}
+        rows: dict[str, list[Any]] = {"test": [], "index": []}
         for i in range(4):
             path = f"{folder.format(c=i // 2)}/{i}.jpg"
             save_jpeg(root / "images" / path, 100 * d + i)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 BIN = Path(sys.executable).parent
-FOLDERS = ("benchmark", "adapters", "tasks")
+FOLDERS = ("benchmark", "adapters", "tasks", "tests")
 STEPS = (
     ("ruff", "check", "."),
     ("ruff", "format", "--check", "."),

@@ -38,7 +38,7 @@ from benchmark.contracts import ImageRequest, ModelSpec, WeightsInfo
 from benchmark.errors import BenchError, MissingExtra, UsageError
 from benchmark.system.torchvision_fit import remedy
 
-SMALL = {"hidden_size": 48, "num_attention_heads": 4, "intermediate_size": 96, "image_size": 64}
+SMALL: dict[str, Any] = {"hidden_size": 48, "num_attention_heads": 4, "intermediate_size": 96, "image_size": 64}
 
 
 def load(folder, **changes):

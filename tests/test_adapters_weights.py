@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from typing import Any
 
 import pytest
 import torch
@@ -16,7 +17,7 @@ from benchmark.contracts import ModelSpec
 from benchmark.errors import BenchError, WeightsError
 from benchmark.registry import models
 
-SMALL = {"hidden_size": 48, "num_attention_heads": 4, "intermediate_size": 96, "image_size": 64}
+SMALL: dict[str, Any] = {"hidden_size": 48, "num_attention_heads": 4, "intermediate_size": 96, "image_size": 64}
 BUILDERS = {"clip": clip.build, "siglip": siglip.build, "dinov2": dino.build}
 
 

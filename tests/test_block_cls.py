@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -54,7 +55,7 @@ def test_linear_heads_read_the_last_blocks_cls(encoder):
 
 def test_an_encoder_that_forgets_the_layers_it_was_asked_for_is_named():
     encoder = SmallEncoder()
-    encoder.encode_image = lambda images, request: SmallEncoder().encode_image(images)  # type: ignore[method-assign]
+    encoder.encode_image = lambda images, request=None: SmallEncoder().encode_image(images)
     with pytest.raises(EncoderError, match="small: 1 layers were asked for, 0 came"):
         EncoderBackbone(encoder, with_cls=True)(torch.rand(1, 3, 16, 16))
     with pytest.raises(EncoderError, match="small: 1 layers were asked for, 0 came"):
@@ -62,7 +63,13 @@ def test_an_encoder_that_forgets_the_layers_it_was_asked_for_is_named():
 
 
 def test_clips_own_cls_is_not_the_vector_it_compares_with_texts_and_siglips_is(tmp_path):
-    shape = {"hidden_size": 64, "intermediate_size": 128, "num_attention_heads": 4, "image_size": 64, "patch_size": 16}
+    shape: dict[str, Any] = {
+        "hidden_size": 64,
+        "intermediate_size": 128,
+        "num_attention_heads": 4,
+        "image_size": 64,
+        "patch_size": 16,
+    }
     save_clip(tmp_path / "clip", **shape)
     save_siglip(tmp_path / "siglip", **shape)
     images = torch.rand(2, 3, 64, 64)
@@ -82,8 +89,13 @@ def test_an_encoder_without_blocks_gives_its_pooled_vector_or_is_not_applicable(
     with pytest.raises(NotApplicable, match="small has patches of 6 values.*pooled vector of 4.*with_cls=false"):
         EncoderBackbone(blockless(Projected()), with_cls=True)(images)
     data = {split: ColourDepth(Ramps(4, 1)) for split in ("train", "test")}
+
+    def run(protocol: Any) -> Any:
+        context: Any = MemoryContext(protocol, data, tmp_path, live=blockless(Projected()))
+        return TASK.method(protocol).run(context)
+
     p = preset("depth", "dinov2", steps=2, batch_size=2, bins=8, border_crop="none", crop=())
     with pytest.raises(NotApplicable, match="no CLS to set beside the patches"):
-        TASK.method(p).run(MemoryContext(p, data, tmp_path, live=blockless(Projected())))
+        run(p)
     without = replace(p, with_cls=False)
-    assert TASK.method(without).run(MemoryContext(without, data, tmp_path, live=blockless(Projected()))).n == 4
+    assert run(without).n == 4

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -50,7 +51,8 @@ def test_an_angle_on_a_threshold_is_no_hit(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(geometry, "angular_errors", lambda a, b: angles)
     row = normal_errors(np.ones((1, 4, 3)), np.ones((1, 4, 3)))
     assert (row["hits_11"], row["hits_22"], row["hits_30"]) == (0, 1, 2)
-    assert row["angles"].sum() == 4 and row["angles"][1799] == 1 and len(row["angles"]) == 1800
+    counts = np.asarray(row["angles"])
+    assert counts.sum() == 4 and counts[1799] == 1 and len(counts) == 1800
     assert row["sum_angle"] == angles.sum() and row["sum_sq_angle"] == (angles**2).sum()
 
 
@@ -301,7 +303,7 @@ def test_a_choice_among_several_folds_takes_half_the_rows(
     sizes = []
     made = logistic._Fold.__init__
 
-    def watched(self: object, make: object, train: np.ndarray, held: np.ndarray) -> None:
+    def watched(self: Any, make: Any, train: np.ndarray, held: np.ndarray) -> None:
         sizes.append(len(train) + len(held))
         made(self, make, train, held)
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
-from small import Noise, made
+from small import Noise, SmallEncoder, made
 from test_caption_retrieval import outcome
+from training_context import preset
 
 from benchmark.contracts import DepthData, Need, NormalsData, Tap, View
 from benchmark.contracts.progress import silent
@@ -42,7 +44,7 @@ def training_set(classes: int = 2, seed: int = 0) -> SimpleNamespace:
     features = torch.zeros(6, 9, 3)
     reader = type("Reader", (), {"__len__": lambda s: 6, "__getitem__": lambda s, rows: features[rows]})()
     data = SimpleNamespace(images=images, target=images.target, class_names=[str(c) for c in range(classes)])
-    need = Need(images, View("encoder"), Tap("pixels", None, 9, 0, "uniform"))
+    need = Need(images, View("encoder"), Tap("pixels", None, 9, 0))
     protocol = SimpleNamespace(with_cls=False, penalties=(1.0, 0.1), holdout=0.34, judged_images=1, selection="mIoU")
     context = SimpleNamespace(
         data={"train": data, "test": data}, features=lambda need: reader, progress=silent, seed=seed, device="cpu"
@@ -78,8 +80,8 @@ def test_labels_are_those_of_their_own_picture_in_every_block(monkeypatch: pytes
 
 
 def test_an_encoder_without_layers_has_its_last_one_alone() -> None:
-    flat, deep = (SimpleNamespace(name="flat", depth=depth) for depth in (0, 2))
-    last, first, third, before = (SimpleNamespace(layer=layer) for layer in (-1, 0, 2, -3))
+    flat, deep = (replace(SmallEncoder().card, name="flat", depth=depth) for depth in (0, 2))
+    last, first, third, before = (replace(preset("linear_segmentation", "fast"), layer=n) for n in (-1, 0, 2, -3))
     assert dense_not_applicable(flat, last) is None and dense_not_applicable(flat, first)
     assert not any(dense_not_applicable(deep, fits) for fits in (last, first))
     assert dense_not_applicable(deep, third) and dense_not_applicable(deep, before)

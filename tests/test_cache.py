@@ -39,8 +39,8 @@ def filled(root: Path) -> dict[str, Path]:
         found[folder] = root / folder
         found[folder].mkdir(parents=True)
         (found[folder] / "file").write_bytes(bytes(1000))
-    for age, folder in enumerate(found.values()):
-        os.utime(folder, (age + 1, age + 1))
+    for age, place in enumerate(found.values()):
+        os.utime(place, (age + 1, age + 1))
     return found
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -39,7 +41,7 @@ def outcome(task, vectors: torch.Tensor, pictures: Noise | None = None) -> Outco
     return task.method(CaptionRetrieval("encoder", 0, "first")).run(context)
 
 
-def samples(task, vectors: torch.Tensor) -> dict[str, np.ndarray]:
+def samples(task, vectors: torch.Tensor) -> Mapping[str, Any]:
     return outcome(task, vectors).samples
 
 
@@ -97,7 +99,8 @@ def test_equal_pictures_are_found_by_their_pixels_whatever_their_file(tmp_path) 
     from tasks.datasets.user import open_task
 
     first = Image.fromarray(picture(1))
-    for name, options in (("a.png", {}), ("b.png", {"optimize": True, "compress_level": 9}), ("c.bmp", {})):
+    written: dict[str, dict[str, Any]] = {"a.png": {}, "b.png": {"optimize": True, "compress_level": 9}, "c.bmp": {}}
+    for name, options in written.items():
         (tmp_path / "images").mkdir(exist_ok=True)
         first.save(tmp_path / "images" / name, **options)
     first.save(tmp_path / "images" / "lossy.jpg", quality=60)

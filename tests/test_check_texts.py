@@ -19,7 +19,7 @@ from benchmark.check.labelled import Labelled
 from benchmark.check.measured import BATCHES, dtype_drift, speed
 from benchmark.check.text_side import TextChecks
 from benchmark.cli import app
-from benchmark.contracts import ImageFeatures, ImageRequest
+from benchmark.contracts import ImageFeatures, ImageRequest, ImageSet, LabelData
 from benchmark.errors import EncoderError
 
 
@@ -79,24 +79,30 @@ def test_known_tokens_are_compared():
 # -------------------------------------------------------------------------------------------- measured
 
 
-class Colours:
-    """40 pictures of two colours; the label is the colour."""
+class Colours(ImageSet):
+    """40 pictures of two colours."""
 
-    labels = np.arange(40) % 2
-    class_names = ("dark", "light")
     digest = "colours"
-
-    @property
-    def images(self):
-        return self
 
     def __len__(self):
         return 40
 
+    def image_id(self, index):
+        return f"colours/{index}"
+
     def load(self, index):
-        level = 40 + 160 * int(self.labels[index])
+        level = 40 + 160 * (index % 2)
         noise = np.random.default_rng(index).integers(0, 20, (32, 32, 3))
         return (noise + np.array([level, 80, 255 - level])).clip(0, 255).astype(np.uint8)
+
+
+class Named(LabelData):
+    """Their label is the colour."""
+
+    digest, class_names = "named", ("dark", "light")
+
+    def __init__(self):
+        self.images, self.labels = Colours(), np.arange(40) % 2
 
 
 def blind(features, _images):
@@ -105,8 +111,8 @@ def blind(features, _images):
 
 def test_the_alarm_rings_at_chance_level_only():
     torch.manual_seed(0)
-    assert Labelled(ImageChecks(Sound(), "cpu"), Colours()).chance().ok
-    finding = Labelled(ImageChecks(Wrapped(blind), "cpu"), Colours()).chance()
+    assert Labelled(ImageChecks(Sound(), "cpu"), Named()).chance().ok
+    finding = Labelled(ImageChecks(Wrapped(blind), "cpu"), Named()).chance()
     assert not finding.ok and "wrong normalisation, unloaded weights?" in finding.detail
 
 

@@ -4,6 +4,7 @@ features. Right ones of the same families pass."""
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -19,7 +20,13 @@ from benchmark.check.numbers import number_type
 from benchmark.cli.check import scenes
 from benchmark.errors import UsageError
 
-SMALL = {"hidden_size": 64, "intermediate_size": 128, "num_attention_heads": 4, "image_size": 64, "patch_size": 8}
+SMALL: dict[str, Any] = {
+    "hidden_size": 64,
+    "intermediate_size": 128,
+    "num_attention_heads": 4,
+    "image_size": 64,
+    "patch_size": 8,
+}
 TABLE = list(WRONG)[: list(WRONG).index("CLS that depends on the batch") + 1]
 
 # What no forward shows: only features, or tokens, of the author's own code do.
@@ -47,16 +54,9 @@ NOT_GOLDEN = {
 }  # fmt: skip
 
 
-class First:
+def first(count):
     """The first pictures of the embedded data set with labels."""
-
-    def __init__(self, count=256):
-        data = scenes()
-        self.load, self.class_names, self.labels = data.images.load, data.class_names, data.labels[:count]
-        self.images, self.digest = self, data.digest
-
-    def __len__(self):
-        return len(self.labels)
+    return scenes().take(range(count))
 
 
 @pytest.fixture(scope="module")
@@ -100,9 +100,8 @@ def failures(encoder, **options):
 
 @pytest.mark.parametrize("family", UNSEEN)
 def test_right_adapters_pass_with_pictures_golden_features_and_number_types(family, models, right, golden):
-    report = check_encoder(
-        right[family], reload=models[family], labelled=First(64 if family == "tips" else 256), features=golden[family]
-    )
+    labelled = first(64 if family == "tips" else 256)
+    report = check_encoder(right[family], reload=models[family], labelled=labelled, features=golden[family])
     assert report.ok, [f for f in report.findings if not f.ok]
     found = {f.name for f in report.findings}
     assert {"pixels as they are", "golden cls", "golden patches", "bfloat16 drift"} <= found
@@ -134,7 +133,7 @@ def test_a_wrong_adapter_is_seen_by_the_cheap_check_or_with_golden_features(fami
     ],
 )
 def test_pictures_with_names_show_what_a_trained_model_reads_wrongly(fault, caught_by, right):
-    known = Labelled(ImageChecks(WRONG[fault](right["tips"]), "cpu"), First(64))
+    known = Labelled(ImageChecks(WRONG[fault](right["tips"]), "cpu"), first(64))
     found = [f"{f.name}: {f.detail}" for f in (known.chance(), *known.zero_shot(), known.inputs()) if not f.ok]
     assert any(line.startswith(caught_by) for line in found), found
 

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import typer
@@ -104,7 +105,7 @@ def test_data_that_break_a_reader_fail_their_task_alone(capsys, results, tmp_pat
 
     opened = jobs.open_dataset
 
-    def broken(name: str, *more: object) -> object:
+    def broken(name: str, *more: Any) -> Any:
         if name == "ade20k":
             raise ValueError("field larger than field limit")
         return opened(name, *more)
@@ -262,7 +263,8 @@ def test_an_empty_variable_is_an_unset_one(monkeypatch):
 
 
 def test_folders_may_be_text_from_python():
-    options = RunOptions(data="d", results="r", cache="c")
+    folders: dict[str, Any] = {"data": "d", "results": "r", "cache": "c"}
+    options = RunOptions(**folders)
     assert (options.data, options.results, options.cache) == (Path("d"), Path("r"), Path("c"))
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
 from contextlib import redirect_stdout
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -22,7 +24,7 @@ from benchmark.errors import UsageError
 from benchmark.rows.row import Row, read_row, save
 from benchmark.rows.schema import parse_row
 
-FAST = {"resamples": 1000}
+FAST: dict[str, Any] = {"resamples": 1000}
 
 
 def run(*words: object) -> tuple[int, str]:
@@ -271,7 +273,7 @@ def test_samples_of_a_few_clusters_are_too_little_data(tmp_path: Path) -> None:
     """40 samples of 5 scenes are five, however clear their difference."""
     for model, skill in (("a", 0.9), ("b", 0.3)):
         outcome = simulate("depth", skill, 40, model)
-        outcome.samples["scene"] = np.arange(40) % 5
+        outcome = dataclasses.replace(outcome, samples={**outcome.samples, "scene": np.arange(40) % 5})
         data = row_data(model, "depth", outcome)
         data["metrics"]["RMSE"]["statistic"]["cluster"] = "scene"
         save_json(tmp_path / model / "depth" / "scenes" / "fast-1", data, outcome.samples)

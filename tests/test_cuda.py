@@ -124,8 +124,9 @@ def test_heads_and_ranks_do_not_depend_on_the_device() -> None:
     to_text, to_image = caption_positives([2] * len(x))
     for q, g, positives in ((x, texts, to_text), (texts, x, to_image)):
         assert np.array_equal(ranks(q, g, positives), ranks(q, g, positives, device="cuda"))
-    aps = [average_precision(x[:500], texts, caption_positives([2] * 500)[0], device=d) for d in ("cpu", "cuda")]
-    np.testing.assert_allclose(*aps, rtol=1e-12)
+    positives = caption_positives([2] * 500)[0]
+    here, there = (average_precision(x[:500], texts, positives, device=d) for d in ("cpu", "cuda"))
+    np.testing.assert_allclose(here, there, rtol=1e-12)
 
 
 def test_compiled_encoder_gives_the_same_tokens() -> None:
@@ -154,7 +155,7 @@ def test_jax_gives_the_tokens_of_torch_on_the_gpu() -> None:
     assert outputs[1].patches.is_cuda, "tensors cross without a copy to the CPU"
     torch.testing.assert_close(outputs[0].patches, outputs[1].patches, rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(outputs[0].text_patches, outputs[1].text_patches, rtol=1e-4, atol=1e-4)
-    texts = [e.encode_text(["a red cup", ""]).cpu() for e in found]  # type: ignore[attr-defined]
+    texts = [e.encode_text(["a red cup", ""]).cpu() for e in found]
     torch.testing.assert_close(*texts, rtol=1e-4, atol=1e-4)
 
 

@@ -35,7 +35,7 @@ def test_mmsegmentation_spells_the_classes_alike():
     from importlib.util import find_spec
     from pathlib import Path
 
-    folder = Path(find_spec("mmseg").origin).parent / "datasets"
+    folder = Path(str(find_spec("mmseg").origin)).parent / "datasets"
     for file, owner, name in (
         ("ade.py", "ADE20KDataset", "ade150_classes"),
         ("voc.py", "PascalVOCDataset", "voc21_classes"),

@@ -30,6 +30,7 @@ def examples(tmp_path_factory):
     for path in EXAMPLES.glob("*.toml"):
         shutil.copy(path, folder)
     spec = importlib.util.spec_from_file_location("make_data", EXAMPLES / "make_data.py")
+    assert spec and spec.loader
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     module.main(folder / "data", train=8, test=4)

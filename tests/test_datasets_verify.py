@@ -60,7 +60,7 @@ def test_verify_reads_every_family(tmp_path, capsys, name):
         "nyuv2": (mini.nyu_bts, mini.nyu_labelled),
         "imagenet1k": (mini.imagenet,),
     }
-    for maker in makers.get(name, (getattr(mini, name, None),)):
+    for maker in makers.get(name) or (getattr(mini, name),):
         maker(tmp_path)
     _, out, err = told(capsys, "data", "verify", name, "--data", str(tmp_path), "--workers", "1", "--json")
     reports = [r for r in map(json.loads, out.splitlines()) if r["kind"] != "archive"]  # the miniatures' differ

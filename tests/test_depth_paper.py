@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -196,14 +197,14 @@ def test_released_heads_see_the_stretch_of_their_notebook(task):
     assert trained == pytest.approx(expected)
 
 
-SMALL = {
+SMALL: dict[str, Any] = {
     "steps": 120, "batch_size": 4, "bins": 32, "max_depth": 4.0, "channels": 12, "learning_rate": 0.05,
     "warmup_steps": 10, "crop": (), "border_crop": "none", "eval_crop": "none", "colour_p": 0.0, "rotate_p": 0.0,
     "sig_warmup": 5, "unpad": True,
 }  # fmt: skip
 
 
-def memory(tmp_path, protocol) -> MemoryContext:
+def memory(tmp_path, protocol) -> Any:
     return MemoryContext(protocol, {"train": ColourDepth(Ramps(24, 1)), "test": ColourDepth(Ramps(4, 2))}, tmp_path)
 
 
@@ -265,7 +266,7 @@ def test_relative_targets_are_what_is_trained_and_scored(tmp_path):
 def test_navi_is_scaled_once_and_by_the_whole_picture_as_probe3d_scales_it():
     """Its nearest pixel is that of the picture as it was stored, its farthest that of the part that is shown."""
     raw = np.tile(np.linspace(0.4, 0.6, 96, dtype=np.float32), (64, 1))
-    framed = SimpleNamespace(
+    framed: Any = SimpleNamespace(
         framing=Framing(32, True), raw_depth=lambda index: raw, digest="", uniform_shape=None, cheap=True
     )
     assert TASK.method(preset("depth", "paper", "navi")).dataset_options("navi") == {"depth": "relative"}

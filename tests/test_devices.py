@@ -28,7 +28,7 @@ class IsModule(nn.Module):
 
 def test_an_encoder_that_says_where_it_is_is_believed(monkeypatch: pytest.MonkeyPatch) -> None:
     encoder = Holder(nn.Linear(2, 2, device="meta"))
-    encoder.device = torch.device("cuda:1")  # type: ignore[attr-defined]
+    encoder.device = torch.device("cuda:1")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     assert device_of(encoder, "cpu") == "cuda:1"
 
@@ -38,7 +38,7 @@ def test_a_device_of_jax_that_torch_does_not_see_takes_pictures_from_the_cpu(
     device: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     encoder = SmallEncoder()
-    encoder.device = device  # type: ignore[attr-defined]
+    encoder.device = device
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert device_of(encoder, "auto") == "cpu"
 
@@ -63,7 +63,7 @@ def test_a_device_without_float64_is_refused_before_anything_runs(device: str) -
 def test_jax_picks_its_own_device_whatever_torch_has(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)  # a JAX without a GPU beside a torch with one
     encoder = load_encoder("tipsv2-mini", backend="jax", dtype="float32")
-    kind = {"gpu": "cuda"}.get(encoder.device.platform, encoder.device.platform)  # type: ignore[attr-defined]
+    kind = {"gpu": "cuda"}.get(encoder.device.platform, encoder.device.platform)
     assert device_of(encoder).partition(":")[0] == kind  # old versions of JAX call a CPU TFRT_CPU_0
 
 

@@ -2,6 +2,7 @@ import dataclasses
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -32,7 +33,8 @@ def test_fingerprint_is_the_same_in_other_processes_and_hash_seeds():
 
 def test_any_field_changes_the_fingerprint_of_a_transform():
     base = ImageTransform("square", 224)
-    changes = {"resize": "none", "size": 225, "crop": 224, "interpolation": "nearest", "antialias": False,
+    changes: dict[str, Any] = {
+               "resize": "none", "size": 225, "crop": 224, "interpolation": "nearest", "antialias": False,
                "rounding": "even", "range": (-1.0, 1.0), "mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}  # fmt: skip
     assert set(changes) == {f.name for f in dataclasses.fields(base)}
     prints = {dataclasses.replace(base, **{k: v}).fingerprint() for k, v in changes.items()}

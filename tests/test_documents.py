@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 from pathlib import Path
+from typing import Any
 
 import click
 import pytest
@@ -28,7 +29,7 @@ def command_lines(path: Path) -> list[str]:
 def problem(line: str) -> str | None:
     """What is wrong with a command line, if anything."""
     words = shlex.split(re.split(r"&&|\|", line)[0].replace("…", "x"))[1:]
-    group = typer.main.get_command(app)
+    group: Any = typer.main.get_command(app)
     context = click.Context(group)
     command = group.get_command(context, words[0])
     if command is None:
@@ -69,7 +70,7 @@ def test_the_readme_names_every_command_and_sets_up_in_two_lines():
 def test_the_wheel_holds_every_shipped_row_file():
     """setup.py names patterns: a new kind of file beside a row must be among them."""
     patterns = re.findall(r"published\.csv|reference/\*\*/\*\.", (ROOT / "setup.py").read_text(encoding="utf-8"))
-    endings = re.search(r"for ending in \((.*?)\)", (ROOT / "setup.py").read_text(encoding="utf-8"))[1]
+    endings = re.search(r"for ending in \((.*?)\)", (ROOT / "setup.py").read_text(encoding="utf-8")).group(1)
     patterns = [patterns[0], *(patterns[1] + ending.strip().strip('"') for ending in endings.split(","))]
     shipped = {path for path in (ROOT / "results" / "reference").rglob("*") if path.is_file()}
     taken = {path for pattern in patterns for path in (ROOT / "results").glob(pattern)}

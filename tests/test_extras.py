@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -57,7 +58,7 @@ class Tower(nn.Module):
         self.embed = nn.Conv2d(3, 6, patch, patch)
         self.size, self.quick = size, quick
 
-    def forward_intermediates(self, image, **_options):
+    def forward_intermediates(self, image, *_asked, **_options) -> Any:
         assert image.shape[-2:] == (self.size, self.size), "it takes its own size only"
         tokens = self.embed(image)
         tokens = tokens * torch.sigmoid(1.702 * tokens) if self.quick else nn.functional.gelu(tokens)
@@ -222,8 +223,8 @@ class Blocks(Vit):
 class Stages(Blocks):
     """The same surface over maps of several sizes."""
 
-    def forward_intermediates(self, x, **options):
-        hidden, maps = super().forward_intermediates(x, **options)
+    def forward_intermediates(self, x, *asked, **options):
+        hidden, maps = super().forward_intermediates(x, *asked, **options)
         return hidden, [(nn.functional.avg_pool2d(maps[0][0], 2), None), *maps[1:]]
 
 

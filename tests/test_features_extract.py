@@ -303,9 +303,9 @@ def test_padded_view_puts_pixels_where_the_picture_lies(tmp_path):
 
 
 class UniformNoise(Noise):
-    @property
-    def uniform_shape(self):
-        return (self.height, self.width)
+    def __init__(self, *made):
+        super().__init__(*made)
+        self.uniform_shape = (self.height, self.width)
 
 
 def test_batches_are_pinned_ahead_of_the_encoder_on_a_gpu_only(tmp_path, monkeypatch):

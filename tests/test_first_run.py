@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -24,7 +25,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     splits: list[str] = []
     rendered = kinds.rendered
 
-    def noting(split: str, *more: object) -> Path:
+    def noting(split: str, *more: Any) -> Path:
         splits.append(split)
         return rendered(split, *more)
 
@@ -32,7 +33,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return splits
 
 
-def few(tmp_path: Path, **more: object) -> dict[str, object]:
+def few(tmp_path: Path, **more: Any) -> dict[str, Any]:
     return {"dataset_options": FEW, "results": tmp_path / "results", "cache": tmp_path / "cache", **more}
 
 
@@ -56,7 +57,7 @@ def test_a_row_is_there_before_the_pictures_of_the_next_job_are(asked, tmp_path,
     first_row, rendered = threading.Event(), kinds.rendered
     held = []
 
-    def slow(split: str, *more: object) -> Path:
+    def slow(split: str, *more: Any) -> Path:
         if split == "train":
             held.append(first_row.wait(60))
         return rendered(split, *more)
@@ -74,7 +75,7 @@ def test_a_row_is_there_before_the_pictures_of_the_next_job_are(asked, tmp_path,
 def test_pictures_that_cannot_be_made_fail_their_own_jobs(asked, tmp_path, monkeypatch) -> None:
     rendered = kinds.rendered
 
-    def broken(split: str, *more: object) -> Path:
+    def broken(split: str, *more: Any) -> Path:
         if split == "train":
             raise BenchError("no space left")
         return rendered(split, *more)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import miniatures
 import numpy as np
@@ -123,7 +124,7 @@ def test_what_is_stored_already_is_not_planned_and_what_a_pass_still_lacks_is(tm
     def unit(session, tap, planned):
         return plan._line(Unit("a", tap), Tapped(tap), data, session, planned)[0]
 
-    first, planned = session_of(encoder, tmp_path), {}
+    first, planned = session_of(encoder, tmp_path), dict[Any, Any]()
     lines = [unit(first, tap, planned) for tap in ("cls", "patches")]
     assert [(line.forwards, line.shared) for line in lines] == [(4, 0), (4, 4)]
     first = session_of(encoder, tmp_path)
@@ -152,7 +153,7 @@ def test_sampled_pixels_are_held_once_as_planned(monkeypatch):
     context = SimpleNamespace(
         data={"train": data}, seed=0, features=lambda need: taps[need.split("/")[1]], progress=lambda *_: silent("", 0)
     )
-    protocol = SimpleNamespace(with_cls=True, holdout=0.1)
+    protocol: Any = SimpleNamespace(with_cls=True, holdout=0.1)
     found = dense.training_pixels(context, needs, protocol, lambda values, _: values % 2 == 1)
     assert found.features.shape == (n // 2 * count, 4) and max(joined) <= dense.BLOCK * count * 4
     assert torch.equal(found.features[:, :2], taps["pixels"][1::2].reshape(-1, 2))

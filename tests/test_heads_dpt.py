@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import zipfile
+from typing import Any
 
 import numpy as np
 import pytest
@@ -32,7 +33,7 @@ def test_heads_of_the_three_tasks_are_read(tmp_path, head):
 
 
 def test_npz_and_the_authors_torch_layout_give_the_same_head(tmp_path):
-    tree = flax_tree()
+    tree: dict[str, Any] = flax_tree()
     layers = as_torch(tokens(3, 2))
     expected = load_dpt(write_zip(tmp_path / "h.zip", tree), WIDTH, OUT)(layers)
     np.savez(tmp_path / "h.npz", **tree)
@@ -130,6 +131,7 @@ def test_a_linear_head_commutes_with_up_sampling_and_sees_the_cls():
     head = LinearDense(4, 3, 4, True, False)
     found = head([(cls, patches)])
     weight, bias = head.head.weight[:, :, 0, 0], head.head.bias
+    assert bias is not None
     both = torch.cat([patches, cls[:, :, None, None].expand_as(patches)], 1)
     features = torch.nn.functional.interpolate(both, scale_factor=4, mode="bilinear")  # as DINOv2: features first
     expected = torch.einsum("oc,bchw->bohw", weight, features) + bias[:, None, None]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -151,10 +152,11 @@ def test_folds_of_images_reach_the_number_asked_for() -> None:
 
 
 def test_one_training_picture_is_too_few_to_choose_by() -> None:
-    one = SimpleNamespace(data={"train": None}, features=lambda need: torch.zeros(1, 4, 2))
-    protocol = SimpleNamespace(penalties=(1.0, 0.1))
+    one: Any = SimpleNamespace(data={"train": None}, features=lambda need: torch.zeros(1, 4, 2))
+    protocol: Any = SimpleNamespace(penalties=(1.0, 0.1))
+    tap: Any = SimpleNamespace(tap=None)
     with pytest.raises(DataError, match="1 training picture: penalties are chosen on a held-out one"):
-        training_pixels(one, {"train/pixels": SimpleNamespace(tap=None)}, protocol, lambda v, _: v > 0)  # type: ignore[arg-type]
+        training_pixels(one, {"train/pixels": tap}, protocol, lambda v, _: v > 0)
 
 
 def test_small_sets_are_sampled_more_closely():
@@ -315,7 +317,7 @@ def test_sweep_is_plain_sgd_for_each_of_its_heads() -> None:
     layer = torch.nn.Linear(4, 3)
     torch.nn.init.zeros_(layer.bias)
     layer.weight.data = 0.01 * torch.randn(3, 4, generator=torch.Generator().manual_seed(0))
-    weights = [{"params": [layer.weight], "weight_decay": 0.01}, {"params": [layer.bias]}]
+    weights: list[dict[str, Any]] = [{"params": [layer.weight], "weight_decay": 0.01}, {"params": [layer.bias]}]
     optimiser = torch.optim.SGD(weights, lr=0.1 * 32 / 256, momentum=0.9)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, 5)
     for _ in range(5):

@@ -137,7 +137,7 @@ def test_no_family_of_transformers_own_lists_is_forgotten(tmp_path):
         tower = known["read"].get(kind, {}).get("tower")
         if tower or kind in hub.FAMILIES or CONFIG_MAPPING_NAMES.get(kind) in read:
             continue
-        checkpoint = SimpleNamespace(config={"model_type": kind}, folder=tmp_path)
+        checkpoint: Any = SimpleNamespace(config={"model_type": kind}, folder=tmp_path)
         message = one_line(partial(hub.refuse, kind, known, checkpoint, spec))
         assert f"hf:local: {kind} " in message and (". Use " in message or ". Save " in message), message
 

@@ -149,7 +149,8 @@ def test_files_that_are_no_rows_are_named_and_the_rest_is_shown(tmp_path: Path) 
     cut = write_row(tmp_path, "cut", "depth") / "result.json"
     cut.write_text(cut.read_text()[:200])
     no_number = {"metrics": {"RMSE": {"value": float("nan"), "ci95": [0, 1]}}}
-    for name, changes in {"newer": {"schema": 99}, "older": {"schema": 0}, "nan": no_number}.items():
+    damages: dict[str, dict[str, Any]] = {"newer": {"schema": 99}, "older": {"schema": 0}, "nan": no_number}
+    for name, changes in damages.items():
         file = write_row(tmp_path, name, "depth") / "result.json"
         file.write_text(json.dumps({**json.loads(file.read_text()), **changes}))
     foreign = tmp_path / "foreign" / "depth" / "scenes" / "x-1" / "result.json"

@@ -80,7 +80,7 @@ def test_areas_are_those_of_masking_pixel_by_pixel() -> None:
         classes = int(rng.choice([1, 2, 3, 5, 150, 255, 256, 300, 1000, 1500]))
         kind = str(rng.choice(["uint8", "int16", "int32", "int64"]))
         low, high = (0, 256) if kind == "uint8" else (-1, 3000)
-        target = rng.integers(low, min(high, classes + rng.integers(0, 3)), (4, 5)).astype(kind)
+        target = rng.integers(low, min(high, classes + int(rng.integers(0, 3))), (4, 5)).astype(kind)
         if rng.random() < 0.5:
             target[0, 0] = 255
         if rng.random() < 0.2 and kind != "uint8":

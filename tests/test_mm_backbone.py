@@ -37,7 +37,8 @@ def small(**fields: str):
 class Blobs(SegmentationData):
     """Pictures of two sizes with masks of three classes."""
 
-    class_names, background, digest = ("a", "b", "c"), None, "d"
+    class_names: tuple[str, ...] = ("a", "b", "c")
+    background, digest = None, "d"
 
     def __init__(self, n: int = 5, bad: int = -1, classes: int = 3) -> None:
         self.images, self.bad = Noise(n), bad

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -95,7 +96,7 @@ def test_fields_that_contradict_each_other_are_refused(data, tmp_path, capsys):
         assert said in capsys.readouterr().err
 
 
-def memory(tmp_path, protocol) -> MemoryContext:
+def memory(tmp_path, protocol) -> Any:
     data = {"train": ColourNormals(Ramps(24, 1)), "test": ColourNormals(Ramps(4, 2))}
     return MemoryContext(protocol, data, tmp_path)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 import miniatures
 import pytest
@@ -62,7 +63,7 @@ def test_test_pictures_that_are_trained_on_are_refused_by_their_pixels(fruit: Pa
 
 def test_some_may_be_left_out_in_plain_sight_but_never_all(fruit: Path) -> None:
     shutil.copy(fruit / "train" / "apple" / "1.png", fruit / "test" / "apple" / "copy.png")
-    options = {"results": fruit / "r", "cache": fruit / "c", "workers": 0}
+    options: dict[str, Any] = {"results": fruit / "r", "cache": fruit / "c", "workers": 0}
     report = run("pixels", str(fruit / "t.toml"), **options)
     assert not report.rows and "--max-bad 1" in report.failures[0].text
     (row,) = run("pixels", str(fruit / "t.toml"), max_bad=1, **options).rows

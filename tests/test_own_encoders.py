@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import importlib
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -65,7 +67,7 @@ def listed(spec):
 
 
 @pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A folder with an encoder, the network it imports, a helper it imports late, and a weight file."""
     (tmp_path / "own_encoder.py").write_text(ENCODER.replace("{folder}", str(tmp_path)))
     (tmp_path / "own_network.py").write_text(NETWORK)
@@ -92,7 +94,7 @@ def edit(file: Path, text: str = "# edited\n") -> None:
     file.write_text(file.read_text() + text)
 
 
-def loaded(model: str, **options: str) -> dict[str, object]:
+def loaded(model: str, **options: Any) -> dict[str, object]:
     return dict(identity(load_encoder(model, device="cpu", **options).card))
 
 
@@ -240,7 +242,7 @@ def test_helpers_of_one_name_beside_two_files_are_two_modules(tmp_path, monkeypa
         (tmp_path / project / "own_encoder.py").write_text(text.replace('"MIT"', 'f"licence {GAIN}"'))
     weights(tmp_path, 1.0)
     forget()
-    found = {}
+    found: dict[str, Any] = {}
     for project in ("p", "q", "p/deeper", "p", "q"):
         card = load_encoder(f"{tmp_path}/{project}/own_encoder.py:build", device="cpu").card
         assert found.setdefault(project, (card.licence, card.code_version)) == (card.licence, card.code_version)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import miniatures
 import pytest
@@ -17,7 +19,7 @@ TASKS = (
     "zero_shot_segmentation", "image_to_text_retrieval", "text_to_image_retrieval", "zero_shot_classification",
     "classification", "instance_retrieval",
 )  # fmt: skip
-MAKERS = {
+MAKERS: dict[str, Callable[[Path], Any]] = {
     "ade150": miniatures.ade20k, "voc21": miniatures.voc2012, "pc59": miniatures.pascal_context,
     "pc60": miniatures.pascal_context, "coco": miniatures.coco, "flickr30k": miniatures.flickr30k,
     "docci": miniatures.docci, "imagenet1k": miniatures.imagenet, "uned": miniatures.uned,

@@ -68,8 +68,8 @@ def test_what_a_package_brings_is_listed_shown_planned_checked_run_compared_and_
         "plan --model toy-colours --task toy_correspondence", "check --model toy-colours", "data verify toy_pairs",
     )  # fmt: skip
     said = ("toy_pairs", "toy_correspondence", "toy-colours", "PCK@0.1", "Toy pairs", "48", "passed", "targets")
-    for (code, out, err), words in zip(shown, said, strict=True):
-        assert code == 0 and words in out, out + err
+    for (code, text, why), words in zip(shown, said, strict=True):
+        assert code == 0 and words in text, text + why
     made = bench(
         installed, tmp_path, f"{run} toy-colours --model pixels", f"{run} toy-colours", f"{run} toy-colours --limit 6",
         "compare pixels toy-colours --results rows", "leaderboard --results rows --out page",

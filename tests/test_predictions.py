@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -118,7 +119,7 @@ def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "linear_segmentation.pixels_at_most": "64",
         "linear_segmentation.judged_images": "3",
     }
-    options = {"limit": 24, "results": results, "check": False, "overrides": small}
+    options: dict[str, Any] = {"limit": 24, "results": results, "check": False, "overrides": small}
     before = run("random-vit", words, **options)
     assert len(before.rows) == 8 and not list(results.rglob("*.png"))
     after = run("random-vit", words, **options, save_predictions=2)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,10 +22,16 @@ from benchmark.images.decode import apply_transform
 
 MEAN, STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
 IMAGENET = {"image_mean": MEAN, "image_std": STD, "do_normalize": True, "do_resize": True, "rescale_factor": 1 / 255}
-SMALL = {"hidden_size": 48, "num_attention_heads": 4, "intermediate_size": 96, "image_size": 64, "patch_size": 16}
+SMALL: dict[str, Any] = {
+    "hidden_size": 48,
+    "num_attention_heads": 4,
+    "intermediate_size": 96,
+    "image_size": 64,
+    "patch_size": 16,
+}
 
 # module of transformers, start of its class's name, what the file says: as the models' owners uploaded them
-FILES = {
+FILES: dict[str, tuple[str, str, dict[str, Any]]] = {
     "convnext, first": ("convnext", "ConvNext", {"size": 224, "crop_pct": 0.875, "resample": 3}),
     "convnext, newer": ("convnext", "ConvNext", {"size": {"shortest_edge": 224}, "crop_pct": 0.875, "resample": 3}),
     "convnext 384": ("convnext", "ConvNext", {"size": {"shortest_edge": 384}, "crop_pct": 0.875, "resample": 3}),

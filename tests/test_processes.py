@@ -75,6 +75,7 @@ def test_locks_on_windows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     spec = importlib.util.spec_from_file_location(
         "processes_on_windows", ROOT / "benchmark" / "system" / "processes.py"
     )
+    assert spec and spec.loader
     windows = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(windows)
     with windows.locked(tmp_path) as alone, pytest.raises(BlockingIOError):  # noqa: PT012

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import tips_layouts as tips
@@ -18,7 +19,7 @@ from benchmark.contracts import ImageRequest
 from tasks.depth import TASK
 from tasks.training.frozen import Frozen
 
-SHAPE = {"hidden_size": 64, "num_attention_heads": 4, "image_size": 64, "patch_size": 16}
+SHAPE: dict[str, Any] = {"hidden_size": 64, "num_attention_heads": 4, "image_size": 64, "patch_size": 16}
 BOTH = (0, -1)
 
 

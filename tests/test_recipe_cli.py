@@ -119,4 +119,4 @@ def test_a_finished_run_is_published_as_the_adapter_reads_it(tmp_path: Path) -> 
     assert all((folder / "stages" / name / "metrics.jsonl").is_file() for name in ("tiny", "second"))
     encoder = load_encoder("tipsv2-mini", weights=str(folder))
     assert encoder.card.embed_dim == 16
-    assert encoder.encode_text(["a red square"]).shape == (1, 16)  # type: ignore[attr-defined]
+    assert encoder.encode_text(["a red square"]).shape == (1, 16)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import pytest
 from recipe_fixtures import tiny
@@ -107,7 +108,7 @@ def test_minis_differ_in_the_loss_alone_at_the_same_flops(stage: str) -> None:
     """clip-mini takes more steps, because a step of it is cheaper; its warm-up is as long in samples per FLOP."""
     full, ibot, clip = (read_config(f"{n}-{stage}") for n in ("tipsv2", "tips", "clip"))
     for other in (ibot, clip):
-        same = {"name": full.name, "loss": full.loss, "init_from": full.init_from}
+        same: dict[str, Any] = {"name": full.name, "loss": full.loss, "init_from": full.init_from}
         train = dataclasses.replace(other.train, steps=full.train.steps)
         optim = dataclasses.replace(other.optim, warmup=full.optim.warmup)
         assert dataclasses.replace(other, **same, train=train, optim=optim) == full

@@ -25,8 +25,8 @@ def unit(x: np.ndarray) -> np.ndarray:
     return x / np.linalg.norm(x, axis=-1, keepdims=True)
 
 
-def as_torch(*arrays: np.ndarray) -> list[torch.Tensor]:
-    return [torch.from_numpy(a) for a in arrays]
+def as_torch(first: np.ndarray, second: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+    return torch.from_numpy(first), torch.from_numpy(second)
 
 
 def test_contrastive_loss_is_infonce_both_ways_averaged_over_two_pairs(rng: np.random.Generator) -> None:

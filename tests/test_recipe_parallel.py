@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -29,7 +30,7 @@ def free_port() -> int:
         return int(s.getsockname()[1])
 
 
-def two_processes(out: Path, fails: str = "", **changes: object) -> None:
+def two_processes(out: Path, fails: str = "", **changes: Any) -> None:
     """Trains in two processes; with `fails`, both must end with 1 and these last words."""
     port = free_port()
     files = [out.with_name(f"{out.name}-{rank}.log") for rank in range(2)]
@@ -81,7 +82,7 @@ def assert_same_runs(alone: Path, together: Path) -> None:
     ],
     ids=["ddp-center-accumulated", "fsdp-sinkhorn"],
 )
-def test_two_processes_equal_one(tmp_path: Path, changes: dict[str, object]) -> None:
+def test_two_processes_equal_one(tmp_path: Path, changes: dict[str, Any]) -> None:
     two_processes(tmp_path / "two", train__steps=3, **changes)
     train(
         tiny(train__log_every=1, train__steps=3, head__balance=changes["head__balance"]), tmp_path / "one", quiet=True
@@ -95,7 +96,7 @@ def test_a_run_that_fails_leaves_no_thread_behind(tmp_path: Path) -> None:
 
 
 def test_the_adafactor_of_vision_transformers_is_the_same_on_shards(tmp_path: Path) -> None:
-    changes = {"optim__name": "adafactor", "optim__lr": 0.01, "head__prototypes": 33, "train__steps": 3}
+    changes: dict[str, Any] = {"optim__name": "adafactor", "optim__lr": 0.01, "head__prototypes": 33, "train__steps": 3}
     changes |= {"model__width": 32, "train__checkpoint_every": 3}
     two_processes(tmp_path / "two", train__strategy="fsdp", **changes)
     train(tiny(train__log_every=1, **changes), tmp_path / "one", quiet=True)
@@ -109,7 +110,8 @@ def test_the_adafactor_of_vision_transformers_is_the_same_on_shards(tmp_path: Pa
 
 def test_sharded_adafactor_equals_one_process_and_resumes_to_the_same_bytes(tmp_path: Path) -> None:
     # 13 prototypes do not halve, and at this rate a step is a tenth of each parameter's root mean square
-    changes = {"optim__name": "adafactor-torch", "optim__lr": 0.1, "head__prototypes": 13, "train__steps": 4}
+    changes: dict[str, Any] = {"optim__name": "adafactor-torch", "optim__lr": 0.1}
+    changes |= {"head__prototypes": 13, "train__steps": 4}
     changes |= {"train__validate_every": 2, "train__validate_samples": 12}  # at the steps of the checkpoints
     two_processes(tmp_path / "two", train__strategy="fsdp", **changes)
     train(tiny(train__log_every=1, **changes), tmp_path / "one", quiet=True)
@@ -118,14 +120,14 @@ def test_sharded_adafactor_equals_one_process_and_resumes_to_the_same_bytes(tmp_
     assert [row["step"] for row in two] == [2, 4]
     assert two == one
     for name, shape in (("row_var", (64, 1)), ("col_var", (1, 16))):  # whole in the checkpoint, as one process has it
-        one, two = (
+        alone, shared = (
             load_file(tmp_path / run / "step-00000004" / "state.safetensors")[
                 f"optimizer/encoder.vision_model.encoder.layer.0.mlp.fc1.weight/{name}"
             ]
             for run in ("one", "two")
         )
-        assert one.shape == shape
-        torch.testing.assert_close(two, one, rtol=1e-2, atol=0)
+        assert alone.shape == shape
+        torch.testing.assert_close(shared, alone, rtol=1e-2, atol=0)
     shutil.copytree(tmp_path / "two" / "step-00000002", tmp_path / "again" / "step-00000002")
     two_processes(tmp_path / "again", train__strategy="fsdp", **changes)
     for name in ("step-00000004/state.safetensors", "final/model.safetensors", "final/heads.safetensors"):

@@ -30,7 +30,7 @@ class Interrupted(Exception):
 def interrupt_after(monkeypatch: pytest.MonkeyPatch, steps: int) -> None:
     original, done = trainer.Trainer._one_step, [0]
 
-    def one_step(self, batch):  # type: ignore[no-untyped-def]
+    def one_step(self, batch):
         if done[0] == steps:
             raise Interrupted
         done[0] += 1
@@ -59,7 +59,7 @@ def test_nan_loss_stops_with_one_line_and_keeps_the_last_good_checkpoint(
 ) -> None:
     original = trainer.backward
 
-    def backward(*args):  # type: ignore[no-untyped-def]
+    def backward(*args):
         terms = original(*args)
         return terms | {"loss": terms["loss"] * (float("nan") if args[4] >= 5 else 1.0)}
 

@@ -15,7 +15,7 @@ from benchmark.cli.tables import show_report
 from benchmark.engine.loading import load_encoder
 from benchmark.engine.run import Note, Report
 from benchmark.protocol import load_protocol
-from benchmark.registry import load_task, models, protocol_file, suites
+from benchmark.registry import Unit, load_task, models, protocol_file, suites
 from benchmark.rows.row import read_all
 from benchmark.rows.shipped import beside, columns, origin
 from benchmark.system.paths import reference_dir
@@ -126,6 +126,7 @@ def test_the_report_of_the_embedded_models_reads_the_shipped_rows_and_runs_nothi
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     spec = importlib.util.spec_from_file_location("minis", Path(__file__).parents[1] / "perf" / "minis.py")
+    assert spec and spec.loader
     minis = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(minis)
     for name, found in (("majority_map", (4, (3, 5))), ("mean_depth_map", (2, (1, 3)))):
@@ -144,7 +145,7 @@ def test_the_report_of_the_embedded_models_reads_the_shipped_rows_and_runs_nothi
 
 def test_a_reason_names_the_tasks_it_is_given_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_rows(tmp_path / "mine", {"a": 0.6}, ["depth"])
-    units = ["image_to_text_retrieval/scenes", "text_to_image_retrieval/scenes"]
+    units = [Unit("image_to_text_retrieval", "scenes"), Unit("text_to_image_retrieval", "scenes")]
     report = Report(read_all(tmp_path / "mine")[0], not_applicable=[Note("a", u, "no text tower") for u in units])
     show_report(report, tmp_path / "mine", [], tmp_path / "none")
     assert "n/a a, image_to_text_retrieval, text_to_image_retrieval: no text tower" in capsys.readouterr().out

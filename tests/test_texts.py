@@ -94,10 +94,10 @@ def test_captions_of_shards_of_docci_and_of_own_folders_keep_what_is_inside_a_li
     picture = miniatures.save_jpeg(tmp_path / "p.jpg", 0).read_bytes()
     with tarfile.open(tmp_path / "flickr30k/test/0.tar", "w") as out:
         for name, words in rows:
-            for member, data in ((name, picture), (name.replace("jpg", "txt"), words.encode())):
+            for member, held in ((name, picture), (name.replace("jpg", "txt"), words.encode())):
                 entry = tarfile.TarInfo(member)
-                entry.size = len(data)
-                out.addfile(entry, io.BytesIO(data))
+                entry.size = len(held)
+                out.addfile(entry, io.BytesIO(held))
     data = open_dataset("flickr30k", tmp_path).data("captions", "test")
     assert [list(c) for c in data.captions] == [[INSIDE, "second"], ["one"]]
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
 import numpy as np
 import pytest
@@ -180,7 +182,8 @@ def test_half_precision_drifts_little_and_hands_out_float32(folder, encoders, ba
     assert half.card.dtype == dtype
     picture = images(2, 3, 70, 98)
     a, b = (e.encode_image(picture, ImageRequest(text_patches=True)) for e in (half, encoders[backend]))
-    for x, y in ((a.cls, b.cls), (a.patches, b.patches), (a.text_patches, b.text_patches)):
+    pairs: list[Any] = [(a.cls, b.cls), (a.patches, b.patches), (a.text_patches, b.text_patches)]
+    for x, y in pairs:
         assert x.dtype == torch.float32
         assert torch.nn.functional.cosine_similarity(x, y, dim=-1).min() > 0.995
     if backend == "torch":

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import tips_layouts as tips
@@ -102,7 +104,8 @@ def test_transformers_itself_loads_the_exported_folder(tmp_path):
     row = tips.arch_row("g")
     folder = tips.write_pair(tmp_path / "in", row)
     export(tips.spec(folder, row), "transformers", tmp_path / "out")
-    theirs, report = Tipsv2Model.from_pretrained(tmp_path / "out", output_loading_info=True)
+    loaded: Any = Tipsv2Model.from_pretrained(tmp_path / "out", output_loading_info=True)
+    theirs, report = loaded
     assert not any(report[key] for key in ("missing_keys", "unexpected_keys", "mismatched_keys"))
     assert float(theirs.temperature.detach()) == pytest.approx(0.0047)
     images = torch.rand(1, 3, 112, 112)

@@ -94,7 +94,7 @@ def test_the_hubs_own_names_and_sharded_files_load(tmp_path, folder):
     export(tips.spec(folder, ROW), "transformers", tmp_path / "hub")
     (tmp_path / "hub/model.safetensors").unlink()
     parts = {"vision_encoder.": VISION, "text_encoder.": TEXT}
-    index = {}
+    index: dict[str, str] = {}
     for n, (prefix, name) in enumerate(parts.items()):
         shard = f"model-0000{n}-of-00002.safetensors"
         arrays = {prefix + k: torch.from_numpy(v) for k, v in np.load(folder / name).items() if k != "temperature"}
@@ -104,7 +104,7 @@ def test_the_hubs_own_names_and_sharded_files_load(tmp_path, folder):
     ours, hub = load(tips.spec(folder, ROW)), load(tips.spec(tmp_path / "hub", ROW))
     assert hub.vision.keys() == ours.vision.keys() and hub.text.keys() == ours.text.keys()
     assert all(torch.equal(hub.vision[k], ours.vision[k]) for k in ours.vision)
-    assert float(hub.temperature) == pytest.approx(0.0047)
+    assert hub.temperature.item() == pytest.approx(0.0047)
 
 
 def test_a_named_file_is_loaded_whatever_stands_beside_it(tmp_path, folder):
@@ -168,7 +168,7 @@ def test_a_clone_of_the_hubs_repository_gives_sizes_and_temperature(clone, folde
     for spec in (tips.spec(clone, ROW), tips.spec(None, {"family": "tipsv2"}, f"hf:{clone}", target=str(clone))):
         checkpoint = load(spec)
         assert checkpoint.arch == Architecture.from_row(ROW)
-        assert float(checkpoint.temperature) == np.float32(0.004785141441971064)
+        assert checkpoint.temperature.item() == np.float32(0.004785141441971064)
     (clone / "config.json").write_text(json.dumps(hub_config(embed_dim=64)))
     assert "embed_dim 64 and text_hidden_size 48, a vit_test has 48 in both towers" in refusal(clone)
     (clone / "config.json").write_text(json.dumps(hub_config(text_num_layers=3)))

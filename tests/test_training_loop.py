@@ -338,11 +338,10 @@ def test_curves_are_thinned_to_means():
 
 def test_initial_weights_depend_on_the_seed_alone():
     torch.manual_seed(5)
-    one = initialise(lambda: nn.Conv2d(32, 64, 3), "lecun", 1)
+    one: Any = initialise(lambda: nn.Conv2d(32, 64, 3), "lecun", 1)
     torch.manual_seed(6)
-    two = initialise(lambda: nn.Conv2d(32, 64, 3), "lecun", 1)
+    two: Any = initialise(lambda: nn.Conv2d(32, 64, 3), "lecun", 1)
+    normal: Any = initialise(lambda: nn.Conv2d(32, 64, 3), "normal", 1)
     assert torch.equal(one.weight, two.weight) and not one.bias.any()
     assert float(one.weight.detach().std()) == pytest.approx(math.sqrt(1 / (32 * 9)), rel=0.05)
-    assert float(initialise(lambda: nn.Conv2d(32, 64, 3), "normal", 1).weight.detach().std()) == pytest.approx(
-        0.01, rel=0.05
-    )
+    assert float(normal.weight.detach().std()) == pytest.approx(0.01, rel=0.05)

@@ -52,5 +52,5 @@ def test_rows_of_uned_carry_mmp5_with_interval_and_say_what_deviates(tmp_path, c
     assert bench("compare", str(tmp_path / "pixels"), str(tmp_path / "random-vit"), "--json") == 0
     for name in ("paper", "uned"):
         task = load_task("instance_retrieval")
-        found = load_protocol("instance_retrieval", task.schemas, protocol_file("instance_retrieval"), name, None, None)
-        assert "a deviation: the query itself is left out" in found.description
+        made = load_protocol("instance_retrieval", task.schemas, protocol_file("instance_retrieval"), name, None, None)
+        assert "a deviation: the query itself is left out" in made.description

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import miniatures
 import numpy as np
@@ -38,7 +39,12 @@ def test_uned_is_a_loop_over_queries(index: str, tmp_path: Path) -> None:
     for near in ("cars/car_ims", "sop/chair_final"):  # a class whose two pictures resemble each other
         pixels = np.asarray(Image.open(folder / near / "0.jpg")).astype(int)
         Image.fromarray((pixels + 2).clip(0, 255).astype(np.uint8)).save(folder / near / "1.jpg", quality=95)
-    options = {"protocol": "paper", "overrides": {"index": index}, "check": False, "results": tmp_path / "r"}
+    options: dict[str, Any] = {
+        "protocol": "paper",
+        "overrides": {"index": index},
+        "check": False,
+        "results": tmp_path / "r",
+    }
     report = run(MODEL, "instance_retrieval/uned", data=tmp_path, cache=tmp_path / "cache", **options)
     (row,) = report.rows
     data, encoder = open_dataset("uned", tmp_path).data("retrieval", "test"), SmallEncoder()
@@ -185,7 +191,7 @@ def test_cls_tokens_side_by_side_do_not_meet_texts(task: str) -> None:
     """Two tokens are twice as long as a text's vector."""
     loaded, card = load_task(task), SmallEncoder().card
     values = load_protocol(task, loaded.schemas, protocol_file(task), "paper").values
-    assert "not in text space" in loaded.refusal(card, replace(values, cls="concat"))
+    assert "not in text space" in str(loaded.refusal(card, replace(values, cls="concat")))
     assert loaded.refusal(card, replace(values, cls="mean")) is None
 
 
@@ -219,13 +225,13 @@ def test_an_interrupted_sweep_ends_with_the_same_heads(tmp_path: Path) -> None:
             yield batch
 
     def sweep(feed, state):
-        rest = {"learning_rates": [0.1, 0.01], "steps": 12, "batch": 8}
+        rest: dict[str, Any] = {"learning_rates": [0.1, 0.01], "steps": 12, "batch": 8}
         return fit_linear_sweep(sources, labels, 3, held, **rest, feed=feed, state=state, save_every=0.0)
 
     calm = sweep(feed_of(images), tmp_path / "calm")
     with pytest.raises(Stop):
         sweep(cut, tmp_path / "state")
-    steps = []
+    steps: list[int] = []
 
     def counting(plan):
         plan = list(plan)

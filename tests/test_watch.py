@@ -6,6 +6,7 @@ import csv
 import json
 import os
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
@@ -22,7 +23,7 @@ from benchmark.watch.steps import progress_of
 from benchmark.watch.watcher import Plan, Watcher
 
 TASKS = ("linear_segmentation", "depth")
-WEIGHTS = {"w": np.arange(256, dtype=np.float32)}
+WEIGHTS: dict[str, Any] = {"w": np.arange(256, dtype=np.float32)}
 STATE = {f"{part}/encoder.w": WEIGHTS["w"] for part in ("student", "teacher", "optimizer")}
 EXAMPLE = Path(__file__).parents[1] / "examples" / "ci" / "weights_of_state.py"
 
@@ -47,7 +48,7 @@ class Scorer:
     """Stands for the engine: writes simulated rows whose skill is the one in the checkpoint's name."""
 
     def __init__(self, skills: dict[str, float]) -> None:
-        self.skills, self.calls = skills, []
+        self.skills, self.calls = skills, list[str]()
 
     def __call__(self, weights: Path, results: Path) -> tuple[list[Row], list[str]]:
         self.calls.append(weights.name)
@@ -70,7 +71,7 @@ def watcher(tmp_path: Path, scorer: Scorer, clock: Clock, **plan: object) -> Wat
 
 def test_a_checkpoint_scored_by_an_older_densebench_is_said_to_be_stale(tmp_path: Path) -> None:
     checkpoint(tmp_path / "run", "step-1")
-    scorer, clock, said = Scorer({"step-1": 0.6, "step-2": 0.6}), Clock(), []
+    scorer, clock, said = Scorer({"step-1": 0.6, "step-2": 0.6}), Clock(), list[str]()
     watcher(tmp_path, scorer, clock).run()
     for file in (tmp_path / "out").rglob("result.json"):
         data = json.loads(file.read_text())

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from small import SmallEncoder
 from torch.nn.functional import normalize
 
 from benchmark.contracts.progress import silent
@@ -30,7 +34,7 @@ class Stored:
         return self.vectors[rows]
 
 
-def outcome(vectors: torch.Tensor, labels: np.ndarray, noise: float = 0.0) -> dict[str, np.ndarray]:
+def outcome(vectors: torch.Tensor, labels: np.ndarray, noise: float = 0.0) -> Mapping[str, Any]:
     """Samples of pictures whose vectors are given; equal texts get vectors that differ by `noise`."""
     drawn = torch.Generator().manual_seed(1)
 
@@ -72,6 +76,6 @@ def test_imagenets_names_are_998() -> None:
 
 def test_names_that_an_encoders_prompts_write_alike_are_one() -> None:
     names = ["C++", "cat", "C#", "Cat"]
-    written = as_prompts(SimpleNamespace(prompts="canonical"), names)
+    written = as_prompts(replace(SmallEncoder().card, prompts="canonical"), names)
     different, place, later = one_of_each(names, written)
     assert (different, place.tolist(), later.tolist()) == (["C++", "cat"], [0, 1, 0, 1], [1, 1, 0, 0])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -56,8 +57,9 @@ def plainly(image: np.ndarray, texts: torch.Tensor, short: int, side: int, strid
     def cosines(crop: torch.Tensor) -> torch.Tensor:
         up = [math.ceil(s / patch) * patch for s in crop.shape[1:]]
         stretched = F.interpolate(crop[None], up, mode="bicubic", align_corners=False)
-        found = encoder.encode_image(stretched, ImageRequest(text_patches=True)).text_patches[0]
-        return torch.einsum("cd,hwd->chw", texts, F.normalize(found, dim=-1))
+        found = encoder.encode_image(stretched, ImageRequest(text_patches=True)).text_patches
+        assert found is not None
+        return torch.einsum("cd,hwd->chw", texts, F.normalize(found[0], dim=-1))
 
     if whole:
         return cosines(pixels)
@@ -78,7 +80,7 @@ def plainly(image: np.ndarray, texts: torch.Tensor, short: int, side: int, strid
 @pytest.mark.parametrize("mode", ["whole", "slide"])
 def test_scores_are_the_notebooks_window_by_window(shape: tuple[int, int], mode: str) -> None:
     whole = mode == "whole"
-    rest = ("bicubic", True, 60, 44, not whole, 1.0, "tcl_9", "text", 0.0)
+    rest: Any = ("bicubic", True, 60, 44, not whole, 1.0, "tcl_9", "text", 0.0)
     protocol = ZeroShotAspect("whole" if whole else "slide", 60, 0, *rest)
     context, texts = setting(protocol)
     image = picture(*shape)
@@ -105,7 +107,7 @@ def test_the_paper_preset_is_one_forward_of_whole_patches_at_448() -> None:
 
 
 @pytest.mark.parametrize("own", ["bilinear", "bicubic"])
-def test_windows_are_cut_from_a_picture_resized_as_the_encoder_does_unless_the_protocol_says_how(own: str) -> None:
+def test_windows_are_cut_from_a_picture_resized_as_the_encoder_does_unless_the_protocol_says_how(own: Any) -> None:
     """`fast` with mode = slide: its interpolation is the encoder's."""
     found = {}
     for rule in ("encoder", "bilinear", "bicubic"):

@@ -176,7 +176,7 @@ def _norm(draw: Any, name: str, d: int) -> dict[str, Any]:
 
 def _flax_block(draw: Any, b: str, d: int, heads: int) -> dict[str, Any]:
     head = d // heads
-    out = {}
+    out: dict[str, Any] = {}
     for norm in ("LayerNorm_0", "LayerNorm_1"):
         out |= {f"{b}{norm}/scale": 1 + draw(d), f"{b}{norm}/bias": draw(d)}
     for name in ("query", "key", "value"):

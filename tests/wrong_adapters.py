@@ -205,7 +205,7 @@ class UpperPieces:
         self.pieces = pieces
 
     def encode(self, text: str) -> list[int]:
-        return self.pieces.encode(text.upper())  # type: ignore[no-any-return]
+        return self.pieces.encode(text.upper())
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.pieces, name)

@@ -171,7 +171,7 @@ def _read_archive(path: Path) -> None:
 
 # ------------------------------------------------------------------------------------------------- official data sets
 
-OFFICIAL = {
+OFFICIAL: dict[str, Callable[[Path], Any]] = {
     "ade20k": mini.ade20k, "voc2012": mini.voc2012, "coco": mini.coco, "flickr30k": mini.flickr30k, "docci": mini.docci,
     "imagenet1k": mini.imagenet, "nyuv2": mini.nyu_labelled, "navi": mini.navi, "uned": mini.uned,
     "pc59": mini.pascal_context,

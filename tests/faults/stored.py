@@ -141,7 +141,7 @@ def _use_reason(folder: Path) -> Any:
 def _make_watch(folder: Path) -> list[Path]:
     point = Point("depth/scenes", "fast-1", "RMSE", "m", False, 1.5, (1.0, 2.0), "worse", 0.25, 0.01)
     said = progress_of("step-00000100")
-    entry = Entry("step-00000100", "0" * 16, said and said.number, "base", (point,))
+    entry = Entry("step-00000100", "0" * 16, said.number if said else None, "base", (point,))
     History(folder, "m", "scenes", {"limit": None}, {"baseline": None}, [entry]).save()
     return [folder / "state.json"]
 

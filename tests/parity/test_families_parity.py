@@ -80,7 +80,7 @@ def test_clip_equals_transformers(tmp_path, shape, size):
 )  # fmt: skip
 def test_siglip_equals_transformers(tmp_path, shape, size):
     model, encoder = save_siglip(tmp_path, **shape), encoder_of(tmp_path)
-    images, pixels = images_of(encoder, *size, count=1)
+    images, pixels = images_of(encoder, size[0], size[1], count=1)
     features = encoder.encode_image(images, SEE)
     with torch.inference_mode():
         out = model.vision_model(pixels, interpolate_pos_encoding=True, output_hidden_states=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from types import SimpleNamespace
+from typing import Any
 
 import cv2
 import numpy as np
@@ -25,7 +26,7 @@ from tasks.mm.library import imrescale
 from tasks.sliding import class_scores, resized
 from tasks.training.augment import rotated
 
-ANY_SHAPE = SimpleNamespace(uniform_shape=None)  # a set of pictures of many shapes
+ANY_SHAPE: Any = SimpleNamespace(uniform_shape=None)  # a set of pictures of many shapes
 
 SHAPES = [(427, 640), (640, 427), (301, 417), (225, 256), (31, 29), (61, 43), (224, 1), (3, 50), (500, 500)]
 
@@ -141,7 +142,8 @@ TARGETS = [(448, 671), (213, 320), (100, 150), (1000, 1500), (7, 350), (224, 224
 )
 def test_without_antialias_pixels_are_opencvs_and_torchs_to_one_level(name, opencv, shape, target):
     image = picture(*shape)
-    ours = resize(image, *target, name, antialias=False).astype(float)
+    height, width = target
+    ours = resize(image, height, width, name, antialias=False).astype(float)
     theirs = cv2.resize(image, target[::-1], interpolation=opencv).astype(float)
     more = {} if name == "nearest" else {"align_corners": False}
     pixels = torch.from_numpy(image).permute(2, 0, 1)[None].float()
@@ -162,13 +164,18 @@ def test_tcl_sees_mmcvs_pixels(shape):
     protocol = load_protocol(task.name, task.schemas, protocol_file(task.name), "tcl").values
     encoder, seen = SmallEncoder(), []
     encode = encoder.encode_image
-    encoder.encode_image = lambda images, request: seen.append(images) or encode(images, request)
+
+    def watched(images: Any, request: Any = None) -> Any:
+        seen.append(images)
+        return encode(images, request)
+
+    encoder.encode_image = watched
     context = SimpleNamespace(encoder=lambda: encoder, card=encoder.card, device="cpu")
     image = picture(*shape)
     class_scores(context, image, encoder.encode_text(["a", "bb"]), replace(protocol, mode="whole"))
     scaled = imrescale(image, (protocol.long_side, protocol.short_side), interpolation="bilinear")
     height, width = scaled.shape[:2]
-    assert resized(*shape, protocol.short_side, protocol.long_side) == (height, width)
+    assert resized(shape[0], shape[1], protocol.short_side, protocol.long_side) == (height, width)
     whole = tuple(-(-side // 8) * 8 for side in (height, width))
     stretched = torch.from_numpy(scaled).permute(2, 0, 1)[None] / 255
     if whole != (height, width):

@@ -65,9 +65,9 @@ def original(image: np.ndarray, code: np.ndarray, image_size, focal: float):
         return values[:, top : top + 512, left : left + 512]
 
     shown = square(torch.from_numpy(picture.copy()).permute(2, 0, 1).double())
-    depth = square(torch.from_numpy(depth)[None])
+    metres = square(torch.from_numpy(depth)[None])
     focal = focal * 512 / min(image_size)
-    at = (depth[0] > 0).nonzero()
+    at = (metres[0] > 0).nonzero()
     first, last = at.min(0).values, at.max(0).values
     box = last - first
     side = int(box.max())
@@ -75,9 +75,9 @@ def original(image: np.ndarray, code: np.ndarray, image_size, focal: float):
     if not ((corner >= 0).all() and (corner + side <= 512).all()):
         corner = (first - (side - box)).clip(min=0)
     part = slice(int(corner[0]), int(corner[0]) + side), slice(int(corner[1]), int(corner[1]) + side)
-    shown, depth = shown[:, part[0], part[1]], depth[:, part[0], part[1]]
+    shown, metres = shown[:, part[0], part[1]], metres[:, part[0], part[1]]
 
-    far = torch.where(depth == 0, 1e6, depth)
+    far = torch.where(metres == 0, 1e6, metres)
     at = torch.linspace(0.5, side - 0.5, side, dtype=torch.float64)
     grid = torch.stack([at.view(1, -1).repeat(side, 1), at.view(-1, 1).repeat(1, side), torch.ones(side, side)])
     xyz = grid * far / torch.tensor([focal, focal, 1.0]).view(3, 1, 1)
@@ -87,13 +87,13 @@ def original(image: np.ndarray, code: np.ndarray, image_size, focal: float):
     normal = torch.zeros_like(xyz)
     pairs = ((left, top), (top, right), (right, bottom), (bottom, left))
     normal[:, 1:-1, 1:-1] = sum(torch.linalg.cross(a, b, dim=0) for a, b in pairs) / 4
-    normal = F.normalize(normal, p=2, dim=0) * (depth > 0)
+    normal = F.normalize(normal, p=2, dim=0) * (metres > 0)
 
     def enlarged(values: torch.Tensor) -> np.ndarray:  # albumentations' Resize(512, 512, interpolation=0)
         found: np.ndarray = cv2.resize(values.permute(1, 2, 0).numpy(), (512, 512), interpolation=cv2.INTER_NEAREST)
         return found
 
-    return enlarged(shown), enlarged(depth), enlarged(normal)
+    return enlarged(shown), enlarged(metres), enlarged(normal)
 
 
 def original_rmse(guess: np.ndarray, target: np.ndarray, depth: np.ndarray) -> float:

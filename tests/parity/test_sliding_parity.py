@@ -21,7 +21,7 @@ from tasks.mm.model import segmentor
 from tasks.mm.protocol import MmProbe
 from tasks.sliding import class_scores
 
-TOLERANCE = {"rtol": 0.0, "atol": 1e-5}
+TOLERANCE: dict[str, Any] = {"rtol": 0.0, "atol": 1e-5}
 PROBE = MmProbe(
     layers=(-1,), with_cls=True, batch_norm=True, dropout=0.0, dropout_first=False, loss_mean="all", steps=1,
     batch_size=1, learning_rate=1e-3, betas=(0.9, 0.999), weight_decay=0.0, clip_norm=0.0, schedule="poly",
@@ -45,6 +45,7 @@ def picture(height: int, width: int) -> np.ndarray:
 def window_scores(encoder: SmallEncoder, crop: torch.Tensor, texts: torch.Tensor, softmax: bool) -> torch.Tensor:
     """[1, C, h, w] of one window, by the definition."""
     patches = encoder.encode_image(crop, ImageRequest(text_patches=True)).text_patches
+    assert patches is not None
     cosine = torch.einsum("bhwe,ce->bchw", normalize(patches, dim=-1), texts)
     scores = interpolate(cosine, crop.shape[2:], mode="bilinear", align_corners=False)
     return scores.softmax(1) if softmax else scores

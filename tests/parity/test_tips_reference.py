@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -45,8 +46,8 @@ def test_outputs_are_those_of_the_official_code(tmp_path, case):
     height, width = map(int, sides.split("x"))
     images = np.random.default_rng(5).random((1, 3, height, width), dtype=np.float32)
     out = encoder.encode_image(torch.from_numpy(images), ImageRequest(layers=(0,), text_patches=True))
-    ours = {"cls": out.cls, "patches": out.patches, "text_patches": out.text_patches, "layer0": out.layers[0].patches}
-    ours["text"] = encoder.encode_text(["", ""])
+    ours: dict[str, Any] = {"cls": out.cls, "patches": out.patches, "text_patches": out.text_patches}
+    ours |= {"layer0": out.layers[0].patches, "text": encoder.encode_text(["", ""])}
     for name, values in GOLDEN[case].items():
         assert relative(spread(ours[name]), np.array(values, np.float32)) < 2e-6, name
 
@@ -95,7 +96,7 @@ def test_the_two_backends_agree_with_the_same_gelu(tmp_path, size, layout, gelu,
     request = ImageRequest(layers=(0, 1), text_patches=True)
     images = torch.rand(2, 3, *sides)
     a, b = ours.encode_image(images, request), theirs.encode_image(images, request)
-    pairs = [(a.cls, b.cls), (a.patches, b.patches), (a.text_patches, b.text_patches)]
+    pairs: list[Any] = [(a.cls, b.cls), (a.patches, b.patches), (a.text_patches, b.text_patches)]
     pairs += [pair for x, y in zip(a.layers, b.layers, strict=True) for pair in zip(x, y, strict=True)]
     for x, y in pairs:
         assert x.shape == y.shape
