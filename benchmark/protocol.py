@@ -21,6 +21,7 @@ import tomllib
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from importlib.abc import Traversable
 from pathlib import Path
 from typing import Any
@@ -88,9 +89,12 @@ class EvalProtocol:
 def presets(path: Path | Traversable) -> dict[str, dict[str, Any]]:
     """The raw tables of a preset file. Raises UsageError when it is no TOML."""
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return _parsed(path.read_text(encoding="utf-8"))
     except (OSError, tomllib.TOMLDecodeError) as e:
         raise UsageError(f"{path}: cannot be read as TOML: {e}") from None
+
+
+_parsed = lru_cache(tomllib.loads)  # a run reads each file three times; nobody changes what is read
 
 
 def load_protocol(

@@ -5,10 +5,9 @@
 
 from __future__ import annotations
 
-import torch
-
 from benchmark.contracts import EncoderCard
 from benchmark.errors import NotApplicable
+from benchmark.system.late import torch
 
 
 def last_block(card: EncoderCard, wanted: bool) -> tuple[int, ...]:

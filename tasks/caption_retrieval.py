@@ -16,7 +16,6 @@ from threading import Lock
 from typing import Any, ClassVar, Literal
 
 import numpy as np
-import torch
 
 from benchmark.contracts import (
     EncoderCard,
@@ -35,6 +34,7 @@ from benchmark.metrics.positives import Positives, caption_positives, chance_rec
 from benchmark.metrics.retrieval import mutual_ranks, recall_hits
 from benchmark.statistics.statistic import Statistic
 from benchmark.system.bounds import Amount
+from benchmark.system.late import torch
 from tasks.global_vectors import ClsChoice, GlobalVectors, no_text_space
 from tasks.idle_fields import check_view
 from tasks.predictions import caption_pictures

@@ -16,7 +16,6 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
 
 import numpy as np
-import torch
 
 from benchmark.contracts import (
     EncoderCard,
@@ -39,6 +38,7 @@ from benchmark.images.windows import Size
 from benchmark.metrics.classification import blind_hits, label_ranks
 from benchmark.statistics.statistic import Statistic
 from benchmark.system.bounds import Amount, Count, Counts, Decay, NotNegative, Part, Positive, Rates
+from benchmark.system.late import torch
 from tasks.dense import held_out_folds, held_out_images
 from tasks.global_vectors import ClsChoice, GlobalVectors
 from tasks.idle_fields import check_view

@@ -7,8 +7,6 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeVar
 
 import numpy as np
-import torch
-from torch.nn.functional import interpolate
 
 from benchmark.contracts import (
     EncoderCard,
@@ -25,6 +23,7 @@ from benchmark.features.taps import pixel_indices
 from benchmark.heads.ridge import RidgeAccumulator, RidgeHead
 from benchmark.images.views import Placement, ResolvedView, resolve_view
 from benchmark.system.bounds import Amount, Count, Layer, Part, Rates
+from benchmark.system.late import F, torch
 from tasks.idle_fields import check_view
 
 Probe = TypeVar("Probe", bound="PixelProbe")
@@ -215,15 +214,15 @@ def finer(grid: torch.Tensor, times: int) -> torch.Tensor:
     if times == 1:
         return grid
     maps = grid.permute(0, 3, 1, 2)
-    return interpolate(maps, scale_factor=times, mode="bilinear", align_corners=False).permute(0, 2, 3, 1)
+    return F.interpolate(maps, scale_factor=times, mode="bilinear", align_corners=False).permute(0, 2, 3, 1)
 
 
 def upsample(maps: torch.Tensor, height: int, width: int, place: Placement | None = None) -> torch.Tensor:
     """[C, h, w] -> [C, height, width], bilinear, align_corners False; the padded border of the view is cut off."""
     if place is None or place == Placement():
-        return interpolate(maps[None], (height, width), mode="bilinear", align_corners=False)[0]
+        return F.interpolate(maps[None], (height, width), mode="bilinear", align_corners=False)[0]
     full = round(height / place.height), round(width / place.width)
-    whole = interpolate(maps[None], full, mode="bilinear", align_corners=False)[0]
+    whole = F.interpolate(maps[None], full, mode="bilinear", align_corners=False)[0]
     top, left = round(place.top * full[0]), round(place.left * full[1])
     if top < 0 or left < 0:
         raise DataError("a view that crops the picture cannot be scored at full resolution: use view = square")

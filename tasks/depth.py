@@ -13,13 +13,13 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
-import torch
 
 from benchmark.contracts import Measurement, Outcome, Task, TaskContext
 from benchmark.heads.bins import fit_bins
 from benchmark.metrics.geometry import depth_errors
 from benchmark.statistics.statistic import Statistic
 from benchmark.system.bounds import Count, NotNegative, Positive, Rates
+from benchmark.system.late import torch
 from tasks.dense import (
     PixelMethod,
     PixelProbe,

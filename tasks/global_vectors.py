@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from typing import Literal
 
-import torch
-from torch.nn.functional import normalize
-
 from benchmark.contracts import FeatureReader
+from benchmark.system.late import F, torch
 
 ClsChoice = Literal["first", "last", "mean", "concat"]
 
@@ -39,8 +37,8 @@ def no_text_space(choice: ClsChoice) -> str | None:
 def pick_cls(cls: torch.Tensor, choice: ClsChoice) -> torch.Tensor:
     """[..., D] or [..., K·D] unit vectors of CLS tokens [..., K, D]."""
     if choice == "first":
-        return normalize(cls[..., 0, :], dim=-1)
+        return F.normalize(cls[..., 0, :], dim=-1)
     if choice == "last":
-        return normalize(cls[..., -1, :], dim=-1)
-    unit = normalize(cls, dim=-1)
-    return normalize(unit.mean(-2) if choice == "mean" else unit.flatten(-2), dim=-1)
+        return F.normalize(cls[..., -1, :], dim=-1)
+    unit = F.normalize(cls, dim=-1)
+    return F.normalize(unit.mean(-2) if choice == "mean" else unit.flatten(-2), dim=-1)

@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 
 from benchmark.contracts import EncoderCard, Method, Need, Outcome, Tap, Task, TaskContext, View
 from benchmark.errors import DataError
 from benchmark.metrics.segmentation import blind_areas, confusion_areas, miou
+from benchmark.system.late import torch
 from tasks.dense import held_out_images, layer_not_there, stack_rows
 from tasks.patch_memory import BLOCK, SHARES, Distance, Memory, PatchMemory, Space, nearest_pixels
 from tasks.predictions import Predictions

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 
 from benchmark.contracts import EncoderCard, Method, Need, Outcome, Task, TaskContext, ignored_label
 from benchmark.errors import DataError
@@ -23,6 +22,7 @@ from benchmark.images.windows import Size, window_sizes
 from benchmark.metrics.segmentation import blind_areas, confusion_areas
 from benchmark.registry import resolve
 from benchmark.system.bounds import Count
+from benchmark.system.late import torch
 from tasks.dense import (
     PixelMethod,
     PixelProbe,

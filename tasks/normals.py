@@ -11,11 +11,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 
 from benchmark.contracts import Measurement, Outcome, Task, TaskContext
 from benchmark.metrics.geometry import ANGLE_BIN, normal_errors
 from benchmark.statistics.statistic import Statistic
+from benchmark.system.late import torch
 from tasks.dense import (
     PixelMethod,
     PixelProbe,

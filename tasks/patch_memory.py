@@ -15,15 +15,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import torch
-from scipy.sparse import csr_matrix, vstack
-from scipy.special import softmax
+import scipy  # its parts are imported when they are used
 
 from benchmark.contracts import TaskContext, ignored_label
 from benchmark.errors import DataError
 from benchmark.heads.knn import topk_search
 from benchmark.system.bounds import Amount, Counts, Layer, NotNegative, Part
 from benchmark.system.files import disk_errors
+from benchmark.system.late import torch
 
 Distance = Literal["cosine", "L2"]
 SHARES = ("1/4", "1/2", "1")  # of the memory, by its parts
@@ -174,11 +173,11 @@ class ClassShares:
         self.where.append(classes.astype(np.int32))
         self.share.append((counts / counts.sum(1, keepdims=True))[rows, classes].astype(np.float32))
 
-    def table(self) -> csr_matrix:
+    def table(self) -> scipy.sparse.csr_matrix:
         """[n, C] float32."""
         starts = np.cumsum(np.concatenate(self.of_patch))
         values = np.concatenate(self.share), np.concatenate(self.where), starts
-        return csr_matrix(values, shape=(len(starts) - 1, self.classes))
+        return scipy.sparse.csr_matrix(values, shape=(len(starts) - 1, self.classes))
 
 
 class Memory:
@@ -214,7 +213,7 @@ class Memory:
         if not len(self):
             raise DataError("no labelled patch in the training images: check the masks with bench data verify")
         if protocol.labels == "shares":
-            self.labels = [vstack([labels.table() for labels in self.labels], "csr")]
+            self.labels = [scipy.sparse.vstack([labels.table() for labels in self.labels], "csr")]
 
     def __len__(self) -> int:
         return sum(len(part) for part in self.parts)
@@ -248,10 +247,10 @@ class Memory:
         """What neighbours [Q, k] say of a patch: shares [Q, C] float32, or the class of each pixel [Q, patch²]."""
         weights = np.full(scores.shape, 1 / scores.shape[1])
         if self.protocol.temperature:
-            weights = softmax(scores / self.protocol.temperature, 1)
+            weights = scipy.special.softmax(scores / self.protocol.temperature, 1)
         if self.protocol.labels == "shares":
             starts = np.arange(0, scores.size + 1, scores.shape[1])
-            chosen = csr_matrix((weights.ravel(), found.ravel(), starts), shape=(len(scores), len(self)))
+            chosen = scipy.sparse.csr_matrix((weights.ravel(), found.ravel(), starts), shape=(len(scores), len(self)))
             shares: np.ndarray = (chosen @ self.labels[0]).toarray().astype(np.float32)
             return shares
         labels, offset = np.empty((*found.shape, self.patch**2), np.int64), 0

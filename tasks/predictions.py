@@ -12,13 +12,13 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-import torch
 
 from benchmark.contracts import TaskContext, ignored_label
 from benchmark.images.drawing import HEIGHT, Kind, neighbours, side_by_side, texts_found
 from benchmark.metrics.positives import Positives
 from benchmark.rows.row import slug
 from benchmark.system.files import disk_errors
+from benchmark.system.late import torch
 
 NEAREST = 5  # neighbours shown
 BLOCK = 4096  # gallery vectors compared at a time

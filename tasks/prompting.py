@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
-from torch.nn.functional import normalize
-
 from benchmark.contracts import LabelData, SegmentationData, TaskContext
 from benchmark.contracts.prompts import as_prompts
+from benchmark.system.late import F, torch
 from tasks.datasets.prompts import prompt_list
 
 
@@ -37,4 +35,4 @@ def class_embeddings(context: TaskContext, names: Sequence[str], templates: Sequ
             owner += [index] * len(templates)
     rows = context.text(as_prompts(context.card, texts))
     total = torch.zeros(len(names), rows.shape[1]).index_add_(0, torch.tensor(owner), rows)
-    return normalize(total, dim=-1)
+    return F.normalize(total, dim=-1)

@@ -12,13 +12,12 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import torch
-from torch.nn.functional import interpolate, normalize
 
 from benchmark.contracts import ImageRequest, Interpolation, TaskContext
 from benchmark.errors import EncoderError
 from benchmark.images import decode
 from benchmark.images.windows import fuse, window_boxes
+from benchmark.system.late import F, torch
 
 WINDOWS_AT_ONCE = 8
 CLASSES_AT_ONCE = 16  # full-resolution maps held at a time: 150 classes of a large picture would be gigabytes
@@ -40,7 +39,9 @@ def class_scores(context: TaskContext, image: np.ndarray, texts: torch.Tensor, p
     maps: list[torch.Tensor] = []
     for start in range(0, len(boxes), WINDOWS_AT_ONCE):
         crops = torch.stack([pixels[:, y0:y1, x0:x1] for y0, x0, y1, x1 in boxes[start : start + WINDOWS_AT_ONCE]])
-        cosines = interpolate(cosine_maps(context, crops, texts), crops.shape[2:], mode="bilinear", align_corners=False)
+        cosines = F.interpolate(
+            cosine_maps(context, crops, texts), crops.shape[2:], mode="bilinear", align_corners=False
+        )
         maps += list(_probabilities(cosines, protocol))
     return fuse(maps, boxes, height, width)
 
@@ -59,12 +60,12 @@ def cosine_maps(context: TaskContext, crops: torch.Tensor, texts: torch.Tensor) 
     patch = context.card.patch_size
     whole = tuple(-(-side // patch) * patch for side in crops.shape[2:])
     if whole != tuple(crops.shape[2:]):
-        crops = interpolate(crops, whole, mode="bicubic", align_corners=False)
+        crops = F.interpolate(crops, whole, mode="bicubic", align_corners=False)
     with torch.inference_mode():
         found = context.encoder().encode_image(crops.to(context.device), ImageRequest(text_patches=True)).text_patches
     if found is None or not bool(torch.isfinite(found).all()):
         raise EncoderError(f"{context.card.name}: text_patches are absent or not finite. Try --dtype float32")
-    return (normalize(found.float(), dim=-1) @ texts.T).permute(0, 3, 1, 2)
+    return (F.normalize(found.float(), dim=-1) @ texts.T).permute(0, 3, 1, 2)
 
 
 def best_class(scores: torch.Tensor, height: int, width: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -76,7 +77,7 @@ def best_class(scores: torch.Tensor, height: int, width: int) -> tuple[torch.Ten
     label = torch.zeros(height, width, dtype=torch.int64, device=scores.device)
     for start in range(0, len(scores), CLASSES_AT_ONCE):
         part = scores[None, start : start + CLASSES_AT_ONCE]
-        at_size = interpolate(part, (height, width), mode="bilinear", align_corners=False)[0]
+        at_size = F.interpolate(part, (height, width), mode="bilinear", align_corners=False)[0]
         where = at_size.argmax(0)
         value = at_size.gather(0, where[None])[0]
         better = value > best

@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
-import torch
 
 from benchmark.contracts import EncoderCard, ImageFeatures, ImageRequest, ImageSet, ImageTransform, Tap, TaskContext
 from benchmark.errors import EncoderError
 from benchmark.features.extract import Extractor
 from benchmark.images.decode import resize
+from benchmark.system.late import torch
 from tasks.global_vectors import ClsChoice
 
 Pooling = Literal["both", "with", "without"]

@@ -5,23 +5,24 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-import torch
 
 from benchmark.contracts import DepthData, ImageSet, Measurement, Outcome, TaskContext
-from benchmark.heads.depth_bins import depth_of_scores
 from benchmark.metrics.geometry import depth_errors, scale_and_shift
 from benchmark.statistics.statistic import Statistic
 from benchmark.system.bounds import Amount, Count, NotNegative, Positive
+from benchmark.system.late import torch
 from tasks.dense import mean_target, resampled_by_thing, stack_rows
 from tasks.idle_fields import check_range
 from tasks.training.batches import Batch
 from tasks.training.fields import TrainedHead
-from tasks.training.head import Ready, make_head
 from tasks.training.losses import GradientAxes, gradient_loss, over_groups, sig_loss
 from tasks.training.scoring import kept_pictures, predicted
+
+if TYPE_CHECKING:
+    from tasks.training.head import Ready
 
 
 def eigen_crop(values: np.ndarray | torch.Tensor) -> Any:
@@ -95,6 +96,9 @@ def relative_depth(depth: np.ndarray) -> np.ndarray:
 
 def run_trained(context: TaskContext, p: TrainedDepth, limit: float) -> Outcome:
     """Trains or loads the head, scores every test picture. `limit` is the dataset's farthest depth in metres."""
+    from benchmark.heads.depth_bins import depth_of_scores  # modules of torch: not for reading a preset
+    from tasks.training.head import make_head
+
     far = p.max_depth or limit
     data = all_relative(context.data) if p.relative else context.data
     started = time.perf_counter()

@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-import torch
-import torch.nn.functional as F
 
 from benchmark.contracts import Measurement, Outcome, TaskContext
 from benchmark.metrics.geometry import normal_errors
 from benchmark.system.bounds import Score
+from benchmark.system.late import F, torch
 from tasks.dense import mean_target, resampled_by_thing, stack_rows
 from tasks.training.batches import Batch
 from tasks.training.fields import TrainedHead
-from tasks.training.head import Ready, make_head
 from tasks.training.losses import normal_loss
 from tasks.training.scoring import kept_pictures, predicted
+
+if TYPE_CHECKING:
+    from tasks.training.head import Ready
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,8 @@ class TrainedNormals(TrainedHead):
 
 def run_trained(context: TaskContext, p: TrainedNormals, measurements: list[Measurement]) -> Outcome:
     """Trains or loads the head, scores every test picture."""
+    from tasks.training.head import make_head  # modules of torch: not for reading a preset
+
     started = time.perf_counter()
     channels = 4 if p.loss == "uncertainty" else 3
 

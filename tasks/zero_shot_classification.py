@@ -13,13 +13,13 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
-import torch
 
 from benchmark.contracts import EncoderCard, Measurement, Method, Need, Outcome, Tap, Task, TaskContext, View
 from benchmark.contracts.prompts import as_prompts
 from benchmark.metrics.classification import blind_hits, label_ranks
 from benchmark.statistics.statistic import Statistic
 from benchmark.system.bounds import Amount
+from benchmark.system.late import torch
 from tasks.global_vectors import ClsChoice, GlobalVectors, no_text_space
 from tasks.idle_fields import check_view
 from tasks.prompting import class_embeddings, templates_for

@@ -14,13 +14,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar, cast
 
-import torch
-from torch.nn.functional import normalize
-
 from benchmark.contracts import EncoderCard, Interpolation, Method, Need, Outcome, Tap, Task, TaskContext, View
 from benchmark.images.windows import Size, window_sizes
 from benchmark.metrics.segmentation import blind_areas, confusion_areas
 from benchmark.system.bounds import Amount, Count, Positive, Score
+from benchmark.system.late import F, torch
 from tasks.dense import stack_rows
 from tasks.idle_fields import check_background
 from tasks.predictions import Predictions
@@ -147,7 +145,7 @@ class _Cosine(Method[P]):
         reader = context.features("test/text_patches")
         for start in range(0, len(reader), BLOCK):
             tokens = reader[start : start + BLOCK].to(context.device)  # [b, h, w, E]
-            cosines = (normalize(tokens, dim=-1) @ texts.T).permute(0, 3, 1, 2)  # [b, C, h, w]
+            cosines = (F.normalize(tokens, dim=-1) @ texts.T).permute(0, 3, 1, 2)  # [b, C, h, w]
             yield from enumerate(cosines, start)
             bar.advance(len(cosines))
 

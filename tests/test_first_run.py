@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -17,6 +20,7 @@ from tasks.scenes import kinds
 FEW = {"size": "16", "n_train": "40", "n_test": "12", "n_retrieval": "24"}
 WORDS = ["instance_retrieval/scenes", "depth/scenes"]  # of two splits, then of others
 READ = ["retrieval", "test", "train"]
+HEAVY = {"torch", "jax", "transformers", "safetensors", "pandas", "sklearn", "scipy.sparse", "scipy.special"}
 
 
 @pytest.fixture
@@ -70,6 +74,21 @@ def test_a_row_is_there_before_the_pictures_of_the_next_job_are(asked, tmp_path,
     asked.clear()
     again = run("pixels", WORDS, **few(tmp_path))
     assert again.reused == 2 and asked == []
+
+    places = {name: str(tmp_path / name) for name in ("results", "cache")}
+    code = (
+        "import sys, benchmark.cli.run, benchmark.cli.tables; from pathlib import Path; from benchmark import run;"
+        f"assert run('pixels', {WORDS}, dataset_options={FEW}, **{places}).reused == 2;"
+        "from benchmark.registry import load_task, tasks; [load_task(name) for name in tasks()];"
+        "from benchmark.rows.tables import write_tables; assert len(write_tables(Path(sys.argv[1]))) == 2;"
+        f"print({HEAVY} & set(sys.modules))"
+    )
+    path = os.pathsep.join(p or os.getcwd() for p in sys.path)
+    done = subprocess.run(
+        [sys.executable, "-c", code, places["results"]], env={**os.environ, "PYTHONPATH": path},
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert done.stdout == "set()\n", "what is there needs no heavy import"
 
 
 def test_pictures_that_cannot_be_made_fail_their_own_jobs(asked, tmp_path, monkeypatch) -> None:

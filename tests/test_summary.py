@@ -9,7 +9,11 @@ from pathlib import Path
 from rows import write_row
 
 from benchmark import load_results
-from benchmark.rows.tables import COLUMNS, write_tables
+from benchmark.rows.row import read_all
+from benchmark.rows.tables import COLUMNS, csv_text, frame, write_tables
+from benchmark.system.escaping import plain_cell
+
+ROOT = Path(__file__).parents[1]
 
 
 def test_the_table_in_memory_is_the_one_on_disk(tmp_path: Path) -> None:
@@ -23,6 +27,11 @@ def test_the_table_in_memory_is_the_one_on_disk(tmp_path: Path) -> None:
     with write_tables(tmp_path)[0].open(encoding="utf-8") as file:
         written = {(r["model"], r["task"], r["metric"]): float(r["value"]) for r in csv.DictReader(file)}
     assert written == {(r.model, r.task, r.metric): r.value for r in table.itertuples()}
+
+
+def test_the_file_is_what_pandas_would_write() -> None:
+    rows = read_all(ROOT / "results" / "reference")[0]
+    assert csv_text(rows) == frame(rows).map(plain_cell).to_csv(index=False, lineterminator="\n")
 
 
 def test_no_row_is_an_empty_table_with_its_columns(tmp_path: Path) -> None:

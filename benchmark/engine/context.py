@@ -8,13 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from benchmark.contracts import Encoder, EncoderCard, FeatureReader, Need, Progress, TextEncoder, no_text_tower
 from benchmark.contracts.progress import NewProgress, silent
 from benchmark.errors import EncoderError, NotApplicable
 from benchmark.features.plan import Planner, identity
 from benchmark.features.store import FeatureStore
+from benchmark.system.late import torch
 
 TEXT_BATCH = 256
 

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import torch
-
 from benchmark.contracts import Encoder, ImageFeatures, ImageRequest
 from benchmark.errors import BenchError
+from benchmark.system.late import torch
 
 
 def encode_halving(

@@ -12,9 +12,9 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
-import torch
 
 from benchmark.contracts import Encoder, ImageFeatures, ImageRequest, ImageSet, Progress, Tap
 from benchmark.errors import BenchError, DataError, EncoderError, reading
@@ -23,6 +23,7 @@ from benchmark.features.encode import encode_halving
 from benchmark.features.plan import Pass
 from benchmark.features.store import StoredArray
 from benchmark.images.views import ResolvedView
+from benchmark.system.late import torch
 from benchmark.system.processes import start_method
 
 NewProgress = Callable[[str, int], Progress]
@@ -70,7 +71,7 @@ class Decoded:
         return Decoded(self.indices, [], self.sizes, self.error, stacks)
 
 
-class _Decoder(torch.utils.data.Dataset[Decoded]):
+class _Decoder:
     """Index -> one decoded part of a batch; picklable, so that it runs in worker processes."""
 
     def __init__(self, images: ImageSet, view: ResolvedView, batches: Sequence[list[int]]) -> None:
@@ -161,7 +162,7 @@ class Extractor:
 
     def _decoded(self, task: Pass, batches: list[list[int]]) -> Iterator[Decoded]:
         parts = [batch[i : i + PART] for batch in batches for i in range(0, len(batch), PART)]
-        source = _Decoder(task.images, task.view, parts)
+        source: Any = _Decoder(task.images, task.view, parts)  # all of a torch Dataset but its name
         workers = self._worker_count(task.images, len(parts))
         loader = torch.utils.data.DataLoader(
             source,

@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from benchmark.errors import BenchError
 from benchmark.features import codec
@@ -29,6 +28,7 @@ from benchmark.features.shards import OpenShards
 from benchmark.system import cache_users, sealed
 from benchmark.system.digest import fingerprint, sha256_file
 from benchmark.system.files import disk_errors, write_atomic
+from benchmark.system.late import torch
 from benchmark.system.processes import locked, open_files
 
 SCHEMA = 2  # 2: the manifest is sealed

@@ -7,10 +7,10 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-import torch
 
 from benchmark.contracts import ImageFeatures, ImageRequest, Tap
 from benchmark.images.views import Placement
+from benchmark.system.late import torch
 
 
 def pixel_coordinates(image_id: str, tap: Tap) -> np.ndarray:

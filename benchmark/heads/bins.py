@@ -13,14 +13,13 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
-import torch
-import torch.nn.functional as F
 
 from benchmark.contracts import Progress
 from benchmark.errors import DataError
 from benchmark.heads.rows import Scaler, fit_scaler
 from benchmark.heads.schedule import batches, cosine
 from benchmark.metrics.exact_products import rows_of
+from benchmark.system.late import F, torch
 
 Loss = Literal["sig", "l2"]
 FLOOR = 0.1  # added after the ReLU, DINOv2

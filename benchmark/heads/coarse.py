@@ -11,9 +11,9 @@ import time
 from collections.abc import Callable
 
 import numpy as np
-import torch
 
 from benchmark.metrics.exact_products import true_pairs
+from benchmark.system.late import torch
 
 # By how much the result may fall short. Each rounding of an input is within 2^-9 of its value, so a product of two is
 # within 2^-8 + 2^-18 and, by Cauchy and Schwarz, so is their sum over unit vectors; a result below 1 is rounded by at

@@ -8,17 +8,17 @@ preconditioner a weak penalty takes hundreds of passes over the rows; with this 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-
-import torch
+from typing import TypeAlias
 
 from benchmark.errors import EncoderError
 from benchmark.heads.rows import Rows
+from benchmark.system.late import torch
 
 SAMPLE = 32_768  # rows looked at
 DOUBTFUL = 4_096  # rows of each class that count one by one; half of them cost half again as many passes
 ROOM = 1 << 30  # bytes of blocks; above it the caller does without (150 classes of width 1,024 take 0.6 GB)
 
-Preconditioner = Callable[[torch.Tensor], torch.Tensor]
+Preconditioner: TypeAlias = "Callable[[torch.Tensor], torch.Tensor]"
 
 
 def fits(classes: int, width: int) -> bool:

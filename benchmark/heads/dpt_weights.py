@@ -14,10 +14,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from benchmark.errors import WeightsError, reading
 from benchmark.heads.dpt import CHANNELS, DPT
+from benchmark.system.late import torch
 
 PREFIX = "decoder/"
 HEADS = ("pixel_segmentation", "pixel_depth_classif", "pixel_depth_regress", "pixel_normals", "segmentation_head")

@@ -9,14 +9,14 @@ or device.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
-import torch
 
 from benchmark.errors import DataError, EncoderError
 from benchmark.heads import coarse
 from benchmark.metrics.exact_products import DENSE, exact_pairs, exact_tile, rounding_margin, rows_of, true_pairs
+from benchmark.system.late import torch
 
 TEMPERATURE = 0.07  # Wu et al. 2018, and DINO, DINOv2 after it
 NEIGHBOURS = (10, 20, 100, 200)
@@ -25,7 +25,7 @@ _ROWS = 2048  # index rows in one tile
 _LARGE = 2**36  # multiplications from which it is worth measuring whether a first look in bfloat16 pays
 _VAIN = 8  # so many looks too many that did not help, and the rest goes without
 
-_Pairs = tuple[torch.Tensor, torch.Tensor, torch.Tensor]  # rows of q, rows of the tile, scores
+_Pairs: TypeAlias = "tuple[torch.Tensor, torch.Tensor, torch.Tensor]"  # rows of q, rows of the tile, scores
 
 
 def topk_search(

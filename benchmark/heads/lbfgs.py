@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeAlias
 
-import torch
+from benchmark.system.late import torch
 
 PAIRS, PAIRS_BYTES = 20, 2 << 30  # what is remembered: so many steps, or those that fit
 
-Objective = Callable[[torch.Tensor], tuple[float, torch.Tensor]]
+Objective: TypeAlias = "Callable[[torch.Tensor], tuple[float, torch.Tensor]]"
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,6 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-import torch
-import torch.nn.functional as F
 
 from benchmark.contracts import Progress
 from benchmark.errors import DataError, EncoderError
@@ -26,6 +24,7 @@ from benchmark.heads.schedule import batches, cosine
 from benchmark.metrics.exact_products import rows_of
 from benchmark.system import sealed
 from benchmark.system.digest import fingerprint
+from benchmark.system.late import F, torch
 
 # DINOv2's thirteen, before scaling by batch / 256.
 LEARNING_RATES = (1e-5, 2e-5, 5e-5, 1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 1e-2, 2e-2, 5e-2, 1e-1)

@@ -18,8 +18,6 @@ from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
-import torch
-import torch.nn.functional as F
 
 from benchmark.contracts import Progress
 from benchmark.errors import DataError
@@ -27,6 +25,7 @@ from benchmark.heads.curvature import Preconditioner, block_bytes, block_precond
 from benchmark.heads.lbfgs import Minimum, minimise, steps_kept
 from benchmark.heads.rows import BLOCK, Rows, Scaler, class_indices, fit_scaler
 from benchmark.metrics.segmentation import confusion_areas, per_class_iou
+from benchmark.system.late import F, torch
 
 Criterion = Literal["cross-entropy", "accuracy", "mIoU"]
 PENALTIES = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6)
@@ -72,7 +71,7 @@ def fit_best(
     device: str = "cpu",
     *,
     standardize: bool = True,
-    dtype: torch.dtype = torch.float32,
+    dtype: torch.dtype | None = None,
     tolerance: float = 1e-6,
     selection_rows: int = 65_536,
     max_iterations: int = 200,
@@ -95,9 +94,9 @@ def fit_best(
     labels = class_indices(y, [len(x) for x in sources.values()], num_classes)
     present = torch.unique(labels)
     compact = torch.searchsorted(present, labels)
-    keep = room(device) if keep_bytes is None else keep_bytes
+    keep, kind = room(device) if keep_bytes is None else keep_bytes, dtype or torch.float32
     made = {
-        name: _Maker(x, compact, len(present), device, dtype, standardize, keep, tolerance, max_iterations)
+        name: _Maker(x, compact, len(present), device, kind, standardize, keep, tolerance, max_iterations)
         for name, x in sources.items()
     }
     name, chosen, history = next(iter(sources)), float(penalties[0]), list[dict[str, float]]()

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 
 from benchmark.errors import DataError, EncoderError
 from benchmark.metrics.exact_products import rows_of
+from benchmark.system.late import torch
 
 BLOCK = 16_384  # rows per block: the logits of 150 classes stay below 10 MB
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
-import torch
-
 from benchmark.errors import UsageError
+from benchmark.system.late import torch
 
 Box = tuple[int, int, int, int]  # y0, x0, y1, x1
 Size = tuple[int, int]  # height, width

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-import torch
 
 from benchmark.errors import DataError, EncoderError
+from benchmark.system.late import torch
 
 
 def label_ranks(scores: torch.Tensor, labels: torch.Tensor | np.ndarray) -> np.ndarray:

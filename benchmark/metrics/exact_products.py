@@ -11,7 +11,8 @@ import math
 from typing import Any
 
 import numpy as np
-import torch
+
+from benchmark.system.late import torch
 
 TIE = 1e-12  # float64 rounding of a 10,000-term product of unit vectors stays below this
 DENSE = 0.01  # above this share of close pairs, one float64 product of the whole tile is cheaper than single pairs

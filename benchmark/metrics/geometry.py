@@ -6,13 +6,14 @@ Published RMSE is averaged per image by some (DINOv2, Probe3D) and pooled over p
 from __future__ import annotations
 
 import math
+from typing import TypeAlias
 
 import numpy as np
-import torch
 
 from benchmark.errors import DataError, EncoderError
+from benchmark.system.late import torch
 
-Map = np.ndarray | torch.Tensor
+Map: TypeAlias = "np.ndarray | torch.Tensor"
 ANGLE_BIN = 0.1  # degrees; the pooled median is exact to this, and finer by interpolation
 ANGLE_BINS = 1800
 THRESHOLDS = (11.25, 22.5, 30.0)  # degrees, the field's three

@@ -13,7 +13,6 @@ from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
-import torch
 
 from benchmark.errors import DataError, EncoderError
 from benchmark.metrics.exact_products import (
@@ -27,6 +26,7 @@ from benchmark.metrics.exact_products import (
     true_pairs,
 )
 from benchmark.metrics.positives import Positives
+from benchmark.system.late import torch
 
 
 def ranks(

@@ -5,16 +5,16 @@ Only three histograms are kept for each image, never a prediction, and they are 
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
-import torch
 
 from benchmark.contracts import IGNORE, ignored_label
 from benchmark.errors import DataError
 from benchmark.statistics.statistic import Statistic
+from benchmark.system.late import torch
 
-Labels = np.ndarray | torch.Tensor
+Labels: TypeAlias = "np.ndarray | torch.Tensor"
 TABLE = 1024  # classes up to which their pairs are counted in a table
 TARGET = "target|ignored pixels carry {} or -1"
 PREDICTION = "prediction|a head may only name classes of its dataset"

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import torch
 
 from benchmark.errors import DataError
+from benchmark.system.late import torch
 from benchmark.system.processes import start_method
 from tasks.training.augment import augmented
 from tasks.training.fields import TrainedHead

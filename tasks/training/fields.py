@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Literal
 
 from benchmark.contracts import EncoderCard
-from benchmark.heads.dpt import quarters
 from benchmark.protocol import FileDigest
 from benchmark.system.bounds import Amount, Count, Decay, Layer, NotNegative, Positive, Ratio, Share
 from tasks.block_cls import last_block
@@ -82,6 +81,8 @@ class TrainedHead:
         """The blocks to ask the encoder for; none where a linear head reads the final patches alone."""
         if self.head == "linear":
             return last_block(card, self.with_cls or not self.final_norm)
+        from benchmark.heads.dpt import quarters  # imports torch
+
         return self.layers or quarters(card.depth)
 
 

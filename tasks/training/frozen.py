@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-
-import torch
-import torch.nn.functional as F
+from typing import TypeAlias
 
 from benchmark.contracts import Encoder, ImageRequest
 from benchmark.errors import EncoderError
 from benchmark.features.encode import encode_halving
+from benchmark.system.late import F, torch
 from tasks.training.fields import TrainedHead
 
-Layer = tuple[torch.Tensor, torch.Tensor]
+Layer: TypeAlias = "tuple[torch.Tensor, torch.Tensor]"
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,7 @@ import math
 from collections.abc import Callable
 from typing import Literal
 
-import torch
-import torch.nn.functional as F
+from benchmark.system.late import F, torch
 
 GradientAxes = Literal["image", "released"]
 EPS = 1e-3  # added to depths before the logarithm, DINOv2 and Probe3D

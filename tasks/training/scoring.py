@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
-import torch
 
 from benchmark.images.decode import to_float
 from benchmark.images.drawing import Kind, side_by_side
 from benchmark.rows.row import slug
+from benchmark.system.late import torch
 from tasks.predictions import best_median_worst, image_scores
 from tasks.training.augment import middle_square, stretched
 from tasks.training.fields import TrainedHead
 
 BATCH = 8  # pictures of one shape given to the encoder at a time (twice that with the mirrored ones)
-Predict = Callable[[torch.Tensor, tuple[int, int]], torch.Tensor]  # images [B, 3, H, W], size -> maps [B, C, *size]
-Scored = tuple[int, torch.Tensor, np.ndarray]  # index, prediction [C, H, W], target
+Predict: TypeAlias = (
+    "Callable[[torch.Tensor, tuple[int, int]], torch.Tensor]"  # images [B, 3, H, W], size -> maps [B, C, *size]
+)
+Scored: TypeAlias = "tuple[int, torch.Tensor, np.ndarray]"  # index, prediction [C, H, W], target
 
 
 def predicted(data: Any, indices: Iterable[int], p: TrainedHead, predict: Predict) -> Iterator[Scored]:
