@@ -120,12 +120,12 @@ def _ranks(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Ranks of both directions; kept for the other direction's task, which asks for the same."""
     global _last
-    content = hashlib.sha256(texts.float().cpu().numpy())
+    content = hashlib.sha256(texts.float().cpu().numpy().data)
     for start in range(0, len(images), ROWS):
-        content.update(images[start : start + ROWS].float().cpu().numpy())
+        content.update(images[start : start + ROWS].float().cpu().numpy().data)
     for positives in (to_text, to_image):
-        content.update(positives.offsets)
-        content.update(positives.indices)
+        content.update(positives.offsets.data)
+        content.update(positives.indices.data)
     with _one_at_a_time:
         if _last is None or _last[0] != content.hexdigest():
             _last = content.hexdigest(), mutual_ranks(images, texts, to_text, to_image, device=device)

@@ -72,7 +72,7 @@ class Stored(MemoryContext):
         return self.stored[need]
 
 
-def context(tmp_path: Path, protocol: PatchMemory, void: float = 0.0, train: int = 12, test: int = 6) -> Stored:
+def context(tmp_path: Path, protocol: PatchMemory, void: float = 0.0, train: int = 12, test: int = 6) -> Any:
     """Blobs, and tokens that show them in noise."""
     maps = {"train": masks(train, 1, void), "test": masks(test, 2, void)}
     data = {split: Masks(Ramps(len(of), place), of) for place, (split, of) in enumerate(maps.items())}
@@ -84,7 +84,7 @@ def fields(name: str, **changes: Any) -> PatchMemory:
     return preset("in_context_segmentation", name, **{"view_size": 0, **changes})
 
 
-def scored(found: Stored) -> Outcome:
+def scored(found: Any) -> Outcome:
     return PatchMemoryMethod(found.protocol).run(found)
 
 

@@ -25,7 +25,7 @@ OFF = torch.autocast("cpu", enabled=False)
 def prepared(**changes: Any) -> tuple[Pretrainer, Teacher, Batch]:
     config = tiny(**changes)
     source = Squares(96)
-    texts = [t for i in range(60) for t in (source.load(i).alt, *source.load(i).synthetic)]
+    texts = [str(t) for i in range(60) for t in (source.load(i).alt, *source.load(i).synthetic)]
     tokenizer = train_tokenizer(texts, 90, 16)
     student = Pretrainer(config)
     student.initialise(0)

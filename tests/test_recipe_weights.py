@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import tips_layouts as tips
@@ -76,7 +77,7 @@ def test_every_published_form_starts_a_run_with_its_own_features(published: dict
         assert torch.equal(ours, theirs.vision_model(pixel_values=images).last_hidden_state)
         text = theirs.text_model(input_ids=ids, attention_mask=(ids != 0).long()).pooler_output
         torch.testing.assert_close(student.encode_text(ids), torch.nn.functional.normalize(text, dim=-1))
-    assert float(student.temperature.detach()) == pytest.approx(float(checkpoint.temperature), rel=1e-5)
+    assert float(student.temperature.detach()) == pytest.approx(checkpoint.temperature.item(), rel=1e-5)
 
 
 def test_a_run_goes_on_from_official_weights_and_reads_text_with_their_tokenizer(
@@ -143,7 +144,8 @@ def test_a_narrower_student_learns_from_official_weights_through_a_warmed_projec
     assert not (warmed / "final" / "model.safetensors").exists(), "its towers are the teacher's"
     frozen = frozen_teacher(config, warmed / "final" / "heads.safetensors")
     assert frozen is not None
-    assert torch.equal(frozen.heads["patch"].mlp[0].weight, kept["average/heads.patch.mlp.0.weight"])
+    head: Any = frozen.heads["patch"]
+    assert torch.equal(head.mlp[0].weight, kept["average/heads.patch.mlp.0.weight"])
     assert load_file(final / "model.safetensors")["vision_model.embeddings.cls_token"].shape[-1] == 16
 
 
@@ -153,7 +155,9 @@ def test_the_shipped_configs_have_the_sizes_of_the_published_weights(name: str) 
     from adapters.tipsv2.recipe.weights import differences
 
     row = models()[name]
-    sizes = model_config(Architecture.from_row(row))
+    found = Architecture.from_row(row)
+    assert found is not None
+    sizes = model_config(found)
     config = {"tipsv2-b": "continue-b", "tipsv2-g": "g-224"}.get(name, name.replace("tipsv2", "distil"))
     assert differences(sizes, read_config(config).model) == []
     assert read_sizes("init_from", row["hub"]) == read_sizes("init_from", name) == sizes
@@ -173,4 +177,5 @@ def test_averages_and_centres_of_projectors_travel_to_the_next_stage(tmp_path: P
     assert kept["average/targets.patch.center"].any()
     for name, value in state.items():
         assert torch.equal(value, kept["average/" + name]), name
-    assert torch.equal(trainer.student.heads["patch"].prototypes.detach(), kept["patch.prototypes"])
+    head: Any = trainer.student.heads["patch"]
+    assert torch.equal(head.prototypes.detach(), kept["patch.prototypes"])
