@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import signal
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from adapters.tipsv2.recipe.checkpoint import checkpoints, load_checkpoint
 from adapters.tipsv2.recipe.guards import CollapseError, DivergenceError
 from adapters.tipsv2.recipe.journal import Journal
 from adapters.tipsv2.recipe.samples import Sample
+from adapters.tipsv2.recipe.stop import Stopped
 from adapters.tipsv2.recipe.trainer import train
 from benchmark.errors import BenchError, DataError, UsageError
 from benchmark.system.sealed import Damaged
@@ -120,8 +122,69 @@ def _mute(self, index: int):  # type: ignore[no-untyped-def]
 
 def test_another_config_in_the_same_folder_is_refused(tmp_path: Path) -> None:
     train(tiny(train__steps=2), tmp_path, quiet=True)
-    with pytest.raises(UsageError, match="was made with another config"):
-        train(tiny(train__steps=2, optim__lr=2e-3), tmp_path, quiet=True)
+    said = r"was made with another config: loss.patch was 2.0, is 1.0; train.seed was 0, is 3. Set it as it was"
+    with pytest.raises(UsageError, match=said):
+        train(tiny(train__steps=2, loss__patch=1.0, train__seed=3), tmp_path, quiet=True)
+    with pytest.raises(UsageError, match="train.steps = 1, but .*step-00000002 is at step 2"):
+        train(tiny(train__steps=1), tmp_path, quiet=True)
+    (grown := tmp_path / "grown").mkdir()
+    (tmp_path / "step-00000002").rename(grown / "step-00000002")
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("recipe_fixtures.Squares.__len__", lambda _: 95)
+        with pytest.raises(UsageError, match="the data hold 95 samples, not 96: others than when it was made"):
+            train(tiny(train__steps=2), grown, quiet=True)
+
+
+def test_settings_that_change_nothing_learnt_may_change_and_are_recorded(tmp_path: Path) -> None:
+    flat = {"optim__schedule": "trapezoid", "optim__warmup": 0.5, "optim__decay": 0.25, "train__log_every": 1}
+    train(tiny(train__steps=4, **flat), tmp_path, quiet=True)
+    prolonged = tiny(train__steps=8, train__accumulate=2, data__max_bad=3, guard__patience=50, **flat)
+    for _ in range(2):  # the same command again changes nothing more
+        final = train(prolonged, tmp_path, quiet=True)
+    facts = json.loads((final / "run.json").read_text())
+    assert {(c["step"], c["field"], c["from"], c["to"]) for c in facts["changes"]} == {
+        (4, "train.steps", 4, 8), (4, "train.accumulate", 1, 2), (4, "data.max_bad", 0, 3),
+        (4, "guard.patience", 20, 50),
+    }  # fmt: skip
+    assert json.loads((final / "recipe.json").read_text())["optim"]["warmup"] == 0.25, "two steps, as it was"
+    assert [json.loads(line)["step"] for line in (tmp_path / "metrics.jsonl").read_text().splitlines()] == [
+        *range(1, 9)
+    ]
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGUSR1"])
+def test_a_signal_ends_the_step_writes_a_checkpoint_and_changes_no_byte(tmp_path: Path, name: str) -> None:
+    config = tiny(train__checkpoint_every=0, train__keep=0)
+    calm = train(config, tmp_path / "calm", quiet=True)
+    original = trainer.backward
+
+    def backward(*args):  # type: ignore[no-untyped-def]
+        if args[4] == 2:
+            signal.raise_signal(signal.Signals[name])
+        return original(*args)
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(trainer, "backward", backward)
+        with pytest.raises(
+            Stopped, match=f"stopped by {name} after step 3 of 6; the checkpoint is .*step-00000003"
+        ) as e:
+            train(config, tmp_path / "told", quiet=True)
+    assert e.value.exit_code == 143
+    again = train(config, tmp_path / "told", quiet=True)
+    assert all((calm / n).read_bytes() == (again / n).read_bytes() for n in FILES)
+    assert checkpoints(tmp_path / "calm") == checkpoints(tmp_path / "told") == [], "train.keep = 0 keeps none"
+
+
+def test_a_checkpoint_is_exported_as_the_run_would_end_there(tmp_path: Path) -> None:
+    from adapters.tipsv2.recipe.export import export_checkpoint
+
+    run = tmp_path / "run"
+    train(tiny(train__steps=6), run, quiet=True)
+    out = export_checkpoint(run / "step-00000006", tmp_path / "out")
+    for name in (*FILES, "recipe.json", "run.json"):
+        assert (out / name).read_bytes() == (run / "final" / name).read_bytes(), name
+    with pytest.raises(BenchError, match="step-00000001: no checkpoint that can be exported"):
+        export_checkpoint(run / "step-00000001", tmp_path / "gone")
 
 
 @pytest.mark.parametrize("cut", ['{"step": 2, "lo', '{"step"', "\0\0"])

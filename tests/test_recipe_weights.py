@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 
 from adapters.tipsv2.checkpoint import load
 from adapters.tipsv2.export import export
+from adapters.tipsv2.recipe.checkpoint import checkpoints
 from adapters.tipsv2.recipe.config import RecipeConfig
 from adapters.tipsv2.recipe.distill import frozen_teacher
 from adapters.tipsv2.recipe.export import load_weights
@@ -142,6 +143,11 @@ def test_a_narrower_student_learns_from_official_weights_through_a_warmed_projec
     kept = load_file(warmed / "final" / "heads.safetensors")
     assert kept["patch.mlp.0.weight"].shape == (16, 96)
     assert not (warmed / "final" / "model.safetensors").exists(), "its towers are the teacher's"
+    for run, frozen_part in ((warmed, "student/encoder."), (tmp_path / "out", "teacher/vision.")):
+        tensors = load_file(checkpoints(run)[-1] / "state.safetensors")
+        assert not any(name.startswith(frozen_part) for name in tensors), "what is frozen is in no checkpoint"
+    again = train(config, tmp_path / "out", quiet=True)
+    assert (again / "model.safetensors").is_file()
     frozen = frozen_teacher(config, warmed / "final" / "heads.safetensors")
     assert frozen is not None
     head: Any = frozen.heads["patch"]

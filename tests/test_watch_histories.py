@@ -81,17 +81,23 @@ def test_a_training_state_is_told_by_its_tensors(tmp_path: Path) -> None:
     assert states == ["step-1.safetensors", "step-2"]
 
 
-def test_a_finished_training_run_is_scored_and_its_states_are_passed_over(
+def test_a_training_run_is_scored_at_its_checkpoints_and_states_of_before_are_passed_over(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    train(tiny(), tmp_path / "run", quiet=True)
-    states = len(list((tmp_path / "run").glob("step-*")))
-    scorer = Scorer({"final": 0.6})
-    monkeypatch.setattr("benchmark.watch.watcher.engine_scorer", lambda *a, **k: scorer)
-    assert watch_once(tmp_path / "run", tmp_path / "out") == 0
-    assert scorer.calls == ["final"] and states > 1
+    """A checkpoint is exported first, also of a run that is going on; one without its tokeniser cannot be."""
+    train(tiny(train__steps=4), tmp_path / "run", quiet=True)
+    (tmp_path / "run" / "step-00000002" / "tokenizer.model").unlink()
+    seen: dict[str, set[str]] = {}
+
+    def score(weights: Path, results: Path) -> tuple[list[Row], list[str]]:
+        seen[weights.name.rsplit("-", 1)[0]] = set(load_file(weights / "model.safetensors"))
+        return Scorer({weights.name: 0.6})(weights, results)
+
+    monkeypatch.setattr("benchmark.watch.watcher.engine_scorer", lambda *a, **k: score)
+    watch_once(tmp_path / "run", tmp_path / "out")
+    assert sorted(seen) == ["final", "step-00000004"] and seen["final"] == seen["step-00000004"]
     lines = [line for line in capsys.readouterr().out.splitlines() if "training state" in line]
-    assert len(lines) == 1 and f"passed over: {states}." in lines[0] and "--prepare" in lines[0]
+    assert len(lines) == 1 and "passed over: 1." in lines[0] and "--prepare" in lines[0]
     junit = ElementTree.parse(tmp_path / "out" / "junit.xml").getroot()
     assert junit.attrib["errors"] == "0"
 

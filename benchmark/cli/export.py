@@ -8,21 +8,33 @@ from typing import Annotated
 import typer
 
 from benchmark.contracts import ModelSpec
-from benchmark.errors import unknown
+from benchmark.errors import UsageError, unknown
 from benchmark.registry import models, resolve
 
 
 def export(
-    model: Annotated[str, typer.Option(help="A TIPS or TIPSv2 model: bench ls models.")],
-    to: Annotated[str, typer.Option(help="transformers, torch-npz or scenic-npz.")],
     out: Annotated[Path, typer.Option(help="Folder to write into.")],
+    checkpoint: Annotated[
+        Path | None, typer.Argument(help="RUN/step-N of `bench train`, also of one that is going on.")
+    ] = None,
+    model: Annotated[str | None, typer.Option(help="A TIPS or TIPSv2 model: bench ls models.")] = None,
+    to: Annotated[str | None, typer.Option(help="transformers, torch-npz or scenic-npz.")] = None,
     weights: Annotated[str | None, typer.Option(help="Folder with the weights to read; default: the hub's.")] = None,
     offline: Annotated[bool, typer.Option("--offline", help="Do not reach for the network.")] = False,
 ) -> None:
-    """Convert TIPS weights between transformers' layout and the official PyTorch and JAX files.
+    """Convert TIPS weights between transformers' layout and the official PyTorch and JAX files, or take the weights out
+    of a checkpoint of a training run.
 
     Example: bench export --model tipsv2-b --weights FOLDER --to scenic-npz --out converted
+    Example: bench export runs/g-224/step-00001000 --out g-at-1000
     """
+    if checkpoint is not None:
+        if model or to or weights:
+            raise UsageError("a checkpoint of a run becomes a transformers folder. Leave --model, --to, --weights")
+        typer.echo(str(resolve("adapters.tipsv2.recipe.export:export_checkpoint")(checkpoint, out)))
+        return
+    if model is None or to is None:
+        raise UsageError("nothing to export. Name RUN/step-N of a training run, or --model and --to")
     rows = models()
     if model not in rows:
         raise unknown("model", model, rows, "bench ls models")

@@ -118,6 +118,12 @@ def is_training_state(checkpoint: Checkpoint) -> bool:
     return bool(files) and all(_holds_state(file) for file in files)
 
 
+def is_exportable(checkpoint: Checkpoint) -> bool:
+    """Whether it is a training state that `bench export` takes the weights out of."""
+    whole = all((checkpoint.path / name).is_file() for name in ("state.json", "tokenizer.model"))
+    return whole and is_training_state(checkpoint)
+
+
 def _holds_state(file: Path) -> bool:
     if file.suffix != ".safetensors":
         return False

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import shlex
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -21,7 +22,7 @@ from benchmark.compare.wanted import Wanted
 from benchmark.errors import BenchError, UsageError, first_line
 from benchmark.rows.row import Row, read_all, slug
 from benchmark.system.digest import fingerprint
-from benchmark.watch.checkpoints import Checkpoint, damage, find, is_training_state, pickles, step_of
+from benchmark.watch.checkpoints import Checkpoint, damage, find, is_exportable, is_training_state, pickles, step_of
 from benchmark.watch.history import Entry, History, Point, only_watcher
 from benchmark.watch.report import write_reports
 from benchmark.watch.steps import ordered_by_name
@@ -32,6 +33,7 @@ PASSED_OVER = (
     "training states passed over: {}. They hold no model that can be scored; --prepare with a command turns each "
     "into a model folder (an example: examples/ci/weights_of_state.py)"
 )
+EXPORT = shlex.join([sys.executable, "-m", "benchmark.cli", "export", "{checkpoint}", "--out", "{out}"])
 Scorer = Callable[[Path, Path], tuple[list[Row], list[str]]]  # weights, results -> rows, failures
 
 
@@ -166,15 +168,16 @@ class Watcher:
         return worked
 
     def _offered(self) -> list[Checkpoint]:
-        """What may be scored. Training states are no weights of a model until --prepare has made some of them."""
+        """What may be scored. Training states that `bench export` does not read are no weights of a model until
+        --prepare has made some of them."""
         found = find(self.plan.folder)
-        return found if self.plan.prepare else [c for c in found if not is_training_state(c)]
+        return found if self.plan.prepare else [c for c in found if is_exportable(c) or not is_training_state(c)]
 
     def _say_passed_over(self) -> None:
         """One line in all: a run that goes on writes more of them."""
         if self.plan.prepare or self._said_passed_over:
             return
-        if states := sum(map(is_training_state, find(self.plan.folder))):
+        if states := sum(is_training_state(c) and not is_exportable(c) for c in find(self.plan.folder)):
             self._said_passed_over = True
             self.say(PASSED_OVER.format(states))
 
@@ -231,14 +234,14 @@ class Watcher:
         )
 
     def _prepared(self, checkpoint: Checkpoint, stamp: str) -> Path:
-        """The weights to load: the checkpoint itself, or what --prepare makes of it."""
-        if not self.plan.prepare:
+        """The weights to load: the checkpoint itself, or what --prepare makes of it, or `bench export` of a state."""
+        prepare = self.plan.prepare or (EXPORT if is_exportable(checkpoint) else None)
+        if not prepare:
             return checkpoint.path
         target = self.plan.out / "prepared" / f"{slug(checkpoint.name)}-{stamp[:8]}"
         target.parent.mkdir(parents=True, exist_ok=True)
         words = [
-            w.replace("{checkpoint}", str(checkpoint.path)).replace("{out}", str(target))
-            for w in shlex.split(self.plan.prepare)
+            w.replace("{checkpoint}", str(checkpoint.path)).replace("{out}", str(target)) for w in shlex.split(prepare)
         ]
         try:
             done = subprocess.run(words, capture_output=True, text=True, check=False)
@@ -246,7 +249,8 @@ class Watcher:
             raise UsageError(f"--prepare {words[0]!r}: {e.strerror}. Give a command that is on the PATH") from None
         if done.returncode != 0:
             last = (done.stderr.strip() or done.stdout.strip() or "no message").splitlines()[-1]
-            raise BenchError(f"{checkpoint.name}: --prepare failed with exit code {done.returncode}: {last}")
+            what = "--prepare" if self.plan.prepare else "bench export"
+            raise BenchError(f"{checkpoint.name}: {what} failed with exit code {done.returncode}: {last}")
         return target
 
     def _compared(

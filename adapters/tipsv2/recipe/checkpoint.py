@@ -17,7 +17,7 @@ from torch import nn
 from benchmark.errors import WeightsError, first_line
 from benchmark.system import sealed
 
-TENSORS, FACTS, READINGS = "state.safetensors", "state.json", "metrics.jsonl"
+TENSORS, FACTS, READINGS, TOKENIZER = "state.safetensors", "state.json", "metrics.jsonl", "tokenizer.model"
 SCHEMA = 1  # of the facts: since then with digests
 
 
@@ -28,9 +28,10 @@ def save_checkpoint(
     facts: dict[str, Any],
     keep: int,
     readings: Path | None = None,
+    tokenizer: bytes = b"",
 ) -> Path:
-    """Writes `folder`/step-N, with a copy of the file of `readings` so far, through a temporary name and removes all
-    but the newest `keep`, and what kills have left."""
+    """Writes `folder`/step-N, with the tokeniser and a copy of the file of `readings` so far, through a temporary name
+    and removes all but the newest `keep` (at least this one), and what kills have left."""
     target = folder / f"step-{step:08d}"
     staging = folder / f".{target.name}.part"
     shutil.rmtree(staging, ignore_errors=True)
@@ -39,6 +40,9 @@ def save_checkpoint(
     with open(staging / TENSORS, "rb") as f:
         os.fsync(f.fileno())
     kept = [TENSORS]
+    if tokenizer:
+        (staging / TOKENIZER).write_bytes(tokenizer)
+        kept.append(TOKENIZER)
     if readings and readings.is_file():
         shutil.copyfile(readings, staging / READINGS)
         kept.append(READINGS)
@@ -48,7 +52,7 @@ def save_checkpoint(
     if target.exists():
         target.rename(folder / f".{target.name}.before.part")
     staging.rename(target)
-    for old in checkpoints(folder)[:-keep]:
+    for old in checkpoints(folder)[: -max(keep, 1)]:
         old.rename(folder / f".{old.name}.part")  # hidden first: half removed it would be no checkpoint, and stay
     for left in folder.glob(".step-*.part"):
         shutil.rmtree(left)
@@ -92,14 +96,21 @@ def newest_whole(folder: Path) -> tuple[Path, dict[str, torch.Tensor], dict[str,
     return None
 
 
-def module_tensors(prefix: str, module: nn.Module) -> dict[str, torch.Tensor]:
-    """The module's parameters and buffers under `prefix`, whole even where they are sharded."""
-    return {f"{prefix}/{k}": whole(v) for k, v in module.state_dict().items()}
+def module_tensors(prefix: str, module: nn.Module, left_out: tuple[str, ...] = ()) -> dict[str, torch.Tensor]:
+    """The module's parameters and buffers under `prefix`, whole even where they are sharded; not those `left_out`."""
+    return {f"{prefix}/{k}": whole(v) for k, v in module.state_dict().items() if not k.startswith(left_out)}
 
 
-def restore_module(prefix: str, module: nn.Module, tensors: dict[str, torch.Tensor], where: Path) -> None:
-    """Copies `module_tensors` back in place; a missing tensor or another shape is an error."""
+def restore_module(
+    prefix: str, module: nn.Module, tensors: dict[str, torch.Tensor], where: Path, left_out: tuple[str, ...] = ()
+) -> None:
+    """Copies `module_tensors` back in place; a missing tensor or another shape is an error.
+
+    Names that begin with one of `left_out` are in no checkpoint: they are frozen.
+    """
     for name, value in module.state_dict().items():
+        if name.startswith(left_out):
+            continue
         stored = tensors.get(f"{prefix}/{name}")
         if stored is None or stored.shape != value.shape:
             found = "is missing" if stored is None else f"has shape {list(stored.shape)}, expected {list(value.shape)}"

@@ -49,7 +49,13 @@ def projector_config(config: RecipeConfig) -> RecipeConfig:
         init_from=config.teacher.path,
         model=dataclasses.replace(read_sizes(KEY, config.teacher.path), frozen=True),
         loss=dataclasses.replace(config.loss, contrastive=0.0, ssl_ramp=0.0),
-        train=dataclasses.replace(config.train, steps=config.teacher.warmup_steps, validate_every=0, evaluate_every=0),
+        train=dataclasses.replace(
+            config.train,
+            steps=config.teacher.warmup_steps,
+            validate_every=0,
+            evaluate_every=0,
+            keep=max(config.train.keep, 1),  # it is done once, whatever the student's run is told to keep
+        ),
         teacher=TeacherConfig(),
     )
 

@@ -13,10 +13,12 @@ import torch.nn.functional as F
 from safetensors.torch import save_file
 from torch import nn
 
-from adapters.tipsv2.recipe.checkpoint import place
+from adapters.tipsv2.recipe.checkpoint import FACTS, TOKENIZER, load_checkpoint, place
+from adapters.tipsv2.recipe.config import RecipeConfig
+from adapters.tipsv2.recipe.config_file import from_table
 from adapters.tipsv2.recipe.model import Pretrainer
 from adapters.tipsv2.recipe.weights import differences, head_file, read_tensors, read_weights
-from benchmark.errors import WeightsError
+from benchmark.errors import WeightsError, first_line
 from benchmark.system import sealed
 from benchmark.system.digest import plain
 
@@ -63,6 +65,44 @@ def export_folder(
     return folder
 
 
+def exported(
+    student: Mapping[str, torch.Tensor], teacher: Mapping[str, torch.Tensor], config: RecipeConfig
+) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+    """(encoder, heads) for `export_folder` of the whole state dicts of `Pretrainer` and `Teacher`."""
+    encoder = {k.removeprefix("encoder."): v for k, v in student.items() if k.startswith("encoder.")}
+    if encoder:
+        lowest = config.loss.min_temperature
+        encoder["temperature"] = student["log_temperature"].exp().clamp_min(lowest).reshape(())
+    heads = {k.removeprefix("heads."): v for k, v in student.items() if k.startswith("heads.")}
+    if heads:
+        heads |= {AVERAGES + k: v for k, v in teacher.items() if not k.startswith("vision.")}
+    return encoder, heads
+
+
+def export_checkpoint(path: Path, out: Path) -> Path:
+    """The checkpoint `path` (RUN/step-N) of a run, which may still be going on, as the folder `out` that
+    `export_folder` writes.
+
+    Raises WeightsError for one that is gone or was made before checkpoints held all that is needed, sealed.Damaged.
+    """
+    try:
+        tensors, facts = load_checkpoint(path)
+        tokenizer = (path / TOKENIZER).read_bytes()
+        config = from_table(facts["recipe"], str(path / FACTS))
+    except (FileNotFoundError, KeyError) as error:
+        raise WeightsError(
+            f"{path}: no checkpoint that can be exported ({first_line(error)} is missing): it was removed meanwhile, or"
+            " made by an older densebench. Name a RUN/step-N that is there"
+        ) from None
+    student_state, teacher_state = (
+        {k.removeprefix(part): v for k, v in tensors.items() if k.startswith(part)} for part in ("student/", "teacher/")
+    )
+    encoder, heads = exported(student_state, teacher_state, config)
+    with torch.device("meta"):
+        student = Pretrainer(config)
+    return export_folder(out, encoder, heads, student, tokenizer, facts["exported"])
+
+
 def load_weights(key: str, word: str, student: Pretrainer, heads: bool = True) -> None:
     """The weights that `key` = `word` names into `student`; a position table of another size is resized. The projectors
     come along where there are some and `heads`.
@@ -70,7 +110,7 @@ def load_weights(key: str, word: str, student: Pretrainer, heads: bool = True) -
     Raises WeightsError naming file and key, sealed.Damaged for a file that is not what was exported.
     """
     weights = read_weights(key, word)
-    file, stored = weights.where, weights.state
+    file, stored, student.source = weights.where, weights.state, weights.digest
     if unlike := differences(weights.sizes, student.config.model):
         raise WeightsError(f"{file}: {'; '.join(unlike)}. Set [model] to the sizes of the weights")
     for name, value in student.encoder.state_dict().items():

@@ -34,6 +34,7 @@ class Pretrainer(nn.Module):
     def __init__(self, config: RecipeConfig) -> None:
         super().__init__()
         self.config = config
+        self.source = ""  # digest of the weights that were loaded
         self.encoder = build_encoder(config.model)
         self.log_temperature = nn.Parameter(torch.tensor([config.loss.temperature]).log())  # [1]: FSDP takes no scalar
         wanted = {"cls": uses_dino(config), "patch": uses_patches(config)}
@@ -46,6 +47,11 @@ class Pretrainer(nn.Module):
             self.log_temperature.requires_grad_(False)
         if not masks(config):
             self.encoder.vision_model.embeddings.mask_token.requires_grad_(False)
+
+    @property
+    def left_out(self) -> tuple[str, ...]:
+        """How the names of what never changes begin (`model.frozen`)."""
+        return ("encoder.", "log_temperature") if self.config.model.frozen else ()
 
     def initialise(self, seed: int) -> None:
         """Random weights that depend on `seed` alone."""

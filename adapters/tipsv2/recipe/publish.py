@@ -8,7 +8,6 @@ config and the log of each, `run.json` their commands, seeds, steps and hours.
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import shutil
 import sys
@@ -20,6 +19,7 @@ from safetensors.torch import load_file, save_file
 
 from adapters.tipsv2.recipe.config import RecipeConfig
 from adapters.tipsv2.recipe.config_file import CONFIGS, read_config
+from adapters.tipsv2.recipe.resume import leaves
 from adapters.tipsv2.recipe.weights import recipe_of
 from benchmark.errors import WeightsError
 from benchmark.system import sealed
@@ -94,14 +94,6 @@ def command(config: RecipeConfig) -> str:
     mine, packaged = leaves(config), leaves(read_config(config.name))
     changed = [f"--set {k}={v}" for k, v in mine.items() if v != packaged[k] and k not in FOUND_OUT]
     return " ".join(["bench train", config.name, *changed])
-
-
-def leaves(config: RecipeConfig) -> dict[str, Any]:
-    """Dotted key -> value."""
-    out: dict[str, Any] = {}
-    for name, value in dataclasses.asdict(config).items():
-        out |= {f"{name}.{k}": v for k, v in value.items()} if isinstance(value, dict) else {name: value}
-    return out
 
 
 if __name__ == "__main__":

@@ -36,6 +36,13 @@ class Teacher(nn.Module):
         self.heads = averaged_copy(heads)
         self.targets = nn.ModuleDict({k: Targets(config.head) for k in student.heads})
 
+    @property
+    def frozen(self) -> tuple[str, ...]:
+        """How the names of what never changes begin: it is read again from where it came."""
+        if not self.distils:
+            return ()
+        return ("vision.", "heads.") if self.frozen_heads else ("vision.",)
+
     @torch.no_grad()
     def forward(self, output: StudentOutput, batch: Batch, step: int) -> dict[str, torch.Tensor]:
         """{"cls": [b, P], "patch": [b, N, P]} for the losses that run."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import shutil
 import time
 from pathlib import Path
 from typing import Any
@@ -10,6 +12,7 @@ import torch
 
 from adapters.tipsv2.recipe.checkpoint import (
     READINGS,
+    TOKENIZER,
     checkpoints,
     module_tensors,
     newest_whole,
@@ -22,7 +25,7 @@ from adapters.tipsv2.recipe.checkpoint import (
 from adapters.tipsv2.recipe.config import RecipeConfig
 from adapters.tipsv2.recipe.distill import check_teacher, frozen_teacher, projector_config
 from adapters.tipsv2.recipe.evaluation import Run, evaluate
-from adapters.tipsv2.recipe.export import AVERAGES, export_folder, load_averages, load_weights
+from adapters.tipsv2.recipe.export import export_folder, exported, load_averages, load_weights
 from adapters.tipsv2.recipe.guards import Guards
 from adapters.tipsv2.recipe.journal import Journal
 from adapters.tipsv2.recipe.loader import Positions, steps_from
@@ -30,9 +33,11 @@ from adapters.tipsv2.recipe.model import Pretrainer
 from adapters.tipsv2.recipe.objective import assignment_entropy
 from adapters.tipsv2.recipe.optim import make_optimizer, set_learning_rate
 from adapters.tipsv2.recipe.parallel import Place, joined, mean_over_processes, wrap
+from adapters.tipsv2.recipe.resume import SHARES, changed, leaves, same_lengths
 from adapters.tipsv2.recipe.samples import Renderer, open_source
 from adapters.tipsv2.recipe.schedule import learning_rate
 from adapters.tipsv2.recipe.step import backward
+from adapters.tipsv2.recipe.stop import Asked, Stopped, listening
 from adapters.tipsv2.recipe.teacher import Teacher
 from adapters.tipsv2.recipe.tokens import run_tokenizer
 from adapters.tipsv2.recipe.validation import retrieval
@@ -84,7 +89,7 @@ class Trainer:
         _check_folders(config, out)
         self.source = open_source(config.data, render)
         self.tokenizer, config = run_tokenizer(config, self.source, out, place)
-        self.config = config
+        self.asked, self.config = config, config  # as it was asked for, and with the lengths that a resume keeps
         projectors = None
         if config.teacher.path and config.teacher.heads == "warm":
             warmed = Trainer(projector_config(config), out / "projector", place, quiet, render).run()
@@ -97,13 +102,18 @@ class Trainer:
         if config.init_from:
             load_weights("init_from", config.init_from, self.student)
         self.student.to(place.device)
-        self.teacher = Teacher(config, self.student, frozen_teacher(config, projectors)).to(place.device)
+        frozen = frozen_teacher(config, projectors)
+        self.taught_by = frozen.source if frozen else ""
+        self.teacher = Teacher(config, self.student, frozen).to(place.device)
         if config.init_from and not config.teacher.path and (heads := head_file(config.init_from)):
             load_averages(heads, self.teacher)
         self.model = wrap(self.student, config.train, place)
         self.optimizer = make_optimizer(self.student.named_parameters(), config.optim)
         self.guards = Guards(config)
         self.step, self.bad, self.without_alt, self.seconds = 0, 0, 0, 0.0
+        self.saved = 0
+        self.changes: list[dict[str, Any]] = []
+        self.bases = dict.fromkeys(SHARES, config.train.steps)  # the steps that shares of the run are of
         readings = self._resume()
         self.journal = Journal(
             out, config.train.steps, config.train.batch_size, self.step, quiet, place.first, readings
@@ -111,6 +121,17 @@ class Trainer:
 
     def run(self) -> Path:
         """Steps until the end; returns the exported folder."""
+        with listening() as asked:
+            self._steps(asked)
+        final = self._export("final")
+        if self.place.first:
+            self.journal.plot()
+            if self.config.train.keep == 0:
+                for kept in checkpoints(self.out):
+                    shutil.rmtree(kept)
+        return final
+
+    def _steps(self, asked: Asked) -> None:
         train = self.config.train
         begun = time.perf_counter() - self.seconds
         batches = steps_from(
@@ -129,12 +150,18 @@ class Trainer:
                 folder = self._export("evaluate")
                 if self.place.first and self.score:
                     self.journal.note({"step": self.step, **evaluate(self.score, folder, self.out)})
-            if self._due(train.checkpoint_every) or self.step == train.steps:
-                self._save()  # last: what a kill cuts short before it is done again
-        final = self._export("final")
-        if self.place.first:
-            self.journal.plot()
-        return final
+            # Last: what a kill cuts short before it is done again.
+            if train.keep and (self._due(train.checkpoint_every) or self.step == train.steps):
+                self._save()
+            told = torch.tensor(float(bool(asked.name)), device=self.place.device)
+            if float(mean_over_processes(told, self.place)) and self.step < train.steps:
+                if self.saved != self.step:
+                    self._save()
+                why = asked.name or "a signal to another process"
+                raise Stopped(
+                    f"stopped by {why} after step {self.step} of {train.steps}; the checkpoint is"
+                    f" {self.out / f'step-{self.step:08d}'}. The same command goes on from there"
+                )
 
     def _one_step(self, batch: Any) -> dict[str, torch.Tensor]:
         config = self.config
@@ -197,17 +224,26 @@ class Trainer:
             )
 
     def _save(self) -> None:
-        tensors = module_tensors("student", self.student) | module_tensors("teacher", self.teacher)
+        tensors = module_tensors("student", self.student, self.student.left_out)
+        tensors |= module_tensors("teacher", self.teacher, self.teacher.frozen)
         tensors |= optimizer_tensors(self.student, self.optimizer)
+        self.saved = self.step
         facts = {
-            "config": self.config.digest(),
+            "asked": leaves(self.asked),
+            "recipe": dataclasses.asdict(self.config),
+            "bases": self.bases,
+            "changes": self.changes,
+            "samples": len(self.source),
+            "teacher": self.taught_by,
+            "exported": self._facts(),
             "bad": self.bad,
             "without_alt": self.without_alt,
             "seconds": round(self.seconds, 1),
             "strikes": self.guards.strikes,
         }
         if self.place.first:
-            save_checkpoint(self.out, self.step, tensors, facts, self.config.train.keep, self.journal.path)
+            keep, tokenizer = self.config.train.keep, self.tokenizer.model
+            save_checkpoint(self.out, self.step, tensors, facts, keep, self.journal.path, tokenizer)
 
     def _resume(self) -> Path | None:
         """Goes back to the newest whole checkpoint; its readings, where it has some."""
@@ -215,34 +251,52 @@ class Trainer:
         if found is None:
             return None
         path, tensors, facts = found
-        if facts["config"] != self.config.digest():
-            raise UsageError(f"{path} was made with another config. Give another --out, or remove {self.out}")
-        restore_module("student", self.student, tensors, path)
-        restore_module("teacher", self.teacher, tensors, path)
+        if "asked" not in facts:
+            raise UsageError(f"{path} was made by an older densebench. Give another --out, or remove {self.out}")
+        new = changed(facts["asked"], self.asked, path, facts["step"])
+        for what, same in (
+            (
+                f"the data hold {len(self.source)} samples, not {facts['samples']}: others",
+                facts["samples"] == len(self.source),
+            ),
+            ("teacher.path names other weights", facts["teacher"] == self.taught_by),
+            ("the tokeniser is another one", (path / TOKENIZER).read_bytes() == self.tokenizer.model),
+        ):
+            if not same:
+                raise UsageError(f"{path}: {what} than when it was made. Name the same, or give another --out")
+        self.changes = [*facts["changes"], *new]
+        moved = {change["field"] for change in new}
+        self.bases = {k: self.bases[k] if k in moved else steps for k, steps in facts["bases"].items()}
+        self._set(same_lengths(self.asked, self.bases))
+        if self.place.first and not self.quiet:
+            for change in new:
+                print(f"from step {change['step']}: {change['field']} = {change['to']!r}, it was {change['from']!r}")
+        restore_module("student", self.student, tensors, path, self.student.left_out)
+        restore_module("teacher", self.teacher, tensors, path, self.teacher.frozen)
         restore_optimizer(self.student, self.optimizer, tensors)
         self.step, self.bad, self.seconds = facts["step"], facts["bad"], facts["seconds"]
         self.without_alt = facts.get("without_alt", 0)
         self.guards.strikes = dict(facts["strikes"])
         return path / READINGS if READINGS in facts.get("files", {}) else None
 
+    def _set(self, config: RecipeConfig) -> None:
+        self.config = self.student.config = self.teacher.config = self.guards.config = config
+
+    def _facts(self) -> dict[str, Any]:
+        changes = {"changes": self.changes} if self.changes else {}
+        return {
+            "config": self.config.digest(),
+            "steps": self.step,
+            "hours": round(self.seconds / 3600, 3),
+            "bad_samples": self.bad,
+            "samples_without_alt_text": self.without_alt,
+            **changes,
+        }
+
     def _export(self, name: str) -> Path:
-        state = module_tensors("student", self.student)
-        encoder = {k.removeprefix("student/encoder."): v for k, v in state.items() if k.startswith("student/encoder.")}
-        heads = {k.removeprefix("student/heads."): v for k, v in state.items() if k.startswith("student/heads.")}
-        lowest = self.config.loss.min_temperature
-        encoder["temperature"] = state["student/log_temperature"].exp().clamp_min(lowest).reshape(())
-        if self.config.model.frozen:
-            encoder = {}
-        if heads:
-            averages = {AVERAGES + k: whole(v) for k, v in self.teacher.state_dict().items()}
-            heads |= {k: v for k, v in averages.items() if not k.startswith(AVERAGES + "vision.")}
+        student = {k: whole(v) for k, v in self.student.state_dict().items() if not k.startswith(self.student.left_out)}
+        teacher = {k: whole(v) for k, v in self.teacher.state_dict().items()}
+        encoder, heads = exported(student, teacher, self.config)
         if self.place.first:
-            facts = {
-                "config": self.config.digest(),
-                "steps": self.step,
-                "hours": round(self.seconds / 3600, 3),
-                "bad_samples": self.bad,
-                "samples_without_alt_text": self.without_alt,
-            }
-            export_folder(self.out / name, encoder, heads, self.student, self.tokenizer.model, facts)
+            export_folder(self.out / name, encoder, heads, self.student, self.tokenizer.model, self._facts())
         return self.out / name

@@ -17,6 +17,7 @@ from benchmark.contracts import ModelSpec
 from benchmark.errors import UsageError, WeightsError
 from benchmark.registry import models
 from benchmark.system import sealed
+from benchmark.system.digest import sha256_file
 
 if TYPE_CHECKING:
     import torch
@@ -35,6 +36,7 @@ class Weights:
     where: str
     sizes: ModelConfig
     state: dict[str, torch.Tensor]
+    digest: str
 
 
 def spec_of(key: str, word: str) -> ModelSpec:
@@ -79,9 +81,11 @@ def read_weights(key: str, word: str) -> Weights:
 
     spec, folder = spec_of(key, word), Path(word).expanduser()
     if (folder / RECIPE).is_file():
-        return Weights(word, read_sizes(key, word), read_tensors(folder / "model.safetensors"))
+        file = folder / "model.safetensors"
+        return Weights(word, read_sizes(key, word), read_tensors(file), sha256_file(file))
     checkpoint = load(spec, tokenizer=False)
-    return Weights(checkpoint.info.source, model_config(checkpoint.arch), checkpoint.state_dict())
+    sizes = model_config(checkpoint.arch)
+    return Weights(checkpoint.info.source, sizes, checkpoint.state_dict(), checkpoint.info.sha256)
 
 
 def read_tokenizer(word: str) -> Path:
