@@ -8,7 +8,7 @@ stretch.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,10 +16,11 @@ import numpy as np
 from benchmark.contracts import ImageRequest, Interpolation, TaskContext
 from benchmark.errors import EncoderError
 from benchmark.images import decode
-from benchmark.images.windows import fuse, window_boxes
+from benchmark.images.windows import Box, fuse, window_boxes
 from benchmark.system.late import F, torch
 
 WINDOWS_AT_ONCE = 8
+BAND = 16  # rows of a window that are looked at together
 CLASSES_AT_ONCE = 16  # full-resolution maps held at a time: 150 classes of a large picture would be gigabytes
 
 
@@ -36,14 +37,23 @@ def class_scores(context: TaskContext, image: np.ndarray, texts: torch.Tensor, p
     if protocol.mode == "whole":
         return _probabilities(cosine_maps(context, pixels[None], texts), protocol)[0]
     boxes = window_boxes(height, width, protocol.window, protocol.stride)
-    maps: list[torch.Tensor] = []
+    bands = [(y, x0, min(y + BAND, y1), x1) for y0, x0, y1, x1 in boxes for y in range(y0, y1, BAND)]
+    return fuse(_band_maps(context, pixels, boxes, texts, protocol), bands, height, width)
+
+
+def _band_maps(
+    context: TaskContext, pixels: torch.Tensor, boxes: Sequence[Box], texts: torch.Tensor, protocol: Any
+) -> Iterator[torch.Tensor]:
+    """[C, BAND or what is left, x1-x0] of the rows of each box: as many as stay in a cache between the steps."""
     for start in range(0, len(boxes), WINDOWS_AT_ONCE):
         crops = torch.stack([pixels[:, y0:y1, x0:x1] for y0, x0, y1, x1 in boxes[start : start + WINDOWS_AT_ONCE]])
-        cosines = F.interpolate(
-            cosine_maps(context, crops, texts), crops.shape[2:], mode="bilinear", align_corners=False
-        )
-        maps += list(_probabilities(cosines, protocol))
-    return fuse(maps, boxes, height, width)
+        for small in torch.split(cosine_maps(context, crops, texts), 1):
+            cosines = F.interpolate(small, crops.shape[2:], mode="bilinear", align_corners=False)
+            rows = cosines.permute(0, 2, 3, 1)[0]  # the classes of a pixel lie together
+            for band in torch.split(rows, BAND):
+                # Of a matrix, torch makes the transpose in blocks; the softmax reads a class at a time.
+                classes = band.flatten(0, 1).T.contiguous().view(1, -1, *band.shape[:2])
+                yield _probabilities(classes, protocol)[0]
 
 
 def resized(height: int, width: int, short_side: int, long_side: int) -> tuple[int, int]:
@@ -77,9 +87,7 @@ def best_class(scores: torch.Tensor, height: int, width: int) -> tuple[torch.Ten
     label = torch.zeros(height, width, dtype=torch.int64, device=scores.device)
     for start in range(0, len(scores), CLASSES_AT_ONCE):
         part = scores[None, start : start + CLASSES_AT_ONCE]
-        at_size = F.interpolate(part, (height, width), mode="bilinear", align_corners=False)[0]
-        where = at_size.argmax(0)
-        value = at_size.gather(0, where[None])[0]
+        value, where = F.interpolate(part, (height, width), mode="bilinear", align_corners=False)[0].max(0)
         better = value > best
         best, label = torch.where(better, value, best), torch.where(better, where + start, label)
     return label, best
@@ -96,4 +104,9 @@ def background_rule(background: int, threshold: float, classes: int) -> Callable
 
 
 def _probabilities(cosines: torch.Tensor, protocol: Any) -> torch.Tensor:
-    return (cosines / protocol.temperature).softmax(1) if protocol.softmax else cosines
+    """[b, C, h, w]; a softmax is written over the cosines."""
+    if not protocol.softmax:
+        return cosines
+    if protocol.temperature != 1:
+        cosines /= protocol.temperature
+    return torch.softmax(cosines, 1, out=cosines)

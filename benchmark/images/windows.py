@@ -55,7 +55,7 @@ def fuse(maps: Iterable[torch.Tensor], boxes: Sequence[Box], height: int, width:
         raise UsageError("no windows to fuse: `boxes` is empty")
     if bool((count == 0).any()):
         raise UsageError(f"{int((count == 0).sum())} pixels lie in no window: use the boxes of window_boxes")
-    return total / count
+    return total.div_(count)
 
 
 def _pair(value: int | tuple[int, int]) -> tuple[int, int]:
