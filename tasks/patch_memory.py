@@ -99,11 +99,11 @@ class RowFile:
         return out
 
     def _read(self, start: int, stop: int) -> np.ndarray:
-        step = self.width * self.kind.itemsize
+        out = np.empty((max(0, stop - start), self.width), self.kind)
         with disk_errors(self.folder):
-            self.file.seek(start * step)
-            data = self.file.read((stop - start) * step)
-        return np.frombuffer(data, self.kind).reshape(-1, self.width)
+            self.file.seek(start * self.width * self.kind.itemsize)
+            self.file.readinto(out.data.cast("B") if out.size else bytearray())
+        return out
 
 
 @dataclass

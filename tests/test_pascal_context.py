@@ -83,6 +83,28 @@ def test_context_from_the_converters_masks_has_the_same_labels(detail):
     assert all((found.target(i) == by_json[i]).all() for i in range(3))
 
 
+def test_context59_is_pc59_with_the_training_pictures(detail):
+    """From either source; only in-context segmentation is meant by its name."""
+    root, _ = detail
+    voc, data = root / "pascal_context/VOCdevkit/VOC2010", open_dataset("context59", root)
+    train, test = data.data("segmentation", "train"), data.data("segmentation", "test")
+    assert [train.images.image_id(i)[-15:-4] for i in range(len(train.images))] == ["2008_000001", "2008_000003"]
+    assert test.digest == open_dataset("pc59", root).data("segmentation", "test").digest != train.digest
+    expected = [np.where(mask == 0, 255, mask.astype(int) - 1) for mask in (converted(strokes(i)) for i in (1, 3))]
+    assert all((train.target(i) == expected[i]).all() for i in range(2))
+    assert [str(unit) for unit in units("context59")] == ["in_context_segmentation/context59"]
+    for i in (1, 3):
+        save_png(voc / f"SegmentationClassContext/2008_00000{i}.png", converted(strokes(i)))
+    (voc / "ImageSets/SegmentationContext").mkdir(parents=True)
+    (voc / "ImageSets/SegmentationContext/train.txt").write_text("2008_000001\n2008_000003\n")
+    (root / "pascal_context/trainval_merged.json").unlink()
+    found = open_dataset("context59", root).data("segmentation", "train")
+    assert found.truth.startswith("SegmentationClassContext")
+    assert all((found.target(i) == expected[i]).all() for i in range(2))
+    with pytest.raises(DataError, match=r"context59: no trainval_merged.json and no .*SegmentationContext/val.txt"):
+        open_dataset("context59", root).data("segmentation", "test")
+
+
 @pytest.mark.parametrize("place", ["pascal_context/VOCdevkit/VOC2010", "pascal_context/VOCdevkit", "."])
 def test_the_json_may_lie_where_mmsegmentation_has_it_and_the_pictures_in_their_tar(detail, place):
     root, _ = detail

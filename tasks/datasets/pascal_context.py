@@ -1,5 +1,7 @@
 """PASCAL Context on VOC 2010's images: 59 frequent classes (`pc59`), or those and background (`pc60`).
 
+`context59` is `pc59` with its training pictures.
+
 Published numbers use the masks that mmsegmentation's converter makes of PASCAL in Detail's `trainval_merged.json`, and
 its 5,104 val pictures. Either is read, the masks (`SegmentationClassContext/*.png`, 0 = background) or the file itself.
 `pc59-mat` and `pc60-mat` take the authors' own `trainval/*.mat` instead: 459 labels, of which 59 are kept and the rest
@@ -22,12 +24,13 @@ from tasks.datasets.blobs import Blobs
 from tasks.datasets.catalog import expected
 from tasks.datasets.kinds import IGNORED, INVALID, Pictures, Relabel, SegmentationSet
 from tasks.datasets.matlab import matlab_file
-from tasks.datasets.pascal_detail import JSON, read_segments, val_masks
+from tasks.datasets.pascal_detail import JSON, phase_masks, read_segments
 from tasks.datasets.places import Store, bases, checked, find, known_options, lines, note_size, split_error
 from tasks.datasets.prompts import prompt_list
 
 ALSO = ("pascal_context", "pc60", "pc59", "voc2010")
-CONVERTED, LIST = "SegmentationClassContext", "ImageSets/SegmentationContext/val.txt"
+CONVERTED, LISTS = "SegmentationClassContext", "ImageSets/SegmentationContext"
+PHASES = {"train": "train", "test": "val"}
 OWN_LIST = "ImageSets/Main/val.txt"
 OWN_LABELS = ("trainval", "../../trainval", "../trainval")
 RAW_LABELS = 460  # 0 … 459
@@ -52,16 +55,17 @@ class PascalContext(Dataset):
             raise split_error(self.info, kind, split)
         archives = ("VOCtrainval_03-May-2010.tar", "VOC2010*.tar", "VOC2010*.zip")
         store = find(self.info, self.root, "JPEGImages", ("VOCdevkit/VOC2010", "VOC2010"), archives, ALSO)
+        phase = PHASES[split]
         read: Callable[[Blobs, int], np.ndarray]
         if self.own:
             names, masks = self._own_masks(store)
             found, to_60, read, truth = names, _kept(0), read_own, TRUTHS["mat"]
-        elif store.has(CONVERTED) and store.has(LIST):
-            names = lines(store, LIST)
+        elif store.has(CONVERTED) and store.has(listed := f"{LISTS}/{phase}.txt"):
+            names = lines(store, listed)
             masks = checked(self.info, store, [f"{CONVERTED}/{n}.png" for n in names])
             found, to_60, read, truth = names, tuple(range(60)), index_image, TRUTHS["png"]
         else:
-            detail = val_masks(self._json(store))
+            detail = phase_masks(self._json(store, phase), phase)
             records = detail.names()
             found = [n.removesuffix(".json") for n in records]
             masks, to_60, read, truth = detail.blobs(records), _kept(INVALID), read_segments, TRUTHS["json"]
@@ -76,14 +80,15 @@ class PascalContext(Dataset):
         folder = next((p for p in OWN_LABELS if names and store.has(f"{p}/{names[0]}.mat")), OWN_LABELS[0])
         return names, checked(self.info, store, [f"{folder}/{n}.mat" for n in names])
 
-    def _json(self, store: Store) -> Path:
+    def _json(self, store: Store, phase: str) -> Path:
         """Where PASCAL in Detail's file is: in VOC2010, beside VOCdevkit or in the data set's folder."""
         near = [Path(store.where(up + JSON)) for up in ("", "../", "../../")]
         for path in (*near, *(base / JSON for base in bases(self.info, self.root, ALSO))):
             if path.is_file():
                 return path
-        text = f"{self.info.name}: no {JSON} and no {CONVERTED} with {LIST} beside {store.where('JPEGImages')}"
-        if any(store.has(p) for p in OWN_LABELS):
+        masks = f"{CONVERTED} with {LISTS}/{phase}.txt"
+        text = f"{self.info.name}: no {JSON} and no {masks} beside {store.where('JPEGImages')}"
+        if phase == "val" and any(store.has(p) for p in OWN_LABELS):
             text += f"; trainval/*.mat is another ground truth, for rows of its own: --task {self.info.name}-mat"
         raise DataError(f"{text}. Get it: bench data prepare {self.info.name}")
 
@@ -113,6 +118,7 @@ def read_own(masks: Blobs, index: int) -> np.ndarray:
 
 
 def open_dataset(info: DatasetInfo, root: Path | None, options: Mapping[str, str]) -> PascalContext:
-    """PASCAL Context under `root`; `pc60` has background, `-mat` the authors' labels; no options."""
+    """PASCAL Context under `root`; `pc60` has background, `context59` is `pc59` with its training pictures, `-mat`
+    has the authors' labels; no options."""
     known_options(info, options)
     return PascalContext(info, root, background=info.name.startswith("pc60"), own=info.name.endswith("-mat"))

@@ -29,17 +29,18 @@ JSON = "trainval_merged.json"
 Record = tuple[str, dict[str, Any]]  # stem of the picture; {size: [H, W], segments: [[category, counts], …]}
 
 
-def val_masks(path: Path) -> Archive:
-    """The pictures of phase `val` as `<stem>.json`, one record each, in a tar that is made once and kept in the cache.
+def phase_masks(path: Path, phase: str) -> Archive:
+    """The pictures of phase `val` or `train` as `<stem>.json`, one record each, in a tar that stays in the cache.
 
     The file is hundreds of megabytes, most of it parts and boundaries, so it is parsed once. Raises DataError.
     """
-    key = fingerprint({"path": path.resolve(), "facts": facts_of(path.stat())})
+    of_phase = {} if phase == "val" else {"phase": phase}
+    key = fingerprint({"path": path.resolve(), "facts": facts_of(path.stat()), **of_phase})
     kept = cache_dir() / "pascal_detail" / f"{key[:32]}.tar"
     if not kept.is_file():
         try:
             with open(path, encoding="utf-8") as file:
-                records = sorted(_records(json.load(file)))
+                records = sorted(_records(json.load(file), phase))
         except OSError as e:
             raise DataError(f"{path}: cannot be read ({e.strerror}). Check the path") from None
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError) as e:
@@ -49,14 +50,14 @@ def val_masks(path: Path) -> Archive:
     return Archive([kept])
 
 
-def _records(content: dict[str, Any]) -> Iterator[Record]:
+def _records(content: dict[str, Any], phase: str) -> Iterator[Record]:
     # As in the API, one id is one annotation, and a later one with an id that was there takes its place in the order.
     segments: dict[int, list[list[Any]]] = {}
     for one in {a["id"]: a for a in content["annos_segmentation"]}.values():
         run = one["segmentation"]
         segments.setdefault(one["image_id"], []).append([int(one["category_id"]), run["counts"], run["size"]])
     for image in {i["image_id"]: i for i in content["images"]}.values():
-        if image["phase"] != "val":
+        if image["phase"] != phase:
             continue
         size, found = [int(image["height"]), int(image["width"])], segments.get(image["image_id"], [])
         wrong = next((s for _, _, s in found if list(s) != size), None)
@@ -76,7 +77,7 @@ def _pack(records: list[Record], file: IO[bytes]) -> None:
 
 
 def read_segments(masks: Blobs, index: int) -> np.ndarray:
-    """[H, W] uint16 category ids of a record of `val_masks`, 0 where nothing is annotated."""
+    """[H, W] uint16 category ids of a record of `phase_masks`, 0 where nothing is annotated."""
     from pycocotools import mask as runs
 
     record = json.loads(masks.read(index))
