@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch.nn.functional import interpolate, normalize
 
-from benchmark.contracts import Encoder, ImageRequest, ImageSet, TextEncoder, View
+from benchmark.contracts import Encoder, EncoderExtras, ImageRequest, ImageSet, TextEncoder, View
 from benchmark.contracts.prompts import as_prompts
 from benchmark.engine.loading import device_of
 from benchmark.errors import EncoderError
@@ -71,6 +71,8 @@ def look(encoder: Encoder, image: np.ndarray, texts: Sequence[str] = (), size: i
         heat = None
         if wants_text and features.text_patches is not None and isinstance(encoder, TextEncoder):
             words = normalize(encoder.encode_text(as_prompts(card, texts)).float().cpu(), dim=-1)
+            if made := EncoderExtras.of(encoder).text_for_patches:
+                words = made(words)
             tokens = normalize(features.text_patches[0].float().cpu(), dim=-1)
             heat = torch.einsum("hwe,ce->chw", tokens, words).numpy()
     if not torch.isfinite(patches).all():

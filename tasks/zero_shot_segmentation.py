@@ -111,7 +111,8 @@ class _Cosine(Method[P]):
         if protocol.background == "threshold" and data.background is not None:
             settle = background_rule(data.background, protocol.threshold, len(names))
             del names[data.background]
-        texts = class_embeddings(context, names, templates_for(protocol.templates, data)).to(context.device)
+        templates = templates_for(protocol.templates, data)
+        texts = class_embeddings(context, names, templates, for_patches=True).to(context.device)
         check = cross_check(context, len(data.class_names))
         rows, kept = [], Predictions(context, "segmentation")
         for index, scores in self._scores(context, texts):

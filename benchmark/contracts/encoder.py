@@ -139,6 +139,8 @@ class EncoderExtras:
     pooling: str | None = None  # "mean": that of the patches is its cls, although its layers have CLS tokens
     # [N] of N texts: those longer than it reads, which rows of retrieval count; None: it does not say
     is_cut: Callable[[Sequence[str]], Sequence[bool]] | None = None
+    # [N, E] unit vectors of texts, of E as encode_text gives them, as patches are compared with them; None: as they are
+    text_for_patches: Callable[[torch.Tensor], torch.Tensor] | None = None
     # [N, L] token ids of N texts, or a mapping with "input_ids": for bench check. Either name will do
     tokenize: Callable[[Sequence[str]], Any] | None = None
     tokenizer: Callable[[Sequence[str]], Any] | None = None
