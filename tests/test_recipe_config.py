@@ -132,6 +132,16 @@ def test_dry_run_counts_the_published_parameters_without_building_them() -> None
     assert estimate(read_config("distil-b")).vision_params == pytest.approx(86e6, rel=0.01)
 
 
+def test_dry_run_counts_the_frozen_teacher_or_names_one_that_is_not_there() -> None:
+    config = read_config("distil-b")
+    known, absent = estimate(config), estimate(read_config("distil-b", {"teacher.path": "runs/none/final"}))
+    assert known.teacher_gib == pytest.approx(1.136e9 * 4 / 2**30, rel=0.01)
+    assert "google/tipsv2-g14, 1,136" in "\n".join(known.lines())
+    assert "runs/none/final is not there: neither its memory" in "\n".join(absent.lines())
+    per_image = (known.flops_per_step - absent.flops_per_step) / config.train.batch_size
+    assert per_image == pytest.approx(2 * 1.136e9 * 258, rel=0.05)  # two for each parameter and token, and attention
+
+
 def test_flops_follow_the_passes() -> None:
     clip = step_flops(tiny(loss__dino=0.0, loss__patch_loss="none"))
     full = step_flops(tiny())

@@ -8,8 +8,9 @@ from itertools import pairwise
 import torch
 
 from adapters.tipsv2.recipe.config import ModelConfig, RecipeConfig
-from adapters.tipsv2.recipe.model import Pretrainer, masks, uses_dino, uses_patches
+from adapters.tipsv2.recipe.model import Pretrainer, build_encoder, masks, uses_dino, uses_patches
 from adapters.tipsv2.recipe.weights import read_sizes
+from benchmark.errors import BenchError
 
 GIB = 2**30
 
@@ -26,6 +27,8 @@ class Cost:
     weights_gib: float  # per device: weights, gradients, optimiser state, averages
     activations_gib: float  # per device and micro-batch
     device_days: float
+    teacher: str = ""  # what it is, or that it is not there and not counted; "" without one
+    teacher_gib: float = 0.0  # per device: the frozen tower, whole on each
 
     def lines(self) -> list[str]:
         """The table that --dry-run prints."""
@@ -35,8 +38,10 @@ class Cost:
             f" text {self.text_params / 1e6:,.1f}, projectors {self.head_params / 1e6:,.1f}",
             f"samples seen      {self.samples / 1e6:,.2f} M",
             f"compute           {self.flops_per_step / 1e12:,.3g} TFLOP per step",
-            f"memory per device {self.weights_gib + self.activations_gib:,.2f} GiB: weights and optimiser"
-            f" {self.weights_gib:,.2f}, activations about {self.activations_gib:,.2f}",
+            *([f"teacher           {self.teacher}"] if self.teacher else []),
+            f"memory per device {self.weights_gib + self.activations_gib + self.teacher_gib:,.2f} GiB: weights and"
+            f" optimiser {self.weights_gib:,.2f}, frozen teacher {self.teacher_gib:,.2f}, activations about"
+            f" {self.activations_gib:,.2f}",
             f"device-days       {self.device_days:,.3g}",
         ]
 
@@ -54,14 +59,36 @@ def estimate(config: RecipeConfig, devices: int = 1, tflops: float = 989.0, util
     vision, text, heads = (sum(p.numel() for p in tower.parameters()) for tower in towers)
     flops = step_flops(config)
     shards = devices if config.train.strategy == "fsdp" else 1
-    state = 8 if config.optim.name == "adamw" else 0.1  # Adafactor keeps one row and one column for each matrix
+    # Adafactor keeps one row and one column for each matrix, ours a first moment in bfloat16 too.
+    state = {"adamw": 8, "adafactor": 2.1, "adafactor-torch": 0.1}[config.optim.name]
     average = heads * 4 + (vision * 4 if config.ema.scope == "full" and not config.teacher.path else 0)
     weights = (vision + text + heads) * (4 + 4 + state) / shards + average
     seconds = flops * config.train.steps / (devices * tflops * 1e12 * utilisation)
     return Cost(
         vision, text, heads, flops, config.train.steps * config.train.batch_size,
-        weights / GIB, _activation_bytes(config, devices) / GIB, seconds * devices / 86400,
+        weights / GIB, _activation_bytes(config, devices) / GIB, seconds * devices / 86400, *_teacher(config),
     )  # fmt: skip
+
+
+def _teacher(config: RecipeConfig) -> tuple[str, float]:
+    """(what the frozen teacher is, its GiB on each device)."""
+    if not config.teacher.path:
+        return "", 0.0
+    model = teacher_model(config)
+    if model is None:
+        return f"{config.teacher.path} is not there: neither its memory nor its FLOPs are counted", 0.0
+    with torch.device("meta"):
+        tower = build_encoder(model).vision_model
+    count = sum(p.numel() for p in tower.parameters())
+    return f"{config.teacher.path}, {count / 1e6:,.1f} M frozen", 4 * count / GIB
+
+
+def teacher_model(config: RecipeConfig) -> ModelConfig | None:
+    """The sizes of the teacher; None where its weights are not there."""
+    try:
+        return read_sizes("teacher.path", config.teacher.path)
+    except BenchError:
+        return None
 
 
 def step_flops(config: RecipeConfig) -> float:
@@ -81,7 +108,8 @@ def step_flops(config: RecipeConfig) -> float:
     if config.train.accumulate > 1:
         total += batch * whole + 2 * text  # the pass without a graph
     if config.teacher.path:
-        total += chosen * vision_flops(read_sizes("teacher.path", config.teacher.path), views.global_size)
+        theirs = teacher_model(config)
+        total += chosen * vision_flops(theirs, views.global_size) if theirs else 0
     elif config.ema.scope == "full":
         total += chosen * whole
     teacher_rows = chosen * (uses_dino(config) + patches(config) * uses_patches(config))
