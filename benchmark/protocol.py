@@ -9,17 +9,26 @@ A preset file holds one task; each of its tables is a preset:
 
 `base = "other"` starts from another preset of the same file. A preset may hold a table for a dataset, `[paper.navi]`:
 what the preset means there. It changes single fields, or names a `base` or `schema` of its own and starts from that.
+
+A field may say what else it could well have been, for `bench sensitivity`; hashes and rows do not know of it:
+
+    cls = { value = "first", status = "unknown", source = "…", alternatives = [{ value = "last", reason = "…" }] }
+
+An alternative that needs other fields changed says so (`also = { view_size = 256 }`); `only = "…"` in place of a list
+says why there is none.
 Unknown, missing and mistyped fields are errors.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import itertools
+import json
 import math
 import sys
 import tomllib
 import typing
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from importlib.abc import Traversable
@@ -33,6 +42,8 @@ from benchmark.system.digest import fingerprint, plain, sha256_file
 STATUSES: tuple[FieldStatus, ...] = typing.get_args(FieldStatus)
 FLOATS = sys.float_info.max
 RESERVED = ("schema", "description", "base")
+ENTRY = ("value", "status", "source")  # of a field
+DOUBT = ("alternatives", "only")  # one of them may stand beside
 
 
 class FileDigest(str):
@@ -58,6 +69,38 @@ class FieldOrigin:
 
 
 @dataclass(frozen=True)
+class Alternative:
+    """Another value that a field may well have had, the fields that change with it, and why it is plausible."""
+
+    field: str
+    values: Mapping[str, Any]  # of `field` first
+    reason: str
+
+    def __str__(self) -> str:
+        return ", ".join(f"{name} = {_text(value)}" for name, value in self.values.items())
+
+
+@dataclass(frozen=True)
+class Change:
+    """What a variant of a preset changes: one alternative, or one of each of two fields."""
+
+    alternatives: tuple[Alternative, ...]
+
+    @property
+    def values(self) -> dict[str, Any]:
+        """Field -> value."""
+        return {name: value for one in self.alternatives for name, value in one.values.items()}
+
+    @property
+    def settings(self) -> dict[str, str]:
+        """Field -> text, as `--set` takes it."""
+        return {name: _text(value) for name, value in self.values.items()}
+
+    def __str__(self) -> str:
+        return ", ".join(map(str, self.alternatives))
+
+
+@dataclass(frozen=True)
 class EvalProtocol:
     """One preset, resolved: `values` is an instance of the task's schema dataclass."""
 
@@ -67,6 +110,9 @@ class EvalProtocol:
     description: str
     values: Any
     origins: Mapping[str, FieldOrigin] = field(compare=False, default_factory=dict)
+    alternatives: tuple[Alternative, ...] = field(
+        compare=False, default=()
+    )  # of fields that are as the preset has them
 
     @property
     def hash(self) -> str:
@@ -84,6 +130,24 @@ class EvalProtocol:
     def not_confirmed(self) -> list[str]:
         """Names of the fields that are inferred or unknown."""
         return [name for name, origin in self.origins.items() if origin.status != "confirmed"]
+
+    def changes(self, fields: Collection[str] = (), pairs: bool = False) -> list[Change]:
+        """Every alternative of `fields` (none: of all), and with `pairs` every two of different fields."""
+        chosen = [a for a in self.alternatives if not fields or a.field in fields]
+        found = [Change((one,)) for one in chosen]
+        for one, other in itertools.combinations(chosen, 2) if pairs else ():
+            two = Change((one, other))
+            if not one.values.keys() & other.values.keys() and self.takes(two.values):
+                found.append(two)
+        return found
+
+    def takes(self, values: Mapping[str, Any]) -> bool:
+        """Whether the schema allows these values beside the others."""
+        try:
+            dataclasses.replace(self.values, **values)
+        except ValueError:
+            return False
+        return True
 
 
 def presets(path: Path | Traversable) -> dict[str, dict[str, Any]]:
@@ -121,11 +185,12 @@ def load_protocol(
         if key not in declared:
             raise unknown(f"field in {where}", key, declared, ", ".join(declared))
     hints = typing.get_type_hints(schema, include_extras=True)
-    values, origins = {}, {}
+    values, origins, others = {}, {}, []
     for key in declared:
         if key not in entries:
             raise UsageError(f"{where}: field {key!r} is missing. Add {key} = {{ value = …, status = …, source = … }}")
         values[key], origins[key] = _entry(entries[key], hints[key], f"{where} {key}")
+        others += _alternatives(key, entries[key], hints, f"{where} {key}")
     preset = dict(values)
     for key, text in (overrides or {}).items():
         if key not in declared:
@@ -138,7 +203,14 @@ def load_protocol(
     except ValueError as e:
         raise UsageError(f"{where}: {e}") from None
     label = name + ("+set" if values != preset else "")  # a field set to what it is leaves the preset what it is
-    return EvalProtocol(task, label, schema_name, raw.get("description", ""), instance, origins)
+    found = EvalProtocol(task, label, schema_name, raw.get("description", ""), instance, origins)
+    for one in others if values == preset else ():
+        if not found.takes(one.values) or all(values[key] == value for key, value in one.values.items()):
+            raise UsageError(
+                f"{where}: the alternative {one} is no other protocol. Correct it, or the fields beside it"
+            )
+    free = [one for one in others if values[one.field] == preset[one.field] and found.takes(one.values)]
+    return dataclasses.replace(found, alternatives=tuple(free))
 
 
 def preset_table(
@@ -200,11 +272,33 @@ def _on_dataset(
 
 
 def _entry(entry: Any, hint: Any, where: str) -> tuple[Any, FieldOrigin]:
-    if not isinstance(entry, dict) or set(entry) != {"value", "status", "source"}:
-        raise UsageError(f"{where}: must be {{ value = …, status = …, source = … }}")
+    if not isinstance(entry, dict) or set(entry) - set(DOUBT) != set(ENTRY):
+        raise UsageError(f"{where}: must be {{ value = …, status = …, source = … }}, alternatives or only beside it")
     if entry["status"] not in STATUSES:
         raise UsageError(f"{where}: status {entry['status']!r} is not one of {', '.join(STATUSES)}")
     return _coerce(entry["value"], hint, where), FieldOrigin(entry["status"], entry["source"])
+
+
+def _alternatives(key: str, entry: Mapping[str, Any], hints: Mapping[str, Any], where: str) -> list[Alternative]:
+    listed = entry.get("alternatives", [])
+    if set(DOUBT) <= entry.keys() or not isinstance(listed, list) or not isinstance(entry.get("only", ""), str):
+        raise UsageError(f"{where}: alternatives is a list, or only says in words why there is none")
+    found = []
+    for one in listed:
+        if not isinstance(one, dict) or set(one) - {"also"} != {"value", "reason"} or not one["reason"]:
+            raise UsageError(f"{where}: an alternative must be {{ value = …, reason = … }}, also = {{ … }} beside it")
+        values = {key: one["value"], **one.get("also", {})}
+        if alien := values.keys() - hints.keys():
+            raise UsageError(f"{where}: also changes {sorted(alien)[0]}, which is no field")
+        read = {name: _coerce(value, hints[name], f"{where}, alternative {name}") for name, value in values.items()}
+        found.append(Alternative(key, read, one["reason"]))
+    return found
+
+
+def _text(value: Any) -> str:
+    """A field's value as `--set` takes it; the inverse of `_parse`."""
+    bare = isinstance(value, str) and _parse(value) == value and value == value.strip()
+    return value if bare else json.dumps(plain(value), ensure_ascii=False)
 
 
 def _parse(text: str) -> Any:

@@ -87,7 +87,9 @@ def row_data(model: str, task: str, outcome: Outcome, dataset: str = "scenes", *
     """The `result.json` of one row; `changes` replace top-level entries."""
     protocol_name = changes.pop("protocol_name", "fast")
     table, _ = preset_table(task, protocol_file(task), protocol_name, dataset)
-    fields = changes.pop("fields", {k: v for k, v in table.items() if isinstance(v, dict)})
+    said = ("value", "status", "source")
+    entries = {k: {name: v[name] for name in said} for k, v in table.items() if isinstance(v, dict)}
+    fields = changes.pop("fields", entries)
     family = changes.pop("family", model.split("-")[0])
     params = changes.pop("params", 5_000_000 + _seed(model) % 300_000_000)
     values = {name: field["value"] for name, field in fields.items()}

@@ -35,6 +35,7 @@ COMMANDS = {
     "leaderboard": "benchmark.cli.leaderboard:leaderboard",
     "compare": "benchmark.cli.compare:compare",
     "reproduce": "benchmark.cli.reproduce:reproduce",
+    "sensitivity": "benchmark.cli.sensitivity:sensitivity",
     "watch": "benchmark.cli.watch:watch",
     "look": "benchmark.cli.look:look",
 }

@@ -54,9 +54,7 @@ def plan(
     Works before anything is downloaded: absent data are counted from the catalogue, an absent model by its size.
     Example: bench plan --suite scenes --model random-vit
     """
-    from benchmark.cli.cache import human
     from benchmark.cli.run import default_models, model_options, parse_batch, parse_pairs
-    from benchmark.cli.tables import plain_table
     from benchmark.engine.options import RunOptions
     from benchmark.forecast.forecast import forecast
     from benchmark.system.paths import data_dir, results_dir
@@ -71,37 +69,45 @@ def plan(
     if not task and suite is None:
         suite = "scenes"
     for found in forecast(model or default_models()[:1], task or [], suite, options):
-        if json:
-            typer.echo(jsonlib.dumps(_body(found)))
-            continue
-        typer.echo(found.model)
-        header = ["task / dataset", "pictures", "forwards", "shared", "not kept", "head steps", "head rows", "disk"]
-        plain_table(
-            [*header, "hours", ""],
+        print_plan(found, json)
+
+
+def print_plan(found: Forecast, json: bool) -> None:
+    """The plan of one model, as a table or as a line of JSON."""
+    from benchmark.cli.cache import human
+    from benchmark.cli.tables import plain_table
+
+    if json:
+        typer.echo(jsonlib.dumps(_body(found)))
+        return
+    typer.echo(found.model)
+    header = ["task / dataset", "pictures", "forwards", "shared", "not kept", "head steps", "head rows", "disk"]
+    plain_table(
+        [*header, "hours", ""],
+        [
             [
-                [
-                    line.unit, f"{line.images:,}", f"{line.forwards - line.shared:,}", f"{line.shared:,}",
-                    f"{line.live:,}", f"{line.head_steps:,}", f"{line.head_rows:,}", human(line.disk),
-                    f"{line.seconds / 3600:.2f}", line.note,
-                ]
-                for line in found.lines
-            ],
-            right=range(1, 9),
-        )  # fmt: skip
-        rates = ", ".join(f"{rate:.3g} images/s at {h}×{w} px" for (h, w), rate in found.images_per_s.items())
-        typer.echo(f"{found.forwards:,} forwards instead of {found.forwards_unshared:,} without sharing. {rates}")
-        if found.note:
-            typer.echo(found.note)
-        disk = sum(line.disk for line in found.lines)
+                f"{line.unit} {line.change}".strip(), f"{line.images:,}", f"{line.forwards - line.shared:,}",
+                f"{line.shared:,}", f"{line.live:,}", f"{line.head_steps:,}", f"{line.head_rows:,}", human(line.disk),
+                f"{line.seconds / 3600:.2f}", line.note,
+            ]
+            for line in found.lines
+        ],
+        right=range(1, 9),
+    )  # fmt: skip
+    rates = ", ".join(f"{rate:.3g} images/s at {h}×{w} px" for (h, w), rate in found.images_per_s.items())
+    typer.echo(f"{found.forwards:,} forwards instead of {found.forwards_unshared:,} without sharing. {rates}")
+    if found.note:
+        typer.echo(found.note)
+    disk = sum(line.disk for line in found.lines)
+    typer.echo(
+        f"encoding {_duration(found.seconds)} on this device, disk {human(disk)}, "
+        f"about {human(found.memory)} of memory beside the encoder"
+    )
+    if found.fast:
         typer.echo(
-            f"encoding {_duration(found.seconds)} on this device, disk {human(disk)}, "
-            f"about {human(found.memory)} of memory beside the encoder"
+            f"by the fast preset: {found.fast.forwards:,} forwards, {_duration(found.fast.seconds)}, "
+            f"disk {human(sum(line.disk for line in found.fast.lines))}"
         )
-        if found.fast:
-            typer.echo(
-                f"by the fast preset: {found.fast.forwards:,} forwards, {_duration(found.fast.seconds)}, "
-                f"disk {human(sum(line.disk for line in found.fast.lines))}"
-            )
 
 
 def _duration(seconds: float) -> str:

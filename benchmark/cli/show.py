@@ -124,15 +124,19 @@ def _preset(name: str, preset: str, dataset: str | None, json: bool) -> None:
 
     found = load_protocol(name, registry.load_task(name).schemas, registry.protocol_file(name), preset, None, dataset)
     fields = found.fields()
+    others: dict[str, list[str]] = {name: [] for name in fields}
+    for one in found.alternatives:
+        others[one.field].append(str(one).removeprefix(f"{one.field} = "))
     if json:
+        fields = {name: {**said, "alternatives": others[name]} for name, said in fields.items()}
         body = {"task": name, "dataset": dataset, "protocol": preset, "hash": found.hash, "schema": found.schema}
         typer.echo(jsonlib.dumps({**body, "fields": fields}, ensure_ascii=False))
         return
     title = f"{name}/{dataset}" if dataset else name
     typer.echo(f"{title} [{preset}] {found.hash[:8]}: {found.description}")
     plain_table(
-        ["  field", "value", "status", "source"],
-        [[f"  {k}", v["value"], v["status"], v["source"]] for k, v in fields.items()],
+        ["  field", "value", "status", "or", "source"],
+        [[f"  {k}", v["value"], v["status"], " | ".join(others[k]), v["source"]] for k, v in fields.items()],
     )
     typer.echo("")
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from benchmark.engine.identity import display_name, place_of_weights
 from benchmark.errors import BenchError, UsageError
-from benchmark.rows.row import Row, half_written, read_row, slug
+from benchmark.rows.row import VARIANTS, Row, half_written, read_row, slug
 from benchmark.rows.shipped import FOLDER
 from benchmark.system.paths import reference_dir
 
@@ -82,12 +82,17 @@ def _asked(place: Path) -> str | None:
 
 def _rows_below(root: Path) -> tuple[list[Row], list[str]]:
     rows, problems = [], []
-    for file in [root] if root.is_file() else sorted(root.rglob("result.json")):
+
+    def below(name: str) -> list[Path]:
+        """Files of this name, in order; of a results folder not those of variants: they are no rows of its presets."""
+        return [p for p in sorted(root.rglob(name)) if VARIANTS not in p.relative_to(root).parts]
+
+    for file in [root] if root.is_file() else below("result.json"):
         try:
             rows.append(read_row(file))
         except BenchError as e:
             problems.append(str(e))
-    return rows, problems + half_written([] if root.is_file() else root.rglob("samples.parquet"))
+    return rows, problems + half_written([] if root.is_file() else below("samples.parquet"))
 
 
 def _only_model(word: str, rows: list[Row]) -> str:
@@ -101,7 +106,7 @@ def _only_model(word: str, rows: list[Row]) -> str:
 
 def _nothing_called(word: str, results: Path, reference: Path) -> UsageError:
     folders = [p for place in (results, reference) if place.is_dir() for p in place.iterdir() if p.is_dir()]
-    known = sorted({p.name for p in folders} - {FOLDER, WATCHED})
+    known = sorted({p.name for p in folders} - {FOLDER, WATCHED, VARIANTS})
     close = difflib.get_close_matches(word, known, n=3, cutoff=0.5)
     hint = (
         f"Did you mean {' or '.join(repr(c) for c in close)}?" if close else f"There: {', '.join(known) or 'nothing'}"

@@ -17,7 +17,7 @@ from benchmark.data.tolerance import tolerating
 from benchmark.data.unreadable import drop_unreadable
 from benchmark.engine.options import RunOptions
 from benchmark.errors import DataError, UsageError, unknown
-from benchmark.protocol import EvalProtocol, load_protocol
+from benchmark.protocol import Change, EvalProtocol, load_protocol
 from benchmark.registry import Unit, load_task, open_dataset, protocol_file, resolve
 from benchmark.system.digest import fingerprint
 
@@ -35,6 +35,7 @@ class Job:
     bad: list[str] = field(default_factory=list)  # one line for each picture left out
     short: list[str] = field(default_factory=list)  # splits that are a small part of the official one
     notes: list[str] = field(default_factory=list)  # what should be known of the data: files left out by their names …
+    change: Change | None = None  # of a variant of the preset; its row lies apart
 
     @property
     def method(self) -> Method[Any]:
@@ -82,11 +83,13 @@ class JobMaker:
         self._splits: dict[tuple[str, ...], _Split] = {}
         self._protocols: dict[tuple[Unit, str], EvalProtocol] = {}
 
-    def make(self, unit: Unit) -> Job:
-        """The job of `unit`. Raises UsageError for its protocol, DataError for its data."""
+    def make(self, unit: Unit, change: Change | None = None) -> Job:
+        """The job of `unit`, by a variant of its preset where there is a `change`.
+
+        Raises UsageError for its protocol, DataError for its data."""
         task = load_task(unit.task)
         dataset, overrides = self._dataset(unit)
-        protocol = self._protocol_on(unit, task, dataset, overrides)
+        protocol = self._protocol_on(unit, task, dataset, overrides, change)
         method = task.method(protocol.values)
         wanted = {} if unit.path else method.dataset_options(unit.dataset)
         if wanted:
@@ -99,7 +102,7 @@ class JobMaker:
             dataset.check_apart()
             data["test"], seen = self._unseen(unit, task, data, len(bad))
             bad += seen
-        return Job(unit, task, protocol, data, bad, short, notes)
+        return Job(unit, task, protocol, data, bad, short, notes, change)
 
     def _unseen(self, unit: Unit, task: Task, data: Mapping[str, Any], bad: int) -> tuple[Any, list[str]]:
         """The test data without pictures that are trained on, of which `--max-bad` allows some, and a line for each.
@@ -118,23 +121,33 @@ class JobMaker:
         lines = [f"{overlap.named(train, test, [pair])}: is a training picture too" for pair in pairs]
         return data["test"].without({test.image_id(i) for i, _ in pairs}), lines
 
-    def check_protocol(self, unit: Unit) -> None:
-        """Raises UsageError for a preset or a `--set` that `unit` has no use for; reads no data."""
+    def check_protocol(self, unit: Unit) -> EvalProtocol | None:
+        """The protocol of `unit`, None where data say it. Raises UsageError for a preset or a `--set` that it has no
+        use for; reads no data."""
         task, file = load_task(unit.task), bool(unit.path and not unit.path.startswith("mmseg:"))
         if file:  # which says some fields itself
-            self._protocol_on(unit, task, *self._dataset(unit))
-        elif not unit.path:
-            self.protocol(unit, task)
+            return self._protocol_on(unit, task, *self._dataset(unit))
+        return None if unit.path else self.protocol(unit, task)
 
-    def _protocol_on(self, unit: Unit, task: Task, dataset: Dataset, overrides: Mapping[str, str]) -> EvalProtocol:
+    def _protocol_on(
+        self,
+        unit: Unit,
+        task: Task,
+        dataset: Dataset,
+        overrides: Mapping[str, str],
+        change: Change | None = None,
+    ) -> EvalProtocol:
         try:
-            return self.protocol(unit, task, overrides)
+            return self.protocol(unit, task, overrides, change)
         except UsageError as e:
             raise self._in_file(e, unit, task, dataset, overrides) from None
 
-    def protocol(self, unit: Unit, task: Task, overrides: Mapping[str, str] = {}) -> EvalProtocol:
-        """The protocol of `unit`: the preset asked for, `overrides` of its data, `--set` above both."""
-        return self._load(unit, task, {**overrides, **self._overrides(unit, task)})
+    def protocol(
+        self, unit: Unit, task: Task, overrides: Mapping[str, str] = {}, change: Change | None = None
+    ) -> EvalProtocol:
+        """The protocol of `unit`: the preset asked for, `overrides` of its data, `--set` above both, then `change`."""
+        settings = change.settings if change else {}
+        return self._load(unit, task, {**overrides, **self._overrides(unit, task), **settings})
 
     def _load(self, unit: Unit, task: Task, overrides: Mapping[str, str]) -> EvalProtocol:
         key = unit, str(sorted(overrides.items()))

@@ -21,6 +21,7 @@ from benchmark.engine.session import Session
 from benchmark.engine.slots import NOT_APPLICABLE, Slot, slot_of
 from benchmark.engine.suites import choose
 from benchmark.errors import BenchError, DataError, NotApplicable, UsageError, staying
+from benchmark.protocol import Change, EvalProtocol
 from benchmark.registry import Unit, check_model_name, check_own_file, is_own_code
 from benchmark.rows.row import Row, read_row, save
 from benchmark.rows.tables import refuse_other_tables
@@ -28,6 +29,7 @@ from benchmark.system import cache_users, sealed
 from benchmark.system.files import unreadable, writable
 
 T = TypeVar("T")
+Variants = Callable[[EvalProtocol], Sequence[Change]]
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,7 @@ class Note:
     model: str
     unit: Unit | None
     text: str
+    change: Change | None = None  # of a variant of the preset
 
 
 @dataclass
@@ -67,11 +70,14 @@ def run(
     suite: str | None = None,
     options: RunOptions | None = None,
     hooks: Hooks | None = None,
+    variants: Variants | None = None,
     **more: Any,
 ) -> Report:
     """Evaluates `models` on `tasks` and `suite` (the words of the command line); further keywords are of RunOptions.
 
-    Rows that exist for the same request are read, not made again. A task that fails is reported and the others go on.
+    `variants` says by which changes of its preset each unit is run beside it: their rows lie apart, their passes are
+    shared. Rows that exist for the same request are read, not made again. A task that fails is reported and the others
+    go on.
     Raises UsageError before anything runs when a name, a protocol or an option is wrong.
     """
     options = options or RunOptions(**more)
@@ -96,7 +102,7 @@ def run(
     maker = JobMaker(options, chosen.preset, hooks.progress)
     for unit in found:  # before the data of another are read
         maker.check_protocol(unit)
-    jobs = _jobs(found, maker, report, hooks)
+    jobs = _jobs(found, maker, report, hooks, variants or (lambda protocol: ()))
     for name in models:
         _run_model(name, stamps[name], jobs, options, hooks, report)
     return report
@@ -118,14 +124,20 @@ def _words(value: Sequence[str] | str) -> list[str]:
     return [value] if isinstance(value, str) else list(value)
 
 
-def _jobs(found: Sequence[Unit], maker: JobMaker, report: Report, hooks: Hooks) -> list[Job]:
-    attempts = [_attempt(partial(_job, unit, maker), Note("", unit, ""), report, hooks) for unit in found]
+def _jobs(found: Sequence[Unit], maker: JobMaker, report: Report, hooks: Hooks, variants: Variants) -> list[Job]:
+    attempts = []
+    for unit in found:
+        plain = _attempt(partial(_job, unit, maker), Note("", unit, ""), report, hooks)
+        attempts.append(plain)
+        for change in variants(plain.protocol) if plain else ():
+            note = Note("", unit, "", change)
+            attempts.append(_attempt(partial(_job, unit, maker, change), note, report, hooks))
     return [job for job in attempts if job is not None]
 
 
-def _job(unit: Unit, maker: JobMaker) -> Job:
+def _job(unit: Unit, maker: JobMaker, change: Change | None = None) -> Job:
     try:
-        return maker.make(unit)
+        return maker.make(unit, change)
     except OSError as e:  # a folder that may not be read
         raise DataError(unreadable(e)) from None
 
@@ -170,7 +182,7 @@ def _run_model(name: str, stamp: str, jobs: list[Job], options: RunOptions, hook
             report.reused += 1
             hooks.row(row)
         elif not options.force and (reason := slot.not_applicable()):
-            report.not_applicable.append(Note(shown, job.unit, reason))
+            report.not_applicable.append(Note(shown, job.unit, reason, job.change))
         else:
             todo.append((job, slot))
     if not todo:
@@ -181,16 +193,17 @@ def _run_model(name: str, stamp: str, jobs: list[Job], options: RunOptions, hook
     planned = []
     for job, slot in todo:
         try:
-            if _attempt(partial(session.plan, job), Note(shown, job.unit, ""), report, hooks):
+            if _attempt(partial(session.plan, job), Note(shown, job.unit, "", job.change), report, hooks):
                 planned.append((job, slot))
         except NotApplicable as e:
-            _refuse(slot, Note(shown, job.unit, str(e)), report)
+            _refuse(slot, Note(shown, job.unit, str(e), job.change), report)
     with Ahead([job for job, _ in planned], hooks.progress):
         for job, slot in planned:
             try:
-                row = _attempt(partial(_row, session, job, slot), Note(shown, job.unit, ""), report, hooks)
+                note = Note(shown, job.unit, "", job.change)
+                row = _attempt(partial(_row, session, job, slot), note, report, hooks)
             except NotApplicable as e:
-                _refuse(slot, Note(shown, job.unit, str(e)), report)
+                _refuse(slot, replace(note, text=str(e)), report)
                 continue
             if row is not None:
                 report.rows.append(row)

@@ -13,7 +13,7 @@ from benchmark.engine.jobs import Job
 from benchmark.engine.options import RunOptions
 from benchmark.errors import BenchError
 from benchmark.registry import Unit, tasks
-from benchmark.rows.row import STORE, Row, read_row, row_folder
+from benchmark.rows.row import STORE, VARIANTS, Row, read_row, row_folder
 from benchmark.rows.schema import TaskFacts
 from benchmark.system import sealed
 from benchmark.system.digest import fingerprint
@@ -77,7 +77,8 @@ def slot_of(job: Job, name: str, stamp: str, options: RunOptions) -> Slot:
     label += "".join(f"-{k}-{v}" for k, v in sorted(options.model_options.items()))
     own = display_name(name, options.weights)
     shown = options.name or own
-    folder = row_folder(options.results, shown, job.unit.task, job.unit.dataset, label, job.protocol.hash)
+    place = options.results / VARIANTS if job.change else options.results
+    folder = row_folder(place, shown, job.unit.task, job.unit.dataset, label, job.protocol.hash)
     if job.unit.path:
         folder = _own_folder(folder, job.unit, job.dataset_digest)
     asked = {

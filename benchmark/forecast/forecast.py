@@ -20,6 +20,7 @@ from benchmark.engine.identity import model_stamp, named
 from benchmark.engine.jobs import Job, JobMaker, refuse_unread
 from benchmark.engine.loading import device_of, resolve_device
 from benchmark.engine.options import RunOptions
+from benchmark.engine.run import Variants
 from benchmark.engine.session import Session, encoder_of
 from benchmark.engine.slots import slot_of
 from benchmark.engine.suites import choose
@@ -29,6 +30,7 @@ from benchmark.features.extract import held_bytes
 from benchmark.features.plan import Pass, input_size, item_values
 from benchmark.forecast.stand_in import SHAPE, RandomBlock, absent_data
 from benchmark.heads.logistic import held_bytes as fit_bytes
+from benchmark.protocol import Change
 from benchmark.registry import Unit, load_task, models
 
 CALIBRATION_S = 10.0
@@ -52,6 +54,7 @@ class Line:
     disk: int = 0  # bytes it adds
     seconds: float = 0.0  # of encoding it adds
     note: str = ""  # done, not applicable, data missing
+    change: str = ""  # of a variant of the preset: what differs
     todo: dict[Size, int] = field(default_factory=dict)  # (height, width) in pixels -> forwards still to be made
 
 
@@ -88,48 +91,63 @@ class Sketch:
     data: Mapping[str, Any]
 
 
-def forecast(models: Sequence[str], words: Sequence[str], suite: str | None, options: RunOptions) -> list[Forecast]:
-    """The plan of each model, with the encoder's speed measured for about ten seconds.
+def forecast(
+    models: Sequence[str],
+    words: Sequence[str],
+    suite: str | None,
+    options: RunOptions,
+    variants: Variants | None = None,
+) -> list[Forecast]:
+    """The plan of each model, with the encoder's speed measured for about ten seconds; with the `variants` of `run`.
 
     Units whose data is missing are counted from the catalogue. Raises UsageError for unknown names.
     """
     chosen = choose(words, suite)
     found, preset = chosen.units, chosen.preset
     refuse_unread(options.overrides, found)
-    jobs = _jobs(found, JobMaker(options, preset, silent), options)
+    jobs = _jobs(found, JobMaker(options, preset, silent), options, variants)
     cheap = None
-    if any((options.protocol or unit.protocol or preset) != CHEAP for unit in found):
+    if variants is None and any((options.protocol or unit.protocol or preset) != CHEAP for unit in found):
         plain = replace(options, protocol=CHEAP, overrides={})
         cheap = (_jobs(found, JobMaker(plain, CHEAP, silent), plain), plain)
     return [_one(name, jobs, options, cheap) for name in models]
 
 
-Prepared = tuple[Unit, Job | Sketch | None, str]
+Prepared = tuple[Unit, Change | None, Job | Sketch | None, str]
 Planned = dict[tuple[str, str], set[int]]  # (pictures, view) of a pass -> its blocks that a unit above has encoded
 
 
-def _jobs(found: Sequence[Unit], maker: JobMaker, options: RunOptions) -> list[Prepared]:
+def _jobs(
+    found: Sequence[Unit], maker: JobMaker, options: RunOptions, variants: Variants | None = None
+) -> list[Prepared]:
     out: list[Prepared] = []
     for unit in found:
-        try:
-            with staying():
-                out.append((unit, maker.make(unit), ""))
-        except BenchError as e:
-            if e.exit_code == 2:
-                raise
-            sketch = _sketch(unit, maker, options)
-            note = "data not here: catalogue counts" if sketch else str(e)
-            out.append((unit, sketch, note))
-        except Exception as e:  # as `run` has it: one data set's reader stops no other
-            out.append((unit, None, f"{type(e).__name__}: {first_line(e)}"))
+        out.append(_job(unit, maker, options))
+        job = out[-1][2]
+        if variants and job is not None:
+            plain = job.protocol if isinstance(job, Job) else maker.protocol(unit, job.task)
+            out += [_job(unit, maker, options, change) for change in variants(plain)]
     return out
 
 
-def _sketch(unit: Unit, maker: JobMaker, options: RunOptions) -> Sketch | None:
+def _job(unit: Unit, maker: JobMaker, options: RunOptions, change: Change | None = None) -> Prepared:
+    try:
+        with staying():
+            return unit, change, maker.make(unit, change), ""
+    except BenchError as e:
+        if e.exit_code == 2:
+            raise
+        sketch = _sketch(unit, maker, options, change)
+        return unit, change, sketch, "data not here: catalogue counts" if sketch else str(e)
+    except Exception as e:  # as `run` has it: one data set's reader stops no other
+        return unit, change, None, f"{type(e).__name__}: {first_line(e)}"
+
+
+def _sketch(unit: Unit, maker: JobMaker, options: RunOptions, change: Change | None) -> Sketch | None:
     if unit.path:
         return None
     task = load_task(unit.task)
-    protocol = maker.protocol(unit, task).values
+    protocol = maker.protocol(unit, task, {}, change).values
     method = task.method(protocol)
     asked = {**method.dataset_options(unit.dataset), **options.dataset_options}
     data = {s: absent_data(unit.dataset, task.kind, s, options.limit_of(unit), asked) for s in method.splits()}
@@ -172,9 +190,9 @@ def _lines(
     session = Session.of(encoder, options, device_of(encoder, options.device))
     planned: Planned = {}
     lines, memory = [], 0
-    for unit, job, note in jobs:
+    for unit, change, job, note in jobs:
         if job is None:
-            lines.append(Line(str(unit), note=note))
+            lines.append(Line(str(unit), note=note, change=str(change or "")))
             continue
         protocol = job.protocol.values if isinstance(job, Job) else job.protocol
         line, held = Line(str(unit)), 0
@@ -192,7 +210,7 @@ def _lines(
             note = str(e)
         except Exception as e:  # as `run` has it: one task's method stops no other
             note = f"{type(e).__name__}: {first_line(e)}"
-        line.note = note
+        line.note, line.change = note, str(change or "")
         lines.append(line)
         memory = max(memory, held)
     return lines, memory

@@ -12,7 +12,7 @@ from benchmark.compare.compare import sample_ids
 from benchmark.compare.sides import WATCHED
 from benchmark.errors import first_line
 from benchmark.leaderboard.standing import Standing, standings
-from benchmark.rows.row import Row, half_written, read_all
+from benchmark.rows.row import VARIANTS, Row, half_written, read_all
 from benchmark.rows.shipped import FOLDER, beside
 from benchmark.statistics.jackknife import influence
 
@@ -75,7 +75,7 @@ def _unfinished(results: Path) -> list[str]:
     strays = [
         f"{file}: left out: rows lie at MODEL/TASK/DATASET/PROTOCOL-HASH/result.json"
         for file in sorted(results.rglob("result.json"))
-        if len(parts := file.relative_to(results).parts) != ROW_DEPTH and parts[0] not in (WATCHED, FOLDER)
+        if len(parts := file.relative_to(results).parts) != ROW_DEPTH and parts[0] not in (WATCHED, FOLDER, VARIANTS)
     ]
     return halves + strays
 

@@ -32,6 +32,7 @@ from benchmark.system.escaping import writable_text
 from benchmark.system.files import only_writer, utf8, write_together
 
 STORE = "float16"  # how dense features are kept where --store does not say
+VARIANTS = "sensitivity"  # below the results folder: rows of variants of a preset, which no table shows
 LONGEST_NAME = 120  # other words stand before and after it in the names of folders and pictures
 
 
@@ -76,7 +77,7 @@ class Row:
         Rows from before the store was part of their place say it by their data.
         """
         name = self.folder.name.removesuffix(f"-{self.protocol_hash[:8]}")
-        words = name.removeprefix(self.data.protocol.name).strip("-")
+        words = name.removeprefix(slug(self.data.protocol.name)).strip("-")
         store = f"store-{self.store}"
         return words if self.store in (None, STORE) or store in words else f"{words}-{store}".strip("-")
 

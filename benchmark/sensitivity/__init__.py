@@ -1,0 +1,1 @@
+"""What the fields of a preset that nobody has confirmed are worth: each alternative beside the preset, paired."""
