@@ -1,7 +1,8 @@
 """A command of the product in a child process that may be killed, and what it leaves behind, ready to be compared.
 
 Importing torch and the libraries takes longer than the commands themselves, so children are forks of a process that has
-imported everything and run nothing.
+imported everything and run nothing. It never imports JAX, beside whose threads a fork may hang: tests start it as a
+process of its own.
 """
 
 from __future__ import annotations
@@ -16,7 +17,6 @@ import signal
 import sys
 import time
 import traceback
-import warnings
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -69,10 +69,8 @@ def start(action: Callable[[], int | None], folder: Path, at_event: int | None =
     folder.mkdir(parents=True, exist_ok=True)
     sys.stdout.flush()
     sys.stderr.flush()
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", r"os\.fork\(\) was called", RuntimeWarning)  # no child here runs JAX
-        pid = os.fork()
-    if pid:
+    assert "jax" not in sys.modules, "a fork beside JAX may hang"
+    if pid := os.fork():
         return pid
     code = 70
     try:
@@ -115,9 +113,9 @@ def wait(pid: int, folder: Path, seconds: float | None = None, limit: float = 30
 
 
 def import_what_it_imports(folder: Path) -> None:
-    """Imports what the child of `folder` had imported at its end, so that the next ones need not."""
+    """Imports what the child of `folder` had imported at its end, but JAX, so that the next ones need not."""
     for name in _text(folder / "modules").split():
-        if name not in sys.modules and name != "__main__":
+        if name not in sys.modules and name != "__main__" and not name.startswith("jax"):
             with suppress(Exception):
                 importlib.import_module(name)
 

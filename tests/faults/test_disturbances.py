@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
-from disturbances import BEARING, REFUSING, disturb
-from jobs import JOBS
+from disturbances import BEARING, REFUSING
+from test_kills import FAULTS, run
 
 
-def test_the_same_rows_whatever_disturbs(tmp_path: Path) -> None:
-    assert disturb(JOBS["scenes"].brief, tmp_path, 1, seed=0) == len(REFUSING) + len(BEARING) + 2
+def test_the_same_rows_whatever_disturbs() -> None:
+    said = run(str(FAULTS), "disturb", "--brief", "--rounds", "1")
+    assert f"{len(REFUSING) + len(BEARING) + 2} disturbed runs of scenes, 0 differ" in said
