@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import mmseg
 import torch
@@ -11,7 +12,12 @@ from safetensors.torch import save_file
 from transformers import Dinov2WithRegistersConfig, Dinov2WithRegistersModel, DINOv3ViTConfig, DINOv3ViTModel
 
 WIDTH, HEADS, TEXT = 128, 2, 128
-SIZES = {"hidden_size": WIDTH, "num_hidden_layers": 2, "num_attention_heads": HEADS, "num_register_tokens": 4}
+SIZES: dict[str, Any] = {
+    "hidden_size": WIDTH,
+    "num_hidden_layers": 2,
+    "num_attention_heads": HEADS,
+    "num_register_tokens": 4,
+}
 MERGES = Path(mmseg.__file__).parent / "utils" / "bpe_simple_vocab_16e6.txt.gz"
 
 
