@@ -23,7 +23,8 @@ MERGES = Path(mmseg.__file__).parent / "utils" / "bpe_simple_vocab_16e6.txt.gz"
 
 def shapes(blocks: int = 2) -> dict[str, tuple[int, ...]]:
     """Name -> shape of the head and the text encoder, as DINOv3's file has them."""
-    hidden, found = 384, {}  # int(4 * 128 * 2 / 3) = 341, up to a whole 64
+    found: dict[str, tuple[int, ...]] = {}
+    hidden = 384  # int(4 * 128 * 2 / 3) = 341, up to a whole 64
     for i in range(blocks):
         at = f"visual_model.head.blocks.{i}"
         found |= {f"{at}.norm{n}.{p}": (WIDTH,) for n in (1, 2) for p in ("weight", "bias")}
