@@ -7,7 +7,8 @@ from setuptools import setup
 from setuptools.command.build_py import build_py
 
 ROWS = Path("results")
-SHIPPED = ("published.csv", *(f"reference/**/*.{ending}" for ending in ("json", "csv", "parquet", "png")))
+CSVS = ("published.csv", "published_models.csv", "measured_elsewhere.csv")
+SHIPPED = (*CSVS, *(f"reference/**/*.{ending}" for ending in ("json", "csv", "parquet", "png")))
 MADE_HERE = ("results.csv", "noise.json")
 
 

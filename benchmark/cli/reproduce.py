@@ -52,6 +52,10 @@ def reproduce(
     if found.doubts:
         console.print(f"\nFields of the {report.presets_of(found)} that are not confirmed", style="bold")
         _print(console, ("task", "field", "status", "source"), found.doubts)
+    if said := report.elsewhere_lines(found):
+        console.print("\nMeasured by others", style="bold")
+        for line in said:
+            console.print(printable(line), markup=False, highlight=False)
     if markdown:
         write_text(markdown, report.markdown(found))
     console.print("\n" + report.summary(found), markup=False, highlight=False)

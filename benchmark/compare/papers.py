@@ -8,7 +8,7 @@ from pathlib import Path
 
 from benchmark.compare.report import number, table
 from benchmark.errors import UsageError
-from benchmark.rows.published import PublishedNumber, published_numbers
+from benchmark.rows.published import MeasuredElsewhere, PublishedNumber, measured_elsewhere, published_numbers
 from benchmark.rows.row import Row, read_all
 from benchmark.system.escaping import escape
 
@@ -17,7 +17,19 @@ PAPERS = {"tipsv2": ("tipsv2-",), "tips": ("tips-",), "siglip2": ("siglip2-",), 
 PRESET = "paper"
 SLIDING = "notebook"  # zero-shot segmentation where a table says it slid a window: its protocol is public
 OWN = {"arXiv:2304.07193": "dinov2"}  # papers whose own protocol is public and a preset: their tables are by that one
-HEADER = ("model", "task", "metric", "source", "published", "measured", "95 % interval", "Δ", "protocol", "state")
+HEADER = (
+    "model",
+    "task",
+    "metric",
+    "source",
+    "published",
+    "elsewhere",
+    "measured",
+    "95 % interval",
+    "Δ",
+    "protocol",
+    "state",
+)
 
 
 @dataclass(frozen=True)
@@ -26,6 +38,7 @@ class Line:
 
     published: PublishedNumber
     row: Row | None
+    elsewhere: tuple[MeasuredElsewhere, ...] = ()  # by others, of the same model, dataset and metric
 
     @property
     def state(self) -> str:
@@ -72,7 +85,15 @@ def reproduce(name: str, results: Path) -> Reproduction:
     if not numbers:
         raise UsageError(f"{results / 'published.csv'} holds no number of {name}. Give --results with that file")
     rows, _ = read_all(results)
-    lines = tuple(Line(p, _measured(p, rows)) for p in numbers)
+    others = measured_elsewhere(results)
+    lines = tuple(
+        Line(
+            p,
+            _measured(p, rows),
+            tuple(e for e in others if (e.model, e.unit, e.metric) == (p.model_id, p.unit, p.metric)),
+        )
+        for p in numbers
+    )
     return Reproduction(name, lines, _doubts({(p.task, preset_of(p)) for p in numbers}))
 
 
@@ -141,14 +162,25 @@ def _doubts(used: set[tuple[str, str]]) -> tuple[tuple[str, str, str, str], ...]
 
 def cells(line: Line) -> tuple[str, ...]:
     """One table row, in the order of HEADER."""
-    p = line.published
+    p, others = line.published, ", ".join(f"{e.value:g} ({e.tool})" for e in line.elsewhere)
     if line.row is None:
-        return (p.model, p.unit, p.metric, p.source, f"{p.value:g}", "–", "", "", "", line.state)
+        return (p.model, p.unit, p.metric, p.source, f"{p.value:g}", others, "–", "", "", "", line.state)
     m = line.row.data.metrics[p.metric]
     measured, low, high = (number(v, m.unit) for v in (m.value, *m.ci95))
     delta = number(m.value - p.value, m.unit, signed=True)
     label = line.row.folder.name  # the preset and its hash, and a seed, dtype or backend that is not the default
-    return (p.model, p.unit, p.metric, p.source, f"{p.value:g}", measured, f"[{low}, {high}]", delta, label, line.state)
+    told = (p.model, p.unit, p.metric, p.source, f"{p.value:g}", others)
+    return (*told, measured, f"[{low}, {high}]", delta, label, line.state)
+
+
+def elsewhere_lines(found: Reproduction) -> list[str]:
+    """What is said of each number that others measured: by what protocol, and which fields of the preset differ."""
+    every = dict.fromkeys(e for line in found.lines for e in line.elsewhere)
+    return [
+        f"{e.model} on {e.unit}, {e.metric}: {e.value:g} by {e.tool} ({e.protocol}); "
+        f"differs in: {e.differs or 'no field that is said'}; {e.source}"
+        for e in every
+    ]
 
 
 def summary(found: Reproduction) -> str:
@@ -173,4 +205,6 @@ def markdown(found: Reproduction) -> str:
     lines = [f"# {escape(summary(found))}", "", *table(HEADER, [cells(line) for line in found.lines]), ""]
     lines += [f"## Fields of the {presets_of(found)} that are not confirmed", ""]
     lines += table(("task", "field", "status", "source"), found.doubts) if found.doubts else ["None is listed."]
+    if said := elsewhere_lines(found):
+        lines += ["", "## Measured by others", "", *(f"- {escape(line)}" for line in said)]
     return "\n".join(lines) + "\n"

@@ -39,6 +39,48 @@ class PublishedNumber:
         return f"{self.task}/{self.dataset}"
 
 
+@dataclass(frozen=True)
+class MeasuredElsewhere:
+    """A number that others measured on the public weights, by a tool of theirs; shown and never tested."""
+
+    model: str
+    task: str
+    dataset: str
+    split: str
+    metric: str
+    value: float
+    tool: str
+    protocol: str  # as far as it is said
+    differs: str  # which fields of the preset it differs in; empty: in none that is said
+    date: str
+    source: str
+
+    @property
+    def unit(self) -> str:
+        return f"{self.task}/{self.dataset}"
+
+
+def measured_elsewhere(results: Path) -> list[MeasuredElsewhere]:
+    """Those of `<results>/measured_elsewhere.csv`, else those that come with densebench.
+
+    Raises BenchError naming a bad line."""
+    places = [folder / "measured_elsewhere.csv" for folder in (results, reference_dir().parent)]
+    path = next((place for place in places if place.is_file()), None)
+    if path is None:
+        return []
+    rows = csv.DictReader(io.StringIO(text_of(path), newline=""))
+    with reading(lambda: f"{path}:{rows.line_num}", "not a measured number", "Correct the line", BenchError):
+        return [MeasuredElsewhere(**{**row, "value": float(row["value"])}) for row in rows]  # type: ignore[arg-type]
+
+
+def runnable_names(results: Path) -> dict[str, tuple[str, str]]:
+    """Model of a table that no name stands beside there -> (what `--model` takes, or why it cannot be run)."""
+    places = [folder / "published_models.csv" for folder in (results, reference_dir().parent)]
+    path = next((place for place in places if place.is_file()), None)
+    rows = csv.DictReader(io.StringIO(text_of(path), newline="")) if path else ()
+    return {row["model"]: (row["name"], row["reason"]) for row in rows}
+
+
 def published_numbers(results: Path) -> list[PublishedNumber]:
     """Those of `<results>/published.csv`; where there is no such file, those that come with densebench."""
     return read_published(results) or read_published(reference_dir().parent)
