@@ -210,7 +210,10 @@ class _Classification(Method[P]):
                 f"the training split has {len(index)} pictures, fewer than k = {protocol.headline_k}. "
                 "Give more pictures, or --set 'ks=[1, 5]' --set headline_k=5"
             )
-        scores, found = topk_search(queries, index, max(ks), device=context.device)
+        scores, found = topk_search(
+            queries, index, max(ks), device=context.device,
+            progress=context.progress("searching neighbours", len(queries)),
+        )  # fmt: skip
         neighbours = torch.from_numpy(np.asarray(train.labels))[found]
         truth = torch.from_numpy(np.asarray(test.labels))
         hits: dict[int, list[np.ndarray]] = {k: [] for k in ks}
@@ -321,7 +324,7 @@ class VectorMethod(_Classification[VectorClassification]):
             context.device,
             criterion=protocol.selection,
             seed=context.seed,
-            progress=context.progress("linear head", len(protocol.penalties) * len(sources) + 1),
+            progress=context.progress("fitting the linear head", len(protocol.penalties) * len(sources) + 1),
         )
         details = {"linear_head": {"source": name, "penalty": head.penalty}, "linear_path": head.history}
         return LinearHead(head.logits, sources[name][1], details)

@@ -112,6 +112,10 @@ class PixelDepthMethod(PixelMethod[PixelDepth]):
             batch=protocol.bin_batch,
             loss=protocol.bin_loss,
             device=context.device,
+            progress=context.progress(
+                "fitting the bins of depth",
+                protocol.bin_steps * (len(protocol.bin_rates) + (len(protocol.bin_rates) > 1)),
+            ),
         )
         fitted = time.perf_counter()
 

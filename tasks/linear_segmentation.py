@@ -104,6 +104,7 @@ class PixelSegmentationMethod(PixelMethod[PixelSegmentation]):
             pixels.fold,
             device=context.device,
             criterion=protocol.selection,
+            progress=context.progress("fitting the linear head", len(protocol.penalties) + 1),
         )
         fitted = time.perf_counter()
         rows, checked, files = score_segmentation(context, needs, head.logits, classes)

@@ -6,6 +6,7 @@ import errno
 import importlib
 import os
 import sys
+import time
 import traceback
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from benchmark.system.files import disk_errors, unreadable
 from benchmark.system.own_packages import NAMES, ours
 from benchmark.system.torchvision_fit import misfit
 
+STARTED = time.perf_counter()  # of the command, for the account of its seconds
 # name -> "module:function or Typer app"; the order is that of `bench --help`
 COMMANDS = {
     "run": "benchmark.cli.run:run",

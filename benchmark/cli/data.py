@@ -43,7 +43,7 @@ def prepare(
     if not json:
         truth = f"\nground truth: {row['ground_truth']}" if "ground_truth" in row else ""
         typer.echo(f"{row['title']}{truth}\nlicence: {row['licence']}\n{row['url']}".rstrip())
-    with bars(json) as new:
+    with bars(json) as (new, _):
         steps = registry.resolve("tasks.datasets.fetch:prepare")(
             name, data or data_dir(), offline=offline, progress=new
         )
@@ -84,7 +84,7 @@ def verify(
         root = data or data_dir()
         dataset = registry.open_dataset(name, root, choices)
     wrong = 0
-    with bars(json) as new:
+    with bars(json) as (new, _):
         reports = registry.resolve("tasks.datasets.verify:verify")(
             dataset, everything=everything, workers=workers, progress=new, options=choices, data=root
         )

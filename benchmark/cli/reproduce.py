@@ -87,7 +87,7 @@ def _run_missing(
         print(printable(line), file=sys.stderr)
 
     failed = 0
-    with bars() as progress:
+    with bars() as (progress, _):
         for model, preset, units in todo:
             options = RunOptions(
                 protocol=preset, device=device, offline=offline, data=data or data_dir(), results=results,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json as jsonlib
 import os
 import sys
+import time
 from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Annotated
@@ -93,7 +94,7 @@ def run(
     from benchmark.engine.run import run as run_models
     from benchmark.images.decode import MAX_PIXELS
     from benchmark.rows.row import Row
-    from benchmark.rows.tables import write_tables
+    from benchmark.rows.tables import format_value, write_tables
     from benchmark.system.paths import data_dir, reference_dir, results_dir
 
     if max_pixels is not None:
@@ -141,12 +142,14 @@ def run(
     lines = sys.stdout  # with --json for JSON alone: what an encoder or a library prints goes to standard error
 
     def saved(row: Row) -> None:
+        say(f"{row.model}: {row.unit}: {row.data.main_metric} {format_value(row.main)} {row.main.unit}".strip())
         if json:
             typer.echo(jsonlib.dumps({**row.data.json(), "folder": str(row.folder)}, ensure_ascii=False), file=lines)
 
-    from benchmark.cli import debugging
+    from benchmark.cli import STARTED, debugging
 
-    with bars(quiet=json) as progress, redirect_stdout(sys.stderr if json else lines):
+    before = time.perf_counter() - STARTED
+    with bars(quiet=json) as (progress, say), redirect_stdout(sys.stderr if json else lines):
         report = run_models(
             models, task or [], suite=suite, options=options, hooks=Hooks(progress, saved, failed, debugging())
         )
@@ -158,7 +161,8 @@ def run(
         for note in report.not_applicable:
             typer.echo(jsonlib.dumps({"model": note.model, "unit": str(note.unit), "not_applicable": note.text}))
     else:
-        show_report(report, options.results, written, reference_dir())
+        report.clock = {"start": before, **report.clock}
+        show_report(report, options.results, written, reference_dir(), time.perf_counter() - STARTED)
     if unwritten:
         raise unwritten
     if report.failures:

@@ -95,7 +95,7 @@ def sensitivity(
         print(printable(f"error: {where}{changed}: {note.text}"), file=sys.stderr)
 
     lines = sys.stdout
-    with bars(quiet=json) as progress, redirect_stdout(sys.stderr if json else lines):
+    with bars(quiet=json) as (progress, _), redirect_stdout(sys.stderr if json else lines):
         hooks = Hooks(progress, failure=failed, debug=debugging())
         found = measure(names, tasks, suite=suite, fields=fields, pairs=pairs, options=options, hooks=hooks)
         write_tables(options.results)

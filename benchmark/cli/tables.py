@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +36,7 @@ def _console() -> Console:
     return console if console.is_terminal else Console(width=200)
 
 
-def show_report(report: Report, results: Path, written: Sequence[Path], reference: Path) -> None:
+def show_report(report: Report, results: Path, written: Sequence[Path], reference: Path, wall: float = 0.0) -> None:
     """Units down, models across, each value with its 95 % interval; then seconds per phase and where the files are.
 
     Shipped rows (under `reference`) of the same units, protocols and data stand beside them, in columns marked so.
@@ -71,6 +71,8 @@ def show_report(report: Report, results: Path, written: Sequence[Path], referenc
         if shipped := [r for r in shipped if r.model in others]:
             console.print(_shipped_words(others, shipped), style="dim", markup=False, highlight=False)
         console.print(_seconds_table(models, report.rows))
+        if report.clock:
+            console.print(clock_line(report.clock, wall), style="dim", markup=False, highlight=False)
     for text in _not_applicable_words(report.not_applicable):
         console.print(printable(text), style="dim", markup=False, highlight=False)
     if any(row.data.task.dataset == "scenes" for row in report.rows):
@@ -185,11 +187,30 @@ def _half(row: Row) -> str:
     return f"{number(m.value, m.unit)} ±{number((m.ci95[1] - m.ci95[0]) / 2, m.unit)}"
 
 
+def clock_line(clock: Mapping[str, float], wall: float) -> str:
+    """Where the seconds of this command went, of `wall` in all; the parts add up."""
+    parts = {"start": clock.get("start", 0.0), **clock}
+    parts = {name: round(seconds, 1) for name, seconds in parts.items()}
+    wall = round(max(wall, sum(parts.values())), 1)
+    parts["rest"] = round(wall - sum(parts.values()), 1)
+    said = " + ".join(f"{name} {seconds:.1f}" for name, seconds in parts.items() if seconds)
+    return f"this command: {wall:.1f} s = {said or '0.0'}"
+
+
 def _seconds_table(models: Sequence[str], rows: Sequence[Row]) -> Table:
     table = Table(box=None, pad_edge=False, header_style="dim")
     table.add_column("seconds", overflow="fold")
     on_gpu = any(r.data.peak_gpu_memory_mb for r in rows)
-    for phase in ("extract", "fit", "score", "total", "images/s", "peak MB", *(["peak GPU MB"] if on_gpu else [])):
+    for phase in (
+        "extract",
+        "fit",
+        "score",
+        "rest",
+        "total",
+        "images/s",
+        "peak MB",
+        *(["peak GPU MB"] if on_gpu else []),
+    ):
         table.add_column(phase, justify="right")
     for model in models:
         mine = [r.data for r in rows if r.model == model]
@@ -197,6 +218,7 @@ def _seconds_table(models: Sequence[str], rows: Sequence[Row]) -> Table:
         sums = [sum(stage) for stage in zip(*spent)] or [0.0] * 4
         rates = [d.timing.images_per_s for d in mine if d.timing.images_per_s]
         peak = max((d.peak_memory_mb or 0 for d in mine), default=0)
+        sums.insert(3, sums[3] - sum(sums[:3]))
         cells = [*(f"{s:.1f}" for s in sums), f"{max(rates):.0f}" if rates else "–", f"{peak:.0f}"]
         gpu = max((d.peak_gpu_memory_mb or 0 for d in mine), default=0)
         table.add_row(escape(model), *cells, *([f"{gpu:.0f}"] if on_gpu else []))

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -51,6 +53,18 @@ class Report:
     not_applicable: list[Note] = field(default_factory=list)
     failures: list[Note] = field(default_factory=list)
     forwards: dict[str, int] = field(default_factory=dict)  # model -> pictures encoded
+    clock: dict[str, float] = field(
+        default_factory=dict
+    )  # seconds of this run by stage: data, rendering, models, tasks
+
+    @contextmanager
+    def timed(self, stage: str) -> Iterator[None]:
+        """Counts the seconds of its block as those of `stage`."""
+        started = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.clock[stage] = self.clock.get(stage, 0.0) + time.perf_counter() - started
 
 
 @dataclass
@@ -102,7 +116,8 @@ def run(
     maker = JobMaker(options, chosen.preset, hooks.progress)
     for unit in found:  # before the data of another are read
         maker.check_protocol(unit)
-    jobs = _jobs(found, maker, report, hooks, variants or (lambda protocol: ()))
+    with report.timed("data"):
+        jobs = _jobs(found, maker, report, hooks, variants or (lambda protocol: ()))
     for name in models:
         _run_model(name, stamps[name], jobs, options, hooks, report)
     return report
@@ -169,7 +184,8 @@ def _run_model(name: str, stamp: str, jobs: list[Job], options: RunOptions, hook
     opening = Note(shown, None, "")
     session = None
     if jobs and is_own_code(name):  # only the loaded encoder can tell whether finished rows are its own
-        session = _attempt(partial(Session.open, name, shown, options, hooks.progress), opening, report, hooks)
+        with report.timed("models"):
+            session = _attempt(partial(Session.open, name, shown, options, hooks.progress), opening, report, hooks)
         if session is None:
             return
         stamp = model_stamp(name, options.weights, session.encoder)
@@ -187,27 +203,33 @@ def _run_model(name: str, stamp: str, jobs: list[Job], options: RunOptions, hook
             todo.append((job, slot))
     if not todo:
         return
-    session = session or _attempt(partial(Session.open, name, shown, options, hooks.progress), opening, report, hooks)
+    with report.timed("models"):
+        session = session or _attempt(
+            partial(Session.open, name, shown, options, hooks.progress), opening, report, hooks
+        )
     if session is None:
         return
-    planned = []
-    for job, slot in todo:
-        try:
-            if _attempt(partial(session.plan, job), Note(shown, job.unit, "", job.change), report, hooks):
-                planned.append((job, slot))
-        except NotApplicable as e:
-            _refuse(slot, Note(shown, job.unit, str(e), job.change), report)
-    with Ahead([job for job, _ in planned], hooks.progress):
-        for job, slot in planned:
+    with report.timed("tasks"):
+        planned = []
+        for job, slot in todo:
             try:
-                note = Note(shown, job.unit, "", job.change)
-                row = _attempt(partial(_row, session, job, slot), note, report, hooks)
+                if _attempt(partial(session.plan, job), Note(shown, job.unit, "", job.change), report, hooks):
+                    planned.append((job, slot))
             except NotApplicable as e:
-                _refuse(slot, replace(note, text=str(e)), report)
-                continue
-            if row is not None:
-                report.rows.append(row)
-                hooks.row(row)
+                _refuse(slot, Note(shown, job.unit, str(e), job.change), report)
+        with Ahead([job for job, _ in planned], hooks.progress):
+            for job, slot in planned:
+                try:
+                    note = Note(shown, job.unit, "", job.change)
+                    row = _attempt(partial(_row, session, job, slot), note, report, hooks)
+                except NotApplicable as e:
+                    _refuse(slot, replace(note, text=str(e)), report)
+                    continue
+                if row is not None:
+                    report.rows.append(row)
+                    hooks.row(row)
+    report.clock["tasks"] -= session.extractor.prepared
+    report.clock["rendering"] = report.clock.get("rendering", 0.0) + session.extractor.prepared
     report.forwards[shown] = session.extractor.forwards
 
 

@@ -109,6 +109,7 @@ class Extractor:
         self.batch_size = batch_size or default_batch(device)
         self.forwards = 0
         self.seconds = 0.0
+        self.prepared = 0.0  # seconds until pictures were there: rendering
 
     def run(self, task: Pass, blocks: Sequence[int] | None = None) -> float:
         """Fills every tap of one pass (of `blocks` alone, if given); the seconds it took, 0 when nothing was missing.
@@ -119,8 +120,10 @@ class Extractor:
         todo = [b for b in task.missing() if blocks is None or b in blocks]
         if not todo:
             return 0.0
+        begun = time.perf_counter()
         task.images.prepare(self.progress)
         started = time.perf_counter()
+        self.prepared += started - begun
         lacking = {
             tap: {s for s in array.missing() if s * array.size // task.block in todo}
             for tap, array in task.taps.items()

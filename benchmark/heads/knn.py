@@ -13,6 +13,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from benchmark.contracts import Progress
 from benchmark.errors import DataError, EncoderError
 from benchmark.heads import coarse
 from benchmark.metrics.exact_products import DENSE, exact_pairs, exact_tile, rounding_margin, rows_of, true_pairs
@@ -35,6 +36,7 @@ def topk_search(
     exclude: np.ndarray | None = None,
     block_bytes: int = 256 << 20,
     device: str = "cpu",
+    progress: Progress | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """(scores [Q, k] float64, indices [Q, k] int64) of the k rows of `index` [N, D] with the highest cosine.
 
@@ -62,6 +64,8 @@ def topk_search(
         best, where = pool.result()
         scores.append(best.cpu())
         indices.append(where.cpu())
+        if progress is not None:
+            progress.advance(stop - start)
     if not scores:
         return torch.zeros(0, k, dtype=torch.float64), torch.zeros(0, k, dtype=torch.int64)
     return torch.cat(scores), torch.cat(indices)

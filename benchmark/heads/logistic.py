@@ -322,6 +322,8 @@ def _choose(
         if best is None or rank < best[0]:
             best = (rank, penalty, found[0].x)
         elif worse == 2:
+            if progress is not None:  # the bar counts the penalties that are left untried
+                progress.advance(len(penalties) - len(history))
             break
     assert best is not None
     start = folds[0].problem.raw(best[2])
