@@ -52,8 +52,9 @@ class ImageSet(ABC):
     def picture(self, index: int) -> np.ndarray:
         """`load`, which is what densebench asks for. Raises DataError where it gives something else."""
         found = self.load(index)
-        if getattr(found, "dtype", None) != "uint8" or found.ndim != 3 or found.shape[2] != 3 or 0 in found.shape:
-            kind = f"{found.dtype} {list(found.shape)}" if hasattr(found, "shape") else type(found).__name__
+        array = hasattr(found, "dtype") and hasattr(found, "shape")
+        if not array or found.dtype != "uint8" or found.ndim != 3 or found.shape[2] != 3 or 0 in found.shape:
+            kind = f"{found.dtype} {list(found.shape)}" if array else type(found).__name__
             raise DataError(f"{self.image_id(index)}: is {kind}, where a picture is [H, W, 3] uint8. Convert it")
         return found
 
