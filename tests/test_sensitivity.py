@@ -206,3 +206,13 @@ def test_a_wrong_alternative_is_named_where_it_stands(tmp_path, entry, message) 
     with pytest.raises(UsageError) as e:
         load_protocol("toy", {"toy": Toy}, file, "base")
     assert message in str(e.value) and "mode" in str(e.value) and "\n" not in str(e.value)
+
+
+def test_a_missed_number_is_explained_by_what_was_run(tmp_path, capsys) -> None:
+    base, row = pair(tmp_path, "tipsv2-b", 0.4, 0.9)
+    toy = "model,model_id,task,dataset,metric,value,source,note\n"
+    toy += f"B,tipsv2-b,{TASK},scenes,R@1,{base.main.value + 2 * (row.main.value - base.main.value)},a paper,\n"
+    (tmp_path / "published.csv").write_text(toy, encoding="utf-8")
+    assert bench("reproduce", "tipsv2", "--results", str(tmp_path), "--explain") == 0
+    said = capsys.readouterr().out
+    assert "cls = last (unknown)" in said and "50 % of the gap" in said and "brings it" not in said

@@ -27,6 +27,9 @@ def reproduce(
     results: Annotated[Path | None, typer.Option(help="Folder with the measured rows [default: results]")] = None,
     measured_only: Annotated[bool, typer.Option("--measured", help="Leave out what was not measured")] = False,
     markdown: Annotated[Path | None, typer.Option(help="Also write Markdown here")] = None,
+    explain: Annotated[
+        bool, typer.Option("--explain", help="Which unconfirmed fields explain a missed number, from bench sensitivity")
+    ] = False,
     run: Annotated[bool, typer.Option("--run", help="First run what is missing, by the preset of its table")] = False,
     model: Annotated[list[str] | None, typer.Option("--model", "-m", help="With --run: only this one; repeats")] = None,
     data: Annotated[Path | None, typer.Option(help="With --run: where datasets lie")] = None,
@@ -55,6 +58,12 @@ def reproduce(
     if said := report.elsewhere_lines(found):
         console.print("\nMeasured by others", style="bold")
         for line in said:
+            console.print(printable(line), markup=False, highlight=False)
+    if explain:
+        from benchmark.sensitivity.explain import explanations
+
+        console.print("\nWhat can explain the numbers outside the interval", style="bold")
+        for line in explanations(found, folder) or ["no number was measured outside its interval"]:
             console.print(printable(line), markup=False, highlight=False)
     if markdown:
         write_text(markdown, report.markdown(found))
