@@ -1,6 +1,6 @@
 """Cost of exact kNN over the bare product and over faiss' flat index: 1,000,000 × 256 memory-mapped, 2,000 queries.
 
-    python perf/knn.py [--rows N] [--width D] [--k K] [--rounds N] [--float32] [--file] [--device cuda]
+    python perf/knn.py [--rows N] [--width D] [--queries N] [--k K] [--rounds N] [--float32] [--file] [--device cuda]
 
 `--file` reads the index as the memory of in-context segmentation is read, in tiles from a file that is not mapped: what
 it takes is no part of the peak. `--float32` forbids the first look in bfloat16, as on a CPU without that unit.
@@ -29,7 +29,7 @@ from benchmark.heads import coarse
 from benchmark.heads.knn import topk_search
 from tasks.patch_memory import RowFile
 
-QUERIES, BLOCK = 2_000, 1024
+BLOCK = 1024
 
 
 class Index(NamedTuple):
@@ -38,6 +38,7 @@ class Index(NamedTuple):
     path: Path
     rows: int
     width: int
+    asked: int
 
     def mapped(self) -> np.ndarray:
         """[rows, width]"""
@@ -52,8 +53,8 @@ class Index(NamedTuple):
                 file.write((block / np.linalg.norm(block, axis=1, keepdims=True)).data)
 
     def queries(self) -> np.ndarray:
-        """[QUERIES, width] unit vectors."""
-        rows = np.random.default_rng(1).standard_normal((QUERIES, self.width), dtype=np.float32)
+        """[asked, width] unit vectors."""
+        rows = np.random.default_rng(1).standard_normal((self.asked, self.width), dtype=np.float32)
         rows /= np.linalg.norm(rows, axis=1, keepdims=True)
         return rows
 
@@ -120,6 +121,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--width", type=int, default=256)
+    parser.add_argument("--queries", type=int, default=2_000)
     parser.add_argument("--k", type=int, default=200)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--float32", action="store_true")
@@ -139,7 +141,7 @@ def main() -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # for the processes to come, as the command line does
     spawn = multiprocessing.get_context("spawn")
     with tempfile.TemporaryDirectory() as folder:
-        index = Index(Path(folder) / "index", args.rows, args.width)
+        index = Index(Path(folder) / "index", args.rows, args.width, args.queries)
         index.make()
         found: dict[str, np.ndarray] = {}
         times: dict[str, list[tuple[float, float, float]]] = {name: [] for name in contenders}

@@ -23,7 +23,7 @@ TEMPERATURE = 0.07  # Wu et al. 2018, and DINO, DINOv2 after it
 NEIGHBOURS = (10, 20, 100, 200)
 _GRID = 2.0**40  # float64 scores are compared on this grid: far above their rounding, far below any real difference
 _ROWS = 2048  # index rows in one tile
-_LARGE = 2**36  # multiplications from which it is worth measuring whether a first look in bfloat16 pays
+_LARGE = 2**34  # multiplications from which it is worth measuring what is fast on this machine
 _VAIN = 8  # so many looks too many that did not help, and the rest goes without
 
 _Pairs: TypeAlias = "tuple[torch.Tensor, torch.Tensor, torch.Tensor]"  # rows of q, rows of the tile, scores
@@ -51,12 +51,14 @@ def topk_search(
     own = np.full(len(queries), -1, np.int64) if exclude is None else np.asarray(exclude, np.int64)
     width = int(queries.shape[1])
     step = max(1, min(block_bytes // 2 // (8 * width), block_bytes // 2 // (8 * _ROWS), 8 * block_bytes // (256 * k)))
-    look = device == "cpu" and len(queries) * len(index) * width >= _LARGE and coarse.pays(width)
+    large = device == "cpu" and len(queries) * len(index) * width >= _LARGE
+    product = coarse.quicker_product(width) if large else coarse.by_torch
+    look = large and coarse.pays(width)
     scores, indices = [], []
     for start in range(0, len(queries), step):
         stop = min(start + step, len(queries))
         q = _directions(queries, start, stop, device, "query")
-        pool = _Pool(q, index, k, look)
+        pool = _Pool(q, index, k, look, product)
         skip = torch.as_tensor(own[start:stop], device=q.device)
         for low in range(0, len(index), _ROWS):
             g = _directions(index, low, min(low + _ROWS, len(index)), device, "index")
@@ -74,8 +76,8 @@ def topk_search(
 class _Pool:
     """For one block of queries, every row seen so far that may be among the k best: flat (query, row, score)."""
 
-    def __init__(self, q: torch.Tensor, index: Any, k: int, look: bool) -> None:
-        self.q, self.index, self.k = q, index, k
+    def __init__(self, q: torch.Tensor, index: Any, k: int, look: bool, product: coarse.Product) -> None:
+        self.q, self.index, self.k, self.product = q, index, k, product
         self.look = coarse.Coarse(q, _ROWS) if look else None
         self.vain = 0  # looks that did not help, less those that did
         self.margin = 2 * rounding_margin(q.shape[1]) + 1e-7  # and the coarseness of _by_query_and_score
@@ -118,7 +120,7 @@ class _Pool:
     def _full_look(self, g: torch.Tensor, low: int, skip: torch.Tensor) -> _Pairs:
         """What reaches the floor, by the whole product in float32."""
         tile, mask = self.tile[: len(g)], self.mask[: len(g)]  # [n, b]
-        _product(g, self.q, tile)
+        self.product(g, self.q, tile)
         hidden = ((skip >= low) & (skip < low + len(g))).nonzero()[:, 0]
         tile[skip[hidden] - low, hidden] = -torch.inf
         if low == 0 and len(g) > self.k:
@@ -224,14 +226,6 @@ def _directions(source: Any, start: int, stop: int, device: str, what: str) -> t
         bad = start + int((~fine).nonzero()[0, 0])
         raise EncoderError(f"{what} feature {bad} is zero, NaN or infinite: it has no direction; check the encoder")
     return rows / norm
-
-
-def _product(g: torch.Tensor, q: torch.Tensor, out: torch.Tensor) -> None:
-    """out [n, b] = g [n, D] · q [b, D]; on the CPU by numpy's BLAS, a seventh faster here than torch's on AMD."""
-    if out.device.type == "cpu":
-        np.matmul(g.numpy(), q.numpy().T, out=out.numpy())
-    else:
-        torch.matmul(g, q.T, out=out)
 
 
 def _reach(tile: torch.Tensor, floor: torch.Tensor, out: torch.Tensor) -> None:
