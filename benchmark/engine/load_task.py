@@ -32,6 +32,10 @@ class LoadedTask:
     job: Job
     options: RunOptions
 
+    def __repr__(self) -> str:
+        sizes = ", ".join(f"{len(data)} {split}" for split, data in self.job.data.items())
+        return f"<LoadedTask {self.job.unit} by {self.protocol.name} {self.protocol.hash[:8]}: {sizes}>"
+
     @property
     def protocol(self) -> EvalProtocol:
         """The resolved preset."""

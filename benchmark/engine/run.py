@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
+from html import escape
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from benchmark.contracts.progress import NewProgress, silent
 from benchmark.engine.ahead import Ahead
@@ -22,13 +23,16 @@ from benchmark.engine.record import record
 from benchmark.engine.session import Session
 from benchmark.engine.slots import NOT_APPLICABLE, Slot, slot_of
 from benchmark.engine.suites import choose
-from benchmark.errors import BenchError, DataError, NotApplicable, UsageError, staying
+from benchmark.errors import BenchError, DataError, NotApplicable, UsageError, staying, unknown
 from benchmark.protocol import Change, EvalProtocol
 from benchmark.registry import Unit, check_model_name, check_own_file, is_own_code
 from benchmark.rows.row import Row, read_row, save
-from benchmark.rows.tables import refuse_other_tables
+from benchmark.rows.tables import frame, refuse_other_tables
 from benchmark.system import cache_users, sealed
 from benchmark.system.files import unreadable, writable
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 T = TypeVar("T")
 Variants = Callable[[EvalProtocol], Sequence[Change]]
@@ -56,6 +60,20 @@ class Report:
     clock: dict[str, float] = field(
         default_factory=dict
     )  # seconds of this run by stage: data, rendering, models, tasks
+
+    def __repr__(self) -> str:
+        count = f"{len(self.rows)} rows, {len(self.not_applicable)} not applicable, {len(self.failures)} failed"
+        return f"<Report: {count}. table() is a pandas table>"
+
+    def table(self) -> pd.DataFrame:
+        """Every metric of every row, as `load_results` gives them: a pandas table, one line each."""
+        return frame(self.rows)
+
+    def _repr_html_(self) -> str:
+        shown = ["model", "task", "dataset", "metric", "value", "ci95_low", "ci95_high", "chance", "unit", "n"]
+        failed = [f"{n.unit or n.model}: {n.text}" for n in (*self.failures, *self.not_applicable)]
+        notes = "".join(f"<li>{escape(line)}</li>" for line in failed)
+        return str(self.table()[shown].to_html(index=False)) + (f"<ul>{notes}</ul>" if notes else "")
 
     @contextmanager
     def timed(self, stage: str) -> Iterator[None]:
@@ -94,9 +112,14 @@ def run(
     go on.
     Raises UsageError before anything runs when a name, a protocol or an option is wrong.
     """
+    if wrong := sorted(more.keys() - RunOptions.__dataclass_fields__.keys()):
+        raise unknown("keyword of run", wrong[0], RunOptions.__dataclass_fields__, "help(benchmark.engine.options)")
     options = options or RunOptions(**more)
     hooks = hooks or Hooks()
     models, tasks = _words(models), _words(tasks)
+    if not options.command:
+        said = [repr(models), repr(tasks), *(f"{key}={value!r}" for key, value in {"suite": suite, **more}.items())]
+        options = replace(options, command=f"run({', '.join(w for w in said if w != 'suite=None')})")
     if options.offline:
         forbid_network()
     chosen = choose(tasks, suite)
@@ -136,7 +159,14 @@ def check_words(
 
 
 def _words(value: Sequence[str] | str) -> list[str]:
-    return [value] if isinstance(value, str) else list(value)
+    words = [value] if isinstance(value, str) or not isinstance(value, Iterable) else list(value)
+    for word in words:
+        if not isinstance(word, str):
+            raise UsageError(
+                f"run takes names, not {type(word).__name__} objects. For an encoder object: "
+                "load_task(NAME).evaluate(encoder); for a row of it a function in a file: run('FILE.py:FUNCTION', NAME)"
+            )
+    return words
 
 
 def _jobs(found: Sequence[Unit], maker: JobMaker, report: Report, hooks: Hooks, variants: Variants) -> list[Job]:

@@ -7,6 +7,7 @@ and its own. A row of before it held its own (schema 1) is held against its samp
 from __future__ import annotations
 
 import hashlib
+import html
 import io
 import json
 import math
@@ -42,6 +43,18 @@ class Row:
 
     data: RowData
     folder: Path
+
+    def __repr__(self) -> str:
+        value = f"{self.data.main_metric} {self.main.value:.4g} {self.main.unit}".strip()
+        return f"<Row {self.model} on {self.unit} by {self.data.protocol.name}: {value}, n = {self.data.task.n}>"
+
+    def _repr_html_(self) -> str:
+        cells = "".join(
+            f"<tr><td>{html.escape(name)}</td><td>{m.value:.4g} [{m.ci95[0]:.4g}, {m.ci95[1]:.4g}] "
+            f"{html.escape(m.unit)}</td></tr>"
+            for name, m in self.data.metrics.items()
+        )
+        return f"<b>{html.escape(repr(self)[1:-1])}</b><table>{cells}</table>"
 
     @property
     def model(self) -> str:

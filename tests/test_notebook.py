@@ -1,0 +1,39 @@
+"""What a notebook shows: short words and tables, and one line for what is no name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from rows import write_rows
+from test_names import here  # noqa: F401
+
+from benchmark import load_task, run
+from benchmark.engine.run import Note, Report
+from benchmark.errors import UsageError
+from benchmark.rows.row import read_all
+
+
+def test_reports_and_rows_are_short_and_are_tables(tmp_path: Path) -> None:
+    write_rows(tmp_path, {"a<b>": 0.6}, ("depth", "classification"))
+    rows = read_all(tmp_path)[0]
+    report = Report(rows=rows, failures=[Note("m", None, "no <weights>")])
+    assert repr(report) == "<Report: 2 rows, 0 not applicable, 1 failed. table() is a pandas table>"
+    assert list(report.table()["task"]) == [row.data.task.name for row in rows]
+    page = report._repr_html_()
+    assert "<table" in page and "a&lt;b&gt;" in page and "<li>m: no &lt;weights&gt;</li>" in page
+    row = next(row for row in rows if row.data.task.name == "depth")
+    assert repr(row).startswith("<Row a<b> on depth/scenes by fast: RMSE ") and len(repr(row)) < 120
+    assert "<td>RMSE</td>" in row._repr_html_() and "a<b>" not in row._repr_html_()
+
+
+def test_a_task_is_one_line_and_objects_are_told_where_to_go(here: Path) -> None:
+    task = load_task("toys.toml")
+    assert repr(task).startswith("<LoadedTask instance_retrieval/") and "\n" not in repr(task) and len(repr(task)) < 120
+    for models, tasks in ((object(), "toys.toml"), ("pixels", task), (["pixels"], [task])):
+        with pytest.raises(UsageError, match=r"run takes names, not \w+ objects. For an encoder object: load_task"):
+            run(models, tasks)  # type: ignore[arg-type]
+    (row,) = run("pixels", "toys.toml", check=False).rows
+    assert row.data.command == "run(['pixels'], ['toys.toml'], check=False)"
+    with pytest.raises(UsageError, match="unknown keyword of run 'protocl'. Did you mean 'protocol'"):
+        run("pixels", "toys.toml", protocl="fast")
