@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 import torch
 from recipe_fixtures import Squares, tiny
+from torch.utils._python_dispatch import TorchDispatchMode
 
+from adapters.tipsv2.recipe import chunked
 from adapters.tipsv2.recipe.batch import Batch
 from adapters.tipsv2.recipe.ema import momentum_at
 from adapters.tipsv2.recipe.loader import Collate, Positions
@@ -134,6 +136,47 @@ def test_initial_weights_depend_on_the_seed_alone() -> None:
     assert not torch.equal(
         a["encoder.vision_model.embeddings.cls_token"], c["encoder.vision_model.embeddings.cls_token"]
     )
+
+
+@pytest.mark.parametrize("kind", ["ibot", "ibot++"])
+def test_a_patch_loss_by_rows_has_the_gradient_of_the_whole_and_never_its_logits(
+    monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    student, teacher, batch = prepared(loss__patch_loss=kind, head__prototypes=96, train__accumulate=2)
+    found = []
+    for whole in (2**22, 0):
+        student.zero_grad()
+        monkeypatch.setattr(chunked, "WHOLE", whole)
+        monkeypatch.setattr(chunked, "ROWS_AT_ONCE", 7 * 96)
+        largest = Largest(96)
+        with largest:
+            terms = backward(student, teacher, batch, student.config, 3, OFF)
+        centre = teacher.targets["patch"]
+        centre.update()
+        grads = {n: p.grad.clone() for n, p in student.named_parameters() if p.grad is not None}
+        found.append((terms, grads, centre.center.clone(), largest.rows))
+        centre.center.zero_()
+    (terms, grads, centre_whole, rows), (again, by_rows, centre_rows, few) = found
+    assert rows == 4 * 16 and few < rows, "rows of a micro-batch, and of the DINO loss at most"
+    for name in ("loss", "patch", "assignment_patch"):
+        torch.testing.assert_close(again[name], terms[name], rtol=1e-6, atol=1e-7)
+    torch.testing.assert_close(centre_rows, centre_whole, rtol=1e-5, atol=1e-7)
+    one, two = (torch.cat([grad.flatten() for grad in found.values()]) for found in (grads, by_rows))
+    assert (two - one).norm() <= 1e-6 * one.norm()
+
+
+class Largest(TorchDispatchMode):
+    """The most rows of any tensor [..., prototypes] that is made meanwhile."""
+
+    def __init__(self, prototypes: int) -> None:
+        super().__init__()
+        self.prototypes, self.rows = prototypes, 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+        out = func(*args, **(kwargs or {}))
+        if isinstance(out, torch.Tensor) and out.ndim and out.shape[-1] == self.prototypes:
+            self.rows = max(self.rows, out.numel() // self.prototypes)
+        return out
 
 
 @pytest.mark.parametrize("parts", [2, 4])

@@ -6,6 +6,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
+from adapters.tipsv2.recipe.chunked import Assigned, Cosines
 from adapters.tipsv2.recipe.config import HeadConfig
 
 
@@ -31,10 +32,20 @@ class Targets(nn.Module):
         if self.config.balance == "sinkhorn":
             return sinkhorn(logits, temperature, self.config.sinkhorn_iterations)
         rows = logits.reshape(-1, logits.shape[-1])
-        total = rows.sum(0)
-        self._sum = total if self._sum is None else self._sum + total
-        self._rows += len(rows)
+        self._saw(rows.sum(0), len(rows))
         return ((logits - self.center) / temperature).softmax(-1)
+
+    @torch.no_grad()
+    def assigned(self, cosines: Cosines, temperature: float) -> Assigned:
+        """The same target of the factors of logits, for a loss that computes it by rows."""
+        rows = cosines.features.flatten(0, -2)
+        with torch.autocast(rows.device.type, enabled=False):  # the sum of logits is the logit of the sum
+            self._saw(cosines.prototypes.float() @ rows.float().sum(0), len(rows))
+        return Assigned(cosines, self.center.clone(), temperature)
+
+    def _saw(self, total: torch.Tensor, rows: int) -> None:
+        self._sum = total if self._sum is None else self._sum + total
+        self._rows += rows
 
     @torch.no_grad()
     def update(self) -> None:

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from adapters.tipsv2.recipe.chunked import Cosines
 from adapters.tipsv2.recipe.config import HeadConfig
 
 
@@ -32,6 +33,10 @@ class ProjectionHead(nn.Module):
             if isinstance(module, nn.Linear):
                 nn.init.normal_(module.weight, std=module.in_features**-0.5, generator=generator)
                 nn.init.zeros_(module.bias)
+
+    def factors(self, features: torch.Tensor) -> Cosines:
+        """What `forward` multiplies."""
+        return Cosines(F.normalize(self.mlp(features), dim=-1), F.normalize(self.prototypes, dim=-1))
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         z = F.normalize(self.mlp(features), dim=-1)  # [..., bottleneck]

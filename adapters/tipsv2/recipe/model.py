@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 from transformers import Tipsv2Config, Tipsv2Model
 
+from adapters.tipsv2.recipe import chunked
 from adapters.tipsv2.recipe.batch import Batch
+from adapters.tipsv2.recipe.chunked import Cosines
 from adapters.tipsv2.recipe.config import ModelConfig, RecipeConfig
 from adapters.tipsv2.recipe.heads import ProjectionHead
 from adapters.tipsv2.recipe.initial import initialise_encoder
@@ -25,7 +28,7 @@ class StudentOutput:
     clean_cls: torch.Tensor  # [b, K, D] of the unmasked global view, detached
     clean_patches: torch.Tensor  # [b, N, D] of the unmasked global view, detached
     local_logits: torch.Tensor | None  # [M, b, P]
-    patch_logits: torch.Tensor | None  # [b, N, P] of the masked view (or the clean one without masking)
+    patch_logits: torch.Tensor | Cosines | None  # [b, N, P] of the masked view (or the clean one without masking)
 
 
 class Pretrainer(nn.Module):
@@ -72,7 +75,8 @@ class Pretrainer(nn.Module):
             return self.embed(batch)
         cls, patches = vision_tokens(self.encoder.vision_model, batch.images)
         rows = batch.ssl_rows
-        local, masked = None, None
+        local: torch.Tensor | None = None
+        masked: torch.Tensor | Cosines | None = None
         if "cls" in self.heads:
             local_cls, _ = vision_tokens(self.encoder.vision_model, batch.local.flatten(0, 1))
             local = self.heads["cls"](local_cls[:, self.config.loss.dino_cls]).unflatten(0, batch.local.shape[:2])
@@ -81,7 +85,8 @@ class Pretrainer(nn.Module):
                 seen = vision_tokens(self.encoder.vision_model, batch.images[rows], batch.mask)[1]
             else:
                 seen = patches[rows]
-            masked = self.heads["patch"](seen)
+            head: Any = self.heads["patch"]
+            masked = head.factors(seen) if by_rows(self.config, seen) else head(seen)
         return StudentOutput(
             images=F.normalize(cls[:, : len(batch.texts)].float(), dim=-1),
             texts=self._texts(batch) if not self.config.model.frozen else cls[:, :0].float(),
@@ -140,6 +145,12 @@ def build_encoder(model: ModelConfig) -> Tipsv2Model:
         "initializer_range": model.init_std,
     }
     return Tipsv2Model(Tipsv2Config(vision_config=vision, text_config=text))
+
+
+def by_rows(config: RecipeConfig, patches: torch.Tensor) -> bool:
+    """Whether the logits of `patches` [b, N, D] are too many to be made whole."""
+    count = patches.shape[0] * patches.shape[1] * config.head.prototypes
+    return config.head.balance == "center" and count > chunked.WHOLE
 
 
 def uses_dino(config: RecipeConfig) -> bool:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 
+from adapters.tipsv2.recipe.chunked import Cosines, patch_loss_by_rows
 from adapters.tipsv2.recipe.config import RecipeConfig
 from adapters.tipsv2.recipe.losses import contrastive_loss, dino_loss, global_sum, patch_loss
 from adapters.tipsv2.recipe.model import StudentOutput
@@ -13,7 +15,7 @@ from adapters.tipsv2.recipe.schedule import ramp
 
 
 def self_supervised_loss(
-    output: StudentOutput, targets: Mapping[str, torch.Tensor], mask: torch.Tensor, config: RecipeConfig, step: int
+    output: StudentOutput, targets: Mapping[str, Any], mask: torch.Tensor, config: RecipeConfig, step: int
 ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
     """(weighted DINO + patch loss, {"dino", "patch", "assignment_cls" [P], "assignment_patch" [P]})."""
     total = output.images.new_zeros(())
@@ -24,10 +26,17 @@ def self_supervised_loss(
         total = total + config.loss.dino * terms["dino"]
     if output.patch_logits is not None:
         only_masked = config.loss.patch_loss == "ibot" and (not config.teacher.path or config.teacher.mask)
-        terms["patch"] = patch_loss(output.patch_logits, targets["patch"], temperature, mask if only_masked else None)
+        weights = mask if only_masked else None
+        if isinstance(output.patch_logits, Cosines):
+            terms["patch"], terms["assignment_patch"] = patch_loss_by_rows(
+                output.patch_logits, targets["patch"], temperature, weights
+            )
+        else:
+            terms["patch"] = patch_loss(output.patch_logits, targets["patch"], temperature, weights)
         total = total + config.loss.patch * terms["patch"]
     for name, target in targets.items():
-        terms[f"assignment_{name}"] = target.detach().reshape(-1, target.shape[-1]).mean(0)
+        if isinstance(target, torch.Tensor):
+            terms[f"assignment_{name}"] = target.detach().reshape(-1, target.shape[-1]).mean(0)
     return ramp(step, config.train.steps, config.loss.ssl_ramp) * total, terms
 
 

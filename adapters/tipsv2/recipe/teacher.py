@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import nn
 
 from adapters.tipsv2.recipe.batch import Batch
 from adapters.tipsv2.recipe.centering import Targets
+from adapters.tipsv2.recipe.chunked import Assigned, Cosines
 from adapters.tipsv2.recipe.config import RecipeConfig
 from adapters.tipsv2.recipe.ema import averaged_copy, momentum_at, update_average
 from adapters.tipsv2.recipe.model import Pretrainer, StudentOutput, vision_tokens
@@ -44,8 +47,8 @@ class Teacher(nn.Module):
         return ("vision.", "heads.") if self.frozen_heads else ("vision.",)
 
     @torch.no_grad()
-    def forward(self, output: StudentOutput, batch: Batch, step: int) -> dict[str, torch.Tensor]:
-        """{"cls": [b, P], "patch": [b, N, P]} for the losses that run."""
+    def forward(self, output: StudentOutput, batch: Batch, step: int) -> dict[str, torch.Tensor | Assigned]:
+        """{"cls": [b, P], "patch": [b, N, P]} for the losses that run; the latter in factors where the student's is."""
         if not self.targets:
             return {}
         cls, patches = output.clean_cls, output.clean_patches
@@ -53,7 +56,14 @@ class Teacher(nn.Module):
             cls, patches = vision_tokens(self.vision, batch.images[batch.ssl_rows])
         temperature = teacher_temperature(step, self.config.train.steps, self.config.head)
         features = {"cls": cls[:, self.config.loss.dino_cls], "patch": patches}
-        return {k: target(self.heads.get_submodule(k)(features[k]), temperature) for k, target in self.targets.items()}
+        found = {}
+        for name, target in self.targets.items():
+            head: Any = self.heads.get_submodule(name)
+            if name == "patch" and isinstance(output.patch_logits, Cosines):
+                found[name] = target.assigned(head.factors(features[name]), temperature)
+            else:
+                found[name] = target(head(features[name]), temperature)
+        return found
 
     def update(self, student: Pretrainer, step: int) -> None:
         """Once after each optimiser step: centres, then averages."""
