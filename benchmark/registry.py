@@ -30,10 +30,8 @@ from benchmark.system.torchvision_fit import misfit
 T = TypeVar("T")
 log = logging.getLogger("densebench")
 PREFIXES = {
-    "hf": "adapters.hub:build",
-    "timm": "adapters.timm_models:build",
-    "open_clip": "adapters.open_clip_models:build",
-}
+    "hf": "adapters.hub:build", "timm": "adapters.timm_models:build", "open_clip": "adapters.open_clip_models:build",
+}  # fmt: skip
 
 
 @cache
@@ -83,9 +81,8 @@ def _loaded(group: str, kind: type[T]) -> dict[str, T]:
         if isinstance(value, kind):
             found[point.name] = value
         else:
-            log.warning(
-                "%s = %s of group %s is no benchmark.contracts.%s", point.name, point.value, group, kind.__name__
-            )
+            said = point.name, point.value, group, kind.__name__
+            log.warning("%s = %s of group %s is no benchmark.contracts.%s", *said)
     return found
 
 
@@ -329,9 +326,8 @@ def units(word: str) -> list[Unit]:
 
 
 def _served_by_none(dataset: str) -> str:
-    row = datasets()[dataset]
-    only = f", and it is only for {', '.join(row['only'])}" if row.get("only") else ""
-    return f"{', '.join(row['kinds'])}, which no task here reads{only}. See bench ls tasks"
+    kinds, only = (", ".join(datasets()[dataset].get(key, ())) for key in ("kinds", "only"))
+    return f"{kinds}, which no task here reads{f', and it is only for {only}' * bool(only)}. See bench ls tasks"
 
 
 def config_name(path: str) -> str:
