@@ -90,7 +90,7 @@ class _Decoder:
                 out.error = str(e)
                 break
             try:
-                out.pixels.append(np.rint(self.view.lay(image) * 255).astype(np.uint8))
+                out.pixels.append(np.ascontiguousarray(self.view.laid(image).transpose(2, 0, 1)))
             except (DataError, ValueError) as e:
                 out.error = f"{self.images.image_id(index)}: {e}. Leave it out, or use a square view"
                 break

@@ -37,14 +37,18 @@ class ResolvedView:
 
     def lay(self, image: np.ndarray) -> np.ndarray:
         """[3, h, w] float32 in [0, 1] of an [H, W, 3] uint8 picture."""
+        return decode.to_float(self.laid(image))
+
+    def laid(self, image: np.ndarray) -> np.ndarray:
+        """[h, w, 3] uint8 of an [H, W, 3] uint8 picture."""
         if self.transform is not None:
-            return decode.apply_transform(image, self.transform)
+            return decode.lay_out(image, self.transform)
         height, width = self._inner(*image.shape[:2])
         if (height, width) != image.shape[:2]:
             image = decode.resize(image, height, width, self.interpolation, self.antialias)
-        out = np.zeros((3, _up(height, self.patch), _up(width, self.patch)), np.float32)
-        top, left = (out.shape[1] - height) // 2, (out.shape[2] - width) // 2  # the smaller half first
-        out[:, top : top + height, left : left + width] = image.transpose(2, 0, 1).astype(np.float32) / 255
+        out = np.zeros((_up(height, self.patch), _up(width, self.patch), 3), np.uint8)
+        top, left = (out.shape[0] - height) // 2, (out.shape[1] - width) // 2  # the smaller half first
+        out[top : top + height, left : left + width] = image
         return out
 
     def placement(self, height: int, width: int) -> Placement:
