@@ -303,7 +303,7 @@ def test_a_checkpoint_that_nothing_was_compared_with_its_baseline_is_no_success(
     watch = watcher(tmp_path, Scorer({"step-1": 0.6}), Clock(), baseline="good")
     watch.say = said.append
     history = watch.run()
-    assert "2 units scored, nothing compared" in said[0] and len(history.entries[0].refused) == 1
+    assert "2 tasks scored, nothing compared" in said[0] and len(history.entries[0].refused) == 1
     assert exit_code(history, watch.unreadable(history)) == 1
 
 

@@ -32,7 +32,7 @@ def compare(
     ] = None,
     results: Annotated[Path | None, typer.Option(help="Where model names are looked up")] = None,
     fail_on_regression: Annotated[
-        bool, typer.Option(help="Exit 3 when a unit is worse, 1 when one was refused or is damaged")
+        bool, typer.Option(help="Exit 3 when a task is worse, 1 when one was refused or is damaged")
     ] = False,
     tolerance: Annotated[
         float | None,
@@ -99,6 +99,6 @@ def _gate(found: Comparison) -> None:
         raise typer.Exit(REGRESSION)
     if lost := (*found.refused, *found.problems):
         raise BenchError(
-            f"--fail-on-regression: {len(found.refused)} of the baseline's units were not compared and "
+            f"--fail-on-regression: {len(found.refused)} of the baseline's tasks were not compared and "
             f"{len(found.problems)} rows are damaged or half-written, first: {lost[0]}"
         )

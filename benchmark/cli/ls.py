@@ -75,7 +75,7 @@ def _datasets(rows: dict[str, dict[str, Any]]) -> tuple[list[str], list[list[Any
 
 
 def _suites(rows: dict[str, dict[str, Any]]) -> tuple[list[str], list[list[Any]]]:
-    return ["suite", "units", "protocol", "what"], [
+    return ["suite", "tasks", "protocol", "what"], [
         [n, len(r["units"]), r["protocol"], r["title"]] for n, r in rows.items()
     ]
 

@@ -68,7 +68,7 @@ def load_task(name: str, **options: Any) -> LoadedTask:
         raise unknown("option of load_task", wrong[0], OPTIONS, f"{', '.join(OPTIONS)}; load_encoder takes others")
     found = units(name)
     if len(found) != 1:
-        raise UsageError(f"{name!r} means {len(found)} units ({', '.join(map(str, found))}); name one")
+        raise UsageError(f"{name!r} means {len(found)} tasks ({', '.join(map(str, found))}); name one")
     chosen = RunOptions(**options)
     refuse_unread(chosen.overrides, found)
     return LoadedTask(JobMaker(chosen, "fast", silent).make(found[0]), chosen)

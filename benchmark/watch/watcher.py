@@ -286,7 +286,7 @@ class Watcher:
         compared = sum(bool(p.verdict) for p in entry.points) - few
         calm = "nothing compared" if not compared else f"{compared} compared, nothing worse"
         calm += f", {few} of too few samples to tell" if few else ""
-        scored = f"{len(entry.points)} units scored, {calm}" if entry.points else "could not be scored"
+        scored = f"{len(entry.points)} tasks scored, {calm}" if entry.points else "could not be scored"
         state = f"worse: {worse}" if worse else scored
         self.say(f"{entry.name}: {state} ({entry.seconds:.0f} s)")
         for line in (*entry.failures, *entry.refused):
