@@ -70,6 +70,6 @@ class _CrossEntropy(torch.autograd.Function):
         return loss, mean
 
     @staticmethod
-    def backward(ctx: Any, grad: torch.Tensor, _: torch.Tensor) -> tuple[torch.Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, grad: torch.Tensor, _: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         by_feature, by_prototype = ctx.saved_tensors
         return by_feature * grad, by_prototype * grad, None, None, None

@@ -7,6 +7,7 @@ from itertools import pairwise
 
 import torch
 
+from adapters.tipsv2.recipe import chunked
 from adapters.tipsv2.recipe.config import ModelConfig, RecipeConfig
 from adapters.tipsv2.recipe.model import Pretrainer, build_encoder, masks, uses_dino, uses_patches
 from adapters.tipsv2.recipe.weights import read_sizes
@@ -158,6 +159,8 @@ def _activation_bytes(config: RecipeConfig, devices: int) -> float:
     vision = _kept(tokens * layer, config.model.depth, config)
     text = _kept(2 * micro * config.model.max_text * layer, config.model.text_depth, config)
     logits = chosen * patches(config) * config.head.prototypes * 6 * uses_patches(config)
+    if config.head.balance == "center" and logits > 6 * chunked.WHOLE:
+        logits = 6 * chunked.ROWS_AT_ONCE
     return vision + text + logits
 
 

@@ -56,7 +56,8 @@ class Teacher(nn.Module):
             cls, patches = vision_tokens(self.vision, batch.images[batch.ssl_rows])
         temperature = teacher_temperature(step, self.config.train.steps, self.config.head)
         features = {"cls": cls[:, self.config.loss.dino_cls], "patch": patches}
-        found = {}
+        found: dict[str, torch.Tensor | Assigned] = {}
+        target: Any
         for name, target in self.targets.items():
             head: Any = self.heads.get_submodule(name)
             if name == "patch" and isinstance(output.patch_logits, Cosines):
