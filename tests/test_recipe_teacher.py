@@ -151,7 +151,7 @@ def test_a_patch_loss_by_rows_has_the_gradient_of_the_whole_and_never_its_logits
         largest = Largest(96)
         with largest:
             terms = backward(student, teacher, batch, student.config, 3, OFF)
-        centre = teacher.targets["patch"]
+        centre: Any = teacher.targets["patch"]
         centre.update()
         grads = {n: p.grad.clone() for n, p in student.named_parameters() if p.grad is not None}
         found.append((terms, grads, centre.center.clone(), largest.rows))
