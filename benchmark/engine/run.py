@@ -57,9 +57,7 @@ class Report:
     not_applicable: list[Note] = field(default_factory=list)
     failures: list[Note] = field(default_factory=list)
     forwards: dict[str, int] = field(default_factory=dict)  # model -> pictures encoded
-    clock: dict[str, float] = field(
-        default_factory=dict
-    )  # seconds of this run by stage: data, rendering, models, tasks
+    clock: dict[str, float] = field(default_factory=dict)  # seconds by stage: data, rendering, models, tasks
 
     def __repr__(self) -> str:
         count = f"{len(self.rows)} rows, {len(self.not_applicable)} not applicable, {len(self.failures)} failed"
