@@ -51,7 +51,7 @@ def build(spec: ModelSpec) -> Encoder:
 
 
 def load_file(path: Path, name: str) -> ModuleType:
-    """The module in file `path`, run now. Raises UsageError, naming the line, where it cannot be."""
+    """The module in file `path`, run now. Raises EncoderError, naming the line, where it cannot be."""
     check_own_file(name)
     module_name = f"densebench_custom_{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:12]}"
     found = importlib.util.spec_from_file_location(module_name, path)
@@ -66,7 +66,7 @@ def load_file(path: Path, name: str) -> ModuleType:
     except BenchError:
         raise
     except Exception as error:
-        raise UsageError(f"{name}: {blame(error, path)}") from error
+        raise EncoderError(f"{name}: {blame(error, path)}") from error
     return module
 
 
@@ -132,7 +132,7 @@ def call(function: Callable[..., Any], spec: ModelSpec) -> Encoder:
     except BenchError:
         raise
     except Exception as error:
-        raise UsageError(f"{spec.name}: {blame(error, Path(inspect.getfile(function)))}") from error
+        raise EncoderError(f"{spec.name}: {blame(error, Path(inspect.getfile(function)))}") from error
 
 
 def blame(error: Exception, path: Path) -> str:
@@ -148,6 +148,8 @@ def blame(error: Exception, path: Path) -> str:
 
 def check_contract(encoder: Any, name: str) -> None:
     """Raises EncoderError naming the first member that is missing or of the wrong type."""
+    if encoder is None:
+        raise EncoderError(f"{name}: the function returned None. Let it return the encoder")
     kind = type(encoder).__name__
     if not isinstance(getattr(encoder, "card", None), EncoderCard):
         raise EncoderError(f"{name}: {kind}.card must be an EncoderCard (from benchmark.contracts)")

@@ -95,6 +95,21 @@ def test_no_command_takes_a_foreign_exit_code_for_its_own(
     assert code == 1 and "calls sys.exit(0): its exit code is none of bench's" in err
 
 
+def test_a_model_whose_code_breaks_stops_no_other(bench: Bench, tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(
+        "import sys\ndef leaves():\n    sys.exit('done')\ndef none():\n    pass\ndef divides():\n    1 / 0\n"
+    )
+    said = {
+        "mine.py:leaves": "mine.py:3: calls sys.exit('done')",
+        "mine.py:none": "the function returned None. Let it return the encoder",
+        "mine.py:divides": "mine.py:7: ZeroDivisionError: division by zero",
+        "leaves": "its package cannot build it (calls sys.exit(0))",
+    }
+    code, out, err = bench(f"run --model {' --model '.join(said)} --model pixels --json --task mean/whole")
+    assert code == 1 and rows(out) == ["whole"]
+    assert all(line in err for line in said.values())
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [

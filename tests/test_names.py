@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 from command import told
 
+import benchmark
+from benchmark.cli.export import _whole_name
 from benchmark.engine.options import RunOptions
 from benchmark.errors import UsageError
 from benchmark.rows.row import read_all
@@ -92,3 +94,33 @@ def test_a_folder_of_weights_is_found_by_its_path(
     assert told(capsys, *RUN, "clip-mini", "--weights", "ckpt")[0] == 0
     code, said, error = told(capsys, "compare", "ckpt", "ckpt/")
     assert code == 0 and "clip-mini@" in said, error
+
+
+def test_a_row_of_exactly_that_name_is_the_one_that_is_meant(
+    here: Path, results: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for words in (("pixels",), ("pixels", "--name", "aa"), ("pixels", "--name", "bb"), ("random-vit",)):
+        assert told(capsys, *RUN, *words)[0] == 0
+    code, out, error = told(capsys, "compare", "random-vit", "pixels")
+    assert code == 0 and "pixels" in out, error
+
+
+@pytest.mark.parametrize("name", ["published", "sensitivity", "watch", "results.csv", "leaderboard.html"])
+def test_words_that_stand_for_something_else_are_no_names(
+    here: Path, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    code, _, error = told(capsys, *RUN, "pixels", "--name", name)
+    assert code == 2 and "stands for something else beside rows" in error
+
+
+def test_the_package_lists_its_public_names_and_a_missing_folder_is_said() -> None:
+    assert {"run", "load_task", "load_encoder", "load_results", "__version__"} <= set(dir(benchmark))
+    with pytest.raises(UsageError, match="nowhere: no such folder. Run bench run first"):
+        benchmark.load_results("nowhere")
+
+
+def test_a_checkpoint_is_named_by_its_step_however_it_is_padded(tmp_path: Path) -> None:
+    (tmp_path / "step-00000008").mkdir()
+    assert _whole_name(tmp_path / "step-8") == _whole_name(tmp_path / "step-00000008") == tmp_path / "step-00000008"
+    with pytest.raises(UsageError, match=r"step-9: no such folder. .* holds step-00000008"):
+        _whole_name(tmp_path / "step-9")

@@ -11,6 +11,7 @@ from functools import partial
 from benchmark.contracts.progress import NewProgress, silent
 
 MINUTE = 60.0
+SURE = 0.05  # share of the work after which its end can be guessed
 
 
 @contextmanager
@@ -89,8 +90,9 @@ class _Count:
 
     def words(self) -> str:
         """`encoding mini 120/500, about 3 min left`."""
-        said = " ".join(filter(None, (self.label, f"{self.done}/{self.total}", self.more)))
-        if not 0 < self.done < self.total:
+        count = f"{self.done}/{self.total}" if self.total else ""
+        said = " ".join(filter(None, (self.label, count, self.more)))
+        if self.done >= self.total or self.done < SURE * self.total:
             return said
         left = (time.monotonic() - self.begun) * (self.total - self.done) / self.done
         return f"{said}, about {f'{left / MINUTE:.0f} min' if left >= MINUTE else f'{left:.0f} s'} left"

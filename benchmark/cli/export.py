@@ -31,7 +31,8 @@ def export(
     if checkpoint is not None:
         if model or to or weights:
             raise UsageError("a checkpoint of a run becomes a transformers folder. Leave --model, --to, --weights")
-        typer.echo(str(resolve("adapters.tipsv2.recipe.export:export_checkpoint")(checkpoint, out)))
+        made = resolve("adapters.tipsv2.recipe.export:export_checkpoint")(_whole_name(checkpoint), out)
+        typer.echo(str(made))
         return
     if model is None or to is None:
         raise UsageError("nothing to export. Name RUN/step-N of a training run, or --model and --to")
@@ -41,3 +42,13 @@ def export(
     spec = ModelSpec(model, row=rows[model], weights=weights, offline=offline)
     for path in resolve("adapters.tipsv2.export:export")(spec, to, out):
         typer.echo(str(path))
+
+
+def _whole_name(checkpoint: Path) -> Path:
+    """RUN/step-8 is RUN/step-00000008. Raises UsageError with the steps that are there."""
+    number = checkpoint.name.removeprefix("step-")
+    place = checkpoint.with_name(f"step-{int(number):08d}") if number.isdecimal() else checkpoint
+    if not place.is_dir():
+        there = ", ".join(sorted(path.name for path in checkpoint.parent.glob("step-*"))) or "no checkpoint"
+        raise UsageError(f"{checkpoint}: no such folder. {checkpoint.parent} holds {there}")
+    return place

@@ -31,5 +31,6 @@ def leaderboard(
         typer.echo(str(path))
     typer.echo(
         f"{built.rows} rows on {built.boards} boards"
+        + (f", {built.shipped} of them (†) come with densebench" if built.shipped else "")
         + (f", {len(built.problems)} files left out" if built.problems else "")
     )

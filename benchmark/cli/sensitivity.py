@@ -53,9 +53,10 @@ def sensitivity(
     json: Annotated[bool, typer.Option("--json", help="One JSON object on standard output")] = False,
     markdown: Annotated[Path | None, typer.Option(help="Also write Markdown here")] = None,
 ) -> None:
-    """Run each task by its preset and by every alternative of its unconfirmed fields: paired changes, order of models.
+    """Run each task by its preset and by every alternative of its fields: paired changes, order of models.
 
-    The alternatives are data beside the fields (bench show TASK). One extraction serves all that leave the view alone.
+    Alternatives are data beside the fields (bench show TASK): of those that nobody has confirmed, and of our choices.
+    Without --task and --suite: the nine scenes tasks. One extraction serves all that leave the view alone.
     Example: bench sensitivity --suite scenes --model tipsv2-mini --model clip-mini
     """
     from benchmark.cli import debugging

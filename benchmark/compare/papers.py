@@ -178,7 +178,7 @@ def elsewhere_lines(found: Reproduction) -> list[str]:
     every = dict.fromkeys(e for line in found.lines for e in line.elsewhere)
     return [
         f"{e.model} on {e.unit}, {e.metric}: {e.value:g} by {e.tool} ({e.protocol}); "
-        f"differs in: {e.differs or 'no field that is said'}; {e.source}"
+        f"{f'differs in: {e.differs}' if e.differs else 'nothing is said that differs'}; {e.source}"
         for e in every
     ]
 

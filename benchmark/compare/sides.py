@@ -39,7 +39,8 @@ def open_side(word: str, results: Path, reference: Path | None = None) -> Side:
         raise UsageError(f"{word} is code. Name the function in it that was measured: {word}:FUNCTION")
     root = path
     if not path.exists() or not _holds_rows(path):
-        places = [results / word, *_asked_for(word, results), reference / word]
+        exact = results / word
+        places = [exact] if exact.is_dir() else [*_asked_for(word, results), reference / word]
         root = next((place for place in places if place.is_dir()), path)
         if not root.exists() or root in (results, reference):
             raise _nothing_called(word, results, reference)

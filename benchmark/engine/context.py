@@ -72,7 +72,10 @@ def encode_texts(encoder: Encoder, store: FeatureStore, texts: list[str], progre
         for start in range(items.start, items.stop, TEXT_BATCH):
             batch = texts[start : min(start + TEXT_BATCH, items.stop)]
             with torch.inference_mode():
-                rows.append(encoder.encode_text(batch).float().cpu())
+                found = encoder.encode_text(batch)
+                if not isinstance(found, torch.Tensor):
+                    raise EncoderError(f"{encoder.card.name}: encode_text returned {type(found).__name__}, no tensor")
+                rows.append(found.float().cpu())
             if bar:
                 bar.advance(len(batch))
         embedded = torch.cat(rows)

@@ -13,7 +13,7 @@ from benchmark.engine.loading import INSTALLED
 from benchmark.engine.options import RunOptions
 from benchmark.errors import BenchError, UsageError
 from benchmark.registry import check_model_name, code_versions_of, is_own_code, models
-from benchmark.rows.row import read_row, slug
+from benchmark.rows.row import VARIANTS, read_row, slug
 from benchmark.system.digest import fingerprint
 from benchmark.system.weight_folders import read_with
 
@@ -36,6 +36,9 @@ def display_name(name: str, weights: str | None) -> str:
     return name if weights is None else f"{name}@{place_of_weights(weights)}"
 
 
+RESERVED = ("published", VARIANTS, "watch")  # words of bench compare, and folders beside those of models
+
+
 def named(name: str, options: RunOptions) -> str:
     """What rows call the model: --name, else its display name.
 
@@ -44,6 +47,8 @@ def named(name: str, options: RunOptions) -> str:
     own = display_name(name, options.weights)
     if options.name is None or options.name == own:
         return own
+    if options.name in RESERVED or Path(options.name).suffix in (".csv", ".md", ".html", ".json"):
+        raise UsageError(f"--name {options.name}: stands for something else beside rows. Give another")
     if options.name in models():
         raise UsageError(f"--name {options.name}: bench ls models has a model of this name. Give another")
     for file in (options.results / options.name).glob("*/*/*/result.json"):

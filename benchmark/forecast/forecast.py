@@ -24,7 +24,7 @@ from benchmark.engine.run import Variants
 from benchmark.engine.session import Session, encoder_of
 from benchmark.engine.slots import slot_of
 from benchmark.engine.suites import choose
-from benchmark.errors import BenchError, NotApplicable, first_line, staying
+from benchmark.errors import BenchError, EncoderError, NotApplicable, first_line, reading, staying
 from benchmark.features import codec as codecs
 from benchmark.features.extract import held_bytes
 from benchmark.features.plan import Pass, input_size, item_values
@@ -313,7 +313,10 @@ def _measured(encoder: Encoder, size: Size, batch: int, seconds: float) -> float
 
     def timed(count: int) -> float:
         begun = time.perf_counter()
-        _wait(encoder.encode_image(images[:count].to(device), ImageRequest()))
+        remedy = f"See bench check --model {encoder.card.name}"
+        with reading(encoder.card.name, "encode_image fails", remedy, EncoderError):
+            features = encoder.encode_image(images[:count].to(device), ImageRequest())
+        _wait(features)
         return time.perf_counter() - begun
 
     with torch.inference_mode():

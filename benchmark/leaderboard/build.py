@@ -23,6 +23,7 @@ class Built:
     paths: tuple[Path, ...]
     rows: int
     boards: int
+    shipped: int  # of the rows: those that come with densebench
     problems: tuple[str, ...]
 
 
@@ -55,4 +56,5 @@ def _build(results: Path, out: Path, reference: Path | None) -> Built:
     paths = tuple(out / name for name in NAMES)
     for path, text in zip(paths, texts):
         write_text(path, text)
-    return Built(paths, sum(len(b.entries) for b in boards), len(boards), tuple(problems))
+    entries = [entry for board in boards for entry in board.entries]
+    return Built(paths, len(entries), len(boards), sum(entry.shipped for entry in entries), tuple(problems))

@@ -66,9 +66,13 @@ def refuse_other_tables(results: Path) -> None:
 def load_results(results: Path | str | None = None) -> pd.DataFrame:
     """Every metric of every row under `results` (default: where `bench run` writes), one line each, with COLUMNS.
 
-    Files that are no whole row are left out; `benchmark.rows.row.read_all` names them and gives the rows themselves.
+    Raises UsageError where there is no such folder. Files that are no whole row are left out;
+    `benchmark.rows.row.read_all` names them and gives the rows themselves.
     """
-    return frame(read_all(Path(results) if results is not None else results_dir())[0])
+    place = Path(results) if results is not None else results_dir()
+    if not place.is_dir():
+        raise UsageError(f"{place}: no such folder. Run bench run first, or name the folder of its rows")
+    return frame(read_all(place)[0])
 
 
 def frame(rows: Sequence[Row]) -> pd.DataFrame:

@@ -60,7 +60,7 @@ def refuse_unvaried(fields: Collection[str], words: Sequence[str], suite: str | 
     if not known:
         files = ", ".join(sorted({protocol_file(unit.task).name for unit in chosen.units}))
         raise UsageError(
-            f"no field of {options.protocol or chosen.preset} has an alternative in {files}. Choose another preset"
+            f"no field of {options.protocol or chosen.preset} has an alternative in {files}: it is as its source has it"
         )
 
 

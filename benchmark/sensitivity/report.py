@@ -19,7 +19,8 @@ def units(found: Sensitivity) -> dict[tuple[str, str], list[Effect]]:
 
 def header(some: Sequence[Effect]) -> list[str]:
     """The columns of one unit's table: one for each model."""
-    return ["change of the preset", "status", *models(some), "order of models"]
+    several = ["order of models"] if len(models(some)) > 1 else []
+    return ["change of the preset", "status", *models(some), *several]
 
 
 def models(some: Sequence[Effect]) -> list[str]:
@@ -40,7 +41,7 @@ def lines(some: Sequence[Effect], orders: Sequence[Order]) -> list[list[str]]:
         order = kept.get(change)
         said = "" if order is None else "holds" if order.holds else " > ".join(order.found)
         cells = [_cell(changes[change].get(model)) for model in models(some)]
-        out.append([change, first.status, *cells, said])
+        out.append([change, first.status, *cells, *([said] if len(cells) > 1 else [])])
     return out
 
 
