@@ -7,7 +7,7 @@ from test_adapters_hub import refusal
 
 from benchmark.check import check_encoder
 from benchmark.engine.loading import load_encoder
-from benchmark.errors import EncoderError
+from benchmark.errors import EncoderError, UsageError
 
 GOOD = """
 import torch
@@ -58,17 +58,17 @@ def test_a_module_of_a_package_is_an_encoder(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("text", "name", "line"),
+    ("text", "name", "kind", "line"),
     [
-        (GOOD, "bild", "no function 'bild' in"),
-        ("import nothing_like_it\n", "build", "own.py:1: ModuleNotFoundError"),
-        ("def build(:\n", "build", "own.py:1: SyntaxError"),
-        ("\ndef build():\n    return 1 / 0\n", "build", "own.py:3: ZeroDivisionError: division by zero"),
-        ("def build(a, b):\n    pass\n", "build", "may take one ModelSpec or nothing, it takes 2"),
+        (GOOD, "bild", UsageError, "no function 'bild' in"),
+        ("import nothing_like_it\n", "build", EncoderError, "own.py:1: ModuleNotFoundError"),
+        ("def build(:\n", "build", EncoderError, "own.py:1: SyntaxError"),
+        ("\ndef build():\n    return 1 / 0\n", "build", EncoderError, "own.py:3: ZeroDivisionError: division by zero"),
+        ("def build(a, b):\n    pass\n", "build", UsageError, "may take one ModelSpec or nothing, it takes 2"),
     ],
 )
-def test_a_file_that_fails_is_blamed_with_its_line(tmp_path, text, name, line):
-    assert line in refusal(lambda: own(tmp_path, text, name))
+def test_a_file_that_fails_is_blamed_with_its_line(tmp_path, text, name, kind, line):
+    assert line in refusal(lambda: own(tmp_path, text, name), kind)
 
 
 @pytest.mark.parametrize(

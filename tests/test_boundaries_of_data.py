@@ -10,13 +10,12 @@ import pytest
 import torch
 from small import Noise, SmallEncoder, made
 from test_caption_retrieval import outcome
-from training_context import preset
 
 from benchmark.contracts import DepthData, Need, NormalsData, Tap, View
 from benchmark.contracts.progress import silent
 from benchmark.images.views import Placement, ResolvedView
 from tasks.caption_retrieval import IMAGE_TO_TEXT, TEXT_TO_IMAGE
-from tasks.dense import dense_not_applicable, held_out_folds, held_out_images, training_pixels, upsample
+from tasks.dense import held_out_folds, held_out_images, layer_not_there, training_pixels, upsample
 from tasks.linear_segmentation import PixelSegmentationMethod
 from tasks.sliding import background_rule, best_class, resized
 
@@ -81,10 +80,9 @@ def test_labels_are_those_of_their_own_picture_in_every_block(monkeypatch: pytes
 
 def test_an_encoder_without_layers_has_its_last_one_alone() -> None:
     flat, deep = (replace(SmallEncoder().card, name="flat", depth=depth) for depth in (0, 2))
-    last, first, third, before = (replace(preset("linear_segmentation", "fast"), layer=n) for n in (-1, 0, 2, -3))
-    assert dense_not_applicable(flat, last) is None and dense_not_applicable(flat, first)
-    assert not any(dense_not_applicable(deep, fits) for fits in (last, first))
-    assert dense_not_applicable(deep, third) and dense_not_applicable(deep, before)
+    assert layer_not_there(flat, -1) is None and layer_not_there(flat, 0)
+    assert layer_not_there(deep, -1) is None and layer_not_there(deep, 0) is None
+    assert layer_not_there(deep, 2) and layer_not_there(deep, -3)
 
 
 def test_what_is_held_out_follows_the_seed_of_the_run() -> None:

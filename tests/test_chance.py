@@ -9,7 +9,7 @@ import pytest
 
 from benchmark.contracts import Measurement, Outcome
 from benchmark.metrics.classification import blind_hits
-from benchmark.metrics.retrieval import chance_precision, chance_recall
+from benchmark.metrics.positives import chance_precision, chance_recall
 from benchmark.metrics.segmentation import blind_areas, confusion_areas, mean_accuracy, miou, pixel_accuracy
 from benchmark.rows.row import metrics_of
 from benchmark.statistics.statistic import Statistic

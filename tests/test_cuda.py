@@ -25,7 +25,8 @@ from benchmark.features.extract import Extractor
 from benchmark.heads.knn import topk_search
 from benchmark.heads.logistic import fit_logistic
 from benchmark.heads.ridge import RidgeAccumulator
-from benchmark.metrics.retrieval import average_precision, caption_positives, ranks
+from benchmark.metrics.positives import caption_positives
+from benchmark.metrics.retrieval import average_precision, ranks
 from benchmark.rows.row import Row, read_all
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")

@@ -94,7 +94,7 @@ def test_a_training_run_is_scored_at_its_checkpoints_and_states_of_before_are_pa
         return Scorer({weights.name: 0.6})(weights, results)
 
     monkeypatch.setattr("benchmark.watch.watcher.engine_scorer", lambda *a, **k: score)
-    watch_once(tmp_path / "run", tmp_path / "out")
+    watch_once(tmp_path / "run", tmp_path / "out", *(w for task in TASKS for w in ("--task", f"{task}/scenes")))
     assert sorted(seen) == ["final", "step-00000004"] and seen["final"] == seen["step-00000004"]
     lines = [line for line in capsys.readouterr().out.splitlines() if "training state" in line]
     assert len(lines) == 1 and "passed over: 1." in lines[0] and "--prepare" in lines[0]

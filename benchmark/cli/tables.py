@@ -70,7 +70,7 @@ def show_report(report: Report, results: Path, written: Sequence[Path], referenc
             console.print(side_by_side(some))
         if shipped := [r for r in shipped if r.model in others]:
             console.print(_shipped_words(others, shipped), style="dim", markup=False, highlight=False)
-        console.print(_seconds_table(models, report.rows))
+        console.print(_seconds_table(models, report.rows, console.width))
         if report.clock:
             console.print(clock_line(report.clock, wall), style="dim", markup=False, highlight=False)
     for text in _not_applicable_words(report.not_applicable):
@@ -197,20 +197,16 @@ def clock_line(clock: Mapping[str, float], wall: float) -> str:
     return f"this command: {wall:.1f} s = {said or '0.0'}"
 
 
-def _seconds_table(models: Sequence[str], rows: Sequence[Row]) -> Table:
+WIDE_SECONDS = 72  # characters of a terminal that has room for the seconds no stage counts
+
+
+def _seconds_table(models: Sequence[str], rows: Sequence[Row], width: int) -> Table:
     table = Table(box=None, pad_edge=False, header_style="dim")
     table.add_column("seconds", overflow="fold")
     on_gpu = any(r.data.peak_gpu_memory_mb for r in rows)
-    for phase in (
-        "extract",
-        "fit",
-        "score",
-        "rest",
-        "total",
-        "images/s",
-        "peak MB",
-        *(["peak GPU MB"] if on_gpu else []),
-    ):
+    rest = ["rest"] if width >= WIDE_SECONDS else []
+    last = ["peak GPU MB"] if on_gpu else []
+    for phase in ("extract", "fit", "score", *rest, "total", "images/s", "peak MB", *last):
         table.add_column(phase, justify="right")
     for model in models:
         mine = [r.data for r in rows if r.model == model]
@@ -218,7 +214,8 @@ def _seconds_table(models: Sequence[str], rows: Sequence[Row]) -> Table:
         sums = [sum(stage) for stage in zip(*spent)] or [0.0] * 4
         rates = [d.timing.images_per_s for d in mine if d.timing.images_per_s]
         peak = max((d.peak_memory_mb or 0 for d in mine), default=0)
-        sums.insert(3, sums[3] - sum(sums[:3]))
+        if rest:
+            sums.insert(3, sums[3] - sum(sums[:3]))
         cells = [*(f"{s:.1f}" for s in sums), f"{max(rates):.0f}" if rates else "–", f"{peak:.0f}"]
         gpu = max((d.peak_gpu_memory_mb or 0 for d in mine), default=0)
         table.add_row(escape(model), *cells, *([f"{gpu:.0f}"] if on_gpu else []))

@@ -46,6 +46,7 @@ from stored_training import (  # noqa: E402
 )
 
 from benchmark.compare import noise_floor as noise  # noqa: E402
+from benchmark.contracts import ImageSet  # noqa: E402
 from benchmark.data.equal_pictures import picture_digests  # noqa: E402
 from benchmark.engine.slots import NOT_APPLICABLE, Slot  # noqa: E402
 from benchmark.errors import BenchError  # noqa: E402
@@ -200,13 +201,16 @@ def _make_archive(folder: Path) -> list[Path]:
     return list((folder / "cache" / "archives").iterdir())
 
 
-class FourPictures:
-    """An ImageSet of which the first and the last are equal."""
+class FourPictures(ImageSet):
+    """Pictures of which the first and the last are equal."""
 
     digest = "f" * 64
 
     def __len__(self) -> int:
         return 4
+
+    def image_id(self, index: int) -> str:
+        return str(index)
 
     def load(self, index: int) -> np.ndarray:
         return np.full((3, 2, 3), index % 3, np.uint8)
