@@ -130,7 +130,7 @@ def test_the_range_of_depth_is_told_to_a_tenth_of_a_millimetre():
     data = {"test": SimpleNamespace(images=range(2), target=lambda i: maps[i])}
     assert depth_range(data, 0.2, 3.5) == {"test": {"median_m": 2.0, "counted": 0.6}}
     data["test"].target = lambda i: np.array([[0.12346, 1.0, 1.0]])[:, : 1 + i]
-    assert depth_range(data, 0.1, 9) == {"test": {"median_m": 0.1235, "counted": 1.0}}
+    assert depth_range(data, 0.5, 9) == {"test": {"median_m": 0.1235, "counted": 0.3333}}
 
 
 def test_average_chooses_the_main_metric_and_both_are_reported(tmp_path):
