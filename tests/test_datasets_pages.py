@@ -71,8 +71,10 @@ def test_damaged_pages_are_named_and_no_other_picture_is_handed_out(tmp_path) ->
     values = pictures()
     write(good, values, {})
     content, first = good.read_bytes(), pq.ParquetFile(good).metadata.row_group(0).column(1).data_page_offset
-    for name, at, put in [("header", first, bytes(12)), ("length", content.index(values[40]) - 4, b"\xff" * 4)]:
+    back = bytes.fromhex("15021500150d00")  # an index page of -7 bytes: the next one would be itself
+    length = content.index(values[40]) - 4
+    for name, at, put in [("header", first, bytes(12)), ("back", first, back), ("length", length, b"\xff" * 4)]:
         bad = tmp_path / f"{name}.parquet"
         bad.write_bytes(content[:at] + put + content[at + len(put) :])
         with pytest.raises(DataError, match=rf"{name}\.parquet: row group \d: is damaged .*Fetch it again"):
-            parquet.cell(str(bad), "image", 0 if name == "header" else 40)
+            parquet.cell(str(bad), "image", 40 if name == "length" else 0)

@@ -46,6 +46,8 @@ class Places:
             while left > 0:
                 header, body = _struct(_read(file, at, min(HEADER, self.end - at)), 0)
                 body += at
+                if header[3] < 0:
+                    raise ValueError("a page ends before it begins")
                 at = body + header[3]
                 if header[1] in (DATA, DATA_V2):
                     about = header[5 if header[1] == DATA else 8]
