@@ -108,6 +108,8 @@ def test_a_model_whose_code_breaks_stops_no_other(bench: Bench, tmp_path: Path) 
     code, out, err = bench(f"run --model {' --model '.join(said)} --model pixels --json --task mean/whole")
     assert code == 1 and rows(out) == ["whole"]
     assert all(line in err for line in said.values())
+    code, out, _ = bench("run --model leaves --model pixels --task mean/whole")
+    assert code == 1 and "1 failed (leaves); the same command tries them again." in out
 
 
 @pytest.mark.parametrize(
