@@ -12,14 +12,13 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Sequence
 from typing import Any
 
-import ftfy
 import torch
 from transformers import AutoTokenizer, CLIPModel, CLIPVisionModel
 
+from adapters.clip_texts import ClipTexts
 from adapters.patches import to_map
 from adapters.preprocessing import NORMALISATION
 from adapters.vit import VisionTransformer, load_pretrained, normalise_rows
@@ -29,7 +28,7 @@ from benchmark.errors import WeightsError
 from benchmark.registry import code_versions
 
 
-class Clip(VisionTransformer):
+class Clip(ClipTexts, VisionTransformer):
     """`CLIPModel`, or `CLIPVisionModel` where a checkpoint holds the image tower alone (then without text)."""
 
     family = "clip"
@@ -70,16 +69,6 @@ class Clip(VisionTransformer):
         projected: torch.Tensor = self.projection(self.norm(value))
         return projected
 
-    def tokenize(self, texts: Sequence[str]) -> Any:
-        """`input_ids` [N, L] and `attention_mask`, L the longest text's length, at most 77."""
-        cleaned = [repaired(text) for text in texts]
-        return self.tokenizer(cleaned, padding=True, truncation=True, max_length=self.context, return_tensors="pt")
-
-    def is_cut(self, texts: Sequence[str]) -> list[bool]:
-        """Whether each text is longer than the 77 tokens that are read."""
-        whole = self.tokenizer([repaired(text) for text in texts], truncation=False)["input_ids"]
-        return [len(ids) > self.context for ids in whole]
-
     @torch.inference_mode()
     def encode_text(self, texts: Sequence[str]) -> torch.Tensor:
         """[N, E] float32, L2-normalised."""
@@ -87,11 +76,6 @@ class Clip(VisionTransformer):
         hidden = self.model.text_model(**tokens).last_hidden_state
         first = (tokens["input_ids"] == self.end).int().argmax(dim=1)  # texts are padded with it as well
         return normalise_rows(self.model.text_projection(hidden[torch.arange(len(first), device=first.device), first]))
-
-
-def repaired(text: str) -> str:
-    """`text` as the authors' tokenizer takes it."""
-    return html.unescape(html.unescape(ftfy.fix_text(text)))
 
 
 def end_token(tokenizer: Any, config: Any, where: str) -> int:

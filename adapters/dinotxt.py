@@ -26,7 +26,7 @@ import torch.nn.functional as F
 from torch import nn
 from transformers import CLIPTokenizer
 
-from adapters.clip import repaired
+from adapters.clip_texts import ClipTexts
 from adapters.dino import MODELS
 from adapters.patches import to_map
 from adapters.state_dicts import PICKLED, pickle_line, read_tensors
@@ -130,7 +130,7 @@ class TextTower(nn.Module):
         return found
 
 
-class DinoText(VisionTransformer):
+class DinoText(ClipTexts, VisionTransformer):
     """CLS is the joined vector [1, 2 D]; patches are the backbone's after its final norm [h, w, D]."""
 
     family = "dinotxt"
@@ -143,7 +143,7 @@ class DinoText(VisionTransformer):
         self.blocks = tower.encoder.layer if hasattr(tower, "encoder") else tower.model.layer
         self.norm = tower.layernorm if hasattr(tower, "layernorm") else tower.norm
         self.prefix = 1 + tower.config.num_register_tokens
-        self.tokenizer, self.width = tokenizer, int(tower.config.hidden_size)
+        self.tokenizer, self.context, self.width = tokenizer, self.text.length, int(tower.config.hidden_size)
         self.finish(tower.config, text_dim=2 * self.width)
 
     def forward(self, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -161,16 +161,6 @@ class DinoText(VisionTransformer):
     def text_for_patches(self, vectors: torch.Tensor) -> torch.Tensor:
         """[N, E] unit vectors of texts as patches are compared with them: their second half alone."""
         return F.pad(normalise_rows(vectors[:, self.width :]), (self.width, 0))
-
-    def tokenize(self, texts: Sequence[str]) -> Any:
-        """`input_ids` [N, L] and `attention_mask`, L the longest text's length, at most 77."""
-        cleaned = [repaired(text) for text in texts]
-        return self.tokenizer(cleaned, padding=True, truncation=True, max_length=self.text.length, return_tensors="pt")
-
-    def is_cut(self, texts: Sequence[str]) -> list[bool]:
-        """Whether each text is longer than the 77 tokens that are read."""
-        whole = self.tokenizer([repaired(text) for text in texts], truncation=False)["input_ids"]
-        return [len(ids) > self.text.length for ids in whole]
 
     @torch.inference_mode()
     def encode_text(self, texts: Sequence[str]) -> torch.Tensor:

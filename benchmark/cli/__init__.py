@@ -125,11 +125,6 @@ def main(argv: list[str] | None = None) -> None:
             ours(name)
         with staying():
             code = app(words, prog_name="bench", standalone_mode=False)
-    except Ended as e:
-        if debugging():
-            traceback.print_exc()
-        print(f"error: code that was called {printable(str(e))}: its exit code is none of bench's", file=sys.stderr)
-        sys.exit(1)
     except (KeyboardInterrupt, Interrupted):
         print("interrupted: what was finished is saved; the same command goes on from there", file=sys.stderr)
         sys.exit(130)
@@ -145,6 +140,9 @@ def _explain(error: Exception) -> int:
     if isinstance(error, BenchError):
         print(f"error: {printable(str(error))}", file=sys.stderr)
         return error.exit_code
+    if isinstance(error, Ended):
+        print(f"error: code that was called {printable(str(error))}: its exit code is none of bench's", file=sys.stderr)
+        return 1
     if hasattr(error, "format_message"):  # the parser's own: unknown option, missing argument
         message = error.format_message() or "missing argument"
         print(f"error: {printable(' '.join(message.split()))} See bench --help", file=sys.stderr)

@@ -135,9 +135,7 @@ def run(
         raise UsageError("--weights belongs to one --model; give exactly one")
 
     def failed(note: Note) -> None:
-        where = "/".join(p for p in (note.model, str(note.unit) if note.unit else "") if p)
-        said = note.text.removeprefix(f"{note.model}: ")  # an adapter's line begins with the model's name, too
-        print(printable(f"error: {where}: {said}"), file=sys.stderr)
+        print(printable(f"error: {note.line}"), file=sys.stderr)
 
     lines = sys.stdout  # with --json for JSON alone: what an encoder or a library prints goes to standard error
 

@@ -91,9 +91,7 @@ def sensitivity(
         return
 
     def failed(note: Note) -> None:
-        where = "/".join(p for p in (note.model, str(note.unit) if note.unit else "") if p)
-        changed = f" ({note.change})" if note.change else ""
-        print(printable(f"error: {where}{changed}: {note.text}"), file=sys.stderr)
+        print(printable(f"error: {note.line}"), file=sys.stderr)
 
     lines = sys.stdout
     with bars(quiet=json) as (progress, _), redirect_stdout(sys.stderr if json else lines):

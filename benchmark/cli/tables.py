@@ -87,7 +87,7 @@ def show_report(report: Report, results: Path, written: Sequence[Path], referenc
     if written:
         console.print("Tables: " + ", ".join(map(str, written)), markup=False, highlight=False)
     if report.failures:
-        names = [f"{n.model}/{n.unit}".strip("/") if n.unit else n.model for n in report.failures]
+        names = list(map(str, report.failures))
         said = f"{len(names)} failed ({', '.join(names[:4])}{', …' if len(names) > 4 else ''})"
         line = printable(f"{said}; the same command tries them again.")
         console.print(line, style="bold red", markup=False, highlight=False)

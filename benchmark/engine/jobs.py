@@ -199,14 +199,15 @@ class JobMaker:
         if key not in self._splits:
             limit = self.options.limit_of(unit)
             with tolerating(self.options.max_bad, part=limit is not None) as allowed:
-                data = dataset.samples(task.kind, split)
+                data = whole = dataset.samples(task.kind, split)
             if limit is not None:
                 data = data.limited(limit)
             bad = allowed.absent
             if self.options.max_bad:
                 data, unread = drop_unreadable(data, self.options.max_bad, self.progress, len(bad))
                 bad = bad + unread
-            data = sound(data, task.kind, f"{unit.dataset} {split}")  # what is left of it
+            if data is not whole:
+                data = sound(data, task.kind, f"{unit.dataset} {split}")
             notes = [f"{unit.dataset} {split}: {line}" for line in allowed.notes]
             for line in notes:
                 log.warning("%s", line)

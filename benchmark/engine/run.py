@@ -47,6 +47,16 @@ class Note:
     text: str
     change: Change | None = None  # of a variant of the preset
 
+    def __str__(self) -> str:
+        """`model/task/dataset (change)`, as far as it is known."""
+        where = "/".join(filter(None, (self.model, str(self.unit or ""))))
+        return f"{where} ({self.change})" if self.change else where
+
+    @property
+    def line(self) -> str:
+        """What people are told: an adapter's own line begins with the model's name, too."""
+        return f"{self}: {self.text.removeprefix(f'{self.model}: ')}"
+
 
 @dataclass
 class Report:

@@ -64,8 +64,7 @@ def count_rows(mask: torch.Tensor) -> torch.Tensor:
 
 
 def true_pairs(mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """(rows, columns) of the true entries of a boolean [n, m], in row order; by columns where those
-    lie together."""
+    """(rows, columns) of the true entries of a boolean [n, m], in row order; by columns where those lie together."""
     if mask.device.type == "cpu":
         if not mask.is_contiguous():
             cols, rows = true_pairs(mask.T)

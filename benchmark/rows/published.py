@@ -64,21 +64,21 @@ def measured_elsewhere(results: Path) -> list[MeasuredElsewhere]:
     """Those of `<results>/measured_elsewhere.csv`, else those that come with densebench.
 
     Raises BenchError naming a bad line."""
-    places = [folder / "measured_elsewhere.csv" for folder in (results, reference_dir().parent)]
-    path = next((place for place in places if place.is_file()), None)
-    if path is None:
-        return []
-    rows = csv.DictReader(io.StringIO(text_of(path), newline=""))
+    path, rows = _table(results, "measured_elsewhere.csv")
     with reading(lambda: f"{path}:{rows.line_num}", "not a measured number", "Correct the line", BenchError):
         return [MeasuredElsewhere(**{**row, "value": float(row["value"])}) for row in rows]  # type: ignore[arg-type]
 
 
 def runnable_names(results: Path) -> dict[str, tuple[str, str]]:
     """Model of a table that no name stands beside there -> (what `--model` takes, or why it cannot be run)."""
-    places = [folder / "published_models.csv" for folder in (results, reference_dir().parent)]
-    path = next((place for place in places if place.is_file()), None)
-    rows = csv.DictReader(io.StringIO(text_of(path), newline="")) if path else ()
+    _, rows = _table(results, "published_models.csv")
     return {row["model"]: (row["name"], row["reason"]) for row in rows}
+
+
+def _table(results: Path, name: str) -> tuple[Path, csv.DictReader[str]]:
+    """A table of `results`, else the one that comes with densebench: its path and its lines."""
+    path = next((p for p in (results / name, reference_dir().parent / name) if p.is_file()), None)
+    return path or results / name, csv.DictReader(io.StringIO(text_of(path) if path else "", newline=""))
 
 
 def published_numbers(results: Path) -> list[PublishedNumber]:

@@ -30,7 +30,7 @@ class Adafactor(torch.optim.Optimizer):
     """
 
     beta2_decay = -0.8  # 1804.04235, §7.2: β₂ = 1 − step^−0.8
-    floor = 1e-30  # ε₁, added to squared gradients
+    added = 1e-30  # ε₁, to squared gradients
     factored_from = 32  # a matrix with a smaller side keeps its whole second moment
     momentum = 0.9  # β₁, without bias correction; 0: no first moment
 
@@ -77,27 +77,23 @@ class Adafactor(torch.optim.Optimizer):
             state["step"] += 1
             # of this step's squares in the running means
             weight = max(state["step"].item() ** self.beta2_decay, 1 - self.beta2_cap)
+            if squares is None:
+                self._by_variance(grad, state["variance"].lerp_((grad * grad).add_(self.added), weight))
+                continue
+            rows, columns, shape = state["row_var"], state["col_var"], parameter.shape
+            rows.lerp_(_squares(grad, -1).div_(shape[-1]).add_(self.added), weight)
+            columns.lerp_(squares.div_(shape[-2]).add_(self.added), weight)  # over n, of all processes
+            # The mean of all rows is the mean of all columns; where a process has some of the rows, columns are whole.
             cut = mesh is not None and grad.ndim == 2
-            self._divide_one(grad, state, squares, parameter.shape, weight, cut)
+            mean = columns.mean(-1, keepdim=True) if cut else rows.mean(-2, keepdim=True)
+            self._by_factors(grad, rows, columns, mean)
 
-    def _divide_one(
-        self,
-        grad: torch.Tensor,
-        state: dict[str, torch.Tensor],
-        squares: torch.Tensor | None,
-        shape: torch.Size,
-        weight: float,
-        cut: bool,
-    ) -> None:
-        """`squares` [..., 1, m] are summed over n; `cut`: this process has some rows of the matrix."""
-        if squares is None:
-            grad.mul_(state["variance"].lerp_(grad * grad + self.floor, weight).rsqrt())
-            return
-        rows, columns = state["row_var"], state["col_var"]
-        rows.lerp_(_squares(grad, -1).div_(shape[-1]).add_(self.floor), weight)
-        columns.lerp_(squares.div_(shape[-2]).add_(self.floor), weight)
+    def _by_variance(self, grad: torch.Tensor, variance: torch.Tensor) -> None:
+        grad.mul_(variance.rsqrt())
+
+    def _by_factors(self, grad: torch.Tensor, rows: torch.Tensor, columns: torch.Tensor, mean: torch.Tensor) -> None:
         # The product of both would leave float32 where gradients are small.
-        grad.mul_((rows / _mean(rows, columns, cut)).rsqrt_()).mul_(columns.rsqrt())
+        grad.mul_((rows / mean).rsqrt_()).mul_(columns.rsqrt())
 
     def _empty_state(self, parameter: torch.Tensor) -> dict[str, torch.Tensor]:
         state = {"step": torch.tensor(0.0)}
@@ -112,6 +108,7 @@ class TorchAdafactor(Adafactor):
     """Shazeer and Stern with the values and the order of operations of torch.optim.Adafactor: on whole parameters it
     gives the same bits. The rate is a share of each parameter's root mean square."""
 
+    added = 0.0
     floor = 1e-3  # ε₂: the least root mean square of a parameter that scales its step
     largest = 1.0  # d: root mean square above which an update is scaled down
     factored_from = 1
@@ -131,29 +128,12 @@ class TorchAdafactor(Adafactor):
                 shard.mul_(1 - group["lr"] * group["weight_decay"])
             shard.add_(update, alpha=-rate / max(1.0, length / (root * self.largest)))
 
-    def _divide_one(
-        self,
-        grad: torch.Tensor,
-        state: dict[str, torch.Tensor],
-        squares: torch.Tensor | None,
-        shape: torch.Size,
-        weight: float,
-        cut: bool,
-    ) -> None:
+    def _by_variance(self, grad: torch.Tensor, variance: torch.Tensor) -> None:
         eps = torch.finfo(grad.dtype).eps
-        if squares is None:
-            estimate = state["variance"].lerp_(grad * grad, weight).clone()
-        else:
-            rows, columns = state["row_var"], state["col_var"]
-            rows.lerp_(_squares(grad, -1).div_(shape[-1]), weight)
-            columns.lerp_(squares.div_(shape[-2]), weight)
-            estimate = rows * columns / _mean(rows, columns, cut).clamp_(min=eps)
-        grad.mul_(estimate.clamp_(min=eps * eps).rsqrt_())
+        grad.mul_(variance.clamp(min=eps * eps).rsqrt_())
 
-
-def _mean(rows: torch.Tensor, columns: torch.Tensor, cut: bool) -> torch.Tensor:
-    """The mean of all rows is the mean of all columns; where rows are cut, columns are whole."""
-    return columns.mean(-1, keepdim=True) if cut else rows.mean(-2, keepdim=True)
+    def _by_factors(self, grad: torch.Tensor, rows: torch.Tensor, columns: torch.Tensor, mean: torch.Tensor) -> None:
+        self._by_variance(grad, rows * columns / mean.clamp_(min=torch.finfo(grad.dtype).eps))
 
 
 def _shard(tensor: torch.Tensor) -> torch.Tensor:
