@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
+from benchmark.cli import options as o
 from benchmark.contracts import Encoder, LabelData
 from benchmark.engine.loading import device_of, load_encoder
 from benchmark.errors import BenchError, UsageError
@@ -22,27 +23,22 @@ if TYPE_CHECKING:
 
 def check(
     model: Annotated[list[str], typer.Option("--model", "-m", help="As for bench run; repeats")],
-    task: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--task", "-t", help="Also run it on a few samples of these, as for bench run: files too; repeats"
-        ),
-    ] = None,
-    suite: Annotated[str | None, typer.Option(help="Also on those of a suite, a name or a TOML file")] = None,
-    data: Annotated[Path | None, typer.Option(help="Where datasets lie [default: $BENCH_DATA or ./data]")] = None,
-    weights: Annotated[str | None, typer.Option(help="A local checkpoint")] = None,
-    backend: Annotated[str, typer.Option(help="torch or jax")] = "torch",
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N")] = "auto",
-    dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16, float16")] = "auto",
-    gelu: Annotated[str | None, typer.Option(help="tanh or erf, for TIPS")] = None,
-    positions: Annotated[str | None, typer.Option(help="authors or transformers, for DINOv2")] = None,
-    compile_: Annotated[bool, typer.Option("--compile", help="torch.compile the image tower")] = False,
-    offline: Annotated[bool, typer.Option("--offline", help="No network")] = False,
+    task: o.Tasks = None,
+    suite: o.Suite = None,
+    data: o.Data = None,
+    weights: o.Weights = None,
+    backend: o.Backend = "torch",
+    device: o.Device = "auto",
+    dtype: o.Dtype = "auto",
+    gelu: o.Gelu = None,
+    positions: o.Positions = None,
+    compile_: o.Compile = False,
+    offline: o.Offline = False,
     cheap: Annotated[bool, typer.Option("--cheap", help="Only what bench run checks by itself")] = False,
-    trust_remote_code: Annotated[bool, typer.Option("--trust-remote-code", help="Run a hub repository's code")] = False,
+    trust_remote_code: o.TrustRemoteCode = False,
     golden: Annotated[Path | None, typer.Option(help="The author's features of a picture and a text")] = None,
     write_golden: Annotated[Path | None, typer.Option(help="Write such a file, .safetensors, from this model")] = None,
-    json: Annotated[bool, typer.Option("--json", help="One JSON line per finding")] = False,
+    json: o.Json = False,
 ) -> None:
     """Shapes, orientation, layers, batch and padding invariance, sizes, number types, chance. Exits 1 when one is off.
 

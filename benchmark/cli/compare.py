@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from benchmark.cli import options as o
 from benchmark.compare import noise_floor as noise_floor
 from benchmark.errors import BenchError, UsageError
 from benchmark.system.files import write_text
@@ -30,7 +31,7 @@ def compare(
     suite: Annotated[
         str | None, typer.Option(help="Only what this suite measures, a name or a TOML file [--noise: scenes]")
     ] = None,
-    results: Annotated[Path | None, typer.Option(help="Where model names are looked up")] = None,
+    results: o.Results = None,
     fail_on_regression: Annotated[
         bool, typer.Option(help="Exit 3 when a task is worse, 1 when one was refused or is damaged")
     ] = False,
@@ -40,8 +41,8 @@ def compare(
     ] = None,
     all_metrics: Annotated[bool, typer.Option(help="Every metric of a row, not only the main one")] = False,
     classes: Annotated[bool, typer.Option(help="Print the IoU change of every class")] = False,
-    json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table")] = False,
-    markdown: Annotated[Path | None, typer.Option(help="Also write Markdown here")] = None,
+    json: o.Json = False,
+    markdown: o.Markdown = None,
     junit: Annotated[Path | None, typer.Option(help="Also write JUnit XML here")] = None,
     noise: Annotated[
         bool, typer.Option("--noise", help="Measure the noise floor and record it in results/noise.json")

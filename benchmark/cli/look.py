@@ -7,26 +7,25 @@ from typing import Annotated
 
 import typer
 
+from benchmark.cli import options as o
 from benchmark.errors import UsageError
 from benchmark.system.files import write_atomic
 
 
 def look(
     image: Annotated[Path, typer.Argument(help="A picture")],
-    model: Annotated[
-        list[str] | None, typer.Option("--model", "-m", help="Repeats; models stand below each other")
-    ] = None,
+    model: o.Models = None,
     text: Annotated[
         list[str] | None, typer.Option("--text", help="One heat map each: --text 'a dog' --text grass")
     ] = None,
     more: Annotated[list[str] | None, typer.Argument(help="Further texts", metavar="[TEXT]...")] = None,
     size: Annotated[int, typer.Option(help="Input side in pixels [default: the model's]", min=0)] = 0,
     out: Annotated[Path | None, typer.Option(help="The PNG [default: IMAGE-look.png in this folder]")] = None,
-    weights: Annotated[str | None, typer.Option(help="A local checkpoint, for a single --model")] = None,
-    backend: Annotated[str, typer.Option(help="torch or jax")] = "torch",
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N")] = "auto",
-    dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16, float16")] = "auto",
-    offline: Annotated[bool, typer.Option(help="No network")] = False,
+    weights: o.Weights = None,
+    backend: o.Backend = "torch",
+    device: o.Device = "auto",
+    dtype: o.Dtype = "auto",
+    offline: o.Offline = False,
 ) -> None:
     """PCA of the patch features, a heat map for each text, and the argmax segmentation, models below each other.
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json as jsonlib
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from benchmark.cli import options as o
 
 if TYPE_CHECKING:
     from benchmark.forecast.forecast import Forecast
@@ -16,38 +17,36 @@ UNUSED = "Taken so that the words of bench run will do; changes no count"
 
 
 def plan(
-    model: Annotated[list[str] | None, typer.Option("--model", "-m", help="As for bench run")] = None,
-    task: Annotated[list[str] | None, typer.Option("--task", "-t", help="As for bench run")] = None,
-    suite: Annotated[str | None, typer.Option(help="A name of bench ls suites")] = None,
-    protocol: Annotated[str | None, typer.Option(help="A preset: fast, paper, …")] = None,
-    name: Annotated[str | None, typer.Option(help="As for bench run")] = None,
-    set_: Annotated[list[str] | None, typer.Option("--set", help="Change a protocol field: field=value")] = None,
-    weights: Annotated[str | None, typer.Option(help="A local checkpoint for --model")] = None,
-    backend: Annotated[str, typer.Option(help="torch or jax")] = "torch",
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N")] = "auto",
-    dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16, float16")] = "auto",
-    batch_size: Annotated[str, typer.Option(help="auto or a number")] = "auto",
-    limit: Annotated[int | None, typer.Option(help="At most this many samples of each split")] = None,
-    data: Annotated[Path | None, typer.Option(help="Where datasets lie")] = None,
-    results: Annotated[Path | None, typer.Option(help="Where rows are looked up")] = None,
-    store: Annotated[str, typer.Option(help="float16, float32, int8")] = "float16",
-    offline: Annotated[bool, typer.Option("--offline", help="No network at all")] = False,
-    trust_remote_code: Annotated[
-        bool, typer.Option("--trust-remote-code", help="Allow code from a hub repository")
-    ] = False,
-    seed: Annotated[int, typer.Option(help="As for bench run")] = 0,
-    gelu: Annotated[str | None, typer.Option(help="tanh or erf, for TIPS")] = None,
-    positions: Annotated[str | None, typer.Option(help="authors or transformers, for DINOv2")] = None,
-    compile_: Annotated[bool, typer.Option("--compile", help="torch.compile the image tower")] = False,
-    save_predictions: Annotated[int, typer.Option(help="As for bench run")] = 0,
-    cross_check: Annotated[bool, typer.Option("--cross-check", help="As for bench run")] = False,
-    force: Annotated[bool, typer.Option("--force", help="Count rows that are already there too")] = False,
+    model: o.Models = None,
+    task: o.Tasks = None,
+    suite: o.Suite = None,
+    protocol: o.Protocol = None,
+    name: o.Name = None,
+    set_: o.Set = None,
+    weights: o.Weights = None,
+    backend: o.Backend = "torch",
+    device: o.Device = "auto",
+    dtype: o.Dtype = "auto",
+    batch_size: o.BatchSize = "auto",
+    limit: o.Limit = None,
+    data: o.Data = None,
+    results: o.Results = None,
+    store: o.Store = "float16",
+    offline: o.Offline = False,
+    trust_remote_code: o.TrustRemoteCode = False,
+    seed: o.Seed = 0,
+    gelu: o.Gelu = None,
+    positions: o.Positions = None,
+    compile_: o.Compile = False,
+    save_predictions: o.SavePredictions = 0,
+    cross_check: o.CrossCheck = False,
+    force: o.Force = False,
     workers: Annotated[int | None, typer.Option(help=UNUSED)] = None,
     ray: Annotated[str | None, typer.Option(help=UNUSED)] = None,
     max_bad: Annotated[int, typer.Option(help=UNUSED)] = 0,
     max_pixels: Annotated[int | None, typer.Option(help=UNUSED)] = None,
     no_check: Annotated[bool, typer.Option("--no-check", help=UNUSED)] = False,
-    json: Annotated[bool, typer.Option("--json", help="One JSON object per model")] = False,
+    json: o.Json = False,
 ) -> None:
     """Print forwards, time, disk and memory per task, and what tasks share; ten seconds of calibration.
 

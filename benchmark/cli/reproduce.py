@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from benchmark.cli import options as o
 from benchmark.errors import unknown
 from benchmark.system.escaping import printable
 from benchmark.system.files import write_text
@@ -26,7 +27,7 @@ def reproduce(
     name: Annotated[str, typer.Argument(help="tipsv2, tips, siglip2 or dinov2")] = "tipsv2",
     results: Annotated[Path | None, typer.Option(help="Folder with the measured rows [default: results]")] = None,
     measured_only: Annotated[bool, typer.Option("--measured", help="Leave out what was not measured")] = False,
-    markdown: Annotated[Path | None, typer.Option(help="Also write Markdown here")] = None,
+    markdown: o.Markdown = None,
     explain: Annotated[
         bool, typer.Option("--explain", help="Which unconfirmed fields explain a missed number, from bench sensitivity")
     ] = False,

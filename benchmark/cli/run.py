@@ -7,11 +7,11 @@ import os
 import sys
 import time
 from contextlib import redirect_stdout
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from benchmark.cli import options as o
 from benchmark.errors import BenchError, UsageError
 from benchmark.system.escaping import printable
 
@@ -19,68 +19,40 @@ EXAMPLE = "Example: bench run --model dinov2-b --model siglip2-b16-256 --task ad
 
 
 def run(
-    model: Annotated[
-        list[str] | None,
-        typer.Option("--model", "-m", help="A name of bench ls models, hf:…, timm:…, open_clip:…, file.py:function"),
-    ] = None,
-    task: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--task", "-t", help="task/dataset, a dataset, a task, a TOML file, mmseg:FILE.py (which is run); repeats"
-        ),
-    ] = None,
-    suite: Annotated[str | None, typer.Option(help="A name of bench ls suites")] = None,
-    protocol: Annotated[
-        str | None, typer.Option(help="A preset: fast, paper, … [default: the suite's, else fast]")
-    ] = None,
-    name: Annotated[
-        str | None, typer.Option(help="What rows call the model [default: its name, or its file's with six digits]")
-    ] = None,
-    set_: Annotated[
-        list[str] | None, typer.Option("--set", help="Change a protocol field: field=value or task.field=value")
-    ] = None,
-    weights: Annotated[str | None, typer.Option(help="A local checkpoint for --model")] = None,
-    backend: Annotated[str, typer.Option(help="torch or jax")] = "torch",
-    gelu: Annotated[
-        str | None, typer.Option(help="tanh or erf, for TIPS [default: what each official code does]")
-    ] = None,
-    positions: Annotated[
-        str | None,
-        typer.Option(help="authors or transformers: who resamples DINOv2's positions [default: authors]"),
-    ] = None,
-    compile_: Annotated[bool, typer.Option("--compile", help="torch.compile the image tower")] = False,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N")] = "auto",
-    dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16, float16")] = "auto",
-    batch_size: Annotated[str, typer.Option(help="auto halves when memory runs out, or a number")] = "auto",
-    limit: Annotated[int | None, typer.Option(help="At most this many samples of each split; its own rows")] = None,
-    data: Annotated[Path | None, typer.Option(help="Where datasets lie [default: $BENCH_DATA or ./data]")] = None,
-    results: Annotated[Path | None, typer.Option(help="Where rows go [default: $BENCH_RESULTS or ./results]")] = None,
-    store: Annotated[str, typer.Option(help="How dense features are kept: float16, float32, int8")] = "float16",
-    offline: Annotated[bool, typer.Option("--offline", help="No network at all")] = False,
-    trust_remote_code: Annotated[
-        bool, typer.Option("--trust-remote-code", help="Allow code from a hub repository to run")
-    ] = False,
-    seed: Annotated[int, typer.Option(help="Seed of pixel sampling, hold-out and bootstrap")] = 0,
-    workers: Annotated[int | None, typer.Option(help="Processes that decode images [default: chosen]")] = None,
+    model: o.Models = None,
+    task: o.Tasks = None,
+    suite: o.Suite = None,
+    protocol: o.Protocol = None,
+    name: o.Name = None,
+    set_: o.Set = None,
+    weights: o.Weights = None,
+    backend: o.Backend = "torch",
+    gelu: o.Gelu = None,
+    positions: o.Positions = None,
+    compile_: o.Compile = False,
+    device: o.Device = "auto",
+    dtype: o.Dtype = "auto",
+    batch_size: o.BatchSize = "auto",
+    limit: o.Limit = None,
+    data: o.Data = None,
+    results: o.Results = None,
+    store: o.Store = "float16",
+    offline: o.Offline = False,
+    trust_remote_code: o.TrustRemoteCode = False,
+    seed: o.Seed = 0,
+    workers: o.Workers = None,
     ray: Annotated[
         str | None, typer.Option(help="Encode on a Ray cluster: its address, auto, or local for processes here")
     ] = None,
-    max_bad: Annotated[int, typer.Option(help="Allow so many unreadable images; the row lists them")] = 0,
+    max_bad: o.MaxBad = 0,
     max_pixels: Annotated[
         int | None, typer.Option(help="Read pictures of so many pixels [default: $BENCH_MAX_PIXELS or 178956970]")
     ] = None,
-    save_predictions: Annotated[
-        int,
-        typer.Option(
-            help="Keep pictures of the best, median and worst N predictions; makes a row again that has fewer"
-        ),
-    ] = 0,
-    cross_check: Annotated[
-        bool, typer.Option("--cross-check", help="Compute mIoU a second time with mmsegmentation's IoUMetric")
-    ] = False,
-    force: Annotated[bool, typer.Option("--force", help="Make rows again that are already there")] = False,
-    no_check: Annotated[bool, typer.Option("--no-check", help="Skip the conformance check of a new model")] = False,
-    json: Annotated[bool, typer.Option("--json", help="One JSON object per row on standard output")] = False,
+    save_predictions: o.SavePredictions = 0,
+    cross_check: o.CrossCheck = False,
+    force: o.Force = False,
+    no_check: o.NoCheck = False,
+    json: o.Json = False,
 ) -> None:
     """Evaluate models on tasks. Without arguments: the embedded model on the nine scenes tasks.
 

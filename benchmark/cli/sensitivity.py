@@ -5,11 +5,11 @@ from __future__ import annotations
 import json as jsonlib
 import sys
 from contextlib import redirect_stdout
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from benchmark.cli import options as o
 from benchmark.errors import UsageError
 from benchmark.system.escaping import printable
 from benchmark.system.files import write_text
@@ -19,39 +19,34 @@ if TYPE_CHECKING:
 
 
 def sensitivity(
-    model: Annotated[list[str] | None, typer.Option("--model", "-m", help="As for bench run; repeats")] = None,
-    task: Annotated[list[str] | None, typer.Option("--task", "-t", help="As for bench run; repeats")] = None,
-    suite: Annotated[str | None, typer.Option(help="A name of bench ls suites")] = None,
-    protocol: Annotated[str | None, typer.Option(help="A preset [default: the suite's, else fast]")] = None,
+    model: o.Models = None,
+    task: o.Tasks = None,
+    suite: o.Suite = None,
+    protocol: o.Protocol = None,
     field: Annotated[
         list[str] | None, typer.Option("--field", "-f", help="Only this field: field or task.field; repeats")
     ] = None,
     pairs: Annotated[bool, typer.Option("--pairs", help="Also every two alternatives of different fields")] = False,
     plan: Annotated[bool, typer.Option("--plan", help="Only count what it would cost, as bench plan does")] = False,
-    set_: Annotated[
-        list[str] | None,
-        typer.Option("--set", help="Change a field of the preset first: field=value or task.field=value"),
-    ] = None,
-    weights: Annotated[str | None, typer.Option(help="A local checkpoint for --model")] = None,
-    backend: Annotated[str, typer.Option(help="torch or jax")] = "torch",
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N")] = "auto",
-    dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16, float16")] = "auto",
-    batch_size: Annotated[str, typer.Option(help="auto or a number")] = "auto",
-    limit: Annotated[int | None, typer.Option(help="At most this many samples of each split")] = None,
-    data: Annotated[Path | None, typer.Option(help="Where datasets lie")] = None,
-    results: Annotated[Path | None, typer.Option(help="Where rows go; those of variants below sensitivity/")] = None,
-    store: Annotated[str, typer.Option(help="float16, float32, int8")] = "float16",
-    offline: Annotated[bool, typer.Option("--offline", help="No network at all")] = False,
-    trust_remote_code: Annotated[
-        bool, typer.Option("--trust-remote-code", help="Allow code from a hub repository to run")
-    ] = False,
-    seed: Annotated[int, typer.Option(help="As for bench run")] = 0,
-    workers: Annotated[int | None, typer.Option(help="Processes that decode images [default: chosen]")] = None,
-    max_bad: Annotated[int, typer.Option(help="Allow so many unreadable images")] = 0,
-    force: Annotated[bool, typer.Option("--force", help="Make rows again that are already there")] = False,
-    no_check: Annotated[bool, typer.Option("--no-check", help="Skip the conformance check of a new model")] = False,
-    json: Annotated[bool, typer.Option("--json", help="One JSON object on standard output")] = False,
-    markdown: Annotated[Path | None, typer.Option(help="Also write Markdown here")] = None,
+    set_: o.Set = None,
+    weights: o.Weights = None,
+    backend: o.Backend = "torch",
+    device: o.Device = "auto",
+    dtype: o.Dtype = "auto",
+    batch_size: o.BatchSize = "auto",
+    limit: o.Limit = None,
+    data: o.Data = None,
+    results: o.Results = None,
+    store: o.Store = "float16",
+    offline: o.Offline = False,
+    trust_remote_code: o.TrustRemoteCode = False,
+    seed: o.Seed = 0,
+    workers: o.Workers = None,
+    max_bad: o.MaxBad = 0,
+    force: o.Force = False,
+    no_check: o.NoCheck = False,
+    json: o.Json = False,
+    markdown: o.Markdown = None,
 ) -> None:
     """Run each task by its preset and by every alternative of its fields: paired changes, order of models.
 

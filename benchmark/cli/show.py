@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from benchmark.cli import options as o
 from benchmark.errors import BenchError, UsageError, unknown
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ def show(
     name: Annotated[str, typer.Argument(help="A model (of your own too), family, task, task/dataset, dataset, suite")],
     protocol: Annotated[str | None, typer.Option(help="Only this preset of a task")] = None,
     out: Annotated[Path | None, typer.Option(help="For scenes: draw a contact sheet into this PNG")] = None,
-    json: Annotated[bool, typer.Option("--json", help="Machine-readable")] = False,
+    json: o.Json = False,
 ) -> None:
     """Show a model's facts, a protocol's fields with status and source, a dataset's layout, licence and how to get it.
 

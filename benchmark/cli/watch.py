@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from benchmark.cli import options as o
 from benchmark.cli.streams import say_while_heard
 from benchmark.errors import BenchError
 from benchmark.registry import suites
@@ -21,10 +22,7 @@ FAILED = 1
 def watch(
     folder: Annotated[Path, typer.Argument(help="The folder that training writes checkpoints into", metavar="DIR")],
     model: Annotated[str, typer.Option(help="The model whose weights the checkpoints are")],
-    task: Annotated[
-        list[str] | None,
-        typer.Option("--task", "-t", help="As for bench run: a task, a data set, a TOML file of your own; repeats"),
-    ] = None,
+    task: o.Tasks = None,
     suite: Annotated[
         str | None, typer.Option(help="A name of bench ls suites, or a TOML file [default: scenes, without --task]")
     ] = None,
@@ -54,13 +52,13 @@ def watch(
     out: Annotated[
         Path | None, typer.Option(help="Rows, history and reports [default: RESULTS/watch/DIR-HASH]")
     ] = None,
-    protocol: Annotated[str | None, typer.Option(help="Preset [default: the suite's]")] = None,
-    data: Annotated[Path | None, typer.Option(help="Where datasets lie")] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N")] = "auto",
-    dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16, float16")] = "auto",
-    limit: Annotated[int | None, typer.Option(help="At most this many samples of each split")] = None,
+    protocol: o.Protocol = None,
+    data: o.Data = None,
+    device: o.Device = "auto",
+    dtype: o.Dtype = "auto",
+    limit: o.Limit = None,
     seed: Annotated[int, typer.Option(help="Seed of the probes")] = 0,
-    offline: Annotated[bool, typer.Option(help="No network")] = False,
+    offline: o.Offline = False,
 ) -> None:
     """Scores each checkpoint once, when it is complete; history, trend, JUnit and Markdown lie in --out.
 
