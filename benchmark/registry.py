@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any, TypeVar, cast
 
 from benchmark.contracts import Dataset, DatasetInfo, DatasetSource, Encoder, ModelSpec, Task
-from benchmark.errors import EncoderError, UsageError, first_line, reading, unknown
+from benchmark.errors import EncoderError, UsageError, first_line, reading, staying, unknown
 from benchmark.system.own_packages import NAMES, ours
 from benchmark.system.torchvision_fit import misfit
 
@@ -71,11 +71,9 @@ def _loaded(group: str, kind: type[T]) -> dict[str, T]:
     found = {}
     for point in _plug_ins(group):
         try:
-            with redirect_stdout(sys.stderr):  # what it prints is none of a table's rows
+            with staying(), redirect_stdout(sys.stderr):  # what it prints is none of a table's rows
                 value = point.load()
-        except KeyboardInterrupt:
-            raise
-        except BaseException as e:  # it may end as a script does
+        except Exception as e:  # an import raises what it likes
             log.warning("%s = %s of group %s cannot be loaded: %s", point.name, point.value, group, first_line(e))
             continue
         if isinstance(value, kind):

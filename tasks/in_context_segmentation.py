@@ -16,12 +16,12 @@ import numpy as np
 
 from benchmark.contracts import EncoderCard, Method, Need, Outcome, Tap, Task, TaskContext, View
 from benchmark.errors import DataError
-from benchmark.metrics.segmentation import blind_areas, confusion_areas, miou
+from benchmark.metrics.segmentation import confusion_areas, miou
 from benchmark.system.late import torch
 from tasks.dense import held_out_images, layer_not_there, stack_rows
 from tasks.patch_memory import BLOCK, SHARES, Distance, Memory, PatchMemory, Space, nearest_pixels
 from tasks.predictions import Predictions
-from tasks.segmentation_scores import cross_check, segmentation_details, segmentation_measurements
+from tasks.segmentation_scores import cross_check, segmentation_outcome
 from tasks.sliding import best_class
 
 QUERY_BYTES = 128 << 20  # of test patches looked up at a time
@@ -81,17 +81,14 @@ class PatchMemoryMethod(Method[PatchMemory]):
         }
         if tried:
             details["held_out_mIoU"] = {f"{name} {count}": round(v, 4) for (name, count), v in tried.items()}
-        details |= {**segmentation_details(samples, test.class_names), **(check.details(samples) if check else {})}
-        return Outcome(
+        return segmentation_outcome(
             samples,
-            segmentation_measurements(),
-            main_metric="mIoU",
-            n=len(rows),
-            details=details,
+            test.class_names,
+            details,
+            check,
+            kept.files(samples),
             fit_s=filled - started,
             score_s=time.perf_counter() - filled,
-            files=kept.files(samples),
-            blind=blind_areas(samples["target_area"]),
         )
 
     def _tried(self, context: TaskContext, held: np.ndarray) -> dict[tuple[Distance, int], float]:

@@ -15,11 +15,11 @@ from typing import Any
 
 import numpy as np
 
-from benchmark.contracts import EncoderCard, Method, Need, Outcome, Task, TaskContext, ignored_label
+from benchmark.contracts import EncoderCard, Method, Outcome, Task, TaskContext, ignored_label
 from benchmark.errors import DataError
 from benchmark.heads.logistic import Criterion, fit_logistic
 from benchmark.images.windows import Size, window_sizes
-from benchmark.metrics.segmentation import blind_areas, confusion_areas
+from benchmark.metrics.segmentation import confusion_areas
 from benchmark.registry import resolve
 from benchmark.system.bounds import Count
 from benchmark.system.late import torch
@@ -32,7 +32,7 @@ from tasks.dense import (
 )
 from tasks.mm.protocol import MmProbe
 from tasks.predictions import Predictions
-from tasks.segmentation_scores import cross_check, segmentation_details, segmentation_measurements
+from tasks.segmentation_scores import cross_check, segmentation_outcome
 from tasks.sliding import resized
 
 
@@ -107,18 +107,24 @@ class PixelSegmentationMethod(PixelMethod[PixelSegmentation]):
             progress=context.progress("fitting the linear head", len(protocol.penalties) + 1),
         )
         fitted = time.perf_counter()
-        rows, checked, files = score_segmentation(context, needs, head.logits, classes)
-        details = {"penalty": head.penalty, **segmentation_details(rows, test.class_names), **checked}
-        return Outcome(
-            rows,
-            segmentation_measurements(),
-            main_metric="mIoU",
-            n=len(test.images),
-            details=details,
+        check, kept = cross_check(context, classes), Predictions(context, "segmentation")
+        rows = []
+        for index, at_size in predicted_maps(context, needs, head.logits, "scoring segmentation"):
+            target = test.target(index)
+            prediction = at_size(*target.shape[:2]).argmax(0)
+            rows.append({"id": test.images.image_id(index), **confusion_areas(prediction, target, classes).columns()})
+            kept.add(index, prediction)
+            if check:
+                check.add(prediction, target)
+        samples = stack_rows(rows)
+        return segmentation_outcome(
+            samples,
+            test.class_names,
+            {"penalty": head.penalty},
+            check,
+            kept.files(samples),
             fit_s=fitted - started,
             score_s=time.perf_counter() - fitted,
-            files=files,
-            blind=blind_areas(rows["target_area"]),
         )
 
 
@@ -133,24 +139,6 @@ def _check_two_classes(train: Any) -> None:
             return
     if seen:  # without any label it is another mistake, with a line of its own
         raise DataError(f"every training pixel is of class {seen.pop()}: nothing can be learned. Check the masks")
-
-
-def score_segmentation(
-    context: TaskContext, needs: Mapping[str, Need], head: Any, classes: int
-) -> tuple[dict[str, np.ndarray], dict[str, Any], dict[str, bytes]]:
-    """Per-image class areas of the head's argmax at full resolution, what the cross-check found, kept pictures."""
-    test, check = context.data["test"], cross_check(context, classes)
-    rows, kept = [], Predictions(context, "segmentation")
-    for index, at_size in predicted_maps(context, needs, head, "scoring segmentation"):
-        target = test.target(index)
-        prediction = at_size(*target.shape[:2]).argmax(0)
-        areas = confusion_areas(prediction, target, classes)
-        rows.append({"id": test.images.image_id(index), **areas.columns()})
-        kept.add(index, prediction)
-        if check:
-            check.add(prediction, target)
-    samples = stack_rows(rows)
-    return samples, check.details(samples) if check else {}, kept.files(samples)
 
 
 METHODS: Mapping[str, type[Method[Any]]] = {"pixel_segmentation": PixelSegmentationMethod, "mm_probe": MmMethod}

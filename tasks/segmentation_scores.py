@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from benchmark.contracts import Measurement, TaskContext
+from benchmark.contracts import Measurement, Outcome, TaskContext
 from benchmark.errors import DataError
-from benchmark.metrics.segmentation import mean_accuracy, miou, per_class_iou, pixel_accuracy
+from benchmark.metrics.segmentation import blind_areas, mean_accuracy, miou, per_class_iou, pixel_accuracy
 from benchmark.registry import resolve
 
 
@@ -21,13 +21,37 @@ def cross_check(context: TaskContext, classes: int) -> Any:
     return resolve("tasks.mm.cross_check:IouCrossCheck")(classes) if context.cross_check else None
 
 
-def segmentation_measurements() -> list[Measurement]:
-    """mIoU, mean class accuracy, pixel accuracy."""
-    return [
+def segmentation_outcome(
+    samples: Mapping[str, np.ndarray],
+    names: Sequence[str],
+    own: Mapping[str, Any],
+    check: Any,
+    files: Mapping[str, bytes],
+    *,
+    score_s: float,
+    fit_s: float = 0.0,
+) -> Outcome:
+    """mIoU, mean class accuracy and pixel accuracy of `samples`: an id and K-class areas for each picture.
+
+    `own` are the task's details, `check` is what `cross_check` gave. Raises as `segmentation_details` and the check do.
+    """
+    measured = [
         Measurement("mIoU", miou(), True, "%"),
         Measurement("mAcc", mean_accuracy(), True, "%"),
         Measurement("aAcc", pixel_accuracy(), True, "%"),
     ]
+    details = {**own, **segmentation_details(samples, names), **(check.details(samples) if check else {})}
+    return Outcome(
+        samples,
+        measured,
+        main_metric="mIoU",
+        n=len(samples["id"]),
+        details=details,
+        fit_s=fit_s,
+        score_s=score_s,
+        files=files,
+        blind=blind_areas(samples["target_area"]),
+    )
 
 
 def segmentation_details(rows: Mapping[str, np.ndarray], names: Sequence[str]) -> dict[str, Any]:

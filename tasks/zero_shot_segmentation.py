@@ -16,14 +16,14 @@ from typing import Any, Literal, TypeVar, cast
 
 from benchmark.contracts import EncoderCard, Interpolation, Method, Need, Outcome, Tap, Task, TaskContext, View
 from benchmark.images.windows import Size, window_sizes
-from benchmark.metrics.segmentation import blind_areas, confusion_areas
+from benchmark.metrics.segmentation import confusion_areas
 from benchmark.system.bounds import Amount, Count, Positive, Score
 from benchmark.system.late import F, torch
 from tasks.dense import stack_rows
 from tasks.idle_fields import check_background
 from tasks.predictions import Predictions
 from tasks.prompting import class_embeddings, templates_for
-from tasks.segmentation_scores import cross_check, segmentation_details, segmentation_measurements
+from tasks.segmentation_scores import cross_check, segmentation_outcome
 from tasks.sliding import background_rule, best_class, class_scores, resized
 
 P = TypeVar("P", "ZeroShotSegmentation", "ZeroShotAspect")
@@ -125,14 +125,8 @@ class _Cosine(Method[P]):
                 check.add(label, target)
             rows.append({"id": data.images.image_id(index), **areas.columns()})
         samples = stack_rows(rows)
-        details = {**segmentation_details(samples, data.class_names), **(check.details(samples) if check else {})}
-        measured = segmentation_measurements()
         seconds = time.perf_counter() - started
-        blind = blind_areas(samples["target_area"])
-        return Outcome(
-            samples, measured, main_metric="mIoU", n=len(rows), details=details, score_s=seconds,
-            files=kept.files(samples), blind=blind,
-        )  # fmt: skip
+        return segmentation_outcome(samples, data.class_names, {}, check, kept.files(samples), score_s=seconds)
 
     def _scores(self, context: TaskContext, texts: torch.Tensor) -> Iterator[tuple[int, torch.Tensor]]:
         """Index and class scores [C, h, w], not yet at full size, of each test picture."""

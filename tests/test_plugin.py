@@ -95,7 +95,7 @@ def test_what_a_package_brings_is_listed_shown_planned_checked_run_compared_and_
 def test_a_package_that_cannot_be_loaded_is_named_and_left_out(installed: Path, tmp_path: Path) -> None:
     (code, out, err), (other, rows, said) = bench(installed, tmp_path, "ls tasks", "ls datasets --json")
     assert code == 0 and "depth" in out and "a row of its own" not in out
-    assert "ended = script:TASK of group densebench.tasks cannot be loaded: 7" in err
+    assert "ended = script:TASK of group densebench.tasks cannot be loaded: calls sys.exit(7)" in err
     assert other == 0 and all(json.loads(line) for line in rows.splitlines())
     assert "odd = json:JSONDecoder of group densebench.datasets is no benchmark.contracts.DatasetSource" in err + said
     assert "lost = no_such_module:TASK of group densebench.tasks cannot be loaded: No module named" in err

@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader
 
 from benchmark.contracts import Outcome, TaskContext
 from benchmark.errors import BenchError
-from benchmark.metrics.segmentation import blind_areas, confusion_areas
+from benchmark.metrics.segmentation import confusion_areas
 from tasks.dense import stack_rows
 from tasks.mm.curve import curve_files
 from tasks.mm.data import SegmentationSource, collate, processes, test_pipeline
@@ -22,7 +22,7 @@ from tasks.mm.model import segmentor
 from tasks.mm.protocol import MmProbe
 from tasks.mm.train import train
 from tasks.predictions import Predictions
-from tasks.segmentation_scores import cross_check, segmentation_details, segmentation_measurements
+from tasks.segmentation_scores import cross_check, segmentation_outcome
 
 
 def run(context: TaskContext, protocol: MmProbe) -> Outcome:
@@ -43,21 +43,14 @@ def run(context: TaskContext, protocol: MmProbe) -> Outcome:
         if check:
             check.add(prediction, target)
     samples = stack_rows(rows)
-    details = {
-        "final_loss": curve.rows[-1][2] if curve.rows else None,
-        **segmentation_details(samples, test.class_names),
-        **(check.details(samples) if check else {}),
-    }
-    return Outcome(
+    return segmentation_outcome(
         samples,
-        segmentation_measurements(),
-        main_metric="mIoU",
-        n=len(rows),
-        details=details,
+        test.class_names,
+        {"final_loss": curve.rows[-1][2] if curve.rows else None},
+        check,
+        {**curve_files(curve), **kept.files(samples)},
         fit_s=trained - started,
         score_s=time.perf_counter() - trained,
-        files={**curve_files(curve), **kept.files(samples)},
-        blind=blind_areas(samples["target_area"]),
     )
 
 
