@@ -11,7 +11,7 @@ import pytest
 import torch
 from recipe_fixtures import Squares, tiny
 
-from adapters.tipsv2.recipe import trainer
+from adapters.tipsv2.recipe import stop, trainer
 from adapters.tipsv2.recipe.checkpoint import checkpoints, load_checkpoint
 from adapters.tipsv2.recipe.guards import CollapseError, DivergenceError
 from adapters.tipsv2.recipe.journal import Journal
@@ -265,7 +265,10 @@ def test_workers_do_not_change_a_byte(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setenv("PYTHONPATH", f"{HERE}:{HERE.parent}")
     config = tiny(train__steps=2)
     alone = train(config, tmp_path / "alone", quiet=True)
+    entered = []
+    monkeypatch.setattr("adapters.tipsv2.recipe.loader.deaf", lambda: entered.append(1) or stop.deaf())
     helped = train(tiny(train__steps=2, data__workers=1), tmp_path / "helped", quiet=True)
+    assert entered, "workers are started where they do not hear what ends a job"
     assert (alone / "model.safetensors").read_bytes() == (helped / "model.safetensors").read_bytes()
 
 

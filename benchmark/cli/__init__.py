@@ -8,6 +8,7 @@ import os
 import sys
 import time
 import traceback
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from typer.core import TyperGroup
 
 from benchmark.cli import streams
 from benchmark.errors import BenchError, Ended, staying
+from benchmark.system import signals
 from benchmark.system.escaping import printable
 from benchmark.system.files import disk_errors, unreadable
 from benchmark.system.own_packages import NAMES, ours
@@ -41,6 +43,7 @@ COMMANDS = {
     "watch": "benchmark.cli.watch:watch",
     "look": "benchmark.cli.look:look",
 }
+TRAINING = {"train", "distill"}
 
 
 class Interrupted(Exception):
@@ -123,7 +126,7 @@ def main(argv: list[str] | None = None) -> None:
     try:
         for name in NAMES:
             ours(name)
-        with staying():
+        with signals.until_work() if TRAINING & {*words} else nullcontext(), staying():
             code = app(words, prog_name="bench", standalone_mode=False)
     except (KeyboardInterrupt, Interrupted):
         print("interrupted: what was finished is saved; the same command goes on from there", file=sys.stderr)

@@ -14,6 +14,7 @@ from adapters.tipsv2.recipe.captions import draw_pair
 from adapters.tipsv2.recipe.config import RecipeConfig
 from adapters.tipsv2.recipe.masking import random_mask
 from adapters.tipsv2.recipe.samples import Source
+from adapters.tipsv2.recipe.stop import deaf
 from adapters.tipsv2.recipe.text import Tokenizer
 from adapters.tipsv2.recipe.views import random_view
 from benchmark.errors import DataError, UsageError
@@ -140,16 +141,16 @@ def steps_from(
             yield list(range(first, first + share))
 
     workers = dataset.config.data.workers
-    return iter(
-        DataLoader(
-            dataset,
-            batch_sampler=_Given(positions, train.steps - start),
-            collate_fn=Collate(tokenizer),
-            num_workers=workers,
-            prefetch_factor=4 if workers else None,
-            multiprocessing_context="spawn" if workers else None,
-        )
+    loader = DataLoader(
+        dataset,
+        batch_sampler=_Given(positions, train.steps - start),
+        collate_fn=Collate(tokenizer),
+        num_workers=workers,
+        prefetch_factor=4 if workers else None,
+        multiprocessing_context="spawn" if workers else None,
     )
+    with deaf():
+        return iter(loader)
 
 
 class _Given:

@@ -6,17 +6,17 @@ import contextlib
 import signal
 import threading
 from collections.abc import Iterator
+from multiprocessing import resource_tracker
 from types import FrameType
 
 from benchmark.errors import BenchError
-
-SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
+from benchmark.system.signals import EXIT_CODE, SIGNALS, nothing_yet
 
 
 class Stopped(BenchError):
     """The run was told to end; its checkpoint is written."""
 
-    exit_code = 128 + signal.SIGTERM
+    exit_code = EXIT_CODE
 
 
 class Asked:
@@ -37,7 +37,7 @@ def listening() -> Iterator[Asked]:
     def note(number: int, frame: FrameType | None) -> None:
         asked.name = signal.Signals(number).name
         for each, handler in before.items():
-            signal.signal(each, handler)
+            signal.signal(each, signal.SIG_DFL if handler is nothing_yet else handler)
 
     before = {number: signal.getsignal(number) for number in SIGNALS}
     for number in SIGNALS:
@@ -47,3 +47,19 @@ def listening() -> Iterator[Asked]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def deaf() -> Iterator[None]:
+    """Processes that are started inside never hear the signals: a cluster sends them to every process of a job, and
+    with the workers of its data a run would die before it has kept its work. What comes meanwhile comes afterwards."""
+    if threading.current_thread() is not threading.main_thread() or not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    try:
+        resource_tracker.ensure_running()  # multiprocessing's own helper; once it runs, SIGTERM is unblocked
+        signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

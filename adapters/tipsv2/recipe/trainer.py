@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import shutil
 import time
@@ -120,10 +121,11 @@ class Trainer:
         )
 
     def run(self) -> Path:
-        """Steps until the end; returns the exported folder."""
-        with listening() as asked:
-            self._steps(asked)
-        final = self._export("final")
+        """Steps until the end; returns the exported folder. From its first batch on a signal is answered by a
+        checkpoint, or where the end is near by the end."""
+        with contextlib.ExitStack() as held:
+            self._steps(held)
+            final = self._export("final")
         if self.place.first:
             self.journal.plot()
             if self.config.train.keep == 0:
@@ -131,13 +133,15 @@ class Trainer:
                     shutil.rmtree(kept)
         return final
 
-    def _steps(self, asked: Asked) -> None:
+    def _steps(self, held: contextlib.ExitStack) -> None:
         train = self.config.train
+        asked: Asked | None = None
         begun = time.perf_counter() - self.seconds
         batches = steps_from(
             self.step, Positions(self.source, self.config), self.tokenizer, self.place.rank, self.place.world
         )
         for batch, bad in batches:
+            asked = asked or held.enter_context(listening())
             self._count_bad(bad)
             assert batch is not None  # else more samples are bad than _count_bad lets pass
             terms = self._one_step(batch.to(self.place.device))
