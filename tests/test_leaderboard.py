@@ -205,7 +205,9 @@ def test_the_committed_leaderboard_is_what_the_committed_rows_give(tmp_path: Pat
     built = build(mine, reference=mine / FOLDER)
     assert built.problems == () and built.rows >= 9
     for made in built.paths:
-        assert made.read_bytes() == committed(made.name), f"{made.name} is stale: run bench leaderboard and commit it"
+        assert made.read_bytes() == committed(made.name), (
+            f"{made.name} is stale: run bench leaderboard --force and commit it"
+        )
 
 
 def committed(name: str) -> bytes:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -11,12 +13,14 @@ from benchmark.compare.classes import class_iou, class_names
 from benchmark.compare.compare import sample_ids
 from benchmark.compare.sides import WATCHED
 from benchmark.errors import first_line
+from benchmark.leaderboard.merge import merged
 from benchmark.leaderboard.standing import Standing, standings
 from benchmark.rows.row import VARIANTS, Row, half_written, read_all
-from benchmark.rows.shipped import FOLDER, beside
+from benchmark.rows.shipped import FOLDER, beside, key_of
 from benchmark.statistics.jackknife import influence
 
 SAMPLES_SHOWN = 160  # of each board, evenly spaced; all of them decide intervals and ties
+DAY = re.compile(r"\d{4}-\d\d-\d\d")
 ROW_DEPTH = 5  # parts of MODEL/TASK/DATASET/PROTOCOL-HASH/result.json
 NUMBERS_SHOWN = 400_000  # per-sample and per-class numbers in the whole page
 
@@ -31,6 +35,7 @@ class Entry:
     classes: list[float] | None = None  # IoU in percent, NaN where a class never occurs
     samples: list[float] | None = None  # the metric of single samples
     shipped: bool = False  # a row that came with densebench, not measured by the user
+    drawn: Path | None = None  # the shipped row whose pictures stand for it, as it has none of its own
 
     @property
     def name(self) -> str:
@@ -49,15 +54,19 @@ class Board:
     total_samples: int = 0
 
 
-def collect(results: Path, reference: Path | None = None) -> tuple[list[Board], list[str]]:
-    """Every board of the rows under `results` and of those under `reference` (the shipped ones) that it lacks.
+def collect(results: Path | Sequence[Path], reference: Path | None = None) -> tuple[list[Board], list[str]]:
+    """Every board of the rows under `results`, one folder or several, and of those under `reference` (the shipped ones)
+    that they lack.
 
-    Beside the boards: one line for each file that was left out.
+    Beside the boards: one line for each file that was left out and for each row that two folders have unlike.
     """
-    rows, problems = read_all(results)
-    problems += _unfinished(results)
-    shipped, damaged = beside(rows, None if reference == results else reference)
-    folders = {row.folder for row in shipped}
+    folders = [results] if isinstance(results, Path) else list(results)
+    rows, problems = merged(folders)
+    problems += [line for folder in folders for line in _unfinished(folder)]
+    reference = None if reference in folders else reference
+    shipped, damaged = beside(rows, reference)
+    drawn = _shipped_pictures(rows, reference)
+    came = {row.folder for row in shipped}
     rows, problems = rows + shipped, problems + damaged
     groups: dict[tuple[str, ...], list[Row]] = {}
     for row in rows:
@@ -65,8 +74,23 @@ def collect(results: Path, reference: Path | None = None) -> tuple[list[Board], 
     budget = NUMBERS_SHOWN // max(len(rows), 1)
     boards = [_board(groups[key], budget, problems) for key in sorted(groups)]
     for entry in (e for b in boards for e in b.entries):
-        entry.shipped = entry.row.folder in folders
+        entry.shipped, entry.drawn = entry.row.folder in came, drawn.get(entry.row.folder)
     return [b for b in boards if b.entries], sorted(problems)
+
+
+def newest(boards: Sequence[Board]) -> str:
+    """The day on which the newest row was made, ISO 8601. (The day of building would change the bytes, not the rows.)"""
+    days = [e.row.data.created[:10] for b in boards for e in b.entries]
+    return max((day for day in days if DAY.fullmatch(day)), default="")
+
+
+def _shipped_pictures(rows: Sequence[Row], reference: Path | None) -> dict[Path, Path]:
+    """Folder of a row without pictures -> the shipped row of the same measurement that has some."""
+    if reference is None or not reference.is_dir() or not any(reference.glob("*/*/*/*/pictures")):
+        return {}
+    there = {key_of(row): row.folder for row in read_all(reference)[0] if (row.folder / "pictures").is_dir()}
+    without = [row for row in rows if key_of(row) in there and not (row.folder / "pictures").is_dir()]
+    return {row.folder: there[key_of(row)] for row in without}
 
 
 def _unfinished(results: Path) -> list[str]:

@@ -10,11 +10,13 @@ from statistics import median
 from typing import Any
 
 from benchmark.compare.report import without_nan
-from benchmark.leaderboard.collect import Board, Entry
+from benchmark.engine.environment import package_version
+from benchmark.leaderboard.agreement import disagreement
+from benchmark.leaderboard.collect import Board, Entry, newest
+from benchmark.leaderboard.merge import without_places
 from benchmark.registry import tasks
 from benchmark.rows.published import PublishedNumber
 from benchmark.rows.schema import RowData
-from benchmark.rows.shipped import FOLDER
 from benchmark.rows.tables import chances
 from benchmark.system.digest import canonical_json, fingerprint, plain
 
@@ -43,13 +45,12 @@ def payload(
     boards: Sequence[Board],
     published: Sequence[PublishedNumber],
     problems: Sequence[str],
-    results: Path,
-    reference: Path | None = None,
+    places: Mapping[Path, str],
 ) -> dict[str, Any]:
-    """Everything the page knows."""
+    """Everything the page knows. `places`: every folder that rows lie in -> what the page calls it."""
     protocols, environments = Interned(), Interned()
     names = {name: i for i, name in enumerate(sorted({e.name for b in boards for e in b.entries}))}
-    pictures = Pictures(results, reference)
+    pictures = Pictures(places)
     rows = [
         _row(number, entry, names, environments, pictures)
         for number, board in enumerate(boards)
@@ -63,7 +64,9 @@ def payload(
             "protocols": protocols.values,
             "environments": environments.values,
             "published": [plain(p) for p in published],
-            "problems": [_relative(line, results) for line in problems],
+            "problems": [without_places(line, places) for line in problems],
+            "version": package_version("densebench") or "source",
+            "newest": newest(boards),
             "tasks": {name: row["title"] for name, row in tasks().items()},
         }
     )
@@ -78,6 +81,7 @@ def _board(board: Board, protocols: Interned) -> dict[str, Any]:
         "part": all(e.row.part for e in board.entries),
         "protocol": protocols.index({"task": d.task.name, **d.protocol.json()}),
         "chance": chances([e.row for e in board.entries]),
+        "disagrees": disagreement([(e.name, e.row) for e in board.entries]),
         "metric": d.main_metric, "unit": main.unit, "up": main.higher_is_better,
         "suite": "scenes" if d.task.dataset == "scenes" else "data",
         "classes": board.class_names, "samples": board.sample_ids,
@@ -122,7 +126,7 @@ def _row(
         "command": d.command, "created": d.created, "id": d.id, "weights": d.model.weights.json(),
         "shipped": entry.shipped, "stale": entry.row.stale,
         "details": _details(d.details), "folder": pictures.relative(entry.row.folder),
-        "pictures": pictures.of(entry.row.folder),
+        "pictures": pictures.of(entry.drawn or entry.row.folder), "drawn": entry.drawn is not None,
     }  # fmt: skip
 
 
@@ -142,14 +146,14 @@ def _details(details: Mapping[str, Any]) -> dict[str, Any]:
 class Pictures:
     """The pictures beside rows, as data URIs up to a total; what is past it is named."""
 
-    def __init__(self, results: Path, reference: Path | None = None) -> None:
-        self.results, self.reference, self.left = results, reference, PICTURES_BYTES
+    def __init__(self, places: Mapping[Path, str]) -> None:
+        self.places, self.left = places, PICTURES_BYTES
 
     def relative(self, folder: Path) -> str:
         """`folder` as seen from the results folder."""
-        if self.reference and folder.is_relative_to(self.reference):
-            return f"{FOLDER}/{folder.relative_to(self.reference).as_posix()}"
-        return folder.relative_to(self.results).as_posix() if folder.is_relative_to(self.results) else folder.name
+        inside = [place for place in self.places if folder.is_relative_to(place)]
+        nearest = max(inside, key=lambda place: len(place.parts))
+        return (Path(self.places[nearest]) / folder.relative_to(nearest)).as_posix()
 
     def of(self, folder: Path) -> list[dict[str, str]]:
         """Name and data URI (or "" where it would make the page too large) of each picture in `folder`/pictures."""
@@ -164,10 +168,6 @@ class Pictures:
                 uri = f"data:{PICTURE_TYPES[file.suffix]};base64," + base64.b64encode(file.read_bytes()).decode("ascii")
             out.append({"name": file.stem, "src": uri})
         return out
-
-
-def _relative(line: str, results: Path) -> str:
-    return line.replace(f"{results}/", "").replace(str(results), "")
 
 
 def _short(value: float) -> float | None:

@@ -7,7 +7,9 @@ import io
 from collections.abc import Sequence
 
 from benchmark.compare.report import number, table
-from benchmark.leaderboard.collect import Board, Entry
+from benchmark.engine.environment import package_version
+from benchmark.leaderboard.agreement import disagreement
+from benchmark.leaderboard.collect import Board, Entry, newest
 from benchmark.rows.published import PublishedNumber
 from benchmark.rows.stale import LEGEND as LEGEND_OF_STALE
 from benchmark.rows.stale import MARK
@@ -66,7 +68,8 @@ def _cells(board: Board, entry: Entry) -> dict[str, object]:
 
 def as_markdown(boards: Sequence[Board], problems: Sequence[str]) -> str:
     """One table for each board: rows of different protocol hashes or datasets never share one."""
-    lines = ["# Leaderboard", "", LEGEND, ""]
+    made = f"densebench {package_version('densebench') or 'source'}"
+    lines = ["# Leaderboard", "", made + (f", newest row of {day}" if (day := newest(boards)) else ""), "", LEGEND, ""]
     if any(e.shipped for b in boards for e in b.entries):
         lines += [SHIPPED_LEGEND, ""]
     if any(e.row.stale for b in boards for e in b.entries):
@@ -84,6 +87,8 @@ def as_markdown(boards: Sequence[Board], problems: Sequence[str]) -> str:
             *stale_lines((e.row for e in board.entries), "- "),
             "",
         ]
+        if said := disagreement([(e.name, e.row) for e in board.entries]):
+            lines += [f"{escape(said)}.", ""]
     if problems:
         lines += ["## Left out", "", *(f"- {escape(p)}" for p in problems), ""]
     return "\n".join(lines)

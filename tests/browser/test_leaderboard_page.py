@@ -259,7 +259,7 @@ def test_five_thousand_rows_stay_usable(browser: Any, tmp_path: Path) -> None:
     from benchmark.leaderboard.collect import collect
 
     write_rows(tmp_path / "results", {"seed": 0.6}, ["linear_segmentation"])
-    data = payload(collect(tmp_path / "results")[0], [], [], tmp_path / "results")
+    data = payload(collect(tmp_path / "results")[0], [], [], {tmp_path / "results": ""})
     row, model = data["rows"][0], data["models"][0]
     data["models"] = [{**model, "name": f"model-{i:04d}", "family": f"family-{i % 7}"} for i in range(5000)]
     data["rows"] = [{**row, "m": i, "v": 20 + i / 100, "rank": 5000 - i, "tie": False} for i in range(5000)]
