@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from benchmark.contracts import TaskContext, ignored_label
-from benchmark.images.drawing import HEIGHT, Kind, neighbours, side_by_side, texts_found
+from benchmark.images.drawing import Kind, neighbours, shrink, side_by_side, texts_found
 from benchmark.metrics.positives import Positives
 from benchmark.rows.row import slug
 from benchmark.system.files import disk_errors
@@ -81,16 +81,6 @@ class Predictions:
         return side_by_side(
             self.data.images.picture(index), target, prediction, self.kind, palette, ignored_label(len(names)), names
         )
-
-
-def shrink(values: np.ndarray, height: int = HEIGHT) -> np.ndarray:
-    """[H, W, …] to at most `height` rows at the same aspect ratio, by the nearest pixel: labels are never mixed."""
-    rows = min(height, values.shape[0])
-    columns = max(1, round(values.shape[1] * rows / values.shape[0]))
-    y = ((np.arange(rows) + 0.5) * values.shape[0] / rows).astype(int)
-    x = ((np.arange(columns) + 0.5) * values.shape[1] / columns).astype(int)
-    small: np.ndarray = values[y][:, x]
-    return small
 
 
 def image_scores(samples: Mapping[str, np.ndarray], kind: Kind) -> tuple[np.ndarray, str, bool]:

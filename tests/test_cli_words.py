@@ -194,14 +194,6 @@ def test_show_of_a_family_shows_its_members(capsys):
     assert "siglip2-b16-256" in shown and "siglip2-so400m-384" in shown and "siglip-b16" not in shown
 
 
-def test_show_scenes_writes_a_contact_sheet_where_it_is_asked_to(capsys, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    assert bench("show", "scenes") == 0 and not list(tmp_path.iterdir())
-    assert bench("show", "ade20k", "--out", "sheet.png") == 2 and not list(tmp_path.iterdir())
-    assert bench("show", "scenes", "--out", str(tmp_path / "sheet.png")) == 0
-    assert (tmp_path / "sheet.png").read_bytes().startswith(b"\x89PNG")
-
-
 def test_plan_counts_forwards_with_and_without_sharing(capsys, results):
     assert bench("plan", "--model", "pixels", "--suite", "scenes", "--limit", "24", "--json") == 0
     plan = json.loads(capsys.readouterr().out)

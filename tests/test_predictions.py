@@ -15,10 +15,10 @@ from small import Noise, made
 
 from benchmark.contracts import KINDS
 from benchmark.engine.run import run
-from benchmark.images.drawing import RIGHT, WRONG, _font, neighbours, palette_for, side_by_side
+from benchmark.images.drawing import RIGHT, WRONG, font, neighbours, palette_for, shrink, side_by_side
 from benchmark.leaderboard import build
 from benchmark.rows.row import read_row
-from tasks.predictions import Predictions, answered, best_median_worst, nearest, shrink, wrong_queries
+from tasks.predictions import Predictions, answered, best_median_worst, nearest, wrong_queries
 
 DENSE = ("linear_segmentation", "depth", "normals", "zero_shot_segmentation")
 RETRIEVAL = ("image_to_text_retrieval", "text_to_image_retrieval", "instance_retrieval")
@@ -155,5 +155,5 @@ def test_pictures_are_in_the_leaderboard(kept: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("letter", "éüßłčαЖ…–")
 def test_pictures_can_spell_the_names_of_european_classes(letter: str) -> None:
-    unknown = bytes(_font().getmask("\U0010fffd"))
-    assert bytes(_font().getmask(letter)) != unknown
+    unknown = bytes(font().getmask("\U0010fffd"))
+    assert bytes(font().getmask(letter)) != unknown

@@ -26,7 +26,6 @@ from tasks.scenes.dataset import Scenes, open_dataset
 from tasks.scenes.kinds import Pictures
 from tasks.scenes.layout import compose
 from tasks.scenes.render import render
-from tasks.scenes.sheet import class_colours, contact_sheet
 
 INFO = DatasetInfo("scenes", "scenes", "Apache-2.0", "", "", "", ("segmentation", "depth", "normals"))
 SMALL = {
@@ -270,21 +269,6 @@ def test_a_cache_that_is_no_folder_is_one_line(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setenv("BENCH_CACHE", str(tmp_path / "file"))
     with pytest.raises(BenchError, match="BENCH_CACHE"):
         store.rendered("test", 16, 2)
-
-
-def test_contact_sheet_is_a_picture_with_every_panel(tmp_path: Path) -> None:
-    from PIL import Image
-
-    path = contact_sheet(tmp_path / "sheet.png", n=2)
-    with Image.open(path) as sheet:
-        pixels = np.asarray(sheet)
-    assert pixels.shape[1] > 1000
-    colours = {tuple(row) for row in pixels.reshape(-1, 3)}
-    scene = render(0, 0, 128, split="test")
-    assert {tuple(class_colours()[k]) for k in np.unique(scene.semantic)} <= colours
-    assert len({tuple(row) for row in class_colours()}) == len(CLASS_NAMES)
-    with pytest.raises(UsageError, match="1 to 200"):
-        contact_sheet(tmp_path / "none.png", n=0)
 
 
 def test_oracle_on_a_coarse_grid_leaves_room_and_position_alone_does_not_help() -> None:

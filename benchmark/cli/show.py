@@ -10,21 +10,61 @@ import typer
 
 from benchmark.cli import options as o
 from benchmark.errors import BenchError, UsageError, unknown
+from benchmark.system.escaping import printable
 
 if TYPE_CHECKING:
+    from benchmark.engine.options import RunOptions
     from benchmark.rows.row import Row
 
 
 def show(
-    name: Annotated[str, typer.Argument(help="A model (of your own too), family, task, task/dataset, dataset, suite")],
+    name: Annotated[
+        str | None,
+        typer.Argument(help="A model (of your own too), family, task, task/dataset, dataset, suite, my_task.toml"),
+    ] = None,
+    task: Annotated[str | None, typer.Option(help="As NAME: a word of bench run --task")] = None,
     protocol: Annotated[str | None, typer.Option(help="Only this preset of a task")] = None,
-    out: Annotated[Path | None, typer.Option(help="For scenes: draw a contact sheet into this PNG")] = None,
+    pictures: Annotated[
+        Path | None, typer.Option(help="Draw samples of a data set beside their targets into this PNG")
+    ] = None,
+    samples: Annotated[int, typer.Option("--samples", "-n", help="Of each split", min=1, max=200)] = 4,
+    data: o.Data = None,
+    option: Annotated[
+        list[str] | None,
+        typer.Option("--option", help="A choice of the data set: name=value, as for bench data verify"),
+    ] = None,
     json: o.Json = False,
 ) -> None:
     """Show a model's facts, a protocol's fields with status and source, a dataset's layout, licence and how to get it.
 
-    Example: bench show linear_segmentation
+    Data can be looked at before any model is loaded: --pictures draws samples beside their targets, what is not scored
+    striped, with class shares and ranges.
+
+    Examples: bench show linear_segmentation; bench show my_task.toml --pictures look.png
     """
+    from benchmark import registry
+
+    if (name is None) == (task is None):
+        raise UsageError("bench show takes one name. See bench ls models|tasks|datasets|suites")
+    name = name or str(task)
+    file = name.endswith(".toml") or name.startswith("mmseg:")
+    if pictures is not None and not (file or "/" in name or name in registry.datasets()):
+        raise UsageError(f"--pictures: {name} is no data set. Name one (bench ls datasets), a task/dataset or a file")
+    if not file:
+        _facts(name, protocol, json)
+    if file or pictures is not None:
+        from benchmark.cli.run import parse_pairs
+        from benchmark.engine.options import RunOptions
+        from benchmark.system.paths import data_dir
+
+        options = RunOptions(
+            protocol=protocol, data=data or data_dir(), dataset_options=parse_pairs(option or [], "--option")
+        )
+        _samples(name, options, pictures, samples, json)
+
+
+def _facts(name: str, protocol: str | None, json: bool) -> None:
+    """Everything that is known of a name without opening data."""
     from benchmark import registry
 
     task, _, dataset = name.partition("/")
@@ -39,7 +79,7 @@ def show(
     elif name in registry.tasks():
         _task(name, protocol, dataset or None, json)
     elif name in registry.datasets():
-        _dataset(name, out, json)
+        _pairs(name, registry.datasets()[name], json)
     elif name in registry.suites():
         _pairs(name, registry.suites()[name], json)
     elif rows := _rows_of(name):
@@ -142,13 +182,39 @@ def _preset(name: str, preset: str, dataset: str | None, json: bool) -> None:
     typer.echo("")
 
 
-def _dataset(name: str, out: Path | None, json: bool) -> None:
+def _samples(name: str, options: RunOptions, pictures: Path | None, count: int, json: bool) -> None:
+    """What the data of a file, a task/dataset or a data set are; with `pictures`, as one PNG."""
     from benchmark import registry
+    from benchmark.cli.bars import bars
+    from benchmark.engine.jobs import JobMaker
+    from benchmark.images.samples import drawn, look_at_samples
+    from benchmark.system.files import write_atomic
 
-    if out is not None and name != "scenes":
-        raise UsageError("--out: only scenes has a contact sheet. bench run --save-predictions keeps pictures")
-    _pairs(name, registry.datasets()[name], json)
-    if out is not None:
-        path = registry.resolve("tasks.scenes.sheet:contact_sheet")(out)
-        if not json:
-            typer.echo(f"  contact sheet    {path}")
+    alone = name in registry.datasets()
+    found = [registry.Unit(task, name) for task in registry.tasks_on(name)] if alone else registry.units(name)
+    kinds: dict[str, registry.Unit] = {}
+    for unit in found:
+        kinds.setdefault(registry.tasks()[unit.task]["kind"], unit)  # each kind of data once
+    sheets = []
+    with bars(json) as (progress, _):
+        maker = JobMaker(options, "fast", progress)
+        for kind, unit in kinds.items():
+            for split, samples in maker.make(unit).data.items():
+                if alone and split != "test":  # of many kinds one split says enough
+                    continue
+                for images in samples.pictures().values():
+                    images.prepare(progress)
+                title = (
+                    f"{f'{name}, {kind}' if alone else unit}, {split}: {min(count, len(samples))} of {len(samples):,}"
+                )
+                sheets.append(look_at_samples(samples, title, count))
+    if pictures is not None:
+        png = drawn(sheets)
+        write_atomic(pictures, lambda f: f.write(png))
+    if json:
+        told = {"name": name, "samples": {sheet.title: sheet.facts for sheet in sheets}}
+        typer.echo(jsonlib.dumps(told | ({"pictures": str(pictures)} if pictures else {}), ensure_ascii=False))
+        return
+    for sheet in sheets:
+        typer.echo(printable("\n  ".join([sheet.title, *sheet.facts])))
+    typer.echo(str(pictures) if pictures else f"bench show {name} --pictures FILE.png draws them beside their targets")

@@ -53,6 +53,11 @@ class Samples(ABC):
         for images in self.pictures().values():
             yield from ((images.image_id(i), images.picture, i) for i in range(len(images)))
 
+    def panels(self, index: int) -> Mapping[str, np.ndarray]:
+        """Title -> [H, W, 3] uint8 of what shows sample `index` and its target to a person (`bench show`); empty: its
+        pictures. Asked of kinds that are not of KINDS: those are drawn already."""
+        return {}
+
     def thing_of(self, image_id: str) -> str | None:
         """What the picture shows, where many show the same and so are right or wrong together; None where none do."""
         return None

@@ -20,9 +20,10 @@ Kind = Literal["segmentation", "depth", "normals"]
 GAP = 4  # pixels between panels
 HEIGHT = 224  # of a panel; pictures are for looking at, not for measuring
 SMALL = 144  # side of a neighbour
-IGNORED = (128, 128, 128)
+STRIPES = ((96, 96, 96), (178, 178, 178))  # what is not scored: no class is drawn in two colours
 RIGHT, WRONG = (29, 122, 76), (179, 55, 44)
 INK = (40, 40, 40)
+NEAR_FAR = "magma_r"  # colours of depth, light where near
 FRAME, LINE = 5, 17
 PANELS = ("image", "ground truth", "prediction", "error")
 
@@ -50,8 +51,8 @@ def side_by_side(
     """PNG of image | ground truth | prediction | error, with what the colours mean below.
 
     `image` [H, W, 3] uint8. segmentation: class indices [H, W], named by `names`; depth: metres [H, W], both on the
-    ground truth's scale; normals: unit vectors [H, W, 3]. Pixels without ground truth are grey in target and error. The
-    error is wrong pixels (red), absolute metres (to the 98th percentile) or the angle (to 90°).
+    ground truth's scale; normals: unit vectors [H, W, 3]. Pixels without ground truth are striped in target and error.
+    The error is wrong pixels (red), absolute metres (to the 98th percentile) or the angle (to 90°).
     """
     if kind == "segmentation":
         seen = np.union1d(target[(target != ignore) & (target >= 0)], prediction).astype(int)
@@ -62,18 +63,22 @@ def side_by_side(
         panels, words = _depth(target, prediction)
         key = []
     else:
-        panels, words, key = _normals(target, prediction), "error: dark 0°, yellow 90° and more", []
-    return _png(_below(_titled(_join([image, *panels]), PANELS), words, key))
+        panels, words, key = (
+            _normals(target, prediction),
+            "red right, green up, blue to the camera; error: dark 0°, yellow 90° and more",
+            [],
+        )
+    if bool((panels[0] == STRIPES[0]).all(-1).any()):
+        words += "; striped: not scored"
+    return png(_below(titled(joined([image, *panels]), PANELS), words, key))
 
 
 def _segmentation(target: np.ndarray, prediction: np.ndarray, palette: np.ndarray, ignore: int) -> list[np.ndarray]:
     valid = (target != ignore) & (target >= 0)
     truth = palette[np.where(valid, target, 0)]
-    truth[~valid] = IGNORED
     wrong = np.full((*target.shape, 3), 245, np.uint8)
     wrong[valid & (prediction != target)] = WRONG
-    wrong[~valid] = IGNORED
-    return [truth, palette[prediction], wrong]
+    return [striped(truth, ~valid), palette[prediction], striped(wrong, ~valid)]
 
 
 def _depth(target: np.ndarray, prediction: np.ndarray) -> tuple[list[np.ndarray], str]:
@@ -82,12 +87,10 @@ def _depth(target: np.ndarray, prediction: np.ndarray) -> tuple[list[np.ndarray]
     error = np.where(valid, np.abs(prediction - np.where(valid, target, 0)), 0)
     top = float(np.percentile(error[valid], 98)) if valid.any() else 1.0
     panels = [
-        _mapped(target, low, high, "magma_r"),
-        _mapped(prediction, low, high, "magma_r"),
-        _mapped(error, 0, top, "viridis"),
+        striped(mapped(target, low, high, NEAR_FAR), ~valid),
+        mapped(prediction, low, high, NEAR_FAR),
+        striped(mapped(error, 0, top, "viridis"), ~valid),
     ]
-    for panel in (panels[0], panels[2]):
-        panel[~valid] = IGNORED
     return panels, f"depth: light {low:.2f} m to dark {high:.2f} m; error: dark 0 m to yellow {top:.2f} m"
 
 
@@ -95,17 +98,40 @@ def _normals(target: np.ndarray, prediction: np.ndarray) -> list[np.ndarray]:
     valid = np.linalg.norm(target, axis=2) > 0.5
     unit = prediction / np.maximum(np.linalg.norm(prediction, axis=2, keepdims=True), 1e-9)
     angle = np.degrees(np.arccos(np.clip((unit * target).sum(2), -1, 1)))
-    panels = [
-        ((target + 1) * 127.5).astype(np.uint8),
-        ((unit + 1) * 127.5).astype(np.uint8),
-        _mapped(angle, 0, 90, "viridis"),
+    return [
+        striped(normal_colours(target), ~valid),
+        normal_colours(unit),
+        striped(mapped(angle, 0, 90, "viridis"), ~valid),
     ]
-    for panel in (panels[0], panels[2]):
-        panel[~valid] = IGNORED
-    return panels
 
 
-def _mapped(values: np.ndarray, low: float, high: float, colours: str) -> np.ndarray:
+def normal_colours(normals: np.ndarray) -> np.ndarray:
+    """[H, W, 3] camera-frame normals (x right, y down, z ahead) in the usual colours: right red, up green, towards the
+    camera blue."""
+    turned = np.nan_to_num(np.asarray(normals, np.float64)).clip(-1, 1) * (1, -1, -1)
+    colours: np.ndarray = ((turned + 1) * 127.5).astype(np.uint8)
+    return colours
+
+
+def striped(panel: np.ndarray, where: np.ndarray) -> np.ndarray:
+    """`panel` [H, W, 3] with diagonal stripes `where` [H, W] nothing is scored; some 24 over its height."""
+    y, x = np.indices(where.shape)
+    dark = (y + x) * 24 // max(where.shape[0], 24) % 2 == 0
+    return np.where(where[..., None], np.where(dark[..., None], *np.array(STRIPES, np.uint8)), panel)
+
+
+def shrink(values: np.ndarray, height: int = HEIGHT) -> np.ndarray:
+    """[H, W, …] to at most `height` rows at the same aspect ratio, by the nearest pixel: labels are never mixed."""
+    rows = min(height, values.shape[0])
+    columns = max(1, round(values.shape[1] * rows / values.shape[0]))
+    y = ((np.arange(rows) + 0.5) * values.shape[0] / rows).astype(int)
+    x = ((np.arange(columns) + 0.5) * values.shape[1] / columns).astype(int)
+    small: np.ndarray = values[y][:, x]
+    return small
+
+
+def mapped(values: np.ndarray, low: float, high: float, colours: str) -> np.ndarray:
+    """[H, W] as [H, W, 3] uint8, from `low` to `high` in matplotlib's `colours`."""
     from matplotlib import colormaps
 
     share = np.clip((np.nan_to_num(values) - low) / max(high - low, 1e-12), 0, 1)
@@ -123,14 +149,14 @@ def neighbours(
     panels = [_framed(first, (90, 90, 90), "query")]
     for i, (picture, right) in enumerate(zip(found, correct)):
         panels.append(_framed(picture, RIGHT if right else WRONG, labels[i] if i < len(labels) else f"{i + 1}"))
-    return _png(_join(panels, len(panels[0])))
+    return png(joined(panels, len(panels[0])))
 
 
 def texts_found(query: np.ndarray, found: Sequence[str], correct: Sequence[bool]) -> bytes:
     """PNG of a query picture and its nearest texts beside it, green where right and red where wrong."""
     colours = [RIGHT if right else WRONG for right in correct]
     first = _framed(query, (90, 90, 90), "query")
-    return _png(_join([first, _written(found, 5 * SMALL, len(first), colours)], len(first)))
+    return png(joined([first, _written(found, 5 * SMALL, len(first), colours)], len(first)))
 
 
 def _written(texts: Sequence[str], width: int, height: int, colours: Sequence[tuple[int, int, int]] = ()) -> np.ndarray:
@@ -144,7 +170,7 @@ def _written(texts: Sequence[str], width: int, height: int, colours: Sequence[tu
         if len(lines) > room:
             lines = [*lines[: room - 1], lines[room - 1][:-1] + "…"]
         for line in lines:
-            draw.text((10, y), line, INK, _font())
+            draw.text((10, y), line, INK, font())
             y += LINE
         if i < len(colours):
             draw.rectangle((0, y - LINE * len(lines) + 1, 4, y - 2), colours[i])
@@ -159,25 +185,25 @@ def _framed(image: np.ndarray, colour: tuple[int, int, int], words: str) -> np.n
     canvas.paste(colour, (0, 0, side, side))
     canvas.paste((250, 250, 250), (FRAME, FRAME, FRAME + SMALL, FRAME + SMALL))
     canvas.paste(picture, (FRAME + (SMALL - picture.width) // 2, FRAME + (SMALL - picture.height) // 2))
-    ImageDraw.Draw(canvas).text((FRAME, side), _cut(words, SMALL), INK, _font())
+    ImageDraw.Draw(canvas).text((FRAME, side), cut(words, SMALL), INK, font())
     return np.asarray(canvas)
 
 
-def _titled(image: Image.Image, titles: Sequence[str]) -> Image.Image:
+def titled(image: Image.Image, titles: Sequence[str]) -> Image.Image:
     """`image`, panels of equal width, with a title above each."""
     out = Image.new("RGB", (image.width, image.height + LINE), "white")
     out.paste(image, (0, LINE))
     step = (image.width + GAP) / len(titles)
     for i, title in enumerate(titles):
-        ImageDraw.Draw(out).text((round(i * step) + 1, 1), title, INK, _font())
+        ImageDraw.Draw(out).text((round(i * step) + 1, 1), title, INK, font())
     return out
 
 
 def _below(image: Image.Image, words: str, key: Sequence[tuple[str, tuple[int, ...]]]) -> Image.Image:
     """`image` with a line of words under it and a legend of colours, wrapped to its width."""
-    font, places, x, y = _font(), [], 0, LINE
+    face, places, x, y = font(), [], 0, LINE
     for name, _ in key:
-        width = round(font.getlength(name)) + 26
+        width = round(face.getlength(name)) + 26
         if x and x + width > image.width:
             x, y = 0, y + LINE
         places.append((x, y))
@@ -185,15 +211,15 @@ def _below(image: Image.Image, words: str, key: Sequence[tuple[str, tuple[int, .
     out = Image.new("RGB", (image.width, image.height + 4 + (y + LINE if key else LINE)), "white")
     out.paste(image, (0, 0))
     draw, top = ImageDraw.Draw(out), image.height + 3
-    draw.text((1, top), _cut(words, image.width), INK, font)
+    draw.text((1, top), cut(words, image.width), INK, face)
     for (name, colour), (x, y) in zip(key, places):
         draw.rectangle((x + 1, top + y + 3, x + 11, top + y + 13), colour, (150, 150, 150))
-        draw.text((x + 15, top + y), name, INK, font)
+        draw.text((x + 15, top + y), name, INK, face)
     return out
 
 
 @cache
-def _font() -> Any:
+def font() -> Any:
     """DejaVu Sans as matplotlib brings it: Pillow's own font has no é, ü or Ж."""
     matplotlib = importlib.util.find_spec("matplotlib")  # found, not imported: only a file of it is read
     folder = Path(matplotlib.origin).parent if matplotlib and matplotlib.origin else Path()
@@ -201,16 +227,16 @@ def _font() -> Any:
     return ImageFont.truetype(str(file), 11) if file.is_file() else ImageFont.load_default(12)
 
 
-def _cut(words: str, width: int) -> str:
+def cut(words: str, width: int) -> str:
     """`words` up to `width` pixels, with an ellipsis where something is missing."""
-    if _font().getlength(words) <= width:
+    if font().getlength(words) <= width:
         return words
-    while words and _font().getlength(words + "…") > width:
+    while words and font().getlength(words + "…") > width:
         words = words[:-1]
     return words + "…"
 
 
-def _join(panels: Sequence[np.ndarray], height: int = HEIGHT) -> Image.Image:
+def joined(panels: Sequence[np.ndarray], height: int = HEIGHT) -> Image.Image:
     """Panels side by side at one height."""
     shapes = [(max(1, round(p.shape[1] * height / p.shape[0])), height) for p in panels]
     out = Image.new("RGB", (sum(w for w, _ in shapes) + GAP * (len(panels) - 1), height), "white")
@@ -222,7 +248,8 @@ def _join(panels: Sequence[np.ndarray], height: int = HEIGHT) -> Image.Image:
     return out
 
 
-def _png(image: Image.Image) -> bytes:
+def png(image: Image.Image) -> bytes:
+    """`image` as the bytes of a file."""
     out = io.BytesIO()
     image.save(out, format="PNG", optimize=True)
     return out.getvalue()
