@@ -79,7 +79,7 @@ def collect(results: Path | Sequence[Path], reference: Path | None = None) -> tu
 
 
 def newest(boards: Sequence[Board]) -> str:
-    """The day on which the newest row was made, ISO 8601. (The day of building would change the bytes, not the rows.)"""
+    """The day on which the newest row was made, ISO 8601: the day of building would make other bytes."""
     days = [e.row.data.created[:10] for b in boards for e in b.entries]
     return max((day for day in days if DAY.fullmatch(day)), default="")
 

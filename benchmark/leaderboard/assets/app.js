@@ -5,7 +5,7 @@ const VIEWS = {
 };
 function drawTabs() {
   const names = Object.keys(VIEWS);
-  const go = (name) => { state.view = name; history.replaceState(null, "", `#${name}`); render(); byId(`tab-${name}`).focus(); };
+  const go = (name) => { state.view = name; strange.length = 0; render(); byId(`tab-${name}`).focus(); };
   const keys = (e) => {
     const step = { ArrowRight: 1, ArrowLeft: -1 }[e.key];
     if (step) { e.preventDefault(); go(names[(names.indexOf(state.view) + step + names.length) % names.length]); }
@@ -18,33 +18,38 @@ function drawTabs() {
 }
 function drawFilters() {
   const f = state.filter;
+  const papers = state.view === "papers";
+  const values = filterValues(f);
   const set = (key) => (v) => { f[key] = v; state.pages = {}; render(); };
-  const any = (values, names = (v) => v) => [["", "any"], ...values.map((v) => [v, names(v)])];
-  const search = h("input", { type: "search", id: "search", value: f.q, placeholder: "model name", oninput: (e) => { f.q = e.target.value; state.pages = {}; render(false); } });
-  const reset = () => { Object.keys(f).forEach((k) => { f[k] = ""; }); state.pages = {}; render(); };
-  const tasks = unique([...data.boards, ...data.published].map((b) => b.task)).sort((a, b) => taskPlace(a) - taskPlace(b));
-  byId("filters").replaceChildren(
-    h("label", { class: "field" }, "Search", search),
-    select("Task", any(tasks, (t) => data.tasks[t] ?? t), f.task, set("task")),
-    select("Dataset", any(unique([...data.boards, ...data.published].map((b) => b.dataset))), f.dataset, set("dataset")),
-    select("Family", any(unique(data.models.map((m) => m.family))), f.family, set("family")),
-    select("Size", Object.entries(SIZES).map(([k, v]) => [k, v[0]]), f.size, set("size")),
-    select("Licence", any(unique(data.models.map((m) => m.licence))), f.licence, set("licence")),
+  const pick = (label, key, names = (v) => v, list = values[key]) => select(label, [["", "any"], ...list.map((v) => [v, names(v)])], f[key], set(key));
+  const reset = () => { Object.keys(f).forEach((k) => { f[k] = ""; }); state.pages = {}; render(); byId("search").focus(); };
+  if (!byId("search")) {
+    const type = (e) => { state.filter.q = e.target.value; state.pages = {}; render(); };
+    byId("filters").append(h("label", { class: "field" }, "Search", h("input", { type: "search", id: "search", placeholder: "model, model", oninput: type })), h("div", { id: "facets" }));
+  }
+  if (byId("search").value !== f.q) byId("search").value = f.q;
+  byId("facets").replaceChildren(
+    pick("Task", "task", (t) => data.tasks[t] ?? t, values.task.sort((a, b) => taskPlace(a) - taskPlace(b))), pick("Dataset", "dataset"),
+    ...(papers ? [] : [pick("Family", "family"), pick("Size", "size", (k) => SIZES[k][0], Object.keys(SIZES).filter((k) => k && values.size.includes(k))), pick("Licence", "licence")]),
     h("button", { type: "button", class: "quiet", id: "reset", onclick: reset, disabled: !Object.values(f).some(Boolean) }, "Reset"));
 }
-function render(filters = true) {
+function render() {
+  const focused = document.activeElement?.id;
   charts.forEach((c) => c.destroy());
   charts = [];
   waiting.length = 0;
+  Object.keys(drawn).forEach((k) => { delete drawn[k]; });
   drawTabs();
-  if (filters) drawFilters();
-  else byId("reset").disabled = !Object.values(state.filter).some(Boolean);
-  byId("view").replaceChildren(...VIEWS[state.view][1]().flat().filter(Boolean));
+  drawFilters();
+  const lost = strange.length ? h("p", { class: "note", role: "status", id: "strange" }, `The address names what is not on this page: ${strange.join(", ")}.`) : null;
+  byId("view").replaceChildren(...[lost, VIEWS[state.view][1]()].flat(2).filter(Boolean));
   waiting.splice(0).forEach((draw) => draw());
+  writeAddress();
+  if (focused && document.activeElement?.id !== focused) byId(focused)?.focus(); // what was drawn anew keeps the keyboard
 }
 function drawFooter() {
   const left = data.problems.length ? h("details", { id: "problems" }, h("summary", {}, `${data.problems.length} files left out`), h("ul", {}, data.problems.map((p) => h("li", {}, p)))) : null;
-  byId("footer").replaceChildren(...[left, h("p", {}, "Built from the result files alone. Values, intervals and tests can be made again from each row's samples.parquet.")].filter(Boolean));
+  byId("footer").replaceChildren(...[left, h("p", {}, `Built by ${made()}, from the result files alone. Values, intervals and tests can be made again from each row's samples.parquet.`)].filter(Boolean));
   const rows = `${data.rows.length} rows, ${data.models.length} models, ${new Set(data.boards.map((b) => b.unitName)).size} task and dataset pairs`;
   byId("counts").textContent = rows + (data.published.length ? `, ${data.published.length} published numbers` : "");
 }
@@ -68,8 +73,8 @@ addEventListener("afterprint", () => {
 byId("filters").addEventListener("submit", (e) => e.preventDefault());
 byId("details").addEventListener("click", (e) => { if (e.target === byId("details")) byId("details").close(); });
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => render());
-addEventListener("hashchange", () => { if (location.hash.slice(1) in VIEWS) { state.view = location.hash.slice(1); render(); } });
-if (location.hash.slice(1) in VIEWS) state.view = location.hash.slice(1);
+addEventListener("hashchange", () => { readAddress(); render(); });
+readAddress();
 if (matchMedia("(max-width: 760px)").matches) byId("filter-box").open = false;
 drawFooter();
 render();

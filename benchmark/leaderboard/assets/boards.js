@@ -11,8 +11,9 @@ function boardView() {
       h("button", { type: "button", class: "quiet", onclick: () => { state.view = "protocols"; state.pinned = board.protocol; render(); } }, "Which protocol is this?")),
     heading(`${board.title} on ${board.dataset}`, `${board.metric} ${board.unit} ${board.up ? "↑ higher is better" : "↓ lower is better"}, ` +
       `${board.n} samples, protocol ${protocol.name} ${protocol.hash.slice(0, 8)}, data ${board.digest.slice(0, 8)}. ${statusWords(protocol)}. ${legend([board])}`),
-    dataTable({ id: `board${board.i}`, rows, caption: boardLabel(board), rowClass: mark, sort: { key: "rank", down: false },
-      columns: boardColumns(board, low, high, others), extra: chanceRow(board, boardColumns(board, low, high, others), others) }),
+    dataTable({ id: "board", rows, caption: boardLabel(board), rowClass: mark, sort: { key: "rank", down: false },
+      columns: boardColumns(board, low, high, others), extra: floorRows(boardColumns(board, low, high, others), (c) => (c.key === "value" || c.key.startsWith("o_") ? board : null)) }),
+    board.disagrees ? h("p", { class: "note", id: "disagrees" }, `${board.disagrees}.`) : null,
   ];
 }
 function boardColumns(board, low, high, others) {
@@ -21,8 +22,8 @@ function boardColumns(board, low, high, others) {
     { key: "rank", label: "#", num: true, value: (r) => r.rank, cell: (r) => String(r.rank) },
     { key: "model", label: "Model", pin: true, value: (r) => r.model.name, cell: (r) => modelName(r.model) },
     { key: "value", label: board.metric, num: true, first: board.up ? "desc" : "asc", value: (r) => r.v, cell: valueCell },
-    { key: "interval", label: "95 % interval", cell: (r) => intervalPlot(r, low, high), title: `${number(low, unit)} to ${number(high, unit)}` },
-    { key: "range", label: "", cell: (r) => h("span", { class: "soft small nowrap" }, `${number(r.lo, unit)} – ${number(r.hi, unit)}`) },
+    { key: "interval", copy: "", label: "95 % interval", cell: (r) => intervalPlot(r, low, high), title: `${number(low, unit)} to ${number(high, unit)}` },
+    { key: "range", label: "", copy: "95 % interval", cell: (r) => h("span", { class: "soft small nowrap" }, `${number(r.lo, unit)} – ${number(r.hi, unit)}`) },
     { key: "delta", label: "Δ to best", num: true, title: "value minus the best value", value: (r) => Math.abs(r.delta), cell: (r) => (r.rank === 1 ? "" : signed(r.delta, unit)) },
     { key: "p", label: "adj. p", num: true, title: "p-value of the difference from the best, paired on the same samples, adjusted over all pairs of models", value: (r) => r.p, cell: (r) => (r.rank === 1 ? "" : r.p < 0.001 ? "<0.001" : r.p.toFixed(3)) },
     { key: "sd", label: "rank ±", num: true, value: (r) => r.sd, title: "standard deviation of the rank over joint draws", cell: (r) => r.sd.toFixed(1) },
@@ -32,14 +33,19 @@ function boardColumns(board, low, high, others) {
     { key: "params", label: "params", num: true, value: (r) => r.model.params, cell: (r) => params(r.model.params) },
   ];
 }
-// What an answer that sees no picture gets: below all rows, however they are sorted, and without a rank.
-function chanceRow(board, columns, others) {
-  if (!Object.keys(board.chance).length) return null;
-  const shown = (name, unit) => (name in board.chance ? number(board.chance[name], unit) : "");
-  const unitOf = (name) => shownRows(board).map((r) => r.metrics[name]?.unit).find((u) => u !== undefined) ?? "";
-  const words = { model: "chance", value: shown(board.metric, board.unit), ...Object.fromEntries(others.map((n) => [`o_${n}`, shown(n, unitOf(n))])) };
-  return h("tfoot", {}, h("tr", { class: "chance", title: "the best answer that sees no picture: a uniform guess, or always the same" },
-    columns.map((c) => h(c.pin ? "th" : "td", { class: [c.num && "num", c.pin && "pin"].filter(Boolean).join(" ") || null, scope: c.pin ? "row" : null }, words[c.key] ?? ""))));
+// What an answer that sees no picture gets, and what no answer can pass: below all rows, however they are sorted, and without a rank.
+const FLOORS = { chance: "the best answer that sees no picture: a uniform guess, or always the same", ceiling: "the most that any answer could get here" };
+function floorRows(columns, boardOf) {
+  const shown = (kind, c) => {
+    const board = c.pin ? null : boardOf(c);
+    const metric = board && (c.key.startsWith("o_") ? c.key.slice(2) : board.metric);
+    const unit = board && (metric === board.metric ? board.unit : board.rows.map((r) => r.metrics[metric]?.unit).find((u) => u !== undefined) ?? "");
+    return metric in (board?.[kind] ?? {}) ? number(board[kind][metric], unit) : "";
+  };
+  const row = (kind) => h("tr", { class: kind, title: FLOORS[kind] },
+    columns.map((c) => h(c.pin ? "th" : "td", { class: [c.num && "num", c.pin && "pin"].filter(Boolean).join(" ") || null, scope: c.pin ? "row" : null }, c.pin ? kind : [shown(kind, c), c.num && !c.key.startsWith("o_") ? h("span", { class: "pm" }) : null])));
+  const kinds = Object.keys(FLOORS).filter((kind) => columns.some((c) => shown(kind, c)));
+  return kinds.length ? h("tfoot", {}, kinds.map(row)) : null;
 }
 function intervalPlot(row, low, high) {
   const at = (v) => `${(100 * (v - low)) / (high - low || 1)}%`;

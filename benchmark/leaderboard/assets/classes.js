@@ -14,21 +14,23 @@ function classesView() {
   const classes = board.classes.map((name, c) => ({ name, c }));
   const columns = [
     { key: "class", label: "Class", pin: true, value: (r) => r.name, cell: (r) => r.name },
-    ...across.map((row) => ({ key: `m${row.m}`, label: row.model.name, name: true, num: true, first: "desc", value: (r) => row.classes[r.c],
+    ...across.map((row) => ({ key: `m_${row.model.name}`, label: row.model.name, name: true, num: true, first: "desc", value: (r) => row.classes[r.c],
       style: (r) => (row.classes[r.c] === null ? null : tint(row.classes[r.c] / 100)), cell: (r) => number(row.classes[r.c], "%") })),
   ];
   return [
     h("div", { class: "controls" }, boardSelect(board, suits), ...pairSelects(rows, a, b)),
     heading(`IoU of each class: ${board.title} on ${board.dataset}`, `In percent, over all ${board.n} images.` +
       (rows.length > across.length ? ` The ${across.length} best of ${rows.length} models shown; the filters bring in others.` : "")),
-    h("div", { class: a !== b ? "two" : "" }, dataTable({ id: `classes${board.i}`, rows: classes, columns, caption: `IoU per class on ${boardLabel(board)}` }),
+    h("div", { class: a !== b ? "two" : "" }, dataTable({ id: "classes", rows: classes, columns, caption: `IoU per class on ${boardLabel(board)}` }),
       a !== b ? box : null),
   ];
 }
 // The two models of the views that compare: the chosen ones where shown, else the two best.
 function pair(rows) {
   const a = rows.find((r) => r.m === state.a) ?? rows[0];
-  return [a, rows.find((r) => r.m === state.b && r !== a) ?? rows.find((r) => r !== a) ?? a];
+  const b = rows.find((r) => r.m === state.b && r !== a) ?? rows.find((r) => r !== a) ?? a;
+  Object.assign(drawn, { a: a?.model.name, b: b?.model.name });
+  return [a, b];
 }
 function pairSelects(rows, a, b) {
   const names = [...rows].sort((x, y) => x.model.name.localeCompare(y.model.name)).map((r) => [r.m, r.model.name]);

@@ -9,6 +9,7 @@ function costView() {
   const board = currentBoard();
   if (!board) return [empty("No row passes the filters.")];
   const [label, cost, moreIsBetter, format] = COSTS[state.cost];
+  drawn.cost = state.cost;
   const rows = shownRows(board).filter((r) => cost(r.model));
   rows.forEach((r) => { r.front = onFront(r, rows, cost, moreIsBetter, board.up); });
   const box = h("div", { class: "card chart" });

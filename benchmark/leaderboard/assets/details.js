@@ -11,7 +11,7 @@ function showRow(row) {
     h("div", { class: "body" },
       h("h3", {}, "Metrics"), metricTable(row),
       h("h3", {}, "Protocol"), h("p", {}, h("button", { type: "button", class: "linklike", onclick: toProtocol }, `${protocol.name} ${protocol.hash.slice(0, 16)}`), " ", statusCounts(protocol).map(([s, n]) => [chip(s, `${n} ${s}`), " "]).flat()),
-      row.pictures.length ? [h("h3", {}, "Predictions"), pictureList(row)] : null,
+      row.pictures.length ? [h("h3", {}, row.drawn ? "Predictions, of the row that came with densebench" : "Predictions"), pictureList(row)] : null,
       h("h3", {}, "Where it comes from"), facts(provenance(row)),
       Object.keys(row.details).length ? [h("h3", {}, "Noted by the task"), facts(Object.entries(row.details).map(([k, v]) => [k, plain(v)]))] : null,
       h("h3", {}, "Environment"), facts(environmentFacts(data.environments[row.env] ?? {}))));

@@ -15,7 +15,7 @@ function h(tag, attributes, ...children) {
 const byId = (id) => document.getElementById(id);
 
 function select(label, options, value, change) {
-  const list = h("select", { onchange: (e) => change(e.target.value) },
+  const list = h("select", { id: `pick-${label.replace(/\W+/g, "-")}`, onchange: (e) => change(e.target.value) },
     options.map(([key, text]) => h("option", { value: key, selected: String(key) === String(value) }, text)));
   return h("label", { class: "field" }, label, list);
 }

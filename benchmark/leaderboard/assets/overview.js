@@ -9,7 +9,11 @@ function legend(boards, more = "") {
 }
 function overview() {
   if (!data.boards.length) return [empty("No measured row yet. Published numbers are under Papers.")];
-  const boards = (groups.get(state.group) ?? []).filter(boardPasses);
+  const passes = (b) => boardPasses(b) && shownRows(b).length;
+  const there = groupNames.filter((n) => groups.get(n).some(passes));
+  const group = there.includes(state.group) ? state.group : there[0] ?? state.group;
+  const boards = (groups.get(group) ?? []).filter(passes);
+  drawn.suite = group;
   const found = new Map();
   for (const board of boards) for (const row of shownRows(board)) {
     if (!found.has(row.m)) found.set(row.m, { model: row.model, at: new Map() });
@@ -17,13 +21,13 @@ function overview() {
   }
   const rows = [...found.values()];
   rows.forEach((r) => Object.assign(r, meanRank(r, boards)));
-  const pick = select("Suite and protocol", groupNames.map((n) => [n, n]), state.group, (v) => { state.group = v; state.sorts.overview = null; render(); });
-  const title = state.group.startsWith("scenes") ? "Embedded scenes: a check of the machinery, never a measure of a real encoder" : "Datasets";
+  const pick = select("Suite and protocol", (there.length ? there : [group]).map((n) => [n, n]), group, (v) => { state.group = v; state.sorts.overview = null; render(); });
+  const title = group.startsWith("scenes") ? "Embedded scenes: a check of the machinery, never a measure of a real encoder" : "Datasets";
   return [
     h("div", { class: "controls" }, pick),
     heading(title, legend(boards, "Mean rank: over the columns shown, for models that have all of them. ")),
-    rows.length ? dataTable({ id: "overview", columns: overviewColumns(boards), rows, caption: `Models on ${state.group}`,
-      sort: { key: "mean", down: false }, header: taskHeader(boards), extra: publishedBody(boards) })
+    rows.length ? dataTable({ id: "overview", columns: overviewColumns(boards), rows, caption: `Models on ${group}`,
+      sort: { key: "mean", down: false }, header: taskHeader(boards), extra: [publishedBody(boards), floorRows(overviewColumns(boards), (c) => boards.find((b) => b.id === c.key))] })
       : empty("No row passes the filters."),
   ];
 }
@@ -52,7 +56,7 @@ function boardColumn(board, boards) {
   const hash = twin ? ` ${protocolOf(board).hash.slice(0, 6)}` : "";
   const at = (r) => r.at.get(board.i);
   return {
-    key: `b${board.i}`, num: true, first: board.up ? "desc" : "asc", label: h("span", {}, board.dataset + hash, h("span", { class: "line" }, `${board.metric} ${board.unit} ${board.up ? "↑" : "↓"}`)),
+    key: board.id, num: true, first: board.up ? "desc" : "asc", label: h("span", {}, board.dataset + hash, h("span", { class: "line" }, `${board.metric} ${board.unit} ${board.up ? "↑" : "↓"}`)),
     title: boardLabel(board), value: (r) => at(r)?.v ?? null, style: (r) => (at(r) ? tint(share(at(r).v)) : null),
     kind: (r) => at(r) && mark(at(r)), cell: (r) => (at(r) ? valueCell(at(r)) : h("span", { class: "soft" }, "–")),
   };
@@ -85,7 +89,7 @@ function publishedBody(boards) {
   const units = new Set(boards.map((b) => b.unitName));
   const models = new Map();
   for (const p of data.published) {
-    if (!units.has(`${p.task}/${p.dataset}`) || !publishedPasses(p)) continue;
+    if (p.value === null || !units.has(`${p.task}/${p.dataset}`) || !publishedPasses(p)) continue;
     if (!models.has(p.model)) models.set(p.model, []);
     models.get(p.model).push(p);
   }

@@ -10,6 +10,7 @@ function statusWords(protocol) {
 const chip = (status, text) => h("span", { class: `chip ${STATUSES.includes(status) ? status : ""}` }, text ?? status);
 
 function protocolsView() {
+  drawn.protocol = data.protocols[state.pinned]?.hash;
   const used = new Map();
   for (const b of shownBoards()) used.set(b.protocol, (used.get(b.protocol) ?? 0) + shownRows(b).length);
   const panels = [...used.entries()].map(([i, rows]) => protocolPanel(i, rows));

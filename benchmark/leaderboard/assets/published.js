@@ -1,14 +1,13 @@
 // The papers' numbers, beside the measured row of the same model where there is one.
-function publishedPasses(p) {
-  const f = state.filter;
-  return (!f.q || (p.model + " " + p.model_id).toLowerCase().includes(f.q.toLowerCase())) && (!f.task || p.task === f.task) && (!f.dataset || p.dataset === f.dataset);
+function publishedPasses(p, f = state.filter) {
+  return named(`${p.model} ${p.model_id}`, f) && (!f.task || p.task === f.task) && (!f.dataset || p.dataset === f.dataset);
 }
 function measuredFor(p) {
   const rows = data.rows.filter((r) => r.model.name === p.model_id && r.board.task === p.task && r.board.dataset === p.dataset && r.metrics[p.metric]);
   return rows.sort((a, b) => (protocolOf(b.board).name === "paper") - (protocolOf(a.board).name === "paper"))[0] ?? null;
 }
 function publishedView() {
-  const rows = data.published.filter(publishedPasses);
+  const rows = data.published.filter((p) => publishedPasses(p));
   rows.forEach((p) => { p.row = measuredFor(p); });
   const measured = (p) => p.row?.metrics[p.metric];
   const columns = [
@@ -22,7 +21,7 @@ function publishedView() {
   ];
   return [
     heading("Papers", "Numbers as published, under each paper's own protocol. They carry no samples, so nothing here is tested; a measured row's protocol says which of its fields are not confirmed."),
-    rows.length ? dataTable({ id: "published", rows, columns, caption: "Published numbers", sort: { key: "task", down: false } }) : empty("No published number passes the filters."),
+    rows.length ? dataTable({ id: "papers", rows, columns, caption: "Published numbers", sort: { key: "task", down: false } }) : empty("No published number passes the filters."),
   ];
 }
 function measuredCell(p) {

@@ -21,7 +21,7 @@ function samplesView() {
     h("div", { class: "controls" }, boardSelect(board, suits), ...pairSelects(rows, a, b)),
     heading(`Sample by sample: ${board.title} on ${board.dataset}`, `${board.metric} of single samples; ${shown}. Intervals and tests use all of them.`),
     h("div", { class: "two" }, hits ? agreement(a, b, pairs) : box,
-      dataTable({ id: `samples${board.i}`, rows: pairs, columns, caption: `Samples of ${boardLabel(board)}`, sort: { key: "d", down: !board.up } })),
+      dataTable({ id: "samples", rows: pairs, columns, caption: `Samples of ${boardLabel(board)}`, sort: { key: "d", down: !board.up } })),
   ];
 }
 function deltaKind(d, board) {

@@ -26,21 +26,39 @@ for (const board of [...data.boards].sort(byTask)) {
 }
 const groupNames = [...groups.keys()].sort((a, b) => a.startsWith("scenes") - b.startsWith("scenes") || a.localeCompare(b));
 
-const state = {
+const fresh = () => ({
   view: "overview", group: groupNames[0] ?? "", board: null, a: null, b: null, cost: "speed", pinned: null,
   filter: { q: "", task: "", dataset: "", family: "", size: "", licence: "" }, sorts: {}, pages: {},
-};
-function modelPasses(m) {
-  const f = state.filter;
+});
+const state = fresh();
+// Several names, with commas between them, are several models.
+function named(text, f) {
+  const wanted = f.q.toLowerCase().split(",").map((w) => w.trim()).filter(Boolean);
+  return !wanted.length || wanted.some((w) => text.toLowerCase().includes(w));
+}
+function modelPasses(m, f = state.filter) {
   const [, low, high] = SIZES[f.size];
-  return (!f.q || m.name.toLowerCase().includes(f.q.toLowerCase())) && (!f.family || m.family === f.family) &&
+  return named(m.name, f) && (!f.family || m.family === f.family) &&
     (!f.licence || m.licence === f.licence) && (f.size === "" || (m.params >= low && m.params < high));
 }
-function boardPasses(b) {
-  const f = state.filter;
+function boardPasses(b, f = state.filter) {
   return (!f.task || b.task === f.task) && (!f.dataset || b.dataset === f.dataset);
 }
-const shownBoards = () => [...data.boards].sort(byTask).filter(boardPasses);
+// What a filter would be chosen by, and the values it has where the other filters are as they are: none leads nowhere.
+const OF_MODEL = { family: (m) => m.family, licence: (m) => m.licence, size: (m) => Object.keys(SIZES).find((k) => k && m.params >= SIZES[k][1] && m.params < SIZES[k][2]) };
+const OF_BOARD = { task: (b) => b.task, dataset: (b) => b.dataset };
+function filterValues(f = null) {
+  const papers = state.view === "papers";
+  const found = {};
+  for (const [key, of] of Object.entries({ ...OF_BOARD, ...OF_MODEL })) {
+    const others = f && { ...f, [key]: "" };
+    const rows = papers ? data.published.filter((p) => !others || publishedPasses(p, others)) : data.rows.filter((r) => !others || (modelPasses(r.model, others) && boardPasses(r.board, others)));
+    const values = rows.map((r) => (papers ? (key in OF_BOARD ? of(r) : "") : of(key in OF_BOARD ? r.board : r.model)));
+    found[key] = unique([...values, f?.[key]]);
+  }
+  return found;
+}
+const shownBoards = () => [...data.boards].sort(byTask).filter((b) => boardPasses(b));
 const shownRows = (board) => board.rows.filter((r) => modelPasses(r.model));
 function boardLabel(board) {
   return `${board.title} · ${board.dataset} · ${protocolOf(board).name}-${protocolOf(board).hash.slice(0, 8)}${board.part ? ` · a part, n = ${board.n}` : ""}`;
@@ -51,7 +69,9 @@ function unique(values) {
 // The board of the views that show one: the chosen one if the filters keep it, else the first that suits.
 function currentBoard(suits = () => true) {
   const boards = shownBoards().filter((b) => suits(b) && shownRows(b).length);
-  return boards.find((b) => b.i === state.board) ?? boards.find((b) => (groups.get(state.group) ?? []).includes(b)) ?? boards[0] ?? null;
+  const board = boards.find((b) => b.i === state.board) ?? boards.find((b) => (groups.get(state.group) ?? []).includes(b)) ?? boards[0] ?? null;
+  drawn.board = board?.id;
+  return board;
 }
 function boardSelect(board, suits = () => true) {
   const boards = shownBoards().filter((b) => suits(b) && shownRows(b).length);
