@@ -12,13 +12,12 @@ from sklearn.linear_model import LogisticRegression, Ridge
 
 from benchmark.errors import DataError, EncoderError
 from benchmark.heads import curvature, logistic
-from benchmark.heads.bins import BinsHead, fit_bins
 from benchmark.heads.linear_sweep import fit_linear_sweep
 from benchmark.heads.logistic import fit_best, fit_logistic
-from benchmark.heads.ridge import RidgeAccumulator
+from benchmark.heads.ridge import PENALTIES, RidgeAccumulator
 from benchmark.protocol import load_protocol
 from benchmark.registry import load_task, protocol_file
-from tasks.dense import finer, held_out_folds, held_out_images, probe_needs, training_pixels
+from tasks.dense import held_out_folds, held_out_images, probe_needs, training_pixels
 
 
 def blobs(n: int, classes: int, dim: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -133,6 +132,8 @@ def test_many_classes_stay_within_the_bytes_that_are_planned(monkeypatch) -> Non
     whole = fit_logistic(x, y, 50, [1e-3])
     assert logistic.held_bytes(1_281_167, 1536, 1000) < 2.5 * 2**30
     assert logistic.held_bytes(100_000, 4096, 20_000) < 12 * 2**30
+    # float32 blocks, and the rows twice
+    assert curvature.block_bytes(100, 9, 5) == 4 * (5 * 10 * 10 + 2 * 100 * 10)
     sizes: list[int] = []
     softmax = torch.log_softmax
     monkeypatch.setattr(torch, "log_softmax", lambda t, dim: (sizes.append(len(t)), softmax(t, dim))[1])
@@ -232,10 +233,16 @@ def test_logistic_refuses_bad_rows_and_labels() -> None:
         fit_logistic(spoiled, y, 3, [1e-3])
     with pytest.raises(DataError, match="label 2 is outside 0 … 1"):
         fit_logistic(x, y, 2, [1e-3])
+    with pytest.raises(DataError, match="label -1 is outside 0 … 2"):
+        fit_logistic(x, y - (y == 1) * 2, 3, [1e-3])
     with pytest.raises(DataError, match="no held-out training rows"):
         fit_logistic(x, y, 3)
     with pytest.raises(DataError, match="50 of 50 rows are held out"):
         fit_logistic(x, y, 3, holdout=np.ones(50, bool))
+
+
+def test_the_penalties_that_are_tried_are_powers_of_ten() -> None:
+    np.testing.assert_allclose(np.log10(PENALTIES), np.arange(-6, 2), atol=1e-12)
 
 
 @pytest.mark.parametrize("standardize", [False, True])
@@ -274,31 +281,6 @@ def test_ridge_refuses_nan_and_missing_rows() -> None:
         fit.add(torch.tensor([[1.0, 1.0], [float("nan"), 1.0]]), torch.ones(2, 1))
 
 
-def test_bins_predict_a_linear_depth_within_range_and_repeat_for_a_seed() -> None:
-    rng = np.random.default_rng(0)
-    x = rng.normal(size=(4000, 8)).astype(np.float32)
-    depth = np.clip(4 + x @ rng.normal(size=8) * 0.4, 0.5, 9.5).astype(np.float32)
-    depth[::10] = 0  # invalid
-    held = np.arange(4000) % 5 == 0
-    heads = [fit_bins(x, depth, held, 1e-3, 10, 32, learning_rates=(1e-3, 1e-2), steps=150, batch=512) for _ in "ab"]
-    guess = heads[0].predict(torch.tensor(x)).numpy()
-    assert guess.min() > 0 and guess.max() < 10
-    valid = depth > 0
-    assert np.sqrt(((guess - depth)[valid] ** 2).mean()) < 0.4 * depth[valid].std()
-    assert torch.equal(heads[0].weight, heads[1].weight)
-    with pytest.raises(DataError, match="no depth lies between"):
-        fit_bins(x, np.zeros(4000), None, 1e-3, 10)
-
-
-def test_bins_expectation_is_dinov2s_formula() -> None:
-    rng = np.random.default_rng(0)
-    x = rng.normal(size=(200, 3)).astype(np.float32)
-    head = fit_bins(x, np.full(200, 2.0), None, 0.001, 10, 16, steps=3)
-    scores = np.maximum(x @ head.weight.numpy().T + head.bias.numpy(), 0) + 0.1
-    expected = (scores / scores.sum(1, keepdims=True)) @ np.linspace(0.001, 10, 16)
-    np.testing.assert_allclose(head.predict(torch.tensor(x)).numpy(), expected, rtol=1e-5)
-
-
 def test_sweep_finds_the_useful_source_and_a_sound_rate() -> None:
     rng = np.random.default_rng(0)
     x, noise = rng.normal(size=(2, 2000, 16)).astype(np.float32)
@@ -334,15 +316,3 @@ def test_sweep_records_a_diverging_head_and_goes_on() -> None:
     held = np.arange(400) % 4 == 0
     head = fit_linear_sweep({"x": x}, y, 3, held, learning_rates=[1e-3, 1e38], steps=60, batch=64)
     assert head.learning_rate == 1e-3 and min(r["holdout_top1"] for r in head.table) == 0
-
-
-def test_bins_are_averaged_after_their_scores_are_interpolated() -> None:
-    """A head fitted on interpolated features is scored as the same function; the grid's own expectation is another."""
-    draw = torch.Generator().manual_seed(0)
-    head = BinsHead(torch.randn(16, 5, generator=draw), torch.randn(16, generator=draw), 0.5, 10.0)
-    grid = torch.randn(2, 3, 4, 5, generator=draw)
-    metres = head.expectation(finer(head.scores(grid), 4))
-    assert metres.shape == (2, 12, 16)
-    torch.testing.assert_close(metres, head.predict(finer(grid, 4)), atol=1e-5, rtol=1e-5)
-    assert float((metres - finer(head.predict(grid)[..., None], 4)[..., 0]).abs().max()) > 0.1
-    assert finer(grid, 1) is grid

@@ -156,6 +156,8 @@ def _content(path: Path) -> Any:
     if path.name in ("run.json", "state.json", CHECKSUMS):
         data = json.loads(path.read_text(encoding="utf-8"))
         data["files"] = {k: v for k, v in data.get("files", {}).items() if k not in ("run.json", "metrics.jsonl")}
+        if data.get("exported"):
+            del data["exported"]["hours"]
         return _without(data, OF_TRAINING)
     if path.name == "metrics.jsonl":
         lines = path.read_text(encoding="utf-8").splitlines()

@@ -1,0 +1,69 @@
+"""The depth head of bins: its formula, its choice of a rate, its schedule."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from benchmark.errors import DataError
+from benchmark.heads import bins
+from benchmark.heads.bins import BinsHead, fit_bins
+from tasks.dense import finer
+
+
+def test_bins_predict_a_linear_depth_within_range_and_repeat_for_a_seed() -> None:
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(4000, 8)).astype(np.float32)
+    depth = np.clip(4 + x @ rng.normal(size=8) * 0.4, 0.5, 9.5).astype(np.float32)
+    depth[::10] = 0  # invalid
+    held = np.arange(4000) % 5 == 0
+    heads = [fit_bins(x, depth, held, 1e-3, 10, 32, learning_rates=(1e-3, 1e-2), steps=150, batch=512) for _ in "ab"]
+    guess = heads[0].predict(torch.tensor(x)).numpy()
+    assert guess.min() > 0 and guess.max() < 10
+    valid = depth > 0
+    assert np.sqrt(((guess - depth)[valid] ** 2).mean()) < 0.4 * depth[valid].std()
+    assert torch.equal(heads[0].weight, heads[1].weight)
+    assert 0.01 < heads[0].history[1]["holdout_rmse"] < 0.4 * depth[valid].std()  # that of the better rate, in metres
+    with pytest.raises(DataError, match="no depth lies between"):
+        fit_bins(x, np.zeros(4000), None, 1e-3, 10)
+
+
+def test_bins_expectation_is_dinov2s_formula() -> None:
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(200, 3)).astype(np.float32)
+    head = fit_bins(x, np.full(200, 2.0), None, 0.001, 10, 16, steps=3)
+    scores = np.maximum(x @ head.weight.numpy().T + head.bias.numpy(), 0) + 0.1
+    expected = (scores / scores.sum(1, keepdims=True)) @ np.linspace(0.001, 10, 16)
+    np.testing.assert_allclose(head.predict(torch.tensor(x)).numpy(), expected, rtol=1e-5)
+
+
+def test_a_rate_is_judged_on_rows_that_it_was_not_trained_on() -> None:
+    """The second feature gives the depth away, but only of the rows held out."""
+    held = np.arange(400) % 4 == 0
+    depth = np.random.default_rng(0).uniform(2, 8, 400)
+    x = np.stack([np.ones(400), np.where(held, depth, 5.0)], 1).astype(np.float32)
+    blind = fit_bins(x, np.where(held, depth, 5.0), held, 1e-3, 10, 16, learning_rates=(1e-2, 3e-2), steps=100)
+    assert min(record["holdout_rmse"] for record in blind.history[:2]) > 0.8 * depth[held].std()
+
+
+@pytest.mark.parametrize(("steps", "warmup"), [(20, 2), (99, 9), (501, 50), (520, 50)])
+def test_bins_warm_up_for_a_tenth_of_the_steps_and_fifty_at_most(monkeypatch, steps: int, warmup: int) -> None:
+    asked, cosine = [], bins.cosine
+    monkeypatch.setattr(
+        bins, "cosine", lambda step, of, warmup: (asked.append((of, warmup)), cosine(step, of, warmup))[1]
+    )
+    fit_bins(np.ones((4, 2), np.float32), np.full(4, 2.0), None, 0.001, 10, 2, steps=steps)
+    assert asked == [(steps, warmup)] * steps
+
+
+def test_bins_are_averaged_after_their_scores_are_interpolated() -> None:
+    """A head fitted on interpolated features is scored as the same function; the grid's own expectation is another."""
+    draw = torch.Generator().manual_seed(0)
+    head = BinsHead(torch.randn(16, 5, generator=draw), torch.randn(16, generator=draw), 0.5, 10.0)
+    grid = torch.randn(2, 3, 4, 5, generator=draw)
+    metres = head.expectation(finer(head.scores(grid), 4))
+    assert metres.shape == (2, 12, 16)
+    torch.testing.assert_close(metres, head.predict(finer(grid, 4)), atol=1e-5, rtol=1e-5)
+    assert float((metres - finer(head.predict(grid)[..., None], 4)[..., 0]).abs().max()) > 0.1
+    assert finer(grid, 1) is grid
