@@ -31,9 +31,11 @@ def test_the_student_sees_no_mask_and_targets_come_from_the_frozen_teacher(teach
     frozen = frozen_teacher(config)
     assert frozen is not None
     teacher = Teacher(config, student, frozen)
-    batch, _ = Collate(Tokenizer.read(teacher_folder / "tokenizer.model", 16))(
+    batch, _, _ = Collate(Tokenizer.read(teacher_folder / "tokenizer.model", 16))(
         [Positions(Squares(96), config)[i] for i in range(4)]
     )
+    assert batch is not None
+    batch = batch.to(torch.device("cpu"))
     output = student(batch)
     before = {k: v.clone() for k, v in teacher.state_dict().items() if "center" not in k}
     targets = teacher(output, batch, 0)

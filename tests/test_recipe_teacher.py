@@ -32,9 +32,9 @@ def prepared(**changes: Any) -> tuple[Pretrainer, Teacher, Batch]:
     student = Pretrainer(config)
     student.initialise(0)
     positions = Positions(source, config)
-    batch, _ = Collate(tokenizer)([positions[i] for i in range(8)])
+    batch, _, _ = Collate(tokenizer)([positions[i] for i in range(8)])
     assert batch is not None
-    return student, Teacher(config, student), batch
+    return student, Teacher(config, student), batch.to(torch.device("cpu"))
 
 
 def test_only_the_projector_has_moving_averages() -> None:

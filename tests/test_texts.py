@@ -11,7 +11,9 @@ import miniatures
 import pytest
 
 from adapters.tipsv2.recipe.config import DataConfig
-from adapters.tipsv2.recipe.source_files import open_folder, tar_pairs
+from adapters.tipsv2.recipe.shard_index import shard_entries
+from adapters.tipsv2.recipe.shards import Shard
+from adapters.tipsv2.recipe.source_files import open_folder
 from benchmark.errors import DataError
 from benchmark.registry import open_dataset
 from benchmark.system.texts import json_lines, lines_of, split_lines
@@ -75,7 +77,7 @@ def test_a_compressed_shard_is_refused_as_its_offsets_are_not_those_of_the_file(
     with tarfile.open(tmp_path / "a.tar", "w:gz") as out:
         out.add(__file__, "a.json")
     with pytest.raises(DataError, match=r"a\.tar: not a readable tar file"):
-        tar_pairs(str(tmp_path / "a.tar"))
+        shard_entries(Shard(str(tmp_path / "a.tar"), (tmp_path / "a.tar").stat().st_size, ""))
 
 
 INSIDE = "a dog\u2028on\x85a\x0bmat\x0cby\x1ethe\u2029door"  # str.splitlines makes seven lines of it

@@ -19,7 +19,7 @@ from benchmark.cli import streams
 from benchmark.errors import BenchError, Ended, staying
 from benchmark.system import signals
 from benchmark.system.escaping import printable
-from benchmark.system.files import disk_errors, unreadable
+from benchmark.system.files import disk_errors, machine_fault, unreadable
 from benchmark.system.own_packages import NAMES, ours
 from benchmark.system.torchvision_fit import misfit
 
@@ -102,13 +102,6 @@ def root(
         os.environ["BENCH_DEBUG"] = "1"
 
 
-OF_THE_MACHINE = {
-    errno.EMFILE: "Allow more open files (ulimit -n)",
-    errno.ENFILE: "Close other programs",
-    errno.EIO: "Look at the disk",
-}
-
-
 def debugging() -> bool:
     """Whether --debug was given."""
     return bool(os.environ.get("BENCH_DEBUG"))
@@ -160,9 +153,7 @@ def _explain(error: Exception) -> int:
         except BenchError as e:
             print(f"error: {printable(str(e))}", file=sys.stderr)
             return 1
-    if isinstance(error, OSError) and (advice := OF_THE_MACHINE.get(error.errno or 0)):
-        where = f"{error.filename}: " if error.filename else ""
-        said = f"{where}{error.strerror}. {advice}, then give the same command again"
+    if isinstance(error, OSError) and (said := machine_fault(error)):
         print(f"error: {printable(said)}", file=sys.stderr)
         return 1
     if type(error).__name__ == "Abort":

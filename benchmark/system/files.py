@@ -85,6 +85,20 @@ def writable(folder: Path, what: str = "results", option: str = "--results") -> 
         ) from e
 
 
+OF_THE_MACHINE = {
+    errno.EMFILE: "Allow more open files (ulimit -n)",
+    errno.ENFILE: "Close other programs",
+    errno.EIO: "Look at the disk",
+}
+
+
+def machine_fault(error: OSError) -> str:
+    """The line for an error that no file is to blame for; "" for others."""
+    advice = OF_THE_MACHINE.get(error.errno or 0)
+    where = f"{error.filename}: " if error.filename else ""
+    return f"{where}{error.strerror}. {advice}, then give the same command again" if advice else ""
+
+
 def unreadable(error: OSError) -> str:
     """The line for a file or folder that the system does not open."""
     return f"{error.filename or 'a file'}: {error.strerror or error}. Check the path and who may read and write it"

@@ -22,7 +22,8 @@ from files_of_others import saved, written  # noqa: E402
 from readers_weights import configs, read_recipe, read_tokeniser, read_weights, tokeniser, weights  # noqa: E402
 from rows import write_row  # noqa: E402
 
-from adapters.tipsv2.recipe import source_files  # noqa: E402
+from adapters.tipsv2.recipe import shard_index  # noqa: E402
+from adapters.tipsv2.recipe.shards import Shard  # noqa: E402
 from benchmark.compare import noise_floor as noise  # noqa: E402
 from benchmark.images.decode import decode  # noqa: E402
 from benchmark.leaderboard import build  # noqa: E402
@@ -166,7 +167,7 @@ def _read_archive(path: Path) -> None:
     for name in found.names()[:20]:
         found.read(name)
     if path.suffix == ".tar":
-        source_files.tar_pairs(str(path))
+        shard_index.shard_entries(Shard(str(path), path.stat().st_size, ""))
 
 
 # ------------------------------------------------------------------------------------------------- official data sets

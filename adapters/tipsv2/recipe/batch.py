@@ -2,29 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields, replace
 
+import numpy as np
 import torch
 
 
 @dataclass
 class Batch:
-    """B samples, of which b run the self-supervised branch."""
+    """B samples, of which b run the self-supervised branch. Pictures are 8-bit until `to` brings them to the device."""
 
-    images: torch.Tensor  # [B, 3, H, W] float32 in [0, 1], the global view
+    images: torch.Tensor  # [B, 3, H, W] float32 in [0, 1] or uint8, the global view
     texts: tuple[torch.Tensor, ...]  # K tensors [B, L] int64, one for each CLS, 0 where padded
     ssl_rows: torch.Tensor  # [b] int64, rows of `images`
-    local: torch.Tensor  # [M, b, 3, h, w] float32 in [0, 1]
+    local: torch.Tensor  # [M, b, 3, h, w], as images
     mask: torch.Tensor  # [b, N] bool
     captioned: torch.Tensor  # [B, K] bool: whether there is a text; else the contrastive loss passes over it
 
     def to(self, device: torch.device) -> Batch:
-        """The same batch on `device`."""
-        images, rows, local, mask, captioned = (
-            t.to(device, non_blocking=True) for t in (self.images, self.ssl_rows, self.local, self.mask, self.captioned)
-        )
-        return Batch(images, tuple(t.to(device, non_blocking=True) for t in self.texts), rows, local, mask, captioned)
+        """The same batch on `device`, pictures in float32."""
+        moved = self._each(lambda t: t.to(device, non_blocking=True))
+        return replace(moved, images=to_float(moved.images), local=to_float(moved.local))
+
+    def pin_memory(self) -> Batch:
+        """The same batch where a GPU fetches it while it computes; the loader calls this."""
+        return self._each(torch.Tensor.pin_memory)
+
+    def _each(self, change: Callable[[torch.Tensor], torch.Tensor]) -> Batch:
+        given = {f.name: getattr(self, f.name) for f in fields(self)}
+        return Batch(**{k: tuple(map(change, v)) if isinstance(v, tuple) else change(v) for k, v in given.items()})
 
     def split(self, parts: int) -> Sequence[Batch]:
         """`parts` micro-batches of equal length, in order."""
@@ -44,3 +51,13 @@ class Batch:
             mask=self.mask[inside],
             captioned=self.captioned[start:stop],
         )
+
+
+def to_float(pixels: torch.Tensor) -> torch.Tensor:
+    """uint8 → float32 in [0, 1]; floats as they are."""
+    return pixels.float() / 255 if pixels.dtype == torch.uint8 else pixels
+
+
+def channels_first(pixels: np.ndarray) -> torch.Tensor:
+    """[..., H, W, 3] → [..., 3, H, W]."""
+    return torch.from_numpy(np.ascontiguousarray(np.moveaxis(pixels, -1, -3)))

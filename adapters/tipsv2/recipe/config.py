@@ -112,7 +112,9 @@ class DataConfig:
     """Where samples come from; every source yields (image, alt text, synthetic captions)."""
 
     source: str = "scenes"  # scenes · folder · parquet · tar · hub, or module:function
-    path: str = ""  # folder, file pattern or hub id
+    path: str = ""  # folder, file pattern or hub id; tar: also URLs that fsspec knows, {00000..00999} counts
+    # tar: each epoch a permutation of all samples, or of the shards, of which 16 are mixed at a time: for slow disks
+    order: Literal["samples", "shards"] = "samples"
     samples: int = 0  # scenes: how many there are; others: 0 = all
     size: int = 96  # scenes: rendered size in pixels
     seed: int = 0  # scenes: its seed
@@ -120,7 +122,7 @@ class DataConfig:
     alt: str = "alt"
     synthetic: tuple[str, ...] = ("synthetic",)  # a column for each kind of them
     synthetic_weights: tuple[float, ...] = ()  # how likely each kind is to be drawn; empty: all alike (T2)
-    cache: str = ""  # scenes: folder for rendered shards; empty: $BENCH_CACHE/recipe
+    cache: str = ""  # folder for rendered scenes and the indexes of shards; empty: $BENCH_CACHE/recipe
     workers: int = 0
     max_bad: int = 0  # unreadable samples that may be skipped before the run stops
 

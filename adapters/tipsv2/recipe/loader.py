@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from adapters.tipsv2.recipe.batch import Batch
+from adapters.tipsv2.recipe.batch import Batch, channels_first
 from adapters.tipsv2.recipe.captions import draw_pair
 from adapters.tipsv2.recipe.config import RecipeConfig
 from adapters.tipsv2.recipe.masking import random_mask
+from adapters.tipsv2.recipe.order import Order
 from adapters.tipsv2.recipe.samples import Source
 from adapters.tipsv2.recipe.stop import deaf
 from adapters.tipsv2.recipe.text import Tokenizer
 from adapters.tipsv2.recipe.views import random_view
-from benchmark.errors import DataError, UsageError
+from benchmark.errors import BenchError, DataError, UsageError
+from benchmark.system.files import machine_fault
 
 
 @dataclass
@@ -34,12 +38,13 @@ class Example:
 
 @dataclass
 class Unreadable:
-    """A position for which more samples were passed over than `data.max_bad` allows.
+    """A position for which more samples were passed over than `data.max_bad` allows, or at which the machine failed.
 
     A value, not an error: the loader wraps an error of a worker process into the worker's traceback.
     """
 
     bad: tuple[str, ...]
+    failed: str = ""  # what no sample is to blame for: too many open files, a server that does not answer
 
 
 class Positions(Dataset[Example | Unreadable]):
@@ -48,25 +53,21 @@ class Positions(Dataset[Example | Unreadable]):
     def __init__(self, source: Source, config: RecipeConfig) -> None:
         if len(source) == 0:
             raise DataError(f"data.source = {config.data.source!r} at {config.data.path!r} holds no samples")
+        starts = getattr(source, "starts", None) if config.data.order == "shards" else None
+        if starts is None and config.data.order == "shards":
+            raise UsageError('data.order = "shards", but data.source is not "tar". Set data.order = "samples"')
         self.source, self.config = source, config
+        self.order = Order(len(source), config.train.seed, starts)
 
     def __len__(self) -> int:
         return self.config.train.steps * self.config.train.batch_size
 
     def index(self, position: int, attempt: int = 0) -> int:
         """The sample at `position`: each epoch is a new permutation of the source."""
-        epoch, offset = divmod(position, len(self.source))
         if attempt:
             rng = np.random.default_rng((self.config.train.seed, 2, position, attempt))
             return int(rng.integers(len(self.source)))
-        return int(self._permutation(epoch)[offset])
-
-    def _permutation(self, epoch: int) -> np.ndarray:
-        known = getattr(self, "_epoch", None)
-        if known is None or known[0] != epoch:
-            rng = np.random.default_rng((self.config.train.seed, 0, epoch))
-            self._epoch = known = (epoch, rng.permutation(len(self.source)))
-        return known[1]
+        return self.order(*divmod(position, len(self.source)))
 
     def __getitem__(self, position: int) -> Example | Unreadable:
         views, loss = self.config.views, self.config.loss
@@ -75,7 +76,9 @@ class Positions(Dataset[Example | Unreadable]):
             try:
                 sample = self.source.load(self.index(position, len(bad)))
                 break
-            except DataError as error:
+            except BenchError as error:
+                if why := _of_the_machine(error):
+                    return Unreadable(tuple(bad), why)
                 bad.append(str(error))
                 if len(bad) > self.config.data.max_bad:
                     return Unreadable(tuple(bad))
@@ -94,35 +97,43 @@ class Positions(Dataset[Example | Unreadable]):
         return Example(view, texts, np.reshape(np.array(local, np.uint8), shape), mask, ssl, tuple(bad))
 
 
+def _of_the_machine(error: BenchError) -> str:
+    """What to say where no sample is to blame for the error, which may stand before the system's own; else ""."""
+    if not isinstance(error, DataError):
+        return str(error)
+    known: BaseException | None = error
+    while known is not None:
+        if isinstance(known, OSError) and known.errno in (errno.EMFILE, errno.ENFILE):
+            return machine_fault(known)
+        known = known.__cause__ or known.__context__
+    return ""
+
+
 class Collate:
-    """Examples of one step → (Batch, messages of bad samples); no Batch where a position is unreadable."""
+    """Examples of one step → (Batch, messages of bad samples, ""); no Batch where a position is unreadable, and the
+    reason last where the machine failed."""
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self.tokenizer = tokenizer
 
-    def __call__(self, found: list[Example | Unreadable]) -> tuple[Batch | None, list[str]]:
+    def __call__(self, found: list[Example | Unreadable]) -> tuple[Batch | None, list[str], str]:
         bad = [message for each in found for message in each.bad]
         examples = [each for each in found if isinstance(each, Example)]
         if len(examples) < len(found):
-            return None, bad
+            return None, bad, next((each.failed for each in found if isinstance(each, Unreadable) and each.failed), "")
         chosen = [i for i, e in enumerate(examples) if e.ssl]
         texts = tuple(self.tokenizer([e.texts[k] for e in examples]) for k in range(2))
         if not chosen:
             raise UsageError("no sample of a batch runs the self-supervised branch: lower loss.ssl_every")
         batch = Batch(
-            images=to_float(np.stack([e.view for e in examples])),
+            images=channels_first(np.stack([e.view for e in examples])),
             texts=texts,
             captioned=torch.tensor([[self.tokenizer.says(text) for text in e.texts] for e in examples]),
             ssl_rows=torch.tensor(chosen),
-            local=to_float(np.stack([examples[i].local for i in chosen], 1)),
+            local=channels_first(np.stack([examples[i].local for i in chosen], 1)),
             mask=torch.from_numpy(np.stack([examples[i].mask for i in chosen])),
         )
-        return batch, bad
-
-
-def to_float(pixels: np.ndarray) -> torch.Tensor:
-    """[..., H, W, 3] uint8 → [..., 3, H, W] float32 in [0, 1]."""
-    return torch.from_numpy(np.ascontiguousarray(np.moveaxis(pixels, -1, -3))).float() / 255
+        return batch, bad, ""
 
 
 def steps_from(
@@ -130,7 +141,8 @@ def steps_from(
 ) -> Iterator[tuple[Batch | None, list[str]]]:
     """This process's batches of the steps `start`, `start + 1`, …; rank r holds the r-th slice of the global batch.
 
-    A batch is None where more of its samples are bad than `data.max_bad` allows; the messages say which.
+    A batch is None where more of its samples are bad than `data.max_bad` allows; the messages say which. Raises
+    BenchError where the machine fails, which is no fault of a sample.
     """
     train = dataset.config.train
     share = train.batch_size // world
@@ -148,9 +160,14 @@ def steps_from(
         num_workers=workers,
         prefetch_factor=4 if workers else None,
         multiprocessing_context="spawn" if workers else None,
+        pin_memory=torch.cuda.is_available() and train.device != "cpu",
     )
-    with deaf():
-        return iter(loader)
+    with deaf() if workers else nullcontext():
+        found = iter(loader)
+    for batch, bad, failed in found:
+        if failed:
+            raise BenchError(failed)
+        yield batch, bad
 
 
 class _Given:

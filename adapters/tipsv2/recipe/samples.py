@@ -57,7 +57,7 @@ class Renderer(Protocol):
 SOURCES = {
     "scenes": "adapters.tipsv2.recipe.source_scenes:open_scenes",
     "folder": "adapters.tipsv2.recipe.source_files:open_folder",
-    "tar": "adapters.tipsv2.recipe.source_files:open_tar",
+    "tar": "adapters.tipsv2.recipe.source_tar:open_tar",
     "parquet": "adapters.tipsv2.recipe.source_tables:open_parquet",
     "hub": "adapters.tipsv2.recipe.source_tables:open_hub",
 }

@@ -1,26 +1,21 @@
-"""Sources in files: a folder with captions.jsonl, and tar shards whose members share a stem."""
+"""A folder of pictures with captions.jsonl as a source, and what every source of files makes of a row."""
 
 from __future__ import annotations
 
-import glob
 import itertools
-import json
-import tarfile
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from PIL import Image
 
 from adapters.tipsv2.recipe.config import DataConfig
 from adapters.tipsv2.recipe.samples import Sample
-from benchmark.data.hidden import is_hidden
 from benchmark.errors import DataError
 from benchmark.images.decode import decode
 from benchmark.system.texts import json_lines
 
-PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 CAPTIONS = "captions.jsonl"
 
 
@@ -97,67 +92,3 @@ def open_folder(config: DataConfig) -> FolderSource:
         numbers.append(number)
         rows.append(row)
     return FolderSource(root, rows, numbers, config)
-
-
-@dataclass
-class TarSource:
-    """Members `stem.jpg` and `stem.json` of tar files, read in place by offset: random access without unpacking."""
-
-    shards: list[str]
-    entries: list[tuple[int, tuple[int, int], tuple[int, int]]]  # shard, (offset, size) of picture and of JSON
-    config: DataConfig
-    _open: dict[int, BinaryIO] = field(default_factory=dict)
-
-    def __len__(self) -> int:
-        return len(self.entries)
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_open": {}}
-
-    def load(self, index: int) -> Sample:
-        shard, image, text = self.entries[index]
-        where = f"{self.shards[shard]}, sample {index}"
-        try:
-            row = json.loads(self._read(shard, text))
-        except (OSError, ValueError) as error:
-            raise DataError(f"{where}: captions cannot be read ({error})") from None
-        return sample_from(self._read(shard, image), row, self.config, where)
-
-    def held_out(self, count: int) -> list[Sample]:
-        return []
-
-    def _read(self, shard: int, span: tuple[int, int]) -> bytes:
-        if shard not in self._open:
-            self._open[shard] = open(self.shards[shard], "rb")  # noqa: SIM115 - kept open for the run
-        file = self._open[shard]
-        file.seek(span[0])
-        data = file.read(span[1])
-        if len(data) != span[1]:
-            raise DataError(f"{self.shards[shard]}: ends inside a member; the shard is truncated")
-        return data
-
-
-def open_tar(config: DataConfig) -> TarSource:
-    """The shards that `data.path` (a pattern) names, in sorted order. Raises DataError naming an unreadable shard."""
-    shards = sorted(glob.glob(config.path))
-    if not shards:
-        raise DataError(f"data.path = {config.path!r} matches no file. Give a pattern like shards/*.tar")
-    entries = [(number, *spans) for number, shard in enumerate(shards) for spans in tar_pairs(shard)]
-    return TarSource(shards, entries[: config.samples or None], config)
-
-
-def tar_pairs(shard: str) -> Sequence[tuple[tuple[int, int], tuple[int, int]]]:
-    """(offset, size) of each picture and of its JSON, in the order of the pictures."""
-    images: dict[str, tuple[int, int]] = {}
-    texts: dict[str, tuple[int, int]] = {}
-    try:
-        with tarfile.open(shard, "r:") as tar:  # offsets in a compressed one are not those of the file
-            for member in tar:
-                folder, slash, name = member.name.rpartition("/")  # `tar -c .` names members ./0.jpg
-                stem, dot, ending = name.partition(".")
-                kind = images if (dot + ending).lower() in PICTURES else texts if ending == "json" else None
-                if kind is not None and member.isfile() and not is_hidden(member.name):
-                    kind[folder + slash + stem] = (member.offset_data, member.size)
-    except (tarfile.TarError, OSError, EOFError) as error:
-        raise DataError(f"{shard}: not a readable tar file ({error}). Fetch the shard again") from None
-    return [(span, texts[stem]) for stem, span in images.items() if stem in texts]

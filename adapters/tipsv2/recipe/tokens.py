@@ -7,10 +7,9 @@ import dataclasses
 import os
 from pathlib import Path
 
-import numpy as np
-
 from adapters.tipsv2.recipe import captions
 from adapters.tipsv2.recipe.config import RecipeConfig
+from adapters.tipsv2.recipe.order import shuffled
 from adapters.tipsv2.recipe.parallel import Place
 from adapters.tipsv2.recipe.samples import Source
 from adapters.tipsv2.recipe.text import Tokenizer, train_tokenizer
@@ -58,11 +57,12 @@ def _given(config: RecipeConfig) -> Path | None:
 
 
 def _write_trained(config: RecipeConfig, source: Source, path: Path) -> None:
-    chosen = np.random.default_rng((config.train.seed, 3)).permutation(len(source))[:SAMPLES_READ]
+    order = shuffled(len(source), (config.train.seed, 3))
+    chosen = [order(i) for i in range(min(SAMPLES_READ, len(source)))]
     texts: list[str] = []
     for index in sorted(chosen):
         with contextlib.suppress(DataError):  # the limit on bad samples is kept by the training loop
-            sample = source.load(int(index))
+            sample = source.load(index)
             texts += [sample.alt, *(text for kind in sample.synthetic for text in captions.texts(kind))]
     if not texts:
         raise DataError(f"data.path = {config.data.path!r}: none of {len(chosen)} samples can be read")

@@ -8,9 +8,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from adapters.tipsv2.recipe.batch import Batch
+from adapters.tipsv2.recipe.batch import Batch, channels_first
 from adapters.tipsv2.recipe.captions import texts
-from adapters.tipsv2.recipe.loader import to_float
 from adapters.tipsv2.recipe.samples import Sample
 from adapters.tipsv2.recipe.text import Tokenizer
 from adapters.tipsv2.recipe.views import centre_view
@@ -31,7 +30,7 @@ def retrieval(
         chosen = samples[start : start + 100]
         captions = [[s.alt, *((*texts(k), "")[0] for k in s.synthetic[: len(kinds) - 1])] for s in chosen]
         batch = Batch(
-            images=to_float(np.stack([centre_view(s.image, size) for s in chosen])),
+            images=channels_first(np.stack([centre_view(s.image, size) for s in chosen])),
             texts=tuple(tokenizer(list(column)) for column in zip(*captions)),
             captioned=torch.zeros(0, dtype=torch.bool),
             ssl_rows=torch.zeros(0, dtype=torch.int64),
