@@ -14,7 +14,8 @@ import pytest
 import torch
 from scipy import stats as scipy_stats
 
-from benchmark.compare.compare import PublishedGap, UnitComparison, verdict
+from benchmark.compare.compare import UnitComparison, verdict
+from benchmark.compare.published import PublishedGap
 from benchmark.errors import DataError, EncoderError
 from benchmark.heads import logistic
 from benchmark.heads.logistic import ABSENT, fit_logistic

@@ -15,10 +15,10 @@ import numpy as np
 
 from benchmark.compare.classes import ClassChange, class_changes
 from benchmark.compare.noise_floor import key_of
-from benchmark.compare.sides import PUBLISHED, Side, open_side
+from benchmark.compare.published import PublishedGap, gaps, protocol_lines
+from benchmark.compare.sides import PUBLISHED, Side, label, open_side
 from benchmark.compare.wanted import Wanted, of_rows
 from benchmark.errors import BenchError, UsageError
-from benchmark.rows.published import published_numbers
 from benchmark.rows.row import Row
 from benchmark.rows.schema import Environment
 from benchmark.rows.tables import stale_lines
@@ -57,28 +57,6 @@ class UnitComparison:
     verdict: Verdict
     classes: tuple[ClassChange, ...] = ()
     stale: tuple[str, str] = ("", "")  # why A's and B's row are out of date, where they are
-
-
-@dataclass(frozen=True)
-class PublishedGap:
-    """A measured metric beside a published one: never tested, for a paper gives no samples."""
-
-    unit: str
-    metric: str
-    metric_unit: str
-    measured: float
-    ci95: tuple[float, float]
-    published: float
-    source: str
-    protocol: str
-    n: int  # samples that were measured
-    partial: bool  # measured on a part of the data (--limit, or a split that was not whole)
-    stale: str = ""  # why the measured row is out of date, where it is
-
-    @property
-    def inside(self) -> bool:
-        """Whether the published number lies in the measured interval; never for a part of the data or a stale row."""
-        return not self.partial and not self.stale and self.ci95[0] <= self.published <= self.ci95[1]
 
 
 @dataclass(frozen=True)
@@ -218,11 +196,6 @@ def _partner(row: Row, a: Side, b: Side) -> Row | str:
     return free[0]
 
 
-def label(row: Row) -> str:
-    """The protocol of a row as people see it: name and the first 8 digits of its hash."""
-    return f"{row.data.protocol.name}-{row.protocol_hash[:8]}"
-
-
 def refusal(a: Row, b: Row) -> str | None:
     """Why two rows of one unit and hash must not be paired, or None."""
     da, db = a.data.task.dataset_digest, b.data.task.dataset_digest
@@ -318,25 +291,12 @@ def _against_published(a: str, b: str, results: Path, tasks: Sequence[str], suit
     side = open_side(b if a == PUBLISHED else a, results)
     if only := of_rows(tasks, suite, (side,)):
         side = only.rows(side)
-    numbers = [p for p in published_numbers(results) if p.model_id == side.name]
-    gaps, missing = [], []
-    for row in side.rows:
-        matching = [p for p in numbers if p.unit == row.unit and p.metric in row.data.metrics]
-        if not matching:
-            missing.append(f"{row.unit}: no published number of {side.name}")
-        for p in matching:
-            facts = row.data.metrics[p.metric]
-            gap = PublishedGap(
-                unit=row.unit, metric=p.metric, metric_unit=facts.unit, measured=facts.value, ci95=facts.ci95,
-                published=p.value, source=p.source, protocol=label(row), n=row.data.task.n, partial=row.part,
-                stale=row.stale,
-            )  # fmt: skip
-            gaps.append(gap)
+    found, missing = gaps(side, results)
     return Comparison(
         a=a if a == PUBLISHED else side.name,
         b=b if b == PUBLISHED else side.name,
         refused=tuple(missing),
         problems=side.problems,
-        published=tuple(gaps),
-        conditions=tuple(stale_lines(side.rows)),
+        published=tuple(found),
+        conditions=(*protocol_lines(found), *stale_lines(side.rows)),
     )

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from benchmark.compare.published import elsewhere_line, tools
 from benchmark.compare.report import number, table
 from benchmark.errors import UsageError
 from benchmark.rows.published import MeasuredElsewhere, PublishedNumber, measured_elsewhere, published_numbers
@@ -162,7 +163,7 @@ def _doubts(used: set[tuple[str, str]]) -> tuple[tuple[str, str, str, str], ...]
 
 def cells(line: Line) -> tuple[str, ...]:
     """One table row, in the order of HEADER."""
-    p, others = line.published, ", ".join(f"{e.value:g} ({e.tool})" for e in line.elsewhere)
+    p, others = line.published, tools(line.elsewhere)
     if line.row is None:
         return (p.model, p.unit, p.metric, p.source, f"{p.value:g}", others, "–", "", "", "", line.state)
     m = line.row.data.metrics[p.metric]
@@ -175,12 +176,7 @@ def cells(line: Line) -> tuple[str, ...]:
 
 def elsewhere_lines(found: Reproduction) -> list[str]:
     """What is said of each number that others measured: by what protocol, and which fields of the preset differ."""
-    every = dict.fromkeys(e for line in found.lines for e in line.elsewhere)
-    return [
-        f"{e.model} on {e.unit}, {e.metric}: {e.value:g} by {e.tool} ({e.protocol}); "
-        f"{f'differs in: {e.differs}' if e.differs else 'nothing is said that differs'}; {e.source}"
-        for e in every
-    ]
+    return [elsewhere_line(e) for e in dict.fromkeys(e for line in found.lines for e in line.elsewhere)]
 
 
 def summary(found: Reproduction) -> str:

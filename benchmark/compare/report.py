@@ -10,12 +10,15 @@ from typing import Any
 from benchmark.compare.classes import ClassChange
 from benchmark.compare.compare import ALPHA, Comparison, UnitComparison
 from benchmark.compare.junit import Case, junit_xml
+from benchmark.compare.published import PublishedGap, tools
 from benchmark.rows.stale import MARK
 from benchmark.system.digest import plain
 from benchmark.system.escaping import escape
 
 HEADER = ("task", "metric", "A", "B", "Δ (B − A)", "95 % interval", "adjusted p", "smallest visible", "n", "verdict")
-PUBLISHED_HEADER = ("task", "metric", "measured", "95 % interval", "protocol", "n", "published", "Δ", "source")
+PUBLISHED_HEADER = (
+    "task", "metric", "measured", "95 % interval", "protocol", "n", "published", "Δ", "elsewhere", "source"
+)  # fmt: skip
 MARKS = {
     "better": "▲ better",
     "worse": "▼ worse",
@@ -71,10 +74,17 @@ def published_cells(comparison: Comparison) -> list[tuple[str, ...]]:
             g.unit, f"{g.metric} {g.metric_unit}".strip(), number(g.measured, g.metric_unit) + marked(g.stale),
             f"[{number(g.ci95[0], g.metric_unit)}, {number(g.ci95[1], g.metric_unit)}]",
             g.protocol, f"{g.n}, a part" if g.partial else str(g.n),
-            f"{g.published:g}", number(g.measured - g.published, g.metric_unit, signed=True), g.source,
+            *_against(g), tools(g.elsewhere), g.source,
         )
         for g in comparison.published
     ]  # fmt: skip
+
+
+def _against(g: PublishedGap) -> tuple[str, str]:
+    """The published number and the distance from it; dashes where there is none."""
+    if g.published is None:
+        return "–", ""
+    return f"{g.published:g}", number(g.measured - g.published, g.metric_unit, signed=True)
 
 
 def notable_classes(u: UnitComparison) -> list[ClassChange]:
@@ -94,10 +104,13 @@ def summary(comparison: Comparison) -> str:
     counts = [(v, sum(u.verdict == v for u in comparison.units)) for v in MARKS]
     parts = [f"{n} {v}" for v, n in counts if n]
     if comparison.published:
-        whole = [g for g in comparison.published if not g.partial]
+        known = [g for g in comparison.published if g.published is not None]
+        whole = [g for g in known if not g.partial]
         inside = sum(g.inside for g in whole)
         parts.append(f"{inside} of {len(whole)} published numbers inside the measured interval (not a test)")
-        if part := len(comparison.published) - len(whole):
+        if others := len(comparison.published) - len(known):
+            parts.append(f"{others} measured elsewhere alone")
+        if part := len(known) - len(whole):
             parts.append(f"{part} measured on a part of the data")
     if comparison.refused:
         parts.append(f"{len(comparison.refused)} not compared")

@@ -113,3 +113,8 @@ def _nothing_called(word: str, results: Path, reference: Path) -> UsageError:
         f"Did you mean {' or '.join(repr(c) for c in close)}?" if close else f"There: {', '.join(known) or 'nothing'}"
     )
     return UsageError(f"{word!r} is neither a path nor a model with rows in {results}. {hint}")
+
+
+def label(row: Row) -> str:
+    """The protocol of a row as people see it: name and the first 8 digits of its hash."""
+    return f"{row.data.protocol.name}-{row.protocol_hash[:8]}"

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from benchmark.rows.row import Row
+from benchmark.rows.tables import CEILING
 
 
 def disagreement(rows: Sequence[tuple[str, Row]]) -> str:
@@ -19,6 +20,8 @@ def disagreement(rows: Sequence[tuple[str, Row]]) -> str:
     main = rows[0][1].data.main_metric
     said = []
     for metric in dict.fromkeys(name for _, row in rows for name in row.data.metrics):
+        if metric.startswith(CEILING):
+            continue
         both = [(name, row) for name, row in rows if metric in row.data.metrics]
         by_main, by_metric = _goodness(both, main), _goodness(both, metric)
         turned = int(np.sum(_order(by_main) * _order(by_metric) < 0)) // 2

@@ -7,13 +7,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmark.errors import BenchError, UsageError
+from benchmark.errors import UsageError
 from benchmark.leaderboard.collect import collect
 from benchmark.leaderboard.merge import shown_places, without_places
 from benchmark.leaderboard.page import page
+from benchmark.leaderboard.papers import paper_lines, read_papers
 from benchmark.leaderboard.payload import payload
 from benchmark.leaderboard.tables import as_csv, as_markdown
-from benchmark.rows.published import PublishedNumber, read_published
 from benchmark.rows.shipped import FOLDER
 from benchmark.system.files import only_writer, utf8, write_bytes
 
@@ -84,12 +84,8 @@ def _tracked(place: Path, contents: Mapping[str, bytes]) -> tuple[Path, ...]:
 def _files(folders: Sequence[Path], reference: Path | None) -> tuple[dict[str, bytes], Built]:
     """The contents of the three files, and what they hold."""
     boards, problems = collect(folders, reference)
-    published: list[PublishedNumber] = []
-    try:
-        tables = (read_published(place) for place in (*folders, *([reference.parent] if reference else [])))
-        published = next((table for table in tables if table), [])
-    except BenchError as e:
-        problems.append(str(e))
+    (published, elsewhere), unreadable = read_papers(folders, reference)
+    problems += unreadable
     if not boards and not published:
         where = ", ".join(map(str, folders))
         raise UsageError(f"{where}: no result to show. " + (problems[0] if problems else "Run bench run first"))
@@ -98,7 +94,7 @@ def _files(folders: Sequence[Path], reference: Path | None) -> tuple[dict[str, b
     if reference:
         places.setdefault(reference, FOLDER)
     texts = (
-        page(payload(boards, published, problems, places)),
+        page(payload(boards, paper_lines(published, elsewhere), problems, places)),
         as_csv(boards, published),
         as_markdown(boards, shown),
     )

@@ -15,9 +15,8 @@ from benchmark.leaderboard.agreement import disagreement
 from benchmark.leaderboard.collect import Board, Entry, newest
 from benchmark.leaderboard.merge import without_places
 from benchmark.registry import tasks
-from benchmark.rows.published import PublishedNumber
 from benchmark.rows.schema import RowData
-from benchmark.rows.tables import chances
+from benchmark.rows.tables import ceilings, chances
 from benchmark.system.digest import canonical_json, fingerprint, plain
 
 PICTURE_BYTES = 400_000  # of one picture; larger ones are named, not shown
@@ -43,7 +42,7 @@ class Interned:
 
 def payload(
     boards: Sequence[Board],
-    published: Sequence[PublishedNumber],
+    papers: Sequence[Mapping[str, Any]],
     problems: Sequence[str],
     places: Mapping[Path, str],
 ) -> dict[str, Any]:
@@ -63,7 +62,7 @@ def payload(
             "rows": rows,
             "protocols": protocols.values,
             "environments": environments.values,
-            "published": [plain(p) for p in published],
+            "published": list(papers),
             "problems": [without_places(line, places) for line in problems],
             "version": package_version("densebench") or "source",
             "newest": newest(boards),
@@ -81,6 +80,7 @@ def _board(board: Board, protocols: Interned) -> dict[str, Any]:
         "part": all(e.row.part for e in board.entries),
         "protocol": protocols.index({"task": d.task.name, **d.protocol.json()}),
         "chance": chances([e.row for e in board.entries]),
+        "ceiling": ceilings([e.row for e in board.entries]),
         "disagrees": disagreement([(e.name, e.row) for e in board.entries]),
         "metric": d.main_metric, "unit": main.unit, "up": main.higher_is_better,
         "suite": "scenes" if d.task.dataset == "scenes" else "data",

@@ -13,7 +13,7 @@ from benchmark.leaderboard.collect import Board, Entry, newest
 from benchmark.rows.published import PublishedNumber
 from benchmark.rows.stale import LEGEND as LEGEND_OF_STALE
 from benchmark.rows.stale import MARK
-from benchmark.rows.tables import chance_of, stale_lines
+from benchmark.rows.tables import ceilings, chance_of, stale_lines
 from benchmark.system.escaping import escape, plain_cell
 
 COLUMNS = (
@@ -82,6 +82,8 @@ def as_markdown(boards: Sequence[Board], problems: Sequence[str]) -> str:
         rows = [_markdown_cells(e, main.unit) for e in board.entries]
         if chance := chance_of((e.row for e in board.entries), d.main_metric, number):
             rows.append(("", "*chance*", chance, "", ""))
+        if top := ceilings([e.row for e in board.entries]).get(d.main_metric):
+            rows.append(("", "*ceiling*", " – ".join(dict.fromkeys(number(v, main.unit) for v in top)), "", ""))
         lines += [
             *table(("", "model", d.main_metric, *MARKDOWN_HEADER_TAIL), rows),
             *stale_lines((e.row for e in board.entries), "- "),

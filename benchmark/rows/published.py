@@ -12,12 +12,22 @@ from benchmark.errors import BenchError, reading
 from benchmark.system.paths import reference_dir
 from benchmark.system.texts import text_of
 
-METRIC_NAMES = {
+ELSEWHERE = "measured_elsewhere.csv"
+METRIC_NAMES = {  # of the tables -> of rows
     "top1": "top-1",
     "knn_top1": "kNN top-1",
     "linear_top1": "linear top-1",
     "mean_R@1": "mean R@1",
     "angular_RMSE": "angular RMSE",
+    "abs rel": "abs-rel",
+    "d1 %": "δ1",
+    "mean deg": "mean angle",
+    "median deg": "median angle",
+    "11.25 deg %": "11.25°",
+    "22.5 deg %": "22.5°",
+    "30 deg %": "30°",
+    "aAcc %": "aAcc",
+    "mAcc %": "mAcc",
 }
 
 
@@ -60,13 +70,19 @@ class MeasuredElsewhere:
         return f"{self.task}/{self.dataset}"
 
 
-def measured_elsewhere(results: Path) -> list[MeasuredElsewhere]:
-    """Those of `<results>/measured_elsewhere.csv`, else those that come with densebench.
-
-    Raises BenchError naming a bad line."""
-    path, rows = _table(results, "measured_elsewhere.csv")
+def measured_elsewhere(results: Path, shipped: bool = True) -> list[MeasuredElsewhere]:
+    """Those of `<results>/measured_elsewhere.csv`; where there is no such file, those that come with densebench, if
+    `shipped`. Raises BenchError naming a bad line."""
+    if not shipped and not (results / ELSEWHERE).is_file():
+        return []
+    path, rows = _table(results, ELSEWHERE)
     with reading(lambda: f"{path}:{rows.line_num}", "not a measured number", "Correct the line", BenchError):
-        return [MeasuredElsewhere(**{**row, "value": float(row["value"])}) for row in rows]  # type: ignore[arg-type]
+        return [_measured(row) for row in rows]
+
+
+def _measured(row: dict[str, str]) -> MeasuredElsewhere:
+    known = {**row, "metric": METRIC_NAMES.get(row["metric"], row["metric"]), "value": float(row["value"])}
+    return MeasuredElsewhere(**known)  # type: ignore[arg-type]
 
 
 def runnable_names(results: Path) -> dict[str, tuple[str, str]]:

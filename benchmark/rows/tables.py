@@ -27,6 +27,7 @@ COLUMNS = (
     "created", "id", "stale",
 )  # fmt: skip
 HEADING = "# Results"
+CEILING = "ceiling of "  # before the name of the metric it is the ceiling of
 
 
 def write_tables(results: Path) -> list[Path]:
@@ -146,6 +147,17 @@ def stale_lines(rows: Iterable[Row], lead: str = "") -> list[str]:
 def chances(rows: Sequence[Row]) -> dict[str, float]:
     """metric -> what an answer that sees no picture gets, from the first of `rows` that says so."""
     return {n: m.chance for row in reversed(rows) for n, m in row.data.metrics.items() if m.chance is not None}
+
+
+def ceilings(rows: Sequence[Row]) -> dict[str, tuple[float, float]]:
+    """metric -> the lowest and the highest that any answer could get on the patch grids of `rows`, where rows say so: a
+    metric "ceiling of PCK@0.1" is that of "PCK@0.1"."""
+    found: dict[str, list[float]] = {}
+    for row in rows:
+        for name, metric in row.data.metrics.items():
+            if name.startswith(CEILING):
+                found.setdefault(name.removeprefix(CEILING), []).append(metric.value)
+    return {name: (min(values), max(values)) for name, values in found.items()}
 
 
 def digits(unit: str) -> int:

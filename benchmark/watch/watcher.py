@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmark.compare import noise_floor as noise
-from benchmark.compare.compare import Comparison, compare, label
-from benchmark.compare.sides import PUBLISHED, WATCHED, open_side
+from benchmark.compare.compare import Comparison, compare
+from benchmark.compare.sides import PUBLISHED, WATCHED, label, open_side
 from benchmark.compare.wanted import Wanted
 from benchmark.errors import BenchError, UsageError, first_line
 from benchmark.rows.row import Row, read_all, slug

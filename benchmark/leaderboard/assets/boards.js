@@ -34,13 +34,14 @@ function boardColumns(board, low, high, others) {
   ];
 }
 // What an answer that sees no picture gets, and what no answer can pass: below all rows, however they are sorted, and without a rank.
-const FLOORS = { chance: "the best answer that sees no picture: a uniform guess, or always the same", ceiling: "the most that any answer could get here" };
+const FLOORS = { chance: "the best answer that sees no picture: a uniform guess, or always the same", ceiling: "the most that any answer could get: from the coarsest patch grid of these rows to the finest" };
 function floorRows(columns, boardOf) {
   const shown = (kind, c) => {
     const board = c.pin ? null : boardOf(c);
     const metric = board && (c.key.startsWith("o_") ? c.key.slice(2) : board.metric);
     const unit = board && (metric === board.metric ? board.unit : board.rows.map((r) => r.metrics[metric]?.unit).find((u) => u !== undefined) ?? "");
-    return metric in (board?.[kind] ?? {}) ? number(board[kind][metric], unit) : "";
+    const found = [board?.[kind]?.[metric] ?? []].flat(); // a ceiling depends on the patch grid: lowest and highest
+    return [...new Set(found.map((v) => number(v, unit)))].join(" – ");
   };
   const row = (kind) => h("tr", { class: kind, title: FLOORS[kind] },
     columns.map((c) => h(c.pin ? "th" : "td", { class: [c.num && "num", c.pin && "pin"].filter(Boolean).join(" ") || null, scope: c.pin ? "row" : null }, c.pin ? kind : [shown(kind, c), c.num && !c.key.startsWith("o_") ? h("span", { class: "pm" }) : null])));

@@ -1,5 +1,5 @@
 // A table as it is shown, as text: Markdown, LaTeX or CSV, from the very cells on the page.
-const UNSEEN = ".sub, .pm, .arrow, .interval, .visually-hidden";
+const UNSEEN = ".sub, .pm, .arrow, .interval, .visually-hidden, details:not([open]) > :not(summary)";
 function words(cell) {
   if (cell.dataset.copy !== undefined) return cell.dataset.copy;
   const found = [];
