@@ -15,6 +15,7 @@ from adapters.tipsv2.recipe import stop, trainer
 from adapters.tipsv2.recipe.checkpoint import checkpoints, load_checkpoint
 from adapters.tipsv2.recipe.guards import CollapseError, DivergenceError
 from adapters.tipsv2.recipe.journal import Journal
+from adapters.tipsv2.recipe.resume import changed, leaves
 from adapters.tipsv2.recipe.samples import Sample
 from adapters.tipsv2.recipe.stop import Stopped
 from adapters.tipsv2.recipe.trainer import train
@@ -150,6 +151,12 @@ def test_settings_that_change_nothing_learnt_may_change_and_are_recorded(tmp_pat
     assert [json.loads(line)["step"] for line in (tmp_path / "metrics.jsonl").read_text().splitlines()] == [
         *range(1, 9)
     ]
+
+
+def test_a_field_that_is_younger_than_the_checkpoint_was_as_it_is_by_default(tmp_path: Path) -> None:
+    before = {k: v for k, v in leaves(tiny()).items() if k not in ("data.order", "train.compile")}
+    assert changed(before, tiny(), tmp_path, 2) == []
+    assert [c["from"] for c in changed(before, tiny(data__order="shards"), tmp_path, 2)] == ["samples"]
 
 
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGUSR1"])

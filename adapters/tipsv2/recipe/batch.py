@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -30,8 +30,8 @@ class Batch:
         return self._each(torch.Tensor.pin_memory)
 
     def _each(self, change: Callable[[torch.Tensor], torch.Tensor]) -> Batch:
-        given = {f.name: getattr(self, f.name) for f in fields(self)}
-        return Batch(**{k: tuple(map(change, v)) if isinstance(v, tuple) else change(v) for k, v in given.items()})
+        alone = (change(t) for t in (self.ssl_rows, self.local, self.mask, self.captioned))
+        return Batch(change(self.images), tuple(map(change, self.texts)), *alone)
 
     def split(self, parts: int) -> Sequence[Batch]:
         """`parts` micro-batches of equal length, in order."""

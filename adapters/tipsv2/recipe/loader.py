@@ -164,10 +164,13 @@ def steps_from(
     )
     with deaf() if workers else nullcontext():
         found = iter(loader)
-    for batch, bad, failed in found:
-        if failed:
-            raise BenchError(failed)
-        yield batch, bad
+    try:
+        for batch, bad, failed in found:
+            if failed:
+                raise BenchError(failed)
+            yield batch, bad
+    finally:
+        del found  # its workers end here, not with the last traceback that knows it
 
 
 class _Given:

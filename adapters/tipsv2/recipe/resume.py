@@ -17,8 +17,9 @@ SILENT = (  # where a run runs, what it says, what it keeps: they change no weig
 # content is compared: the number of samples, the teacher's weights, the tokeniser.
 MAY_CHANGE = (
     "name", "init_from", "model.tokenizer", "data.path", "data.max_bad", "data.image", "data.alt", "data.synthetic",
-    "data.synthetic_weights", "train.steps", "train.threads", "train.compile", "train.accumulate", "train.dtype",
-    "train.strategy", "train.activation_checkpointing", "teacher.path", "optim.lr", "optim.warmup", "optim.decay",
+    "data.synthetic_weights", "data.order", "train.steps", "train.threads", "train.compile", "train.accumulate",
+    "train.dtype", "train.strategy", "train.activation_checkpointing", "teacher.path", "optim.lr", "optim.warmup",
+    "optim.decay",
     "optim.final_lr", "optim.schedule", "optim.clip", "optim.weight_decay", "head.balance", "head.teacher_temperature",
     "guard.min_entropy", "guard.min_feature_std", "guard.patience", "guard.after",
 )  # fmt: skip
@@ -39,6 +40,7 @@ def changed(before: dict[str, Any], config: RecipeConfig, path: Path, step: int)
     Raises UsageError naming every field that decides what was learnt so far, or a run that is shorter than it was.
     """
     now = leaves(config)
+    before = leaves(RecipeConfig()) | before  # a field that is younger than the checkpoint was as it is by default
     unlike = {k: (before.get(k), v) for k, v in now.items() if before.get(k) != v and k not in SILENT}
     if fixed := {k: v for k, v in unlike.items() if k not in MAY_CHANGE}:
         told = "; ".join(f"{k} was {was!r}, is {is_!r}" for k, (was, is_) in fixed.items())

@@ -138,8 +138,8 @@ def members(shard: Shard) -> Iterator[tuple[str, int, int]]:
                 return
             plain = _plain(header)
             if plain is None:  # long names, sizes and paths in headers of their own, links, folders
-                archive = archive or tarfile.TarFile(fileobj=_File(shard, window))  # type: ignore[arg-type]
-                archive.fileobj.seek(place)  # type: ignore[union-attr]
+                archive = archive or tarfile.TarFile(fileobj=_File(shard, window))
+                archive.fileobj.seek(place)
                 archive.offset = place
                 info = tarfile.TarInfo.fromtarfile(archive)
                 after = int(archive.offset)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
+import multiprocessing
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from multiprocessing import resource_tracker
+from multiprocessing.process import BaseProcess
 from types import FrameType
 
 from benchmark.errors import BenchError
@@ -56,10 +59,18 @@ def deaf() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread() or not hasattr(signal, "pthread_sigmask"):
         yield
         return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    before, others = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS), {*multiprocessing.active_children()}
     try:
         resource_tracker.ensure_running()  # multiprocessing's own helper; once it runs, SIGTERM is unblocked
         signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        # What the interpreter would wait for at its end, having sent the SIGTERM that they do not hear.
+        atexit.register(_kill, {*multiprocessing.active_children()} - others)
+
+
+def _kill(workers: Iterable[BaseProcess]) -> None:
+    for worker in workers:
+        with contextlib.suppress(ValueError):  # it is over, and closed
+            worker.kill()
