@@ -15,12 +15,14 @@ from rows import simulate, write_row
 from benchmark.compare.sides import open_side
 from benchmark.engine.run import run
 from benchmark.errors import UsageError
+from benchmark.leaderboard import build
 from benchmark.leaderboard.collect import collect
 from benchmark.protocol import EvalProtocol, load_protocol, presets, variants
 from benchmark.registry import load_task, protocol_file, tasks
 from benchmark.rows.published import PublishedNumber
 from benchmark.rows.row import Row, read_all, read_row
 from benchmark.sensitivity.effects import as_json, effects, orders
+from benchmark.sensitivity.kept import keep
 from benchmark.sensitivity.measure import Sensitivity, sensitivity
 from benchmark.statistics.paired import paired
 
@@ -216,3 +218,41 @@ def test_a_missed_number_is_explained_by_what_was_run(tmp_path, capsys) -> None:
     assert bench("reproduce", "tipsv2", "--results", str(tmp_path), "--explain") == 0
     said = capsys.readouterr().out
     assert "cls = last (unknown)" in said and "50 % of the gap" in said and "brings it" not in said
+
+
+def page_effects(results: Path) -> tuple[list[dict[str, Any]], tuple[str, ...]]:
+    built = build(results)
+    html = (results / "leaderboard.html").read_text(encoding="utf-8")
+    return json.loads(html.partition('id="data">')[2].partition("</script>")[0])["effects"], built.problems
+
+
+def test_what_was_found_stands_beside_the_rows_and_is_in_the_page(measured) -> None:
+    results, found, _ = measured
+    kept = json.loads((results / "sensitivity" / "effects.json").read_text())["effects"]
+    assert len(kept) == len(found.effects) == 8  # and as many after the same command again
+    assert all(not Path(e["folder"]).is_absolute() for e in kept)
+    effects_, problems = page_effects(results)
+    assert not problems and {(e["change"], e["metric"], e["base"], e["value"]) for e in effects_} == {
+        (e.change, e.metric, e.base, e.value) for e in found.effects
+    }
+    assert {e["r"] for e in effects_} == {0, 1}
+
+
+def test_an_effect_whose_rows_have_changed_is_not_shown(tmp_path) -> None:
+    base, row = pair(tmp_path, "a", 0.5, 0.7)
+    keep(tmp_path, effects([base], [row], [], 100))
+    (one,), problems = page_effects(tmp_path)
+    assert (one["base"], one["value"], one["status"]) == (base.main.value, row.main.value, "unknown") and not problems
+    pair(tmp_path, "a", 0.5, 0.8)
+    none, (line,) = page_effects(tmp_path)
+    assert none == [] and "1 effects left out: their rows have changed since" in line
+    (tmp_path / "sensitivity" / "effects.json").write_text('{"effects": [{"metric": 3}], "schema": 1}')
+    none, (line,) = page_effects(tmp_path)
+    assert none == [] and "effects.json: left out" in line and "Run bench sensitivity again" in line
+
+
+def test_effects_of_two_runs_are_kept_together(tmp_path) -> None:
+    first, second = pair(tmp_path, "a", 0.5, 0.7), pair(tmp_path, "b", 0.6, 0.6)
+    for base, row in (first, second, first):
+        keep(tmp_path, effects([base], [row], [], 100))
+    assert sorted(e["r"] for e in page_effects(tmp_path)[0]) == [0, 1]

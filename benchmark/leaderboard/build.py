@@ -12,7 +12,7 @@ from benchmark.leaderboard.collect import collect
 from benchmark.leaderboard.merge import shown_places, without_places
 from benchmark.leaderboard.page import page
 from benchmark.leaderboard.papers import paper_lines, read_papers
-from benchmark.leaderboard.payload import payload
+from benchmark.leaderboard.payload import payload, shown_effects
 from benchmark.leaderboard.tables import as_csv, as_markdown
 from benchmark.rows.shipped import FOLDER
 from benchmark.system.files import only_writer, utf8, write_bytes
@@ -84,6 +84,8 @@ def _tracked(place: Path, contents: Mapping[str, bytes]) -> tuple[Path, ...]:
 def _files(folders: Sequence[Path], reference: Path | None) -> tuple[dict[str, bytes], Built]:
     """The contents of the three files, and what they hold."""
     boards, problems = collect(folders, reference)
+    effects, lost = shown_effects(boards, folders)
+    problems += lost
     (published, elsewhere), unreadable = read_papers(folders, reference)
     problems += unreadable
     if not boards and not published:
@@ -94,7 +96,7 @@ def _files(folders: Sequence[Path], reference: Path | None) -> tuple[dict[str, b
     if reference:
         places.setdefault(reference, FOLDER)
     texts = (
-        page(payload(boards, paper_lines(published, elsewhere), problems, places)),
+        page(payload(boards, paper_lines(published, elsewhere), problems, places, effects)),
         as_csv(boards, published),
         as_markdown(boards, shown),
     )

@@ -14,7 +14,7 @@ from benchmark.system.escaping import MARKS, visible
 # In the order they need one another.
 SCRIPTS = (
     "format.js", "dom.js", "store.js", "table.js", "overview.js", "boards.js", "charts.js", "cost.js", "classes.js",
-    "samples.js", "protocols.js", "published.js", "details.js", "address.js", "copy.js", "app.js",
+    "samples.js", "protocols.js", "published.js", "sensitivity.js", "details.js", "address.js", "copy.js", "app.js",
 )  # fmt: skip
 CHARTS = "chart.umd.min.js"
 

@@ -17,6 +17,7 @@ from benchmark.leaderboard.merge import without_places
 from benchmark.registry import tasks
 from benchmark.rows.schema import RowData
 from benchmark.rows.tables import ceilings, chances
+from benchmark.sensitivity.kept import read_kept
 from benchmark.system.digest import canonical_json, fingerprint, plain
 
 PICTURE_BYTES = 400_000  # of one picture; larger ones are named, not shown
@@ -45,6 +46,7 @@ def payload(
     papers: Sequence[Mapping[str, Any]],
     problems: Sequence[str],
     places: Mapping[Path, str],
+    effects: Sequence[Mapping[str, Any]] = (),
 ) -> dict[str, Any]:
     """Everything the page knows. `places`: every folder that rows lie in -> what the page calls it."""
     protocols, environments = Interned(), Interned()
@@ -63,6 +65,7 @@ def payload(
             "protocols": protocols.values,
             "environments": environments.values,
             "published": list(papers),
+            "effects": list(effects),
             "problems": [without_places(line, places) for line in problems],
             "version": package_version("densebench") or "source",
             "newest": newest(boards),
@@ -141,6 +144,22 @@ def _details(details: Mapping[str, Any]) -> dict[str, Any]:
     if len(canonical_json(without_nan(plain(kept)))) > DETAIL_CHARACTERS:
         return {"": f"{', '.join(sorted(kept))}: too long for the page, see result.json"}
     return kept
+
+
+def shown_effects(boards: Sequence[Board], folders: Sequence[Path]) -> tuple[list[dict[str, Any]], list[str]]:
+    """What `bench sensitivity` found for rows of these boards, each with `r`, the place of its row in the page."""
+    entries = [entry for board in boards for entry in board.entries]
+    place = {entry.row.folder: i for i, entry in enumerate(entries)}
+    rows = {entry.row.folder: entry.row for entry in entries}
+    out, problems = [], []
+    for folder in folders:
+        found, lost = read_kept(folder, rows)
+        out += [
+            {"r": place[row.folder], **{k: v for k, v in effect.json().items() if k not in ("folder", "base_folder")}}
+            for row, effect in found
+        ]
+        problems += lost
+    return out, problems
 
 
 class Pictures:

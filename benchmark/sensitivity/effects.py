@@ -40,7 +40,8 @@ class Effect:
     value_ci95: tuple[float, float]
     delta_ci95: tuple[float, float] | None  # of value - base on the same samples; None where they cannot be paired
     published: tuple[PublishedNumber, ...]
-    folder: Path
+    folder: Path  # of the variant's row
+    base_folder: Path
 
     @property
     def delta(self) -> float:
@@ -151,7 +152,7 @@ def _effect(
         metric=metric, metric_unit=facts.unit, higher_is_better=facts.higher_is_better,
         base=facts.value, value=other.value, base_ci95=facts.ci95, value_ci95=other.ci95, delta_ci95=interval,
         published=tuple(p for p in published if (p.model_id, p.unit, p.metric) == (base.model, base.unit, metric)),
-        folder=row.folder,
+        folder=row.folder, base_folder=base.folder,
     )  # fmt: skip
 
 
@@ -192,7 +193,7 @@ def _in(value: float, interval: tuple[float, float]) -> bool:
 def as_json(effect: Effect) -> dict[str, object]:
     """What `--json` prints of an effect."""
     body = {f.name: getattr(effect, f.name) for f in dataclasses.fields(effect)}
-    body |= {"delta": effect.delta, "folder": str(effect.folder)}
+    body |= {"delta": effect.delta, "folder": str(effect.folder), "base_folder": str(effect.base_folder)}
     for name in ("published", "brings_inside", "takes_outside"):
         body[name] = [{"value": p.value, "source": p.source} for p in getattr(effect, name)]
     return body

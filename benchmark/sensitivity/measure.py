@@ -16,6 +16,7 @@ from benchmark.protocol import Change, EvalProtocol
 from benchmark.registry import load_task, protocol_file
 from benchmark.rows.published import published_numbers
 from benchmark.sensitivity.effects import RESAMPLES, Effect, Order, effects, is_variant, orders
+from benchmark.sensitivity.kept import keep
 
 
 @dataclass(frozen=True)
@@ -78,8 +79,9 @@ def sensitivity(
 ) -> Sensitivity:
     """Runs `tasks` and `suite` for `models` by the preset and by its alternatives, one at a time (`pairs`: and two).
 
-    Rows of variants are written below `<results>/sensitivity` and equal those of `bench run --set`. Raises UsageError
-    as `run` does, and where no field has an alternative.
+    Rows of variants are written below `<results>/sensitivity` and equal those of `bench run --set`; what was found
+    stands beside them in effects.json, which the leaderboard draws. Raises UsageError as `run` does, and where no field
+    has an alternative.
     """
     options = options or RunOptions(**more)
     refuse_unvaried(fields, tasks, suite, options)
@@ -88,4 +90,5 @@ def sensitivity(
     found = effects(
         bases, [row for row in report.rows if is_variant(row)], published_numbers(options.results), resamples
     )
+    keep(options.results, found)
     return Sensitivity(report, tuple(found), tuple(orders(found)))

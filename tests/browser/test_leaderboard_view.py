@@ -14,6 +14,11 @@ import pytest
 from rows import write_row, write_rows
 
 from benchmark.leaderboard import build
+from benchmark.rows.parse import as_json
+from benchmark.rows.published import PublishedNumber
+from benchmark.rows.row import Row, read_row
+from benchmark.sensitivity.effects import effects
+from benchmark.sensitivity.kept import keep
 
 KEPT = "navigator.clipboard.writeText = (text) => { window.copied = text; return Promise.resolve(); }"
 SKILLS = {"alpha-b": 0.4, "beta-l": 0.6, "gamma_g": 0.59, "=1+1": 0.3}
@@ -204,3 +209,40 @@ def test_the_page_says_its_version_and_where_metrics_disagree(browser: Any, resu
     assert "Ordered by RMSE, which disagrees with RMSE twice on 1 of 1 pairs" in made.locator("#disagrees").inner_text()
     assert "newest row of 2026-11-24" in made.locator("#footer").inner_text()
     made.close()
+
+
+@pytest.mark.parametrize(("width", "scheme"), [(1280, "dark"), (390, "light")])
+def test_what_changes_of_a_preset_are_worth_is_a_picture_and_a_table(
+    browser: Any, tmp_path: Path, width: int, scheme: str
+) -> None:
+    pairs = [changed_preset(tmp_path, *skills) for skills in (("a", 0.5, 0.8), ("b", 0.6, 0.6))]
+    told = PublishedNumber("A", "a", TASK, "scenes", "R@1", pairs[0][1].main.value, "a paper", "")
+    found = [e for base, row in pairs for e in effects([base], [row], [told], 100)]
+    keep(tmp_path, found)
+    build(tmp_path)
+    made = browser.new_page(viewport={"width": width, "height": 800}, color_scheme=scheme)
+    made.goto(f"file://{tmp_path}/leaderboard.html")
+    tab_to(made, "#tab-overview")
+    made.keyboard.press("ArrowLeft")  # round to the last one
+    assert made.evaluate("document.activeElement.id") == "tab-sensitivity"
+    assert "holds in 0 of 1 changes" in made.locator("#view").inner_text()
+    (row,) = made.locator("#view table tbody tr").all_inner_texts()
+    assert "cls = last" in row and "turns" in row and "brings inside the published" in row
+    assert f"{found[0].delta:+.2f}".replace("-", "−") in row
+    bars = made.locator("#view canvas")
+    assert bars.count() == 1 and bars.bounding_box()["width"] <= width
+    assert made.evaluate("document.documentElement.scrollWidth") <= width
+    made.locator("#tab-overview").click()
+    assert len(made.locator("#view table tbody tr").all_inner_texts()) == 2  # the preset's rows alone
+    made.close()
+
+
+TASK = "text_to_image_retrieval"
+
+
+def changed_preset(results: Path, model: str, before: float, after: float) -> tuple[Row, Row]:
+    """Rows of a model by `paper` on scenes, and with the last CLS."""
+    base = read_row(write_row(results, model, TASK, before, protocol_name="paper"))
+    fields = {name: as_json(entry) for name, entry in base.data.protocol.fields.items()}
+    fields["cls"] = {"value": "last", "status": "confirmed", "source": "set by the user"}
+    return base, read_row(write_row(results / "sensitivity", model, TASK, after, protocol_name="paper", fields=fields))

@@ -33,6 +33,7 @@ function readAddress() {
   state.group = take("suite", (v) => (groups.has(v) ? v : null)) ?? usual.group;
   state.board = take("board", (v) => data.boards.find((b) => b.id === v)?.i);
   for (const side of ["a", "b"]) state[side] = take(side, (v) => data.models.find((m) => m.name === v)?.i);
+  state.metric = take("metric", (v) => (data.effects.some((e) => e.metric === v) ? v : null));
   state.cost = take("cost", (v) => (v in COSTS ? v : null)) ?? usual.cost;
   state.pinned = take("protocol", (v) => { const i = data.protocols.findIndex((p) => p.hash === v); return i < 0 ? null : i; });
   const sort = take("sort", (v) => v);

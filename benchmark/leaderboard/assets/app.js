@@ -2,6 +2,7 @@
 const VIEWS = {
   overview: ["Overview", overview], board: ["One task", boardView], cost: ["Cost", costView], classes: ["Classes", classesView],
   samples: ["Samples", samplesView], protocols: ["Protocols", protocolsView], papers: ["Papers", publishedView],
+  ...(data.effects.length ? { sensitivity: ["Sensitivity", sensitivityView] } : {}),
 };
 function drawTabs() {
   const names = Object.keys(VIEWS);
@@ -14,6 +15,8 @@ function drawTabs() {
     type: "button", role: "tab", id: `tab-${name}`, "aria-selected": String(name === state.view), "aria-controls": "view",
     tabindex: name === state.view ? "0" : "-1", onclick: () => go(name), onkeydown: keys,
   }, VIEWS[name][0])));
+  const tabs = byId("tabs"), chosen = byId(`tab-${state.view}`);
+  if (chosen.offsetLeft + chosen.offsetWidth > tabs.offsetLeft + tabs.clientWidth + tabs.scrollLeft) tabs.scrollLeft = chosen.offsetLeft - tabs.offsetLeft - 24;
   byId("view").setAttribute("aria-labelledby", `tab-${state.view}`);
 }
 function drawFilters() {

@@ -27,7 +27,7 @@ for (const board of [...data.boards].sort(byTask)) {
 const groupNames = [...groups.keys()].sort((a, b) => a.startsWith("scenes") - b.startsWith("scenes") || a.localeCompare(b));
 
 const fresh = () => ({
-  view: "overview", group: groupNames[0] ?? "", board: null, a: null, b: null, cost: "speed", pinned: null,
+  view: "overview", group: groupNames[0] ?? "", board: null, a: null, b: null, cost: "speed", pinned: null, metric: null,
   filter: { q: "", task: "", dataset: "", family: "", size: "", licence: "" }, sorts: {}, pages: {},
 });
 const state = fresh();
