@@ -42,6 +42,7 @@ from benchmark.system.late import torch
 from tasks.dense import held_out_folds, held_out_images
 from tasks.global_vectors import ClsChoice, GlobalVectors
 from tasks.idle_fields import check_view
+from tasks.predictions import label_pictures
 from tasks.swept_vectors import CropFeed, Pooling, Source, StoredVectors, chosen, layer_taps, sources_for
 
 BLOCK = 4096
@@ -177,21 +178,23 @@ class _Classification(Method[P]):
         }
         details: dict[str, Any] = {}
         started = time.perf_counter()
-        hits = self._knn(context)
+        guesses, found = self._knn(context)
+        hits = {k: (guess == labels).astype(float) for k, guess in guesses.items()}
         for k, right in hits.items():
             samples[f"kNN hit k={k}"] = right
         score_s = time.perf_counter() - started
         columns = {"kNN top-1": f"kNN hit k={protocol.headline_k}"}
-        fit_s, files = 0.0, dict[str, bytes]()
+        fit_s, files, linear = 0.0, dict[str, bytes](), np.zeros(0, int)
         if protocol.linear:
             started = time.perf_counter()
-            found = self.linear_head(context)
-            details |= found.details
-            files |= found.files
+            head = self.linear_head(context)
+            details |= head.details
+            files |= head.files
             fit_s = time.perf_counter() - started
-            samples["linear hit"] = linear_hits(found, labels, context.device)
+            samples["linear hit"], linear = linear_answers(head, labels, context.device)
             columns["linear top-1"] = "linear hit"
         columns |= {f"kNN top-1 k={k}": f"kNN hit k={k}" for k in hits if k != protocol.headline_k}
+        files |= label_pictures(context, found, guesses[protocol.headline_k], linear)
         measured = [Measurement(n, Statistic("mean", (c,), 100.0), True, "%") for n, c in columns.items()]
         blind = [dict.fromkeys(columns.values(), hits) for hits in blind_hits(labels, len(test.class_names))]
         return Outcome(
@@ -199,9 +202,9 @@ class _Classification(Method[P]):
             files=files, blind=blind,
         )  # fmt: skip
 
-    def _knn(self, context: TaskContext) -> dict[int, np.ndarray]:
-        """k -> [N] hits. A k larger than the training set is left out."""
-        protocol, train, test = self.protocol, context.data["train"], context.data["test"]
+    def _knn(self, context: TaskContext) -> tuple[dict[int, np.ndarray], torch.Tensor]:
+        """k -> [N] classes by vote, and [N, k] the neighbours. A k larger than the training set is left out."""
+        protocol, train = self.protocol, context.data["train"]
         index = GlobalVectors(context.features("train/cls"), protocol.cls)
         queries = GlobalVectors(context.features("test/cls"), protocol.cls)
         ks = [k for k in protocol.ks if k <= len(index)]
@@ -215,14 +218,13 @@ class _Classification(Method[P]):
             progress=context.progress("searching neighbours", len(queries)),
         )  # fmt: skip
         neighbours = torch.from_numpy(np.asarray(train.labels))[found]
-        truth = torch.from_numpy(np.asarray(test.labels))
-        hits: dict[int, list[np.ndarray]] = {k: [] for k in ks}
+        guesses: dict[int, list[np.ndarray]] = {k: [] for k in ks}
         for start in range(0, len(queries), BLOCK):
             rows = slice(start, start + BLOCK)
             votes = knn_votes(scores[rows], neighbours[rows], len(train.class_names), ks, protocol.temperature)
             for k in ks:
-                hits[k].append((votes[k].argmax(1) == truth[rows]).numpy().astype(float))
-        return {k: np.concatenate(parts) for k, parts in hits.items()}
+                guesses[k].append(votes[k].argmax(1).numpy())
+        return {k: np.concatenate(parts) for k, parts in guesses.items()}, found
 
 
 class SweepMethod(_Classification[SweptClassification]):
@@ -335,14 +337,15 @@ def _curve(head: SweepHead) -> bytes:
     return "\n".join(["step,loss", *rows, ""]).encode()
 
 
-def linear_hits(head: LinearHead, labels: np.ndarray, device: str) -> np.ndarray:
-    """[N] 1 where the head's best class is the true one."""
-    out = []
+def linear_answers(head: LinearHead, labels: np.ndarray, device: str) -> tuple[np.ndarray, np.ndarray]:
+    """([N] 1 where the head's best class is the true one, [N] its best class)."""
+    hits, best = [], []
     for start in range(0, len(head.vectors), BLOCK):
         rows = slice(start, start + BLOCK)
         scores = head.logits(head.vectors[rows].to(device))
-        out.append(label_ranks(scores, torch.from_numpy(labels[rows]).to(device)) < 1)
-    return np.concatenate(out).astype(float)
+        hits.append(label_ranks(scores, torch.from_numpy(labels[rows]).to(device)) < 1)
+        best.append(scores.argmax(1).cpu().numpy())
+    return np.concatenate(hits).astype(float), np.concatenate(best)
 
 
 METHODS: Mapping[str, type[Method[Any]]] = {"vectors": VectorMethod, "sweep": SweepMethod}

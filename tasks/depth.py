@@ -126,7 +126,7 @@ class PixelDepthMethod(PixelMethod[PixelDepth]):
             return torch.cat([torch.cat([binned.expectation(s) for s in scores])[..., None], metres], -1)
 
         mean = pixels.targets.mean()
-        rows, blind, kept = [], [], Predictions(context, "depth")
+        rows, blind, kept = [], [], Predictions(context, "depth", far)
         for index, at_size in predicted_maps(context, needs, both, "scoring depth"):
             target = test.target(index)
             maps = at_size(*target.shape)

@@ -133,7 +133,7 @@ def run_trained(context: TaskContext, p: TrainedDepth, limit: float) -> Outcome:
         blind.append(score(np.full(target.shape, mean, np.float32), target, p, far))
         bar.advance()
     samples = stack_rows(rows)
-    files = kept_pictures(context.keep_predictions, samples, test, p, lambda i, s: metres(ready, i, s), "depth")
+    files = kept_pictures(context, samples, test, p, lambda i, s: metres(ready, i, s), "depth", far)
     return Outcome(
         samples,
         resampled_by_thing(test, samples, depth_measurements("" if p.relative else "m")),

@@ -76,7 +76,7 @@ def run_trained(context: TaskContext, p: TrainedNormals, measurements: list[Meas
         blind.append(normal_errors(np.full(target.shape, mean, np.float32), target, zeros_count=True))
         bar.advance()
     samples = stack_rows(rows)
-    files = kept_pictures(context.keep_predictions, samples, test, p, unit, "normals")
+    files = kept_pictures(context, samples, test, p, unit, "normals")
     return Outcome(
         samples,
         resampled_by_thing(test, samples, measurements),

@@ -22,6 +22,7 @@ from benchmark.system.bounds import Amount
 from benchmark.system.late import torch
 from tasks.global_vectors import ClsChoice, GlobalVectors, no_text_space
 from tasks.idle_fields import check_view
+from tasks.predictions import class_pictures
 from tasks.prompting import class_embeddings, templates_for
 
 BLOCK = 4096
@@ -77,7 +78,12 @@ class Cosine(Method[ZeroShotClassification]):
             for one, five in zip(*(blind_hits(labels, len(data.class_names), k) for k in (1, 5)))
         ]
         seconds = time.perf_counter() - started
-        return Outcome(samples, measured, "top-1", len(labels), score_s=seconds, blind=blind)
+
+        def cosines(row: int) -> torch.Tensor:
+            return (images[row : row + 1].to(context.device) @ texts.T)[0, which].cpu()
+
+        files = class_pictures(context, cosines, place, data.class_names)
+        return Outcome(samples, measured, "top-1", len(labels), score_s=seconds, files=files, blind=blind)
 
 
 def one_of_each(names: Sequence[str], written: Sequence[str]) -> tuple[list[str], np.ndarray, np.ndarray]:

@@ -36,7 +36,7 @@ def outcome(task, vectors: torch.Tensor, pictures: Noise | None = None) -> Outco
     data = SimpleNamespace(captions=CAPTIONS, images=images)
     context = SimpleNamespace(
         data={"test": data}, card=None, device="cpu", text=text,
-        features=lambda need: reader, progress=silent, keep_predictions=0, encoder=lambda: encoder,
+        features=lambda need: reader, progress=silent, keep_predictions=0, look_at=(), encoder=lambda: encoder,
     )  # fmt: skip
     return task.method(CaptionRetrieval("encoder", 0, "first")).run(context)
 

@@ -13,7 +13,7 @@ from small import SmallEncoder
 
 from benchmark.cli import main
 from benchmark.errors import EncoderError
-from benchmark.look import look, pca, sheet
+from benchmark.look.maps import look, pca, sheet
 
 MODEL = """
 from small import SmallEncoder

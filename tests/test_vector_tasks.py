@@ -95,7 +95,7 @@ def test_equal_pictures_of_two_labels_answer_each_other() -> None:
         )  # fmt: skip
         context = SimpleNamespace(
             data={"test": data}, card=None, device="cpu", features=lambda need: reader, progress=silent,
-            keep_predictions=0,
+            keep_predictions=0, look_at=(),
         )  # fmt: skip
         protocol = InstanceRetrieval("encoder", 0, "first", "merged", False)
         return INSTANCE_RETRIEVAL.method(protocol).run(context)
@@ -175,6 +175,7 @@ def test_the_linear_head_of_fast_is_converged_on_few_pictures(n: int, classes: i
     card = replace(SmallEncoder().card, embed_dim=24, num_cls=1)
     context = SimpleNamespace(
         data=data, card=card, seed=0, device="cpu", progress=silent, features=lambda need: x[need.split("/")[0]],
+        keep_predictions=0, look_at=(),
     )  # fmt: skip
     outcome = task.method(replace(protocol, linear_with_patches=False)).run(context)
     ours = {m.name: m.statistic.of(outcome.samples) for m in outcome.measurements}["linear top-1"]

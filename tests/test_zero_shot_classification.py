@@ -47,6 +47,7 @@ def outcome(vectors: torch.Tensor, labels: np.ndarray, noise: float = 0.0) -> Ma
     context = SimpleNamespace(
         data={"test": data}, device="cpu",
         card=SimpleNamespace(prompts="plain"), text=text, features=lambda need: Stored(vectors), progress=silent,
+        keep_predictions=0, look_at=(),
     )  # fmt: skip
     return Cosine(ZeroShotClassification("encoder", 0, "first", "dataset")).run(context).samples
 

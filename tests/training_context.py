@@ -83,6 +83,7 @@ class MemoryContext:
     seed: int = 0
     device: str = "cpu"
     keep_predictions: int = 0
+    look_at: tuple[int, ...] = ()
     progress: Any = silent
 
     @property

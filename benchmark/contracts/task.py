@@ -209,6 +209,11 @@ class TaskContext(Protocol):
         ...
 
     @property
+    def look_at(self) -> Sequence[int]:
+        """Positions of the test samples to hand back pictures of, in place of best, median and worst; empty: those."""
+        ...
+
+    @property
     def cross_check(self) -> bool:
         """Whether to compute the headline number a second time with the field's reference implementation."""
         ...

@@ -31,6 +31,7 @@ class Context:
     device: str
     scratch: Path
     keep_predictions: int = 0
+    look_at: Sequence[int] = ()
     cross_check: bool = False
     new_progress: NewProgress = silent
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -79,8 +80,10 @@ class Session:
         self.planner.add(tuple(job.method.wanted(self.encoder.card, job.data).values()))
         return True
 
-    def run(self, job: Job, scratch: Path) -> tuple[Outcome, Timing]:
-        """Extracts what is missing, runs the task: its outcome, and where the seconds went."""
+    def run(self, job: Job, scratch: Path, look_at: Sequence[int] = ()) -> tuple[Outcome, Timing]:
+        """Extracts what is missing, runs the task: its outcome, and where the seconds went.
+
+        `look_at`: of which test samples pictures are wanted, where not of the best, median and worst."""
         started = time.perf_counter()
         method = job.method
         needs = method.wanted(self.encoder.card, job.data)
@@ -100,7 +103,8 @@ class Session:
             seed=self.options.seed,
             device=self.device,
             scratch=scratch,
-            keep_predictions=self.options.save_predictions,
+            keep_predictions=len(look_at) or self.options.save_predictions,
+            look_at=look_at,
             cross_check=self.options.cross_check,
             new_progress=self.progress,
         )

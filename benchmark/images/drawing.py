@@ -253,3 +253,20 @@ def png(image: Image.Image) -> bytes:
     out = io.BytesIO()
     image.save(out, format="PNG", optimize=True)
     return out.getvalue()
+
+
+def below_each_other(lines: Sequence[str], titles: Sequence[str], pictures: Sequence[bytes]) -> bytes:
+    """One PNG of `pictures`, each under its title, below some `lines` of words."""
+    shown = [Image.open(io.BytesIO(body)).convert("RGB") for body in pictures]
+    wide = max([round(font().getlength(text)) + 8 for text in (*lines, *titles)] + [p.width + 2 * GAP for p in shown])
+    out = Image.new("RGB", (wide, LINE * len(lines) + 8 + sum(p.height + LINE + 3 * GAP for p in shown)), "white")
+    draw = ImageDraw.Draw(out)
+    draw.rectangle((0, 0, wide, LINE * len(lines) + 6), (235, 238, 242))
+    for i, text in enumerate(lines):
+        draw.text((GAP, 3 + LINE * i), text, INK, font())
+    y = LINE * len(lines) + 8 + GAP
+    for title, picture in zip(titles, shown):
+        draw.text((GAP, y), title, (110, 110, 110), font())
+        out.paste(picture, (GAP, y + LINE))
+        y += picture.height + LINE + 3 * GAP
+    return png(out)

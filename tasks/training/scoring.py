@@ -7,11 +7,12 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from benchmark.contracts import TaskContext
 from benchmark.images.decode import to_float
 from benchmark.images.drawing import Kind, side_by_side
 from benchmark.rows.row import slug
 from benchmark.system.late import torch
-from tasks.predictions import best_median_worst, image_scores
+from tasks.predictions import best_median_worst, image_scores, numbered
 from tasks.training.augment import middle_square, stretched
 from tasks.training.fields import TrainedHead
 
@@ -57,18 +58,25 @@ def _through(group: Sequence[tuple[int, np.ndarray, np.ndarray]], p: TrainedHead
 
 
 def kept_pictures(
-    count: int, samples: Mapping[str, np.ndarray], data: Any, p: TrainedHead, predict: Predict, kind: Kind
+    context: TaskContext,
+    samples: Mapping[str, np.ndarray],
+    data: Any,
+    p: TrainedHead,
+    predict: Predict,
+    kind: Kind,
+    far: float = 0.0,
 ) -> dict[str, bytes]:
-    """PNGs of the `count` best, median and worst predictions by `samples`, predicted once more."""
-    if not count:
+    """PNGs of the best, median and worst predictions by `samples`, or of those asked for, predicted once more."""
+    if not context.keep_predictions:
         return {}
     scores, metric, _ = image_scores(samples, kind)
-    chosen = best_median_worst(-scores, count)
+    chosen = numbered(context.look_at) or best_median_worst(-scores, context.keep_predictions)
     files = {}
     for (name, _), (index, found, target) in zip(chosen, predicted(data, [row for _, row in chosen], p, predict)):
         image = data.images.picture(index)
         image = middle_square(image) if p.test_square else image
         shown = (found[0] if kind == "depth" else found.permute(1, 2, 0)).float().cpu().numpy()
+        target = np.where(target <= far, target, 0) if far else target
         words = f"{name}_{metric}-{scores[index]:.3g}_{slug(data.images.image_id(index))}"
         files[f"pictures/{words}.png"] = side_by_side(image, np.nan_to_num(target), shown, kind)
     return files
