@@ -291,6 +291,42 @@ def navi_code(height: int, width: int) -> np.ndarray:
     return code
 
 
+def spair(data: Path, pictures: int = 4) -> Path:
+    """`SPair-71k`: ordered pairs of the pictures of two categories, with between two and five points."""
+    root = data / "spair" / "SPair-71k"
+    number = 0
+    for c, category in enumerate(("bird", "cat")):
+        names = [f"2008_{10 * c + i:06d}" for i in range(pictures)]
+        sizes = [(40 + 4 * i, 60 - 6 * i) for i in range(pictures)]  # (width, height)
+        for i, name in enumerate(names):
+            save_jpeg(root / "JPEGImages" / category / f"{name}.jpg", 10 * c + i, *sizes[i][::-1])
+        for i, j in ((i, j) for i in range(pictures) for j in range(pictures) if i != j):
+            number += 1
+            rng = np.random.default_rng(number)
+            ids = sorted(rng.permutation(8)[: 2 + number % 4].tolist())
+            first = rng.integers(1, np.array(sizes[i]) - 1, (len(ids), 2))
+            moved = first / sizes[i] * sizes[j] + rng.integers(-3, 4, first.shape)
+            points = [first.tolist(), np.clip(moved, 0, np.array(sizes[j]) - 1).astype(int).tolist()]
+            boxes = [[2, 3, sizes[k][0] - 9, sizes[k][1] - 5] for k in (i, j)]
+            row = {
+                "filename": f"{number:06d}-{names[i]}-{names[j]}:{category}",
+                "category": category,
+                "kps_ids": [str(k) for k in ids],
+                "mirror": 0,
+                "viewpoint_variation": number % 3,
+                "scale_variation": 0,
+                "truncation": 0,
+                "occlusion": 0,
+            }
+            for side, k, of, box in (("src", i, points[0], boxes[0]), ("trg", j, points[1], boxes[1])):
+                row |= {f"{side}_imname": f"{names[k]}.jpg", f"{side}_imsize": [*sizes[k], 3]}
+                row |= {f"{side}_bndbox": box, f"{side}_kps": of, f"{side}_pose": "Frontal"}
+            path = root / "PairAnnotation" / "test" / f"{row['filename']}.json"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(json.dumps(row))
+    return root
+
+
 def uned(data: Path) -> Path:
     """`info_files/<domain>/*.json` and `images/`, all eight domains, four queries each."""
     root = data / "uned"

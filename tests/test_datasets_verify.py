@@ -52,7 +52,7 @@ def test_verify_of_an_absent_set_names_path_counts_and_command(tmp_path, capsys)
 
 
 @pytest.mark.parametrize(
-    "name", ["voc2012", "pc60", "nyuv2", "navi", "imagenet1k", "coco", "docci", "uned", "flickr30k"]
+    "name", ["voc2012", "pc60", "nyuv2", "navi", "imagenet1k", "coco", "docci", "uned", "flickr30k", "spair"]
 )
 def test_verify_reads_every_family(tmp_path, capsys, name):
     makers = {
@@ -139,7 +139,7 @@ def test_scenes_are_whole_though_retrieval_has_no_training_split(capsys):
 
 def test_every_dataset_says_its_licence_layout_and_how_to_get_it():
     rows = datasets()
-    assert len(rows) == 25 and sum(bool(r.get("variant_of")) for r in rows.values()) == 2
+    assert len(rows) == 26 and sum(bool(r.get("variant_of")) for r in rows.values()) == 2
     assert sum(r.get("part_of") == "uned" for r in rows.values()) == 8
     for name, row in rows.items():
         assert row["licence"] and row["citation"] and row["layout"] and row["kinds"], name

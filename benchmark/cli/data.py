@@ -111,13 +111,13 @@ def describe(report: Any) -> str:
         return head + (f"NOT AS IT SHOULD BE, {report.unreadable[0]}" if report.unreadable else f"ok, {report.values}")
     if report.missing:
         return f"{head}MISSING\n  {report.missing}" + (
-            f"\n  expected {report.expected} pictures" if report.expected else ""
+            f"\n  expected {report.expected} {report.of}" if report.expected else ""
         )
-    counts = f"{report.found} pictures"
+    counts = f"{report.found} {report.of}"
     if report.expected is not None:
         counts += ", as official" if report.found == report.expected else f", official: {report.expected}"
     lines = [f"{head}{'ok' if report.complete else 'NOT AS IT SHOULD BE'}, {counts}", f"  digest  {report.digest[:16]}"]
-    if report.read:
+    if report.sizes:
         common = sorted(report.sizes.items(), key=lambda item: -item[1])
         more = f" and {len(common) - 3} more" if len(common) > 3 else ""
         lines.append(f"  sizes   {', '.join(f'{size} ({n})' for size, n in common[:3])}{more}")

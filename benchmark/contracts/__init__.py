@@ -3,7 +3,8 @@
 Shapes use one alphabet: B batch, h w patch grid, D width, E text width, K CLS tokens, H W pixels, N samples, C classes.
 """
 
-from benchmark.contracts.data import Dataset, DatasetInfo, DatasetSource
+from benchmark.contracts.correspondence import CorrespondenceData
+from benchmark.contracts.data import KINDS, Dataset, DatasetInfo, DatasetSource
 from benchmark.contracts.encoder import (
     CropRounding,
     Encoder,
@@ -23,7 +24,6 @@ from benchmark.contracts.encoder import (
 from benchmark.contracts.features import Need, Sampling, Tap, TapName, View, ViewRule
 from benchmark.contracts.images import IGNORE, ImageSet, ImageSubset, ignored_label
 from benchmark.contracts.kinds import (
-    KINDS,
     CaptionData,
     DepthData,
     ImageSamples,
@@ -50,6 +50,7 @@ __all__ = [
     "IGNORE",
     "KINDS",
     "CaptionData",
+    "CorrespondenceData",
     "CropRounding",
     "Dataset",
     "DatasetInfo",

@@ -9,8 +9,27 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-from benchmark.contracts.kinds import KINDS, Samples
+from benchmark.contracts.correspondence import CorrespondenceData
+from benchmark.contracts.kinds import (
+    CaptionData,
+    DepthData,
+    LabelData,
+    NormalsData,
+    RetrievalData,
+    Samples,
+    SegmentationData,
+)
 from benchmark.errors import DataError, UsageError
+
+KINDS: Mapping[str, Any] = {
+    "segmentation": SegmentationData,
+    "depth": DepthData,
+    "normals": NormalsData,
+    "captions": CaptionData,
+    "labels": LabelData,
+    "retrieval": RetrievalData,
+    "correspondence": CorrespondenceData,
+}
 
 
 @dataclass(frozen=True)

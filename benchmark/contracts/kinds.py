@@ -278,16 +278,6 @@ class _RetrievalPart(RetrievalData):
         return self._digest
 
 
-KINDS: Mapping[str, Any] = {
-    "segmentation": SegmentationData,
-    "depth": DepthData,
-    "normals": NormalsData,
-    "captions": CaptionData,
-    "labels": LabelData,
-    "retrieval": RetrievalData,
-}
-
-
 def spread(total: int, n: int) -> list[int]:
     """`n` of `total` places, or all, evenly spread with both ends."""
     import numpy as np

@@ -16,6 +16,7 @@ from PIL import Image, ImageDraw
 
 from benchmark.contracts import (
     CaptionData,
+    CorrespondenceData,
     DepthData,
     ImageSet,
     LabelData,
@@ -43,6 +44,7 @@ from benchmark.images.drawing import (
     shrink,
     striped,
 )  # fmt: skip
+from benchmark.images.matches import matches
 
 HEIGHT, WIDEST, WORDS, ACROSS = 160, 300, 270, 6  # pixels of a panel and of its words; small pictures in a line
 Colour = tuple[int, int, int]
@@ -264,6 +266,18 @@ def _retrieval(data: RetrievalData, rows: Sequence[int], sheet: Sheet) -> None:
     sheet.facts.append(f"{len(data.index):,} pictures in the index, {len(set(data.query_domains))} domains")
 
 
+def _correspondence(data: CorrespondenceData, rows: Sequence[int], sheet: Sheet) -> None:
+    for row in rows:
+        one, other = (int(i) for i in data.pairs[row])
+        source, target = data.points(row)
+        panel = np.asarray(matches(data.images.picture(one), data.images.picture(other), source, target))
+        words = [Word(data.categories[row]), Word(f"{len(source)} points"), Word(f"extent {data.extent(row):.4g} px")]
+        words += [Word(f"view {data.views[row]}")] * bool(data.views)
+        titles = [f"{data.images.image_id(one)} → {data.images.image_id(other)}"]
+        sheet.lines.append(Seen([panel], titles, words))
+    sheet.facts.append(f"{len(data.images):,} pictures, {len(set(data.categories))} categories")
+
+
 _KINDS: Mapping[type, Callable[[Any, Sequence[int], Sheet], None]] = {
     SegmentationData: _segmentation,
     DepthData: _depth,
@@ -271,6 +285,7 @@ _KINDS: Mapping[type, Callable[[Any, Sequence[int], Sheet], None]] = {
     LabelData: _labels,
     CaptionData: _captions,
     RetrievalData: _retrieval,
+    CorrespondenceData: _correspondence,
 }
 
 

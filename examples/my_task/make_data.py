@@ -28,7 +28,7 @@ def save(path: Path, values: np.ndarray) -> None:
 
 
 def main(folder: Path, train: int = 24, test: int = 8) -> None:
-    """Makes `folder`/{segmentation,geometry,classification,captions,retrieval}."""
+    """Makes `folder`/{segmentation,geometry,classification,captions,retrieval,pairs}."""
     for split, seeds in (("train", range(train)), ("test", range(1000, 1000 + test))):
         for i in seeds:
             picture, classes = scene(i)
@@ -42,6 +42,7 @@ def main(folder: Path, train: int = 24, test: int = 8) -> None:
     (folder / "classification/test.csv").write_text("image,label\n" + "\n".join(table) + "\n")
     geometry(folder / "geometry", train)
     captions_and_instances(folder, test)
+    pairs(folder / "pairs", test)
 
 
 def geometry(folder: Path, count: int) -> None:
@@ -69,6 +70,20 @@ def captions_and_instances(folder: Path, count: int) -> None:
             labels.append(f"{i}_{view}.jpg,{i},{'orchard' if i % 2 else 'garden'}")
     (folder / "captions/captions.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
     (folder / "retrieval/labels.csv").write_text("\n".join(labels) + "\n")
+
+
+def pairs(folder: Path, count: int) -> None:
+    """The same apple before other leaves, shifted: its middle and its top are marked in both."""
+    rows = ["source,target,source_x,source_y,target_x,target_y,category,extent"]
+    for i in range(count):
+        picture, classes = scene(i)
+        save(folder / f"images/{i}_a.jpg", picture)
+        save(folder / f"images/{i}_b.jpg", np.roll(picture, 6, axis=1))
+        y, x = np.nonzero(classes == 2)
+        for row in (y.mean(), y.min()):
+            place = f"{x.mean():.1f},{row:.1f},{(x.mean() + 6) % SIZE:.1f},{row:.1f}"
+            rows.append(f"{i}_a.jpg,{i}_b.jpg,{place},apple,{y.max() - y.min() + 1}")
+    (folder / "pairs.csv").write_text("\n".join(rows) + "\n")
 
 
 if __name__ == "__main__":

@@ -68,7 +68,8 @@ def open_task(path: Path) -> UserTask:
             raise file.wrong(f"templates are prompts, and {values['task']} asks none. Delete the line", "templates")
         prompt_templates(file)
         overrides["templates"] = json.dumps("dataset")
-    splits = ("test",) if "test" not in values and "split" not in values else ("train", "test")
+    tables = tuple(split for split in ("train", "test") if split in values)
+    splits = ("train", "test") if "split" in values else tables or ("test",)
     info = DatasetInfo(
         name=values["name"],
         title=values.get("title", values["name"]),

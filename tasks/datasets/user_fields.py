@@ -20,7 +20,7 @@ from benchmark.system.texts import split_lines
 
 # field of a split (or of the whole file) -> kinds that must have it, kinds that may have it
 SPLIT_FIELDS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
-    "images": (("segmentation", "depth", "normals", "captions", "labels", "retrieval"), ()),
+    "images": (("segmentation", "depth", "normals", "captions", "labels", "retrieval", "correspondence"), ()),
     "masks": (("segmentation",), ()),
     "depth": (("depth",), ()),
     "normals": (("normals",), ()),
@@ -28,6 +28,7 @@ SPLIT_FIELDS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "labels": (("retrieval",), ("labels",)),
     "queries": ((), ("retrieval",)),
     "query_labels": ((), ("retrieval",)),
+    "pairs": (("correspondence",), ()),
 }
 COMMON: dict[str, tuple[type, ...]] = {
     "task": (str,),

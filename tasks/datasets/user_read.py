@@ -32,6 +32,7 @@ from tasks.datasets.kinds import (
 from tasks.datasets.prompts import prompt_list
 from tasks.datasets.user_fields import TaskFile
 from tasks.datasets.user_maps import DepthReader, read_mask, read_normals
+from tasks.datasets.user_pairs import read_pairs
 from tasks.datasets.user_source import IMAGES, Source, composed, stem, table_rows
 
 LARGEST_IN_TABLE = 65535  # of a 16-bit mask; larger and negative values are looked up one by one
@@ -67,7 +68,7 @@ def read_split(file: TaskFile, split: str) -> Any:
         return _captions(source)
     if file.kind == "labels":
         return _labels(source)
-    return _retrieval(source)
+    return read_pairs(source) if file.kind == "correspondence" else _retrieval(source)
 
 
 def _check_chosen(source: Source) -> None:

@@ -13,7 +13,15 @@ from typing import Any
 
 import numpy as np
 
-from benchmark.contracts import Dataset, ImageSamples, LabelData, RetrievalData, SegmentationData, ignored_label
+from benchmark.contracts import (
+    CorrespondenceData,
+    Dataset,
+    ImageSamples,
+    LabelData,
+    RetrievalData,
+    SegmentationData,
+    ignored_label,
+)
 from benchmark.data.tolerance import tolerating
 from benchmark.errors import BenchError, DataError, first_line, reading, staying
 from tasks.datasets.catalog import expected
@@ -42,6 +50,11 @@ class SplitReport:
     missing: str = ""  # why the split could not be opened
 
     @property
+    def of(self) -> str:
+        """What is counted."""
+        return "pairs" if self.kind == "correspondence" and " " not in self.split else "pictures"
+
+    @property
     def complete(self) -> bool:
         """Whether the split opened, has its official count, and everything that was read could be read."""
         return not self.missing and not self.unreadable and self.expected in (None, self.found)
@@ -64,7 +77,7 @@ def verify(
     for path in present(info.name, data) if data else []:
         yield _archive(path, everything, progress)
     for kind in info.kinds:
-        for split in info.splits if kind != "retrieval" else ("test",):  # queries and index; nothing is trained
+        for split in info.splits if kind not in ("retrieval", "correspondence") else ("test",):  # nothing is trained
             yield from _split(dataset, kind, split, everything, workers, progress, options or {})
 
 
@@ -96,7 +109,11 @@ def _split(
         _read(data, report, everything, workers, progress)
         yield report
         return
-    if not isinstance(data, RetrievalData):  # of another package: whatever its samples are, their pictures are read
+    if isinstance(data, CorrespondenceData):
+        report.read, report.labels = count, dict(collections.Counter(data.categories))
+        report.values = f"{sum(len(data.points(i)[0]) for i in range(count)):,} points"
+        yield report
+    if not isinstance(data, RetrievalData):  # whatever its samples are, their pictures are read
         for place, images in data.pictures().items():
             part = SplitReport(kind, f"{split} {place}", len(images), digest=images.digest)
             _read(_Plain(images), part, everything, workers, progress)

@@ -19,6 +19,7 @@ from tasks.scenes.kinds import (
     SceneRetrieval,
     SceneSegmentation,
 )
+from tasks.scenes.pairs import ScenePairs
 from tasks.scenes.splits import SPLITS
 
 DEFAULT_SIZE = 96
@@ -34,7 +35,7 @@ class Scenes(Dataset):
     which: str = "both"
 
     def data(self, kind: str, split: str) -> Any:
-        """The `<Kind>Data` of "train" or "test" (retrieval: "test" only). Raises DataError for another."""
+        """The `<Kind>Data` of "train" or "test" (retrieval, correspondence: "test"). Raises DataError for another."""
         if kind in ("segmentation", "depth", "normals", "captions") and split in ("train", "test"):
             kinds = {"segmentation": SceneSegmentation, "depth": SceneDepth, "normals": SceneNormals}
             found = self.pictures(split)
@@ -43,9 +44,11 @@ class Scenes(Dataset):
             return SceneLabels(self.pictures(f"labels-{split}"))
         if kind == "retrieval" and split == "test":
             return SceneRetrieval(self.pictures("retrieval"))
+        if kind == "correspondence" and split == "test":
+            return ScenePairs(self.pictures("pairs"))
         raise DataError(
             f"scenes: no {kind} data for split {split!r}. It has segmentation, depth, normals, captions and labels "
-            "in train and test, retrieval in test"
+            "in train and test, correspondence and retrieval in test"
         )
 
     def pictures(self, split: str) -> Pictures:
@@ -56,8 +59,8 @@ class Scenes(Dataset):
 def open_dataset(info: DatasetInfo, root: Path | None, options: Mapping[str, str]) -> Scenes:
     """The embedded dataset (`root` is not used).
 
-    Options: `size` in pixels; `n_train`, `n_test`, `n_labels_train`, `n_labels_test`, `n_retrieval` for the first n
-    pictures only; `captions` = both | long | short. Raises UsageError for anything else.
+    Options: `size` in pixels; `n_train`, `n_test`, `n_labels_train`, `n_labels_test`, `n_retrieval`, `n_pairs` for
+    the first n pictures only; `captions` = both | long | short. Raises UsageError for anything else.
     """
     stored = {f"n_{name.replace('-', '_')}": name for name, split in SPLITS.items() if split.n}
     counts, size, which = {}, DEFAULT_SIZE, "both"

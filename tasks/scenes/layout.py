@@ -10,9 +10,10 @@ from tasks.scenes.rng import Stream
 from tasks.scenes.splits import SPLITS, VIEWS
 from tasks.scenes.tables import COLOURS, GROUNDS, OBJECTS, RGB, ROUND, SKIES, TIE, USUAL, VERSION
 
-LAYOUT, NOISE, CAPTIONS, INSTANCE = 1, 2, 3, 4  # purposes of streams
+LAYOUT, NOISE, CAPTIONS, INSTANCE, PLACE, POINTS = 1, 2, 3, 4, 5, 6  # purposes of streams
 _INSTANCE_TIE = 0.4  # retrieval: more colours among objects of one category
 _FAR_SIZE = 0.55  # far objects of centred scenes are small, so that the near one stays the subject
+_NEAREST = 2.2  # metres before the second camera of a pair: what is nearer is left out
 _COUNTS = (1, 1, 1, 1, 2, 2, 2, 2, 2, 2, 2, 3, 3, 3, 3, 3, 3, 4, 4, 4)  # objects in an open scene
 
 
@@ -37,6 +38,8 @@ class Surroundings:
     walls: tuple[tuple[float, float, float], ...] = ()  # a x + b z = w, (a, b) a unit vector
     wall_rgb: RGB = (0.0, 0.0, 0.0)
     bricks: bool = False
+    # (c, s, p, q) of a second view: what is at (x, z) here is at (c x − s z + p, s x + c z + q) in the first
+    turn: tuple[float, float, float, float] | None = None
 
 
 @dataclass(frozen=True)
@@ -81,10 +84,12 @@ def scene_stream(seed: int, index: int, split: str, purpose: int) -> Stream:
 
 def compose(seed: int, index: int, split: str) -> Layout:
     """The layout of scene `index` of a split."""
+    kind = SPLITS[split].layout
+    if kind == "pair":
+        return _seen_from_two(seed, index // 2, split)[index % 2]
     rng = scene_stream(seed, index, split, LAYOUT)
     surroundings = _surroundings(rng)
     camera, sun = _camera(rng), _sun(rng)
-    kind = SPLITS[split].layout
     if kind == "open":
         items = _open_items(rng)
     elif kind == "centred":
@@ -96,6 +101,40 @@ def compose(seed: int, index: int, split: str) -> Layout:
         )
         items = _centred_items(rng, look)
     return Layout(camera, sun, surroundings, items)
+
+
+def _seen_from_two(seed: int, pair: int, split: str) -> tuple[Layout, Layout]:
+    """A scene out of doors, and the same from a place 8 to 68 degrees further round its near object.
+
+    Ground, sea, sun and objects turn together; sky and mountains are far away. A far object that the second camera
+    stands at is in neither.
+    """
+    rng = scene_stream(seed, pair, split, LAYOUT)
+    world = _surroundings(rng)
+    while world.walls:  # the second camera may stand behind one
+        world = _surroundings(rng)
+    camera, sun = _camera(rng), _sun(rng)
+    items = _centred_items(rng, draw_look(rng, OBJECTS[pair % len(OBJECTS)]))
+    rng = scene_stream(seed, pair, split, PLACE)
+    c, s = _unit_from_tangent(rng.uniform(0.07, 0.67) * (1 if rng.chance(0.5) else -1))
+    z = rng.uniform(2.9, 3.9)
+    near, x, second = items[0], rng.uniform(-0.12, 0.12) * z, _camera(rng)
+    moved = []
+    for item in items:
+        dx, dz = item.x - near.x, item.z - near.z
+        place = c * dx + s * dz + x, c * dz - s * dx + z
+        moved.append(Item(item.look, *place, c * item.cos - s * item.sin, c * item.sin + s * item.cos))
+    kept = [k for k, item in enumerate(moved) if item.z > _NEAREST]
+    turn = c, s, near.x - c * x + s * z, near.z - s * x - c * z
+    return (
+        Layout(camera, sun, world, tuple(items[k] for k in kept)),
+        Layout(
+            second,
+            (c * sun[0] + s * sun[2], sun[1], c * sun[2] - s * sun[0]),
+            replace(world, turn=turn),
+            tuple(moved[k] for k in kept),
+        ),
+    )
 
 
 def draw_look(rng: Stream, category: str, *, tie: float = TIE) -> Look:

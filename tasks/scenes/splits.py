@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-LayoutName = Literal["open", "centred", "instance"]
+LayoutName = Literal["open", "centred", "instance", "pair"]
 VIEWS = 4  # pictures of each object in the retrieval split
 
 
@@ -27,4 +27,5 @@ SPLITS: dict[str, Split] = {
     "labels-train": Split(4, 1200, "centred"),
     "labels-test": Split(5, 600, "centred"),
     "retrieval": Split(6, 720, "instance"),
+    "pairs": Split(7, 600, "pair"),  # a scene, and the same from another place
 }

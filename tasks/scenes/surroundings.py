@@ -106,8 +106,11 @@ def _ground(canvas: Canvas, layout: Layout, part: slice, t: np.ndarray) -> None:
     world = layout.surroundings
     x, z = t * canvas.u, t * canvas.dz[part]
     seen = t < canvas.depth[part] if world.walls else np.True_
-    rgb, grain = _ground_colour(world.ground, x, z, world.phases, t)
     bright = light(layout, (0.0, 1.0, 0.0), contrast=0.6) * _shadows(layout, x, z)
+    if world.turn is not None:  # textures and the shore lie where the first camera of the pair sees them
+        c, s, p, q = world.turn
+        x, z = c * x - s * z + p, s * x + c * z + q
+    rgb, grain = _ground_colour(world.ground, x, z, world.phases, t)
     colours = [c * bright for c in rgb]
     np.copyto(canvas.semantic[part], CLASS_INDEX[world.ground], where=seen)
     if world.sea is not None:
