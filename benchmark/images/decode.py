@@ -71,6 +71,15 @@ def decode(
         return out
 
 
+def decode_image(source: Path | str | bytes | BinaryIO) -> Image.Image:
+    """`decode` as a Pillow picture in RGB, without the copies through an array: for those that are resized next."""
+    name = describe(source)
+    handle = io.BytesIO(source) if isinstance(source, bytes) else source
+    with decoding(name, " as an image"), strict_truncation(), opened(handle) as image:
+        image.load()
+        return to_rgb(image)
+
+
 @contextlib.contextmanager
 def decoding(name: str, what: str = "") -> Iterator[None]:
     """`reading` for pictures; one that is larger than is read unasked says how to allow it."""

@@ -13,7 +13,7 @@ from PIL import Image
 from adapters.tipsv2.recipe.config import DataConfig
 from adapters.tipsv2.recipe.samples import Sample
 from benchmark.errors import DataError
-from benchmark.images.decode import decode
+from benchmark.images.decode import decode_image
 from benchmark.system.texts import json_lines
 
 CAPTIONS = "captions.jsonl"
@@ -52,7 +52,7 @@ def picture(image: Any, where: str) -> Image.Image:
     if not isinstance(image, (str, Path, bytes)):
         raise DataError(f"{where}: no picture, but {type(image).__name__}. Give its encoded bytes or its path")
     try:
-        return Image.fromarray(decode(image))
+        return decode_image(image)
     except DataError as error:
         raise DataError(f"{where}: {error}") from None
 
