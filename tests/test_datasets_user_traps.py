@@ -158,7 +158,12 @@ def test_masks_beside_their_pictures_are_no_pictures_however_the_folder_is_writt
 @pytest.mark.parametrize(
     ("task", "values", "more", "message"),
     [
-        ("depth", np.full((24, 32), 1500, np.uint16), "", "depth is uint16, which says no unit. Add depth_scale"),
+        (
+            "depth",
+            np.full((24, 32), 1500, np.uint16),
+            "",
+            "depth is uint16, which does not say metres. Add depth_scale",
+        ),
         ("depth", np.full((24, 32), "1.5"), "", "depth is <U3, must be numbers"),
         ("depth", np.ones((24, 32)), "depth_scale = 0\n", ":3: depth_scale = 0 must be a number of metres above 0"),
         ("depth", np.ones((24, 32)), "max_depth = nan\n", ":3: max_depth = nan must be a number of metres above 0"),

@@ -37,7 +37,7 @@ def compare(
     ] = False,
     tolerance: Annotated[
         float | None,
-        typer.Option(help="Smallest drop that counts, in the metric's unit [default: noise floor, or 0]", min=0),
+        typer.Option(help="Smallest drop that counts, on the metric's own scale [default: noise floor, or 0]", min=0),
     ] = None,
     all_metrics: Annotated[bool, typer.Option(help="Every metric of a row, not only the main one")] = False,
     classes: Annotated[bool, typer.Option(help="Print the IoU change of every class")] = False,

@@ -81,7 +81,9 @@ def _facts(name: str, protocol: str | None, json: bool) -> None:
     elif name in registry.datasets():
         _pairs(name, registry.datasets()[name], json)
     elif name in registry.suites():
-        _pairs(name, registry.suites()[name], json)
+        suite = dict(registry.suites()[name])
+        suite["tasks"] = suite.pop("units")
+        _pairs(name, suite, json)
     elif rows := _rows_of(name):
         _model_of_rows(rows, json)
     elif ":" in name:

@@ -137,7 +137,7 @@ def _check(values: Mapping[str, Any], known: Mapping[str, tuple[type, ...]], whe
         if key == "limit" and value < LEAST["--limit"]:
             wrong(f"limit = {value} is below {LEAST['--limit']}", key)
         if key == "tolerance" and not (math.isfinite(value) and value >= 0):
-            wrong(f"tolerance = {value} must be 0 or more, in the metric's unit", key)
+            wrong(f"tolerance = {value} must be 0 or more, on the metric's own scale", key)
 
 
 def _refuse_one_name(found: Iterable[Unit]) -> None:

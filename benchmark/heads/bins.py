@@ -79,7 +79,9 @@ def fit_bins(
     valid = (torch.isfinite(target) & (target > min_depth) & (target < max_depth)).numpy()
     rows = np.flatnonzero(valid)
     if not len(rows):
-        raise DataError(f"no depth lies between {min_depth} and {max_depth} m: check units and the protocol's range")
+        raise DataError(
+            f"no depth lies between {min_depth} and {max_depth} m: check that they are metres, and the protocol's range"
+        )
     scaler = fit_scaler(x, rows, device)
     recipe = _Recipe(x, target, scaler, _centres(min_depth, max_depth, n_bins).to(device), device, steps, batch,
                      weight_decay, loss, seed)  # fmt: skip

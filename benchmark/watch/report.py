@@ -60,7 +60,7 @@ def markdown(history: History, waiting: Sequence[str] = ()) -> str:
     lines = [f"## {escape(title)}", ""]
     if units:
         lines += table(("checkpoint", "compared with", *units), [_line(e, units) for e in history.entries])
-        lines += ["", LEGEND, "", escape(_order(history)), "", "![Each unit over the checkpoints](trend.png)"]
+        lines += ["", LEGEND, "", escape(_order(history)), "", "![Each task over the checkpoints](trend.png)"]
     for e in history.entries:
         lines += [f"- {escape(e.name)}: {escape(line)}" for line in (*e.failures, *e.refused)]
     lines += [f"- {escape(line)}" for line in waiting]
