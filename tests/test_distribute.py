@@ -1,114 +1,286 @@
-"""Extraction on a Ray cluster of this machine: the same numbers as in one process, also when a worker dies."""
+"""A run on a Ray cluster of this machine: the rows of one process, though workers die; who differs is refused."""
 
 from __future__ import annotations
 
-import dataclasses
-import json
 import os
+import shutil
+import sys
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from command import bench, hurried, told
+from PIL import Image
+
+from benchmark.contracts.progress import silent
+from benchmark.engine.cluster import QUIET
+from benchmark.engine.graph import Graph, Node
+from benchmark.engine.jobs import JobMaker
+from benchmark.engine.options import RunOptions
+from benchmark.engine.report import Hooks
+from benchmark.engine.run import run
+from benchmark.engine.spread import ranges
+from benchmark.engine.target import checkpoints_of, targets
+from benchmark.engine.worker import Answer, Brief, Worker, probes, versions
+from benchmark.registry import units
+from benchmark.rows.row import Row, read_all
+
+OF_A_RUN = ("created", "command", "timing", "peak_memory_mb", "peak_memory_method", "sha256")
+ENCODER = """
+import dataclasses
+import os
+import sys
 from pathlib import Path
 
-import pytest
-import torch
-from command import bench
-from small import Noise, SmallEncoder
+from small import SmallEncoder
 
-from benchmark.contracts import Need, Tap, View, WeightsInfo
-from benchmark.contracts.progress import silent
-from benchmark.errors import BenchError
-from benchmark.features.cluster import Recipe, fill_range, fresh, ranges
-from benchmark.features.plan import Planner, identity
-from benchmark.features.store import FeatureStore
+from benchmark.contracts import WeightsInfo
 from benchmark.system.digest import fingerprint
 
-DYING = """
-import dataclasses
-import os
-from pathlib import Path
-
-from benchmark import load_encoder
-from benchmark.contracts import ImageRequest
-
-MARK = Path({mark!r})
+HERE = Path(__file__).parent
 
 
-class Dying:
-    def __init__(self, inner):
-        self.inner, self.transform = inner, inner.transform
-        self.card = dataclasses.replace(inner.card, code_version=os.environ["KEY"])  # features of its own
+def once(name):
+    mark = HERE / name
+    if os.getpid() != {parent} and not mark.exists():
+        mark.touch()
+        os._exit(1)
 
-    def encode_image(self, images, request=ImageRequest()):
-        if os.getpid() != {parent} and not MARK.exists():
-            MARK.touch()
-            os._exit(1)
-        return self.inner.encode_image(images, request)
 
-    def encode_text(self, texts):
-        return self.inner.encode_text(texts)
+class Dying(SmallEncoder):
+    def encode_image(self, images, request=None):
+        once("died-encoding")
+        return super().encode_image(images, request)
 
 
 def build(spec):
-    return Dying(load_encoder("random-vit"))
+    encoder = Dying("dying")
+    gain = float((Path(spec.weights) / "gain").read_text()) if spec.weights else 1.0
+    encoder.map *= gain
+    encoder.card = dataclasses.replace(encoder.card, weights=WeightsInfo("a file", fingerprint(gain)))
+    with open(HERE / "loaded", "a") as log:
+        log.write(f"{{os.getpid()}} {{gain}}\\n")
+    if os.getpid() != {parent}:
+        _die_later()
+    return encoder
+
+
+def _die_later():
+    from benchmark.engine import session
+
+    class Context(session.Context):
+        def __init__(self, **fields):
+            once("died-in-a-head")
+            super().__init__(**fields)
+
+    def rename(old, new, plain=os.replace):
+        if str(new).endswith("result.json"):
+            once("died-writing-a-row")
+        plain(old, new)
+
+    if session.Context.__qualname__ == "Context":
+        session.Context, os.replace = Context, rename
 """
-TASKS = ["--task", "classification/scenes", "--task", "image_to_text_retrieval/scenes", "--limit", "300"]
+HURRIED = hurried("classification", "linear_segmentation")
 
 
-def numbers(results: Path) -> dict[str, dict[str, float]]:
-    rows = [json.loads(p.read_text()) for p in sorted(results.rglob("result.json"))]
-    return {r["task"]["name"]: {k: m["value"] for k, m in r["metrics"].items()} for r in rows}
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[None]:
+    import ray
+
+    ray.init(num_cpus=2, object_store_memory=80 * 2**20, **QUIET)
+    yield
+    ray.shutdown()
 
 
-def test_ranges_are_whole_in_order_and_even():
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An encoder, three checkpoints of it, and pictures of three colours with masks."""
+    root = tmp_path_factory.mktemp("many")
+    (root / "dying.py").write_text(ENCODER.format(parent=os.getpid()))
+    for step in (9, 10, 100):
+        (root / "runs" / f"step-{step}").mkdir(parents=True)
+        (root / "runs" / f"step-{step}" / "gain").write_text(str(step / 10))
+    rng = np.random.default_rng(0)
+    for split, n in (("train", 150), ("test", 20)):
+        for i in range(n):
+            mask = rng.integers(0, 3, (2, 2), dtype=np.uint8).repeat(16, 0).repeat(16, 1)
+            picture = (mask[..., None] * [90, 20, 60] + rng.integers(0, 70, (32, 32, 3))).astype(np.uint8)
+            for kind, array in (("pictures", picture), ("masks", mask), (f"labels/{'abc'[i % 3]}", picture)):
+                file = root / split / kind / f"{i}.png"
+                file.parent.mkdir(parents=True, exist_ok=True)
+                Image.fromarray(array).save(file)
+    both = [f'[{s}]\nimages = "{s}/pictures"\nmasks = "{s}/masks"' for s in ("train", "test")]
+    head = 'task = "linear_segmentation"\nname = "squares"\nclasses = ["a", "b", "c"]\n'
+    (root / "masks.toml").write_text("\n".join([head, *both]))
+    both = [f'[{s}]\nimages = "{s}/labels"' for s in ("train", "test")]
+    (root / "labels.toml").write_text("\n".join(['task = "classification"\nname = "colours"\n', *both]))
+    return root
+
+
+def words(place: Path, results: Path, *more: str) -> list[str]:
+    tasks = ["--task", str(place / "masks.toml"), "--task", str(place / "labels.toml"), *HURRIED]
+    return ["run", "--model", f"{place / 'dying.py'}:build", *tasks, "--results", str(results), *more]
+
+
+def rows(results: Path) -> dict[str, dict[str, Any]]:
+    """What must be the same, by the row's folder; a torn row is an error."""
+    found, problems = read_all(results)
+    assert not problems
+    return {str(row.folder.relative_to(results)): content(row) for row in found}
+
+
+def content(row: Row) -> dict[str, Any]:
+    said = row.data.json()
+    return {**{k: v for k, v in said.items() if k not in OF_A_RUN}, "threads": said["environment"]["threads"]}
+
+
+@pytest.mark.filterwarnings("ignore:os.fork:RuntimeWarning")  # Ray starts its servers so, which run no JAX
+@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::FutureWarning", "ignore::DeprecationWarning")  # Ray's
+def test_checkpoints_give_the_rows_of_one_process_though_workers_die(
+    place: Path, cluster: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("BENCH_CACHE", str(tmp_path / "cache"))
+    every = ("--weights", str(place / "runs" / "step-*"), "--no-check")
+    assert bench(*words(place, tmp_path / "many", *every, "--ray", "local")) == 0
+    assert "6 rows made, 0 were there" in capsys.readouterr().out
+    deaths = ["died-encoding", "died-in-a-head", "died-writing-a-row"]
+    assert [name for name in deaths if (place / name).exists()] == deaths
+    loads = (place / "loaded").read_text().split("\n")[:-1]
+    assert len(loads) == len(set(loads)), "a worker loads a checkpoint once"
+    monkeypatch.setenv("BENCH_CACHE", str(tmp_path / "other"))
+    assert bench(*words(place, tmp_path / "one", *every)) == 0
+    assert rows(tmp_path / "many") == rows(tmp_path / "one")
+    assert len(rows(tmp_path / "one")) == 6
+    assert not list(tmp_path.glob("cache/heads/*")) and not list(tmp_path.rglob("*.tmp"))
+    code, out, _ = told(capsys, *words(place, tmp_path / "many", *every, "--gpus", "1"))
+    assert (code, "0 rows made, 6 were there" in out) == (0, True)
+
+
+@pytest.mark.filterwarnings("ignore:os.fork:RuntimeWarning", "ignore::ResourceWarning")
+def test_a_cluster_whose_packages_differ_is_refused_in_one_line(
+    place: Path, cluster: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    here = {**versions(), "torch": "0.0"}
+    monkeypatch.setattr("benchmark.engine.spread.versions", lambda: here)
+    code, _, said = told(capsys, *words(place, tmp_path / "rows", "--ray", "local"))
+    assert code == 1
+    assert "error: --ray: no worker can take part: a worker on " in said
+    assert f"has torch {versions()['torch']}, asked for was 0.0. Install the same there" in said
+    assert not list((tmp_path / "rows").rglob("result.json"))
+
+
+def told_worker(place: Path, tmp_path: Path, **changes: Any) -> Worker:
+    """A worker in this process."""
+    options = RunOptions(
+        results=tmp_path / "rows", cache=tmp_path / "cache", weights=str(place / "runs" / "step-9"), check=False
+    )
+    maker = JobMaker(options, "fast", silent)
+    jobs = tuple(maker.make(unit) for unit in units(str(place / "labels.toml")))
+    found = targets([f"{place / 'dying.py'}:build"], options)
+    brief = Brief(tuple(found), jobs, {}, Path.cwd(), tuple(sys.path), (), versions(), probes(jobs))
+    return Worker(replace(brief, **changes), 1)
+
+
+def test_a_worker_says_what_it_lacks(place: Path, tmp_path: Path) -> None:
+    assert told_worker(place, tmp_path).do("hello") == Answer()
+    blind = told_worker(place, tmp_path, seen=(tmp_path / "elsewhere" / "mark",))
+    assert f"does not see {tmp_path / 'elsewhere'}. " in blind.do("hello").refused
+    other = told_worker(place, tmp_path)
+    digest, *_ = other.brief.pictures
+    other = told_worker(place, tmp_path, pictures={digest: "0" * 64})
+    assert "reads another picture for" in other.do("hello").refused
+
+
+def test_a_worker_that_loads_other_weights_stores_nothing(place: Path, tmp_path: Path) -> None:
+    worker = told_worker(place, tmp_path)
+    opened = worker.do("open", 0, None).opened
+    assert opened and list(opened.jobs) == [0]
+    (key, plan), *_ = opened.passes.items()
+    refused = worker.do("encode", 0, (0,), "0" * 64, key, [plan.blocks[0][0]]).refused
+    assert "Give every machine the same files" in refused
+    assert not list(tmp_path.rglob("shard-*"))
+
+
+def test_what_another_run_does_is_waited_for(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BENCH_CACHE", str(tmp_path / "cache"))
+    hurry = dict(w.split("=", 1) for w in HURRIED if w.startswith("classification"))
+    model, task = f"{place / 'dying.py'}:build", str(place / "labels.toml")
+    first = run(model, task, results=tmp_path / "first", overrides=hurry)
+    options = RunOptions(results=tmp_path / "second", overrides=hurry)
+    jobs = [JobMaker(options, "fast", silent).make(units(task)[0])]
+    (row,) = first.rows
+    slot = replace(targets([model], options)[0].slots(jobs, "")[0], request=row.data.request)
+    claim = slot.claim(options.cache)
+    assert claim.take() and not slot.claim(options.cache).take()
+    found: list[Any] = []
+    waits = threading.Event()
+
+    def heard(label: str, total: int) -> Any:
+        if label == f"waiting for another run ({row.unit})":
+            waits.set()
+        return silent(label, total)
+
+    second = threading.Thread(target=lambda: found.append(run(model, task, options=options, hooks=Hooks(heard))))
+    second.start()
+    assert waits.wait(60)
+    shutil.copytree(row.folder, slot.folder)
+    claim.free()
+    second.join(20)
+    assert (found[0].reused, found[0].forwards) == (1, {first.rows[0].model: 0})
+
+
+def test_the_line_names_the_extra(
+    place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("benchmark.engine.cluster.find_spec", lambda name: None)
+    code, _, said = told(capsys, *words(place, place / "none", "--gpus", "2"))
+    assert (code, "pip install 'densebench[ray]'" in said) == (2, True)
+
+
+def test_checkpoints_by_their_numbers(place: Path, tmp_path: Path) -> None:
+    found = checkpoints_of(str(place / "runs" / "*"))
+    assert [Path(str(p)).name for p in found] == ["step-9", "step-10", "step-100"]
+    code = bench("run", "--model", "random-vit", "--task", "depth/scenes", "--weights", str(tmp_path / "no-*"))
+    assert code == 2
+
+
+def test_ranges_are_whole_in_order_and_even() -> None:
     assert ranges([1, 2, 5, 6, 7], 2) == [[1, 2], [5, 6, 7]]
     assert ranges([4], 8) == [[4]]
     assert sorted(len(r) for r in ranges(range(10), 4)) == [2, 2, 3, 3]
 
 
-def checkpoint(gain: float) -> SmallEncoder:
-    """Checkpoints of one model: the same name, other weights."""
-    encoder = SmallEncoder("small")
-    encoder.map *= gain
-    encoder.card = dataclasses.replace(encoder.card, weights=WeightsInfo("a file", fingerprint(gain)))
-    return encoder
+def test_the_order_of_a_graph() -> None:
+    graph = Graph()
+
+    def taken(loaded: int | None) -> str:
+        node = graph.next(loaded)
+        return node.key if node else ""
+
+    graph.add([Node("open 0", model=0, opens=True), Node("open 1", model=1, opens=True)])
+    assert taken(None) == "open 0"
+    graph.add([Node("range", 1.0, (), 0), Node("short", 2.0, ("range",), 0), Node("long", 5.0, (), 0)])
+    graph.done("open 0")
+    assert [taken(0), taken(0)] == ["long", "range"]
+    assert taken(0) == "open 1", "a model that nobody has, before waiting"
+    assert (taken(0), graph.finished) == ("", False)
+    graph.done("range")
+    assert taken(1) == "short", "helps where there is nothing else"
+    graph.again(graph.nodes["short"])
+    assert taken(0) == "short", "what its worker did not end is done again"
+    for key in ("open 1", "short", "long"):
+        graph.done(key)
+    assert graph.finished
 
 
-def filled(folder: Path, asked: SmallEncoder, loaded: SmallEncoder) -> torch.Tensor:
-    """What a worker that makes `loaded` stores for `asked`."""
-    planner = Planner(asked.card, asked.transform, FeatureStore(folder, "float32"))
-    need = Need(Noise(3), View("square"), Tap("cls"))
-    planner.add([need])
-    task = planner.of(need)
-    recipe = Recipe("small", fingerprint(identity(asked.card)), lambda: loaded, "cpu", None, 0, silent)
-    fill_range((recipe, task.images, task.view, fresh(task)), [0])
-    return planner.array(need)[:]
+def test_a_rendered_split_is_open_to_whom_the_umask_lets_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from benchmark.system.files import FOLDER_MODE
+    from tasks.scenes.store import rendered
 
-
-def test_a_worker_loads_a_second_checkpoint_of_the_same_name(tmp_path):
-    one, two = (filled(tmp_path, checkpoint(gain), checkpoint(gain)) for gain in (1.0, 2.0))
-    assert torch.equal(two, 2 * one)
-
-
-def test_a_worker_with_other_weight_files_stores_nothing(tmp_path):
-    with pytest.raises(BenchError, match="small: a worker on .* loads weights .* Give every machine the same files"):
-        filled(tmp_path, checkpoint(3.0), checkpoint(4.0))
-    assert not list(tmp_path.rglob("shard-*"))
-
-
-@pytest.mark.filterwarnings("ignore:os.fork:RuntimeWarning")  # Ray starts its servers so, which run no JAX
-@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::FutureWarning", "ignore::DeprecationWarning")  # Ray's
-def test_a_cluster_gives_the_numbers_of_one_process_though_a_worker_dies(tmp_path, monkeypatch):
-    import ray
-
-    mark = tmp_path / "died"
-    (tmp_path / "dying.py").write_text(DYING.format(mark=str(mark), parent=os.getpid()))
-    model = f"{tmp_path / 'dying.py'}:build"
-    monkeypatch.setenv("KEY", f"{tmp_path}/one")
-    assert bench("run", "--model", model, *TASKS, "--results", str(tmp_path / "a"), "--workers", "0") == 0
-    assert not mark.exists()
-    monkeypatch.setenv("KEY", f"{tmp_path}/many")
-    try:
-        assert bench("run", "--model", model, *TASKS, "--results", str(tmp_path / "b"), "--ray", "local") == 0
-    finally:
-        ray.shutdown()
-    assert mark.exists(), "no worker ever encoded"
-    assert numbers(tmp_path / "a") == numbers(tmp_path / "b")
-    assert len(numbers(tmp_path / "b")) == 2
+    monkeypatch.setenv("BENCH_CACHE", str(tmp_path))
+    assert rendered("test", 16, 2).stat().st_mode & 0o777 == FOLDER_MODE != 0o700

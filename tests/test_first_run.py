@@ -13,7 +13,7 @@ import pytest
 
 from benchmark import run
 from benchmark.cli import main
-from benchmark.engine.run import Hooks
+from benchmark.engine.report import Hooks
 from benchmark.errors import BenchError
 from tasks.scenes import kinds
 

@@ -11,7 +11,7 @@ from rows import write_row
 
 from benchmark.cli import main
 from benchmark.cli.tables import show_report
-from benchmark.engine.run import Report
+from benchmark.engine.report import Report
 from benchmark.errors import BenchError
 from benchmark.leaderboard import build
 from benchmark.rows.row import read_all, read_row

@@ -22,7 +22,7 @@ from benchmark import load_results
 from benchmark.cli.tables import show_report
 from benchmark.compare.compare import compare
 from benchmark.compare.report import markdown, to_json, to_junit
-from benchmark.engine.run import Report
+from benchmark.engine.report import Report
 from benchmark.errors import UsageError
 from benchmark.leaderboard import build
 from benchmark.rows.row import read_all

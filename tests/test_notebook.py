@@ -9,7 +9,7 @@ from rows import write_rows
 from test_names import here  # noqa: F401
 
 from benchmark import load_task, run
-from benchmark.engine.run import Note, Report
+from benchmark.engine.report import Note, Report
 from benchmark.errors import UsageError
 from benchmark.rows.row import read_all
 

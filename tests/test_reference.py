@@ -13,7 +13,7 @@ from rows import NINE, write_row, write_rows
 from benchmark.cli.run import default_models
 from benchmark.cli.tables import show_report
 from benchmark.engine.loading import load_encoder
-from benchmark.engine.run import Note, Report
+from benchmark.engine.report import Note, Report
 from benchmark.protocol import load_protocol
 from benchmark.registry import Unit, load_task, models, protocol_file, suites
 from benchmark.rows.row import read_all

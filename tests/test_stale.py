@@ -18,7 +18,7 @@ from benchmark.compare.papers import cells as line_cells
 from benchmark.compare.papers import missing, reproduce
 from benchmark.compare.report import cells, markdown
 from benchmark.engine.loading import load_encoder
-from benchmark.engine.run import Report
+from benchmark.engine.report import Report
 from benchmark.leaderboard import build
 from benchmark.registry import code_of, code_versions, tasks
 from benchmark.rows import stale as stale_rows

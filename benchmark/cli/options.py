@@ -20,6 +20,8 @@ Protocol = Annotated[str | None, Option(help="A preset: fast, paper, … [defaul
 Name = Annotated[str | None, Option(help="What rows call the model [default: its name, or its file's with six digits]")]
 Set = Annotated[list[str] | None, Option("--set", help="Change a protocol field: field=value or task.field=value")]
 Weights = Annotated[str | None, Option(help="A local checkpoint, for one --model")]
+Checkpoints = Annotated[str | None, Option("--weights", help="A local checkpoint, or 'runs/*/step-*', for one --model")]
+Gpus = Annotated[int | None, Option(help="At most so many GPUs, or cores where there are none [default: all]")]
 Backend = Annotated[str, Option(help="torch or jax")]
 Gelu = Annotated[str | None, Option(help="tanh or erf, for TIPS [default: what each official code does]")]
 Positions = Annotated[

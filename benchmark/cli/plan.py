@@ -23,7 +23,7 @@ def plan(
     protocol: o.Protocol = None,
     name: o.Name = None,
     set_: o.Set = None,
-    weights: o.Weights = None,
+    weights: o.Checkpoints = None,
     backend: o.Backend = "torch",
     device: o.Device = "auto",
     dtype: o.Dtype = "auto",

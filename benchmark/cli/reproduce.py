@@ -88,7 +88,7 @@ def _run_missing(
     """How many units failed."""
     from benchmark.cli.bars import bars
     from benchmark.engine.options import RunOptions
-    from benchmark.engine.run import Hooks, Note
+    from benchmark.engine.report import Hooks, Note
     from benchmark.engine.run import run as run_models
     from benchmark.system.paths import data_dir
 

@@ -25,7 +25,7 @@ def run(
     protocol: o.Protocol = None,
     name: o.Name = None,
     set_: o.Set = None,
-    weights: o.Weights = None,
+    weights: o.Checkpoints = None,
     backend: o.Backend = "torch",
     gelu: o.Gelu = None,
     positions: o.Positions = None,
@@ -42,8 +42,9 @@ def run(
     seed: o.Seed = 0,
     workers: o.Workers = None,
     ray: Annotated[
-        str | None, typer.Option(help="Encode on a Ray cluster: its address, auto, or local for processes here")
+        str | None, typer.Option(help="Run on a Ray cluster: its address, auto, or local for all GPUs or cores here")
     ] = None,
+    gpus: o.Gpus = None,
     max_bad: o.MaxBad = 0,
     max_pixels: Annotated[
         int | None, typer.Option(help="Read pictures of so many pixels [default: $BENCH_MAX_PIXELS or 178956970]")
@@ -62,7 +63,7 @@ def run(
     from benchmark.cli.bars import bars
     from benchmark.cli.tables import show_report
     from benchmark.engine.options import RunOptions
-    from benchmark.engine.run import Hooks, Note
+    from benchmark.engine.report import Hooks, Note
     from benchmark.engine.run import run as run_models
     from benchmark.images.decode import MAX_PIXELS
     from benchmark.rows.row import Row
@@ -93,7 +94,8 @@ def run(
         trust_remote_code=trust_remote_code,
         seed=seed,
         workers=workers,
-        ray=ray,
+        ray=ray or ("local" if gpus else None),
+        gpus=gpus,
         max_bad=max_bad,
         save_predictions=save_predictions,
         cross_check=cross_check,

@@ -58,7 +58,7 @@ def sensitivity(
     from benchmark.cli.bars import bars
     from benchmark.cli.run import default_models, parse_batch, parse_pairs
     from benchmark.engine.options import RunOptions
-    from benchmark.engine.run import Hooks, Note
+    from benchmark.engine.report import Hooks, Note
     from benchmark.rows.tables import write_tables
     from benchmark.sensitivity import report as words
     from benchmark.sensitivity.measure import refuse_unvaried, variants

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from benchmark.engine.run import Note, Report
+from benchmark.engine.report import Note, Report
 from benchmark.rows.row import Row
 from benchmark.rows.shipped import columns, origin
 from benchmark.rows.stale import MARK

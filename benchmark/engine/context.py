@@ -12,7 +12,8 @@ from benchmark.contracts import Encoder, EncoderCard, FeatureReader, Need, Progr
 from benchmark.contracts.progress import NewProgress, silent
 from benchmark.errors import EncoderError, NotApplicable
 from benchmark.features.plan import Planner, identity
-from benchmark.features.store import FeatureStore
+from benchmark.features.store import FeatureStore, StoredArray
+from benchmark.system.claims import Claim, claimed
 from benchmark.system.late import torch
 
 TEXT_BATCH = 256
@@ -65,6 +66,14 @@ def encode_texts(encoder: Encoder, store: FeatureStore, texts: list[str], progre
         raise NotApplicable(no_text_tower(encoder.card) or f"{encoder.card.name} has no encode_text")
     digest = hashlib.sha256("\0".join(texts).encode("utf-8")).hexdigest()
     array = store.array({**identity(encoder.card), "texts": digest}, len(texts), "float32")
+    if not array.missing():
+        return array[:]
+    with claimed([Claim(store.root.parent, f"features-{array.folder.name}")]):
+        _encode_missing(encoder, array, texts, progress)
+    return array[:]
+
+
+def _encode_missing(encoder: TextEncoder, array: StoredArray, texts: list[str], progress: NewProgress) -> None:
     missing = array.missing()
     bar = progress("encoding text", sum(len(array.shard_range(s)) for s in missing)) if missing else None
     for shard in missing:
@@ -82,10 +91,9 @@ def encode_texts(encoder: Encoder, store: FeatureStore, texts: list[str], progre
         embedded = torch.cat(rows)
         _check_text(encoder, embedded, texts[items.start : items.stop])
         array.write(shard, embedded.numpy())
-    return array[:]
 
 
-def _check_text(encoder: Encoder, rows: torch.Tensor, texts: Sequence[str]) -> None:
+def _check_text(encoder: TextEncoder, rows: torch.Tensor, texts: Sequence[str]) -> None:
     name = encoder.card.name
     if rows.ndim != 2 or len(rows) != len(texts):
         raise EncoderError(

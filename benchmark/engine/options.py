@@ -14,7 +14,7 @@ from benchmark.system.paths import cache_dir, data_dir, results_dir
 
 BACKENDS = ("torch", "jax")
 DTYPES = ("auto", "float32", "bfloat16", "float16")
-LEAST = {"--limit": 2, "--batch-size": 1, "--workers": 0}
+LEAST = {"--limit": 2, "--batch-size": 1, "--workers": 0, "--gpus": 1}
 SEEDS = 2**32  # what every library that is given the seed takes
 
 
@@ -41,7 +41,8 @@ class RunOptions:
     trust_remote_code: bool = False
     seed: int = 0
     workers: int | None = None  # None: chosen
-    ray: str | None = None  # address of a Ray cluster, or "local": extraction on many processes or machines
+    ray: str | None = None  # address of a Ray cluster, or "local": models × units on many processes or machines
+    gpus: int | None = None  # at most so many of its GPUs, or cores where there are none; None: all
     max_bad: int = 0
     save_predictions: int = 0
     cross_check: bool = False  # compute mIoU a second time with mmsegmentation's IoUMetric
@@ -59,7 +60,7 @@ class RunOptions:
         ):
             if value not in known:
                 raise UsageError(f"{name} {value!r} is not one of {', '.join(known)}")
-        for name, number in zip(LEAST, (self.limit, self.batch_size, self.workers)):
+        for name, number in zip(LEAST, (self.limit, self.batch_size, self.workers, self.gpus)):
             if number is not None and number < LEAST[name]:
                 raise UsageError(f"{name} {number} is below {LEAST[name]}")
         if not 0 <= self.seed < SEEDS:

@@ -8,11 +8,12 @@ from benchmark.contracts import Outcome
 from benchmark.data.overlap import note_same_files
 from benchmark.engine.environment import environment, peak_gpu_memory_mb
 from benchmark.engine.jobs import Job
-from benchmark.engine.session import Session
-from benchmark.engine.slots import Slot, place_of
+from benchmark.engine.report import Note, Report
+from benchmark.engine.session import Encoded, Session
+from benchmark.engine.slots import NOT_APPLICABLE, Slot, place_of
 from benchmark.registry import code_of, datasets
 from benchmark.registry import tasks as registered
-from benchmark.rows.row import metrics_of
+from benchmark.rows.row import Row, metrics_of, read_row, save
 from benchmark.rows.schema import (
     SCHEMA,
     ModelFacts,
@@ -23,6 +24,7 @@ from benchmark.rows.schema import (
     Timing,
     Weights,
 )
+from benchmark.system import cache_users, sealed
 from benchmark.system.digest import fingerprint, plain
 from benchmark.system.processes import PeakMemory
 
@@ -91,6 +93,22 @@ def record(session: Session, job: Job, slot: Slot, outcome: Outcome, timing: Tim
         peak_gpu_memory_mb=peak_gpu_memory_mb(session.device),
         environment=environment(session.device),
     )
+
+
+def make_row(session: Session, job: Job, slot: Slot, encoded: Encoded = Encoded()) -> Row:
+    """Runs the job and saves its row; `encoded` is what was extracted for it elsewhere."""
+    scratch = slot.scratch(session.options.cache)
+    cache_users.touch(session.options.cache, scratch)
+    outcome, timing = session.run(job, scratch, encoded=encoded)
+    save(slot.folder, record(session, job, slot, outcome, timing), outcome.samples, outcome.files)
+    slot.clear_scratch(session.options.cache)
+    return read_row(slot.folder)
+
+
+def refuse(report: Report, slot: Slot, note: Note) -> None:
+    """Reports that a job is not applicable, and writes it down."""
+    report.not_applicable.append(note)
+    sealed.write_json(slot.folder / NOT_APPLICABLE, {"reason": note.text, "request": slot.request})
 
 
 def _overlap(job: Job) -> list[str]:

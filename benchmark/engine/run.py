@@ -2,105 +2,33 @@
 
 from __future__ import annotations
 
-import shutil
-import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from functools import partial
-from html import escape
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any
 
-from benchmark.contracts.progress import NewProgress, silent
+from benchmark.contracts.progress import silent
 from benchmark.engine.ahead import Ahead
-from benchmark.engine.identity import model_stamp, named
+from benchmark.engine.cluster import refuse_without_ray
+from benchmark.engine.identity import model_stamp
 from benchmark.engine.jobs import Job, JobMaker, refuse_unread
-from benchmark.engine.loading import require_weights
 from benchmark.engine.network import forbid_network
 from benchmark.engine.options import RunOptions
-from benchmark.engine.record import record
+from benchmark.engine.record import make_row, refuse
+from benchmark.engine.report import Hooks, Note, Report, attempt
 from benchmark.engine.session import Session
-from benchmark.engine.slots import NOT_APPLICABLE, Slot, slot_of
+from benchmark.engine.slots import Slot
+from benchmark.engine.spread import spread
 from benchmark.engine.suites import choose
-from benchmark.errors import BenchError, DataError, NotApplicable, UsageError, staying, unknown
+from benchmark.engine.target import Target, targets
+from benchmark.errors import DataError, NotApplicable, UsageError, unknown
 from benchmark.protocol import Change, EvalProtocol
-from benchmark.registry import Unit, check_model_name, check_own_file, is_own_code
-from benchmark.rows.row import Row, read_row, save
-from benchmark.rows.tables import frame, refuse_other_tables
-from benchmark.system import cache_users, sealed
+from benchmark.registry import Unit, check_model_name
+from benchmark.rows.tables import refuse_other_tables
 from benchmark.system.files import unreadable, writable
 
-if TYPE_CHECKING:
-    import pandas as pd
-
-T = TypeVar("T")
 Variants = Callable[[EvalProtocol], Sequence[Change]]
-
-
-@dataclass(frozen=True)
-class Note:
-    """Why a model has no row for a unit."""
-
-    model: str
-    unit: Unit | None
-    text: str
-    change: Change | None = None  # of a variant of the preset
-
-    def __str__(self) -> str:
-        """`model/task/dataset (change)`, as far as it is known."""
-        where = "/".join(filter(None, (self.model, str(self.unit or ""))))
-        return f"{where} ({self.change})" if self.change else where
-
-    @property
-    def line(self) -> str:
-        """What people are told: an adapter's own line begins with the model's name, too."""
-        return f"{self}: {self.text.removeprefix(f'{self.model}: ')}"
-
-
-@dataclass
-class Report:
-    """What a run did."""
-
-    rows: list[Row] = field(default_factory=list)
-    reused: int = 0
-    not_applicable: list[Note] = field(default_factory=list)
-    failures: list[Note] = field(default_factory=list)
-    forwards: dict[str, int] = field(default_factory=dict)  # model -> pictures encoded
-    clock: dict[str, float] = field(default_factory=dict)  # seconds by stage: data, rendering, models, tasks
-
-    def __repr__(self) -> str:
-        count = f"{len(self.rows)} rows, {len(self.not_applicable)} not applicable, {len(self.failures)} failed"
-        return f"<Report: {count}. table() is a pandas table>"
-
-    def table(self) -> pd.DataFrame:
-        """Every metric of every row, as `load_results` gives them: a pandas table, one line each."""
-        return frame(self.rows)
-
-    def _repr_html_(self) -> str:
-        shown = ["model", "task", "dataset", "metric", "value", "ci95_low", "ci95_high", "chance", "unit", "n"]
-        failed = [f"{n.unit or n.model}: {n.text}" for n in (*self.failures, *self.not_applicable)]
-        notes = "".join(f"<li>{escape(line)}</li>" for line in failed)
-        return str(self.table()[shown].to_html(index=False)) + (f"<ul>{notes}</ul>" if notes else "")
-
-    @contextmanager
-    def timed(self, stage: str) -> Iterator[None]:
-        """Counts the seconds of its block as those of `stage`."""
-        started = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.clock[stage] = self.clock.get(stage, 0.0) + time.perf_counter() - started
-
-
-@dataclass
-class Hooks:
-    """What the command line listens to."""
-
-    progress: NewProgress = silent
-    row: Callable[[Row], None] = lambda row: None
-    failure: Callable[[Note], None] = lambda note: None
-    debug: bool = False
 
 
 def run(
@@ -133,24 +61,21 @@ def run(
     chosen = choose(tasks, suite)
     found = chosen.units
     refuse_unread(options.overrides, found)
-    require_weights(options.weights)
-    for name in models:
-        check_own_file(name)
-    if options.name is not None and len(models) != 1:
-        raise UsageError(f"--name {options.name}: is for one model, {len(models)} are named. Run each by itself")
-    for name in models:
-        named(name, options)
+    refuse_without_ray(options)
+    found_models = targets(models, options)
     writable(options.results)
     refuse_other_tables(options.results)
-    stamps = {name: model_stamp(name, options.weights) for name in models}
     report = Report()
     maker = JobMaker(options, chosen.preset, hooks.progress)
     for unit in found:  # before the data of another are read
         maker.check_protocol(unit)
     with report.timed("data"):
         jobs = _jobs(found, maker, report, hooks, variants or (lambda protocol: ()))
-    for name in models:
-        _run_model(name, stamps[name], jobs, options, hooks, report)
+    if options.ray:
+        spread(found_models, jobs, options, hooks, report)
+    else:
+        for target in found_models:
+            _run_model(target, jobs, hooks, report)
     return report
 
 
@@ -180,11 +105,11 @@ def _words(value: Sequence[str] | str) -> list[str]:
 def _jobs(found: Sequence[Unit], maker: JobMaker, report: Report, hooks: Hooks, variants: Variants) -> list[Job]:
     attempts = []
     for unit in found:
-        plain = _attempt(partial(_job, unit, maker), Note("", unit, ""), report, hooks)
+        plain = attempt(partial(_job, unit, maker), Note("", unit, ""), report, hooks)
         attempts.append(plain)
         for change in variants(plain.protocol) if plain else ():
             note = Note("", unit, "", change)
-            attempts.append(_attempt(partial(_job, unit, maker, change), note, report, hooks))
+            attempts.append(attempt(partial(_job, unit, maker, change), note, report, hooks))
     return [job for job in attempts if job is not None]
 
 
@@ -195,98 +120,65 @@ def _job(unit: Unit, maker: JobMaker, change: Change | None = None) -> Job:
         raise DataError(unreadable(e)) from None
 
 
-def _fail(report: Report, hooks: Hooks, note: Note) -> None:
-    report.failures.append(note)
-    hooks.failure(note)
-
-
-def _attempt(action: Callable[[], T], note: Note, report: Report, hooks: Hooks) -> T | None:
-    """The action's value, or None and a failure with its one line. Wrong usage and "not applicable" pass through."""
-    try:
-        with staying():
-            return action()
-    except (UsageError, NotApplicable):
-        raise
-    except BenchError as e:
-        _fail(report, hooks, replace(note, text=str(e)))
-    except Exception as e:
-        if hooks.debug:
-            raise
-        words = str(e).splitlines()[0] if str(e) else "no message"
-        _fail(report, hooks, replace(note, text=f"{type(e).__name__}: {words}. Run with --debug for the traceback"))
-    return None
-
-
-def _run_model(name: str, stamp: str, jobs: list[Job], options: RunOptions, hooks: Hooks, report: Report) -> None:
-    shown = named(name, options)
-    opening = Note(shown, None, "")
-    session = None
-    if jobs and is_own_code(name):  # only the loaded encoder can tell whether finished rows are its own
+def _run_model(target: Target, jobs: list[Job], hooks: Hooks, report: Report) -> None:
+    opening = Note(target.shown, None, "")
+    open_session = partial(Session.open, target.name, target.shown, target.options, hooks.progress)
+    session, stamp = None, target.stamp
+    if jobs and stamp is None:
         with report.timed("models"):
-            session = _attempt(partial(Session.open, name, shown, options, hooks.progress), opening, report, hooks)
+            session = attempt(open_session, opening, report, hooks)
         if session is None:
             return
-        stamp = model_stamp(name, options.weights, session.encoder)
-    todo: list[tuple[Job, Slot]] = []
-    for job in jobs:
-        slot = slot_of(job, name, stamp, options)
-        if not options.force and (row := slot.finished(options.cross_check)):
-            shutil.rmtree(scratch_of(slot, options), ignore_errors=True)  # a kill between the row and its removal
-            report.rows.append(row)
-            report.reused += 1
-            hooks.row(row)
-        elif not options.force and (reason := slot.not_applicable()):
-            report.not_applicable.append(Note(shown, job.unit, reason, job.change))
-        else:
-            todo.append((job, slot))
+        stamp = model_stamp(target.name, target.options.weights, session.encoder)
+    todo = target.settle(jobs, target.slots(jobs, stamp), report, hooks) if stamp else {}
     if not todo:
         return
     with report.timed("models"):
-        session = session or _attempt(
-            partial(Session.open, name, shown, options, hooks.progress), opening, report, hooks
-        )
+        session = session or attempt(open_session, opening, report, hooks)
     if session is None:
         return
     with report.timed("tasks"):
         planned = []
-        for job, slot in todo:
+        for number, slot in todo.items():
+            job = jobs[number]
+            note = Note(target.shown, job.unit, "", job.change)
             try:
-                if _attempt(partial(session.plan, job), Note(shown, job.unit, "", job.change), report, hooks):
+                if attempt(partial(session.plan, job), note, report, hooks):
                     planned.append((job, slot))
             except NotApplicable as e:
-                _refuse(slot, Note(shown, job.unit, str(e), job.change), report)
+                refuse(report, slot, replace(note, text=str(e)))
         with Ahead([job for job, _ in planned], hooks.progress):
-            for job, slot in planned:
-                try:
-                    note = Note(shown, job.unit, "", job.change)
-                    row = _attempt(partial(_row, session, job, slot), note, report, hooks)
-                except NotApplicable as e:
-                    _refuse(slot, replace(note, text=str(e)), report)
-                    continue
-                if row is not None:
-                    report.rows.append(row)
-                    hooks.row(row)
+            _make_rows(session, planned, hooks, report)
     report.clock["tasks"] -= session.extractor.prepared
     report.clock["rendering"] = report.clock.get("rendering", 0.0) + session.extractor.prepared
-    report.forwards[shown] = session.extractor.forwards
+    report.forwards[target.shown] = session.extractor.forwards
 
 
-def _refuse(slot: Slot, note: Note, report: Report) -> None:
-    """Reports that a job is not applicable, and writes it down."""
-    report.not_applicable.append(note)
-    sealed.write_json(slot.folder / NOT_APPLICABLE, {"reason": note.text, "request": slot.request})
-
-
-def _row(session: Session, job: Job, slot: Slot) -> Row:
-    """Runs the job and saves its row."""
-    scratch = scratch_of(slot, session.options)
-    cache_users.touch(session.options.cache, scratch)
-    outcome, timing = session.run(job, scratch)
-    save(slot.folder, record(session, job, slot, outcome, timing), outcome.samples, outcome.files)
-    shutil.rmtree(scratch, ignore_errors=True)
-    return read_row(slot.folder)
-
-
-def scratch_of(slot: Slot, options: RunOptions) -> Path:
-    """Where a head that takes long to train keeps its state until its row is there."""
-    return options.cache / "heads" / slot.request
+def _make_rows(session: Session, planned: list[tuple[Job, Slot]], hooks: Hooks, report: Report) -> None:
+    """Makes the rows in their order; one that another run is making comes last, and is waited for."""
+    left, late = deque(planned), 0
+    while left:
+        job, slot = left.popleft()
+        claim = slot.claim(session.options.cache)
+        if not claim.take():
+            left.append((job, slot))
+            late += 1
+            if late <= len(left):
+                continue
+            hooks.progress(f"waiting for another run ({job.unit})", 0)
+            left.pop()
+            claim.take(wait=True)
+        late = 0
+        note = Note(session.shown, job.unit, "", job.change)
+        try:
+            there = None if session.options.force else slot.finished(session.options.cross_check)
+            row = there or attempt(partial(make_row, session, job, slot), note, report, hooks)
+        except NotApplicable as e:
+            refuse(report, slot, replace(note, text=str(e)))
+            continue
+        finally:
+            claim.free()
+        if row is not None:
+            report.reused += row is there
+            report.rows.append(row)
+            hooks.row(row)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 from benchmark.contracts import Encoder, Outcome
@@ -16,15 +15,23 @@ from benchmark.engine.jobs import Job
 from benchmark.engine.loading import device_of, load_encoder, resolve_device
 from benchmark.engine.options import RunOptions
 from benchmark.errors import BenchError, NotApplicable
-from benchmark.features.cluster import Cluster, Recipe
 from benchmark.features.extract import Extractor
-from benchmark.features.plan import Planner, identity
+from benchmark.features.plan import Pass, Planner
 from benchmark.features.store import FeatureStore, close_shards
 from benchmark.registry import models
 from benchmark.rows.schema import Timing
+from benchmark.system.claims import claimed
 from benchmark.system.digest import fingerprint
 from benchmark.system.files import write_text
 from benchmark.system.processes import PeakMemory
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """Pictures that other processes encoded, and the seconds that took them."""
+
+    pictures: int = 0
+    seconds: float = 0.0
 
 
 @dataclass
@@ -40,7 +47,6 @@ class Session:
     extractor: Extractor
     progress: NewProgress = silent
     peak: PeakMemory | None = None
-    cluster: Cluster | None = None
 
     @classmethod
     def of(cls, encoder: Encoder, options: RunOptions, device: str, progress: NewProgress = silent) -> Session:
@@ -53,20 +59,15 @@ class Session:
     @classmethod
     def open(cls, name: str, shown: str, options: RunOptions, progress: NewProgress) -> Session:
         """Loads the encoder and, the first time it is seen, checks that it keeps its contract."""
-        load = partial(encoder_of, name, options)
         close_shards()  # of the model before: what is mapped counts as resident
         peak = PeakMemory()
         forget_gpu_peak(resolve_device(options.device))
-        encoder = load()
+        encoder = encoder_of(name, options)
         device = device_of(encoder, options.device)
         if options.check:
             _check_once(encoder, device, options, name)
         session = cls.of(encoder, options, device, progress)
         session.shown, session.peak = shown, peak
-        if options.ray:
-            key = fingerprint([identity(encoder.card), device])
-            recipe = Recipe(encoder.card.name, key, load, device, options.batch_size, options.workers, silent)
-            session.cluster = Cluster(options.ray, recipe)
         return session
 
     def refusal(self, job: Job) -> str | None:
@@ -80,20 +81,26 @@ class Session:
         self.planner.add(tuple(job.method.wanted(self.encoder.card, job.data).values()))
         return True
 
-    def run(self, job: Job, scratch: Path, look_at: Sequence[int] = ()) -> tuple[Outcome, Timing]:
+    def passes_of(self, job: Job) -> list[Pass]:
+        """The passes that serve the job, each once."""
+        needs = job.method.wanted(self.encoder.card, job.data).values()
+        return list({id(p): p for p in map(self.planner.of, needs)}.values())
+
+    def run(
+        self, job: Job, scratch: Path, look_at: Sequence[int] = (), encoded: Encoded = Encoded()
+    ) -> tuple[Outcome, Timing]:
         """Extracts what is missing, runs the task: its outcome, and where the seconds went.
 
-        `look_at`: of which test samples pictures are wanted, where not of the best, median and worst."""
+        `look_at`: of which test samples pictures are wanted, where not of the best, median and worst; `encoded`: what
+        was extracted for the job by others."""
         started = time.perf_counter()
         method = job.method
         needs = method.wanted(self.encoder.card, job.data)
-        passes = {id(p): p for p in map(self.planner.of, needs.values())}
-        before, begun = self.extractor.forwards, time.perf_counter()
-        spread = sum(self.cluster.fill(p, self.progress) for p in passes.values()) if self.cluster else 0
-        spread_s = time.perf_counter() - begun if spread else 0.0
-        extract_s = spread_s + sum(self.extractor.run(p) for p in passes.values())
-        self.extractor.forwards += spread
-        encoded = self.extractor.forwards - before
+        before, extract_s = self.extractor.forwards, encoded.seconds
+        for shared in self.passes_of(job):
+            with claimed(shared.claims(self.options.cache)):  # another run's work is waited for, not done again
+                extract_s += self.extractor.run(shared)
+        pictures = encoded.pictures + self.extractor.forwards - before
         context = Context(
             live=self.encoder,
             planner=self.planner,
@@ -115,8 +122,8 @@ class Session:
             extract_s=round(extract_s, 3),
             fit_s=round(outcome.fit_s, 3),
             score_s=round(outcome.score_s, 3),
-            total_s=round(time.perf_counter() - started, 3),
-            images_per_s=round(encoded / extract_s, 2) if encoded and extract_s else None,
+            total_s=round(encoded.seconds + time.perf_counter() - started, 3),
+            images_per_s=round(pictures / extract_s, 2) if pictures and extract_s else None,
         )
         return outcome, timing
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import glob
 import logging
 import re
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from benchmark.registry import Unit, tasks
 from benchmark.rows.row import STORE, VARIANTS, Row, read_row, row_folder
 from benchmark.rows.schema import TaskFacts
 from benchmark.system import sealed
+from benchmark.system.claims import Claim
 from benchmark.system.digest import fingerprint
 
 log = logging.getLogger("densebench.data")
@@ -52,6 +54,18 @@ class Slot:
             sealed.remake(self.folder, "result.json and samples.parquet do not belong together, or one is damaged")
             return None
         return row if wanted else None
+
+    def scratch(self, cache: Path) -> Path:
+        """Where a head that takes long to train keeps its state until its row is there."""
+        return cache / "heads" / self.request
+
+    def clear_scratch(self, cache: Path) -> None:
+        """Removes that state."""
+        shutil.rmtree(self.scratch(cache), ignore_errors=True)
+
+    def claim(self, cache: Path) -> Claim:
+        """What one run at a time holds that makes this row."""
+        return Claim(cache, f"row-{self.request}")
 
     def not_applicable(self) -> str | None:
         """The reason written there when the same request was found not applicable."""

@@ -117,17 +117,14 @@ class Extractor:
         Raises DataError for an unreadable picture, EncoderError for a broken output, BenchError for a full disk;
         whatever was finished stays.
         """
-        todo = [b for b in task.missing() if blocks is None or b in blocks]
+        todo = task.missing(blocks)
         if not todo:
             return 0.0
         begun = time.perf_counter()
         task.images.prepare(self.progress)
         started = time.perf_counter()
         self.prepared += started - begun
-        lacking = {
-            tap: {s for s in array.missing() if s * array.size // task.block in todo}
-            for tap, array in task.taps.items()
-        }
+        lacking = {tap: set(task.shards_without(array, todo)) for tap, array in task.taps.items()}
         wanted = {tap: array for tap, array in task.taps.items() if lacking[tap]}
         batches = self._batches(task, todo, wanted, lacking)
         request = taps.request_for(list(wanted))

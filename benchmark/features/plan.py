@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from benchmark.contracts import EncoderCard, ImageSet, ImageTransform, Need, Tap
 from benchmark.errors import BenchError
 from benchmark.features.store import FeatureStore, StoredArray, shard_items
 from benchmark.images.views import ResolvedView, resolve_view
+from benchmark.system.claims import Claim
 from benchmark.system.digest import plain
 
 DENSE = ("patches", "text_patches")
@@ -32,13 +34,24 @@ class Pass:
         """The pictures of `block`."""
         return range(block * self.block, min((block + 1) * self.block, len(self.images)))
 
-    def missing(self) -> list[int]:
-        """Blocks of which at least one tap lacks a shard, in order."""
-        return sorted({block for array in self.taps.values() for block in self.blocks_without(array)})
+    def missing(self, among: Collection[int] | None = None) -> list[int]:
+        """Blocks (`among` those, where given) of which at least one tap lacks a shard, in order."""
+        return sorted({block for array in self.taps.values() for block in self.blocks_without(array, among)})
 
-    def blocks_without(self, array: StoredArray) -> set[int]:
+    def blocks_without(self, array: StoredArray, among: Collection[int] | None = None) -> set[int]:
         """Blocks of which `array`, one of its taps, lacks a shard."""
-        return {s * array.size // self.block for s in array.missing()}
+        return {s * array.size // self.block for s in self.shards_without(array, among)}
+
+    def shards_without(self, array: StoredArray, among: Collection[int] | None = None) -> list[int]:
+        """The shards that `array`, one of its taps, lacks (of these blocks, where given)."""
+        if among is None:
+            return array.missing()
+        each = self.block // array.size
+        return array.missing(s for b in among for s in range(b * each, min((b + 1) * each, array.num_shards)))
+
+    def claims(self, cache: Path) -> list[Claim]:
+        """What one run at a time holds that encodes what is missing; none where nothing is."""
+        return [Claim(cache, f"features-{a.folder.name}") for a in self.taps.values() if a.missing()]
 
 
 class Planner:

@@ -12,7 +12,7 @@ import hashlib
 import io
 import shutil
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
@@ -83,10 +83,11 @@ class StoredArray:
 
     # ------------------------------------------------------------------------------------------ writing
 
-    def missing(self) -> list[int]:
-        """Shards that are absent or damaged. Every shard is read once per process to compare its checksum."""
+    def missing(self, among: Iterable[int] | None = None) -> list[int]:
+        """Shards (`among` those, where given) that are absent or damaged. Every shard that is asked for is read once
+        per process to compare its checksum."""
         manifest = self._manifest()
-        return [s for s in range(self.num_shards) if not self._good(s, manifest)]
+        return [s for s in (range(self.num_shards) if among is None else among) if not self._good(s, manifest)]
 
     def write(self, shard: int, items: np.ndarray) -> None:
         """Stores the float32 items of one shard, [len, *item]. Raises BenchError when the disk is full."""

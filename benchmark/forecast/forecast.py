@@ -24,6 +24,7 @@ from benchmark.engine.run import Variants
 from benchmark.engine.session import Session, encoder_of
 from benchmark.engine.slots import slot_of
 from benchmark.engine.suites import choose
+from benchmark.engine.target import checkpoints_of
 from benchmark.errors import BenchError, EncoderError, NotApplicable, first_line, reading, staying
 from benchmark.features import codec as codecs
 from benchmark.features.extract import held_bytes
@@ -110,7 +111,8 @@ def forecast(
     if variants is None and any((options.protocol or unit.protocol or preset) != CHEAP for unit in found):
         plain = replace(options, protocol=CHEAP, overrides={})
         cheap = (_jobs(found, JobMaker(plain, CHEAP, silent), plain), plain)
-    return [_one(name, jobs, options, cheap) for name in models]
+    checkpoints = checkpoints_of(options.weights)
+    return [_one(name, jobs, replace(options, weights=weights), cheap) for name in models for weights in checkpoints]
 
 
 Prepared = tuple[Unit, Change | None, Job | Sketch | None, str]

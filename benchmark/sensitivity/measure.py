@@ -9,7 +9,8 @@ from typing import Any
 from benchmark.contracts.progress import silent
 from benchmark.engine.jobs import JobMaker, refuse_unread
 from benchmark.engine.options import RunOptions
-from benchmark.engine.run import Hooks, Report, Variants, run
+from benchmark.engine.report import Hooks, Report
+from benchmark.engine.run import Variants, run
 from benchmark.engine.suites import choose
 from benchmark.errors import UsageError, unknown
 from benchmark.protocol import Change, EvalProtocol

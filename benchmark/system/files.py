@@ -16,13 +16,14 @@ from benchmark.system.processes import locked
 
 
 def _mode() -> int:
-    """What the user's umask makes of a new file: a temporary one is made for its owner alone."""
+    """What the user's umask leaves of a new folder's mode: a temporary one is made for its owner alone."""
     mask = os.umask(0)  # there is no way to ask without setting it
     os.umask(mask)
-    return 0o666 & ~mask
+    return 0o777 & ~mask
 
 
-MODE = _mode()  # asked before there are threads, whose files would be made without a mask meanwhile
+FOLDER_MODE = _mode()  # asked before there are threads, whose files would be made without a mask meanwhile
+MODE = FOLDER_MODE & 0o666
 
 CANNOT_WRITE = (
     errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.ENAMETOOLONG

@@ -21,11 +21,16 @@ def locked(place: Path, wait: bool = True) -> Iterator[bool]:
     False where the file system gives no locks (some network disks): the caller is then on its own. Raises
     BlockingIOError when another process holds it and `wait` is False.
     """
-    handle = _handle(place)
-    try:
-        yield _held(handle, wait)
-    finally:
-        os.close(handle)
+    while True:
+        handle = _handle(place)
+        try:
+            sure = _held(handle, wait)
+            if not _still(handle, place):  # taken away by whoever held it: another may lock the one that is there now
+                continue
+            yield sure
+            return
+        finally:
+            os.close(handle)
 
 
 def start_method() -> str:
@@ -143,11 +148,25 @@ if sys.platform == "win32":
                 if not wait:
                     raise BlockingIOError from None
 
+    def _still(handle: int, place: Path) -> bool:
+        return True  # an open file keeps its name
+
 else:
     import fcntl
 
     def _handle(place: Path) -> int:
-        return os.open(place, os.O_RDONLY) if place.is_dir() else os.open(place, os.O_RDWR | os.O_CREAT, 0o666)
+        if place.is_dir():
+            return os.open(place, os.O_RDONLY)
+        try:
+            return os.open(place, os.O_RDWR | os.O_CREAT, 0o666)
+        except PermissionError:  # another user's, in a shared cache
+            return os.open(place, os.O_RDONLY)
+
+    def _still(handle: int, place: Path) -> bool:
+        try:
+            return os.path.samestat(os.fstat(handle), os.stat(place))
+        except OSError:
+            return False
 
     def _held(handle: int, wait: bool) -> bool:
         try:

@@ -21,7 +21,7 @@ from benchmark.contracts import (
     RetrievalData,
     SegmentationData,
 )
-from benchmark.contracts.progress import NewProgress, silent
+from benchmark.contracts.progress import NewProgress
 from benchmark.errors import DataError
 from benchmark.system.digest import fingerprint
 from tasks.scenes.fill import SEED
@@ -68,10 +68,6 @@ class Pictures(ImageSet):
     def prepare(self, progress: NewProgress) -> None:
         if "folder" not in vars(self):
             vars(self)["folder"] = rendered(self.split, self.size, self.n, progress)
-
-    def __getstate__(self) -> dict[str, Any]:  # a process that reads them need not look for them again
-        self.prepare(silent)
-        return vars(self)
 
     @property
     def digest(self) -> str:

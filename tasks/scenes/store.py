@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
 
@@ -23,7 +24,7 @@ from benchmark.contracts import Progress
 from benchmark.contracts.progress import NewProgress, silent
 from benchmark.errors import BenchError
 from benchmark.system import cache_users, sealed
-from benchmark.system.files import disk_errors
+from benchmark.system.files import FOLDER_MODE, disk_errors
 from benchmark.system.paths import cache_dir
 from benchmark.system.processes import locked
 from tasks.scenes.fill import SEED, TICK, array_names, fill, start_arrays
@@ -103,6 +104,8 @@ def _render_split(folder: Path, split: str, size: int, n: int, alone: bool, prog
     for left in folder.parent.glob(f".{folder.name}.*.part") if alone else ():
         shutil.rmtree(left, ignore_errors=True)
     staging = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}.", suffix=".part"))
+    with suppress(OSError):  # some network disks have no modes
+        staging.chmod(FOLDER_MODE)  # it was made for its owner alone; others share the cache
     try:
         start_arrays(staging, split, size, n)
         _fill_in_parallel(staging, split, size, n, progress)

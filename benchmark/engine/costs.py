@@ -1,0 +1,42 @@
+"""What work costs, in multiplications: enough to say what is longest, and what a plan turns into seconds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from benchmark.contracts import EncoderCard, LabelData, Method, SegmentationData
+from benchmark.features.plan import Pass, input_size
+
+CLASSES = 1000  # what a set that does not say is taken to have
+PASSES = 200  # over its rows until a convex head has converged, for all penalties: those of scenes take about so many
+SHAPE = (480, 640)  # of a picture whose size nobody has looked at, (height, width) in pixels
+Size = tuple[int, int]
+
+
+def forward(card: EncoderCard, size: Size) -> float:
+    """Of one picture of `size`, (height, width) in pixels, through a transformer of these measures."""
+    tokens = card.num_cls + (size[0] // card.patch_size) * (size[1] // card.patch_size)
+    return float(max(1, card.depth) * tokens * card.embed_dim * (12 * card.embed_dim + 2 * tokens))
+
+
+def picture(shared: Pass, card: EncoderCard) -> float:
+    """Of one picture of a pass."""
+    return forward(card, input_size(shared.view, card, shared.images.uniform_shape or SHAPE))
+
+
+def head(method: Method[Any], card: EncoderCard, data: Mapping[str, Any]) -> float:
+    """Of what a method does when its features are there: convex fits, and forwards that are not kept."""
+    train = data.get("train")
+    rows = 0.0
+    if train is not None:
+        vectors, width = method.head_rows(card, len(train))
+        rows = float(vectors * width)
+        for need in method.wanted(card, data).values():
+            if need.tap.name == "pixels":
+                rows += need.tap.count * len(need.images) * card.embed_dim
+        rows *= len(train.class_names) if isinstance(train, (LabelData, SegmentationData)) else 1
+    shape = (card.image_size, card.image_size)
+    scored = len(next(iter(list(data.values())[-1].pictures().values())))
+    live = method.live_forwards(card, [SHAPE] * scored, len(train) if train is not None else 0)
+    return PASSES * rows + sum(n * forward(card, size if all(size) else shape) for size, n in live.items())

@@ -1,0 +1,330 @@
+"""A run on many workers: models × units as one graph of passes and rows, done in `graph`'s order on a cluster.
+
+    prepare PICTURES ─┐
+    open MODEL ───────┴─ encode RANGE … ─── row UNIT
+
+A worker that dies is replaced and its piece done again; one that would make other numbers is let go.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import time
+import uuid
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from benchmark.engine.cluster import Cluster, Lost
+from benchmark.engine.graph import Graph, Node
+from benchmark.engine.jobs import Job
+from benchmark.engine.options import RunOptions
+from benchmark.engine.record import refuse
+from benchmark.engine.report import Hooks, Note, Report, fail
+from benchmark.engine.session import Encoded
+from benchmark.engine.slots import Slot
+from benchmark.engine.target import Target
+from benchmark.engine.worker import Answer, Brief, Key, Opened, PassPlan, base_of, probes, rendered_sets, versions
+from benchmark.errors import BenchError, UsageError
+from benchmark.rows.row import read_row
+from benchmark.system.claims import Claim, take_all
+
+log = logging.getLogger("densebench.workers")
+RETRIES = 3  # of a piece whose worker was lost
+RANGES_PER_WORKER = 4  # small enough that a slow worker holds nobody up
+TICK_S = 1.0  # between two looks at what another run holds, and at who has joined the cluster
+
+
+def spread(targets: Sequence[Target], jobs: Sequence[Job], options: RunOptions, hooks: Hooks, report: Report) -> None:
+    """Makes every row that is missing, on the cluster of `--ray`; what came of it is in `report`.
+
+    Raises UsageError as one process would, BenchError where there is no cluster or no worker that may take part.
+    """
+    todo: list[dict[int, Slot] | None] = []
+    order: dict[Path, tuple[int, int]] = {}  # rows stand as one process would have made them
+    for number, target in enumerate(targets):
+        slots = target.slots(jobs, target.stamp) if target.stamp else None
+        todo.append(None if slots is None else target.settle(jobs, slots, report, hooks))
+        order |= {slot.folder: (number, job) for job, slot in (slots or {}).items()}
+    if not jobs or all(slots == {} for slots in todo):
+        return
+    with report.timed("tasks"):
+        run = _Spread([_absolute(t) for t in targets], todo, jobs, options, hooks, report)
+        try:
+            run.go()
+        finally:
+            run.close()
+    order |= run.folders
+    report.rows.sort(key=lambda row: order.get(row.folder, (len(targets), 0)))
+
+
+def _absolute(target: Target) -> Target:
+    """`target` as a process with another working folder understands it."""
+    old = target.options
+    data, results, cache = (Path(os.path.abspath(place)) for place in (old.data, old.results, old.cache))
+    weights = old.weights and os.path.abspath(old.weights)
+    return replace(target, options=replace(old, data=data, results=results, cache=cache, weights=weights))
+
+
+class _Spread:
+    def __init__(
+        self,
+        targets: Sequence[Target],
+        todo: Sequence[dict[int, Slot] | None],
+        jobs: Sequence[Job],
+        options: RunOptions,
+        hooks: Hooks,
+        report: Report,
+    ) -> None:
+        self.targets, self.jobs, self.hooks, self.report = targets, jobs, hooks, report
+        self.cache = Path(os.path.abspath(options.cache))
+        self.cluster = Cluster(options.ray or "local", options.gpus, options.device)
+        self.marks = self._marks(options)
+        self.rendered = rendered_sets(jobs)
+        place = tuple(p or os.getcwd() for p in sys.path)
+        self.cluster.give(
+            Brief(
+                tuple(targets), tuple(jobs), self.rendered, Path.cwd(), place, self.marks, versions(), probes(jobs),
+                hooks.debug,
+            )
+        )  # fmt: skip
+        self.graph = Graph()
+        self.graph.add(Node(f"prepare {digest}", work=("prepare", digest)) for digest in self.rendered)
+        self.graph.add(
+            Node(f"open {i}", model=i, opens=True, work=("open", i, slots))
+            for i, slots in enumerate(todo)
+            if slots != {}
+        )
+        self.workers: dict[Any, int | None] = {}  # those that are free, with the model each has loaded
+        self.calls: dict[Any, tuple[Any, Node | None]] = {}  # call -> worker and what it does; None: hello
+        self.tries: dict[str, int] = {}
+        self.waiting: list[Node] = []  # for another run
+        self.claims: dict[str, list[Claim]] = {}  # by the piece, or the pass of a range
+        self.ranges: dict[tuple[int, Key], set[str]] = {}  # of a pass: its ranges that are not done
+        self.encoded: dict[tuple[int, Key], Encoded] = {}  # until a row has it on its account
+        self.opened: dict[int, Opened] = {}
+        self.folders: dict[Path, tuple[int, int]] = {}  # of rows -> model and job
+        self.refusals: list[str] = []
+        self.bar = hooks.progress(f"rows on {self.cluster.size} workers", sum(len(s or jobs) for s in todo))
+        self.pictures = 0
+
+    def _marks(self, options: RunOptions) -> tuple[Path, ...]:
+        """An empty file in each of the folders that all workers must see."""
+        marks = []
+        for folder in (options.results, options.cache):
+            mark = Path(os.path.abspath(folder)) / f".shared-{uuid.uuid4().hex[:8]}.tmp"
+            mark.parent.mkdir(parents=True, exist_ok=True)
+            mark.touch()
+            marks.append(mark)
+        return tuple(marks)
+
+    def go(self) -> None:
+        """Until nothing is left."""
+        ticked = 0.0
+        while not self.graph.finished:
+            if time.monotonic() - ticked > TICK_S:
+                ticked = time.monotonic()
+                self._hire()
+                held, self.waiting = self.waiting, []
+                for waiting in held:
+                    self.graph.again(waiting)
+                self.bar.advance(0)
+            self._assign()
+            if not self.calls:  # all that is left another run is doing
+                time.sleep(TICK_S)
+            for call, answer in self.cluster.wait(list(self.calls), TICK_S) if self.calls else ():
+                worker, node = self.calls.pop(call)
+                if isinstance(answer, Lost):
+                    self._lost(node, answer.why)
+                elif answer.refused or (node is None and (answer.failed or answer.usage)):
+                    self._dismiss(worker, node, answer.refused or answer.failed or answer.usage)
+                else:
+                    self.workers[worker] = None if node is None else node.model
+                    if node is not None:
+                        self._take(node, answer)
+
+    def close(self) -> None:
+        """Lets go of everything."""
+        for worker in [*self.workers, *(worker for worker, _ in self.calls.values())]:
+            with suppress(Exception):
+                self.cluster.fire(worker)
+        for claims in self.claims.values():
+            for claim in claims:
+                claim.free()
+        for mark in self.marks:
+            mark.unlink(missing_ok=True)
+        self.cluster.close()
+
+    # ---------------------------------------------------------------------------------------- workers
+
+    def _hire(self) -> None:
+        wanted = self.cluster.size - len(self.refusals)
+        if wanted <= 0 and not self.workers and not self.calls:
+            raise BenchError(f"--ray: no worker can take part: {self.refusals[-1]}")
+        for _ in range(wanted - len(self.workers) - len(self.calls)):
+            worker = self.cluster.hire()
+            self.calls[self.cluster.call(worker, "hello")] = (worker, None)
+
+    def _lost(self, node: Node | None, why: str) -> None:
+        """A worker is gone: another does its piece, unless it has taken several with it."""
+        if node is None:
+            self.tries["hello"] = self.tries.get("hello", 0) + 1
+            if self.tries["hello"] > RETRIES * self.cluster.size:
+                raise BenchError(f"--ray: workers die before they begin: {why}")
+            return
+        self.tries[node.key] = self.tries.get(node.key, 0) + 1
+        log.info("%s: its worker is gone (%s)", node.key, why)
+        if self.tries[node.key] <= RETRIES:
+            self.graph.again(node)
+        else:
+            self._take(node, Answer(failed=f"its worker was lost {RETRIES + 1} times ({why})"))
+
+    def _dismiss(self, worker: Any, node: Node | None, why: str) -> None:
+        """A worker that would make other numbers takes no part."""
+        log.warning("%s", why)
+        self.refusals.append(why)
+        self.cluster.fire(worker)
+        if node is not None:
+            self.graph.again(node)
+
+    def _assign(self) -> None:
+        """Gives every free worker something to do, as far as there is something."""
+        for worker, loaded in list(self.workers.items()):
+            while (node := self.graph.next(loaded)) is not None:
+                if not self._claimed(node):
+                    self.waiting.append(node)
+                    continue
+                del self.workers[worker]
+                self.calls[self.cluster.call(worker, *self._words(node))] = (worker, node)
+                break
+
+    def _words(self, node: Node) -> tuple[Any, ...]:
+        if node.work[0] != "row":
+            return tuple(node.work)
+        _, model, job = node.work
+        opened = self.opened[model]
+        spent = [self.encoded.pop((model, key), Encoded()) for key in opened.jobs[job].passes]
+        encoded = Encoded(sum(e.pictures for e in spent), sum(e.seconds for e in spent))
+        return ("row", model, tuple(opened.jobs), opened.identity, job, opened.todo[job], encoded)
+
+    def _claimed(self, node: Node) -> bool:
+        """Whether no other run does this piece; from here on none does."""
+        kind, *words = node.work
+        if kind == "row":
+            model, job = words
+            name, claims = node.key, [self.opened[model].todo[job].claim(self.cache)]
+        elif kind == "encode":
+            name = f"pass {words[0]} {words[3]}"
+            claims = [Claim(self.cache, claim) for claim in self.opened[words[0]].passes[words[3]].claims]
+        else:
+            return True
+        if name in self.claims:
+            return True
+        if not take_all(claims):
+            return False
+        self.claims[name] = claims
+        return True
+
+    # ---------------------------------------------------------------------------------------- answers
+
+    def _take(self, node: Node, answer: Answer) -> None:
+        if answer.usage:
+            raise UsageError(answer.usage)
+        kind, *words = node.work
+        if answer.opened:
+            self._expand(words[0], answer.opened)
+        elif kind == "open":
+            fail(self.report, self.hooks, Note(self.targets[words[0]].shown, None, answer.failed))
+        elif kind == "encode":
+            self._ranged(node, words[0], words[3], answer)
+        elif kind == "row":
+            self._row(node, words[0], words[1], answer)
+        self.graph.done(node.key)
+
+    def _ranged(self, node: Node, model: int, key: Key, answer: Answer) -> None:
+        """A range is done. One that failed is tried again by the row that needs it, which says what is wrong."""
+        self._count(model, answer)
+        self.bar.note(f"{self.pictures:,} pictures encoded")
+        before = self.encoded.get((model, key), Encoded())
+        self.encoded[model, key] = Encoded(before.pictures + answer.forwards, before.seconds + answer.seconds)
+        left = self.ranges[model, key]
+        left.discard(node.key)
+        if not left:
+            self._free(f"pass {model} {key}")
+
+    def _row(self, node: Node, model: int, job: int, answer: Answer) -> None:
+        shown, unit, change = self.targets[model].shown, self.jobs[job].unit, self.jobs[job].change
+        slot = self.opened[model].todo[job]
+        note = Note(shown, unit, answer.failed or answer.not_applicable, change)
+        self._count(model, answer)
+        self._free(node.key)
+        self.bar.advance(1)
+        if answer.failed:
+            fail(self.report, self.hooks, note)
+        elif answer.not_applicable:
+            refuse(self.report, slot, note)
+        else:
+            row = read_row(slot.folder)
+            self.folders[row.folder] = (model, job)
+            self.report.reused += answer.reused
+            self.report.rows.append(row)
+            self.hooks.row(row)
+
+    def _free(self, name: str) -> None:
+        for claim in self.claims.pop(name, ()):
+            claim.free()
+
+    def _count(self, model: int, answer: Answer) -> None:
+        self.pictures += answer.forwards
+        shown = self.targets[model].shown
+        self.report.forwards[shown] = self.report.forwards.get(shown, 0) + answer.forwards
+
+    def _expand(self, model: int, opened: Opened) -> None:
+        """A model was opened: what there is to do for it."""
+        shown = self.targets[model].shown
+        self.opened[model] = opened
+        self.report.rows += opened.report.rows
+        self.report.reused += opened.report.reused
+        self.report.not_applicable += opened.report.not_applicable
+        for row in opened.report.rows:
+            self.hooks.row(row)
+        for job, text in opened.not_applicable.items():
+            note = Note(shown, self.jobs[job].unit, text, self.jobs[job].change)
+            refuse(self.report, opened.todo[job], note)
+        for job, text in opened.failed.items():
+            fail(self.report, self.hooks, Note(shown, self.jobs[job].unit, text, self.jobs[job].change))
+        self.report.forwards.setdefault(shown, 0)
+        nodes: list[Node] = []
+        for shared in opened.passes.values():
+            nodes += self._range_nodes(model, opened, shared)
+        for job, plan in opened.jobs.items():
+            ranges = [name for key in plan.passes for name in sorted(self.ranges[model, key])]
+            sets = [s for data in self.jobs[job].data.values() for s in data.pictures().values()]
+            prepared = [f"prepare {d}" for d in dict.fromkeys(base_of(s).digest for s in sets) if d in self.rendered]
+            work = ("row", model, job)
+            nodes.append(Node(f"row {model} {job}", plan.cost, (*ranges, *prepared), model, work=work))
+        self.graph.add(nodes)
+
+    def _range_nodes(self, model: int, opened: Opened, shared: PassPlan) -> list[Node]:
+        sizes = dict(shared.blocks)
+        parts = ranges(list(sizes), self.cluster.size * RANGES_PER_WORKER) if sizes else []
+        prepared = (f"prepare {shared.rendered}",) if shared.rendered else ()
+        nodes = []
+        for number, part in enumerate(parts):
+            cost = shared.cost * sum(sizes[block] for block in part)
+            work = ("encode", model, tuple(opened.jobs), opened.identity, shared.key, part)
+            nodes.append(Node(f"encode {model} {shared.key} {number}", cost, prepared, model, work=work))
+        self.ranges[model, shared.key] = {node.key for node in nodes}
+        return nodes
+
+
+def ranges(blocks: Sequence[int], count: int) -> list[list[int]]:
+    """`blocks` in at most `count` runs of nearly equal length, in order."""
+    count = min(count, len(blocks))
+    cuts = [round(i * len(blocks) / count) for i in range(count + 1)]
+    return [list(blocks[a:b]) for a, b in pairwise(cuts)]

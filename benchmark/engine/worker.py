@@ -1,0 +1,318 @@
+"""One worker of a run on many: it holds one encoder at a time and does what it is asked.
+
+All that workers share are folders that each of them sees: the cache and the results. What is written there does not
+depend on who writes it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import os
+import socket
+import sys
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from benchmark.contracts import ImageSet
+from benchmark.contracts.images import ImageSubset
+from benchmark.contracts.progress import silent
+from benchmark.engine import costs
+from benchmark.engine.environment import PACKAGES, package_version
+from benchmark.engine.identity import model_stamp
+from benchmark.engine.jobs import Job
+from benchmark.engine.record import make_row
+from benchmark.engine.report import Hooks, Report, words_of
+from benchmark.engine.session import Encoded, Session
+from benchmark.engine.slots import Slot
+from benchmark.engine.target import Target
+from benchmark.errors import BenchError, NotApplicable, UsageError, staying
+from benchmark.features.plan import Planner, identity
+from benchmark.system.digest import fingerprint
+
+PROBED = 3  # pictures of each set that a worker must read as the process that asked does
+Key = tuple[str, str]  # of a pass: digest of its pictures, fingerprint of its view
+
+
+@dataclass(frozen=True)
+class Brief:
+    """What every worker of a run is told."""
+
+    targets: tuple[Target, ...]
+    jobs: tuple[Job, ...]
+    rendered: Mapping[str, ImageSet]  # by digest: sets that must be made before they are read
+    place: Path  # where the command was given
+    path: tuple[str, ...]  # where it finds modules
+    seen: tuple[Path, ...]  # files in the folders that all must share
+    versions: Mapping[str, str | None]
+    pictures: Mapping[str, str]  # by digest of a set: the digest of a few of its pictures
+    debug: bool = False
+
+
+@dataclass(frozen=True)
+class PassPlan:
+    """What a pass still lacks."""
+
+    key: Key
+    blocks: tuple[tuple[int, int], ...]  # (number, pictures) of each block that is not whole
+    cost: float  # of a picture
+    claims: tuple[str, ...] = ()
+    rendered: str = ""
+
+
+@dataclass(frozen=True)
+class JobPlan:
+    """What a job waits for and costs."""
+
+    passes: tuple[Key, ...]
+    cost: float
+
+
+@dataclass(frozen=True)
+class Opened:
+    """What is to be done for one model."""
+
+    identity: str  # of the encoder and its weights
+    todo: Mapping[int, Slot]  # of the jobs, by their numbers
+    jobs: Mapping[int, JobPlan]
+    passes: Mapping[Key, PassPlan]
+    not_applicable: Mapping[int, str]
+    failed: Mapping[int, str]
+    report: Report = field(default_factory=Report)  # of rows that are there already
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What came of a call."""
+
+    failed: str = ""
+    refused: str = ""  # why this worker can do nothing for this run
+    usage: str = ""  # what is wrong with the words of the command
+    not_applicable: str = ""
+    forwards: int = 0
+    seconds: float = 0.0
+    reused: bool = False
+    opened: Opened | None = None
+
+
+class Refused(BenchError):
+    """This worker would make other numbers than the process that asked."""
+
+
+class Worker:
+    """Answers one call at a time. Its first must be `hello`."""
+
+    def __init__(self, brief: Brief, threads: int) -> None:
+        with suppress(OSError):
+            os.chdir(brief.place)
+        sys.path.extend(p for p in brief.path if p not in sys.path)
+        import torch
+
+        torch.set_num_threads(threads)
+        self.brief, self.threads = brief, threads
+        self._number = -1
+        self._session: Session | None = None
+        self._planned: tuple[int, tuple[int, ...]] | None = None
+
+    def do(self, what: str, *words: Any) -> Answer:
+        """The answer of the method `what`; nothing is raised but what a defect of ours raises under --debug."""
+        try:
+            with staying():
+                answer: Answer = getattr(self, what)(*words)
+                return answer
+        except Refused as e:
+            return Answer(refused=str(e))
+        except NotApplicable as e:
+            return Answer(not_applicable=str(e))
+        except UsageError as e:
+            return Answer(usage=str(e))
+        except Exception as e:
+            if self.brief.debug and not isinstance(e, BenchError):
+                raise
+            return Answer(failed=words_of(e))
+
+    def hello(self) -> Answer:
+        """Whether this machine has the versions and sees the files of the one that asked; else refused."""
+        host = socket.gethostname()
+        for name, wanted in self.brief.versions.items():
+            if (mine := versions()[name]) != wanted:
+                raise Refused(f"a worker on {host} has {name} {mine}, asked for was {wanted}. Install the same there")
+        for file in self.brief.seen:
+            if not file.exists():
+                raise Refused(
+                    f"a worker on {host} does not see {file.parent}. Put it on a disk that all machines share"
+                )
+        for images in _sets(self.brief.jobs):
+            wanted = self.brief.pictures.get(images.digest)
+            if wanted and (mine := probe(images)) != wanted:
+                first = images.image_id(0)
+                why = "cannot read" if mine is None else "reads another picture for"
+                raise Refused(f"a worker on {host} {why} {first} or one of its set. Give every machine the same data")
+        return Answer()
+
+    def prepare(self, digest: str) -> Answer:
+        """Renders pictures that are not there yet."""
+        self.brief.rendered[digest].prepare(silent)
+        return Answer()
+
+    def open(self, number: int, slots: Mapping[int, Slot] | None) -> Answer:
+        """Loads model `number` and says what is to be done for it: for the jobs of `slots`, or, where only the loaded
+        encoder can tell what it is, for all whose rows are not there."""
+        target, jobs, report = self.brief.targets[number], self.brief.jobs, Report()
+        session = self._loaded(number)
+        if slots is None:
+            stamp = model_stamp(target.name, target.options.weights, session.encoder)
+            slots = target.settle(jobs, target.slots(jobs, stamp), report, Hooks())
+        planned: list[int] = []
+        refused: dict[int, str] = {}
+        failed: dict[int, str] = {}
+        for job in slots:
+            try:
+                with staying():
+                    session.plan(jobs[job])
+                planned.append(job)
+            except NotApplicable as e:
+                refused[job] = str(e)
+            except UsageError:
+                raise
+            except Exception as e:
+                if self.brief.debug and not isinstance(e, BenchError):
+                    raise
+                failed[job] = words_of(e)
+        self._planned = (number, tuple(planned))
+        passes = {key: self._pass(session, key) for key in session.planner.passes}
+        plans = {job: self._job(session, self.brief.jobs[job]) for job in planned}
+        who = fingerprint(_identity(session))
+        return Answer(opened=Opened(who, slots, plans, passes, refused, failed, report))
+
+    def _pass(self, session: Session, key: Key) -> PassPlan:
+        shared = session.planner.passes[key]
+        blocks = tuple((block, len(shared.block_range(block))) for block in shared.missing())
+        base = base_of(shared.images).digest
+        return PassPlan(
+            key,
+            blocks,
+            costs.picture(shared, session.encoder.card),
+            tuple(claim.file.name for claim in shared.claims(session.options.cache)) if blocks else (),
+            base if base in self.brief.rendered else "",
+        )
+
+    def _job(self, session: Session, job: Job) -> JobPlan:
+        cost = 0.0
+        with suppress(Exception):  # a plug-in that cannot say what it costs is no reason not to run it
+            cost = costs.head(job.method, session.encoder.card, job.data)
+        served = {id(p) for p in session.passes_of(job)}
+        return JobPlan(tuple(key for key, p in session.planner.passes.items() if id(p) in served), cost)
+
+    def encode(self, number: int, todo: Sequence[int], who: str, key: Key, blocks: Sequence[int]) -> Answer:
+        """Encodes blocks of a pass."""
+        session = self._at_work(number, todo, who)
+        before = session.extractor.forwards
+        seconds = session.extractor.run(session.planner.passes[key], blocks)
+        return Answer(forwards=session.extractor.forwards - before, seconds=seconds)
+
+    def row(self, number: int, todo: Sequence[int], who: str, job: int, slot: Slot, encoded: Encoded) -> Answer:
+        """Makes a row, unless another run has made it meanwhile."""
+        options = self.brief.targets[number].options
+        if not options.force and slot.finished(options.cross_check):
+            return Answer(reused=True)
+        session = self._at_work(number, todo, who)
+        before = session.extractor.forwards
+        make_row(session, self.brief.jobs[job], slot, encoded)
+        return Answer(forwards=session.extractor.forwards - before)
+
+    def _loaded(self, number: int) -> Session:
+        """Model `number`, loaded; the one before is let go first."""
+        if self._number != number or self._session is None:
+            self._session, self._planned, self._number = None, None, number
+            target = self.brief.targets[number]
+            own = replace(target.options, device=_own_device(target.options.device), workers=self._decoders(target))
+            self._session = Session.open(target.name, target.shown, own, silent)
+        return self._session
+
+    def _at_work(self, number: int, todo: Sequence[int], who: str) -> Session:
+        """Model `number` with the passes of the jobs `todo`. Raises Refused where it is not `who` it should be."""
+        session = self._loaded(number)
+        if fingerprint(found := _identity(session)) != who:
+            self._session = None
+            raise Refused(
+                f"a worker on {socket.gethostname()} loads {session.shown} as weights {found['weights'][:12]}, code "
+                f"{found['code']}, which is not what another has loaded. Give every machine the same files"
+            )
+        if self._planned != (number, tuple(todo)):
+            session.planner = Planner(session.encoder.card, session.encoder.transform, session.store)
+            for job in todo:
+                session.plan(self.brief.jobs[job])
+            self._planned = (number, tuple(todo))
+        return session
+
+    def _decoders(self, target: Target) -> int | None:
+        """Processes that decode: a worker of one core is its own."""
+        if target.options.workers is not None:
+            return target.options.workers
+        return 0 if self.threads == 1 else min(16, self.threads - 1)
+
+
+def _identity(session: Session) -> dict[str, Any]:
+    return {k: v for k, v in identity(session.encoder.card).items() if k != "model"}
+
+
+def _own_device(asked: str) -> str:
+    """A worker sees no GPU but its own."""
+    return "cuda" if asked.startswith("cuda") else asked
+
+
+def base_of(images: ImageSet) -> ImageSet:
+    """The set that the pictures are taken from."""
+    while isinstance(images, ImageSubset):
+        images = images.base
+    return images
+
+
+def _sets(jobs: Sequence[Job]) -> list[ImageSet]:
+    """The picture sets of all jobs, each once."""
+    found = [images for job in jobs for data in job.data.values() for images in data.pictures().values()]
+    return list({images.digest: images for images in found}.values())
+
+
+def rendered_sets(jobs: Sequence[Job]) -> dict[str, ImageSet]:
+    """By digest: the sets of all jobs that are made before they are read."""
+    bases = [base_of(images) for images in _sets(jobs)]
+    return {images.digest: images for images in bases if type(images).prepare is not ImageSet.prepare}
+
+
+def probes(jobs: Sequence[Job]) -> dict[str, str]:
+    """By digest: what `probe` says of the sets of all jobs that are read from a disk and can be."""
+    rendered = rendered_sets(jobs)
+    read = [images for images in _sets(jobs) if base_of(images).digest not in rendered]
+    return {images.digest: found for images in read if (found := probe(images))}
+
+
+def probe(images: ImageSet) -> str | None:
+    """The digest of a few pictures; None where one cannot be read."""
+    seen = hashlib.sha256()
+    try:
+        for index in sorted({round(i * (len(images) - 1) / (PROBED - 1)) for i in range(PROBED)}):
+            picture = images.picture(index)
+            seen.update(str(picture.shape).encode() + picture.tobytes())
+    except Exception:
+        return None
+    return seen.hexdigest()
+
+
+@cache
+def versions() -> dict[str, str | None]:
+    """What decides numbers beside the model: packages by their versions, our own by the digest of its files."""
+    own = hashlib.sha256()
+    for package in ("benchmark", "adapters", "tasks"):
+        spec = importlib.util.find_spec(package)
+        root = Path(spec.origin).parent if spec and spec.origin else None
+        for file in sorted(root.rglob("*")) if root else ():
+            if file.suffix in (".py", ".toml", ".txt"):
+                own.update(f"{package}/{file.relative_to(root or file)}".encode() + file.read_bytes())
+    python = ".".join(map(str, sys.version_info[:2]))
+    return {"python": python, **{name: package_version(name) for name in PACKAGES}, "densebench": own.hexdigest()[:12]}
