@@ -43,6 +43,7 @@ def plan(
     force: o.Force = False,
     workers: Annotated[int | None, typer.Option(help=UNUSED)] = None,
     ray: Annotated[str | None, typer.Option(help=UNUSED)] = None,
+    gpus: Annotated[int | None, typer.Option(help=UNUSED)] = None,
     max_bad: Annotated[int, typer.Option(help=UNUSED)] = 0,
     max_pixels: Annotated[int | None, typer.Option(help=UNUSED)] = None,
     no_check: Annotated[bool, typer.Option("--no-check", help=UNUSED)] = False,
