@@ -36,6 +36,7 @@ COMMANDS = {
     "train": "benchmark.cli.train:train",
     "distill": "benchmark.cli.distill:distill",
     "export": "benchmark.cli.export:export",
+    "dedup": "benchmark.cli.dedup:dedup",
     "leaderboard": "benchmark.cli.leaderboard:leaderboard",
     "compare": "benchmark.cli.compare:compare",
     "reproduce": "benchmark.cli.reproduce:reproduce",

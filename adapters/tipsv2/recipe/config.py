@@ -115,6 +115,7 @@ class DataConfig:
     path: str = ""  # folder, file pattern or hub id; tar: also URLs that fsspec knows, {00000..00999} counts
     # tar: each epoch a permutation of all samples, or of the shards, of which 16 are mixed at a time: for slow disks
     order: Literal["samples", "shards"] = "samples"
+    leave_out: str = ""  # the list of `bench dedup`: near-copies of evaluation pictures
     samples: int = 0  # scenes: how many there are; others: 0 = all
     size: int = 96  # scenes: rendered size in pixels
     seed: int = 0  # scenes: its seed

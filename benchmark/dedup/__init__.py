@@ -1,0 +1,1 @@
+"""Training pictures that are near-copies of the pictures an encoder will be scored on."""
