@@ -10,6 +10,7 @@ import numpy as np
 
 from benchmark.contracts import (
     EncoderCard,
+    FeatureReader,
     Measurement,
     Method,
     Need,
@@ -90,11 +91,38 @@ class PixelMethod(Method[Probe]):
         return probe_needs(self.protocol, data)
 
 
+@dataclass(frozen=True)
+class PixelRows:
+    """Features of sampled pixels, [n, D] float32, read from the store where they are asked for: a copy of all of them
+    would grow with the pictures."""
+
+    pixels: FeatureReader  # [N, count, D]
+    cls: FeatureReader | None  # [N, K, D]: the first is joined to every pixel of its picture
+    picture: np.ndarray  # [n]
+    place: np.ndarray  # [n] among the picture's pixels
+
+    def __len__(self) -> int:
+        return len(self.picture)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(n, D)."""
+        return len(self), self[:1].shape[1]
+
+    def __getitem__(self, rows: slice | np.ndarray) -> torch.Tensor:
+        """[m, D] on the CPU."""
+        picture = self.picture[rows]
+        found = self.pixels[picture, self.place[rows]]
+        if self.cls is None:
+            return found
+        return torch.cat([found, self.cls[picture, np.zeros_like(picture)]], 1)
+
+
 @dataclass
 class PixelSet:
-    """Training rows: features [n, D] float32, targets [n, …] and the fold (-1: none) each is held out in."""
+    """Training rows: features [n, D], targets [n, …] and the fold (-1: none) each is held out in."""
 
-    features: torch.Tensor
+    features: PixelRows
     targets: np.ndarray
     fold: np.ndarray
 
@@ -115,44 +143,35 @@ def training_pixels(
     """Features and labels of the sampled pixels of every training picture.
 
     `read(target at the pixels, rows)` gives a mask of usable ones; images are held out in folds until `judged` are.
-    They are filled in place: gathered and joined at the end they would be in memory twice. Raises DataError when none
-    is usable.
+    Raises DataError when none is usable.
     """
     data = context.data["train"]
     reader, tap = context.features("train/pixels"), needs["train/pixels"].tap
     if len(reader) < 2 and len(protocol.penalties) > 1:
         raise DataError(f"{len(reader)} training picture: penalties are chosen on a held-out one, so two are needed")
     bar = context.progress("reading training labels", len(reader))
-    features, filled = torch.empty(0), 0
-    targets, owner = [], []
-    for start in range(0, len(reader), BLOCK):
-        block = reader[start : start + BLOCK]  # [b, count, D]
-        if protocol.with_cls:
-            cls = context.features("train/cls")[start : start + BLOCK][:, :1]
-            block = torch.cat([block, cls.expand(-1, block.shape[1], -1)], -1)
-        if not start:
-            features = torch.empty(len(reader) * block.shape[1], block.shape[2])
-        for i in range(len(block)):
-            truth = data.target(start + i)
-            rows, columns = pixel_indices(data.images.image_id(start + i), tap, *truth.shape[:2])
-            values = truth[rows, columns]
-            keep = read(values, rows)
-            usable = block[i][torch.from_numpy(keep)]
-            features[filled : filled + len(usable)] = usable
-            filled += len(usable)
-            targets.append(values[keep])
-            owner.append(np.full(int(keep.sum()), start + i))
-        bar.advance(len(block))
-    image = np.concatenate(owner)
-    if not len(image):
+    targets, places = [], []
+    for index in range(len(reader)):
+        truth = data.target(index)
+        rows, columns = pixel_indices(data.images.image_id(index), tap, *truth.shape[:2])
+        values = truth[rows, columns]
+        keep = read(values, rows)
+        targets.append(values[keep])
+        places.append(np.flatnonzero(keep).astype(np.int32))
+        bar.advance()
+    picture = np.repeat(np.arange(len(reader), dtype=np.int32), [len(place) for place in places])
+    if not len(picture):
         raise DataError("no labelled pixel in the training images: check the targets with bench data verify")
     folds = held_out_folds(len(reader), protocol.holdout, judged, context.seed)
-    return PixelSet(features[:filled], np.concatenate(targets), folds[image])
+    cls = context.features("train/cls") if protocol.with_cls else None
+    features = PixelRows(reader, cls, picture, np.concatenate(places))
+    return PixelSet(features, np.concatenate(targets), folds[picture])
 
 
 def fit_ridge(pixels: PixelSet, targets: torch.Tensor, penalties: Sequence[float], device: str) -> RidgeHead:
     """Ridge regression from the sampled features to `targets` [n, O], penalty chosen on the held-out images."""
-    fit = RidgeAccumulator(pixels.features.shape[1], targets.shape[1], device)
+    width = pixels.features.shape[1]
+    fit = RidgeAccumulator(width, targets.shape[1], device)
     held = pixels.holdout
     for start in range(0, len(targets), ROWS):
         rows = slice(start, start + ROWS)

@@ -1,7 +1,11 @@
 import errno
+import importlib
 import io
 import json
 import os
+import re
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -278,3 +282,43 @@ def test_a_shard_is_the_file_that_numpy_writes(tmp_path):
     buffer = io.BytesIO()
     np.save(buffer, values)
     assert (array.folder / "shard-00000.npy").read_bytes() == buffer.getvalue()
+
+
+@pytest.mark.parametrize("codec", ["float32", "float16", "int8"])
+def test_single_rows_of_items_are_read_as_from_the_whole(tmp_path, codec):
+    """Sampled pixels, wherever they lie: the same values, and the last axes alone."""
+    array = FeatureStore(tmp_path, codec).array({"tokens": codec}, 300)
+    values = np.random.default_rng(0).normal(size=(300, 5, 8)).astype(np.float32)
+    for shard in range(array.num_shards):
+        items = array.shard_range(shard)
+        array.write(shard, values[items.start : items.stop])
+    items, rows = np.array([299, 0, 130, 130, 7]), np.array([4, 0, 1, 3, 1], np.int32)
+    assert torch.equal(array[items, rows], array[:][items, rows])
+    assert torch.equal(array[items, np.zeros(5, int)], array[:][items, 0])
+
+
+def test_what_was_read_of_shards_leaves_the_process(tmp_path, monkeypatch):
+    shards = importlib.import_module("benchmark.features.shards")
+    gone: list[int] = []
+    monkeypatch.setattr(shards, "RESIDENT", 3 * 128 * 4 * 4)
+    monkeypatch.setattr(shards, "let_go", lambda array: gone.append(array.nbytes))
+    monkeypatch.setattr(store_module, "_open_shards", shards.OpenShards(10))
+    array = FeatureStore(tmp_path, "float32").array({"weights": "w"}, 5 * 128)
+    for shard in range(5):
+        array.write(shard, np.full((128, 4), shard, np.float32))
+    assert array[:].mean() == 2 and len(gone) == 4 and not array[0].any() and len(gone) == 4
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+def test_a_mapped_file_that_was_let_go_of_is_no_memory_of_the_process(tmp_path):
+    from benchmark.system.mapped import let_go, mapped
+
+    def resident() -> int:
+        return int(re.findall(r"RssFile:\s+(\d+)", Path("/proc/self/status").read_text())[0])  # kB
+
+    np.save(tmp_path / "a.npy", np.ones(4 << 20, np.float32))
+    array = mapped(tmp_path / "a.npy")
+    total, before = array.sum(), resident()
+    let_go(array)
+    assert before - resident() > 12_000 and array.sum() == total == 4 << 20
+    let_go(np.ones(3))

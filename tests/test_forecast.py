@@ -135,29 +135,40 @@ def test_what_is_stored_already_is_not_planned_and_what_a_pass_still_lacks_is(tm
     assert [(line.forwards, line.shared, sum(line.todo.values())) for line in lines] == [(0, 0, 0), (4, 0, 4)]
 
 
-def test_sampled_pixels_are_held_once_as_planned(monkeypatch):
-    """Only a block and its CLS are ever joined; all rows together would stand in memory twice."""
-    joined: list[int] = []
-    cat = torch.cat
+def test_sampled_pixels_are_read_where_they_are_asked_for():
+    """A copy of all rows would grow with the pictures: labels alone are gathered, features stay in the store."""
+    read: list[int] = []
 
-    def noting(parts, dim=0):
-        out = cat(parts, dim)
-        joined.append(out.numel())
-        return out
+    class Reader:
+        def __init__(self, values):
+            self.values = values
 
-    monkeypatch.setattr(torch, "cat", noting)
-    n, count = 3 * dense.BLOCK, 4
+        def __len__(self):
+            return len(self.values)
+
+        def __getitem__(self, rows):
+            out = self.values[rows]
+            read.append(len(out))
+            return out
+
+    n, count = 96, 4
     taps = {"pixels": torch.arange(n * count * 2.0).reshape(n, count, 2), "cls": -torch.ones(n, 1, 2)}
     needs = {"train/pixels": Need(Noise(n), View("encoder"), Tap("pixels", count=count))}
     data = SimpleNamespace(images=Noise(n), target=lambda i: np.full((40, 48), i))
     context = SimpleNamespace(
-        data={"train": data}, seed=0, features=lambda need: taps[need.split("/")[1]], progress=lambda *_: silent("", 0)
+        data={"train": data},
+        seed=0,
+        features=lambda need: Reader(taps[need.split("/")[1]]),
+        progress=lambda *_: silent("", 0),
     )
     protocol: Any = SimpleNamespace(with_cls=True, holdout=0.1)
     found = dense.training_pixels(context, needs, protocol, lambda values, _: values % 2 == 1)
-    assert found.features.shape == (n // 2 * count, 4) and max(joined) <= dense.BLOCK * count * 4
-    assert torch.equal(found.features[:, :2], taps["pixels"][1::2].reshape(-1, 2))
-    assert (found.features[:, 2:] == -1).all()
+    assert not read and found.features.shape == (n // 2 * count, 4) and max(read) == 1
+    rows = found.features[:]
+    assert torch.equal(rows[:, :2], taps["pixels"][1::2].reshape(-1, 2)) and (rows[:, 2:] == -1).all()
+    some = np.array([7, 0, 100])
+    read.clear()
+    assert torch.equal(found.features[some], rows[some]) and max(read) == 3
     assert (found.targets == np.repeat(np.arange(1, n, 2), count)).all()
 
 

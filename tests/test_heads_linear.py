@@ -316,3 +316,20 @@ def test_sweep_records_a_diverging_head_and_goes_on() -> None:
     held = np.arange(400) % 4 == 0
     head = fit_linear_sweep({"x": x}, y, 3, held, learning_rates=[1e-3, 1e38], steps=60, batch=64)
     assert head.learning_rate == 1e-3 and min(r["holdout_top1"] for r in head.table) == 0
+
+
+def test_ridge_of_a_block_is_that_of_its_parts_joined() -> None:
+    """Rows are copied a few at a time: held-out ones and those of training are still the moments of one array."""
+    generator = torch.Generator().manual_seed(0)
+    x, y = torch.randn(20_000, 3, generator=generator) + 5, torch.randn(20_000, 2, generator=generator)
+    held = torch.rand(20_000, generator=generator) < 0.3
+    fit = RidgeAccumulator(3, 2)
+    fit.add(x, y, held)
+    z = torch.cat([x.double(), y.double()], 1)
+    z -= z.mean(0)
+    for moments, rows in ((fit._train, ~held), (fit._held, held)):
+        assert moments.n == int(rows.sum()) and torch.equal(moments.sum, z[rows].sum(0))
+        assert torch.equal(moments.product, torch.zeros(5, 5).double().addmm_(z[rows].T, z[rows]))
+    x[9_000, 1] = torch.nan
+    with pytest.raises(EncoderError, match="ridge row 29000 holds NaN"):
+        fit.add(x, y, held)

@@ -172,7 +172,8 @@ class FeatureReader(Protocol):
     def __len__(self) -> int: ...
 
     def __getitem__(self, rows: Any) -> torch.Tensor:
-        """float32 tensor on the CPU for an int, slice or index array."""
+        """float32 tensor on the CPU for an int, slice or index array; [M, …] for a pair of index arrays [M], items and
+        rows of their first axes."""
         ...
 
 

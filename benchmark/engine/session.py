@@ -23,7 +23,7 @@ from benchmark.rows.schema import Timing
 from benchmark.system.claims import claimed
 from benchmark.system.digest import fingerprint
 from benchmark.system.files import write_text
-from benchmark.system.processes import PeakMemory
+from benchmark.system.processes import PeakMemory, give_back
 
 
 @dataclass(frozen=True)
@@ -93,6 +93,7 @@ class Session:
 
         `look_at`: of which test samples pictures are wanted, where not of the best, median and worst; `encoded`: what
         was extracted for the job by others."""
+        give_back()  # what the job before has freed is not this one's
         started = time.perf_counter()
         method = job.method
         needs = method.wanted(self.encoder.card, job.data)

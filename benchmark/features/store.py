@@ -29,6 +29,7 @@ from benchmark.system import cache_users, sealed
 from benchmark.system.digest import fingerprint, sha256_file
 from benchmark.system.files import disk_errors, write_atomic
 from benchmark.system.late import torch
+from benchmark.system.mapped import mapped
 from benchmark.system.processes import locked, open_files
 
 SCHEMA = 2  # 2: the manifest is sealed
@@ -127,8 +128,12 @@ class StoredArray:
     def __getitem__(self, rows: Any) -> torch.Tensor:
         """float32 CPU tensor: [*item] for an int, [M, *item] for a slice, an array of indices or [N] bools.
 
-        Negative indices count from the end. Raises IndexError past either end.
+        Negative indices count from the end. Raises IndexError past either end. Of a pair of index arrays [M] the second
+        says which row of each item's first axis is read: [M, *item[1:]], as numpy has it.
         """
+        if isinstance(rows, tuple):
+            items, inside = np.broadcast_arrays(*rows)
+            return self._take(items.astype(np.int64), inside.astype(np.int64))
         if isinstance(rows, slice):
             return self._take(np.arange(*rows.indices(self.n)))
         asked = np.asarray(rows)
@@ -139,15 +144,16 @@ class StoredArray:
         asked = np.where(asked < 0, asked + self.n, asked).astype(np.int64)
         return self._take(asked) if asked.ndim else self._take(asked[None])[0]
 
-    def _take(self, rows: np.ndarray) -> torch.Tensor:
-        out = np.empty((len(rows), *self.item), np.float32)
+    def _take(self, rows: np.ndarray, within: np.ndarray | None = None) -> torch.Tensor:
+        out = np.empty((len(rows), *self.item[within is not None :]), np.float32)
         shards = rows // self.size
         for shard in np.unique(shards):
             at = np.flatnonzero(shards == shard)
             inside = rows[at] - shard * self.size
             start, stop = int(inside[0]), int(inside[-1]) + 1
-            run = slice(start, stop) if stop - start == len(inside) and (np.diff(inside) == 1).all() else inside
-            out[at] = codec.decode(self._shard(int(shard)), run, self.codec)
+            run: Any = slice(start, stop) if stop - start == len(inside) and (np.diff(inside) == 1).all() else inside
+            wanted = run if within is None else (inside, within[at])
+            out[at] = codec.decode(self._shard(int(shard)), wanted, self.codec)
         return torch.from_numpy(out)
 
     def _shard(self, shard: int) -> np.ndarray:
@@ -173,7 +179,7 @@ class StoredArray:
         try:
             if sha256_file(path) != checksum:
                 raise ValueError("its content does not agree with its checksum")
-            stored = np.load(path, mmap_mode="r", allow_pickle=False)
+            stored = mapped(path)
             if codec.shape_of(stored, self.codec) != (len(self.shard_range(shard)), *manifest["item"]):
                 raise ValueError(f"it holds {list(stored.shape)}, which {MANIFEST} says otherwise")
         except FileNotFoundError:

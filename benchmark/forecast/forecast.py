@@ -248,7 +248,8 @@ def _line(
             line.disk += values * len(need.images) * codecs.bytes_per_value(array.codec)
         if need.tap.name == "pixels":
             line.head_rows += need.tap.count * len(need.images)
-            memory += 4 * values * len(need.images) * (2 if "train/cls" in named else 1)
+            width = values // need.tap.count * (2 if "train/cls" in named else 1)
+            memory += fit_bytes(line.head_rows, width, CLASSES)
         memory += held_bytes(array, 4 * values, session.extractor.batch_size)
     train = data.get("train")
     if train is not None:

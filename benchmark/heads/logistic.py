@@ -30,6 +30,7 @@ from benchmark.system.late import F, torch
 Criterion = Literal["cross-entropy", "accuracy", "mIoU"]
 PENALTIES = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6)
 ABSENT = -1e4  # bias of a class without a training row: never predicted, and finite through interpolation
+KEPT = 160 << 20  # bytes of all rows that stay standardised on a CPU: memory does not grow with pictures
 LOOSE = 10  # times the tolerance, for each fold, while a penalty is chosen: a decade of penalty moves mIoU far more
 STRETCH = 1e-2  # tolerance of a first stretch from the classes' shares
 _LOGITS = 1 << 24  # of one block: 64 MiB in float32
@@ -88,8 +89,9 @@ def fit_best(
     source and the stronger penalty. It may be None only where there is nothing to choose. With more than
     `selection_rows` rows (half of it, in several folds) the choice is made on that many (a random share, from `seed`);
     the winner alone is fitted on all, with the chosen penalty times the share of rows it was chosen with. `history` has
-    the path of every source, in their order. Rows stay standardised in memory up to `keep_bytes` (1 GiB, or half a
-    GPU's free memory). Raises EncoderError naming a non-finite row, DataError for labels out of range.
+    the path of every source, in their order. Rows stay standardised in memory up to `keep_bytes` (1 GiB while
+    it is chosen and then KEPT; half of a GPU's free memory). Raises EncoderError naming a non-finite row, DataError for
+    labels out of range.
     """
     labels = class_indices(y, [len(x) for x in sources.values()], num_classes)
     present = torch.unique(labels)
@@ -112,7 +114,9 @@ def fit_best(
                 name, best = source, found
         assert best is not None
         chosen, start = best.penalty, best.start
-    fit = made[name].problem(np.arange(len(labels)))
+    streamed = keep_bytes is None and torch.device(device).type == "cpu"
+    last = replace(made[name], keep_bytes=KEPT) if streamed else made[name]
+    fit = last.problem(np.arange(len(labels)))
     minimum = fit.solve(chosen, None if start is None else fit.standardised(*start), tolerance)
     history.append({"penalty": chosen, "iterations": minimum.iterations, "train_loss": minimum.value, "refit": 1.0})
     if progress is not None:

@@ -14,6 +14,7 @@ import numpy as np
 from benchmark.errors import DataError, EncoderError
 from benchmark.system.late import F, torch
 
+PART = 8192  # rows copied at a time
 PENALTIES = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
 
 
@@ -73,20 +74,29 @@ class RidgeAccumulator:
             )
         if len(x) == 0:
             return
-        z = torch.cat([x.to(self.device).double(), y.to(self.device).double()], 1)
-        if not bool(torch.isfinite(z).all()):
-            seen = self._train.n + self._held.n
-            bad = seen + int((~torch.isfinite(z)).any(1).nonzero()[0, 0])
-            raise EncoderError(f"ridge row {bad} holds NaN or infinity: check the encoder on this sample")
+        for start in range(0, len(x), PART):
+            part = slice(start, start + PART)
+            sound = torch.isfinite(x[part]).all(1) & torch.isfinite(y[part]).all(1).to(x.device)
+            if not bool(sound.all()):
+                bad = self._train.n + self._held.n + start + int((~sound).nonzero()[0, 0])
+                raise EncoderError(f"ridge row {bad} holds NaN or infinity: check the encoder on this sample")
         if self._origin is None:  # moments about a nearby point keep their digits
-            self._origin = z.mean(0)
-        z -= self._origin
-        if holdout is None:
-            self._train.add(z)
-            return
-        mask = torch.as_tensor(holdout, device=z.device).bool()
-        self._train.add(z[~mask])
-        self._held.add(z[mask])
+            self._origin = self._rows(x, y, torch.arange(len(x))).mean(0)
+        held = torch.zeros(len(x), dtype=torch.bool) if holdout is None else torch.as_tensor(holdout).bool().cpu()
+        for moments, chosen in ((self._train, ~held), (self._held, held)):
+            z = self._rows(x, y, chosen.nonzero()[:, 0])
+            z -= self._origin
+            moments.add(z)
+            del z  # one copy in float64 at a time
+
+    def _rows(self, x: torch.Tensor, y: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+        """[n, dim + outputs] float64 of `rows`, filled in place: what is joined is in memory twice."""
+        z = torch.empty(len(rows), self.dim + self.outputs, dtype=torch.float64, device=self.device)
+        for start in range(0, len(rows), PART):
+            part = rows[start : start + PART]
+            z[start : start + PART, : self.dim] = x[part.to(x.device)].to(self.device)
+            z[start : start + PART, self.dim :] = y[part.to(y.device)].to(self.device)
+        return z
 
     def solve(self, penalties: Sequence[float] = PENALTIES, standardize: bool = True) -> RidgeHead:
         """Fit; with several penalties, the one of least held-out squared error, then all rows together.

@@ -71,7 +71,7 @@ class PeakMemory:
 
     def __init__(self) -> None:
         gc.collect()  # what was there before and is not used any more should not count
-        _give_back()
+        give_back()
         self._seen = 0.0
         if _forget_peak():
             self.method = "VmHWM, set back when the model was opened"
@@ -126,7 +126,7 @@ def _resident_mb() -> float | None:
     return _status_mb("VmRSS")
 
 
-def _give_back() -> None:
+def give_back() -> None:
     """Memory that was freed goes back to the system where its C library can be asked for that."""
     if sys.platform.startswith("linux"):
         with suppress(OSError, AttributeError):

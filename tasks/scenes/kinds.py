@@ -24,6 +24,7 @@ from benchmark.contracts import (
 from benchmark.contracts.progress import NewProgress
 from benchmark.errors import DataError
 from benchmark.system.digest import fingerprint
+from benchmark.system.mapped import let_go, mapped
 from tasks.scenes.fill import SEED
 from tasks.scenes.golden import GOLDEN
 from tasks.scenes.splits import VIEWS
@@ -38,10 +39,16 @@ CAPTIONS = {"both": (2, 1), "long": (2,), "short": (1,)}  # positions in [alt, s
 @lru_cache(maxsize=32)
 def _array(path: Path) -> np.ndarray:
     try:
-        loaded: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
+        return mapped(path)
     except (OSError, ValueError) as e:
         raise DataError(f"{path}: cannot be read ({e}). Delete its folder: it is rendered again") from None
-    return loaded
+
+
+def _row(path: Path, index: int) -> np.ndarray:
+    whole = _array(path)
+    row = np.array(whole[index])
+    let_go(whole)
+    return row
 
 
 @dataclass(frozen=True)
@@ -78,7 +85,7 @@ class Pictures(ImageSet):
         return f"scenes-{VERSION}/{self.split}/{self.check(index):05d}"
 
     def load(self, index: int) -> np.ndarray:
-        return np.array(_array(self.folder / "images.npy")[self.check(index)])
+        return _row(self.folder / "images.npy", self.check(index))
 
     def check(self, index: int) -> int:
         """`index`, or IndexError when there is no such picture."""
@@ -109,7 +116,7 @@ class SceneSegmentation(SegmentationData):
 
     def target(self, index: int) -> np.ndarray:
         """[S, S] uint8 index into CLASS_NAMES."""
-        return np.array(_array(self.images.folder / "semantic.npy")[self.images.check(index)])
+        return _row(self.images.folder / "semantic.npy", self.images.check(index))
 
 
 @dataclass(frozen=True)
@@ -128,7 +135,7 @@ class SceneDepth(DepthData):
 
     def target(self, index: int) -> np.ndarray:
         """[S, S] float32 metres."""
-        return np.array(_array(self.images.folder / "depth.npy")[self.images.check(index)])
+        return _row(self.images.folder / "depth.npy", self.images.check(index))
 
 
 @dataclass(frozen=True)
