@@ -33,17 +33,20 @@ FAMILIES = {
     "clip_vision_model": "adapters.clip",
     "siglip": "adapters.siglip",
     "siglip_vision_model": "adapters.siglip",
+    "siglip2": "adapters.siglip",
+    "siglip2_vision_model": "adapters.siglip",
     "dinov2": "adapters.dino",
     "dinov2_with_registers": "adapters.dino",
     "dinov3_vit": "adapters.dino",
     "tipsv2": "adapters.tipsv2",
+    "vjepa2": "adapters.vjepa2",
 }
 ALONE = "Save its image tower alone (model.TOWER.save_pretrained(FOLDER)) and use hf:FOLDER"
 
 
 def build(spec: ModelSpec) -> Encoder:
     """The encoder of a hub repository or a local folder. Raises WeightsError or UsageError."""
-    row = next((row for row in models().values() if row.get("hub") == spec.target), {})
+    row = spec.row or next((row for row in models().values() if row.get("hub") == spec.target), {})
     spec = replace(spec, row={k: v for k, v in row.items() if k != "target"})  # a registered model under its hub name
     checkpoint = locate(spec)
     kind = str(checkpoint.config.get("model_type"))
@@ -78,7 +81,8 @@ def build(spec: ModelSpec) -> Encoder:
         raise UsageError(f"{spec.name}: {kind} reads texts or other things beside pictures. {ALONE}")
     if not tower and beside:
         raise UsageError(f"{spec.name}: {kind} wants {' and '.join(beside)} beside a picture's pixels. {OTHERWISE}")
-    pooler = any("pooler." in key for key in names_in(checkpoint.files))
+    # Web-MAE's files hold a pooler that nobody trained, as ViTModel makes one: their rows say so.
+    pooler = spec.row.get("pooler", True) and any("pooler." in key for key in names_in(checkpoint.files))
     more: dict[str, Any] = {"config": config}
     if pooler and "add_pooling_layer" in inspect.signature(model_class.__init__).parameters:
         more["add_pooling_layer"] = True  # Data2Vec and I-JEPA are built without it

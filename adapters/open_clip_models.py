@@ -3,14 +3,16 @@
 With `--weights FILE`, TAG says what the file was trained like: activation, normalisation and resize are no part of it.
 `ARCH` alone will do where all its published weights agree on them.
 
-`cls` is the projected image vector and `patches` the last block's tokens after the final norm. A layer's CLS is that
-block's own token, or the mean of its patches where the tower has none. Its own CLIP ViTs give `text_patches`. SigLIP's
-texts are its authors', not the library's (`as_big_vision`).
+`cls` is the projected image vector and `patches` the last block's tokens after the final norm, or the map that a
+convolutional tower pools. A layer's CLS is that block's own token, or the mean of its patches where the tower has none.
+`text_patches` are in adapters/open_clip_values.py, other sizes in adapters/open_clip_sizes.py. SigLIP's texts are its
+authors', not the library's (`as_big_vision`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,7 +20,8 @@ import torch
 from adapters.custom import module_digest
 from adapters.extras import import_extra
 from adapters.intermediates import layer_of, usable_depth
-from adapters.open_clip_values import entering, last_block, text_patches
+from adapters.open_clip_sizes import AnySize
+from adapters.open_clip_values import entering, mean_head, text_space
 from adapters.patches import pad_to_patches, resolve_layers, to_map
 from adapters.placement import dtype_name, pick_device, pick_dtype, wants_compile
 from adapters.preprocessing import WRAP
@@ -53,8 +56,10 @@ class OpenClipEncoder:
         siglip = "SigLIP" in spec.target and hasattr(tokenize, "clean_fn")
         if siglip:
             as_big_vision(model.text, tokenize)
-        self.value_block = last_block(getattr(self.model, "visual", None))
+        self.text_space = text_space(getattr(self.model, "visual", None))
+        self.mean_head = mean_head(getattr(self.model, "visual", None))
         size = square(preprocess["size"], spec.name)
+        self.sizes = AnySize(getattr(self.model, "visual", None), size)
         mode = preprocess.get("resize_mode") or "shortest"
         if mode == "longest":
             raise UsageError(
@@ -86,12 +91,13 @@ class OpenClipEncoder:
                 "Wrap it in your own file: --model file.py:function"
             ) from error
         self.card = EncoderCard(
-            name=spec.name, family="open_clip", backend="torch", embed_dim=last.patches.shape[-1],
-            patch_size=size // last.patches.shape[1], image_size=size, depth=depth, num_cls=1, has_text=True,
-            text_dim=cls.shape[-1], weights=weights, licence="see the model's page",
+            name=spec.name, family=str(spec.row.get("family", "open_clip")), backend="torch",
+            embed_dim=last.patches.shape[-1], patch_size=size // last.patches.shape[1], image_size=size, depth=depth,
+            num_cls=1, has_text=True, text_dim=cls.shape[-1], weights=weights,
+            licence=str(spec.row.get("licence", "see the model's page")),
             params=sum(p.numel() for p in model.parameters()), dtype=dtype_name(self.dtype),
             code_version=code_versions()[__name__], has_raw_layers=depth > 0,
-            has_text_patches=self.value_block is not None, prompts="canonical" if siglip else "plain",
+            has_text_patches=self.text_space is not None, prompts="canonical" if siglip else "plain",
         )  # fmt: skip
 
     def probe(self, size: int) -> tuple[torch.Tensor, LayerFeatures, int]:
@@ -110,29 +116,36 @@ class OpenClipEncoder:
         self, pixels: torch.Tensor, blocks: Sequence[int] | int | None = 1, final_norm: bool = True
     ) -> tuple[torch.Tensor, list[LayerFeatures]]:
         """Image vector [B, E] and the blocks asked for, ascending; of a number the last so many, of None all."""
-        found = self.model.forward_intermediates(
-            image=pixels, image_indices=blocks, normalize=False, normalize_intermediates=final_norm,
-            image_output_fmt="NCHW", **({"image_output_extra_tokens": True} if self.has_cls else {}),
-        )  # fmt: skip
+        with entering(self.mean_head) as pooled:
+            found = self.model.forward_intermediates(
+                image=pixels, image_indices=blocks, normalize=False, normalize_intermediates=final_norm,
+                image_output_fmt="NCHW", **({"image_output_extra_tokens": True} if self.has_cls else {}),
+            )  # fmt: skip
         maps = found["image_intermediates"]
         prefixes = found.get("image_intermediates_prefix") or [None] * len(maps)
-        return found["image_features"].float(), [layer_of(*pair) for pair in zip(maps, prefixes)]
+        layers = [layer_of(*pair) for pair in zip(maps, prefixes)]
+        if pooled:  # FastViT's last convolution comes after its last stage
+            layers[-1] = layer_of(pooled[0], None)
+        return found["image_features"].float(), layers
 
     @torch.inference_mode()
     def encode_image(self, images: torch.Tensor, request: ImageRequest = ImageRequest()) -> ImageFeatures:
         """CLS [B, 1, E] and patches [B, h, w, D]. Raises EncoderError for a size the architecture does not take."""
         blocks = resolve_layers(request.layers, self.card.depth, self.card.name)
         pixels = (images.to(self.device, torch.float32) - self.mean) / self.std
-        pixels = pad_to_patches(pixels, self.card.patch_size, self.card.image_size)
-        if pixels.shape[-2:] != (self.card.image_size, self.card.image_size):
-            size = "x".join(map(str, pixels.shape[-2:]))
-            raise EncoderError(f"{self.card.name} takes {self.card.image_size} pixel squares, not {size}")
-        pixels = pixels.to(self.dtype)
+        pixels = pad_to_patches(pixels, self.card.patch_size, self.card.image_size).to(self.dtype)
         wanted = sorted({*blocks, self.card.depth - 1}) if blocks else 1
-        with entering(self.value_block if request.text_patches else None) as seen:
-            cls, found = self.towers(pixels, wanted)
+        try:
+            self.sizes.set((pixels.shape[-2], pixels.shape[-1]))
+            with entering(self.text_space.watched if self.text_space and request.text_patches else None) as seen:
+                cls, found = self.towers(pixels, wanted)
+        except (AssertionError, RuntimeError, ValueError) as error:
+            if isinstance(error, torch.OutOfMemoryError):
+                raise
+            size = "x".join(map(str, pixels.shape[-2:]))
+            raise EncoderError(f"{self.card.name} does not take {size} pixels ({first_line(error)[:120]})") from error
         last = found[-1]
-        values = [to_map(text_patches(self.model.visual, x).float(), *last.patches.shape[1:3]) for x in seen]
+        values = [to_map(self.text_space.project(x).float(), *last.patches.shape[1:3]) for x in seen if self.text_space]
         if not request.final_norm:  # a second forward: the final norm has another name in each tower
             found = self.towers(pixels, wanted, final_norm=False)[1]
         layers = tuple(found[wanted.index(block)] for block in blocks) if isinstance(wanted, list) else ()
@@ -199,6 +212,21 @@ def settings(open_clip: Any, arch: str, tag: str) -> dict[str, Any]:
     return {key: stated[key] for key in SETTINGS if key in stated}
 
 
+def file_in(spec: ModelSpec) -> str:
+    """The file of `--weights`; of a folder the one that open_clip saves on the hub, or its only .safetensors file.
+
+    Raises WeightsError where there is none.
+    """
+    folder = Path(str(spec.weights))
+    if not folder.is_dir():
+        return str(folder)
+    found = sorted(folder.glob("*.safetensors"))
+    named = folder / "open_clip_model.safetensors"
+    if named not in found and len(found) != 1:
+        raise WeightsError(f"{spec.name}: no {named.name} in {folder}. Give --weights FILE.safetensors")
+    return str(named if named in found else found[0])
+
+
 def build(spec: ModelSpec) -> OpenClipEncoder:
     """Raises MissingExtra, UsageError for an unknown name, WeightsError when the weights cannot be had."""
     if spec.backend != "torch":
@@ -214,11 +242,12 @@ def build(spec: ModelSpec) -> OpenClipEncoder:
         tags = ", ".join(open_clip.list_pretrained_tags_by_model(arch)[:6]) or "none"
         raise UsageError(f"open_clip has no weights {tag!r} for {arch}. Write open_clip:{arch}/TAG with one of: {tags}")
     tag = training_tag(open_clip, arch, tag)
+    file = file_in(spec) if spec.weights else None
     quick = uses_quick_gelu(open_clip, arch, tag) if tag else False
     try:
         model = open_clip.create_model(
             arch,
-            pretrained=spec.weights or tag,
+            pretrained=file or tag,
             require_pretrained=True,
             weights_only=True,
             force_quick_gelu=quick,

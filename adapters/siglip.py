@@ -1,4 +1,4 @@
-"""SigLIP (Zhai et al. 2023) and SigLIP 2 at fixed resolution (Tschannen et al. 2025). What surprises:
+"""SigLIP (Zhai et al. 2023) and SigLIP 2 (Tschannen et al. 2025). What surprises:
 
 - There is no CLS token: `cls` is the vector of the attention pool (MAP head), which the papers retrieve and classify
   with. The `cls` of a layer is the same pool applied to that layer's tokens.
@@ -7,19 +7,24 @@
 - Texts are padded to 64 tokens without a mask and lower-cased (A to Z alone), as in training. Punctuation is a matter
   of the task: the authors' evaluators take it out of zero-shot prompts and keep it in captions, so the card says so
   (`prompts`) and no tokenizer does. transformers' SigLIP tokenizer drops it everywhere, its SigLIP 2's nowhere.
-- The hub's SigLIP 2 fixed-resolution checkpoints are `siglip` models with Gemma's tokenizer.
+- The hub's SigLIP 2 fixed-resolution checkpoints are `siglip` models with Gemma's tokenizer. Those called NaFlex are
+  `siglip2` models, which take patches in a row and the shape of their grid. Their processor keeps a picture's shape,
+  at most 256 patches; here they get the square of 256 patches, or the size that a protocol asks for.
 """
 
 from __future__ import annotations
 
+import math
 import string
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import sentencepiece
 import torch
-from transformers import AutoTokenizer, SiglipModel, SiglipVisionModel
+from transformers import AutoTokenizer, Siglip2Model, Siglip2VisionModel, SiglipModel, SiglipVisionModel
 
 from adapters.patches import to_map
 from adapters.preprocessing import NORMALISATION
@@ -52,7 +57,10 @@ class Siglip(VisionTransformer):
         self.vision, self.blocks, self.norm, self.head = tower, tower.encoder.layers, tower.post_layernorm, tower.head
         if text:  # first: a missing tokenizer is the plainer complaint
             self.tokenize = tokenizer(checkpoint.folder, spec.name, text.max_position_embeddings)
-        self.finish(tower.config, text_dim=text.projection_size if text else 0)
+        self.finish(self.sizes(tower.config), text_dim=text.projection_size if text else 0)
+
+    def sizes(self, config: Any) -> Any:
+        return config
 
     def unsaid_transform(self, image_size: int) -> ImageTransform:
         """A square, pixels in [-1, 1]; SigLIP's is bicubic, SigLIP 2's bilinear, and the tokenizer tells which it is.
@@ -100,6 +108,25 @@ class Siglip(VisionTransformer):
         ids = self.tokenize(texts).to(self.device)
         output = self.model.get_text_features(input_ids=ids)
         return normalise_rows(output.pooler_output)
+
+
+class NaFlex(Siglip):
+    """`Siglip2Model`: any grid of patches. The pictures of a batch here are of one size, so no place is padding."""
+
+    def sizes(self, config: Any) -> Any:
+        side = math.isqrt(config.num_patches) * config.patch_size
+        return SimpleNamespace(hidden_size=config.hidden_size, patch_size=config.patch_size, image_size=side)
+
+    def forward(self, pixels: torch.Tensor) -> Any:
+        count, channels, *sides = pixels.shape
+        patch = self.card.patch_size
+        height, width = (side // patch for side in sides)
+        rows = pixels.reshape(count, channels, height, patch, width, patch).permute(0, 2, 4, 3, 5, 1)
+        return self.vision(
+            pixel_values=rows.reshape(count, height * width, patch * patch * channels),
+            pixel_attention_mask=torch.ones(count, height * width, dtype=torch.long, device=pixels.device),
+            spatial_shapes=torch.tensor([[height, width]] * count, device=pixels.device),
+        )
 
 
 def tokenizer(folder: Path, name: str, length: int) -> Any:
@@ -161,7 +188,21 @@ def build(spec: ModelSpec) -> Siglip:
     """Raises WeightsError when the weights are missing, damaged or of another model."""
     checkpoint = locate(spec)
     kind = checkpoint.config.get("model_type")
-    if kind not in ("siglip", "siglip_vision_model"):
+    if kind not in MODELS:
         raise WeightsError(f"{spec.name}: {checkpoint.folder}/config.json is of a {kind!r} model, expected 'siglip'")
-    model = load_pretrained(SiglipModel if kind == "siglip" else SiglipVisionModel, checkpoint, spec.name)
-    return Siglip(spec, checkpoint, model)
+    family, model_class = MODELS[kind]
+    model = load_pretrained(model_class, checkpoint, spec.name)
+    if family is NaFlex and "transform" not in spec.row:  # no ImageTransform says what its processor does
+        vision: Any = getattr(model.config, "vision_config", model.config)
+        side = math.isqrt(vision.num_patches) * vision.patch_size
+        square = {"resize": "square", "size": side, "interpolation": "bilinear", "normalisation": "half"}
+        spec = replace(spec, row={**spec.row, "transform": square})
+    return family(spec, checkpoint, model)
+
+
+MODELS: dict[Any, tuple[type[Siglip], Any]] = {
+    "siglip": (Siglip, SiglipModel),
+    "siglip_vision_model": (Siglip, SiglipVisionModel),
+    "siglip2": (NaFlex, Siglip2Model),
+    "siglip2_vision_model": (NaFlex, Siglip2VisionModel),
+}

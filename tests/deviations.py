@@ -1,0 +1,55 @@
+"""How far each encoder is from what it is held to: the parity tests measure it, and this command keeps it.
+
+`python tests/deviations.py` runs them and writes docs/deviations.json, from which docs/models.md is made: the largest
+deviation of any value, as a part of the largest value of the reference. Tests whose library is not installed keep what
+stands there.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+ROOT = Path(__file__).parents[1]
+FILE = ROOT / "docs" / "deviations.json"
+LARGEST: dict[str, float] = {}  # test -> the largest deviation in this process
+TESTS = (
+    "parity/test_dinotxt.py", "parity/test_extras_parity.py", "parity/test_families_parity.py",
+    "parity/test_naflex.py", "parity/test_open_clip_towers.py", "parity/test_tips_reference.py",
+    "parity/test_vjepa2.py", "test_hub_zoo.py",
+)  # fmt: skip
+
+
+def held(ours: torch.Tensor, theirs: torch.Tensor, tolerance: float = 1e-6) -> None:
+    """Asserts that `ours` is `theirs` but for `tolerance` of the largest value, and remembers how far it is off."""
+    theirs = theirs.reshape(ours.shape)
+    gap = ((ours - theirs).abs().max() / theirs.abs().max()).item()
+    remember(gap)
+    assert gap <= tolerance
+
+
+def remember(gap: float) -> None:
+    """One deviation of the test that runs now."""
+    test = os.environ["PYTEST_CURRENT_TEST"].partition(" (")[0].partition("[")[0]
+    LARGEST[test] = max(LARGEST.get(test, 0.0), gap)
+
+
+def main() -> int:
+    """The exit code of pytest; the file is only written where all tests passed."""
+    import deviations  # the copy that the tests import: this one is __main__
+
+    code = int(pytest.main(["-q", "-p", "no:cacheprovider", *(str(ROOT / "tests" / name) for name in TESTS)]))
+    if code == 0:
+        kept = json.loads(FILE.read_text(encoding="utf-8")) if FILE.is_file() else {}
+        kept |= {test: float(f"{gap:.1e}") for test, gap in deviations.LARGEST.items()}
+        FILE.write_text(json.dumps(dict(sorted(kept.items())), indent=1) + "\n", encoding="utf-8")
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())
