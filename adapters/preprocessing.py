@@ -15,6 +15,7 @@ NORMALISATION: dict[str, tuple[Triple, Triple]] = {
     "clip": ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)),  # openai/CLIP clip.py
     "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
     "half": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),  # SigLIP: pixels in [-1, 1]
+    "satellite": ((0.430, 0.411, 0.296), (0.213, 0.156, 0.143)),  # facebookresearch/dinov3, README: SAT-493M
     "none": ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0)),
 }
 WRAP = "Wrap the model in your own file: --model file.py:function"

@@ -18,7 +18,7 @@ from adapters.extras import import_extra
 from adapters.intermediates import layer_of, usable_depth
 from adapters.patches import pad_to_patches, resolve_layers, to_map
 from adapters.placement import dtype_name, pick_device, pick_dtype, wants_compile
-from adapters.preprocessing import WRAP
+from adapters.preprocessing import WRAP, from_row
 from adapters.state_dicts import PICKLED, no_place_line, pickle_line, read_tensors, without_place
 from adapters.vit import square
 from adapters.weights_files import check_file
@@ -44,10 +44,11 @@ class TimmEncoder:
         self.device = pick_device(spec.device)
         self.dtype = pick_dtype(spec.dtype, self.device)
         self.model = model.to(self.device, self.dtype).eval().requires_grad_(False)
-        self.transform = published(data, spec.name)
+        stated = spec.row.get("transform")  # where the authors' pictures are not timm's
+        self.transform = from_row(stated) if stated else published(data, spec.name)
         size = square(data["input_size"][-2:], spec.name)
         self.mean, self.std = (
-            torch.tensor(v, device=self.device).view(1, 3, 1, 1) for v in (data["mean"], data["std"])
+            torch.tensor(v, device=self.device).view(1, 3, 1, 1) for v in (self.transform.mean, self.transform.std)
         )
         try:
             self.probe(size)
@@ -64,9 +65,11 @@ class TimmEncoder:
         if wants_compile(spec.options):
             self.model.forward_features = torch.compile(self.model.forward_features)
         self.card = EncoderCard(
-            name=spec.name, family="timm", backend="torch", embed_dim=self.width, patch_size=self.patch,
+            name=spec.name, family=str(spec.row.get("family", "timm")), backend="torch",
+            embed_dim=self.width, patch_size=self.patch,
             image_size=size, depth=self.depth, num_cls=1, has_text=False, has_raw_layers=self.depth > 0,
-            weights=weights, licence="see the model's page", params=sum(p.numel() for p in model.parameters()),
+            weights=weights, licence=str(spec.row.get("licence", "see the model's page")),
+            params=sum(p.numel() for p in model.parameters()),
             dtype=dtype_name(self.dtype), code_version=code_versions()[__name__],
             options=(("positions", "timm"),) if has_table(self.model) else (),  # whose resampling of the table it is
         )  # fmt: skip
@@ -194,6 +197,8 @@ def build(spec: ModelSpec) -> TimmEncoder:
     """
     if spec.backend != "torch":
         raise UsageError(f"{spec.name} has no {spec.backend} backend. Use --backend torch")
+    if "files" in spec.row and not spec.weights:
+        raise WeightsError(f"{spec.name} is on no hub as safetensors. bench show {spec.name} says how to get its file")
     timm = import_extra("timm", "timm", f"--model {spec.name}")
     if ":" not in spec.target and not timm.is_model(spec.target):  # hf-hub:OWNER/NAME is looked up by timm
         close = ", ".join(timm.list_models(f"*{spec.target.split('_')[0]}*")[:3])

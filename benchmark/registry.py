@@ -147,7 +147,8 @@ def _built(spec: ModelSpec) -> Encoder:
         row = rows[spec.name]
         point = cast("EntryPoint | None", row.get("entry_point"))
         if point is None:
-            return cast(Encoder, resolve(row["target"])(_with(spec, row=row)))
+            named = str(row.get("library", "")).partition(":")[2]  # "timm:NAME": what a library calls the model
+            return cast(Encoder, resolve(row["target"])(_with(spec, row=row, target=named)))
         with reading(f"model {spec.name}", "its package cannot build it", "Ask the package's authors", EncoderError):
             return cast(Encoder, point.load()(_with(spec, row=row)))
     prefix, colon, target = spec.name.partition(":")

@@ -45,6 +45,7 @@ def _models(rows: dict[str, dict[str, Any]]) -> tuple[list[str], list[list[Any]]
     for name, r in rows.items():
         packaged = r.get("embedded") or r.get("family") == "floors"
         files = "official .npz files: --weights FOLDER" if r.get("npz") else r.get("target", "")
+        files = f"files of no hub: bench show {name}" if r.get("files") else files
         where = r.get("hub") or r.get("backbone") or ("in the package" if packaged else files)
         text = "yes" if r.get("has_text") else "no"
         lines.append(

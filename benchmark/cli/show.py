@@ -72,10 +72,10 @@ def _facts(name: str, protocol: str | None, json: bool) -> None:
         registry.units(name)  # an unknown half is named here
         name = task
     if name in registry.models():
-        _pairs(name, {k: v for k, v in registry.models()[name].items() if k != "entry_point"}, json)
+        _model(name, json)
     elif members := [m for m, row in registry.models().items() if row.get("family") == name]:
         for member in members:
-            _pairs(member, {k: v for k, v in registry.models()[member].items() if k != "entry_point"}, json)
+            _model(member, json)
     elif name in registry.tasks():
         _task(name, protocol, dataset or None, json)
     elif name in registry.datasets():
@@ -92,6 +92,17 @@ def _facts(name: str, protocol: str | None, json: bool) -> None:
         families = {row["family"] for row in registry.models().values() if "family" in row}
         known = [*registry.models(), *sorted(families), *registry.tasks(), *registry.datasets(), *registry.suites()]
         raise unknown("name", name, known, "bench ls models|tasks|datasets|suites")
+
+
+def _model(name: str, json: bool) -> None:
+    """A registered model: its row, and how its weights are had."""
+    from benchmark import registry
+    from benchmark.cli.weights import steps
+
+    row = {k: v for k, v in registry.models()[name].items() if k != "entry_point"}
+    found = steps(name, row)
+    how = {"how_to_get": found if json else "\n".join(found)} if found else {}
+    _pairs(name, {**{k: v for k, v in row.items() if k != "files"}, **how}, json)
 
 
 def _rows_of(name: str) -> list[Row]:

@@ -183,7 +183,7 @@ def _encoder(name: str, options: RunOptions) -> tuple[Encoder, str]:
         if e.exit_code == 2 or "embed_dim" not in models().get(name, {}) or options.weights:
             raise
         block = RandomBlock(name, resolve_device(options.device))
-        return block, f"weights not here: timed on one random block of the same width, times {block.card.depth}"
+        return block, f"weights not here: timed on one random block of the same width, times {block.blocks}"
 
 
 def _lines(
@@ -311,7 +311,7 @@ def calibrate(encoder: Encoder, sizes: set[Size], batch: int) -> dict[Size, floa
 def _measured(encoder: Encoder, size: Size, batch: int, seconds: float) -> float:
     """Images per second over about `seconds`: one picture to warm up, then batches as long as they fit."""
     device = device_of(encoder)
-    depth = encoder.card.depth if isinstance(encoder, RandomBlock) else 1
+    depth = encoder.blocks if isinstance(encoder, RandomBlock) else 1
     images = torch.rand(batch, 3, *size)
 
     def timed(count: int) -> float:

@@ -26,9 +26,10 @@ SHAPE = (480, 640)  # what an absent picture is taken to measure, in pixels
 
 
 class RandomBlock:
-    """An encoder by its row in models.toml: one random transformer block in place of `card.depth` equal ones.
+    """An encoder by its row in models.toml: one random transformer block in place of `blocks` equal ones.
 
-    It says what a forward costs and nothing else.
+    It says what a forward costs and nothing else. A network without equal blocks (ConvNeXt, FastViT) counts as the
+    blocks of its width that its parameters would make.
     """
 
     def __init__(self, name: str, device: str) -> None:
@@ -50,13 +51,14 @@ class RandomBlock:
         self.transform = ImageTransform(**{"resize": "square", "size": self.card.image_size, **asked})
         self.device, self.tokens = device, self.card.num_cls
         width = self.card.embed_dim
+        self.blocks = self.card.depth or max(1, round(self.card.params / (12 * width**2)))
         self.block = torch.nn.TransformerEncoderLayer(
             width, max(1, width // HEAD_WIDTH), 4 * width, 0.0, "gelu", batch_first=True, norm_first=True
         ).to(device)
         self.block.eval()
 
     def encode_image(self, images: torch.Tensor, request: ImageRequest = ImageRequest()) -> ImageFeatures:
-        """The features of one block; a whole forward takes `card.depth` times as long."""
+        """The features of one block; a whole forward takes `blocks` times as long."""
         height, width = (side // self.card.patch_size for side in images.shape[2:])
         x = torch.zeros(len(images), self.tokens + height * width, self.card.embed_dim, device=images.device)
         x = self.block(x)
