@@ -145,7 +145,7 @@ def test_an_architecture_alone_will_do_where_its_tags_agree(open_clip):
 def test_an_open_clip_model_takes_its_own_size_unpadded(open_clip):
     encoder = open_clip("agreed", size=30, patch=7)
     assert (encoder.card.patch_size, encoder.encode_image(torch.rand(1, 3, 30, 30)).patches.shape) == (7, (1, 4, 4, 6))
-    assert "takes 30 pixel squares, not 35x35" in refusal(
+    assert "does not take 35x35 pixels (it takes its own size only)" in refusal(
         lambda: encoder.encode_image(torch.rand(1, 3, 33, 33)), EncoderError
     )
 
