@@ -38,6 +38,7 @@ COMMANDS = {
     "export": "benchmark.cli.export:export",
     "dedup": "benchmark.cli.dedup:dedup",
     "leaderboard": "benchmark.cli.leaderboard:leaderboard",
+    "publish": "benchmark.cli.publish:publish",
     "compare": "benchmark.cli.compare:compare",
     "reproduce": "benchmark.cli.reproduce:reproduce",
     "sensitivity": "benchmark.cli.sensitivity:sensitivity",
