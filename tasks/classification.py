@@ -20,6 +20,7 @@ import numpy as np
 from benchmark.contracts import (
     EncoderCard,
     FeatureReader,
+    KeptHead,
     Measurement,
     Method,
     Need,
@@ -135,6 +136,7 @@ class LinearHead:
     vectors: RawVectors | StoredVectors
     details: Mapping[str, Any]
     files: Mapping[str, bytes] = field(default_factory=dict)
+    kept: KeptHead | None = None
 
 
 class _Classification(Method[P]):
@@ -184,12 +186,13 @@ class _Classification(Method[P]):
             samples[f"kNN hit k={k}"] = right
         score_s = time.perf_counter() - started
         columns = {"kNN top-1": f"kNN hit k={protocol.headline_k}"}
-        fit_s, files, linear = 0.0, dict[str, bytes](), np.zeros(0, int)
+        fit_s, files, linear, kept = 0.0, dict[str, bytes](), np.zeros(0, int), None
         if protocol.linear:
             started = time.perf_counter()
             head = self.linear_head(context)
             details |= head.details
             files |= head.files
+            kept = head.kept
             fit_s = time.perf_counter() - started
             samples["linear hit"], linear = linear_answers(head, labels, context.device)
             columns["linear top-1"] = "linear hit"
@@ -199,7 +202,7 @@ class _Classification(Method[P]):
         blind = [dict.fromkeys(columns.values(), hits) for hits in blind_hits(labels, len(test.class_names))]
         return Outcome(
             samples, measured, main_metric="kNN top-1", n=len(labels), details=details, fit_s=fit_s, score_s=score_s,
-            files=files, blind=blind,
+            files=files, head=kept, blind=blind,
         )  # fmt: skip
 
     def _knn(self, context: TaskContext) -> tuple[dict[int, np.ndarray], torch.Tensor]:
@@ -296,6 +299,7 @@ class VectorMethod(_Classification[VectorClassification]):
     """Logistic regression on stored vectors; the better of its sources and penalties is kept."""
 
     schema = VectorClassification
+    keeps_head = True
 
     def view(self) -> View:
         return View(self.protocol.view, self.protocol.view_size)
@@ -329,7 +333,10 @@ class VectorMethod(_Classification[VectorClassification]):
             progress=context.progress("fitting the linear head", len(protocol.penalties) * len(sources) + 1),
         )
         details = {"linear_head": {"source": name, "penalty": head.penalty}, "linear_path": head.history}
-        return LinearHead(head.logits, sources[name][1], details)
+        use: dict[str, Any] = {"view": protocol.view, "view_size": protocol.view_size, "cls": protocol.cls}
+        use |= {"mean_patches": name != "cls", "names": list(train.class_names)}
+        kept = KeptHead("labels", head.weight, head.bias, use)
+        return LinearHead(head.logits, sources[name][1], details, kept=kept)
 
 
 def _curve(head: SweepHead) -> bytes:

@@ -78,8 +78,17 @@ def layer_not_there(card: EncoderCard, layer: int) -> str | None:
     return None
 
 
+def head_use(protocol: PixelProbe) -> dict[str, Any]:
+    """What a kept head has to know of its protocol."""
+    return {
+        "view": protocol.view, "view_size": protocol.view_size, "layer": protocol.layer, "with_cls": protocol.with_cls,
+    }  # fmt: skip
+
+
 class PixelMethod(Method[Probe]):
     """What is the same for every probe on sampled pixels."""
+
+    keeps_head = True
 
     def splits(self) -> Sequence[str]:
         return ("train", "test")

@@ -14,7 +14,7 @@ from typing import Literal
 
 import numpy as np
 
-from benchmark.contracts import Measurement, Outcome, Task, TaskContext
+from benchmark.contracts import KeptHead, Measurement, Outcome, Task, TaskContext
 from benchmark.heads.bins import fit_bins
 from benchmark.metrics.geometry import depth_errors
 from benchmark.statistics.statistic import Statistic
@@ -25,6 +25,7 @@ from tasks.dense import (
     PixelProbe,
     finer,
     fit_ridge,
+    head_use,
     predicted_maps,
     resampled_by_thing,
     stack_rows,
@@ -139,6 +140,7 @@ class PixelDepthMethod(PixelMethod[PixelDepth]):
             guess = depth_errors(np.full(target.shape, mean, np.float32), target, near, far, clamp=True)
             blind.append(guess | {f"ridge_{k}": v for k, v in guess.items()})
         samples = stack_rows(rows)
+        use = {**head_use(protocol), "near": near, "far": reach, "upsample": times}
         return Outcome(
             samples,
             resampled_by_thing(test, samples, [*depth_measurements(), RIDGE]),
@@ -148,6 +150,7 @@ class PixelDepthMethod(PixelMethod[PixelDepth]):
             fit_s=fitted - started,
             score_s=time.perf_counter() - fitted,
             files=kept.files(samples),
+            head=KeptHead("depth", binned.weight, binned.bias, use),
             blind=[stack_rows(blind)],
         )
 

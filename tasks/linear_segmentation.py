@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmark.contracts import EncoderCard, Method, Outcome, Task, TaskContext, ignored_label
+from benchmark.contracts import EncoderCard, KeptHead, Method, Outcome, Task, TaskContext, ignored_label
 from benchmark.errors import DataError
 from benchmark.heads.logistic import Criterion, fit_logistic
 from benchmark.images.windows import Size, window_sizes
@@ -26,6 +26,7 @@ from benchmark.system.late import torch
 from tasks.dense import (
     PixelMethod,
     PixelProbe,
+    head_use,
     predicted_maps,
     stack_rows,
     training_pixels,
@@ -117,7 +118,12 @@ class PixelSegmentationMethod(PixelMethod[PixelSegmentation]):
             if check:
                 check.add(prediction, target)
         samples = stack_rows(rows)
-        return segmentation_outcome(
+        use = {
+            **head_use(protocol),
+            "names": list(test.class_names),
+            "palette": np.asarray(test.palette or []).tolist(),
+        }
+        outcome = segmentation_outcome(
             samples,
             test.class_names,
             {"penalty": head.penalty},
@@ -126,6 +132,8 @@ class PixelSegmentationMethod(PixelMethod[PixelSegmentation]):
             fit_s=fitted - started,
             score_s=time.perf_counter() - fitted,
         )
+        outcome.head = KeptHead("segmentation", head.weight, head.bias, use)
+        return outcome
 
 
 def _check_two_classes(train: Any) -> None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from benchmark.contracts import Measurement, Outcome, Task, TaskContext
+from benchmark.contracts import KeptHead, Measurement, Outcome, Task, TaskContext
 from benchmark.metrics.geometry import ANGLE_BIN, normal_errors
 from benchmark.statistics.statistic import Statistic
 from benchmark.system.late import torch
@@ -20,6 +20,7 @@ from tasks.dense import (
     PixelMethod,
     PixelProbe,
     fit_ridge,
+    head_use,
     predicted_maps,
     resampled_by_thing,
     stack_rows,
@@ -84,6 +85,7 @@ class PixelNormalsMethod(PixelMethod[PixelNormals]):
             fit_s=fitted - started,
             score_s=time.perf_counter() - fitted,
             files=kept.files(samples),
+            head=KeptHead("normals", head.weight, head.bias, head_use(protocol)),
             blind=[stack_rows(blind)],
         )
 

@@ -1,4 +1,4 @@
-"""No page and no message needs the words "unit", "tap" or "slot", which are ours alone: users run tasks on data sets."""
+"""No page and no message needs the words "unit", "tap" or "slot", which are ours: users run tasks on data sets."""
 
 from __future__ import annotations
 
@@ -41,8 +41,7 @@ def messages(path: Path) -> Iterator[str]:
                 if isinstance(node, scopes) and node.body and isinstance(node.body[0], ast.Expr)}  # fmt: skip
     for node in ast.walk(tree):
         if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in comments:
-            if " " in node.value.strip():
-                yield f"{path.relative_to(ROOT)}:{node.lineno}: {node.value}"
+            yield f"{path.relative_to(ROOT)}:{node.lineno}: {node.value if ' ' in node.value.strip() else ''}"
 
 
 def helps(command: Any, name: str) -> Iterator[str]:

@@ -33,6 +33,9 @@ def look(
     split: Annotated[str, typer.Option(help="With --task: test, or train: how well the head fits its own pictures")] = (
         "test"
     ),
+    head: Annotated[
+        Path | None, typer.Option("--head", help="Draw what a head of bench run --save-heads says of the pictures")
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="The PNG [default: IMAGE-look.png, or TASK-look.png, here]")] = None,
     protocol: o.Protocol = None,
     set_: o.Set = None,
@@ -49,6 +52,8 @@ def look(
     With --task: what a probe saw beside what it predicted (maps with their error and range, neighbours, classes), its
     score, the score without seeing a picture and that of the true shares on the patch grid.
 
+    With --head: the maps, or the class, that a trained head gives on pictures of your own. It reads no other encoder.
+
     Examples: bench look photo.jpg "a dog" grass --model tipsv2-b --model dinov2-b; bench look --task depth/scenes
     """
     from benchmark.cli.bars import bars
@@ -63,7 +68,21 @@ def look(
         raise UsageError(
             f"--weights is for one model, {len(models)} are named. Run bench look once for each checkpoint"
         )
-    if task is not None:
+    if head is not None:
+        from benchmark.look.head import look_with_head
+
+        if image is None or text or task or len(model or []) > 1:
+            raise UsageError("--head takes pictures and at most one --model: bench look --head FILE photo.jpg")
+        photos = [image, *map(Path, more or [])]
+        for photo in photos:
+            if not photo.is_file():
+                raise UsageError(f"{photo}: no such picture")
+        options = RunOptions(weights=weights, backend=backend, device=device, dtype=dtype, offline=offline)
+        png, target = (
+            look_with_head(head, photos, next(iter(model or []), None), options),
+            out or Path(f"{image.stem}-look.png"),
+        )
+    elif task is not None:
         if image is not None or text or len(models) > 1:
             raise UsageError("--task is looked at by one model, without a picture of your own or texts")
         options = RunOptions(

@@ -39,6 +39,7 @@ def plan(
     positions: o.Positions = None,
     compile_: o.Compile = False,
     save_predictions: o.SavePredictions = 0,
+    save_heads: o.SaveHeads = False,
     cross_check: o.CrossCheck = False,
     force: o.Force = False,
     workers: Annotated[int | None, typer.Option(help=UNUSED)] = None,
@@ -64,6 +65,7 @@ def plan(
         device=device, dtype=dtype, batch_size=parse_batch(batch_size), limit=limit, store=store, offline=offline,
         trust_remote_code=trust_remote_code, seed=seed, data=data or data_dir(), results=results or results_dir(),
         model_options=model_options(gelu, positions, compile_), save_predictions=save_predictions,
+        save_heads=save_heads,
         cross_check=cross_check, force=force,
     )  # fmt: skip
     if not task and suite is None:

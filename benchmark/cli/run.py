@@ -50,6 +50,7 @@ def run(
         int | None, typer.Option(help="Read pictures of so many pixels [default: $BENCH_MAX_PIXELS or 178956970]")
     ] = None,
     save_predictions: o.SavePredictions = 0,
+    save_heads: o.SaveHeads = False,
     cross_check: o.CrossCheck = False,
     force: o.Force = False,
     no_check: o.NoCheck = False,
@@ -98,6 +99,7 @@ def run(
         gpus=gpus,
         max_bad=max_bad,
         save_predictions=save_predictions,
+        save_heads=save_heads,
         cross_check=cross_check,
         force=force,
         check=not no_check,

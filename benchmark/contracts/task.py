@@ -31,6 +31,23 @@ class Measurement:
     unit: str  # "%", "m", "°", ""
 
 
+HeadKind = Literal["segmentation", "depth", "normals", "labels"]
+
+
+@dataclass(frozen=True)
+class KeptHead:
+    """A trained linear head: what `--save-heads` keeps and `bench look --head` draws on new pictures.
+
+    `use` (plain JSON) says what it reads: `view`, `view_size`, and for maps `layer` and `with_cls`, for labels `cls`
+    and `mean_patches`; for depth `near` and `far` in metres and `upsample`; for classes their `names`.
+    """
+
+    kind: HeadKind
+    weight: torch.Tensor  # [O, D] on features as the encoder gives them
+    bias: torch.Tensor  # [O]
+    use: Mapping[str, Any]
+
+
 @dataclass
 class Outcome:
     """What a task hands back: a per-sample table (column -> array with N rows) and how to summarise it."""
@@ -43,6 +60,7 @@ class Outcome:
     fit_s: float = 0.0
     score_s: float = 0.0
     files: Mapping[str, bytes] = field(default_factory=dict)  # kept beside the row: "curve.csv", "pictures/best-1.png"
+    head: KeptHead | None = None  # of methods that say `keeps_head`
     blind: Sequence[Mapping[str, Any]] = ()  # columns of `samples` as answers that see no picture would have them
 
     def __post_init__(self) -> None:
@@ -71,6 +89,7 @@ class Method(ABC, Generic[P]):
     """A task under one schema of protocol: what it needs, what it costs, and how it is run."""
 
     schema: ClassVar[type]  # frozen dataclass of the fields of a preset
+    keeps_head: ClassVar[bool] = False  # whether its outcome has a `head`
 
     def __init__(self, protocol: P) -> None:
         self.protocol = protocol

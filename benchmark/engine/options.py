@@ -45,6 +45,7 @@ class RunOptions:
     gpus: int | None = None  # at most so many of its GPUs, or cores where there are none; None: all
     max_bad: int = 0
     save_predictions: int = 0
+    save_heads: bool = False  # keep trained heads beside their rows
     cross_check: bool = False  # compute mIoU a second time with mmsegmentation's IoUMetric
     force: bool = False
     check: bool = True  # the cheap conformance check before a model's first run

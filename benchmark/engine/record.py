@@ -11,6 +11,8 @@ from benchmark.engine.jobs import Job
 from benchmark.engine.report import Note, Report
 from benchmark.engine.session import Encoded, Session
 from benchmark.engine.slots import NOT_APPLICABLE, Slot, place_of
+from benchmark.heads.kept import NAME as HEAD
+from benchmark.heads.kept import head_file
 from benchmark.registry import code_of, datasets
 from benchmark.registry import tasks as registered
 from benchmark.rows.row import Row, metrics_of, read_row, save
@@ -100,7 +102,11 @@ def make_row(session: Session, job: Job, slot: Slot, encoded: Encoded = Encoded(
     scratch = slot.scratch(session.options.cache)
     cache_users.touch(session.options.cache, scratch)
     outcome, timing = session.run(job, scratch, encoded=encoded)
-    save(slot.folder, record(session, job, slot, outcome, timing), outcome.samples, outcome.files)
+    row, files = record(session, job, slot, outcome, timing), dict(outcome.files)
+    if slot.head and outcome.head is not None:
+        said = {"model": session.encoder.card.name, "task": str(job.unit), "protocol": row.protocol.name}
+        files[HEAD] = head_file(outcome.head, session.encoder, {**said, "protocol_hash": row.protocol.hash})
+    save(slot.folder, row, outcome.samples, files)
     slot.clear_scratch(session.options.cache)
     return read_row(slot.folder)
 

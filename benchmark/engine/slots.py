@@ -13,6 +13,7 @@ from benchmark.engine.identity import digits_of, display_name
 from benchmark.engine.jobs import Job
 from benchmark.engine.options import RunOptions
 from benchmark.errors import BenchError
+from benchmark.heads.kept import NAME as HEAD
 from benchmark.registry import Unit, tasks
 from benchmark.rows.row import STORE, VARIANTS, Row, read_row, row_folder
 from benchmark.rows.schema import TaskFacts
@@ -32,6 +33,7 @@ class Slot:
     request: str
     asked: str | None = None  # what the model would be called without --name
     pictures: int = 0  # how many predictions of each kind are wanted beside the row
+    head: bool = False  # whether a trained head is
 
     def finished(self, checked: bool = False) -> Row | None:
         """The row that is already there for the same request, if any; with `checked`, an mIoU counts only if it was
@@ -50,6 +52,7 @@ class Slot:
         if checked and row.data.main_metric == "mIoU" and "cross_check" not in row.data.details:
             return None
         wanted = row.data.request == self.request and row.data.kept_predictions >= self.pictures
+        wanted = wanted and (not self.head or (self.folder / HEAD).is_file())
         if wanted and not row.has_its_samples():
             sealed.remake(self.folder, "result.json and samples.parquet do not belong together, or one is damaged")
             return None
@@ -110,7 +113,13 @@ def slot_of(job: Job, name: str, stamp: str, options: RunOptions) -> Slot:
     if task.get("version", 1) != 1:
         asked["task"] = task["version"]
     pictures = options.save_predictions if task.get("pictures") else 0
-    return Slot(folder, fingerprint(asked), own if shown != own else None, pictures)
+    return Slot(
+        folder,
+        fingerprint(asked),
+        own if shown != own else None,
+        pictures,
+        options.save_heads and job.method.keeps_head,
+    )
 
 
 def _own_folder(plain: Path, unit: Unit, digest: str) -> Path:

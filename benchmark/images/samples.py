@@ -77,13 +77,15 @@ class Sheet:
     """Some samples of one split: what is drawn, and what is said of them in words."""
 
     title: str
+    called: str = "target"
     lines: list[Seen] = field(default_factory=list)
     facts: list[str] = field(default_factory=list)
 
 
-def look_at_samples(data: Any, title: str, count: int = 4) -> Sheet:
-    """`count` samples of `data`, spread evenly over it. Raises DataError where one cannot be read."""
-    sheet = Sheet(title)
+def look_at_samples(data: Any, title: str, count: int = 4, called: str = "target") -> Sheet:
+    """`count` samples of `data`, spread evenly over it; `called`: what its targets are. Raises DataError where one
+    cannot be read."""
+    sheet = Sheet(title, called)
     rows = spread(len(data), count)
     for kind, see in _KINDS.items():
         if isinstance(data, kind):
@@ -127,9 +129,11 @@ def _maps(
             over[edges] = INK
         if image.shape[:2] != target.shape[:2]:
             sizes = [" × ".join(map(str, shape)) for shape in (target.shape[:2], image.shape[:2])]
-            words.insert(0, Word(f"the target is {sizes[0]}, the picture {sizes[1]}", BAD, True))
+            words.insert(0, Word(f"the {sheet.called} is {sizes[0]}, the picture {sizes[1]}", BAD, True))
         panels = [picture, striped(colours, unscored), striped(over, unscored)]
-        sheet.lines.append(Seen(panels, ("picture", "target", "target over picture"), words, _name(data, row)))
+        sheet.lines.append(
+            Seen(panels, ("picture", sheet.called, f"{sheet.called} over picture"), words, _name(data, row))
+        )
 
 
 def _segmentation(data: SegmentationData, rows: Sequence[int], sheet: Sheet) -> None:

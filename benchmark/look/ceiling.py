@@ -67,12 +67,12 @@ def _means(target: np.ndarray, there: np.ndarray, grid: tuple[int, int], place: 
     pooled = _pooled(planes, grid, place)
     mean = pooled[:-1].sum((1, 2), keepdim=True) / pooled[-1:].sum().clamp(min=1e-9)
     found = torch.where(pooled[-1:] > 0, pooled[:-1] / pooled[-1:].clamp(min=1e-9), mean)
-    up: np.ndarray = _upsampled(found, there.shape, place).permute(1, 2, 0).numpy()
+    up: np.ndarray = upsampled(found, there.shape, place).permute(1, 2, 0).numpy()
     return up
 
 
 def _on_grid(planes: np.ndarray, grid: tuple[int, int], place: Placement) -> np.ndarray:
-    up: np.ndarray = _upsampled(_pooled(planes, grid, place), planes.shape[1:], place).numpy()
+    up: np.ndarray = upsampled(_pooled(planes, grid, place), planes.shape[1:], place).numpy()
     return up
 
 
@@ -84,7 +84,8 @@ def _pooled(planes: np.ndarray, grid: tuple[int, int], place: Placement) -> torc
     return adaptive_avg_pool2d(pad(maps, (left, right, top, bottom)), grid)
 
 
-def _upsampled(maps: torch.Tensor, shape: Sequence[int], place: Placement) -> torch.Tensor:
+def upsampled(maps: torch.Tensor, shape: Sequence[int], place: Placement) -> torch.Tensor:
+    """[C, h, w] on patches as [C, *shape], bilinear, the border that a view adds cut off."""
     (top, left), full = _border(shape, place)
     whole = interpolate(maps[None], full, mode="bilinear", align_corners=False)[0]
     return whole[:, top : top + shape[0], left : left + shape[1]]

@@ -204,6 +204,7 @@ def save(folder: Path, data: RowData, samples: Mapping[str, Any], files: Mapping
         whole = utf8(json.dumps(row, indent=1, ensure_ascii=False) + "\n")
         contents["result.json"] = sealed.json_file(row) if data.schema >= SEALED else whole
         older = {path for path in folder.glob("pictures/*") if f"pictures/{path.name}" not in contents}
+        older |= {path for path in folder.glob("*.safetensors") if path.name not in contents}  # of the older numbers
 
         def clear() -> None:
             for path in (folder / "result.json", *older):

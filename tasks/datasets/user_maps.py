@@ -43,8 +43,8 @@ class DepthReader:
             raise DataError(f"{blobs.where(index)}: depth is {values.dtype}, must be numbers")
         if array and values.dtype.kind != "f" and not self.scale:
             raise DataError(
-                f"{blobs.where(index)}: depth is {values.dtype}, which does not say metres. Add depth_scale, the metres of "
-                "one step (0.001: millimetres)"
+                f"{blobs.where(index)}: depth is {values.dtype}, which does not say metres. Add depth_scale, the "
+                "metres of one step (0.001: millimetres)"
             )
         return values.astype(np.float32) * np.float32(self.scale or (1.0 if array else MILLIMETRE))
 

@@ -1,0 +1,65 @@
+"""Trained heads as files: safetensors whose metadata say which encoder they read, and how."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, get_args
+
+from benchmark.contracts import Encoder, HeadKind, KeptHead
+from benchmark.errors import DataError, UsageError, first_line
+from benchmark.system.digest import plain
+
+NAME = "head.safetensors"  # beside a row
+FORMAT = "densebench head 1"
+ENCODER = ("weights", "transform", "backend", "options")  # what a head is good for
+
+
+def encoder_facts(encoder: Encoder) -> dict[str, str]:
+    """What tells the features of one encoder from those of another."""
+    card = encoder.card
+    transform = json.dumps(plain(encoder.transform), sort_keys=True)
+    options = json.dumps(dict(card.options), sort_keys=True)
+    return {"weights": card.weights.sha256, "transform": transform, "backend": card.backend, "options": options}
+
+
+def head_file(head: KeptHead, encoder: Encoder, facts: Mapping[str, str]) -> bytes:
+    """The bytes of the file; `facts` are the row's: model, task, protocol, protocol_hash."""
+    from safetensors.torch import save
+
+    meta = {"format": FORMAT, "kind": head.kind, "use": json.dumps(dict(head.use), ensure_ascii=False)}
+    arrays = {"weight": head.weight, "bias": head.bias}
+    whole = {name: values.detach().float().cpu().contiguous() for name, values in arrays.items()}
+    return bytes(save(whole, {**meta, **encoder_facts(encoder), **facts}))
+
+
+def read_head(path: Path) -> tuple[KeptHead, dict[str, str]]:
+    """The head of a file and its metadata. Raises UsageError where there is none, DataError where it is no head."""
+    from safetensors import SafetensorError, safe_open
+
+    if not path.is_file():
+        raise UsageError(f"--head {path}: no such file. bench run --save-heads keeps one beside a row")
+    try:
+        with safe_open(path, "pt") as file:
+            meta = dict(file.metadata() or {})
+            if meta.get("format") != FORMAT or meta.get("kind") not in get_args(HeadKind):
+                raise DataError(f"{path}: is no head that bench run --save-heads has kept")
+            head = KeptHead(meta["kind"], file.get_tensor("weight"), file.get_tensor("bias"), json.loads(meta["use"]))
+    except (SafetensorError, OSError, ValueError, KeyError) as e:
+        raise DataError(f"{path}: cannot be read as a head ({first_line(e)}). Keep it again") from None
+    if head.weight.ndim != 2 or head.bias.shape != head.weight.shape[:1]:
+        raise DataError(f"{path}: weight {list(head.weight.shape)} and bias {list(head.bias.shape)} do not fit")
+    return head, meta
+
+
+def refuse_another(path: Path, meta: Mapping[str, str], encoder: Encoder) -> None:
+    """Raises UsageError where `encoder` is not the one that the head was trained on."""
+    mine: dict[str, Any] = encoder_facts(encoder)
+    for name in ENCODER:
+        if meta.get(name) != mine[name]:
+            there, here = (str(value)[:12] if name == "weights" else value for value in (meta.get(name), mine[name]))
+            raise UsageError(
+                f"{path}: was trained on {meta.get('model')}, whose {name} are {there}; those of "
+                f"{encoder.card.name} are {here}. A head reads no other encoder: train one with bench run --save-heads"
+            )
