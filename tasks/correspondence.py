@@ -24,7 +24,7 @@ from benchmark.statistics.statistic import Statistic
 from benchmark.system.late import F, torch
 from tasks.dense import layer_not_there
 from tasks.patch_matches import PatchMatches, Square, answers, at_points, ceiling, cells, whole
-from tasks.predictions import best_median_worst
+from tasks.predictions import best_median_worst, numbered
 
 ALPHAS = (0.1, 0.05, 0.01)
 BIN, BINS = 0.02, 250  # metres: the median's histogram; the last bin holds what is farther, and nothing at all
@@ -214,7 +214,9 @@ def _pictures(context: TaskContext, data: CorrespondenceData, pairs: Sequence[Pa
         return {}
     errors = np.array([_distance(pair.found, pair.target).mean() / data.extent(pair.index) for pair in pairs])
     out = {}
-    for name, row in best_median_worst(-errors, context.keep_predictions):
+    place = {pair.index: row for row, pair in enumerate(pairs)}
+    asked = numbered([place[index] for index in context.look_at if index in place])
+    for name, row in asked or best_median_worst(-errors, context.keep_predictions):
         pair = pairs[row]
         one, other = (int(image) for image in data.pairs[pair.index])
         right = _distance(pair.found, pair.target) <= ALPHAS[0] * data.extent(pair.index)

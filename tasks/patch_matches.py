@@ -27,6 +27,7 @@ class PatchMatches:
 
     frame: Frame  # the picture fills the square, or keeps its shape at the upper left corner or in the centre
     view_size: Amount  # side of the square in pixels, rounded down to whole patches; 0: the encoder's
+    view_patches: Amount  # patches on that side, so that encoders of different patches have one grid; 0: by view_size
     layer: Layer  # -1 is the last
     whole_pixels: bool  # whether points are cut to whole pixels, of the picture and then of the square
     source: Literal["patch", "bilinear", "corners"]  # the feature of a point: its patch's, or a mixture of four whose
@@ -39,12 +40,14 @@ class PatchMatches:
     metres: Rates  # thresholds of the recall in 3D, where surfaces are known
 
     def __post_init__(self) -> None:
+        if self.view_size and self.view_patches:
+            raise ValueError(f"view_size = {self.view_size} does nothing beside view_patches. Set one of them to 0")
         if len(set(self.metres)) < len(self.metres):
             raise ValueError(f"metres = {list(self.metres)} names a threshold twice. Keep one")
 
     def side(self, image_size: int, patch: int) -> int:
         """Pixels of the square view."""
-        return max(1, (self.view_size or image_size) // patch) * patch
+        return (self.view_patches or max(1, (self.view_size or image_size) // patch)) * patch
 
     def need(self, images: ImageSet, image_size: int, patch: int) -> Need:
         """The patches of every picture."""

@@ -56,7 +56,7 @@ class Stored(MemoryContext):
 
 
 def fields(name: str, **changes: Any) -> PatchMatches:
-    return preset("correspondence", name, **{"view_size": 0, **changes})
+    return preset("correspondence", name, **{"view_size": 0, "view_patches": 0, **changes})
 
 
 @pytest.fixture(scope="module")
@@ -544,3 +544,11 @@ def test_pairs_are_shown_before_a_model_is_loaded(folder: Path) -> None:
 def test_fields_that_do_not_fit_are_refused() -> None:
     with pytest.raises(ValueError, match="names a threshold twice"):
         fields("fast", metres=(0.1, 0.1))
+    with pytest.raises(ValueError, match="view_size = 800 does nothing beside view_patches"):
+        fields("probe3d", view_size=800, view_patches=64)
+
+
+def test_dinov3_gives_every_encoder_one_grid_and_probe3d_one_size() -> None:
+    """896 and 1024 pixels for patches of 14 and 16; 800 cut to whole patches."""
+    mine = preset("correspondence", "dinov3"), preset("correspondence", "probe3d"), preset("correspondence", "fast")
+    assert [[p.side(224, patch) for patch in (14, 16)] for p in mine] == [[896, 1024], [798, 800], [224, 224]]

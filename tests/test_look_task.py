@@ -96,7 +96,7 @@ DENSE = ("linear_segmentation", "depth", "normals", "zero_shot_segmentation", "i
 @pytest.mark.parametrize(
     "task",
     [*DENSE, "classification", "zero_shot_classification", "image_to_text_retrieval", "text_to_image_retrieval",
-     "instance_retrieval"],
+     "instance_retrieval", "correspondence"],
 )  # fmt: skip
 def test_every_task_draws_the_samples_that_are_asked_for(
     folder: Path, task: str, monkeypatch: pytest.MonkeyPatch
@@ -122,6 +122,8 @@ def test_a_picture_is_found_by_its_name_and_the_training_half_is_looked_at(
     monkeypatch.setattr("benchmark.look.task.below_each_other", lambda lines, titles, _: drawn.extend(titles) or b"")
     look_at_task("mine.py:build", "normals.toml", ["4.jpg", "8"], options=RunOptions(check=False))
     assert [title.split()[0::2] for title in drawn] == [["sample-1", "4.jpg"], ["sample-2", "8.jpg"]]
+    look_at_task("mine.py:build", "correspondence.toml", ["3_b"], options=RunOptions(check=False))  # a pair's target
+    assert drawn.pop().endswith("3   a.jpg   3   b.jpg")
     train = look_at_task("mine.py:build", "normals.toml", ["1"], split="train", options=RunOptions(check=False))
     assert "train: 18 samples" in train.lines[0]
     for words, said in (

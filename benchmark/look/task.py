@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmark.contracts import Measurement
+from benchmark.contracts import CorrespondenceData, Measurement
 from benchmark.contracts.kinds import Samples, spread
 from benchmark.contracts.progress import NewProgress, silent
 from benchmark.engine.jobs import Job, JobMaker, refuse_unread
@@ -23,6 +23,7 @@ from benchmark.images.samples import drawn, look_at_samples
 from benchmark.images.views import resolve_view
 from benchmark.look.ceiling import ceiling
 from benchmark.registry import units
+from benchmark.rows.tables import CEILING
 
 AT_MOST = 500  # pictures that the ceiling, and the fit to the training pictures, are computed on
 
@@ -66,7 +67,10 @@ def look_at_task(
     said = [f"{main.name} {main.statistic.of(outcome.samples):.4g} {main.unit}"]
     if (floor := outcome.chance(main)) is not None:
         said.append(f"{floor:.4g} without seeing a picture")
-    if top := _ceiling(job, session, main):
+    own = next((m for m in outcome.measurements if m.name == CEILING + main.name), None)
+    if own is not None:
+        said.append(f"{own.statistic.of(outcome.samples):.4g} by the best patches of its grid")
+    elif top := _ceiling(job, session, main):
         said.append(top)
     head = f"{job.unit} by {job.protocol.name} {job.protocol.hash[:8]}, {model}, {split}: {len(test):,} samples"
     lines = [head, "; ".join(said)]
@@ -95,8 +99,13 @@ def _position(data: Samples, name: str) -> int:
     ids = [images.image_id(i) for i in range(len(images))]
     for same in (lambda one: one == name, lambda one: one.endswith(f"/{name}"), lambda one: Path(one).stem == name):
         if len(hits := [i for i, one in enumerate(ids) if same(one)]) == 1:
-            return hits[0]
+            return _sample_of(data, hits[0])
     raise unknown("picture", name, ids, f"for example {ids[0]}")
+
+
+def _sample_of(data: Samples, picture: int) -> int:
+    """The sample that shows a picture: the first pair, where pictures are in pairs."""
+    return int((data.pairs == picture).any(1).argmax()) if isinstance(data, CorrespondenceData) else picture
 
 
 def _ceiling(job: Job, session: Session, main: Measurement) -> str | None:
