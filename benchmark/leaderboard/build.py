@@ -92,9 +92,9 @@ def _files(folders: Sequence[Path], reference: Path | None) -> tuple[dict[str, b
         where = ", ".join(map(str, folders))
         raise UsageError(f"{where}: no result to show. " + (problems[0] if problems else "Run bench run first"))
     places = dict(shown_places(folders))
-    shown = [without_places(line, places) for line in problems]
     if reference:
         places.setdefault(reference, FOLDER)
+    shown = [without_places(line, places) for line in problems]
     texts = (
         page(payload(boards, paper_lines(published, elsewhere), problems, places, effects)),
         as_csv(boards, published),

@@ -148,6 +148,7 @@ def test_the_parts_of_an_address_that_this_page_has_not_are_named(browser: Any, 
 
 def test_every_view_is_restored_by_its_own_address(browser: Any, results: Path) -> None:
     made, other = browser.new_page(), browser.new_page()
+    made.add_init_script(KEPT)
     made.goto(f"file://{results}/leaderboard.html")
     other.goto(f"file://{results}/leaderboard.html")
     for view in ("overview", "board", "cost", "classes", "samples", "protocols", "papers"):
@@ -160,6 +161,19 @@ def test_every_view_is_restored_by_its_own_address(browser: Any, results: Path) 
         other.evaluate("hash => { location.hash = hash; }", made.evaluate("location.hash"))
         other.locator(f"#tab-{view}[aria-selected=true]").wait_for()
         assert other.url == made.url and other.locator("#view").inner_html() == made.locator("#view").inner_html(), view
+        if view == "protocols":
+            made.locator("details.protocol summary").first.click()
+        made.locator(".copy button:text('CSV'):visible").first.click()
+        table = list(csv.reader(io.StringIO(made.evaluate("window.copied"))))
+        shown_rows = (
+            made.locator("#view .scroll:visible").first.locator("tbody tr:not(:has(.divider)), tfoot tr").count()
+        )
+        assert len(table) == shown_rows + 1 and len({len(row) for row in table}) == 1, view
+    measured = [i for i, name in enumerate(table[0]) if name.startswith("Measured here")]
+    assert [table[0][i] for i in measured] == ["Measured here", "Measured here low", "Measured here high"]
+    (line,) = [row for row in table if row[0] == "Beta L"]
+    low, value, high = (float(line[i]) for i in (measured[1], measured[0], measured[2]))
+    assert low < value < high
     made.close()
     other.close()
 
@@ -177,7 +191,13 @@ def test_filters_offer_what_has_rows_and_nothing_else(browser: Any, results: Pat
     made.locator("#pick-Family").select_option("beta")
     assert made.get_by_label("Suite and protocol").locator("option").all_inner_texts() == ["datasets · paper"]
     assert "beta-l" in shown(made)[0][0]
+    made.locator("#tab-papers").click()
+    made.reload()
+    assert made.locator("#strange").count() == 0 and "family=beta" in made.url  # kept for the views that have it
+    made.locator("#tab-overview").click()
     made.get_by_role("button", name="Reset").click()
+    made.locator("#tab-classes").click()
+    assert offered("Task") == ["Semantic segmentation, linear probe"]
     made.locator("#tab-papers").click()
     assert offered("Dataset") == ["ade20k", "nyuv2"] and made.locator("#pick-Family").count() == 0
     made.close()

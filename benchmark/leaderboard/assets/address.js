@@ -12,7 +12,7 @@ function writeAddress() {
   const words = new URLSearchParams();
   for (const [name, value] of Object.entries({ ...state.filter, ...drawn })) if (value !== "" && value !== null && value !== undefined) words.set(name, value);
   const query = words.toString();
-  history.replaceState(null, "", `#${state.view}${query ? `?${query}` : ""}`);
+  try { history.replaceState(null, "", `#${state.view}${query ? `?${query}` : ""}`); } catch { /* a page in a frame may have no address of its own */ }
 }
 function readAddress() {
   const [view, query = ""] = location.hash.slice(1).split(/\?(.*)/s);
@@ -28,8 +28,8 @@ function readAddress() {
   };
   if (view && !(view in VIEWS)) strange.push(`view ${view}`);
   Object.assign(state, usual, { view: view in VIEWS ? view : usual.view });
-  const known = filterValues();
-  for (const key of Object.keys(state.filter)) state.filter[key] = take(key, (v) => (key === "q" || known[key].includes(v) ? v : null)) ?? "";
+  const known = [filterValues(null, "overview"), filterValues(null, "papers")];
+  for (const key of Object.keys(state.filter)) state.filter[key] = take(key, (v) => (key === "q" || known.some((k) => k[key].includes(v)) ? v : null)) ?? "";
   state.group = take("suite", (v) => (groups.has(v) ? v : null)) ?? usual.group;
   state.board = take("board", (v) => data.boards.find((b) => b.id === v)?.i);
   for (const side of ["a", "b"]) state[side] = take(side, (v) => data.models.find((m) => m.name === v)?.i);

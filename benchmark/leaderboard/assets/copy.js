@@ -19,11 +19,15 @@ function grid(table) {
   return { columns: columns.filter((c) => rows.some((r) => r[c.i]?.text)), rows };
 }
 const csvCell = (text) => {
-  const cell = text === "–" ? "" : /^−?[\d.]+$/.test(text) ? text.replace("−", "-") : /^[=+\-@\t\r]/.test(text) ? `'${text}` : text;
+  const cell = text === "–" ? "" : /^[+−]?\d[\d.]*$/.test(text) ? text.replace("−", "-").replace("+", "") : /^[=+\-@\t\r]/.test(text) ? `'${text}` : text;
   return /[",\n\r]/.test(cell) ? `"${cell.replaceAll('"', '""')}"` : cell;
 };
+const INTERVAL = /^([+−]?\d[\d.]*) \[([+−]?\d[\d.]*), ([+−]?\d[\d.]*)\]$/;
+// A column of its own for what stands behind a number: half an interval, or its two ends.
 function asCsv({ columns, rows }) {
-  const spread = columns.flatMap((c) => (rows.some((r) => r[c.i]?.pm) ? [[c, "text", c.name], [c, "pm", `${c.name} ±`]] : [[c, "text", c.name]]));
+  for (const cell of rows.flat()) { const [, value, low, high] = INTERVAL.exec(cell.text) ?? []; if (value) Object.assign(cell, { text: value, low, high }); }
+  const behind = { pm: "±", low: "low", high: "high" };
+  const spread = columns.flatMap((c) => [[c, "text", c.name], ...Object.keys(behind).filter((part) => rows.some((r) => r[c.i]?.[part])).map((part) => [c, part, `${c.name} ${behind[part]}`])]);
   return [spread.map(([, , name]) => csvCell(name)), ...rows.map((r) => spread.map(([c, part]) => csvCell(r[c.i]?.[part] ?? "")))].map((line) => line.join(",")).join("\n") + "\n";
 }
 const made = () => `densebench ${data.version}${data.newest ? `, newest row of ${data.newest}` : ""}`;
@@ -35,15 +39,15 @@ function asMarkdown({ columns, rows }, caption) {
     "", `${safe(caption)}; ${made()}`, ""].join("\n");
 }
 const TEX = { "\\": "\\textbackslash{}", "~": "\\textasciitilde{}", "^": "\\textasciicircum{}", "↑": "$\\uparrow$", "↓": "$\\downarrow$", "°": "$^\\circ$", "δ": "$\\delta$",
-  "Δ": "$\\Delta$", "≈": "$\\approx$", "†": "$\\dagger$", "‡": "$\\ddagger$", "−": "$-$", "±": "$\\pm$", "·": "$\\cdot$", "–": "--", "<": "\\textless{}", ">": "\\textgreater{}" };
+  "Δ": "$\\Delta$", "→": "$\\rightarrow$", "≈": "$\\approx$", "†": "$\\dagger$", "‡": "$\\ddagger$", "−": "$-$", "±": "$\\pm$", "·": "$\\cdot$", "–": "--", "<": "\\textless{}", ">": "\\textgreater{}" };
 function asLatex({ columns, rows }, caption) {
-  const safe = (text) => text.replace(/[\\~^↑↓°δΔ≈†‡−±·–<>]|[&%$#_{}]/g, (s) => TEX[s] ?? `\\${s}`);
+  const safe = (text) => text.replace(/[\\~^→↑↓°δΔ≈†‡−±·–<>]|[&%$#_{}]/g, (s) => TEX[s] ?? `\\${s}`);
   const cell = (c) => { const text = safe(c.text); return (c.mark === "best" ? `\\textbf{${text}}` : c.mark === "tie" ? `${text}$^\\approx$` : c.apart ? `\\emph{${text}}` : text) + (c.pm ? ` {\\scriptsize $\\pm$ ${safe(c.pm)}}` : ""); };
   const line = (cells) => `${cells.join(" & ")} \\\\`;
   return [`% ${caption.replace(/\s+/g, " ")}; ${made()}; \\usepackage{booktabs}`, `\\begin{tabular}{${columns.map((c) => (c.num ? "r" : "l")).join("")}}`, "\\toprule",
     line(columns.map((c) => safe(c.name))), "\\midrule", ...rows.map((r) => line(columns.map((c) => (r[c.i] ? cell(r[c.i]) : "")))), "\\bottomrule", "\\end{tabular}", ""].join("\n");
 }
-function copyBar(table, caption) {
+function copyBar(table, caption, id = "copy") {
   const said = h("span", { role: "status" });
   const copy = async (name, write) => {
     const text = write(grid(table), caption);
@@ -57,6 +61,6 @@ function copyBar(table, caption) {
       area.select();
     }
   };
-  const button = ([name, write]) => h("button", { type: "button", class: "quiet", id: `copy-${name}`, onclick: () => copy(name, write) }, name);
+  const button = ([name, write]) => h("button", { type: "button", class: "quiet", id: `${id}-${name}`, onclick: () => copy(name, write) }, name);
   return h("div", { class: "copy" }, "Copy as ", [["Markdown", asMarkdown], ["LaTeX", asLatex], ["CSV", asCsv]].map(button), said);
 }

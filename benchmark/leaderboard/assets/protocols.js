@@ -24,9 +24,10 @@ function protocolPanel(i, rows) {
   const field = ([name, f]) => h("tr", {}, h("td", {}, h("code", {}, name)), h("td", {}, h("code", {}, plain(f.value))), h("td", {}, chip(f.status)), h("td", { class: "soft" }, f.source ?? ""));
   const order = ([, x], [, y]) => STATUSES.indexOf(y.status) - STATUSES.indexOf(x.status);
   const titles = ["Field", "Value", "Status", "Source"].map((t) => h("th", { scope: "col" }, t));
+  const words = `Protocol ${p.name} ${p.hash} of ${p.task}`;
+  const table = h("table", {}, h("caption", { class: "visually-hidden" }, words), h("thead", {}, h("tr", {}, titles)), h("tbody", {}, fieldsOf(p).sort(order).map(field)));
   return h("details", { class: "protocol", open: state.pinned === i || data.protocols.length === 1 },
     h("summary", {}, h("strong", {}, `${data.tasks[p.task] ?? p.task} · ${p.name}`), h("code", { class: "soft" }, p.hash.slice(0, 16)),
       h("span", { class: "soft small" }, `${rows} rows`), statusCounts(p).map(([s, n]) => chip(s, `${n} ${s}`))),
-    h("div", { class: "scroll" }, h("table", {}, h("caption", { class: "visually-hidden" }, `Fields of ${p.name}`), h("thead", {}, h("tr", {}, titles)),
-      h("tbody", {}, fieldsOf(p).sort(order).map(field)))));
+    h("div", { class: "scroll" }, table, copyBar(table, words, `copy-${i}`)));
 }

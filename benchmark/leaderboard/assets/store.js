@@ -47,12 +47,14 @@ function boardPasses(b, f = state.filter) {
 // What a filter would be chosen by, and the values it has where the other filters are as they are: none leads nowhere.
 const OF_MODEL = { family: (m) => m.family, licence: (m) => m.licence, size: (m) => Object.keys(SIZES).find((k) => k && m.params >= SIZES[k][1] && m.params < SIZES[k][2]) };
 const OF_BOARD = { task: (b) => b.task, dataset: (b) => b.dataset };
-function filterValues(f = null) {
-  const papers = state.view === "papers";
+const OF_VIEW = { classes: (r) => r.classes, samples: (r) => r.samples, sensitivity: (r) => data.effects.some((e) => e.row === r) };
+function filterValues(f = null, view = state.view) {
+  const papers = view === "papers";
+  const suits = OF_VIEW[view] ?? (() => true);
   const found = {};
   for (const [key, of] of Object.entries({ ...OF_BOARD, ...OF_MODEL })) {
     const others = f && { ...f, [key]: "" };
-    const rows = papers ? data.published.filter((p) => !others || publishedPasses(p, others)) : data.rows.filter((r) => !others || (modelPasses(r.model, others) && boardPasses(r.board, others)));
+    const rows = papers ? data.published.filter((p) => !others || publishedPasses(p, others)) : data.rows.filter((r) => suits(r) && (!others || (modelPasses(r.model, others) && boardPasses(r.board, others))));
     const values = rows.map((r) => (papers ? (key in OF_BOARD ? of(r) : "") : of(key in OF_BOARD ? r.board : r.model)));
     found[key] = unique([...values, f?.[key]]);
   }
