@@ -36,6 +36,7 @@ COMMANDS = {
     "train": "benchmark.cli.train:train",
     "distill": "benchmark.cli.distill:distill",
     "export": "benchmark.cli.export:export",
+    "captions": "benchmark.cli.captions:captions",
     "dedup": "benchmark.cli.dedup:dedup",
     "leaderboard": "benchmark.cli.leaderboard:leaderboard",
     "publish": "benchmark.cli.publish:publish",
