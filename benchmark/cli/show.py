@@ -118,16 +118,22 @@ def _rows_of(name: str) -> list[Row]:
 
 def _model_of_rows(rows: list[Row], json: bool) -> None:
     """What rows say of their model, and the main number of each."""
+    from benchmark.rows.history import predecessors
     from benchmark.rows.tables import format_value
 
     facts = rows[0].data.model.json()
     weights = facts.pop("weights")
     facts |= {"weights": weights["source"], "sha256": weights["sha256"]}
-    facts |= {"transform": ", ".join(f"{k} {v}" for k, v in facts["transform"].items())}
+    if laid := facts.get("transform"):  # rows of before it was written have none
+        facts |= {"transform": ", ".join(f"{k} {v}" for k, v in laid.items())}
     facts["rows"] = [] if json else ""
     for row in rows:
         said = f"{row.unit} {row.data.protocol.name}: {row.data.main_metric} {format_value(row.main)} {row.main.unit}"
         facts["rows"] += [said.strip()] if json else f"{said.strip()}\n"
+        for old, why in predecessors(row):
+            main = f"{old.data.main_metric} {format_value(old.main)} {old.main.unit}"
+            said = f"  before, of {old.data.created[:10]}: {main.strip()}; then changed: {why}"
+            facts["rows"] += [said.strip()] if json else f"{said}\n"
     _pairs(rows[0].model, {k: v for k, v in facts.items() if k != "name" and v not in ({}, None)}, json)
 
 

@@ -34,6 +34,7 @@ from benchmark.system.files import only_writer, utf8, write_together
 
 STORE = "float16"  # how dense features are kept where --store does not say
 VARIANTS = "sensitivity"  # below the results folder: rows of variants of a preset, which no table shows
+HISTORY = "history"  # beside a row: what lay in its place before data or code changed
 LONGEST_NAME = 120  # other words stand before and after it in the names of folders and pictures
 
 
@@ -202,6 +203,7 @@ def save(folder: Path, data: RowData, samples: Mapping[str, Any], files: Mapping
         row = replace(data, samples_sha256=hashlib.sha256(columns).hexdigest()).json()
         contents = {"samples.parquet": columns, **(files or {})}
         whole = utf8(json.dumps(row, indent=1, ensure_ascii=False) + "\n")
+        contents |= _predecessor(folder, data)
         contents["result.json"] = sealed.json_file(row) if data.schema >= SEALED else whole
         older = {path for path in folder.glob("pictures/*") if f"pictures/{path.name}" not in contents}
         older |= {path for path in folder.glob("*.safetensors") if path.name not in contents}  # of the older numbers
@@ -211,6 +213,19 @@ def save(folder: Path, data: RowData, samples: Mapping[str, Any], files: Mapping
                 path.unlink(missing_ok=True)
 
         write_together(folder, contents, clear)
+
+
+def _predecessor(folder: Path, data: RowData) -> dict[str, bytes]:
+    """The `result.json` that `data` takes the place of, by its name in the history; nothing where both say the same."""
+    try:
+        old = read_row(folder)
+        said = (folder / "result.json").read_bytes()
+    except (BenchError, OSError):  # there is none, or a damaged one
+        return {}
+    values = [{name: metric.value for name, metric in one.metrics.items()} for one in (old.data, data)]
+    if old.data.request == data.request and values[0] == values[1]:
+        return {}
+    return {f"{HISTORY}/{slug(old.data.created)}-{old.data.id}.json": said}
 
 
 def samples_file(samples: Mapping[str, Any]) -> bytes:
