@@ -68,7 +68,7 @@ def _facts(name: str, protocol: str | None, json: bool) -> None:
     from benchmark import registry
 
     task, _, dataset = name.partition("/")
-    if dataset and ":" not in name:
+    if dataset and ":" not in name and (task in registry.tasks() or not Path(name).exists()):  # or a row's folder
         registry.units(name)  # an unknown half is named here
         name = task
     if name in registry.models():
