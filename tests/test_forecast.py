@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,15 +13,19 @@ import miniatures
 import numpy as np
 import pytest
 import torch
+from command import told
 from small import Noise, SmallEncoder, made
 
 from adapters.floors import Pixels
 from benchmark.contracts import LabelData, Method, Need, Tap, View
 from benchmark.contracts.progress import silent
+from benchmark.engine import costs
 from benchmark.engine.options import RunOptions
 from benchmark.engine.run import run
 from benchmark.engine.session import Session
 from benchmark.forecast import forecast as plan
+from benchmark.forecast.lines import Forecast, Line
+from benchmark.forecast.schedule import OVERHEAD_S, schedule
 from benchmark.forecast.stand_in import absent_data
 from benchmark.protocol import load_protocol
 from benchmark.registry import Unit, load_task, protocol_file
@@ -189,3 +195,42 @@ def test_a_convex_head_on_stored_vectors_is_planned_with_its_rows_and_bytes(tmp_
     large, held = line("fast", dict(zip(("train", "test"), counted)))
     assert large.head_rows == 1_281_167 and held < 4 * 2**30
     assert line("dinov2", data)[0].head_rows == 0
+
+
+@pytest.fixture(scope="module")
+def paper() -> Forecast:
+    """The paper suite of tipsv2-b where every multiplication takes as long as every other."""
+
+    def even(encoder: Any, sizes: set[tuple[int, int]], batch: int) -> dict[tuple[int, int], float]:
+        return {size: 1e14 / costs.forward(encoder.card, size) for size in sizes}
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(plan, "calibrate", even)
+        (found,) = plan.forecast(["tipsv2-b"], [], "paper", RunOptions(data=Path("/nowhere")))
+    return replace(found, load_s=10.0)
+
+
+@pytest.mark.parametrize(("models", "workers"), [(100, 64), (200, 64), (64, 64), (1, 64), (3, 2)])
+def test_a_schedule_is_near_the_least_there_can_be(paper: Forecast, models: int, workers: int) -> None:
+    found = schedule([paper] * models, workers)
+    assert found.bound <= found.makespan <= 1.1 * found.bound
+    work = models * sum(line.seconds for line in paper.lines)
+    assert found.total == pytest.approx(work + models * paper.load_s + found.jobs * OVERHEAD_S)
+    assert found.longest == pytest.approx(max(seconds for _, seconds in found.path), rel=1e-3)
+    assert found.path[-1][0].endswith("classification/imagenet1k")
+
+
+def test_a_schedule_of_one_worker_is_the_sum_of_its_pieces(paper: Forecast) -> None:
+    found = schedule([paper], 1)
+    assert found.makespan == pytest.approx(found.total) and found.idle == 0 and found.loads == 1
+    nothing = schedule([replace(paper, lines=[Line("a/b", note="done")])], 8)
+    assert (nothing.makespan, nothing.bound, nothing.path) == (0.0, 0.0, ())
+
+
+def test_plan_prints_the_schedule(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plan, "CALIBRATION_S", 0.05)
+    words = ["plan", "--model", "pixels", "--task", "classification/scenes", "--limit", "24", "--gpus", "2"]
+    code, out, _ = told(capsys, *words)
+    assert code == 0 and "on 2: " in out and "longest chain: open pixels" in out
+    code, out, _ = told(capsys, *words, "--json")
+    assert json.loads(out.splitlines()[-1])["schedule"]["workers"] == 2

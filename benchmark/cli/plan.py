@@ -11,7 +11,8 @@ import typer
 from benchmark.cli import options as o
 
 if TYPE_CHECKING:
-    from benchmark.forecast.forecast import Forecast
+    from benchmark.forecast.lines import Forecast
+    from benchmark.forecast.schedule import Schedule
 
 UNUSED = "Taken so that the words of bench run will do; changes no count"
 
@@ -44,7 +45,9 @@ def plan(
     force: o.Force = False,
     workers: Annotated[int | None, typer.Option(help=UNUSED)] = None,
     ray: Annotated[str | None, typer.Option(help=UNUSED)] = None,
-    gpus: Annotated[int | None, typer.Option(help=UNUSED)] = None,
+    gpus: Annotated[
+        int | None, typer.Option(help="Also the schedule on so many GPUs (or cores) like this device")
+    ] = None,
     max_bad: Annotated[int, typer.Option(help=UNUSED)] = 0,
     max_pixels: Annotated[int | None, typer.Option(help=UNUSED)] = None,
     no_check: Annotated[bool, typer.Option("--no-check", help=UNUSED)] = False,
@@ -58,6 +61,7 @@ def plan(
     from benchmark.cli.run import default_models, model_options, parse_batch, parse_pairs
     from benchmark.engine.options import RunOptions
     from benchmark.forecast.forecast import forecast
+    from benchmark.forecast.schedule import schedule
     from benchmark.system.paths import data_dir, results_dir
 
     options = RunOptions(
@@ -65,13 +69,15 @@ def plan(
         device=device, dtype=dtype, batch_size=parse_batch(batch_size), limit=limit, store=store, offline=offline,
         trust_remote_code=trust_remote_code, seed=seed, data=data or data_dir(), results=results or results_dir(),
         model_options=model_options(gelu, positions, compile_), save_predictions=save_predictions,
-        save_heads=save_heads,
-        cross_check=cross_check, force=force,
+        save_heads=save_heads, cross_check=cross_check, force=force, gpus=gpus,
     )  # fmt: skip
     if not task and suite is None:
         suite = "scenes"
-    for found in forecast(model or default_models()[:1], task or [], suite, options):
+    plans = forecast(model or default_models()[:1], task or [], suite, options)
+    for found in plans:
         print_plan(found, json)
+    if gpus is not None:
+        print_schedule(schedule(plans, gpus), json)
 
 
 def print_plan(found: Forecast, json: bool) -> None:
@@ -110,6 +116,21 @@ def print_plan(found: Forecast, json: bool) -> None:
             f"by the fast preset: {found.fast.forwards:,} forwards, {_duration(found.fast.seconds)}, "
             f"disk {human(sum(line.disk for line in found.fast.lines))}"
         )
+
+
+def print_schedule(found: Schedule, json: bool) -> None:
+    """How long all models take on many workers."""
+    if json:
+        typer.echo(jsonlib.dumps({"schedule": {**asdict(found), "bound": found.bound, "idle": found.idle}}))
+        return
+    ratio = f", {found.makespan / found.bound:.2f} of the least there can be" if found.bound else ""
+    typer.echo(
+        f"on {found.workers}: {_duration(found.makespan)}{ratio} (the longest piece {_duration(found.longest)}, "
+        f"all shared evenly {_duration(found.total / found.workers)}), idle {100 * found.idle:.0f} %, "
+        f"{found.jobs:,} pieces, {found.loads:,} models loaded"
+    )
+    chain = " → ".join(f"{name} {_duration(seconds)}" for name, seconds in found.path)
+    typer.echo(f"longest chain: {chain or 'nothing to do'}")
 
 
 def _duration(seconds: float) -> str:

@@ -8,7 +8,6 @@ from typing import Any
 from benchmark.contracts import EncoderCard, LabelData, Method, SegmentationData
 from benchmark.features.plan import Pass, input_size
 
-CLASSES = 1000  # what a set that does not say is taken to have
 PASSES = 200  # over its rows until a convex head has converged, for all penalties: those of scenes take about so many
 SHAPE = (480, 640)  # of a picture whose size nobody has looked at, (height, width) in pixels
 Size = tuple[int, int]
@@ -25,18 +24,24 @@ def picture(shared: Pass, card: EncoderCard) -> float:
     return forward(card, input_size(shared.view, card, shared.images.uniform_shape or SHAPE))
 
 
-def head(method: Method[Any], card: EncoderCard, data: Mapping[str, Any]) -> float:
-    """Of what a method does when its features are there: convex fits, and forwards that are not kept."""
+def fit(method: Method[Any], card: EncoderCard, data: Mapping[str, Any]) -> float:
+    """Of a convex head, when its features are there; 0 where there is none."""
     train = data.get("train")
-    rows = 0.0
-    if train is not None:
-        vectors, width = method.head_rows(card, len(train))
-        rows = float(vectors * width)
-        for need in method.wanted(card, data).values():
-            if need.tap.name == "pixels":
-                rows += need.tap.count * len(need.images) * card.embed_dim
-        rows *= len(train.class_names) if isinstance(train, (LabelData, SegmentationData)) else 1
-    shape = (card.image_size, card.image_size)
+    if train is None:
+        return 0.0
+    vectors, width = method.head_rows(card, len(train))
+    values = vectors * width
+    for name, need in method.wanted(card, data).items():
+        if need.tap.name == "pixels" and name.startswith("train"):
+            values += need.tap.count * len(need.images) * card.embed_dim
+    classes = len(train.class_names) if isinstance(train, (LabelData, SegmentationData)) else 1
+    return float(PASSES * values * classes)
+
+
+def head(method: Method[Any], card: EncoderCard, data: Mapping[str, Any]) -> float:
+    """Of what a method does when its features are there: a fit, and forwards that are not kept."""
+    own = (card.image_size, card.image_size)
     scored = len(next(iter(list(data.values())[-1].pictures().values())))
-    live = method.live_forwards(card, [SHAPE] * scored, len(train) if train is not None else 0)
-    return PASSES * rows + sum(n * forward(card, size if all(size) else shape) for size, n in live.items())
+    live = method.live_forwards(card, [SHAPE] * scored, len(data["train"]) if "train" in data else 0)
+    forwards = sum(n * forward(card, size if all(size) else own) for size, n in live.items())
+    return forwards + fit(method, card, data)

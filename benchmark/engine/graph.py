@@ -1,7 +1,9 @@
 """A graph of work and the order it is done in: the same for a run on many workers and for a plan of it.
 
 List scheduling: a worker that is free goes on with the model it has loaded, longest way to the end first; then begins a
-model that nobody has; then helps with the work whose way to the end is longest.
+model that nobody has; then helps with the work whose way to the end is longest. What would end last if it were put off
+any longer (its way to the end takes as long as all that is left, shared evenly) comes before all that; a model that is
+not open yet is taken to be like the others.
 """
 
 from __future__ import annotations
@@ -12,6 +14,14 @@ from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
+
+RANGES = 4  # of a pass, for each worker that may work on it: small enough that a slow one holds nobody up
+FAR = 2.0  # times as long the way to the end must be for which a worker leaves the model it has loaded
+
+
+def parts(workers: int, models: int) -> int:
+    """Ranges that a pass is cut into."""
+    return max(RANGES, -(-RANGES * workers // max(1, models)))
 
 
 @dataclass(frozen=True)
@@ -29,7 +39,12 @@ class Node:
 class Graph:
     """Nodes that are waiting, ready or done; a node may be added while others run."""
 
-    def __init__(self) -> None:
+    def __init__(self, workers: int = 1) -> None:
+        self.workers = workers
+        self._left = 0.0  # cost of all that is known and that nobody has begun
+        self._costs: dict[int, float] = defaultdict(float)  # of each open model, in all
+        self._longest = 0.0  # way to the end in any of them
+        self._closed = 0  # models that nobody has begun
         self.nodes: dict[str, Node] = {}
         self._blocks: dict[str, list[str]] = defaultdict(list)  # key -> those that wait for it
         self._lacks: dict[str, set[str]] = {}  # key -> what it waits for
@@ -43,18 +58,30 @@ class Graph:
         batch = list(nodes)
         for node in batch:
             self.nodes[node.key] = node
+            self._begun(node, -1)
             self._lacks[node.key] = {key for key in node.after if key not in self._done}
             for key in self._lacks[node.key]:
                 self._blocks[key].append(node.key)
         for node in reversed(batch):
             behind = max((self._rank.get(key, 0.0) for key in self._blocks[node.key]), default=0.0)
             self._rank[node.key] = node.cost + behind
+            if node.model is not None and not node.opens:
+                self._costs[node.model] += node.cost
+                self._longest = max(self._longest, self._rank[node.key])
         for node in batch:
             if not self._lacks[node.key]:
-                self.again(node)
+                self._push(node)
 
     def again(self, node: Node) -> None:
-        """`node` is ready, for the first time or because its worker was lost."""
+        """`node` is ready once more: its worker was lost, or another run has it."""
+        self._begun(node, -1)
+        self._push(node)
+
+    def _begun(self, node: Node, times: int = 1) -> None:
+        self._left -= times * node.cost
+        self._closed -= times * node.opens
+
+    def _push(self, node: Node) -> None:
         place = (node.model, node.opens)
         heapq.heappush(self._ready[place], (-self._rank[node.key], next(self._count), node.key))
 
@@ -64,7 +91,7 @@ class Graph:
         for waiting in self._blocks.pop(key, ()):
             self._lacks[waiting].discard(key)
             if not self._lacks[waiting]:
-                self.again(self.nodes[waiting])
+                self._push(self.nodes[waiting])
 
     def next(self, loaded: int | None) -> Node | None:
         """What a free worker that has the model `loaded` should do; None: nothing is ready."""
@@ -72,12 +99,27 @@ class Graph:
         if not places:
             return None
 
+        share = (self._left + self._closed * self._typical) / self.workers
+        own = self._ready.get((loaded, False))
+        late = max(share, FAR * -own[0][0] if own and loaded is not None else 0.0)
+
         def order(place: tuple[int | None, bool]) -> tuple[int, float]:
             model, opens = place
-            kind = 0 if model is None else 1 if model == loaded else 2 if opens else 3
-            return kind, (model or 0) if opens else self._ready[place][0][0]
+            way = self._longest if opens else -self._ready[place][0][0]
+            if model is None:
+                return 0, -way
+            if way >= late:
+                return 1, -way
+            return (2 if model == loaded else 3 if opens else 4), model if opens else -way
 
-        return self.nodes[heapq.heappop(self._ready[min(places, key=order)])[2]]
+        node = self.nodes[heapq.heappop(self._ready[min(places, key=order)])[2]]
+        self._begun(node)
+        return node
+
+    @property
+    def _typical(self) -> float:
+        """Cost of a model that is not open yet."""
+        return sum(self._costs.values()) / len(self._costs) if self._costs else 0.0
 
     @property
     def finished(self) -> bool:

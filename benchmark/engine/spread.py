@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmark.engine.cluster import Cluster, Lost
-from benchmark.engine.graph import Graph, Node
+from benchmark.engine.graph import Graph, Node, parts
 from benchmark.engine.jobs import Job
 from benchmark.engine.options import RunOptions
 from benchmark.engine.record import refuse
@@ -36,7 +36,6 @@ from benchmark.system.claims import Claim, take_all
 
 log = logging.getLogger("densebench.workers")
 RETRIES = 3  # of a piece whose worker was lost
-RANGES_PER_WORKER = 4  # small enough that a slow worker holds nobody up
 TICK_S = 1.0  # between two looks at what another run holds, and at who has joined the cluster
 
 
@@ -93,7 +92,7 @@ class _Spread:
                 hooks.debug,
             )
         )  # fmt: skip
-        self.graph = Graph()
+        self.graph = Graph(self.cluster.size)
         self.graph.add(Node(f"prepare {digest}", work=("prepare", digest)) for digest in self.rendered)
         self.graph.add(
             Node(f"open {i}", model=i, opens=True, work=("open", i, slots))
@@ -312,10 +311,10 @@ class _Spread:
 
     def _range_nodes(self, model: int, opened: Opened, shared: PassPlan) -> list[Node]:
         sizes = dict(shared.blocks)
-        parts = ranges(list(sizes), self.cluster.size * RANGES_PER_WORKER) if sizes else []
+        cut = ranges(list(sizes), parts(self.cluster.size, len(self.targets))) if sizes else []
         prepared = (f"prepare {shared.rendered}",) if shared.rendered else ()
         nodes = []
-        for number, part in enumerate(parts):
+        for number, part in enumerate(cut):
             cost = shared.cost * sum(sizes[block] for block in part)
             work = ("encode", model, tuple(opened.jobs), opened.identity, shared.key, part)
             nodes.append(Node(f"encode {model} {shared.key} {number}", cost, prepared, model, work=work))

@@ -9,13 +9,14 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 
 from benchmark.contracts import Encoder, EncoderCard, ImageRequest, LabelData, Method, SegmentationData, Task
 from benchmark.contracts.progress import silent
+from benchmark.engine import costs
 from benchmark.engine.identity import model_stamp, named
 from benchmark.engine.jobs import Job, JobMaker, refuse_unread
 from benchmark.engine.loading import device_of, resolve_device
@@ -29,6 +30,7 @@ from benchmark.errors import BenchError, EncoderError, NotApplicable, first_line
 from benchmark.features import codec as codecs
 from benchmark.features.extract import held_bytes
 from benchmark.features.plan import Pass, input_size, item_values
+from benchmark.forecast.lines import Forecast, Line, Size
 from benchmark.forecast.stand_in import SHAPE, RandomBlock, absent_data
 from benchmark.heads.logistic import held_bytes as fit_bytes
 from benchmark.protocol import Change
@@ -37,50 +39,7 @@ from benchmark.registry import Unit, load_task, models
 CALIBRATION_S = 10.0
 CLASSES = 1000  # what a set that is not here is taken to have
 SAMPLED = 8  # pictures looked at for their shape
-Size = tuple[int, int]
 CHEAP = "fast"
-
-
-@dataclass
-class Line:
-    """One unit's share of the plan."""
-
-    unit: str
-    images: int = 0  # pictures its needs touch
-    forwards: int = 0  # of pictures whose features are kept and not there yet, that it would cost alone
-    shared: int = 0  # of these, encoded for a unit above
-    live: int = 0  # forwards whose features are not kept: training crops, windows
-    head_steps: int = 0  # gradient steps of its head
-    head_rows: int = 0  # training vectors its head is fitted on
-    disk: int = 0  # bytes it adds
-    seconds: float = 0.0  # of encoding it adds
-    note: str = ""  # done, not applicable, data missing
-    change: str = ""  # of a variant of the preset: what differs
-    todo: dict[Size, int] = field(default_factory=dict)  # (height, width) in pixels -> forwards still to be made
-
-
-@dataclass
-class Forecast:
-    """The plan of one model; `fast` is the same units by the `fast` preset, where another was asked for."""
-
-    model: str
-    lines: list[Line]
-    images_per_s: dict[Size, float]
-    memory: int  # bytes, the largest arrays held at once
-    note: str = ""  # what the speed was measured on, when not on the model itself
-    fast: Forecast | None = None
-
-    @property
-    def forwards(self) -> int:
-        return sum(line.forwards - line.shared + line.live for line in self.lines)
-
-    @property
-    def forwards_unshared(self) -> int:
-        return sum(line.forwards + line.live for line in self.lines)
-
-    @property
-    def seconds(self) -> float:
-        return sum(line.seconds for line in self.lines)
 
 
 @dataclass(frozen=True)
@@ -159,12 +118,15 @@ def _sketch(unit: Unit, maker: JobMaker, options: RunOptions, change: Change | N
 def _one(
     name: str, jobs: Sequence[Prepared], options: RunOptions, cheap: tuple[Sequence[Prepared], RunOptions] | None
 ) -> Forecast:
+    begun = time.perf_counter()
     encoder, note = _encoder(name, options)
+    load_s = time.perf_counter() - begun
     stamp = model_stamp(name, options.weights, encoder)
     lines, memory = _lines(name, stamp, encoder, jobs, options)
     rates = calibrate(encoder, {size for line in lines for size in line.todo}, options.batch_size or 8)
     _time(lines, rates)
-    plan = Forecast(named(name, options), lines, rates, memory, note)
+    fastest = max((rate * costs.forward(encoder.card, size) for size, rate in rates.items()), default=0.0)
+    plan = Forecast(named(name, options), lines, rates, memory, note, load_s, fastest)
     if cheap is not None:
         others, memory = _lines(name, stamp, encoder, *cheap)
         new = {size for line in others for size in line.todo} - set(rates)
@@ -240,7 +202,9 @@ def _line(
         line.images += len(shared.images)
         line.forwards += alone
         line.shared += alone - new
-        _add(line, input_size(shared.view, card, _shapes(shared.images, 1)[0]), new)
+        size = input_size(shared.view, card, _shapes(shared.images, 1)[0])
+        line.passes[f"{shared.images.digest[:12]} {shared.view.fingerprint()[:12]}"] = (size, new)
+        _add(line, size, new)
     for need in needs:
         array = planner.array(need)
         values = item_values(need.tap, planner.of(need).view, card, SHAPE)
@@ -257,6 +221,7 @@ def _line(
         line.head_rows += rows
         classes = len(train.class_names) if isinstance(train, (LabelData, SegmentationData)) else CLASSES
         memory += fit_bytes(rows, width, classes) if rows else 0
+        line.fit = costs.fit(method, card, data)
     _live(line, method, data, card, bool(needs))
     return line, memory
 
@@ -335,8 +300,7 @@ def _scaled(size: Size, rates: Mapping[Size, float], card: EncoderCard) -> float
     """The rate at `size` from the nearest measured one, by the products of a transformer block."""
 
     def cost(at: Size) -> float:
-        tokens = card.num_cls + (at[0] // card.patch_size) * (at[1] // card.patch_size)
-        return tokens * (12 * card.embed_dim + 2 * tokens)
+        return costs.forward(card, at)
 
     near = min(rates, key=lambda known: abs(cost(known) - cost(size)))
     return rates[near] * cost(near) / cost(size)
