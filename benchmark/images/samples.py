@@ -74,12 +74,18 @@ class Seen:
 
 @dataclass
 class Sheet:
-    """Some samples of one split: what is drawn, and what is said of them in words."""
+    """Some samples of one split: what is drawn (a picture in a notebook), and what is said of them in words."""
 
     title: str
     called: str = "target"
     lines: list[Seen] = field(default_factory=list)
     facts: list[str] = field(default_factory=list)
+
+    def __repr__(self) -> str:
+        return f"<Sheet {self.title}: {'; '.join(self.facts)}>"
+
+    def _repr_png_(self) -> bytes:
+        return drawn([self])
 
 
 def look_at_samples(data: Any, title: str, count: int = 4, called: str = "target") -> Sheet:

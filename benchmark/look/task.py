@@ -35,6 +35,12 @@ class TaskLook:
     png: bytes
     lines: Sequence[str]
 
+    def __repr__(self) -> str:
+        return "\n".join(self.lines)
+
+    def _repr_png_(self) -> bytes:
+        return self.png
+
 
 def look_at_task(
     model: str,
