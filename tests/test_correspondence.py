@@ -337,6 +337,23 @@ def test_a_damaged_annotation_is_named(change: dict[str, Any], said: str, tmp_pa
         open_dataset("spair", tmp_path).data("correspondence", "test")
 
 
+def test_a_picture_of_another_size_than_its_points_is_named_and_a_damaged_one_leaves_its_pairs_out(
+    tmp_path: Path, capsys: Any
+) -> None:
+    root = mini.spair(tmp_path)
+    damaged = root / "JPEGImages/cat/2008_000011.jpg"
+    damaged.write_bytes(damaged.read_bytes()[:60])
+    run = ("run", "--model", "pixels", "--task", "spair", "--data", str(tmp_path), "--no-check", "--results")
+    code, _, err = told(capsys, *run, str(tmp_path / "rows"))
+    assert code == 1 and "2008_000011.jpg" in err
+    code, out, err = told(capsys, *run, str(tmp_path / "rows"), "--max-bad", "1", "--json")
+    row = json.loads(out.splitlines()[0])
+    assert code == 0 and row["metrics"]["PCK@0.1"]["value"] >= 0 and row["details"]["pairs"] == 24 - 6, err
+    mini.save_jpeg(root / "JPEGImages/cat/2008_000012.jpg", 1, 20, 20)
+    with pytest.raises(DataError, match=r"2008_000012.jpg: is 20x20, its annotation says 48x48"):
+        open_dataset("spair", tmp_path).data("correspondence", "test")
+
+
 def test_verify_counts_pairs_and_pictures(folder: Path, capsys: Any, official: Any) -> None:
     official("spair", counts={"test": 24})
     code, out, _ = told(capsys, "data", "verify", "spair", "--data", str(folder), "--workers", "1")
@@ -517,8 +534,9 @@ def test_mistakes_in_own_pairs_are_named_with_their_line(rows: str, said: str, t
 def test_own_pairs_of_two_extents_are_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="pairs.csv:3: has another category or extent"):
         own(tmp_path, f"{HEAD},extent\n0,1,1,1,3,1,9\n0,1,2,1,3,1,8\n")
-    with pytest.raises(DataError, match="extent -4 must be pixels"):
-        own(tmp_path, f"{HEAD},extent\n0,1,1,1,3,1,-4\n")
+    for wrong in ("-4", "0"):
+        with pytest.raises(DataError, match=f"extent {wrong} must be above 0"):
+            own(tmp_path, f"{HEAD},extent\n0,1,1,1,3,1,{wrong}\n")
     with pytest.raises(DataError, match="has no 'target_y'"):
         own(tmp_path, "source,target,source_x,source_y,target_x,target_y\n0,1,1,1,3,\n")
 

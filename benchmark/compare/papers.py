@@ -17,11 +17,8 @@ from benchmark.system.escaping import escape
 PAPERS = {"tipsv2": ("tipsv2-",), "tips": ("tips-",), "siglip2": ("siglip2-",), "dinov2": ("dinov2-",)}
 PRESET = "paper"
 SLIDING = "notebook"  # zero-shot segmentation where a table says it slid a window: its protocol is public
-OWN = {
-    "arXiv:2304.07193": "dinov2",
-    "arXiv:2404.08636": "probe3d",
-    "arXiv:2508.10104": "dinov3",
-}  # papers whose own protocol is public and a preset: their tables are by that one
+# Papers whose own protocol is public and a preset: their tables are by that one.
+OWN = {"arXiv:2304.07193": "dinov2", "arXiv:2404.08636": "probe3d", "arXiv:2508.10104": "dinov3"}
 HEADER = (
     "model",
     "task",

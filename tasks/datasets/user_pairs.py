@@ -25,8 +25,10 @@ def read_pairs(source: Source) -> PairSet:
             raise DataError(f"{where}: this point of {names[0]} and {names[1]} is in {other} too. Keep one of the two")
         said = str(row.get("category") or "").strip()
         extent = _number(row["extent"], f"{where}: extent") if row.get("extent") not in (None, "") else 0.0
-        if extent < 0:
-            raise DataError(f"{where}: extent {extent:g} must be pixels: the longer side of the target's object")
+        if extent < 0 or (extent == 0 and row.get("extent") not in (None, "")):
+            raise DataError(
+                f"{where}: extent {extent:g} must be above 0: pixels, the longer side of the target's object"
+            )
         pair = found.setdefault(names, {"where": where, "points": [], "category": said, "extent": extent})
         if (pair["category"], pair["extent"]) != (said, extent):
             raise DataError(f"{where}: has another category or extent than {pair['where']}, of the same pair. Keep one")
