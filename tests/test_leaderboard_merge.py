@@ -63,6 +63,15 @@ def test_a_tracked_leaderboard_that_would_not_change_is_the_one(clone: Path) -> 
     assert built.kept == () and built.paths[0] == clone / "leaderboard.html"
 
 
+def test_a_results_folder_that_is_itself_a_repository_is_asked_too(tmp_path: Path) -> None:
+    write_row(tmp_path, "a", "depth")
+    build(tmp_path)
+    git(tmp_path, "init", "-q", ".")
+    git(tmp_path, "add", "leaderboard.html")
+    write_row(tmp_path, "b", "depth")
+    assert build(tmp_path).kept == (tmp_path / "leaderboard.html",)
+
+
 def test_files_that_git_ignores_or_does_not_know_are_replaced(clone: Path, tmp_path: Path) -> None:
     git(clone, "rm", "-q", "--cached", "leaderboard.html", "leaderboard.md")
     assert build(clone).paths[0] == clone / "leaderboard.html"

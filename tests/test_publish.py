@@ -71,7 +71,7 @@ def test_a_row_leaves_whole_but_for_what_is_private(tmp_path: Path, capsys: pyte
     folder = rewritten(
         write_row(results, "mini", "depth"),
         command="bench run --weights /home/me/a.pt", model__weights={"source": "/home/me/a.pt", "sha256": "ab" * 32},
-        environment__hostname="node17", details={"note": "read from /data/me/x.h5"}, n_bad=2,
+        environment__MyHost="n17", environment__nodelist="n17", details={"note": "read from /data/me/x.h5"}, n_bad=2,
         bad=["/data/me/000.png: truncated"],
     )  # fmt: skip
     (folder / "pictures").mkdir()
@@ -81,14 +81,17 @@ def test_a_row_leaves_whole_but_for_what_is_private(tmp_path: Path, capsys: pyte
     (made,), problems = read_all(to)
     before = read_row(folder).data
     text = (made.folder / "result.json").read_text()
-    assert not problems and not any(word in text for word in ("/home", "/data", "node17", str(tmp_path)))
+    assert not problems and not any(word in text for word in ("/home", "/data", "n17", str(tmp_path)))
     assert (made.data.command, made.data.model.weights.source) == ("bench run --weights …/a.pt", "…/a.pt")
     for name in ("metrics", "protocol", "task", "seed", "id", "created", "samples_sha256", "timing"):
         assert getattr(made.data, name) == getattr(before, name), name
     assert made.data.model.weights.sha256 == "ab" * 32 and made.has_its_samples()
     assert sorted(p.name for p in made.folder.iterdir()) == ["result.json", "samples.parquet"]
     assert len(collect(to)[0][0].entries) == 1
-    assert "removed, in command, model.weights.source, details.note, bad, environment.hostname: mini/" in out
+    assert (
+        "removed, in command, model.weights.source, details.note, bad, environment.MyHost, environment.nodelist: mini/"
+        in out
+    )
     publish(results, to, pictures=True)
     assert (made.folder / "pictures" / "worst-1_RMSE-0.9_a.png").read_bytes() == PNG
     publish(results, to, samples=False)

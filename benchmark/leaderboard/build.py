@@ -70,7 +70,7 @@ def _tracked(place: Path, contents: Mapping[str, bytes]) -> tuple[Path, ...]:
     """The files in `place` that git tracks and that `contents` would change."""
     there = [place / name for name, new in contents.items() if (place / name).is_file()]
     changed = [path for path in there if path.read_bytes() != contents[path.name]]
-    if not changed or not any((above / ".git").exists() for above in place.absolute().parents):
+    if not changed or not any((above / ".git").exists() for above in (place, *place.absolute().parents)):
         return ()
     words = ["git", "-C", str(place), "ls-files", "-z", "--", *(path.name for path in changed)]
     try:

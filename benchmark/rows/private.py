@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 GONE = "…"
-NAMES_OF_MACHINES = frozenset({"host", "hostname", "node", "nodename", "user", "username", "home", "cwd"})
+NAMES_OF_MACHINES = frozenset({"node", "nodelist", "slurm_job_nodelist", "nodename", "user", "username", "home", "cwd"})
 _TAIL = r"[^\s'\"<>|,;()\[\]{}]"  # of a path, up to what ends a word
 PATHS = re.compile(
     rf"(?:file://)?(?<![\w.:/~\\])/[^\s'\"<>|,;()\[\]{{}}/]+/{_TAIL}*"  # /home/me/x: two parts or more
@@ -62,7 +62,7 @@ def scrubbed(value: Any, note: Callable[[str], None], where: str = "") -> Any:
         out = {}
         for name, entry in value.items():
             inside = f"{where}.{name}".removeprefix(".")
-            if name.lower() in NAMES_OF_MACHINES and isinstance(entry, str) and entry:
+            if (name.lower() in NAMES_OF_MACHINES or "host" in name.lower()) and isinstance(entry, str) and entry:
                 note(inside)
                 continue
             out[scrubbed(name, note, where)] = scrubbed(entry, note, inside)
