@@ -18,7 +18,12 @@ from recipe_fixtures import tiny
 from recipe_group import train_one
 from safetensors.torch import load_file
 
+from adapters.tipsv2.recipe import sharded
+from adapters.tipsv2.recipe.checkpoint import checkpoints, load_checkpoint, save_checkpoint
+from adapters.tipsv2.recipe.export import export_checkpoint
+from adapters.tipsv2.recipe.parallel import Place
 from adapters.tipsv2.recipe.trainer import train
+from benchmark.errors import BenchError
 
 FORKS = multiprocessing.get_context("forkserver")  # one process imports the libraries, the others are forks of it
 FORKS.set_forkserver_preload(["recipe_group"])
@@ -103,7 +108,7 @@ def test_the_adafactor_of_vision_transformers_is_the_same_on_shards(tmp_path: Pa
     two_processes(tmp_path / "two", train__strategy="fsdp", **changes)
     train(tiny(train__log_every=1, **changes), tmp_path / "one", quiet=True)
     assert_same_runs(tmp_path / "one", tmp_path / "two")
-    one, two = (load_file(tmp_path / run / "step-00000003" / "state.safetensors") for run in ("one", "two"))
+    one, two = (load_checkpoint(tmp_path / run / "step-00000003")[0] for run in ("one", "two"))
     layer = "optimizer/encoder.vision_model.encoder.layer.0.mlp.fc1.weight/"
     for name, shape in (("row_var", (128, 1)), ("col_var", (1, 32)), ("momentum", (128, 32))):
         assert one[layer + name].shape == two[layer + name].shape == shape
@@ -123,14 +128,49 @@ def test_sharded_adafactor_equals_one_process_and_resumes_to_the_same_bytes(tmp_
     assert two == one
     for name, shape in (("row_var", (64, 1)), ("col_var", (1, 16))):  # whole in the checkpoint, as one process has it
         alone, shared = (
-            load_file(tmp_path / run / "step-00000004" / "state.safetensors")[
+            load_checkpoint(tmp_path / run / "step-00000004")[0][
                 f"optimizer/encoder.vision_model.encoder.layer.0.mlp.fc1.weight/{name}"
             ]
             for run in ("one", "two")
         )
         assert alone.shape == shape
         torch.testing.assert_close(shared, alone, rtol=1e-2, atol=0)
+    assert not list((tmp_path / "two").glob("step-*/state.safetensors")), "each process writes its part"
+    shutil.copytree(tmp_path / "two" / "step-00000002", tmp_path / "alone" / "step-00000002")
+    train(
+        tiny(train__log_every=1, **changes), tmp_path / "alone", quiet=True
+    )  # goes on with one process instead of two
+    assert_same_runs(tmp_path / "one", tmp_path / "alone")
+    exported = export_checkpoint(tmp_path / "two" / "step-00000004", tmp_path / "exported")
+    assert (exported / "model.safetensors").read_bytes() == (
+        tmp_path / "two" / "final" / "model.safetensors"
+    ).read_bytes()
     shutil.copytree(tmp_path / "two" / "step-00000002", tmp_path / "again" / "step-00000002")
     two_processes(tmp_path / "again", train__strategy="fsdp", **changes)
-    for name in ("step-00000004/state.safetensors", "final/model.safetensors", "final/heads.safetensors"):
+    parts = [f"step-00000004/state-0000{rank}-of-00002.safetensors" for rank in range(2)]
+    for name in (*parts, "final/model.safetensors", "final/heads.safetensors"):
         assert (tmp_path / "two" / name).read_bytes() == (tmp_path / "again" / name).read_bytes(), name
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_where_one_process_cannot_write_no_process_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rank: int
+) -> None:
+    told: list[str | None] = []
+
+    def agree(digest: str | None, device: torch.device) -> list[str | None]:
+        told.append(digest)
+        return [digest, None] if rank == 0 and len(told) == 2 else [digest or "00" * 32] * 2
+
+    monkeypatch.setattr(sharded, "agree", agree)
+    monkeypatch.setattr(sharded, "cut_along", lambda tensors: dict.fromkeys(tensors, 0))
+    place = Place(torch.device("cpu"), torch.float32, rank, 2)
+    tensors = {"w": torch.zeros(2)}
+    if rank == 0:
+        with pytest.raises(BenchError, match="process 1 could not write its part"):
+            save_checkpoint(tmp_path, 3, tensors, {}, 2, where=place)
+    else:
+        with pytest.raises(Exception, match="No such file"):  # the folder that the first process did not make
+            save_checkpoint(tmp_path, 3, tensors, {}, 2, where=place)
+        assert told[-1] is None
+    assert checkpoints(tmp_path) == []

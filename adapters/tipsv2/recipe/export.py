@@ -95,7 +95,7 @@ def export_checkpoint(path: Path, out: Path) -> Path:
             " made by an older densebench. Name a RUN/step-N that is there"
         ) from None
     student_state, teacher_state = (
-        {k.removeprefix(part): v for k, v in tensors.items() if k.startswith(part)} for part in ("student/", "teacher/")
+        {k.removeprefix(part): tensors[k] for k in tensors if k.startswith(part)} for part in ("student/", "teacher/")
     )
     encoder, heads = exported(student_state, teacher_state, config)
     with torch.device("meta"):

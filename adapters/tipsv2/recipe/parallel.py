@@ -35,6 +35,9 @@ class Place:
         return self.rank == 0
 
 
+ALONE = Place(torch.device("cpu"), torch.float32)
+
+
 @contextlib.contextmanager
 def joined(train: TrainConfig) -> Iterator[Place]:
     """This process's Place; inside torchrun the process group is open for as long as the block runs, and none of its

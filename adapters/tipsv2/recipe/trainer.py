@@ -245,9 +245,8 @@ class Trainer:
             "seconds": round(self.seconds, 1),
             "strikes": self.guards.strikes,
         }
-        if self.place.first:
-            keep, tokenizer = self.config.train.keep, self.tokenizer.model
-            save_checkpoint(self.out, self.step, tensors, facts, keep, self.journal.path, tokenizer)
+        keep, tokenizer = self.config.train.keep, self.tokenizer.model
+        save_checkpoint(self.out, self.step, tensors, facts, keep, self.journal.path, tokenizer, self.place)
 
     def _resume(self) -> Path | None:
         """Goes back to the newest whole checkpoint; its readings, where it has some."""
