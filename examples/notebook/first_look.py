@@ -1,8 +1,9 @@
 # %% [markdown]
 # # From your own pictures to a table
 #
-# Pictures with masks, two encoders, one task file: look at the data, run, read the numbers, look at what was predicted.
-# `python examples/notebook/make.py` runs these cells and writes the notebook; on your data only the task file changes.
+# Pictures with masks, two encoders, one task file: look at the data, run, read the numbers, look at what was
+# predicted. `python examples/notebook/make.py` runs these cells and writes the notebook; on your data only the task
+# file changes.
 
 # %%
 import runpy
@@ -20,8 +21,9 @@ task = str(shutil.copy(EXAMPLES / "linear_segmentation.toml", folder))
 # %% [markdown]
 # ## Look at the data first
 #
-# Before any model is loaded: each picture beside its target, and the target over it. A mask that is shifted or belongs to
-# another picture is seen here. (`bench show my_task.toml --pictures look.png` is the same on the command line.)
+# Before any model is loaded: each picture beside its target, and the target over it. A mask that is shifted or
+# belongs to another picture is seen here. (`bench show my_task.toml --pictures look.png` is the same on the command
+# line.)
 
 # %%
 loaded = load_task(task)
@@ -35,11 +37,11 @@ look_at_samples(loaded.data["train"], "training pictures", 1)
 # %% [markdown]
 # ## Run
 #
-# `pixels` knows the colour and place of each patch, `random-vit` is an untrained ViT: the floors that your own encoder has to
-# beat. Rows are kept: the same call again does nothing.
+# `pixels` knows the colour and place of each patch, `random-vit` is an untrained ViT: the floors that your own
+# encoder has to beat. Rows are kept: the same call again does nothing.
 
 # %%
-quick = {"pixels_at_most": "64", "penalties": "[1e-2, 1e-4]"}  # so that this page is made in seconds; leave it out
+quick = {"pixels_at_most": "64", "penalties": "[1e-2, 1e-4]"}  # this page in seconds; leave it out
 report = run(["random-vit", "pixels"], task, results=folder / "results", overrides=quick, check=False)
 report
 
@@ -54,9 +56,9 @@ print(f"{len(again.rows)} rows, {again.reused} were there")
 # %% [markdown]
 # ## What did the probe make of it?
 #
-# A test picture with its mask, the prediction and where it is wrong; above them the score, what is had without seeing a
-# picture, and what the true shares of each patch would get, so that a coarse grid is not read as a weak encoder. (That is no
-# strict bound: a probe can draw an edge inside a patch.)
+# A test picture with its mask, the prediction and where it is wrong; above them the score, what is had without seeing
+# a picture, and what the true shares of each patch would get, so that a coarse grid is not read as a weak encoder.
+# (That is no strict bound: a probe can draw an edge inside a patch.)
 
 # %%
 from benchmark.engine.options import RunOptions
@@ -67,8 +69,8 @@ look_at_task("random-vit", task, count=1, options=RunOptions(overrides=quick))
 # %% [markdown]
 # ## Later, elsewhere
 #
-# Everything that was measured is in the folder of rows: `load_results` is a pandas table of it, `bench compare` pairs two of its
-# models on the same pictures, `bench leaderboard` makes one page.
+# Everything that was measured is in the folder of rows: `load_results` is a pandas table of it, `bench compare` pairs
+# two of its models on the same pictures, `bench leaderboard` makes one page.
 
 # %%
 rows = load_results(folder / "results")

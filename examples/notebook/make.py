@@ -1,7 +1,7 @@
 """Runs the cells of first_look.py and writes first_look.ipynb with what they gave: python examples/notebook/make.py
 
-Cells are parted by `# %%`. Nothing of Jupyter is needed: the format is a JSON file, and what a cell ends with shows itself
-by the same methods (`_repr_html_`, `_repr_png_`) that a notebook asks.
+Cells are parted by `# %%`. Nothing of Jupyter is needed: the format is a JSON file, and what a cell ends with shows
+itself by the same methods (`_repr_html_`, `_repr_png_`) that a notebook asks.
 """
 
 from __future__ import annotations
