@@ -1,10 +1,15 @@
-"""A hook of MkDocs: writes the pages under reference/ from the tables that the product itself reads."""
+"""A hook of MkDocs: writes the pages under reference/ from the tables that the product itself reads.
+
+`python docs/pages.py` writes docs/models.md, which is read in the repository, too.
+"""
 
 from __future__ import annotations
 
+import json as jsonlib
 import re
 import textwrap
-from collections.abc import Iterator, Sequence
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,18 +20,20 @@ from mkdocs.structure.files import File, Files
 
 from benchmark import registry
 from benchmark.cli import COMMANDS, app
+from benchmark.cli.weights import steps
 from benchmark.protocol import load_protocol, presets, variants
 from benchmark.rows.row import read_all
 from benchmark.rows.schema import Metric
 from benchmark.rows.tables import number
 from benchmark.system.paths import reference_dir
 
+DOCS = Path(__file__).parent
 STATUS = {"confirmed": "confirmed", "inferred": "*inferred*", "unknown": "**unknown**"}
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Adds the generated pages."""
-    for name, page in (("protocols", protocols), ("datasets", datasets), ("models", models), ("commands", commands)):
+    for name, page in (("protocols", protocols), ("datasets", datasets), ("commands", commands)):
         files.append(File.generated(config, f"reference/{name}.md", content="\n".join(page()) + "\n"))
     for task in registry.tasks():
         if found := shipped_picture(task):
@@ -111,18 +118,69 @@ def datasets() -> Iterator[str]:
 
 
 def models() -> Iterator[str]:
-    """Every model by name."""
+    """docs/models.md: every model by name, what it is held to, and how its weights are had."""
     yield "# Models\n"
-    yield "`bench run --model NAME`; beside these `hf:REPO`, `timm:NAME`, `open_clip:ARCH/TAG`, `file.py:function`.\n"
-    head = ["model", "family", "px", "patch", "width", "parameters", "text", "licence", "weights"]
+    yield (
+        "<!-- Written by `python docs/pages.py` from adapters/models.toml, docs/references.toml and "
+        "docs/deviations.json. Change those. -->\n"
+    )
+    yield (
+        "`bench run --model NAME`; beside these `hf:REPO`, `timm:NAME`, `open_clip:ARCH/TAG`, `file.py:function`. "
+        "`bench show NAME` prints all that is known of one, and the commands that fetch it.\n"
+    )
+    yield (
+        "Sizes are those of the architecture, built without a number in it and compared by a test. *Deviation* is the "
+        "largest that the named test measured between the encoder and its reference, on random weights, as a part of "
+        "the reference's largest value (`python tests/deviations.py` measures all again). *Patches in text space* is "
+        "their width. A revision is a commit where one was verified; *tip* means that whatever the branch holds is "
+        "fetched: the row then keeps the digest of the weights.\n"
+    )
+    deviations = jsonlib.loads((DOCS / "deviations.json").read_text(encoding="utf-8"))
+    head = ["model", "px", "patch", "width", "parameters", "text", "patches in text space", "held to", "deviation"]
+    head += ["licence", "weights"]
     rows = []
     for name, r in registry.models().items():
-        where = f"`{r['hub']}` at `{str(r.get('revision', ''))[:8]}`" if r.get("hub") else "see `bench show`"
-        where = "in the package" if r.get("embedded") or r.get("family") == "floors" else where
+        reference = reference_of(name, r)
+        gap = deviations.get(reference.get("test", ""))
         params = f"{r['params'] / 1e6:,.1f} M" if r.get("params") else ""
-        facts = [r.get(k, "") for k in ("family", "image_size", "patch_size", "embed_dim")]
-        rows.append([name, *facts, params, "yes" if r.get("has_text") else "", r.get("licence", ""), where])
+        rows.append(
+            [
+                name, *(r.get(k, "") for k in ("image_size", "patch_size", "embed_dim")), params,
+                r.get("text_dim") or "", r.get("text_dim", "") if r.get("has_text_patches") else "",
+                reference.get("to", ""), "" if gap is None else f"{gap:.0e}", r.get("licence", ""), where(name, r),
+            ]
+        )  # fmt: skip
     yield table(head, rows)
+    yield "\n## What they are held to\n"
+    used = [reference_of(name, r) for name, r in registry.models().items()]
+    named = {one["test"]: one["to"] for one in used if one}
+    yield table(
+        ["test", "reference", "largest deviation"],
+        [[f"`{test}`", to, f"{deviations[test]:.1e}"] for test, to in named.items()],
+    )
+    yield "\n## Gated, and on no hub\n"
+    for name, r in registry.models().items():
+        if r.get("gated") or "files" in r:
+            yield f"**{name}**\n\n{textwrap.indent(chr(10).join(steps(name, r)), '    ')}\n"
+    yield (DOCS / "models_left_out.md").read_text(encoding="utf-8").rstrip()
+
+
+def reference_of(name: str, row: Mapping[str, Any]) -> dict[str, Any]:
+    """The first entry of docs/references.toml that fits a row; empty for floors."""
+    entries = tomllib.loads((DOCS / "references.toml").read_text(encoding="utf-8"))["reference"]
+    words = f"{name} {row.get('library', '')}"
+    fitting = (e for e in entries if e["target"] == row["target"] and e.get("named", "") in words)
+    return next(fitting, {})
+
+
+def where(name: str, row: Mapping[str, Any]) -> str:
+    """Where a model's weights are, and by which revision."""
+    if row.get("embedded") or row.get("family") == "floors":
+        return "in the package"
+    if row.get("hub"):
+        revision = f"at `{row['revision'][:8]}`" if "revision" in row else "tip"
+        return f"`{row['hub']}` {revision}" + (", gated" if row.get("gated") else "")
+    return "official `.npz` files" if row.get("npz") else f"no hub: `bench show {name}`"
 
 
 def commands() -> Iterator[str]:
@@ -163,3 +221,7 @@ def table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
     cells = [[str(c).replace("|", "\\|").replace("\n", " ") for c in row] for row in rows]
     lines = [head, ["---"] * len(head), *cells]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+if __name__ == "__main__":
+    (DOCS / "models.md").write_text("\n".join(models()) + "\n", encoding="utf-8")

@@ -1,8 +1,8 @@
 """How far each encoder is from what it is held to: the parity tests measure it, and this command keeps it.
 
-`python tests/deviations.py` runs them and writes docs/deviations.json, from which docs/models.md is made: the largest
-deviation of any value, as a part of the largest value of the reference. Tests whose library is not installed keep what
-stands there.
+`python tests/deviations.py [FILE …]` runs them and writes docs/deviations.json, from which docs/models.md is made: the
+largest deviation of any value, as a part of the largest value of the reference. Tests whose library is not installed
+keep what stands there.
 """
 
 from __future__ import annotations
@@ -33,9 +33,10 @@ def held(ours: torch.Tensor, theirs: torch.Tensor, tolerance: float = 1e-6) -> N
     assert gap <= tolerance
 
 
-def remember(gap: float) -> None:
-    """One deviation of the test that runs now."""
-    test = os.environ["PYTEST_CURRENT_TEST"].partition(" (")[0].partition("[")[0]
+def remember(gap: float, each: bool = False) -> None:
+    """One deviation of the test that runs now: of all its cases together, or of `each`."""
+    case = os.environ["PYTEST_CURRENT_TEST"].partition(" (")[0]
+    test = case if each else case.partition("[")[0]
     LARGEST[test] = max(LARGEST.get(test, 0.0), gap)
 
 
@@ -43,7 +44,8 @@ def main() -> int:
     """The exit code of pytest; the file is only written where all tests passed."""
     import deviations  # the copy that the tests import: this one is __main__
 
-    code = int(pytest.main(["-q", "-p", "no:cacheprovider", *(str(ROOT / "tests" / name) for name in TESTS)]))
+    names = sys.argv[1:] or TESTS
+    code = int(pytest.main(["-q", "-p", "no:cacheprovider", *(str(ROOT / "tests" / name) for name in names)]))
     if code == 0:
         kept = json.loads(FILE.read_text(encoding="utf-8")) if FILE.is_file() else {}
         kept |= {test: float(f"{gap:.1e}") for test, gap in deviations.LARGEST.items()}

@@ -36,7 +36,7 @@ WEBSSL = {
 VJEPA2 = {"l": (1024, 24, 16, 4096), "h": (1280, 32, 16, 5120), "g": (1408, 40, 22, 6144)}
 
 
-def sizes(values: tuple[int, ...]) -> dict[str, int]:
+def sizes(values: tuple[int, ...]) -> dict[str, Any]:
     """Width, depth, heads and the MLP's width, by default four times the width."""
     width, depth, heads, *mlp = values
     names = ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
@@ -46,7 +46,7 @@ def sizes(values: tuple[int, ...]) -> dict[str, int]:
 def architecture(name: str, row: dict[str, Any]) -> Any:
     """The class of transformers with the configuration of a registered model, as its authors published it."""
     family, _, size = name.partition("-")
-    own = {"patch_size": row["patch_size"], "image_size": row["image_size"]}
+    own: dict[str, Any] = {"patch_size": row["patch_size"], "image_size": row["image_size"]}
     if family == "clip":
         width, depth, heads, patch, text = CLIP[size.removesuffix("-336")]
         texts = {"hidden_size": text, "intermediate_size": 4 * text, "num_attention_heads": text // 64}

@@ -39,7 +39,7 @@ def test_every_preset_field_data_set_model_and_command_has_its_place(site):
     for name in registry.datasets():
         assert f'id="{name}"' in page(site, "reference/datasets")
     for name in registry.models():
-        assert f"<td>{name}</td>" in page(site, "reference/models")
+        assert f"<td>{name}</td>" in page(site, "models")
     for name in COMMANDS:
         assert f"bench {name}" in page(site, "reference/commands")
 

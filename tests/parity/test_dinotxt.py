@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from deviations import remember
 from dinotxt_layouts import MERGES, save
 from torch.nn.functional import normalize
 
@@ -26,7 +27,9 @@ SIZES = {"embed_dim": 128, "depth": 2, "text_dim": 256}
 
 def near(found: torch.Tensor, wanted: list[float]) -> None:
     values = np.array(wanted)
-    assert np.linalg.norm(found.flatten().numpy() - values) <= 1e-5 * np.linalg.norm(values)
+    gap = np.linalg.norm(found.flatten().numpy() - values) / np.linalg.norm(values)
+    remember(float(gap))
+    assert gap <= 1e-5
 
 
 @pytest.fixture(scope="module", params=[True, False], ids=["DINOv3", "DINOv2"])

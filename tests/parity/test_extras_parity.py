@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 import transformers
+from deviations import held
 from PIL import Image
 from safetensors.torch import save_file
 
@@ -68,6 +69,13 @@ def test_layers_of_timm(timm, name, tmp_path):
     assert (card.depth, encoder.prefix, card.has_raw_layers) == (depth, prefix, depth > 0)
     images = torch.rand(2, 3, card.image_size, card.image_size)
     plain = encoder.encode_image(images)
+    with torch.no_grad():
+        pixels = (images - encoder.mean) / encoder.std
+        hidden, pooled = model.forward_features(pixels), model(pixels)
+    if hidden.ndim == 3 and not name.startswith("hiera"):  # its patches are in the order of mask units
+        held(plain.patches.flatten(1, 2), hidden[:, prefix:], 1e-5)
+    if pooled.shape[-1] == card.embed_dim:
+        held(plain.cls[:, 0], pooled, 1e-5)
     if not depth:
         return
     blocks = []

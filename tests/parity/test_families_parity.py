@@ -7,6 +7,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from deviations import held as assert_same
 from family_models import SENTENCES, save_clip, save_dino, save_siglip
 from transformers import AutoTokenizer, SiglipTokenizer
 
@@ -27,11 +28,6 @@ def images_of(encoder, height, width, count=2):
     images = torch.rand(count, 3, height, width, generator=torch.Generator().manual_seed(1))
     mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in (encoder.transform.mean, encoder.transform.std))
     return images, (images - mean) / std
-
-
-def assert_same(ours, theirs, tolerance=1e-6):
-    theirs = theirs.reshape(ours.shape)
-    assert ((ours - theirs).abs().max() / theirs.abs().max()).item() <= tolerance
 
 
 @pytest.mark.parametrize(

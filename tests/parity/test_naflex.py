@@ -22,7 +22,12 @@ SIZES = pytest.mark.parametrize("size", [(128, 128), (128, 192), (125, 75)], ids
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Any]:
-    shape = {"hidden_size": 64, "intermediate_size": 128, "num_attention_heads": 4, "num_hidden_layers": 2}
+    shape: dict[str, Any] = {
+        "hidden_size": 64,
+        "intermediate_size": 128,
+        "num_attention_heads": 4,
+        "num_hidden_layers": 2,
+    }
     text = {**shape, "vocab_size": 300, "max_position_embeddings": 64, "projection_size": 64}
     text |= {"pad_token_id": 0, "bos_token_id": 2, "eos_token_id": 1}
     config = Siglip2Config(text_config=text, vision_config={**shape, "patch_size": 16, "num_patches": 64})

@@ -18,8 +18,8 @@ from safetensors.torch import save_file
 from adapters import open_clip_models
 from benchmark.contracts import ImageRequest, ModelSpec
 
-SMALL = {"img_size": 64, "depth": 2, "num_heads": 4, "embed_dim": 64}
-TOWERS = {
+SMALL: dict[str, Any] = {"img_size": 64, "depth": 2, "num_heads": 4, "embed_dim": 64}
+TOWERS: dict[str, tuple[Any, dict[str, Any], str, Any]] = {
     # name: (what timm makes it of, what is made small, pool, projection)
     "pe": ("vit_pe_core_tiny_patch16_384", {**SMALL, "ref_feat_shape": (4, 4)}, "map", None),
     "map": ("vit_base_patch16_siglip_224", SMALL, "map", "none"),
@@ -47,7 +47,7 @@ def made(request: Any, libraries: Any, tmp_path_factory: Any) -> tuple[str, Any,
     """A tower's name, its encoder, and what makes the library's own model of the same weights for a size."""
     (open_clip, timm), name = libraries, request.param
     base, shape, pool, projection = TOWERS[name]
-    vision = {"image_size": 64, "patch_size": 16, "layers": 2, "width": 64, "head_width": 16}
+    vision: dict[str, Any] = {"image_size": 64, "patch_size": 16, "layers": 2, "width": 64, "head_width": 16}
     if base:
 
         def tiny(pretrained: bool = False, **more: Any) -> Any:

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import tips_layouts as tips
 import torch
+from deviations import held
 from transformers import Tipsv2Model
 
 from adapters.tipsv2 import build
@@ -49,7 +50,7 @@ def test_outputs_are_those_of_the_official_code(tmp_path, case):
     ours: dict[str, Any] = {"cls": out.cls, "patches": out.patches, "text_patches": out.text_patches}
     ours |= {"layer0": out.layers[0].patches, "text": encoder.encode_text(["", ""])}
     for name, values in GOLDEN[case].items():
-        assert relative(spread(ours[name]), np.array(values, np.float32)) < 2e-6, name
+        held(torch.from_numpy(spread(ours[name])), torch.tensor(values), 2e-6)
 
 
 @pytest.mark.parametrize("size", list(tips.SIZES))

@@ -14,7 +14,12 @@ from transformers import VJEPA2Config, VJEPA2Model
 from adapters import hub
 from benchmark.contracts import ImageRequest, ModelSpec
 
-SHAPE = {"hidden_size": 48, "num_hidden_layers": 2, "num_attention_heads": 2, "pred_num_hidden_layers": 1}
+SHAPE: dict[str, Any] = {
+    "hidden_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "pred_num_hidden_layers": 1,
+}
 SHAPE |= {"pred_hidden_size": 24, "pred_num_attention_heads": 2, "crop_size": 64, "frames_per_clip": 64}
 
 
