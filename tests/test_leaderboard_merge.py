@@ -145,11 +145,11 @@ def test_a_folder_of_rows_that_is_not_there_is_named(tmp_path: Path, capsys: pyt
     assert code == 2 and "--rows" in err and "no such folder" in err and err.count("\n") == 1
 
 
-def two_metrics(results: Path, model: str, skill: float, other: float) -> None:
-    """A depth row with a second metric, δ1, of which more is better."""
+def two_metrics(results: Path, model: str, skill: float, other: float, name: str = "δ1") -> None:
+    """A depth row with a second metric of which more is better."""
     outcome = simulate("depth", skill, 40, model)
     outcome.samples["near"] = np.full(40, other)
-    outcome.measurements.append(Measurement("δ1", Statistic("mean", ("near",), scale=100.0), True, "%"))
+    outcome.measurements.append(Measurement(name, Statistic("mean", ("near",), scale=100.0), True, "%"))
     data: dict[str, Any] = row_data(model, "depth", outcome)
     folder = row_folder(results, model, "depth", "scenes", "fast", data["protocol"]["hash"])
     save_json(folder, data, outcome.samples)
@@ -165,6 +165,16 @@ def test_a_board_says_where_its_metrics_disagree(tmp_path: Path) -> None:
     assert f"\n{said}.\n" in (tmp_path / "leaderboard.md").read_text()
     entries = collect(tmp_path)[0][0].entries
     assert disagreement([(e.name, e.row) for e in entries if e.name != "b"]) == ""
+
+
+def test_a_ceiling_stands_below_a_board_and_ranks_nothing(tmp_path: Path) -> None:
+    two_metrics(tmp_path, "a", 0.8, 0.5, "ceiling of RMSE")
+    two_metrics(tmp_path, "b", 0.6, 0.75, "ceiling of RMSE")
+    build(tmp_path)
+    (board,) = page_data(tmp_path)["boards"]
+    assert board["ceiling"] == {"RMSE": [50.0, 75.0]} and board["disagrees"] == ""
+    assert "|  | *ceiling* | 50.0000 – 75.0000 |  |  |" in (tmp_path / "leaderboard.md").read_text()
+    assert [e.name for e in collect(tmp_path)[0][0].entries] == ["a", "b"]
 
 
 def test_equal_values_disagree_with_nothing(tmp_path: Path) -> None:
