@@ -54,6 +54,18 @@ def test_documented_commands_exist(path):
     assert not wrong
 
 
+@pytest.mark.parametrize(
+    "path", sorted({*ROOT.glob("docs/tasks/*.md")} - {ROOT / "docs/tasks/index.md"}), ids=lambda p: p.stem
+)
+def test_a_page_of_a_task_says_what_its_number_means(path: Path) -> None:
+    """What it measures, what is had without seeing, what can be had, a picture of it, and how presets differ."""
+    text = path.read_text(encoding="utf-8")
+    assert "**Metric.**" in text and "**Chance.**" in text
+    assert "**Ceiling.**" in text or "whose ceiling it has" in text
+    assert "<!-- picture:" in text or "bench look --task" in text
+    assert "**How papers differ.**" in text or sum(f"`{p}`" in text for p in ("fast", "paper", "dinov3", "capi")) > 1
+
+
 def test_wrong_lines_would_be_noticed():
     assert problem("bench runn --model x") == "no command runn"
     assert problem("bench run --modle x") == "run has no --modle"
