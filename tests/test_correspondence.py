@@ -19,7 +19,7 @@ import pytest
 import torch
 from command import told
 from torch.nn.functional import grid_sample, normalize
-from training_context import MemoryContext, preset
+from training_context import MemoryContext, Ramps, preset
 
 from benchmark.contracts import DatasetInfo, Outcome
 from benchmark.errors import DataError, UsageError
@@ -28,6 +28,7 @@ from benchmark.images.samples import drawn, look_at_samples
 from benchmark.registry import open_dataset, suites, tasks_on, units
 from benchmark.statistics.bootstrap import interval
 from tasks.correspondence import TASK, PatchMatchesMethod
+from tasks.datasets.pairs import PairSet
 from tasks.datasets.user import open_task
 from tasks.patch_matches import Framed, PatchMatches, Square, ceiling, cells, whole
 from tasks.scenes.dataset import open_dataset as open_scenes
@@ -239,6 +240,16 @@ def test_no_patch_lies_nearer_than_the_ceiling(place: str) -> None:
     pixels = [np.linalg.norm(stretched.pixels(shares) - stretched.pixels(one), axis=1) for one in all_places]
     mine = np.linalg.norm(stretched.pixels(shares) - stretched.pixels(best), axis=1)
     np.testing.assert_allclose(mine, np.min(pixels, axis=0), atol=1e-9)
+
+
+def test_a_distance_of_exactly_the_threshold_is_a_hit(tmp_path: Path) -> None:
+    """All patches alike: the answer is the middle of the first, (4, 4) of 64 pixels, 3 pixels off (7, 4)."""
+    points = np.array([[20.0, 20.0]]), np.array([[7.0, 4.0]])
+    for extent, hit in ((30, 100), (29.99, 0)):
+        data = PairSet(Ramps(2, 0, 64, 64), np.array([[0, 1]]), [points], [extent], ["thing"])
+        outcome = scored(Stored(fields("fast"), {"test": data}, tmp_path, tokens=torch.ones(2, 8, 8, 2)))
+        assert value(outcome, "PCK@0.1") == hit and value(outcome, "PCK@0.05") == 0
+        assert value(outcome, "ceiling of PCK@0.1") == hit and outcome.samples["pixels"].tolist() == [3]
 
 
 def test_scores_stay_below_ceilings_and_chance_sees_no_picture(folder: Path) -> None:
