@@ -11,6 +11,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from adapters import open_clip_models, timm_models
+from benchmark import load_encoder
 from benchmark.contracts import ImageRequest, ModelSpec
 from benchmark.errors import BenchError, EncoderError, UsageError, WeightsError
 
@@ -148,6 +149,27 @@ def test_an_open_clip_model_takes_its_own_size_unpadded(open_clip):
     assert "does not take 35x35 pixels (it takes its own size only)" in refusal(
         lambda: encoder.encode_image(torch.rand(1, 3, 33, 33)), EncoderError
     )
+
+
+def test_a_named_row_says_family_and_licence_and_a_folder_holds_the_file(open_clip, tmp_path):
+    row = {"family": "pe", "licence": "Apache-2.0"}
+    (tmp_path / "open_clip_model.safetensors").touch()
+    (tmp_path / "other.safetensors").touch()
+    spec = ModelSpec("pe-core-b16-224", row, target="agreed/one", weights=str(tmp_path), device="cpu")
+    open_clip("agreed")
+    card = open_clip_models.build(spec).card
+    assert (card.name, card.family, card.licence) == ("pe-core-b16-224", "pe", "Apache-2.0")
+    assert open_clip_models.file_in(spec) == str(tmp_path / "open_clip_model.safetensors")
+    (tmp_path / "open_clip_model.safetensors").unlink()
+    assert open_clip_models.file_in(spec) == str(tmp_path / "other.safetensors")
+    (tmp_path / "other.safetensors").unlink()
+    assert "no open_clip_model.safetensors in" in refusal(lambda: open_clip_models.file_in(spec), WeightsError)
+
+
+def test_a_name_whose_file_is_on_no_hub_never_takes_another_models_weights():
+    """iBOT is built as timm's MAE is: without its file, MAE's weights would be scored under its name."""
+    message = refusal(lambda: load_encoder("ibot-l16"), WeightsError)
+    assert message == "ibot-l16 is on no hub as safetensors. bench show ibot-l16 says how to get its file"
 
 
 def test_layers_of_open_clip_come_in_the_order_asked_for_with_and_without_the_final_norm(open_clip):

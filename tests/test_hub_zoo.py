@@ -20,6 +20,7 @@ from adapters.hub import build
 from benchmark.check import check_encoder, measured
 from benchmark.contracts import ImageRequest, ModelSpec
 from benchmark.errors import BenchError
+from benchmark.registry import models
 
 TABLE = tomllib.loads(Path(__file__).with_name("vision_families.toml").read_text(encoding="utf-8"))
 FAMILIES: dict[str, dict[str, Any]] = TABLE["family"]
@@ -118,6 +119,17 @@ def test_a_family_gives_its_own_vector_and_its_last_layer_is_its_output(tmp_path
         assert close(found.patches, hidden.permute(0, 2, 3, 1))
     report = check_encoder(encoder)
     assert report.ok, [finding for finding in report.findings if not finding.ok]
+
+
+def test_a_pooler_that_nobody_trained_is_no_vector_where_the_row_says_so(tmp_path):
+    model = saved("ViTModel", tmp_path)
+    images = torch.rand(2, 3, 64, 64)
+    encoder = build(ModelSpec("webssl-tiny", {"pooler": False}, target=str(tmp_path), device="cpu", dtype="float32"))
+    with torch.inference_mode():
+        hidden = model((images - encoder.mean) / encoder.std).last_hidden_state
+    assert encoder.card.num_cls == 1 and load(tmp_path).card.num_cls == 2
+    assert close(encoder.encode_image(images).cls[:, 0], hidden[:, 0])
+    assert all(row.get("pooler") is False for name, row in models().items() if name.startswith("webssl-mae"))
 
 
 MAPPINGS = (
