@@ -42,7 +42,7 @@ class Cluster:
         self.started = not self.ray.is_initialized()
         if self.started:
             try:
-                self.ray.init(**({} if address == "local" else {"address": address}), **QUIET)
+                self.ray.init(address=address, **QUIET)
             except (ConnectionError, RuntimeError, ValueError) as e:
                 raise BenchError(
                     f"--ray {address}: no cluster there ({first_line(e)}). Start one: ray start --head"

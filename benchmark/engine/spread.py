@@ -33,6 +33,7 @@ from benchmark.engine.worker import Answer, Brief, Key, Opened, PassPlan, base_o
 from benchmark.errors import BenchError, UsageError
 from benchmark.rows.row import read_row
 from benchmark.system.claims import Claim, take_all
+from benchmark.system.files import disk_errors
 
 log = logging.getLogger("densebench.workers")
 RETRIES = 3  # of a piece whose worker was lost
@@ -70,6 +71,10 @@ def _absolute(target: Target) -> Target:
     return replace(target, options=replace(old, data=data, results=results, cache=cache, weights=weights))
 
 
+def _anywhere(slot: Slot) -> Slot:
+    return replace(slot, folder=Path(os.path.abspath(slot.folder)))
+
+
 class _Spread:
     def __init__(
         self,
@@ -81,25 +86,13 @@ class _Spread:
         report: Report,
     ) -> None:
         self.targets, self.jobs, self.hooks, self.report = targets, jobs, hooks, report
+        self.options, self.todo = options, todo
         self.cache = Path(os.path.abspath(options.cache))
-        self.cluster = Cluster(options.ray or "local", options.gpus, options.device)
-        self.marks = self._marks(options)
+        self.cluster: Cluster | None = None
+        self.marks: list[Path] = []  # an empty file in each of the folders that all workers must see
         self.rendered = rendered_sets(jobs)
-        place = tuple(p or os.getcwd() for p in sys.path)
-        self.cluster.give(
-            Brief(
-                tuple(targets), tuple(jobs), self.rendered, Path.cwd(), place, self.marks, versions(), probes(jobs),
-                hooks.debug,
-            )
-        )  # fmt: skip
-        self.graph = Graph(self.cluster.size)
-        self.graph.add(Node(f"prepare {digest}", work=("prepare", digest)) for digest in self.rendered)
-        self.graph.add(
-            Node(f"open {i}", model=i, opens=True, work=("open", i, slots))
-            for i, slots in enumerate(todo)
-            if slots != {}
-        )
-        self.workers: dict[Any, int | None] = {}  # those that are free, with the model each has loaded
+        self.graph = Graph()
+        self.loaded: dict[Any, int | None] = {}  # of each worker that has said hello: the model it holds
         self.calls: dict[Any, tuple[Any, Node | None]] = {}  # call -> worker and what it does; None: hello
         self.tries: dict[str, int] = {}
         self.waiting: list[Node] = []  # for another run
@@ -109,97 +102,116 @@ class _Spread:
         self.opened: dict[int, Opened] = {}
         self.folders: dict[Path, tuple[int, int]] = {}  # of rows -> model and job
         self.refusals: list[str] = []
-        self.bar = hooks.progress(f"rows on {self.cluster.size} workers", sum(len(s or jobs) for s in todo))
         self.pictures = 0
 
-    def _marks(self, options: RunOptions) -> tuple[Path, ...]:
-        """An empty file in each of the folders that all workers must see."""
-        marks = []
-        for folder in (options.results, options.cache):
+    def _start(self) -> Cluster:
+        """The cluster, told what this run is."""
+        for folder in (self.options.results, self.options.cache):
             mark = Path(os.path.abspath(folder)) / f".shared-{uuid.uuid4().hex[:8]}.tmp"
-            mark.parent.mkdir(parents=True, exist_ok=True)
-            mark.touch()
-            marks.append(mark)
-        return tuple(marks)
+            with disk_errors(mark):
+                mark.parent.mkdir(parents=True, exist_ok=True)
+                mark.touch()
+            self.marks.append(mark)
+        self.cluster = Cluster(self.options.ray or "local", self.options.gpus, self.options.device)
+        place = tuple(p or os.getcwd() for p in sys.path)
+        self.cluster.give(
+            Brief(
+                tuple(self.targets), tuple(self.jobs), self.rendered, Path.cwd(), place, tuple(self.marks), versions(),
+                probes(self.jobs), self.hooks.debug,
+            )
+        )  # fmt: skip
+        self.graph.add(Node(f"prepare {digest}", work=("prepare", digest)) for digest in self.rendered)
+        for model, slots in enumerate(self.todo):
+            if slots != {}:
+                work = ("open", model, slots and {job: _anywhere(slot) for job, slot in slots.items()})
+                self.graph.add([Node(f"open {model}", model=model, opens=True, work=work)])
+        rows = sum(len(self.jobs) if slots is None else len(slots) for slots in self.todo)
+        self.bar = self.hooks.progress(f"rows on {self.cluster.size} workers", rows)
+        return self.cluster
 
     def go(self) -> None:
         """Until nothing is left."""
-        ticked = 0.0
+        cluster, ticked = self._start(), 0.0
         while not self.graph.finished:
             if time.monotonic() - ticked > TICK_S:
                 ticked = time.monotonic()
-                self._hire()
+                self._hire(cluster)
                 held, self.waiting = self.waiting, []
                 for waiting in held:
                     self.graph.again(waiting)
                 self.bar.advance(0)
-            self._assign()
+            self._assign(cluster)
             if not self.calls:  # all that is left another run is doing
                 time.sleep(TICK_S)
-            for call, answer in self.cluster.wait(list(self.calls), TICK_S) if self.calls else ():
+            for call, answer in cluster.wait(list(self.calls), TICK_S) if self.calls else ():
                 worker, node = self.calls.pop(call)
                 if isinstance(answer, Lost):
-                    self._lost(node, answer.why)
+                    self.loaded.pop(worker, None)
+                    self._lost(cluster, node, answer.why)
                 elif answer.refused or (node is None and (answer.failed or answer.usage)):
-                    self._dismiss(worker, node, answer.refused or answer.failed or answer.usage)
+                    self.loaded.pop(worker, None)
+                    cluster.fire(worker)
+                    self._dismissed(node, answer.refused or answer.failed or answer.usage)
+                elif node is None:
+                    self.loaded[worker] = None
                 else:
-                    self.workers[worker] = None if node is None else node.model
-                    if node is not None:
-                        self._take(node, answer)
+                    self._take(node, answer)
 
     def close(self) -> None:
         """Lets go of everything."""
-        for worker in [*self.workers, *(worker for worker, _ in self.calls.values())]:
-            with suppress(Exception):
-                self.cluster.fire(worker)
+        if self.cluster:
+            for worker in {*self.loaded, *(worker for worker, _ in self.calls.values())}:
+                with suppress(Exception):
+                    self.cluster.fire(worker)
+            self.cluster.close()
         for claims in self.claims.values():
             for claim in claims:
                 claim.free()
         for mark in self.marks:
             mark.unlink(missing_ok=True)
-        self.cluster.close()
 
     # ---------------------------------------------------------------------------------------- workers
 
-    def _hire(self) -> None:
-        wanted = self.cluster.size - len(self.refusals)
-        if wanted <= 0 and not self.workers and not self.calls:
+    def _hire(self, cluster: Cluster) -> None:
+        self.graph.workers = cluster.size
+        greeting = sum(node is None for _, node in self.calls.values())
+        wanted = cluster.size - len(self.refusals)
+        if wanted <= 0 and not self.loaded and not greeting:
             raise BenchError(f"--ray: no worker can take part: {self.refusals[-1]}")
-        for _ in range(wanted - len(self.workers) - len(self.calls)):
-            worker = self.cluster.hire()
-            self.calls[self.cluster.call(worker, "hello")] = (worker, None)
+        for _ in range(wanted - len(self.loaded) - greeting):
+            worker = cluster.hire()
+            self.calls[cluster.call(worker, "hello")] = (worker, None)
 
-    def _lost(self, node: Node | None, why: str) -> None:
+    def _lost(self, cluster: Cluster, node: Node | None, why: str) -> None:
         """A worker is gone: another does its piece, unless it has taken several with it."""
+        piece = node.key if node else "hello"
+        self.tries[piece] = self.tries.get(piece, 0) + 1
+        log.info("%s: its worker is gone (%s)", piece, why)
         if node is None:
-            self.tries["hello"] = self.tries.get("hello", 0) + 1
-            if self.tries["hello"] > RETRIES * self.cluster.size:
+            if self.tries[piece] > RETRIES * cluster.size:
                 raise BenchError(f"--ray: workers die before they begin: {why}")
-            return
-        self.tries[node.key] = self.tries.get(node.key, 0) + 1
-        log.info("%s: its worker is gone (%s)", node.key, why)
-        if self.tries[node.key] <= RETRIES:
+        elif self.tries[piece] <= RETRIES:
             self.graph.again(node)
         else:
             self._take(node, Answer(failed=f"its worker was lost {RETRIES + 1} times ({why})"))
 
-    def _dismiss(self, worker: Any, node: Node | None, why: str) -> None:
+    def _dismissed(self, node: Node | None, why: str) -> None:
         """A worker that would make other numbers takes no part."""
         log.warning("%s", why)
         self.refusals.append(why)
-        self.cluster.fire(worker)
         if node is not None:
             self.graph.again(node)
 
-    def _assign(self) -> None:
+    def _assign(self, cluster: Cluster) -> None:
         """Gives every free worker something to do, as far as there is something."""
-        for worker, loaded in list(self.workers.items()):
-            while (node := self.graph.next(loaded)) is not None:
+        busy = {worker for worker, _ in self.calls.values()}
+        for worker, loaded in self.loaded.items():
+            while worker not in busy and (node := self.graph.next(loaded)) is not None:
                 if not self._claimed(node):
                     self.waiting.append(node)
                     continue
-                del self.workers[worker]
-                self.calls[self.cluster.call(worker, *self._words(node))] = (worker, node)
+                self.calls[cluster.call(worker, *self._words(node))] = (worker, node)
+                self.loaded[worker] = loaded if node.model is None else node.model
                 break
 
     def _words(self, node: Node) -> tuple[Any, ...]:
@@ -297,6 +309,7 @@ class _Spread:
             refuse(self.report, opened.todo[job], note)
         for job, text in opened.failed.items():
             fail(self.report, self.hooks, Note(shown, self.jobs[job].unit, text, self.jobs[job].change))
+        self.bar.advance(len(opened.report.rows) + len(opened.not_applicable) + len(opened.failed))
         self.report.forwards.setdefault(shown, 0)
         nodes: list[Node] = []
         for shared in opened.passes.values():
@@ -311,7 +324,7 @@ class _Spread:
 
     def _range_nodes(self, model: int, opened: Opened, shared: PassPlan) -> list[Node]:
         sizes = dict(shared.blocks)
-        cut = ranges(list(sizes), parts(self.cluster.size, len(self.targets))) if sizes else []
+        cut = ranges(list(sizes), parts(self.graph.workers, len(self.targets))) if sizes else []
         prepared = (f"prepare {shared.rendered}",) if shared.rendered else ()
         nodes = []
         for number, part in enumerate(cut):

@@ -1,4 +1,4 @@
-"""One worker of a run on many: it holds one encoder at a time and does what it is asked.
+"""One worker of a run on many: it loads encoders and does what it is asked, one thing at a time.
 
 All that workers share are folders that each of them sees: the cache and the results. What is written there does not
 depend on who writes it.
@@ -35,6 +35,8 @@ from benchmark.features.plan import Planner, identity
 from benchmark.system.digest import fingerprint
 
 PROBED = 3  # pictures of each set that a worker must read as the process that asked does
+KEPT = 3  # models beside the one at work: a worker that helped another model comes back to its own
+SHARE = 0.1  # of the memory, for the weights of all of them
 Key = tuple[str, str]  # of a pass: digest of its pictures, fingerprint of its view
 
 
@@ -114,9 +116,8 @@ class Worker:
 
         torch.set_num_threads(threads)
         self.brief, self.threads = brief, threads
-        self._number = -1
-        self._session: Session | None = None
-        self._planned: tuple[int, tuple[int, ...]] | None = None
+        self._sessions: dict[int, Session] = {}  # those used last, by the model's number
+        self._planned: dict[int, tuple[int, ...]] = {}  # model -> jobs whose passes its session knows
 
     def do(self, what: str, *words: Any) -> Answer:
         """The answer of the method `what`; nothing is raised but what a defect of ours raises under --debug."""
@@ -183,7 +184,7 @@ class Worker:
                 if self.brief.debug and not isinstance(e, BenchError):
                     raise
                 failed[job] = words_of(e)
-        self._planned = (number, tuple(planned))
+        self._planned[number] = tuple(planned)
         passes = {key: self._pass(session, key) for key in session.planner.passes}
         plans = {job: self._job(session, self.brief.jobs[job]) for job in planned}
         who = fingerprint(_identity(session))
@@ -226,28 +227,37 @@ class Worker:
         return Answer(forwards=session.extractor.forwards - before)
 
     def _loaded(self, number: int) -> Session:
-        """Model `number`, loaded; the one before is let go first."""
-        if self._number != number or self._session is None:
-            self._session, self._planned, self._number = None, None, number
+        """Model `number`; others that were used before it stay as long as they are few and small."""
+        if (session := self._sessions.pop(number, None)) is None:
+            for old in list(self._sessions)[:-KEPT]:
+                self._forget(old)
             target = self.brief.targets[number]
             own = replace(target.options, device=_own_device(target.options.device), workers=self._decoders(target))
-            self._session = Session.open(target.name, target.shown, own, silent)
-        return self._session
+            session = Session.open(target.name, target.shown, own, silent)
+            held = [*self._sessions.values(), session]
+            if sum(4 * one.encoder.card.params for one in held) > SHARE * _memory(session.device):
+                for old in list(self._sessions):
+                    self._forget(old)
+        self._sessions[number] = session
+        return session
+
+    def _forget(self, number: int) -> None:
+        self._sessions.pop(number, None)
+        self._planned.pop(number, None)
 
     def _at_work(self, number: int, todo: Sequence[int], who: str) -> Session:
         """Model `number` with the passes of the jobs `todo`. Raises Refused where it is not `who` it should be."""
         session = self._loaded(number)
         if fingerprint(found := _identity(session)) != who:
-            self._session = None
             raise Refused(
                 f"a worker on {socket.gethostname()} loads {session.shown} as weights {found['weights'][:12]}, code "
                 f"{found['code']}, which is not what another has loaded. Give every machine the same files"
             )
-        if self._planned != (number, tuple(todo)):
+        if self._planned.get(number) != tuple(todo):
             session.planner = Planner(session.encoder.card, session.encoder.transform, session.store)
             for job in todo:
                 session.plan(self.brief.jobs[job])
-            self._planned = (number, tuple(todo))
+            self._planned[number] = tuple(todo)
         return session
 
     def _decoders(self, target: Target) -> int | None:
@@ -259,6 +269,17 @@ class Worker:
 
 def _identity(session: Session) -> dict[str, Any]:
     return {k: v for k, v in identity(session.encoder.card).items() if k != "model"}
+
+
+def _memory(device: str) -> float:
+    """Bytes of the device, or of this worker's share of the machine."""
+    if device.startswith("cuda"):
+        import torch
+
+        return float(torch.cuda.mem_get_info(device)[1])
+    if not hasattr(os, "sysconf"):
+        return 0.0
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / (os.cpu_count() or 1)
 
 
 def _own_device(asked: str) -> str:

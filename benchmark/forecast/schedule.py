@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from benchmark.engine.graph import Graph, Node, parts
+from benchmark.engine.worker import KEPT
 from benchmark.features.store import shard_items
 from benchmark.forecast.lines import Forecast, Line, Size
 
@@ -48,19 +49,21 @@ def schedule(plans: Sequence[Forecast], workers: int) -> Schedule:
     ]
     graph.add(opened)
     free: list[int] = list(range(workers))
-    loaded: list[int | None] = [None] * workers
+    held: list[list[int]] = [[] for _ in range(workers)]  # models that each has loaded, the last one at work
     running: list[tuple[float, int, str]] = []  # end, worker, piece
-    now, spent, loads = 0.0, 0.0, 0
+    now, loads = 0.0, 0
     while not graph.finished:
         idle = []
         for worker in free:
-            node = graph.next(loaded[worker])
+            mine = held[worker]
+            node = graph.next(mine[-1] if mine else None)
             if node is None or node.model is None:
                 idle.append(worker)
                 continue
-            lacks = loaded[worker] != node.model
+            lacks = node.model not in mine
             seconds = OVERHEAD_S + node.cost + (plans[node.model].load_s if lacks and not node.opens else 0.0)
-            loaded[worker], loads, spent = node.model, loads + lacks, spent + seconds
+            held[worker] = [*(model for model in mine[-KEPT:] if model != node.model), node.model]
+            loads += lacks
             heapq.heappush(running, (now + seconds, worker, node.key))
         now, worker, key = heapq.heappop(running)
         free = sorted([*idle, worker])
