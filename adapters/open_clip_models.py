@@ -97,7 +97,8 @@ class OpenClipEncoder:
             licence=str(spec.row.get("licence", "see the model's page")),
             params=sum(p.numel() for p in model.parameters()), dtype=dtype_name(self.dtype),
             code_version=code_versions()[__name__], has_raw_layers=depth > 0,
-            has_text_patches=self.text_space is not None, prompts="canonical" if siglip else "plain",
+            has_text_patches=self.text_space is not None, options=self.sizes.options,
+            prompts="canonical" if siglip else "plain",
         )  # fmt: skip
 
     def probe(self, size: int) -> tuple[torch.Tensor, LayerFeatures, int]:

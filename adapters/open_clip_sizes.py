@@ -25,6 +25,12 @@ class AnySize:
         self.holder: Any = visual if trunk is None else trunk
         self.table: Any = getattr(self.holder, "pos_embed" if self.of_timm else "positional_embedding", None)
 
+    @property
+    def options(self) -> tuple[tuple[str, str], ...]:
+        """Whose resampling of a table of positions it is, for the card; nothing for a tower without one."""
+        whose = "timm" if self.of_timm else "open_clip"
+        return () if self.table is None else (("positions", whose),)
+
     def set(self, size: tuple[int, int]) -> None:
         """Make the tower take pictures of `size` (height, width). Raises what the tower raises."""
         if size == self.now:

@@ -136,7 +136,8 @@ def test_towers_are_the_librarys(made: Any, size: tuple[int, int]) -> None:
     held(found.patches.flatten(1, 2), tokens, 1e-5)
     held(found.cls[:, 0], pooled, 1e-5)
     held(found.text_patches.flatten(1, 2), expected, 1e-5)
-    assert encoder.card.has_text_patches
+    whose = {"mobileclip-s": {}, "convnext": {}, "own": {"positions": "open_clip"}}.get(name, {"positions": "timm"})
+    assert encoder.card.has_text_patches and dict(encoder.card.options) == whose
 
 
 def test_texts_are_the_librarys(made: Any) -> None:
