@@ -20,7 +20,8 @@ from benchmark.contracts import (
     View,
 )
 from benchmark.errors import DataError
-from benchmark.features.taps import pixel_indices
+from benchmark.features.taps import corners_of, pixel_indices
+from benchmark.heads.grid import GridRows
 from benchmark.heads.ridge import RidgeAccumulator, RidgeHead
 from benchmark.images.views import Placement, ResolvedView, resolve_view
 from benchmark.system.bounds import Amount, Count, Layer, Part, Rates
@@ -59,12 +60,18 @@ class PixelProbe:
         return max(self.pixels_per_image, min(self.pixels_at_most, -(-self.pixel_rows // max(1, images))))
 
 
+def sampled(protocol: PixelProbe, images: int, seed: int = 0) -> Tap:
+    """The pixels that are taken of each of so many training pictures."""
+    layer = None if protocol.layer == -1 else protocol.layer
+    return Tap("pixels", layer, protocol.pixels(images), seed, protocol.sampling)
+
+
 def probe_needs(protocol: PixelProbe, data: Any, seed: int = 0) -> dict[str, Need]:
     """Sampled pixels of the training pictures, whole maps of the test pictures, and CLS of both if wanted."""
     view = View(protocol.view, protocol.view_size)
     layer = None if protocol.layer == -1 else protocol.layer
     train, test = data["train"].images, data["test"].images
-    pixels = Tap("pixels", layer, protocol.pixels(len(train)), seed, protocol.sampling)
+    pixels = sampled(protocol, len(train), seed)
     needs = {"train/pixels": Need(train, view, pixels), "test/patches": Need(test, view, Tap("patches", layer))}
     if protocol.with_cls:
         needs |= {"train/cls": Need(train, view, Tap("cls", layer)), "test/cls": Need(test, view, Tap("cls", layer))}
@@ -131,7 +138,7 @@ class PixelRows:
 class PixelSet:
     """Training rows: features [n, D], targets [n, …] and the fold (-1: none) each is held out in."""
 
-    features: PixelRows
+    features: PixelRows | GridRows
     targets: np.ndarray
     fold: np.ndarray
 
@@ -155,11 +162,16 @@ def training_pixels(
     Raises DataError when none is usable.
     """
     data = context.data["train"]
-    reader, tap = context.features("train/pixels"), needs["train/pixels"].tap
+    live = "train/patches" in needs  # mixed at the pixels by the head itself
+    reader = context.features("train/patches" if live else "train/pixels")
+    tap = sampled(protocol, len(reader)) if live else needs["train/pixels"].tap
     if len(reader) < 2 and len(protocol.penalties) > 1:
         raise DataError(f"{len(reader)} training picture: penalties are chosen on a held-out one, so two are needed")
     bar = context.progress("reading training labels", len(reader))
-    targets, places = [], []
+    targets, places, corners, shares = [], [], [], []
+    if live:
+        encoder, need = context.encoder(), needs["train/patches"]
+        view = resolve_view(need.view, encoder.transform, encoder.card, need.images)
     for index in range(len(reader)):
         truth = data.target(index)
         rows, columns = pixel_indices(data.images.image_id(index), tap, *truth.shape[:2])
@@ -167,13 +179,22 @@ def training_pixels(
         keep = read(values, rows)
         targets.append(values[keep])
         places.append(np.flatnonzero(keep).astype(np.int32))
+        if live:
+            size = (truth.shape[0], truth.shape[1])
+            h, w = reader.shape[1:3]
+            around, (y, x) = corners_of((rows[keep], columns[keep]), size, view.placement(*size), h, w)
+            corners.append((index * h * w + around).T)
+            shares.append(np.stack([(1 - y) * (1 - x), (1 - y) * x, y * (1 - x), y * x], 1).astype(np.float32))
         bar.advance()
     picture = np.repeat(np.arange(len(reader), dtype=np.int32), [len(place) for place in places])
     if not len(picture):
         raise DataError("no labelled pixel in the training images: check the targets with bench data verify")
     folds = held_out_folds(len(reader), protocol.holdout, judged, context.seed)
-    cls = context.features("train/cls") if protocol.with_cls else None
-    features = PixelRows(reader, cls, picture, np.concatenate(places))
+    if live:
+        features: PixelRows | GridRows = GridRows(reader, np.concatenate(corners), np.concatenate(shares))
+    else:
+        cls = context.features("train/cls") if protocol.with_cls else None
+        features = PixelRows(reader, cls, picture, np.concatenate(places))
     return PixelSet(features, np.concatenate(targets), folds[picture])
 
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmark.contracts import EncoderCard, KeptHead, Method, Outcome, Task, TaskContext, ignored_label
+from benchmark.contracts import EncoderCard, KeptHead, Method, Need, Outcome, Tap, Task, TaskContext, ignored_label
 from benchmark.errors import DataError
 from benchmark.heads.logistic import Criterion, fit_logistic
 from benchmark.images.windows import Size, window_sizes
@@ -82,6 +82,23 @@ class PixelSegmentationMethod(PixelMethod[PixelSegmentation]):
     """Logistic regression on sampled training pixels."""
 
     schema = PixelSegmentation
+
+    def needs(self, card: EncoderCard, data: Mapping[str, Any]) -> Mapping[str, Need]:
+        """As every pixel probe; where pixels outnumber the patches of a picture, those are kept and mixed in the head:
+        the same loss for a share of the time."""
+        needs = dict(super().needs(card, data))
+        if self._from_patches(card, len(data["train"].images)):
+            pixels = needs.pop("train/pixels")
+            needs["train/patches"] = Need(pixels.images, pixels.view, Tap("patches", pixels.tap.layer))
+        return needs
+
+    def head_rows(self, card: EncoderCard, n: int) -> tuple[int, int]:
+        return (self.protocol.pixels(n) * n, card.embed_dim) if self._from_patches(card, n) else (0, 0)
+
+    def _from_patches(self, card: EncoderCard, images: int) -> bool:
+        protocol = self.protocol
+        side = -(-(protocol.view_size or card.image_size) // card.patch_size)
+        return protocol.view == "square" and not protocol.with_cls and protocol.pixels(images) > side**2
 
     def run(self, context: TaskContext) -> Outcome:
         """Fits on the training images, scores every test pixel; samples are per-image class areas."""

@@ -102,6 +102,8 @@ class Session:
             with claimed(shared.claims(self.options.cache)):  # another run's work is waited for, not done again
                 extract_s += self.extractor.run(shared)
         pictures = encoded.pictures + self.extractor.forwards - before
+        if pictures:
+            give_back()  # what the encoder's batches took is free for the head
         context = Context(
             live=self.encoder,
             planner=self.planner,

@@ -37,6 +37,20 @@ def pixel_indices(image_id: str, tap: Tap, height: int, width: int) -> tuple[np.
     return at[:, 0], at[:, 1]
 
 
+def corners_of(
+    pixels: tuple[np.ndarray, np.ndarray], size: tuple[int, int], place: Placement, h: int, w: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """The patches [4, count] around each pixel's centre, of an h × w map (top left, top right, low left, low right),
+    and how far it is from the first of them to the next one below and to the right [2, count]."""
+    (rows, columns), (height, width) = pixels, size
+    y = np.clip((place.top + (rows + 0.5) / height * place.height) * h - 0.5, 0, h - 1)
+    x = np.clip((place.left + (columns + 0.5) / width * place.width) * w - 0.5, 0, w - 1)
+    top, left = np.floor(y).astype(np.int64), np.floor(x).astype(np.int64)
+    low, right = np.minimum(top + 1, h - 1), np.minimum(left + 1, w - 1)
+    corners = np.stack([top * w + left, top * w + right, low * w + left, low * w + right])
+    return corners, np.stack([y - top, x - left])
+
+
 def mix_at_pixels(
     maps: torch.Tensor,
     pixels: Sequence[tuple[np.ndarray, np.ndarray]],
@@ -50,13 +64,10 @@ def mix_at_pixels(
     """
     h, w = maps.shape[1:3]
     at, shares = [], []
-    for i, ((rows, columns), (height, width), place) in enumerate(zip(pixels, sizes, places)):
-        y = np.clip((place.top + (rows + 0.5) / height * place.height) * h - 0.5, 0, h - 1)
-        x = np.clip((place.left + (columns + 0.5) / width * place.width) * w - 0.5, 0, w - 1)
-        top, left = np.floor(y).astype(np.int64), np.floor(x).astype(np.int64)
-        low, right = np.minimum(top + 1, h - 1), np.minimum(left + 1, w - 1)
-        at.append(i * h * w + np.stack([top * w + left, top * w + right, low * w + left, low * w + right]))
-        shares.append(np.stack([y - top, x - left]))
+    for i, (pixel, size, place) in enumerate(zip(pixels, sizes, places)):
+        around, within = corners_of(pixel, size, place, h, w)
+        at.append(i * h * w + around)
+        shares.append(within)
     corners = torch.from_numpy(np.stack(at, 1)).to(maps.device)  # [4, B, count] rows of the flat maps
     fy, fx = torch.from_numpy(np.stack(shares, 1)).to(maps.dtype).to(maps.device)[..., None]
     flat = maps.reshape(-1, maps.shape[-1])

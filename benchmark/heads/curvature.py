@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from typing import TypeAlias
 
 from benchmark.errors import EncoderError
+from benchmark.heads.grid import MixedRows
 from benchmark.heads.rows import Rows
 from benchmark.system.late import torch
 
@@ -31,7 +32,7 @@ def block_bytes(rows: int, width: int, classes: int) -> int:
     return 4 * (classes * (width + 1) ** 2 + 2 * min(rows, SAMPLE) * (width + 1)) if fits(classes, width) else 0
 
 
-def block_preconditioner(data: Rows, parameters: torch.Tensor, penalty: float) -> Preconditioner:
+def block_preconditioner(data: Rows | MixedRows, parameters: torch.Tensor, penalty: float) -> Preconditioner:
     """Gradient [C, D+1] float64 -> the step that each class's own curvature at `parameters` [C, D+1] makes of it."""
     x = torch.cat(list(_first(data, SAMPLE)))
     n, width = len(x), x.shape[1] + 1
@@ -50,15 +51,23 @@ def block_preconditioner(data: Rows, parameters: torch.Tensor, penalty: float) -
         block = ((near * top[:, c : c + 1]).T @ near / n + left[c] * mean).double()
         # Directions without variance move by the penalty alone; where there is none, by this floor.
         floor = 1e-6 * float(block.diagonal().max()) + 1e-12
-        factors[c] = torch.linalg.cholesky(block + torch.diag(ridge + floor))
+        factor = torch.linalg.cholesky(block + torch.diag(ridge + floor))
+        if data.inverted:
+            factor = torch.linalg.solve_triangular(
+                factor, torch.eye(width, dtype=factor.dtype, device=x.device), upper=False
+            )
+        factors[c] = factor
+
+    def apply_inverted(gradient: torch.Tensor) -> torch.Tensor:
+        return (factors.mT @ (factors @ gradient[:, :, None].to(factors.dtype)))[:, :, 0].double()
 
     def apply(gradient: torch.Tensor) -> torch.Tensor:
         return torch.cholesky_solve(gradient[:, :, None].to(factors.dtype), factors)[:, :, 0].double()
 
-    return apply
+    return apply_inverted if data.inverted else apply
 
 
-def spectrum(data: Rows) -> tuple[torch.Tensor, torch.Tensor]:
+def spectrum(data: Rows | MixedRows) -> tuple[torch.Tensor, torch.Tensor]:
     """Eigenvalues [K] and eigenvectors [D, K] of XᵀX/n over the first blocks of rows; K is D, or the rank of fewer rows
     than features, whose other eigenvalues are zero."""
     if len(data) < len(data.mean):
@@ -78,7 +87,7 @@ def spectrum(data: Rows) -> tuple[torch.Tensor, torch.Tensor]:
     return values.clamp(min=0), vectors
 
 
-def _first(data: Rows, count: int) -> Iterator[torch.Tensor]:
+def _first(data: Rows | MixedRows, count: int) -> Iterator[torch.Tensor]:
     """Blocks of features until `count` rows are there."""
     seen = 0
     for x, _ in data:

@@ -22,6 +22,7 @@ import numpy as np
 from benchmark.contracts import Progress
 from benchmark.errors import DataError
 from benchmark.heads.curvature import Preconditioner, block_bytes, block_preconditioner, fits, spectrum
+from benchmark.heads.grid import GridRows, MixedRows
 from benchmark.heads.lbfgs import Minimum, minimise, steps_kept
 from benchmark.heads.rows import BLOCK, Rows, Scaler, class_indices, fit_scaler
 from benchmark.metrics.segmentation import confusion_areas, per_class_iou
@@ -149,10 +150,13 @@ class _Maker:
     max_iterations: int
 
     def problem(self, rows: np.ndarray) -> _Problem:
-        scaler = fit_scaler(self.x, rows, self.device, self.standardize)
+        block = BLOCK // 4 if isinstance(self.x, GridRows) else BLOCK
+        scaler = fit_scaler(self.x, rows, self.device, self.standardize, block)
         return _Problem(self.rows(rows, scaler), scaler, self.classes, self.max_iterations)
 
-    def rows(self, rows: np.ndarray, scaler: Scaler) -> Rows:
+    def rows(self, rows: np.ndarray, scaler: Scaler) -> Rows | MixedRows:
+        if isinstance(self.x, GridRows):
+            return MixedRows(self.x, self.labels, rows, scaler, self.device, self.dtype)
         block = min(BLOCK, max(1, _LOGITS // self.classes))
         return Rows(self.x, self.labels, rows, scaler, self.device, self.dtype, self.keep_bytes, block)
 
@@ -160,7 +164,7 @@ class _Maker:
 class _Problem:
     """Loss, gradient and preconditioner over one set of rows; parameters [C, D+1] float64, bias last."""
 
-    def __init__(self, data: Rows, scaler: Scaler, classes: int, max_iterations: int) -> None:
+    def __init__(self, data: Rows | MixedRows, scaler: Scaler, classes: int, max_iterations: int) -> None:
         self.data, self.scaler, self.classes, self.max_iterations = data, scaler, classes, max_iterations
         share = torch.bincount(data.y, minlength=classes).double().clamp(min=0.5) / len(data)
         self.prior = share.log() - share.log().mean()
@@ -212,17 +216,8 @@ class _Problem:
         return torch.cat([weight / self.scaler.inverse, (bias + weight @ self.scaler.mean)[:, None]], 1)
 
     def _objective(self, parameters: torch.Tensor, penalty: float) -> tuple[float, torch.Tensor]:
-        weight, bias = parameters[:, :-1], parameters[:, -1]
-        loss, grad = 0.0, torch.zeros_like(parameters)
-        narrow, narrow_bias = weight.to(self.data.dtype), bias.to(self.data.dtype)
-        for x, y in self.data:
-            log_p = torch.log_softmax(torch.addmm(narrow_bias, x, narrow.T), 1)
-            loss -= float(log_p.gather(1, y[:, None]).sum(dtype=torch.float64))
-            residual = log_p.exp_()
-            residual[torch.arange(len(y), device=y.device), y] -= 1
-            grad[:, :-1] += residual.T @ x
-            grad[:, -1] += residual.sum(0)
-        n = len(self.data)
+        weight, n = parameters[:, :-1], len(self.data)
+        loss, grad = self.data.loss(parameters)
         grad /= n
         grad[:, :-1] += penalty * weight
         return loss / n + 0.5 * penalty * float((weight**2).sum()), grad
@@ -334,14 +329,12 @@ def _choose(
     return _Choice(best[0], best[1] * outside / len(holdout), start), history
 
 
-def _judge(folds: Sequence[tuple[Rows, torch.Tensor]]) -> dict[str, float]:
+def _judge(folds: Sequence[tuple[Rows | MixedRows, torch.Tensor]]) -> dict[str, float]:
     """Mean cross-entropy ("loss"), accuracy and mIoU (%) over the held-out rows of all folds."""
     classes = len(folds[0][1])
     loss, areas = 0.0, np.zeros((3, classes), dtype=np.int64)
     for data, parameters in folds:
-        weight, bias = parameters[:, :-1].to(data.dtype), parameters[:, -1].to(data.dtype)
-        for x, y in data:
-            logits = torch.addmm(bias, x, weight.T)
+        for logits, y in data.scores(parameters):
             loss += float(F.cross_entropy(logits, y, reduction="sum"))
             areas += np.stack(confusion_areas(logits.argmax(1), y, classes))
     hits, union, total = areas[:1], areas[1:2], float(areas[2].sum())

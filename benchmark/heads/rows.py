@@ -28,12 +28,14 @@ class Scaler:
         return folded, bias - folded @ self.mean
 
 
-def fit_scaler(x: Any, rows: np.ndarray, device: str, standardize: bool = True) -> Scaler:
-    """Two moments over `rows` of x [n, D]; a constant feature keeps scale 1. EncoderError names a non-finite row."""
+def fit_scaler(x: Any, rows: np.ndarray, device: str, standardize: bool = True, block: int = BLOCK) -> Scaler:
+    """Two moments over `rows` of x [n, D], `block` of them at a time; a constant feature keeps scale 1.
+
+    EncoderError names a non-finite row."""
     total: torch.Tensor | None = None
     squares: torch.Tensor | None = None
     origin: torch.Tensor | None = None
-    for index in _chunks(rows):
+    for index in _chunks(rows, block):
         part = rows_of(x, index, device).double()
         origin = part[0].clone() if origin is None else origin  # moments about a nearby point keep their digits
         if not bool(torch.isfinite(part).all()):
@@ -53,6 +55,8 @@ def fit_scaler(x: Any, rows: np.ndarray, device: str, standardize: bool = True) 
 
 class Rows:
     """Blocks (features [b, D], labels [b]) of the chosen rows; features standardised, in `dtype`, on `device`."""
+
+    inverted = False  # whether a preconditioner may be inverted: quicker, with other last digits than earlier rows have
 
     def __init__(
         self, x: Any, y: torch.Tensor, rows: np.ndarray, scaler: Scaler, device: str, dtype: torch.dtype, keep: int,
@@ -74,6 +78,25 @@ class Rows:
         for i, index in enumerate(_chunks(self.rows, self.block)):
             part = self.stored[i] if self.stored is not None else self._load(index)
             yield part, self.y[i * self.block : i * self.block + len(index)]
+
+    def scores(self, parameters: torch.Tensor) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """Blocks (logits [b, C], labels [b]) of standardised parameters [C, D+1]."""
+        weight, bias = parameters[:, :-1].to(self.dtype), parameters[:, -1].to(self.dtype)
+        for x, y in self:
+            yield torch.addmm(bias, x, weight.T), y
+
+    def loss(self, parameters: torch.Tensor) -> tuple[float, torch.Tensor]:
+        """The sum of cross-entropies, and its gradient by the standardised parameters [C, D+1] float64."""
+        loss, grad = 0.0, torch.zeros_like(parameters)
+        narrow, narrow_bias = parameters[:, :-1].to(self.dtype), parameters[:, -1].to(self.dtype)
+        for x, y in self:
+            log_p = torch.log_softmax(torch.addmm(narrow_bias, x, narrow.T), 1)
+            loss -= float(log_p.gather(1, y[:, None]).sum(dtype=torch.float64))
+            residual = log_p.exp_()
+            residual[torch.arange(len(y), device=y.device), y] -= 1
+            grad[:, :-1] += residual.T @ x
+            grad[:, -1] += residual.sum(0)
+        return loss, grad
 
     def _load(self, index: np.ndarray) -> torch.Tensor:
         part = rows_of(self.x, index, self.device).to(self.dtype)
