@@ -19,7 +19,6 @@ import numpy as np
 
 from benchmark.contracts import (
     EncoderCard,
-    FeatureReader,
     KeptHead,
     Measurement,
     Method,
@@ -44,7 +43,7 @@ from tasks.dense import held_out_folds, held_out_images
 from tasks.global_vectors import ClsChoice, GlobalVectors
 from tasks.idle_fields import check_view
 from tasks.predictions import label_pictures
-from tasks.swept_vectors import CropFeed, Pooling, Source, StoredVectors, chosen, layer_taps, sources_for
+from tasks.swept_vectors import CropFeed, Pooling, RawVectors, Source, StoredVectors, layer_taps, sources_for
 
 BLOCK = 4096
 
@@ -111,21 +110,6 @@ class SweptClassification:
 
 
 P = TypeVar("P", VectorClassification, SweptClassification)
-
-
-class RawVectors:
-    """[N, D] CLS tokens side by side as the model gives them, with the mean patch token if asked for."""
-
-    def __init__(self, cls: FeatureReader, choice: ClsChoice, mean: FeatureReader | None = None) -> None:
-        self.cls, self.choice, self.mean = cls, choice, mean
-        self.shape = (len(cls), self[0:1].shape[1])
-
-    def __len__(self) -> int:
-        return self.shape[0]
-
-    def __getitem__(self, rows: Any) -> torch.Tensor:
-        vector = chosen(self.cls[rows], self.choice)
-        return vector if self.mean is None else torch.cat([vector, self.mean[rows]], -1)
 
 
 @dataclass(frozen=True)

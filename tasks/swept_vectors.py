@@ -13,7 +13,16 @@ from typing import Any, Literal
 
 import numpy as np
 
-from benchmark.contracts import EncoderCard, ImageFeatures, ImageRequest, ImageSet, ImageTransform, Tap, TaskContext
+from benchmark.contracts import (
+    EncoderCard,
+    FeatureReader,
+    ImageFeatures,
+    ImageRequest,
+    ImageSet,
+    ImageTransform,
+    Tap,
+    TaskContext,
+)
 from benchmark.errors import EncoderError
 from benchmark.features.extract import Extractor
 from benchmark.images.decode import resize
@@ -46,6 +55,21 @@ def chosen(tokens: torch.Tensor, choice: ClsChoice) -> torch.Tensor:
     """[..., D] or [..., K·D] of CLS tokens [..., K, D] as the model gives them, not normalised."""
     picked = {"first": tokens[..., 0, :], "last": tokens[..., -1, :], "mean": tokens.mean(-2)}
     return picked.get(choice, tokens.flatten(-2))
+
+
+class RawVectors:
+    """[N, D] CLS tokens side by side as the model gives them, with the mean patch token if asked for."""
+
+    def __init__(self, cls: FeatureReader, choice: ClsChoice, mean: FeatureReader | None = None) -> None:
+        self.cls, self.choice, self.mean = cls, choice, mean
+        self.shape = (len(cls), self[0:1].shape[1])
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, rows: Any) -> torch.Tensor:
+        vector = chosen(self.cls[rows], self.choice)
+        return vector if self.mean is None else torch.cat([vector, self.mean[rows]], -1)
 
 
 def sources_for(card: EncoderCard, blocks: Sequence[int], pooling: Pooling) -> list[Source]:

@@ -47,10 +47,8 @@ from benchmark.images.drawing import (
 from benchmark.images.matches import matches
 
 HEIGHT, WIDEST, WORDS, ACROSS = 160, 300, 270, 6  # pixels of a panel and of its words; small pictures in a line
-Colour = tuple[int, int, int]
 MESSY = 0.4  # share of edge pixels past which they would hide the picture
-BAD: Colour = WRONG
-NOT_SCORED: Colour = STRIPES[0]
+NOT_SCORED = STRIPES[0]
 
 
 @dataclass
@@ -58,7 +56,7 @@ class Word:
     """A line beside a sample, with the colour that it explains."""
 
     text: str
-    colour: Colour | None = None
+    colour: tuple[int, int, int] | None = None
     wrong: bool = False
 
 
@@ -135,7 +133,7 @@ def _maps(
             over[edges] = INK
         if image.shape[:2] != target.shape[:2]:
             sizes = [" × ".join(map(str, shape)) for shape in (target.shape[:2], image.shape[:2])]
-            words.insert(0, Word(f"the {sheet.called} is {sizes[0]}, the picture {sizes[1]}", BAD, True))
+            words.insert(0, Word(f"the {sheet.called} is {sizes[0]}, the picture {sizes[1]}", WRONG, True))
         panels = [picture, striped(colours, unscored), striped(over, unscored)]
         sheet.lines.append(
             Seen(panels, ("picture", sheet.called, f"{sheet.called} over picture"), words, _name(data, row))
@@ -167,9 +165,9 @@ def _segmentation(data: SegmentationData, rows: Sequence[int], sheet: Sheet) -> 
             words = [*words[: room - 1], Word(f"{len(words) - room + 1} more  {_share(rest, target.size)}")]
         words += _unscored(unscored)
         if wrong.any():
-            words.insert(0, Word(f"label {int(target[wrong].max())} is no class of {classes}", BAD, True))
+            words.insert(0, Word(f"label {int(target[wrong].max())} is no class of {classes}", WRONG, True))
         painted = colours[np.where(unscored | wrong, 0, target)]
-        painted[wrong] = BAD
+        painted[wrong] = WRONG
         return painted, unscored, words
 
     _maps(data, rows, sheet, draw, np.not_equal)
@@ -229,7 +227,7 @@ def _normals(data: NormalsData, rows: Sequence[int], sheet: Sheet) -> None:
             words.insert(0, Word("mean x right {:.2f}, y down {:.2f}, z ahead {:.2f}".format(*mean)))
             length = float(np.linalg.norm(target[~unscored], axis=-1).mean())
             if abs(length - 1) > 0.01:
-                words.insert(0, Word(f"mean length {length:.3g}, expected 1", BAD, True))
+                words.insert(0, Word(f"mean length {length:.3g}, expected 1", WRONG, True))
         return normal_colours(target), unscored, words
 
     _maps(data, rows, sheet, draw, lambda a, b: (a * b).sum(-1) < 0.9)
@@ -268,7 +266,7 @@ def _retrieval(data: RetrievalData, rows: Sequence[int], sheet: Sheet) -> None:
             Word(f"{len(answers)} right of {len(data.index):,}"),
         ]
         if not len(answers):
-            words.append(Word("no right answer in the index", BAD, True))
+            words.append(Word("no right answer in the index", WRONG, True))
         some = answers[: ACROSS - 2]
         panels = [data.queries.picture(row), *(data.index.picture(int(i)) for i in some)]
         titles = ["query", *(f"right {i}" for i in range(1, len(some) + 1))]
@@ -347,6 +345,6 @@ def _line(seen: Seen) -> Image.Image:
         elif word.colour is not None:
             draw.rectangle((strip.width + 9, y + 3, strip.width + 19, y + 13), word.colour, (150, 150, 150))
         left = strip.width + (24 if word.colour is not None else 9)
-        draw.text((left, y), cut(word.text, out.width - left), BAD if word.wrong else INK, font())
+        draw.text((left, y), cut(word.text, out.width - left), WRONG if word.wrong else INK, font())
         y += LINE
     return out
