@@ -281,6 +281,10 @@ def test_shards_behind_a_url_are_read_and_asked_for_again(tmp_path: Path, monkey
     with pytest.raises(BenchError, match=r"memory:///?shards/000.tar: cannot be read after 6 tries .slow.") as caught:
         source.load(0)
     assert not isinstance(caught.value, DataError)
+    whole = (tmp_path / "000.tar").read_bytes()  # a web server that knows no ranges answers with all of it
+    monkeypatch.setattr(MemoryFileSystem, "cat_file", lambda *_, **__: whole)
+    with pytest.raises(BenchError, match="its server gives no parts of files"):
+        source.load(1)
     with pytest.raises(DataError, match="none.tar: no such file"):
         open_source(settings("tar", "memory://shards/none.tar"))
 

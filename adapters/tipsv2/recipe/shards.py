@@ -140,7 +140,10 @@ class Reader:
             return b""
         if REMOTE.match(shard.name):
             system, path = _system(shard.name)
-            return bytes(_again(shard.name, lambda: system.cat_file(path, start=start, end=stop)))
+            found = bytes(_again(shard.name, lambda: system.cat_file(path, start=start, end=stop)))
+            if len(found) > stop - start:  # a plain web server answers with all of it
+                raise Unreachable(f"{shard.name}: its server gives no parts of files. Copy the shards to a disk")
+            return found
         try:
             file = self._file(number)
             file.seek(start)
