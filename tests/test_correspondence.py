@@ -96,7 +96,11 @@ def value(outcome: Outcome, name: str) -> float:
     return float(one.statistic.of(outcome.samples))
 
 
-def annotations(folder: Path) -> list[dict[str, Any]]:
+def groups() -> defaultdict[Any, list[Any]]:
+    return defaultdict(list)
+
+
+def pair_annotations(folder: Path) -> list[dict[str, Any]]:
     place = folder / "spair/SPair-71k/PairAnnotation/test"
     return [json.loads(path.read_text()) for path in sorted(place.glob("*.json"))]
 
@@ -124,8 +128,8 @@ def test_pck_is_its_definition_by_hand_per_point_and_per_image(folder: Path) -> 
     found = context(folder, fields("fast", source="patch"))
     outcome = scored(found)
     for alpha in (0.1, 0.05, 0.01):
-        points, images = defaultdict(list), defaultdict(list)
-        for row in annotations(folder):
+        points, images = groups(), groups()
+        for row in pair_annotations(folder):
             here, there = both(found, row)
             (w0, h0, _), (w1, h1, _) = row["src_imsize"], row["trg_imsize"]
             left, top, right, bottom = row["trg_bndbox"]
@@ -155,8 +159,8 @@ def test_probe3d_is_its_own_evaluation_on_the_same_features(grid: int, folder: P
     """mbanani/probe3d @ a1f1464, evaluate_spair_correspondence.py step by step, all of a category's pairs."""
     found = context(folder, fields("probe3d", pairs=0))
     found.tokens = tokens(8, grid)
-    recall, view = defaultdict(list), defaultdict(list)
-    for row in annotations(folder):
+    recall, view = groups(), groups()
+    for row in pair_annotations(folder):
         here, there = (grid_.permute(2, 0, 1) for grid_ in both(found, row))
         kps = []
         for side in ("src", "trg"):
@@ -198,8 +202,8 @@ def test_sd_dino_and_geoaware_are_their_own_evaluations_on_the_same_features(win
     picture: a point moves by less than one pixel, which few thresholds notice."""
     found = context(folder, fields("sd-dino", window=window, average="all" if window else "categories"))
     found.tokens = normalize(found.tokens, dim=-1)
-    points, images = defaultdict(list), []
-    for row in annotations(folder):
+    points, images = groups(), []
+    for row in pair_annotations(folder):
         here, there = both(found, row)
         (source, _), (target, scale) = padded(row, "src"), padded(row, "trg")
         cell = (GRID / SIDE * source).astype(np.int32)
@@ -256,7 +260,7 @@ def test_scores_stay_below_ceilings_and_chance_sees_no_picture(folder: Path) -> 
     outcome = scored(context(folder, fields("fast")))
     for name in ("PCK@0.1", "PCK@0.05", "PCK@0.01", "PCK@0.1 per image"):
         assert value(outcome, name) <= value(outcome, f"ceiling of {name}")
-    rows, middle, same = annotations(folder), defaultdict(list), defaultdict(list)
+    rows, middle, same = pair_annotations(folder), groups(), groups()
     for row in rows:
         size = np.array([row[f"{side}_imsize"][:2] for side in ("src", "trg")])
         left, top, right, bottom = row["trg_bndbox"]
@@ -318,7 +322,7 @@ def test_a_part_of_the_pairs_holds_their_pictures_alone(folder: Path) -> None:
 
 def test_spair_is_read_from_its_folder_and_from_its_archive(folder: Path, tmp_path: Path) -> None:
     data = open_dataset("spair", folder).data("correspondence", "test")
-    row = annotations(folder)[5]
+    row = pair_annotations(folder)[5]
     assert len(data) == 24 and len(data.images) == 8 and set(data.categories) == {"bird", "cat"}
     assert data.points(5)[0].tolist() == row["src_kps"] and data.points(5)[1].tolist() == row["trg_kps"]
     left, top, right, bottom = row["trg_bndbox"]
@@ -366,7 +370,7 @@ def test_a_picture_of_another_size_than_its_points_is_named_and_a_damaged_one_le
 def test_verify_counts_pairs_and_pictures(folder: Path, capsys: Any, official: Any) -> None:
     official("spair", counts={"test": 24})
     code, out, _ = told(capsys, "data", "verify", "spair", "--data", str(folder), "--workers", "1")
-    points = sum(len(row["src_kps"]) for row in annotations(folder))
+    points = sum(len(row["src_kps"]) for row in pair_annotations(folder))
     assert code == 0 and "correspondence test: ok, 24 pairs, as official" in out and f"{points} points" in out
     assert "correspondence test images: ok, 8 pictures" in out and "40x60" in out
 

@@ -290,8 +290,8 @@ def test_single_rows_of_items_are_read_as_from_the_whole(tmp_path, codec):
     array = FeatureStore(tmp_path, codec).array({"tokens": codec}, 300)
     values = np.random.default_rng(0).normal(size=(300, 5, 8)).astype(np.float32)
     for shard in range(array.num_shards):
-        items = array.shard_range(shard)
-        array.write(shard, values[items.start : items.stop])
+        span = array.shard_range(shard)
+        array.write(shard, values[span.start : span.stop])
     items, rows = np.array([299, 0, 130, 130, 7]), np.array([4, 0, 1, 3, 1], np.int32)
     assert torch.equal(array[items, rows], array[:][items, rows])
     assert torch.equal(array[items, np.zeros(5, int)], array[:][items, 0])

@@ -148,7 +148,7 @@ def test_a_folder_of_rows_that_is_not_there_is_named(tmp_path: Path, capsys: pyt
 def two_metrics(results: Path, model: str, skill: float, other: float, name: str = "δ1") -> None:
     """A depth row with a second metric of which more is better."""
     outcome = simulate("depth", skill, 40, model)
-    outcome.samples["near"] = np.full(40, other)
+    outcome.samples = {**outcome.samples, "near": np.full(40, other)}
     outcome.measurements.append(Measurement(name, Statistic("mean", ("near",), scale=100.0), True, "%"))
     data: dict[str, Any] = row_data(model, "depth", outcome)
     folder = row_folder(results, model, "depth", "scenes", "fast", data["protocol"]["hash"])

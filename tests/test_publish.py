@@ -129,7 +129,7 @@ def test_a_row_that_is_not_what_it_says_is_refused(tmp_path: Path) -> None:
 
 def test_samples_with_private_names_are_refused(tmp_path: Path) -> None:
     outcome = simulate("depth", 0.6, 30, "mini")
-    outcome.samples["id"] = np.array([f"/home/me/photos/{i}.jpg" for i in range(30)])
+    outcome.samples = {**outcome.samples, "id": np.array([f"/home/me/photos/{i}.jpg" for i in range(30)])}
     data = row_data("mini", "depth", outcome)
     save_json(
         row_folder(tmp_path / "r", "mini", "depth", "scenes", "fast", data["protocol"]["hash"]), data, outcome.samples
