@@ -25,7 +25,8 @@ def show(
     task: Annotated[str | None, typer.Option(help="As NAME: a word of bench run --task")] = None,
     protocol: Annotated[str | None, typer.Option(help="Only this preset of a task")] = None,
     pictures: Annotated[
-        Path | None, typer.Option(help="Draw samples of a data set beside their targets into this PNG")
+        Path | None,
+        typer.Option("--pictures", "--out", help="Draw samples of a data set beside their targets into this PNG"),
     ] = None,
     samples: Annotated[int, typer.Option("--samples", "-n", help="Of each split", min=1, max=200)] = 4,
     data: o.Data = None,

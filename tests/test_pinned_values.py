@@ -1,0 +1,52 @@
+"""Every metric of every task of `scenes`, on few pictures and an embedded encoder, against stored values.
+
+The values say nothing of quality. They hold what no unit test sees whole: which pixels, which rows, which order. When
+one changes by intention, `python tests/test_pinned_values.py` writes them again, and docs/changelog.md says why.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmark import run
+
+FILE = Path(__file__).parent / "pinned" / "scenes.json"
+LIMIT = 24
+TASKS = ("scenes", "in_context_segmentation/scenes", "correspondence/scenes")
+SHORT = {
+    "linear_segmentation.penalties": "[1e-3]", "depth.penalties": "[1e-2]", "depth.bin_steps": "20",
+    "in_context_segmentation.memory": "1500",
+}  # fmt: skip
+
+
+def measured(folder: Path) -> dict[str, dict[str, float]]:
+    """Task -> metric -> value."""
+    report = run("tipsv2-mini", list(TASKS), limit=LIMIT, results=folder, device="cpu", check=False, overrides=SHORT)
+    assert not report.failures, [note.line for note in report.failures]
+    return {str(row.unit): {name: m.value for name, m in sorted(row.data.metrics.items())} for row in report.rows}
+
+
+def test_every_metric_has_its_value(tmp_path: Path) -> None:
+    """To half a percent of the value: other processors round otherwise, and so few pictures may tip."""
+    found, stored = measured(tmp_path), json.loads(FILE.read_text(encoding="utf-8"))
+    assert {task: list(metrics) for task, metrics in found.items()} == {t: list(m) for t, m in stored.items()}
+    off: dict[str, Any] = {}
+    for task, metrics in stored.items():
+        for name, value in metrics.items():
+            if found[task][name] != pytest.approx(value, rel=5e-3, abs=1e-6):
+                off[f"{task} {name}"] = (found[task][name], value)
+    assert not off
+
+
+if __name__ == "__main__":
+    import tempfile
+
+    with tempfile.TemporaryDirectory() as place:
+        values = measured(Path(place))
+    FILE.write_text(json.dumps(values, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    sys.stdout.write(f"{FILE}\n")
