@@ -17,16 +17,7 @@ from adapters.tipsv2.card import transform_of as tips_transform
 from benchmark.cli import main
 from benchmark.contracts import ImageTransform
 from benchmark.errors import DataError, UsageError
-from benchmark.images.decode import (
-    apply_transform,
-    center_crop,
-    decode,
-    lay_out,
-    max_pixels,
-    opened,
-    resize,
-    short_side_size,
-)
+from benchmark.images.decode import apply_transform, decode, max_pixels, opened, resize, short_side_size
 from benchmark.registry import models
 
 
@@ -279,20 +270,3 @@ def test_a_large_picture_is_brought_to_rgb_band_by_band(mode: str, monkeypatch: 
         banded = decode.decode(file.getvalue(), background=background)
         monkeypatch.undo()
         assert np.array_equal(whole, banded) and banded.flags.writeable
-
-
-@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic", "lanczos"])
-@pytest.mark.parametrize("rounding", ["floor", "even"])
-def test_what_is_cropped_off_is_not_resized_and_the_rest_has_the_same_pixels(interpolation, rounding):
-    rng = np.random.default_rng(0)
-    for height, width, size, crop in (
-        (43, 64, 22, 22),
-        (64, 43, 22, 22),
-        (30, 31, 40, 35),
-        (9, 50, 16, 17),
-        (50, 9, 16, 20),
-    ):
-        image = rng.integers(0, 256, (height, width, 3)).astype(np.uint8)
-        rule = ImageTransform("short-side", size, crop, interpolation=interpolation, rounding=rounding)
-        whole = resize(image, *short_side_size(height, width, size), interpolation)
-        assert np.array_equal(lay_out(image, rule), center_crop(whole, crop, crop, rounding)), (height, width)

@@ -224,17 +224,6 @@ def laid_size(height: int, width: int, transform: ImageTransform) -> tuple[int, 
 def lay_out(image: np.ndarray, transform: ImageTransform) -> np.ndarray:
     """[h, w, 3] uint8: `image` resized and cropped by `transform`."""
     height, width = laid_size(image.shape[0], image.shape[1], transform)
-    crop = transform.crop
-    if crop and crop < width <= LARGEST // height and transform.antialias and transform.interpolation != "nearest":
-        # Pillow resizes along rows first, to 8 bits, then along columns: those to be cropped off need no second pass.
-        kernel, tall, left = (
-            FILTERS[transform.interpolation],
-            image.shape[0],
-            crop_start(width, crop, transform.rounding),
-        )
-        wide = Image.fromarray(np.ascontiguousarray(image)).resize((width, tall), kernel)
-        narrow = wide.crop((left, 0, left + crop, tall)).resize((crop, height), kernel)
-        return center_crop(np.asarray(narrow), crop, crop, transform.rounding)
     resized = resize(image, height, width, transform.interpolation, transform.antialias)
     return center_crop(resized, transform.crop, transform.crop, transform.rounding) if transform.crop else resized
 
