@@ -283,7 +283,10 @@ class VectorMethod(_Classification[VectorClassification]):
     """Logistic regression on stored vectors; the better of its sources and penalties is kept."""
 
     schema = VectorClassification
-    keeps_head = True
+
+    @property
+    def keeps_head(self) -> bool:
+        return self.protocol.linear
 
     def view(self) -> View:
         return View(self.protocol.view, self.protocol.view_size)

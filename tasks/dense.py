@@ -95,7 +95,9 @@ def head_use(protocol: PixelProbe) -> dict[str, Any]:
 class PixelMethod(Method[Probe]):
     """What is the same for every probe on sampled pixels."""
 
-    keeps_head = True
+    @property
+    def keeps_head(self) -> bool:
+        return True
 
     def splits(self) -> Sequence[str]:
         return ("train", "test")

@@ -11,7 +11,7 @@ from command import told
 from rows import write_row
 
 from benchmark.rows.history import predecessors
-from benchmark.rows.row import read_all, read_row, save
+from benchmark.rows.row import HEAD, read_all, read_row, save
 
 
 @pytest.fixture
@@ -44,6 +44,14 @@ def test_the_same_again_leaves_nothing_and_other_numbers_do(folder: Path) -> Non
     assert not (folder / "history").exists()
     made_again(folder, 21, worse=0.1)
     assert len(predecessors(read_row(folder))) == 1
+
+
+def test_a_head_of_older_numbers_goes_and_one_of_the_same_stays(folder: Path) -> None:
+    (folder / HEAD).write_bytes(b"a head")
+    made_again(folder, 20)
+    assert (folder / HEAD).exists()
+    made_again(folder, 21, worse=0.1)
+    assert not (folder / HEAD).exists()
 
 
 def test_neither_a_damaged_predecessor_nor_the_history_is_a_row(folder: Path, tmp_path: Path) -> None:

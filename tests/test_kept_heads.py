@@ -6,6 +6,7 @@ import io
 import json
 import runpy
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,10 @@ import pytest
 from command import told
 from PIL import Image
 
+from benchmark.engine.loading import load_encoder
 from benchmark.engine.run import run
-from benchmark.errors import UsageError
-from benchmark.heads.kept import read_head
+from benchmark.errors import DataError, UsageError
+from benchmark.heads.kept import read_head, refuse_another
 from benchmark.look import head as look_head
 from benchmark.look.head import look_with_head
 from benchmark.rows.row import read_row
@@ -139,10 +141,36 @@ def test_what_is_no_head_is_one_line(
     assert found == 0 and out.strip() == "x.png" and Path("x.png").is_file()
 
 
-def test_a_row_that_is_made_again_without_a_head_has_none_of_older_numbers(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_flipped_bit_is_refused(folder: Path, tmp_path: Path) -> None:
+    content = bytearray(head_of(folder, "depth").read_bytes())
+    content[-40] ^= 1
+    (tmp_path / "head.safetensors").write_bytes(content)
+    with pytest.raises(DataError, match="does not agree with its checksum"):
+        read_head(tmp_path / "head.safetensors")
+
+
+def test_a_row_made_again_with_the_same_values_keeps_its_head(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(folder)
-    there = head_of(folder, "normals")
-    run("mine.py:build", "normals.toml", **PLAIN, force=True)
-    assert not there.exists()
+    kept = head_of(folder, "normals").read_bytes()
+    (row,) = run("mine.py:build", "normals.toml", **PLAIN, force=True).rows
+    assert (row.folder / "head.safetensors").read_bytes() == kept
+
+
+def test_a_task_that_trains_no_head_is_done_without_one(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)
+    how = {
+        **HOW,
+        "overrides": {"classification.linear": "false", "classification.ks": "[1]", "classification.headline_k": "1"},
+    }
+    assert run("mine.py:build", "classification.toml", **how, save_heads=True).reused == 0
+    assert run("mine.py:build", "classification.toml", **how, save_heads=True).reused == 1
+
+
+def test_a_head_is_refused_by_other_code_of_its_encoder(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)
+    _, meta = read_head(head_of(folder, "normals"))
+    encoder = load_encoder("mine.py:build")
+    refuse_another(Path("head"), meta, encoder)
+    monkeypatch.setattr(encoder, "card", replace(encoder.card, code_version="another"))
+    with pytest.raises(UsageError, match=r"whose code are 1\+.*; those of mine.* are another"):
+        refuse_another(Path("head"), meta, encoder)

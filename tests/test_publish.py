@@ -20,6 +20,7 @@ from rows import row_data, save_json, simulate, write_row, write_rows
 from benchmark.errors import UsageError
 from benchmark.leaderboard.collect import collect
 from benchmark.rows import private
+from benchmark.rows.private import cleaned
 from benchmark.rows.publish import publish
 from benchmark.rows.row import read_all, read_row, row_folder
 
@@ -234,3 +235,9 @@ def test_the_workflow_refuses_what_is_not_sound_and_names_what_is_gone(repositor
     code, comment = checked(repository)
     assert code == 1 and "1 refused" in comment.splitlines()[0] and "agree with its checksum" in comment
     assert "accepted, and gone here: same/depth" in comment
+
+
+def test_names_of_measures_are_no_addresses() -> None:
+    for name in ("PCK@0.1 per image", "hit@0.1", "R@1", "mP@5"):
+        assert cleaned(name) == name
+    assert cleaned("ask me@lab.example") == "ask …"

@@ -89,10 +89,14 @@ class Method(ABC, Generic[P]):
     """A task under one schema of protocol: what it needs, what it costs, and how it is run."""
 
     schema: ClassVar[type]  # frozen dataclass of the fields of a preset
-    keeps_head: ClassVar[bool] = False  # whether its outcome has a `head`
 
     def __init__(self, protocol: P) -> None:
         self.protocol = protocol
+
+    @property
+    def keeps_head(self) -> bool:
+        """Whether its outcome has a `head`."""
+        return False
 
     def splits(self) -> Sequence[str]:
         """The splits to load, the scored one last: "test" for zero-shot tasks, "train" and "test" for probes."""

@@ -66,7 +66,8 @@ class Cluster:
     def threads(self) -> int:
         """Threads of each worker: what the user says, else its share of the cores."""
         if own := os.environ.get("OMP_NUM_THREADS"):
-            return int(own)
+            first = own.partition(",")[0].strip()  # OpenMP takes a number for each level of nesting
+            return int(first) if first.isdigit() and int(first) else 1
         return max(1, self._has("CPU") // self._has("GPU")) if self.gpu else 1
 
     def give(self, brief: Brief) -> None:

@@ -11,11 +11,10 @@ from benchmark.engine.jobs import Job
 from benchmark.engine.report import Note, Report
 from benchmark.engine.session import Encoded, Session
 from benchmark.engine.slots import NOT_APPLICABLE, Slot, place_of
-from benchmark.heads.kept import NAME as HEAD
 from benchmark.heads.kept import head_file
 from benchmark.registry import code_of, datasets
 from benchmark.registry import tasks as registered
-from benchmark.rows.row import Row, metrics_of, read_row, save
+from benchmark.rows.row import HEAD, Row, metrics_of, read_row, save
 from benchmark.rows.schema import (
     SCHEMA,
     ModelFacts,

@@ -13,9 +13,8 @@ from benchmark.engine.identity import digits_of, display_name
 from benchmark.engine.jobs import Job
 from benchmark.engine.options import RunOptions
 from benchmark.errors import BenchError
-from benchmark.heads.kept import NAME as HEAD
 from benchmark.registry import Unit, tasks
-from benchmark.rows.row import STORE, VARIANTS, Row, read_row, row_folder
+from benchmark.rows.row import HEAD, STORE, VARIANTS, Row, read_row, row_folder
 from benchmark.rows.schema import TaskFacts
 from benchmark.system import sealed
 from benchmark.system.claims import Claim

@@ -99,6 +99,7 @@ class _Spread:
         self.claims: dict[str, list[Claim]] = {}  # by the piece, or the pass of a range
         self.ranges: dict[tuple[int, Key], set[str]] = {}  # of a pass: its ranges that are not done
         self.encoded: dict[tuple[int, Key], Encoded] = {}  # until a row has it on its account
+        self.accounts: dict[str, Encoded] = {}  # of rows that were handed out, by their node: again after a death
         self.opened: dict[int, Opened] = {}
         self.folders: dict[Path, tuple[int, int]] = {}  # of rows -> model and job
         self.refusals: list[str] = []
@@ -219,8 +220,10 @@ class _Spread:
             return tuple(node.work)
         _, model, job = node.work
         opened = self.opened[model]
-        spent = [self.encoded.pop((model, key), Encoded()) for key in opened.jobs[job].passes]
-        encoded = Encoded(sum(e.pictures for e in spent), sum(e.seconds for e in spent))
+        if node.key not in self.accounts:
+            spent = [self.encoded.pop((model, key), Encoded()) for key in opened.jobs[job].passes]
+            self.accounts[node.key] = Encoded(sum(e.pictures for e in spent), sum(e.seconds for e in spent))
+        encoded = self.accounts[node.key]
         return ("row", model, tuple(opened.jobs), opened.identity, job, opened.todo[job], encoded)
 
     def _claimed(self, node: Node) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,9 +12,9 @@ from benchmark.contracts import Encoder, HeadKind, KeptHead
 from benchmark.errors import DataError, UsageError, first_line
 from benchmark.system.digest import plain
 
-NAME = "head.safetensors"  # beside a row
 FORMAT = "densebench head 1"
-ENCODER = ("weights", "transform", "backend", "options")  # what a head is good for
+AGAIN = "Make it again with bench run --save-heads --force"
+ENCODER = ("weights", "transform", "family", "code", "backend", "options")  # what a head is good for
 
 
 def encoder_facts(encoder: Encoder) -> dict[str, str]:
@@ -21,7 +22,14 @@ def encoder_facts(encoder: Encoder) -> dict[str, str]:
     card = encoder.card
     transform = json.dumps(plain(encoder.transform), sort_keys=True)
     options = json.dumps(dict(card.options), sort_keys=True)
-    return {"weights": card.weights.sha256, "transform": transform, "backend": card.backend, "options": options}
+    return {
+        "weights": card.weights.sha256,
+        "transform": transform,
+        "family": card.family,
+        "code": card.code_version,
+        "backend": card.backend,
+        "options": options,
+    }
 
 
 def head_file(head: KeptHead, encoder: Encoder, facts: Mapping[str, str]) -> bytes:
@@ -31,7 +39,14 @@ def head_file(head: KeptHead, encoder: Encoder, facts: Mapping[str, str]) -> byt
     meta = {"format": FORMAT, "kind": head.kind, "use": json.dumps(dict(head.use), ensure_ascii=False)}
     arrays = {"weight": head.weight, "bias": head.bias}
     whole = {name: values.detach().float().cpu().contiguous() for name, values in arrays.items()}
-    return bytes(save(whole, {**meta, **encoder_facts(encoder), **facts}))
+    return bytes(save(whole, {**meta, "sha256": _digest(whole), **encoder_facts(encoder), **facts}))
+
+
+def _digest(arrays: Mapping[str, Any]) -> str:
+    whole = hashlib.sha256()
+    for name in ("weight", "bias"):
+        whole.update(arrays[name].numpy().tobytes())
+    return whole.hexdigest()
 
 
 def read_head(path: Path) -> tuple[KeptHead, dict[str, str]]:
@@ -45,9 +60,12 @@ def read_head(path: Path) -> tuple[KeptHead, dict[str, str]]:
             meta = dict(file.metadata() or {})
             if meta.get("format") != FORMAT or meta.get("kind") not in get_args(HeadKind):
                 raise DataError(f"{path}: is no head that bench run --save-heads has kept")
-            head = KeptHead(meta["kind"], file.get_tensor("weight"), file.get_tensor("bias"), json.loads(meta["use"]))
+            arrays = {name: file.get_tensor(name) for name in ("weight", "bias")}
+            head = KeptHead(meta["kind"], arrays["weight"], arrays["bias"], json.loads(meta["use"]))
     except (SafetensorError, OSError, ValueError, KeyError) as e:
-        raise DataError(f"{path}: cannot be read as a head ({first_line(e)}). Keep it again") from None
+        raise DataError(f"{path}: cannot be read as a head ({first_line(e)}). {AGAIN}") from None
+    if meta.get("sha256") != _digest(arrays):
+        raise DataError(f"{path}: its content does not agree with its checksum. {AGAIN}")
     if head.weight.ndim != 2 or head.bias.shape != head.weight.shape[:1]:
         raise DataError(f"{path}: weight {list(head.weight.shape)} and bias {list(head.bias.shape)} do not fit")
     return head, meta

@@ -23,7 +23,7 @@ SEPARATORS = re.compile(r"[/\\]")
 ROOTED = re.compile(rf"(?<=[\s='\"])/{_TAIL}+")  # one part is enough in a command: --data /scratch
 OTHERS = re.compile(
     r"\bhf_[A-Za-z0-9]{16,}\b"  # an access token
-    r"|[\w.+-]+@[\w-]+(?:\.[\w-]+)+"  # an address
+    r"|[\w.+-]+@(?:[\w-]+\.)+[A-Za-z][\w-]*"  # an address; PCK@0.1 is none
     r"|\b[\w-]+(?:\.[\w-]+)*\.(?:local|localdomain|lan|internal|intranet|corp|home\.arpa)\b"
     r"|\b(?:(?:10|127)(?:\.\d{1,3}){3}|(?:192\.168|172\.(?:1[6-9]|2\d|3[01]))(?:\.\d{1,3}){2})\b"  # private addresses
 )

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-import shutil
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from benchmark.rows.row import Row, half_written, read_row, row_files, slug
 from benchmark.rows.schema import parse_row
 from benchmark.system import sealed
 from benchmark.system.digest import fingerprint
-from benchmark.system.files import write_bytes
+from benchmark.system.files import only_writer, write_together
 
 DIGITS = 8  # of the protocol's hash, in a folder's name
 
@@ -174,15 +174,23 @@ def _state(row: Row, accepted: Path) -> str:
 
 def _write(row: Row, folder: Path, body: bytes, samples: bool, pictures: bool, found: Publication) -> None:
     """The row in its place; an older one there is replaced, what it kept and this one does not is removed."""
-    (folder / "result.json").unlink(missing_ok=True)
-    shutil.rmtree(folder / "pictures", ignore_errors=True)
-    (folder / "samples.parquet").unlink(missing_ok=True)
+    contents: dict[str, bytes] = {}
     if samples:
-        write_bytes(folder / "samples.parquet", (row.folder / "samples.parquet").read_bytes())
+        contents["samples.parquet"] = (row.folder / "samples.parquet").read_bytes()
     drawn: list[Path] = sorted((row.folder / "pictures").glob("*")) if pictures else []
     named: Callable[[Path], bool] = lambda file: private_texts(iter([file.name])) is None  # noqa: E731
     for file in filter(named, drawn):
-        write_bytes(folder / "pictures" / file.name, file.read_bytes())
+        contents[f"pictures/{file.name}"] = file.read_bytes()
     if left := [file.name for file in drawn if not named(file)]:
         found.note(f"pictures with a private name, left out: {len(left)}", row.folder)
-    write_bytes(folder / "result.json", body)
+    contents["result.json"] = body
+    older = [folder / "result.json", folder / "samples.parquet", *(folder / "pictures").glob("*")]
+
+    def clear() -> None:
+        for path in older:
+            path.unlink(missing_ok=True)
+        with suppress(OSError):  # there is none, or pictures come
+            (folder / "pictures").rmdir()
+
+    with only_writer(folder):
+        write_together(folder, contents, clear)

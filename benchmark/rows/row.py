@@ -34,6 +34,7 @@ from benchmark.system.files import only_writer, utf8, write_together
 
 STORE = "float16"  # how dense features are kept where --store does not say
 VARIANTS = "sensitivity"  # below the results folder: rows of variants of a preset, which no table shows
+HEAD = "head.safetensors"  # beside a row: its trained head (benchmark.heads.kept)
 HISTORY = "history"  # beside a row: what lay in its place before data or code changed
 LONGEST_NAME = 120  # other words stand before and after it in the names of folders and pictures
 
@@ -203,10 +204,12 @@ def save(folder: Path, data: RowData, samples: Mapping[str, Any], files: Mapping
         row = replace(data, samples_sha256=hashlib.sha256(columns).hexdigest()).json()
         contents = {"samples.parquet": columns, **(files or {})}
         whole = utf8(json.dumps(row, indent=1, ensure_ascii=False) + "\n")
-        contents |= _predecessor(folder, data)
+        replaced = _predecessor(folder, data)
+        contents |= replaced
         contents["result.json"] = sealed.json_file(row) if data.schema >= SEALED else whole
         older = {path for path in folder.glob("pictures/*") if f"pictures/{path.name}" not in contents}
-        older |= {path for path in folder.glob("*.safetensors") if path.name not in contents}  # of the older numbers
+        if replaced and HEAD not in contents:
+            older.add(folder / HEAD)  # of the older numbers
 
         def clear() -> None:
             for path in (folder / "result.json", *older):
