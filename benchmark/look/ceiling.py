@@ -4,6 +4,7 @@ and is up-sampled as predictions are. A coarse grid is so not read as a weak enc
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,8 @@ def ceiling(
 ) -> float | None:
     """The main metric of the true shares on `grid` [h, w] over the pictures `rows`; None where that has no meaning:
     a view that cuts pictures, a protocol that scores a part of them, another kind of data."""
-    if getattr(protocol, "crop", "none") not in ("none", 0, None):
+    fields = asdict(protocol)  # each schema has its own
+    if fields.get("crop", "none") not in ("none", 0, None):
         return None
     found = []
     for row in rows:
@@ -34,8 +36,8 @@ def ceiling(
         if isinstance(data, SegmentationData):
             found.append(_areas(target, len(data.class_names), grid, place))
         elif isinstance(data, DepthData):
-            limit = getattr(protocol, "max_depth", 0) or data.max_depth or FAR
-            near = getattr(protocol, "min_depth", 1e-3)
+            limit = fields.get("max_depth") or data.max_depth or FAR
+            near = fields.get("min_depth", 1e-3)
             there = np.isfinite(target) & (target > near) & (target < limit)
             guess = _means(target, there, grid, place)[..., 0]
             found.append(depth_errors(guess, target, near, limit, clamp=True))
