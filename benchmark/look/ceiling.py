@@ -4,7 +4,6 @@ and is up-sampled as predictions are. A coarse grid is so not read as a weak enc
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -24,7 +23,7 @@ def ceiling(
 ) -> float | None:
     """The main metric of the true shares on `grid` [h, w] over the pictures `rows`; None where that has no meaning:
     a view that cuts pictures, a protocol that scores a part of them, another kind of data."""
-    fields = asdict(protocol)  # each schema has its own
+    fields = vars(protocol)  # each schema has its own
     if fields.get("crop", "none") not in ("none", 0, None):
         return None
     found = []
