@@ -6,6 +6,7 @@ import io
 import runpy
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -50,7 +51,7 @@ CASES: dict[str, tuple[Any, Any, float]] = {
 def reached(kind: str, grid: tuple[int, int], view: ResolvedView, protocol: Any = None, **more: Any) -> float | None:
     target, measured, _ = CASES[kind]
     data = made(KINDS[kind], images=Noise(2), target=lambda i: target, class_names=list("abcdefg"), **more)
-    return ceiling(data, range(2), grid, view, measured, protocol)
+    return ceiling(data, range(2), grid, view, measured, protocol or SimpleNamespace())
 
 
 @pytest.mark.parametrize("kind", CASES)
@@ -68,7 +69,6 @@ def test_the_truth_on_one_patch_is_what_a_constant_gets() -> None:
 
 
 def test_a_crop_of_view_or_protocol_has_no_such_value() -> None:
-    from types import SimpleNamespace
 
     assert reached("depth", (4, 4), ResolvedView(ImageTransform("short-side", 32, crop=32))) is None
     assert reached("depth", (4, 4), SQUARE, SimpleNamespace(crop="eigen")) is None
