@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 from benchmark import load_encoder
+from benchmark.contracts import identity
 from benchmark.engine.run import run
 from benchmark.errors import UsageError
-from benchmark.features.plan import identity
 
 NETWORK = """
 import torch

@@ -20,6 +20,7 @@ from benchmark.contracts.encoder import (
     ResizeRule,
     TextEncoder,
     WeightsInfo,
+    identity,
 )
 from benchmark.contracts.features import Need, Sampling, Tap, TapName, View, ViewRule
 from benchmark.contracts.images import IGNORE, ImageSet, ImageSubset, ignored_label
@@ -96,6 +97,7 @@ __all__ = [
     "View",
     "ViewRule",
     "WeightsInfo",
+    "identity",
     "ignored_label",
     "no_text_tower",
 ]

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, runtime_checkable
 
-from benchmark.system.digest import fingerprint
+from benchmark.system.digest import fingerprint, plain
 
 if TYPE_CHECKING:
     import torch
@@ -75,6 +75,19 @@ class EncoderCard:
     has_raw_layers: bool = False  # whether layers can be had without the final norm
     prompts: PromptRule = "plain"  # how its authors' zero-shot evaluator writes a prompt (benchmark.contracts.prompts)
     options: tuple[tuple[str, str], ...] = ()  # choices that change the outputs, e.g. (("gelu", "tanh"),)
+
+
+def identity(card: EncoderCard) -> Mapping[str, Any]:
+    """What of an encoder decides its outputs. `model` is for people: it is left out of the key's hash."""
+    return {
+        "model": card.name,
+        "weights": card.weights.sha256,
+        "family": card.family,
+        "backend": card.backend,
+        "dtype": card.dtype,
+        "code": card.code_version,
+        "options": plain(card.options),
+    }
 
 
 @dataclass(frozen=True)

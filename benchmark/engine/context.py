@@ -8,10 +8,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmark.contracts import Encoder, EncoderCard, FeatureReader, Need, Progress, TextEncoder, no_text_tower
+from benchmark.contracts import (
+    Encoder,
+    EncoderCard,
+    FeatureReader,
+    Need,
+    Progress,
+    TextEncoder,
+    identity,
+    no_text_tower,
+)
 from benchmark.contracts.progress import NewProgress, silent
 from benchmark.errors import EncoderError, NotApplicable
-from benchmark.features.plan import Planner, identity
+from benchmark.features.plan import Planner
 from benchmark.features.store import FeatureStore, StoredArray
 from benchmark.system.claims import Claim, claimed
 from benchmark.system.late import torch

@@ -8,7 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from benchmark.contracts import Encoder
+from benchmark.contracts import Encoder, identity
 from benchmark.engine.loading import INSTALLED
 from benchmark.engine.options import RunOptions
 from benchmark.errors import BenchError, UsageError
@@ -112,8 +112,6 @@ def model_stamp(name: str, weights: str | None, encoder: Encoder | None = None) 
     if versions := code_versions_of(name):
         stamp["code"] = versions
     if own and encoder is not None:
-        from benchmark.features.plan import identity  # it imports torch
-
         stamp["encoder"] = identity(encoder.card)
     return fingerprint(stamp)
 

@@ -18,7 +18,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from benchmark.contracts import ImageSet
+from benchmark.contracts import ImageSet, identity
 from benchmark.contracts.images import ImageSubset
 from benchmark.contracts.progress import silent
 from benchmark.engine import costs
@@ -31,7 +31,7 @@ from benchmark.engine.session import Encoded, Session
 from benchmark.engine.slots import Slot
 from benchmark.engine.target import Target
 from benchmark.errors import BenchError, NotApplicable, UsageError, staying
-from benchmark.features.plan import Planner, identity
+from benchmark.features.plan import Planner
 from benchmark.system.digest import fingerprint
 
 PROBED = 3  # pictures of each set that a worker must read as the process that asked does

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-from benchmark.contracts import EncoderCard, ImageSet, ImageTransform, Need, Tap
+from benchmark.contracts import EncoderCard, ImageSet, ImageTransform, Need, Tap, identity
 from benchmark.errors import BenchError
 from benchmark.features.store import FeatureStore, StoredArray, shard_items
 from benchmark.images.views import ResolvedView, resolve_view
@@ -107,16 +106,3 @@ def item_values(tap: Tap, view: ResolvedView, card: EncoderCard, shape: tuple[in
         height, width = input_size(view, card, shape)
         return (height // card.patch_size) * (width // card.patch_size) * wide
     return wide * {"pixels": tap.count, "cls": card.num_cls}.get(tap.name, 1)
-
-
-def identity(card: EncoderCard) -> Mapping[str, Any]:
-    """What of an encoder decides its outputs. `model` is for people: it is left out of the key's hash."""
-    return {
-        "model": card.name,
-        "weights": card.weights.sha256,
-        "family": card.family,
-        "backend": card.backend,
-        "dtype": card.dtype,
-        "code": card.code_version,
-        "options": plain(card.options),
-    }

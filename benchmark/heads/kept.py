@@ -8,28 +8,22 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, get_args
 
-from benchmark.contracts import Encoder, HeadKind, KeptHead
+from benchmark.contracts import Encoder, HeadKind, KeptHead, identity
 from benchmark.errors import DataError, UsageError, first_line
 from benchmark.system.digest import plain
 
 FORMAT = "densebench head 1"
 AGAIN = "Make it again with bench run --save-heads --force"
-ENCODER = ("weights", "transform", "family", "code", "backend", "options")  # what a head is good for
 
 
 def encoder_facts(encoder: Encoder) -> dict[str, str]:
-    """What tells the features of one encoder from those of another."""
-    card = encoder.card
+    """What a head is good for: all that decides an encoder's features but their number type; what differs most first."""
+    facts = dict(identity(encoder.card))
+    weights, options = facts.pop("weights"), json.dumps(facts.pop("options"), sort_keys=True)
     transform = json.dumps(plain(encoder.transform), sort_keys=True)
-    options = json.dumps(dict(card.options), sort_keys=True)
-    return {
-        "weights": card.weights.sha256,
-        "transform": transform,
-        "family": card.family,
-        "code": card.code_version,
-        "backend": card.backend,
-        "options": options,
-    }
+    for other in ("model", "dtype"):
+        del facts[other]
+    return {"weights": weights, "transform": transform, **facts, "options": options}
 
 
 def head_file(head: KeptHead, encoder: Encoder, facts: Mapping[str, str]) -> bytes:
@@ -73,10 +67,9 @@ def read_head(path: Path) -> tuple[KeptHead, dict[str, str]]:
 
 def refuse_another(path: Path, meta: Mapping[str, str], encoder: Encoder) -> None:
     """Raises UsageError where `encoder` is not the one that the head was trained on."""
-    mine: dict[str, Any] = encoder_facts(encoder)
-    for name in ENCODER:
-        if meta.get(name) != mine[name]:
-            there, here = (str(value)[:12] if name == "weights" else value for value in (meta.get(name), mine[name]))
+    for name, mine in encoder_facts(encoder).items():
+        if meta.get(name) != mine:
+            there, here = (str(value)[:12] if name == "weights" else value for value in (meta.get(name), mine))
             raise UsageError(
                 f"{path}: was trained on {meta.get('model')}, whose {name} are {there}; those of "
                 f"{encoder.card.name} are {here}. A head reads no other encoder: train one with bench run --save-heads"

@@ -54,12 +54,7 @@ def decode(
 
     Raises DataError, naming the file, when it is missing, is no image, ends too early, or is larger than `max_pixels`.
     """
-    name = describe(source)
-    handle = io.BytesIO(source) if isinstance(source, bytes) else source
-    if isinstance(source, (str, Path)) and not os.path.lexists(source):
-        raise DataError(f"{name}: no such image file. Check the path and the dataset's --data folder")
-    with decoding(name, " as an image"), strict_truncation(), opened(handle) as image:
-        image.load()
+    with _loaded(source) as image:
         upright = ImageOps.exif_transpose(image) if exif else image
         if upright.width * upright.height <= BAND:
             return np.array(to_rgb(upright, background))
@@ -73,11 +68,20 @@ def decode(
 
 def decode_image(source: Path | str | bytes | BinaryIO) -> Image.Image:
     """`decode` as a Pillow picture in RGB, without the copies through an array: for those that are resized next."""
+    with _loaded(source) as image:
+        return to_rgb(image)
+
+
+@contextlib.contextmanager
+def _loaded(source: Path | str | bytes | BinaryIO) -> Iterator[Image.Image]:
+    """The whole picture as Pillow reads it; what fails inside is an error that names the file."""
     name = describe(source)
     handle = io.BytesIO(source) if isinstance(source, bytes) else source
+    if isinstance(source, (str, Path)) and not os.path.lexists(source):
+        raise DataError(f"{name}: no such image file. Check the path and the dataset's --data folder")
     with decoding(name, " as an image"), strict_truncation(), opened(handle) as image:
         image.load()
-        return to_rgb(image)
+        yield image
 
 
 @contextlib.contextmanager

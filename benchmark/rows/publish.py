@@ -14,11 +14,11 @@ import numpy as np
 from benchmark.errors import BenchError, UsageError, first_line
 from benchmark.rows.parse import Misfit
 from benchmark.rows.private import private_texts, scrubbed
-from benchmark.rows.row import Row, half_written, read_row, row_files, slug
+from benchmark.rows.row import Row, half_written, put, read_row, row_files, slug
 from benchmark.rows.schema import parse_row
 from benchmark.system import sealed
 from benchmark.system.digest import fingerprint
-from benchmark.system.files import only_writer, write_together
+from benchmark.system.files import only_writer
 
 DIGITS = 8  # of the protocol's hash, in a folder's name
 
@@ -184,13 +184,7 @@ def _write(row: Row, folder: Path, body: bytes, samples: bool, pictures: bool, f
     if left := [file.name for file in drawn if not named(file)]:
         found.note(f"pictures with a private name, left out: {len(left)}", row.folder)
     contents["result.json"] = body
-    older = [folder / "result.json", folder / "samples.parquet", *(folder / "pictures").glob("*")]
-
-    def clear() -> None:
-        for path in older:
-            path.unlink(missing_ok=True)
-        with suppress(OSError):  # there is none, or pictures come
-            (folder / "pictures").rmdir()
-
     with only_writer(folder):
-        write_together(folder, contents, clear)
+        put(folder, contents, ["samples.parquet"])
+    with suppress(OSError):  # there is none, or it holds pictures
+        (folder / "pictures").rmdir()

@@ -207,15 +207,18 @@ def save(folder: Path, data: RowData, samples: Mapping[str, Any], files: Mapping
         replaced = _predecessor(folder, data)
         contents |= replaced
         contents["result.json"] = sealed.json_file(row) if data.schema >= SEALED else whole
-        older = {path for path in folder.glob("pictures/*") if f"pictures/{path.name}" not in contents}
-        if replaced and HEAD not in contents:
-            older.add(folder / HEAD)  # of the older numbers
+        put(folder, contents, [HEAD] if replaced else [])  # a head of the older numbers
 
-        def clear() -> None:
-            for path in (folder / "result.json", *older):
-                path.unlink(missing_ok=True)
 
-        write_together(folder, contents, clear)
+def put(folder: Path, contents: Mapping[str, bytes], gone: Iterable[str] = ()) -> None:
+    """The files of a row in their places, all or none; pictures and what is `gone` that are not among them go."""
+    older = {f"pictures/{path.name}" for path in folder.glob("pictures/*")} | {*gone}
+
+    def clear() -> None:
+        for name in ("result.json", *(older - contents.keys())):
+            (folder / name).unlink(missing_ok=True)
+
+    write_together(folder, contents, clear)
 
 
 def _predecessor(folder: Path, data: RowData) -> dict[str, bytes]:
