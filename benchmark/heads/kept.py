@@ -17,7 +17,7 @@ AGAIN = "Make it again with bench run --save-heads --force"
 
 
 def encoder_facts(encoder: Encoder) -> dict[str, str]:
-    """What a head is good for: all that decides an encoder's features but their number type; what differs most first."""
+    """What a head is good for: all that decides an encoder's features but their number type."""
     facts = dict(identity(encoder.card))
     weights, options = facts.pop("weights"), json.dumps(facts.pop("options"), sort_keys=True)
     transform = json.dumps(plain(encoder.transform), sort_keys=True)
