@@ -13,6 +13,7 @@ from adapters.tipsv2.recipe.config import DataConfig, RecipeConfig
 from adapters.tipsv2.recipe.config_file import from_table
 from adapters.tipsv2.recipe.samples import Sample
 from benchmark.errors import DataError
+from benchmark.system.digest import fingerprint
 
 COLOURS = ("red", "yellow", "green", "cyan", "blue", "magenta")
 CORNERS = ("top left", "top right", "bottom left", "bottom right")
@@ -55,6 +56,10 @@ class Squares:
 
     def __len__(self) -> int:
         return self.samples
+
+    @property
+    def ids_digest(self) -> str:
+        return fingerprint({"squares": self.samples})
 
     def load(self, index: int) -> Sample:
         if index in self.broken:

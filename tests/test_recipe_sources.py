@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
 import pickle
@@ -17,7 +18,7 @@ from PIL import Image
 
 from adapters.tipsv2.recipe.captions import draw_pair
 from adapters.tipsv2.recipe.config import DataConfig
-from adapters.tipsv2.recipe.samples import open_source
+from adapters.tipsv2.recipe.samples import ids_digest, open_source
 from adapters.tipsv2.recipe.source_files import sample_from
 from adapters.tipsv2.recipe.source_scenes import ScenesSource
 from adapters.tipsv2.recipe.text import Tokenizer, train_tokenizer
@@ -97,9 +98,25 @@ def test_every_source_gives_pictures_and_captions_in_order(tmp_path: Path, make:
 
 
 @pytest.mark.parametrize("make", [folder, tar, parquet, hub])
-def test_a_missing_column_names_itself_and_those_that_exist(tmp_path: Path, make: Any) -> None:
-    import dataclasses
+def test_a_source_is_known_by_its_samples_wherever_it_lies(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make: Any
+) -> None:
+    def made(name: str, **more: Any) -> str:
+        (tmp_path / name).mkdir()
+        return ids_digest(open_source(dataclasses.replace(make(tmp_path / name), **more)))
 
+    here = made("here")
+    assert len(here) == 64 and here == made("there") != made("fewer", samples=2)
+    if make in (parquet, hub):  # no names: the content tells pictures of one length apart
+        monkeypatch.setattr("test_recipe_sources.png", lambda value, png=png: png(2 - value))
+        assert made("turned") != here
+    if make is tar:
+        (tmp_path / "there" / "b.tar").rename(tmp_path / "there" / "0.tar")
+        assert ids_digest(open_source(settings("tar", tmp_path / "there" / "*.tar"))) != here
+
+
+@pytest.mark.parametrize("make", [folder, tar, parquet, hub])
+def test_a_missing_column_names_itself_and_those_that_exist(tmp_path: Path, make: Any) -> None:
     config = dataclasses.replace(make(tmp_path), alt="title")
     with pytest.raises(DataError, match="no column 'title'; there are .*'alt'") as caught:
         open_source(config).load(0)

@@ -42,7 +42,7 @@ def dedup(
         raise UsageError("no evaluation pictures are named. Say which with --against, for example --against ade20k")
     from benchmark.cli.bars import bars
     from benchmark.dedup.near import evaluation_pictures, find_near
-    from benchmark.dedup.report import write_report
+    from benchmark.dedup.report import parts, write_report
     from benchmark.engine.options import RunOptions
     from benchmark.engine.session import Session
     from benchmark.system.files import writable
@@ -55,10 +55,14 @@ def dedup(
     options = RunOptions(data=data or data_dir(), weights=weights, device=device, offline=offline, limit=limit)
     with bars() as (progress, _):
         session = Session.open(model, model, options, progress)
-        found = find_near(session, training, evaluation_pictures(session, against, progress), threshold)
-    places = write_report(out, found, training, model, list(against))
+        evaluated, there = evaluation_pictures(session, against, progress)
+        found = find_near(session, training, evaluated, threshold)
+    compared = {unit: (len(images), there[unit]) for unit, images in evaluated.items()}
+    places = write_report(out, found, training, training.ids_digest, model, compared)
     typer.echo(
         f"{len(found.left_out)} of {len(training)} training pictures are near-copies (cosine ≥ {found.threshold:.4f})"
     )
+    if part := parts(compared):
+        typer.echo(f"a part alone was compared: {part}")
     for place in places:
         typer.echo(str(place))

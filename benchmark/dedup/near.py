@@ -120,10 +120,15 @@ def _cosines(one: np.ndarray, other: np.ndarray) -> np.ndarray:
     return np.asarray((one * other).sum(1) / np.maximum(sizes, 1e-12))
 
 
-def evaluation_pictures(session: Session, words: Sequence[str], progress: NewProgress = silent) -> dict[str, ImageSet]:
-    """unit -> its test pictures, of every task that `words` mean. Raises UsageError, DataError."""
-    maker, found = JobMaker(session.options, "fast", progress), {}
+def evaluation_pictures(
+    session: Session, words: Sequence[str], progress: NewProgress = silent
+) -> tuple[dict[str, ImageSet], dict[str, int]]:
+    """(unit -> its test pictures, unit -> how many there are without --limit), of every task that `words` mean. Raises
+    UsageError, DataError."""
+    maker, found, there = JobMaker(session.options, "fast", progress), {}, {}
     for unit in dict.fromkeys(unit for word in words for unit in units(word)):
-        for name, images in maker.make(unit).data["test"].pictures().items():
-            found[f"{unit}" if name == "images" else f"{unit} {name}"] = images
-    return found
+        job = maker.make(unit)
+        for name, images in job.data["test"].pictures().items():
+            word = f"{unit}" if name == "images" else f"{unit} {name}"
+            found[word], there[word] = images, len(job.whole["test"].pictures()[name])
+    return found, there

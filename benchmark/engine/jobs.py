@@ -36,6 +36,7 @@ class Job:
     short: list[str] = field(default_factory=list)  # splits that are a small part of the official one
     notes: list[str] = field(default_factory=list)  # what should be known of the data: files left out by their names …
     change: Change | None = None  # of a variant of the preset; its row lies apart
+    whole: Mapping[str, Any] = field(default_factory=dict)  # split -> its data before --limit
 
     @property
     def method(self) -> Method[Any]:
@@ -52,6 +53,7 @@ class _Split:
     """The data of one split, and what it lacks."""
 
     data: Any
+    whole: Any
     bad: list[str]
     short: list[str]
     notes: list[str]
@@ -102,7 +104,8 @@ class JobMaker:
             dataset.check_apart()
             data["test"], seen = self._unseen(unit, task, data, len(bad))
             bad += seen
-        return Job(unit, task, protocol, data, bad, short, notes, change)
+        whole = {name: split.whole for name, split in splits.items()}
+        return Job(unit, task, protocol, data, bad, short, notes, change, whole)
 
     def _unseen(self, unit: Unit, task: Task, data: Mapping[str, Any], bad: int) -> tuple[Any, list[str]]:
         """The test data without pictures that are trained on, of which `--max-bad` allows some, and a line for each.
@@ -211,5 +214,5 @@ class JobMaker:
             notes = [f"{unit.dataset} {split}: {line}" for line in allowed.notes]
             for line in notes:
                 log.warning("%s", line)
-            self._splits[key] = _Split(data, bad, allowed.short, notes)
+            self._splits[key] = _Split(data, whole, bad, allowed.short, notes)
         return self._splits[key]

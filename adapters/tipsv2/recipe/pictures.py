@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from adapters.tipsv2.recipe.config import DataConfig
-from adapters.tipsv2.recipe.samples import Renderer, Source, open_source
+from adapters.tipsv2.recipe.samples import Renderer, Source, ids_digest, open_source
 from benchmark.contracts import ImageSet
 from benchmark.system.digest import fingerprint
 
@@ -35,6 +35,10 @@ class TrainingPictures(ImageSet):
             rows = getattr(source, "rows", None)  # of the datasets library, which knows the content by a fingerprint
             content = getattr(rows, "_fingerprint", None) or dataclasses.asdict(self.config)
         return fingerprint({"training": content, "count": len(self)})
+
+    @property
+    def ids_digest(self) -> str:
+        return ids_digest(self.source)
 
     def __len__(self) -> int:
         return len(self.source)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,9 @@ from PIL import Image
 from adapters.tipsv2.recipe.config import DataConfig
 from benchmark.errors import UsageError
 from benchmark.system import sealed
+from benchmark.system.digest import fingerprint
+
+log = logging.getLogger("densebench.data")
 
 
 @dataclass(frozen=True)
@@ -26,7 +30,11 @@ class Sample:
 
 
 class Source(Protocol):
-    """Random access by index. `load` raises DataError naming what cannot be read. Must be picklable for workers."""
+    """Random access by index. `load` raises DataError naming what cannot be read. Must be picklable for workers.
+
+    One that has an `ids_digest` (64 hex digits over the ids of its samples, in order) is known again: by a resume, and
+    by the list of samples that are left out.
+    """
 
     def __len__(self) -> int: ...
 
@@ -79,14 +87,20 @@ def open_source(config: DataConfig, render: Renderer | None = None) -> Source:
     except (ImportError, AttributeError) as error:
         raise UsageError(f"data.source = {config.source!r} cannot be loaded: {error}") from None
     source = opener(config, render) if config.source == "scenes" else opener(config)
-    return Without(source, left_out(config, len(source))) if config.leave_out else source
+    return Without(source, *left_out(config, source)) if config.leave_out else source
+
+
+def ids_digest(source: Source) -> str:
+    """64 hex digits over the ids of all samples in their order; "" of a source that has none."""
+    return str(getattr(source, "ids_digest", ""))
 
 
 class Without:
-    """A source without the samples `gone` [G], rising: each index is that of the samples that are left."""
+    """A source without the samples `gone` [G], rising: each index is that of the samples that are left. `why` is what
+    the record of a run says of them."""
 
-    def __init__(self, source: Source, gone: np.ndarray) -> None:
-        self.source, self.gone = source, gone
+    def __init__(self, source: Source, gone: np.ndarray, why: dict[str, Any] | None = None) -> None:
+        self.source, self.gone, self.why = source, gone, why or {}
         self.before = gone - np.arange(len(gone))  # samples that are left before each that is gone
 
     def __len__(self) -> int:
@@ -98,6 +112,11 @@ class Without:
         starts = self.source.starts  # type: ignore[attr-defined]
         return starts - np.searchsorted(self.gone, starts)
 
+    @property
+    def ids_digest(self) -> str:
+        whole = ids_digest(self.source)
+        return fingerprint({"of": whole, "without": self.gone.tolist()}) if len(self.gone) else whole
+
     def load(self, index: int) -> Sample:
         return self.source.load(index + int(np.searchsorted(self.before, index, "right")))
 
@@ -105,17 +124,25 @@ class Without:
         return self.source.held_out(count)
 
 
-def left_out(config: DataConfig, samples: int) -> np.ndarray:
-    """[G] int64, rising: the samples that the list `data.leave_out` of `bench dedup` names. Raises UsageError for one
-    that is not there, or was made of another number of samples, sealed.Damaged."""
-    path = Path(config.leave_out)
+def left_out(config: DataConfig, source: Source) -> tuple[np.ndarray, dict[str, Any]]:
+    """([G] int64, rising: the samples that the list `data.leave_out` of `bench dedup` names; how it was made). Raises
+    UsageError for one that is not there or was made of other samples, sealed.Damaged."""
+    path, name = Path(config.leave_out), f"data.leave_out = {config.leave_out!r}"
+    again = "Make it again with bench dedup"
     try:
         facts = sealed.read_json(path, since=1)
     except FileNotFoundError:
-        raise UsageError(f"data.leave_out = {config.leave_out!r}: no such file. Make it with bench dedup") from None
-    if facts.get("samples") != samples or not isinstance(facts.get("indices"), list):
-        raise UsageError(
-            f"data.leave_out = {config.leave_out!r} is of {facts.get('samples')} samples, the data hold {samples}. Make"
-            " it again with bench dedup"
-        )
-    return np.array(facts["indices"], np.int64)
+        raise UsageError(f"{name}: no such file. Make it with bench dedup") from None
+    if facts.get("samples") != len(source) or not isinstance(facts.get("indices"), list):
+        raise UsageError(f"{name} is of {facts.get('samples')} samples, the data hold {len(source)}. {again}")
+    if "ids" not in facts or "compared" not in facts:
+        raise UsageError(f"{name} is older and does not say of which samples it is. {again}")
+    if facts["ids"] != ids_digest(source):
+        raise UsageError(f"{name} is of other samples, or of these in another order. {again}")
+    if not facts["ids"]:
+        log.warning("%s is held to data.source = %r by its number of samples alone: it has no ids", name, config.source)
+    for unit, (compared, there) in facts["compared"].items():
+        if compared < there:
+            log.warning("%s was made with --limit: of %s, %d of %d pictures were compared", name, unit, compared, there)
+    kept = {key: facts.get(key) for key in ("model", "threshold", "compared")}
+    return np.array(facts["indices"], np.int64), {"samples": len(facts["indices"]), **kept}

@@ -39,17 +39,19 @@ log = logging.getLogger("densebench.data")
 
 @dataclass
 class Index:
-    """`entries` [n] of ENTRY, mapped from a file; shard s holds those from starts[s] to starts[s + 1]."""
+    """`entries` [n] of ENTRY, mapped from a file; shard s holds those from starts[s] to starts[s + 1]. `ids` is a digest
+    over the stems and sizes of all pictures, in order."""
 
     file: Path
     starts: np.ndarray  # [S + 1] int64
+    ids: str
 
     def __post_init__(self) -> None:
         count = int(self.starts[-1])
         self.entries = np.memmap(self.file, ENTRY, "r", shape=(count,)) if count else np.empty(0, ENTRY)
 
-    def __reduce__(self) -> tuple[type[Index], tuple[Path, np.ndarray]]:
-        return Index, (self.file, self.starts)  # a worker maps the file itself
+    def __reduce__(self) -> tuple[type[Index], tuple[Path, np.ndarray, str]]:
+        return Index, (self.file, self.starts, self.ids)  # a worker maps the file itself
 
 
 def open_index(shards: list[Shard], root: Path) -> Index:
@@ -70,30 +72,36 @@ def open_index(shards: list[Shard], root: Path) -> Index:
 
 def _read(folder: Path) -> Index:
     facts = sealed.read_json(folder / FACTS, since=1)
+    if "ids" not in facts:  # of before they were kept
+        raise FileNotFoundError(folder / FACTS)
     sealed.check_files(folder, facts["files"])
-    return Index(folder / ENTRIES, np.array(facts["starts"], np.int64))
+    return Index(folder / ENTRIES, np.array(facts["starts"], np.int64), facts["ids"])
 
 
 def _make(shards: list[Shard], folder: Path) -> None:
     parts, counts, alone = folder / "parts", [], 0
-    digest, staging = hashlib.sha256(), folder / f"{ENTRIES}.{os.getpid()}.part"
+    digest, ids, staging = hashlib.sha256(), hashlib.sha256(), folder / f"{ENTRIES}.{os.getpid()}.part"
     remote = bool(shards) and REMOTE.match(shards[0].name) is not None
     with disk_errors(folder), ThreadPoolExecutor(OPEN if remote else 1) as pool, open(staging, "wb") as out:
         for first in range(0, len(shards), PART):
             path = parts / f"{first:08d}.npz"
             try:
                 part = sealed.read_arrays(path)
+                if "ids" not in part:  # of before they were kept
+                    raise FileNotFoundError(path)
             except (FileNotFoundError, sealed.Damaged):
                 found = list(pool.map(shard_entries, shards[first : first + PART]))
                 part = {
-                    "entries": np.concatenate([entries for entries, _ in found]),
-                    "counts": np.array([len(entries) for entries, _ in found]),
-                    "alone": np.array(sum(without for _, without in found)),
+                    "entries": np.concatenate([entries for entries, _, _ in found]),
+                    "counts": np.array([len(entries) for entries, _, _ in found]),
+                    "alone": np.array(sum(without for _, without, _ in found)),
+                    "ids": np.frombuffer(b"".join(names for _, _, names in found), np.uint8),
                 }
                 sealed.write_arrays(path, **part)
             content = part["entries"].tobytes()
             digest.update(content)
             out.write(content)
+            ids.update(part["ids"].tobytes())
             counts += part["counts"].tolist()
             alone += int(part["alone"])
         out.flush()
@@ -102,12 +110,13 @@ def _make(shards: list[Shard], folder: Path) -> None:
         log.warning("%d pictures of the shards have neither .json nor .txt beside them and are left out", alone)
     staging.replace(folder / ENTRIES)
     starts = [0, *itertools.accumulate(counts)]
-    sealed.write_json(folder / FACTS, {"schema": 1, "starts": starts, "files": {ENTRIES: digest.hexdigest()}})
+    facts = {"schema": 1, "starts": starts, "ids": ids.hexdigest(), "files": {ENTRIES: digest.hexdigest()}}
+    sealed.write_json(folder / FACTS, facts)
     shutil.rmtree(parts, ignore_errors=True)
 
 
-def shard_entries(shard: Shard) -> tuple[np.ndarray, int]:
-    """([n] ENTRY in the order of the pictures, how many pictures have no captions)."""
+def shard_entries(shard: Shard) -> tuple[np.ndarray, int, bytes]:
+    """([n] ENTRY in the order of the pictures, how many pictures have no captions, a digest over stems and sizes)."""
     found: dict[str, dict[str, tuple[int, int]]] = {"image": {}, "json": {}, "text": {}}
     kinds = {**dict.fromkeys(PICTURES, "image"), ".json": "json", ".txt": "text"}
     for path, start, size in members(shard):
@@ -116,12 +125,10 @@ def shard_entries(shard: Shard) -> tuple[np.ndarray, int]:
         if (kind := kinds.get((dot + ending).lower())) and not is_hidden(path):
             found[kind][folder + slash + stem] = start // BLOCK, size
     none = (0, 0)
-    rows = [
-        (*span, found["json"].get(stem, none)[0], found["text"].get(stem, none)[0])
-        for stem, span in found["image"].items()
-        if stem in found["json"] or stem in found["text"]
-    ]
-    return np.array(rows, ENTRY), len(found["image"]) - len(rows)
+    kept = {stem: span for stem, span in found["image"].items() if stem in found["json"] or stem in found["text"]}
+    rows = [(*span, found["json"].get(stem, none)[0], found["text"].get(stem, none)[0]) for stem, span in kept.items()]
+    names = "\0".join(f"{stem}\0{size}" for stem, (_, size) in kept.items()).encode("utf-8", "surrogateescape")
+    return np.array(rows, ENTRY), len(found["image"]) - len(rows), hashlib.sha256(names).digest()
 
 
 def members(shard: Shard) -> Iterator[tuple[str, int, int]]:

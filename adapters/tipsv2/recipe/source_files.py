@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from adapters.tipsv2.recipe.config import DataConfig
 from adapters.tipsv2.recipe.samples import Sample
 from benchmark.errors import DataError
 from benchmark.images.decode import decode_image
+from benchmark.system.digest import fingerprint
 from benchmark.system.texts import json_lines
 
 CAPTIONS = "captions.jsonl"
@@ -76,6 +78,13 @@ class FolderSource:
             found = ", ".join(map(repr, row))
             raise DataError(f"{where}: no column {self.config.image!r}; there are {found}. Set data.image")
         return sample_from(self.root / str(row[self.config.image]), row, self.config, where)
+
+    @property
+    def ids_digest(self) -> str:
+        """Over the pictures' names as the lines say them, below `root` where they are whole paths: a folder may move."""
+        root = f"{self.root.absolute()}{os.sep}"
+        names = [str(row.get(self.config.image)).removeprefix(root) for row in self.rows]
+        return fingerprint(names)
 
     def held_out(self, count: int) -> list[Sample]:
         return []

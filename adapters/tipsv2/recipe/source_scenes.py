@@ -36,6 +36,10 @@ class ScenesSource:
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_open": {}}
 
+    @property
+    def ids_digest(self) -> str:
+        return fingerprint([self.folder.name, self.samples])  # the name holds what is drawn, by a digest
+
     def load(self, index: int) -> Sample:
         pixels, captions = self._shard(index // SHARD)
         alt, *synthetic = captions[index % SHARD]

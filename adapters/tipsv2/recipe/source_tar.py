@@ -16,6 +16,7 @@ from adapters.tipsv2.recipe.shard_index import BLOCK, Index, open_index
 from adapters.tipsv2.recipe.shards import Reader, find_shards
 from adapters.tipsv2.recipe.source_files import sample_from
 from benchmark.errors import DataError
+from benchmark.system.digest import fingerprint
 from benchmark.system.paths import cache_dir
 
 BESIDE = 2**14  # bytes that are read past a picture: its captions lie there, mostly
@@ -37,6 +38,11 @@ class TarSource:
         """[S + 1] where the samples of each shard begin, up to `data.samples`."""
         starts = np.minimum(self.index.starts, len(self))
         return np.append(starts[:-1][np.diff(starts) > 0], starts[-1])
+
+    @property
+    def ids_digest(self) -> str:
+        """Over stems and sizes of the pictures of all shards, whatever these are called, and how many of them count."""
+        return fingerprint([self.index.ids, len(self)])
 
     def load(self, index: int) -> Sample:
         if not 0 <= index < len(self):

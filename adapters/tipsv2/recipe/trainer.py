@@ -35,7 +35,7 @@ from adapters.tipsv2.recipe.objective import assignment_entropy
 from adapters.tipsv2.recipe.optim import make_optimizer, set_learning_rate
 from adapters.tipsv2.recipe.parallel import Place, joined, mean_over_processes, wrap
 from adapters.tipsv2.recipe.resume import SHARES, changed, leaves, same_lengths
-from adapters.tipsv2.recipe.samples import Renderer, open_source
+from adapters.tipsv2.recipe.samples import Renderer, ids_digest, open_source
 from adapters.tipsv2.recipe.schedule import learning_rate
 from adapters.tipsv2.recipe.step import backward
 from adapters.tipsv2.recipe.stop import Asked, Stopped, listening
@@ -238,6 +238,7 @@ class Trainer:
             "bases": self.bases,
             "changes": self.changes,
             "samples": len(self.source),
+            "ids": ids_digest(self.source),
             "teacher": self.taught_by,
             "exported": self._facts(),
             "bad": self.bad,
@@ -261,6 +262,10 @@ class Trainer:
             (
                 f"the data hold {len(self.source)} samples, not {facts['samples']}: others",
                 facts["samples"] == len(self.source),
+            ),
+            (
+                "the samples, their order, or those of them that are left out are others",
+                not facts.get("ids") or facts["ids"] == ids_digest(self.source),
             ),
             ("teacher.path names other weights", facts["teacher"] == self.taught_by),
             ("the tokeniser is another one", (path / TOKENIZER).read_bytes() == self.tokenizer.model),
@@ -286,14 +291,16 @@ class Trainer:
         self.config = self.student.config = self.teacher.config = self.guards.config = config
 
     def _facts(self) -> dict[str, Any]:
-        changes = {"changes": self.changes} if self.changes else {}
+        more: dict[str, Any] = {"changes": self.changes} if self.changes else {}
+        if why := getattr(self.source, "why", None):
+            more["left_out"] = why
         return {
             "config": self.config.digest(),
             "steps": self.step,
             "hours": round(self.seconds / 3600, 3),
             "bad_samples": self.bad,
             "samples_without_alt_text": self.without_alt,
-            **changes,
+            **more,
         }
 
     def _export(self, name: str) -> Path:
