@@ -24,25 +24,21 @@ OURS = """
 import sys, time
 from dataclasses import replace
 import numpy as np
-from benchmark.contracts import ImageSet, ImageTransform
+from pathlib import Path
+from benchmark.contracts import ImageTransform
 try:
-    from benchmark.images.decode import decode
     from benchmark.images.views import ResolvedView
 except ImportError:
-    from benchmark.images import decode
     from benchmark.views import ResolvedView
 from benchmark.features.extract import _Decoder
-
-class Files(ImageSet):
-    digest = "0" * 64
-    def __len__(self): return 1
-    def image_id(self, index): return "a"
-    def load(self, index): return decode(sys.argv[1])
+from tasks.datasets.blobs import FileBlobs
+from tasks.datasets.kinds import Pictures
 
 transform = ImageTransform("short-side", 224, 224, interpolation="bicubic")
 if hasattr(transform, "rounding"):
     transform = replace(transform, rounding="even")
-worker = _Decoder(Files(), ResolvedView(transform), [[0]])
+path = Path(sys.argv[1])
+worker = _Decoder(Pictures(FileBlobs(str(path.parent), (path.name,))), ResolvedView(transform), [[0]])
 def make(): return worker[0].pixels[0]
 def pixels(): return make().transpose(1, 2, 0)
 """

@@ -17,7 +17,17 @@ from adapters.tipsv2.card import transform_of as tips_transform
 from benchmark.cli import main
 from benchmark.contracts import ImageTransform
 from benchmark.errors import DataError, UsageError
-from benchmark.images.decode import apply_transform, decode, max_pixels, opened, resize, short_side_size
+from benchmark.images.decode import (
+    apply_transform,
+    center_crop,
+    decode,
+    decode_image,
+    lay_out,
+    max_pixels,
+    opened,
+    resize,
+    short_side_size,
+)
 from benchmark.registry import models
 
 
@@ -270,3 +280,24 @@ def test_a_large_picture_is_brought_to_rgb_band_by_band(mode: str, monkeypatch: 
         banded = decode.decode(file.getvalue(), background=background)
         monkeypatch.undo()
         assert np.array_equal(whole, banded) and banded.flags.writeable
+
+
+@pytest.mark.parametrize("interpolation", ["nearest", "bilinear", "bicubic", "lanczos"])
+@pytest.mark.parametrize("rounding", ["floor", "even"])
+def test_what_is_cropped_off_costs_less_and_the_rest_has_the_same_pixels(interpolation, rounding):
+    rng = np.random.default_rng(0)
+    shapes = [(43, 64), (64, 43), (30, 31), (9, 50), (50, 9), (40, 30), (41, 30), (300, 3), (3, 300)]
+    for height, width in [*shapes, *(tuple(int(v) for v in rng.integers(8, 90, 2)) for _ in range(60))]:
+        size = int(rng.integers(4, 48))
+        crop = max(1, size + int(rng.integers(-6, 4)))
+        image = rng.integers(0, 256, (height, width, 3)).astype(np.uint8)
+        rule = ImageTransform("short-side", size, crop, interpolation=interpolation, rounding=rounding)
+        whole = center_crop(resize(image, *short_side_size(height, width, size), interpolation), crop, crop, rounding)
+        assert np.array_equal(lay_out(image, rule), whole), (height, width, size, crop)
+        assert np.array_equal(lay_out(Image.fromarray(image), rule), whole), (height, width, size, crop)
+
+
+@pytest.mark.parametrize("kind", FILES)
+@pytest.mark.parametrize("exif", [False, True])
+def test_a_picture_that_is_resized_next_has_the_pixels_of_its_array(kind, exif):
+    assert np.array_equal(decode_image(FILES[kind](), exif=exif), decode(FILES[kind](), exif=exif))

@@ -12,6 +12,7 @@ from benchmark.system.digest import fingerprint
 
 if TYPE_CHECKING:
     import numpy as np
+    from PIL.Image import Image
 
     from benchmark.contracts.progress import NewProgress
 
@@ -58,6 +59,10 @@ class ImageSet(ABC):
             raise DataError(f"{self.image_id(index)}: is {kind}, where a picture is [H, W, 3] uint8. Convert it")
         return found
 
+    def for_layout(self, index: int) -> np.ndarray | Image:
+        """`picture`, or the same pixels as a Pillow picture in RGB where decoding gives one: it is resized next."""
+        return self.picture(index)
+
     def prepare(self, progress: NewProgress) -> None:  # noqa: B027  # most pictures lie on a disk
         """Makes what is read and not there yet, e.g. renders it. Asked before the first picture is read, from a thread
         beside a running pass where a later one needs it."""
@@ -90,6 +95,9 @@ class ImageSubset(ImageSet):
 
     def load(self, index: int) -> np.ndarray:
         return self.base.load(self.rows[index])
+
+    def for_layout(self, index: int) -> np.ndarray | Image:
+        return self.base.for_layout(self.rows[index])
 
     def prepare(self, progress: NewProgress) -> None:
         self.base.prepare(progress)

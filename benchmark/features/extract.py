@@ -22,6 +22,7 @@ from benchmark.features import taps
 from benchmark.features.encode import encode_halving
 from benchmark.features.plan import Pass
 from benchmark.features.store import StoredArray
+from benchmark.images.decode import size_of
 from benchmark.images.views import ResolvedView
 from benchmark.system.late import torch
 from benchmark.system.processes import start_method
@@ -85,7 +86,7 @@ class _Decoder:
         for index in out.indices:
             try:
                 with reading(self.images.image_id(index), "cannot be read", "Leave it out with --max-bad"):
-                    image = self.images.picture(index)
+                    image = self.images.for_layout(index)
             except BenchError as e:  # carried over as words: not every exception survives pickling
                 out.error = str(e)
                 break
@@ -94,7 +95,7 @@ class _Decoder:
             except (DataError, ValueError) as e:
                 out.error = f"{self.images.image_id(index)}: {e}. Leave it out, or use a square view"
                 break
-            out.sizes.append((image.shape[0], image.shape[1]))
+            out.sizes.append(size_of(image))
         return out
 
 

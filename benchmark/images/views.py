@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
+from PIL import Image
 
 from benchmark.contracts import EncoderCard, ImageSet, ImageTransform, Interpolation, View
 from benchmark.images import decode
@@ -39,16 +40,15 @@ class ResolvedView:
         """[3, h, w] float32 in [0, 1] of an [H, W, 3] uint8 picture."""
         return decode.to_float(self.laid(image))
 
-    def laid(self, image: np.ndarray) -> np.ndarray:
-        """[h, w, 3] uint8 of an [H, W, 3] uint8 picture."""
+    def laid(self, image: np.ndarray | Image.Image) -> np.ndarray:
+        """[h, w, 3] uint8 of an [H, W, 3] uint8 picture, or of a Pillow picture in RGB."""
         if self.transform is not None:
             return decode.lay_out(image, self.transform)
-        height, width = self._inner(*image.shape[:2])
-        if (height, width) != image.shape[:2]:
-            image = decode.resize(image, height, width, self.interpolation, self.antialias)
+        height, width = self._inner(*decode.size_of(image))
         out = np.zeros((_up(height, self.patch), _up(width, self.patch), 3), np.uint8)
         top, left = (out.shape[0] - height) // 2, (out.shape[1] - width) // 2  # the smaller half first
-        out[top : top + height, left : left + width] = image
+        inner = decode.resize(image, height, width, self.interpolation, self.antialias)
+        out[top : top + height, left : left + width] = inner
         return out
 
     def placement(self, height: int, width: int) -> Placement:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
+from PIL.Image import Image
 
 from benchmark.contracts import (
     IGNORE,
@@ -21,7 +22,7 @@ from benchmark.contracts import (
     ignored_label,
 )
 from benchmark.errors import DataError
-from benchmark.images.decode import decode
+from benchmark.images.decode import decode, decode_image
 from benchmark.system.digest import fingerprint
 from tasks.datasets.arrays import picture_size
 from tasks.datasets.blobs import Blobs, named
@@ -51,6 +52,9 @@ class Pictures(ImageSet):
 
     def load(self, index: int) -> np.ndarray:
         return decode(named(self.blobs, index), exif=self.exif)
+
+    def for_layout(self, index: int) -> Image:
+        return decode_image(named(self.blobs, index), exif=self.exif)
 
     def file_edges(self) -> list[str]:
         """[N] digests by which equal files are found (`digests.edges_of`)."""
