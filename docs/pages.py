@@ -186,7 +186,7 @@ def where(name: str, row: Mapping[str, Any]) -> str:
 def commands() -> Iterator[str]:
     """Every command with its options, as `--help` has them."""
     yield "# Command line\n"
-    yield "Exit codes: 0 done; 1 some task failed; 2 wrong usage; 3 regression; 130 interrupted.\n"
+    yield "Exit codes: 0 done; 1 some task failed; 2 wrong usage; 3 regression; 130 interrupted; 143 stopped.\n"
     group: Any = typer.main.get_command(app)
     context = click.Context(group, info_name="bench")
     for name in COMMANDS:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -55,10 +56,27 @@ def test_ctrl_c_says_that_the_command_can_be_given_again(monkeypatch, capsys):
     assert capsys.readouterr().err == "interrupted: what was finished is saved; the same command goes on from there\n"
 
 
+@pytest.mark.filterwarnings("ignore:os.fork:RuntimeWarning", "ignore:This process:DeprecationWarning")  # of threads
+def test_sigterm_ends_a_command_as_ctrl_c_does_and_its_workers_without_a_word(monkeypatch, capsys):
+    def stopped(*_: object) -> str:
+        worker = os.fork()
+        if not worker:  # as a process that decodes pictures
+            os.kill(os.getpid(), signal.SIGTERM)
+        assert os.waitstatus_to_exitcode(os.waitpid(worker, 0)[1]) == -signal.SIGTERM
+        os.kill(os.getpid(), signal.SIGTERM)
+        return "not reached"
+
+    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr(benchmark.cli.ls, "columns", stopped)
+    assert bench("ls", "models") == 143
+    line = "stopped by SIGTERM: what was finished is saved; the same command goes on from there\n"
+    assert capsys.readouterr().err == line and signal.getsignal(signal.SIGTERM) == before
+
+
 def test_help_names_the_exit_codes(capsys):
     assert bench("--help") == 0
     text = " ".join(capsys.readouterr().out.split())
-    assert "0 done" in text and "2 wrong usage" in text and "3 regression" in text and "130 interrupted" in text
+    assert "0 done" in text and "2 wrong usage" in text and "3 regression" in text and "143 stopped" in text
 
 
 def test_a_machine_at_its_limits_is_no_defect(monkeypatch, capsys):

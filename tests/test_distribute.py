@@ -5,9 +5,11 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+import socket
 import sys
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,6 +24,7 @@ from benchmark.engine.cluster import QUIET
 from benchmark.engine.graph import Graph, Node
 from benchmark.engine.jobs import JobMaker
 from benchmark.engine.options import RunOptions
+from benchmark.engine.ray_address import refuse_dead_address
 from benchmark.engine.report import Hooks
 from benchmark.engine.run import run
 from benchmark.engine.session import Encoded
@@ -305,3 +308,58 @@ def test_a_rendered_split_is_open_to_whom_the_umask_lets_in(tmp_path: Path, monk
 
     monkeypatch.setenv("BENCH_CACHE", str(tmp_path))
     assert rendered("test", 16, 2).stat().st_mode & 0o777 == FOLDER_MODE != 0o700
+
+
+@pytest.fixture
+def no_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ray.is_initialized", lambda: False)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+
+
+def answering(said: bytes) -> tuple[socket.socket, str]:
+    """A server that says `said` to whoever comes first, and its address."""
+    server = socket.create_server(("127.0.0.1", 0))
+
+    def answer() -> None:
+        with suppress(OSError):
+            line, _ = server.accept()
+            with line:
+                line.recv(100)
+                line.sendall(said)
+
+    threading.Thread(target=answer, daemon=True).start()
+    return server, f"127.0.0.1:{server.getsockname()[1]}"
+
+
+@pytest.mark.parametrize(
+    ("address", "code", "said"),
+    [
+        ("no.such.host.invalid:1234", 1, "no cluster there: "),
+        ("{closed}", 1, "no cluster there: Connection refused. Start one: ray start --head"),
+        ("{web}", 1, "is no Ray head (whose port is 6379 unless another was given)"),
+        ("{silent}", 1, "nothing answers within 0 s"),
+        ("head", 2, "head is no address. Give host:port, ray://host:port, auto or local"),
+        ("http://head:8265", 2, "is no address"),
+        ("head:port", 2, "is no address"),
+        ("auto", 1, "no cluster runs on this machine, and RAY_ADDRESS is not set"),
+    ],
+)
+def test_an_address_without_a_cluster_is_one_line_at_once(
+    address: str, code: int, said: str, place: Path, no_cluster: None, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    monkeypatch.setattr("benchmark.engine.ray_address.WAIT_S", 0.2)
+    monkeypatch.setattr("ray._private.services.find_gcs_addresses", set)
+    monkeypatch.setattr("ray._private.services.find_bootstrap_address", lambda *_: None)
+    web, silent_one = answering(b"HTTP/1.1 400 Bad Request\r\n\r\n"), socket.create_server(("127.0.0.1", 0))
+    address = address.format(web=web[1], silent=f"127.0.0.1:{silent_one.getsockname()[1]}", closed="127.0.0.1:9")
+    with web[0], silent_one:
+        found, _, err = told(capsys, *words(place, tmp_path / "rows", "--ray", address))
+    assert (found, len(err.splitlines())) == (code, 1) and f"error: --ray {address}: " in err and said in err
+
+
+def test_the_address_of_a_head_is_taken() -> None:
+    server, address = answering(bytes([0, 0, 6, 4, 0, 0, 0, 0, 0]) + bytes(6))
+    with server:
+        refuse_dead_address(address)
+    refuse_dead_address("local")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -217,7 +218,8 @@ def test_a_schedule_is_near_the_least_there_can_be(paper: Forecast, models: int,
     work = models * sum(line.seconds for line in paper.lines)
     assert found.total == pytest.approx(work + models * paper.load_s + found.jobs * OVERHEAD_S)
     assert found.longest == pytest.approx(max(seconds for _, seconds in found.path), rel=1e-3)
-    assert found.path[-1][0].endswith("classification/imagenet1k")
+    assert found.path[0][0] == "load tipsv2-b" and found.path[-1][0] == "score classification/imagenet1k"
+    assert all(re.fullmatch(r"encode [\d,]+ pictures for \w+/\w+", words) for words, _ in found.path[1:-1])
 
 
 def test_a_schedule_of_one_worker_is_the_sum_of_its_pieces(paper: Forecast) -> None:
@@ -231,6 +233,6 @@ def test_plan_prints_the_schedule(capsys: pytest.CaptureFixture[str], monkeypatc
     monkeypatch.setattr(plan, "CALIBRATION_S", 0.05)
     words = ["plan", "--model", "pixels", "--task", "classification/scenes", "--limit", "24", "--gpus", "2"]
     code, out, _ = told(capsys, *words)
-    assert code == 0 and "on 2: " in out and "longest chain: open pixels" in out
+    assert code == 0 and "on 2 workers: " in out and "longest chain: load pixels" in out
     code, out, _ = told(capsys, *words, "--json")
     assert json.loads(out.splitlines()[-1])["schedule"]["workers"] == 2

@@ -8,7 +8,6 @@ import os
 import sys
 import time
 import traceback
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +49,7 @@ TRAINING = {"train", "distill"}
 
 
 class Interrupted(Exception):
-    """Ctrl-C in a command: the parser's library would end it without a word."""
+    """Ctrl-C or SIGTERM in a command: the parser's library would end it without a word."""
 
 
 class LazyGroup(TyperGroup):
@@ -59,8 +58,8 @@ class LazyGroup(TyperGroup):
     def invoke(self, ctx: Any) -> Any:
         try:
             return super().invoke(ctx)
-        except KeyboardInterrupt:
-            raise Interrupted from None
+        except KeyboardInterrupt as e:
+            raise Interrupted from e
 
     def list_commands(self, ctx: Any) -> list[str]:
         return list(COMMANDS)
@@ -99,7 +98,8 @@ def root(
 
     Example: bench run --model dinov2-b --task ade20k
 
-    Exit codes: 0 done, 1 some task failed (the others are saved), 2 wrong usage, 3 regression, 130 interrupted.
+    Exit codes: 0 done, 1 some task failed (the others are saved), 2 wrong usage, 3 regression, 130 interrupted,
+    143 stopped.
     """
     if debug:
         os.environ["BENCH_DEBUG"] = "1"
@@ -111,7 +111,7 @@ def debugging() -> bool:
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Entry point of `bench`. Exit codes: 0 done, 1 some task failed, 2 wrong usage, 3 regression, 130 interrupted."""
+    """Entry point of `bench`. Exit codes: as `bench --help` says them."""
     streams.prepare()
     # Read when torch is first imported: threads that spin while they wait make a shared machine many times slower.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
@@ -122,11 +122,13 @@ def main(argv: list[str] | None = None) -> None:
     try:
         for name in NAMES:
             ours(name)
-        with signals.until_work() if TRAINING & {*words} else nullcontext(), staying():
+        with signals.until_work() if TRAINING & {*words} else signals.as_ctrl_c(), staying():
             code = app(words, prog_name="bench", standalone_mode=False)
-    except (KeyboardInterrupt, Interrupted):
-        print("interrupted: what was finished is saved; the same command goes on from there", file=sys.stderr)
-        sys.exit(130)
+    except (KeyboardInterrupt, Interrupted) as e:
+        told = isinstance(e.__cause__ or e, signals.Stopped)
+        how = "stopped by SIGTERM" if told else "interrupted"
+        print(f"{how}: what was finished is saved; the same command goes on from there", file=sys.stderr)
+        sys.exit(signals.EXIT_CODE if told else 130)
     except Exception as e:
         sys.exit(_explain(e))
     sys.exit(code if isinstance(code, int) else 0)

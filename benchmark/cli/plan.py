@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from benchmark.cli import options as o
+from benchmark.system.plurals import number_of
 
 if TYPE_CHECKING:
     from benchmark.forecast.lines import Forecast
@@ -123,11 +124,11 @@ def print_schedule(found: Schedule, json: bool) -> None:
     if json:
         typer.echo(jsonlib.dumps({"schedule": {**asdict(found), "bound": found.bound, "idle": found.idle}}))
         return
-    ratio = f", {found.makespan / found.bound:.2f} of the least there can be" if found.bound else ""
+    ratio = f", {found.makespan / found.bound:.2f} times the least there can be" if found.bound else ""
     typer.echo(
-        f"on {found.workers}: {_duration(found.makespan)}{ratio} (the longest piece {_duration(found.longest)}, "
-        f"all shared evenly {_duration(found.total / found.workers)}), idle {100 * found.idle:.0f} %, "
-        f"{found.jobs:,} pieces, {found.loads:,} models loaded"
+        f"on {number_of(found.workers, 'worker')}: {_duration(found.makespan)}{ratio} (the longest piece of work takes "
+        f"{_duration(found.longest)}, all of it shared evenly {_duration(found.total / found.workers)}), "
+        f"{100 * found.idle:.0f} % idle, {number_of(found.jobs, 'piece')}, {number_of(found.loads, 'load')} of a model"
     )
     chain = " → ".join(f"{name} {_duration(seconds)}" for name, seconds in found.path)
     typer.echo(f"longest chain: {chain or 'nothing to do'}")

@@ -96,11 +96,7 @@ def watch(
     watcher = Watcher(
         plan, engine_scorer(model, words, suite, **options), say=lambda line: say_while_heard(printable(line))
     )
-    try:
-        history = watcher.run()
-    except KeyboardInterrupt:
-        typer.echo("stopped; the same command goes on from here")
-        raise typer.Exit(130) from None
+    history = watcher.run()
     others = [name for name in REPORTS if name != SUMMARY and (plan.out / name).is_file()]
     typer.echo(f"{plan.out / SUMMARY}: {verdict(history)}; also {', '.join(others)}")
     unreadable = watcher.unreadable(history)

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import importlib
 import os
+import signal
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any
 
 from benchmark.engine.options import RunOptions
+from benchmark.engine.ray_address import refuse_dead_address
 from benchmark.engine.worker import Brief, Worker
 from benchmark.errors import BenchError, MissingExtra, first_line
+from benchmark.system.signals import Stopped
 
 FORWARDED = ("BENCH_", "HF_", "TRANSFORMERS_", "XDG_CACHE_HOME")  # how this process finds files and the network
 QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": "critical", "include_dashboard": False}
@@ -25,9 +29,13 @@ class Lost:
 
 
 def refuse_without_ray(options: RunOptions) -> None:
-    """Raises MissingExtra for --ray without the extra."""
-    if options.ray and find_spec("ray") is None:
+    """Raises MissingExtra for --ray without the extra, UsageError or BenchError where its address is none."""
+    if not options.ray:
+        return
+    if find_spec("ray") is None:
         raise MissingExtra("--ray", "ray")
+    if "ray" not in sys.modules or not sys.modules["ray"].is_initialized():
+        refuse_dead_address(options.ray)
 
 
 class Cluster:
@@ -41,12 +49,19 @@ class Cluster:
         self.most = most
         self.started = not self.ray.is_initialized()
         if self.started:
+            before = signal.getsignal(signal.SIGTERM)
             try:
                 self.ray.init(address=address, **QUIET)
             except (ConnectionError, RuntimeError, ValueError) as e:
                 raise BenchError(
-                    f"--ray {address}: no cluster there ({first_line(e)}). Start one: ray start --head"
+                    f"--ray {address}: Ray cannot join what answers ({first_line(e).rstrip('.')}). Its version must be"
+                    f" this one, {self.ray.__version__}; a token that it asks for needs RAY_AUTH_MODE=token"
                 ) from None
+            except SystemExit as e:
+                raise (Stopped() if e.code == signal.SIGTERM else e) from None
+            finally:
+                if callable(before):  # Ray's own handler would end the process with a code of its own
+                    signal.signal(signal.SIGTERM, before)
         self.gpu = device != "cpu" and self._has("GPU") > 0
         if device.startswith("cuda") and not self.gpu:
             raise BenchError(f"--device {device}: the cluster {address} has no GPU. Use --device cpu")

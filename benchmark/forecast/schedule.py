@@ -24,7 +24,9 @@ class Schedule:
     makespan: float
     total: float  # of all pieces and of loading each model once
     longest: float  # piece
-    path: tuple[tuple[str, float], ...]  # the pieces of the longest chain of which each waits for the one before
+    path: tuple[
+        tuple[str, float], ...
+    ]  # what is done and its seconds: the pieces of the longest chain of which each waits for the one before
     loads: int  # of models, by all workers together
 
     @property
@@ -73,29 +75,33 @@ def schedule(plans: Sequence[Forecast], workers: int) -> Schedule:
     nodes = list(graph.nodes.values())
     total = sum(node.cost + OVERHEAD_S for node in nodes)
     longest = max((node.cost for node in nodes), default=0.0)
-    return Schedule(workers, len(nodes), now, total, longest, _path(nodes, opened), loads)
+    return Schedule(workers, len(nodes), now, total, longest, _path(nodes, opened, plans), loads)
 
 
 def _pieces(plan: Forecast, number: int, most: int) -> list[Node]:
     """Ranges (at most so many of a pass) and rows of one model, as a run cuts them."""
     added: Counter[str] = Counter()
     sizes: dict[str, Size] = {}
+    readers: dict[str, str] = {}  # of each pass: the first task
     todo = [line for line in plan.lines if not line.note or line.note.startswith("data not here")]
     for line in todo:
         for key, (size, pictures) in line.passes.items():
             added[key] += pictures
             sizes[key] = size
+            readers.setdefault(key, line.unit)
     ranges: dict[str, list[str]] = {}
     nodes = []
     for key, pictures in added.items():
         count = min(most, -(-pictures // shard_items(pictures)))
         ranges[key] = [f"{number} encode {key} {i}" for i in range(count)]
         seconds = pictures / plan.images_per_s[sizes[key]] / count if count else 0.0
-        nodes += [Node(name, seconds, (), number) for name in ranges[key]]
+        words = f"encode {pictures // count:,} pictures for {readers[key]}" if count else ""
+        nodes += [Node(name, seconds, (), number, work=words) for name in ranges[key]]
     for line in todo:
         after = tuple(name for key in line.passes for name in ranges.get(key, ()))
         name = f"{number} {line.unit} {line.change}".strip()
-        nodes.append(Node(name, _row_seconds(line, plan), after, number))
+        words = f"score {line.unit} {line.change}".strip()
+        nodes.append(Node(name, _row_seconds(line, plan), after, number, work=words))
     return nodes
 
 
@@ -108,12 +114,13 @@ def _row_seconds(line: Line, plan: Forecast) -> float:
     return live + (line.fit / plan.rate if plan.rate else 0.0)
 
 
-def _path(nodes: Sequence[Node], opened: Sequence[Node]) -> tuple[tuple[str, float], ...]:
-    """The longest chain, with its seconds."""
+def _path(nodes: Sequence[Node], opened: Sequence[Node], plans: Sequence[Forecast]) -> tuple[tuple[str, float], ...]:
+    """The longest chain, in words, with its seconds."""
     opens = {node.model: node for node in opened}
     best: dict[str, tuple[float, tuple[tuple[str, float], ...]]] = {}
     for node in nodes:
         head = [] if node.opens else [best[opens[node.model].key]]
         before = max([best[key] for key in node.after] + head, default=(0.0, ()), key=lambda chain: chain[0])
-        best[node.key] = (before[0] + node.cost, (*before[1], (node.key, node.cost)))
+        words = f"load {plans[node.work].model}" if node.opens else node.work
+        best[node.key] = (before[0] + node.cost, (*before[1], (words, node.cost)))
     return max(best.values(), default=(0.0, ()), key=lambda chain: chain[0])[1]

@@ -4,12 +4,38 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
 SIGNALS = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGUSR1") if hasattr(signal, name))
 EXIT_CODE = 128 + signal.SIGTERM
+
+
+class Stopped(KeyboardInterrupt):
+    """SIGTERM: what lets Ctrl-C through lets it through, too, and tidies up on its way."""
+
+
+@contextmanager
+def as_ctrl_c() -> Iterator[None]:
+    """Raises Stopped inside where SIGTERM comes; a second one ends the process at once."""
+    if threading.current_thread() is not threading.main_thread():  # no other may set a handler
+        yield
+        return
+    process = os.getpid()
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        if os.getpid() != process:  # a worker that was forked: whoever ends it expects that it ends without a word
+            os.kill(os.getpid(), signal.SIGTERM)
+        raise Stopped
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def nothing_yet(number: int, frame: FrameType | None) -> None:
