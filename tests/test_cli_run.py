@@ -275,7 +275,7 @@ def test_rows_are_shown_though_their_tables_find_no_room(tmp_path, capsys, monke
     no_room_for("results.csv", monkeypatch)
     assert bench(*RETRIEVAL, "--results", str(tmp_path / "r")) == 1
     said = capsys.readouterr()
-    assert "mean R@1" in said.out and "1 rows made" in said.out and "Tables:" not in said.out
+    assert "mean R@1" in said.out and "1 row made" in said.out and "Tables:" not in said.out
     (line,) = [line for line in said.err.splitlines() if line.startswith("error")]
     assert "results.csv: the disk is full" in line and len(read_all(tmp_path / "r")[0]) == 1
 

@@ -137,7 +137,7 @@ def test_copies_of_an_instance_count_as_one_right_answer(tmp_path, cache) -> Non
         table.write("\n2-0 (1).png,thing 2\nagain.bmp,thing 2\n")
     with tolerating() as noted:
         data = open_task(task).dataset.data("retrieval", "test")
-    assert len(data.index) == 7 and noted.notes == ["2 pictures are there more than once: each counts as one"]
+    assert len(data.index) == 7 and noted.notes == ["2 pictures there more than once: each counts as one"]
     shutil.copytree(tmp_path / "images", tmp_path / "asked")
     task.write_text(task.read_text() + 'queries = "asked"\nquery_labels = "l.csv"\n')
     data = open_task(task).dataset.data("retrieval", "test")

@@ -80,7 +80,7 @@ FOLDERS = 'task = "classification"\nname = "x"\nimages = "i"\n'
         (
             FOLDERS + 'split = { train = "r.txt", test = "t.txt" }\n',
             {"r.txt": "a/1.jpg\nb/1.jpg\n", "t.txt": "a/2.jpg\nb/1.jpg\n"},
-            "t.txt: 1 pictures are in r.txt too, b/1.jpg among them",
+            "t.txt: names 1 picture of r.txt too, b/1.jpg among them",
         ),
     ],
 )

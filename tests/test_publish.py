@@ -78,7 +78,7 @@ def test_a_row_leaves_whole_but_for_what_is_private(tmp_path: Path, capsys: pyte
     (folder / "pictures").mkdir()
     (folder / "pictures" / "worst-1_RMSE-0.9_a.png").write_bytes(PNG)
     code, out, _ = told(capsys, "publish", str(results), "--to", str(to))
-    assert code == 0 and "1 rows in" in out and "(1 new), 0 refused" in out and "2 pictures were left out: mini/" in out
+    assert code == 0 and "1 row in" in out and "(1 new), 0 refused" in out and "2 pictures left out: mini/" in out
     (made,), problems = read_all(to)
     before = read_row(folder).data
     text = (made.folder / "result.json").read_text()
@@ -145,7 +145,7 @@ def test_sound_rows_go_though_others_are_refused_and_the_command_says_so(
     write_rows(tmp_path / "r", {"good": 0.6, "bad": 0.5}, ["depth"])
     next((tmp_path / "r" / "bad").rglob("result.json")).write_text("{")
     code, out, err = told(capsys, "publish", str(tmp_path / "r"), "--to", str(tmp_path / "to"))
-    assert code == 1 and "1 rows in" in out and "1 refused" in out and "/bad/" in err
+    assert code == 1 and "1 row in" in out and "1 refused" in out and "/bad/" in err
     assert [row.model for row in read_all(tmp_path / "to")[0]] == ["good"]
 
 

@@ -10,6 +10,7 @@ import typer
 from benchmark.cli import options as o
 from benchmark.errors import UsageError
 from benchmark.registry import resolve
+from benchmark.system.plurals import number_of
 
 MODULE = "adapters.tipsv2.recipe.captioning"
 
@@ -51,5 +52,5 @@ def captions(
     options |= {"offline": offline, "trust": trust_remote_code}
     counts = resolve(f"{MODULE}:caption")(place, out, asked, model, options)
     if counts.bad:
-        typer.echo(f"{counts.bad} pictures cannot be read and have none; the first: {counts.first}", err=True)
-    typer.echo(f"{counts.written} captions: {out}")
+        typer.echo(f"no caption for {number_of(counts.bad, 'unreadable picture')}; the first: {counts.first}", err=True)
+    typer.echo(f"{number_of(counts.written, 'caption')}: {out}")

@@ -100,6 +100,6 @@ def _gate(found: Comparison) -> None:
         raise typer.Exit(REGRESSION)
     if lost := (*found.refused, *found.problems):
         raise BenchError(
-            f"--fail-on-regression: {len(found.refused)} of the baseline's tasks were not compared and "
-            f"{len(found.problems)} rows are damaged or half-written, first: {lost[0]}"
+            f"--fail-on-regression: {len(found.refused)} of the baseline's tasks were not compared, "
+            f"{len(found.problems)} of its rows damaged or half-written, first: {lost[0]}"
         )

@@ -9,6 +9,7 @@ from rich.text import Text
 from benchmark.compare import report as report
 from benchmark.compare.compare import Comparison
 from benchmark.system.escaping import printable
+from benchmark.system.plurals import number_of
 
 WIDE, NARROW = 200, 135  # columns of a terminal
 DROPPED_WHEN_NARROW = ("metric", "A", "B", "smallest visible", "n")
@@ -76,6 +77,7 @@ def _print_classes(console: Console, found: Comparison, unit: str) -> None:
         for c in u.classes:
             low, high = (report.number(v, "%", signed=True) for v in c.ci95)
             values = (report.number(c.a, "%"), report.number(c.b, "%"), report.number(c.delta, "%", signed=True))
-            known = (f"too few: {c.images} images", "") if c.too_few else (f"[{low}, {high}]", report.p_words(c.p))
+            few = f"too few: {number_of(c.images, 'image')}"
+            known = (few, "") if c.too_few else (f"[{low}, {high}]", report.p_words(c.p))
             table.add_row(*map(Text, (c.name, *values, *known)))
         console.print(table)

@@ -10,6 +10,7 @@ import typer
 from benchmark.errors import UsageError
 from benchmark.system.escaping import printable
 from benchmark.system.paths import reference_dir, results_dir, rows_dir
+from benchmark.system.plurals import number_of
 
 
 def leaderboard(
@@ -49,7 +50,7 @@ def leaderboard(
     for path in built.paths:
         typer.echo(str(path))
     typer.echo(
-        f"{built.rows} rows on {built.boards} boards"
+        f"{number_of(built.rows, 'row')} on {number_of(built.boards, 'board')}"
         + (f", {built.shipped} of them (†) come with densebench" if built.shipped else "")
-        + (f", {len(built.problems)} files left out" if built.problems else "")
+        + (f", {number_of(len(built.problems), 'file')} left out" if built.problems else "")
     )

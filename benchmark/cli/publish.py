@@ -11,6 +11,7 @@ from benchmark.cli import options as o
 from benchmark.errors import BenchError, UsageError
 from benchmark.system.escaping import printable
 from benchmark.system.files import write_text
+from benchmark.system.plurals import number_of
 
 if TYPE_CHECKING:
     from benchmark.rows.publish import Publication
@@ -53,11 +54,13 @@ def publish(
     states = [state.partition(":")[0] for state in found.states.values() if state]
     counts = ", ".join(f"{states.count(word)} {word}" for word in dict.fromkeys(states))
     where = f" in {to}" if to else ""
-    typer.echo(f"{len(found.rows)} rows{where}{f' ({counts})' if counts else ''}, {len(found.refused)} refused")
+    typer.echo(
+        f"{number_of(len(found.rows), 'row')}{where}{f' ({counts})' if counts else ''}, {len(found.refused)} refused"
+    )
     if markdown:
         write_text(markdown, _markdown(found))
     if found.refused:
-        raise BenchError(f"{len(found.refused)} rows were refused, first: {found.refused[0]}")
+        raise BenchError(f"refused: {number_of(len(found.refused), 'row')}, first: {found.refused[0]}")
 
 
 def _lines(found: Publication) -> list[str]:
@@ -79,7 +82,7 @@ def _markdown(found: Publication) -> str:
         for place, row in found.rows.items() if found.states[place] != "as accepted"
     ]  # fmt: skip
     same = sum(state == "as accepted" for state in found.states.values())
-    lines = [f"## {len(found.rows)} rows, {same} of them as accepted, {len(found.refused)} refused", ""]
+    lines = [f"## {number_of(len(found.rows), 'row')}, {same} of them as accepted, {len(found.refused)} refused", ""]
     lines += [*table(HEADER, cells), ""] if cells else []
     lines += [f"- {escape(line)}" for line in (*found.refused, *_lines(found))]
     return "\n".join(lines).rstrip() + "\n"

@@ -16,6 +16,7 @@ from benchmark.rows.shipped import columns, origin
 from benchmark.rows.stale import MARK
 from benchmark.rows.tables import chance_of, format_value, number, stale_lines
 from benchmark.system.escaping import printable
+from benchmark.system.plurals import number_of
 
 ARROW = {True: "↑", False: "↓"}
 
@@ -83,7 +84,7 @@ def show_report(report: Report, results: Path, written: Sequence[Path], referenc
         console.print(printable(text), style="yellow", markup=False, highlight=False)
     fresh = len(report.rows) - report.reused
     where = f"Rows: {results}/<model>/<task>/<dataset>/"
-    console.print(f"{fresh} rows made, {report.reused} were there. {where}", markup=False, highlight=False)
+    console.print(f"{number_of(fresh, 'row')} made, {report.reused} were there. {where}", markup=False, highlight=False)
     if written:
         console.print("Tables: " + ", ".join(map(str, written)), markup=False, highlight=False)
     if report.failures:

@@ -13,6 +13,7 @@ from benchmark.contracts import ImageSet
 from benchmark.dedup.near import CUT, LEAST, QUALITY, Found
 from benchmark.system import sealed
 from benchmark.system.files import write_text
+from benchmark.system.plurals import number_of
 
 SHOWN = 20  # near-copies on the page, and as many that were just kept
 
@@ -46,12 +47,13 @@ def parts(compared: Mapping[str, Sequence[int]]) -> str:
 def _page(found: Found, training: ImageSet, model: str, compared: Mapping[str, Sequence[int]]) -> str:
     left, falling = len(found.left_out), np.argsort(-found.score, kind="stable")
     part = parts(compared)
+    against = ", ".join(f"{unit} ({number_of(n, 'picture')})" for unit, (n, _) in compared.items())
     caught = 100 * float((found.spoilt >= found.threshold).mean())
     lines = [
         "# Training pictures that are near-copies of evaluation pictures",
         "",
         f"{left} of {len(training)} are left out: cosine of at least {found.threshold:.4f} by {model}, against"
-        f" {', '.join(f'{unit} ({n} pictures)' for unit, (n, _) in compared.items())}.",
+        f" {against}.",
         "",
         *([f"**A part alone was compared**: {part}. Copies of the others are still there.", ""] if part else []),
         f"- Evaluation pictures spoilt as copies are (half the size, {100 * CUT:.0f} % of each side cut off, JPEG"

@@ -15,6 +15,7 @@ from benchmark.protocol import Change
 from benchmark.registry import Unit
 from benchmark.rows.row import Row
 from benchmark.rows.tables import frame
+from benchmark.system.plurals import number_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -54,8 +55,8 @@ class Report:
     clock: dict[str, float] = field(default_factory=dict)  # seconds by stage: data, rendering, models, tasks
 
     def __repr__(self) -> str:
-        count = f"{len(self.rows)} rows, {len(self.not_applicable)} not applicable, {len(self.failures)} failed"
-        return f"<Report: {count}. table() is a pandas table>"
+        left = f"{len(self.not_applicable)} not applicable, {len(self.failures)} failed"
+        return f"<Report: {number_of(len(self.rows), 'row')}, {left}. table() is a pandas table>"
 
     def table(self) -> pd.DataFrame:
         """Every metric of every row, as `load_results` gives them: a pandas table, one line each."""

@@ -34,6 +34,7 @@ from benchmark.errors import BenchError, UsageError
 from benchmark.rows.row import read_row
 from benchmark.system.claims import Claim, take_all
 from benchmark.system.files import disk_errors
+from benchmark.system.plurals import number_of
 
 log = logging.getLogger("densebench.workers")
 RETRIES = 3  # of a piece whose worker was lost
@@ -127,7 +128,7 @@ class _Spread:
                 work = ("open", model, slots and {job: _anywhere(slot) for job, slot in slots.items()})
                 self.graph.add([Node(f"open {model}", model=model, opens=True, work=work)])
         rows = sum(len(self.jobs) if slots is None else len(slots) for slots in self.todo)
-        self.bar = self.hooks.progress(f"rows on {self.cluster.size} workers", rows)
+        self.bar = self.hooks.progress(f"rows on {number_of(self.cluster.size, 'worker')}", rows)
         return self.cluster
 
     def go(self) -> None:
@@ -263,7 +264,7 @@ class _Spread:
     def _ranged(self, node: Node, model: int, key: Key, answer: Answer) -> None:
         """A range is done. One that failed is tried again by the row that needs it, which says what is wrong."""
         self._count(model, answer)
-        self.bar.note(f"{self.pictures:,} pictures encoded")
+        self.bar.note(f"{number_of(self.pictures, 'picture')} encoded")
         before = self.encoded.get((model, key), Encoded())
         self.encoded[model, key] = Encoded(before.pictures + answer.forwards, before.seconds + answer.seconds)
         left = self.ranges[model, key]

@@ -25,6 +25,7 @@ from benchmark.engine.options import LEAST
 from benchmark.errors import UsageError, unknown
 from benchmark.registry import Unit, suites, units
 from benchmark.rows.row import slug
+from benchmark.system.plurals import number_of
 
 PRESET = "fast"
 HOW: dict[str, tuple[type, ...]] = {"protocol": (str,), "limit": (int,), "tolerance": (int, float)}
@@ -66,7 +67,7 @@ def identity(choice: Choice) -> list[str]:
     return [
         str(unit)
         + (f" by {unit.protocol or choice.preset}" if (unit.protocol or choice.preset) != PRESET else "")
-        + (f", {unit.limit} samples" if unit.limit is not None else "")
+        + (f", {number_of(unit.limit, 'sample')}" if unit.limit is not None else "")
         for unit in choice.units
     ]
 

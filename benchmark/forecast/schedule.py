@@ -11,6 +11,7 @@ from benchmark.engine.graph import Graph, Node, parts
 from benchmark.engine.worker import KEPT
 from benchmark.features.store import shard_items
 from benchmark.forecast.lines import Forecast, Line, Size
+from benchmark.system.plurals import number_of
 
 OVERHEAD_S = 0.05  # of a piece of work: asking for it, and its answer
 
@@ -95,7 +96,7 @@ def _pieces(plan: Forecast, number: int, most: int) -> list[Node]:
         count = min(most, -(-pictures // shard_items(pictures)))
         ranges[key] = [f"{number} encode {key} {i}" for i in range(count)]
         seconds = pictures / plan.images_per_s[sizes[key]] / count if count else 0.0
-        words = f"encode {pictures // count:,} pictures for {readers[key]}" if count else ""
+        words = f"encode {number_of(pictures // count, 'picture')} for {readers[key]}" if count else ""
         nodes += [Node(name, seconds, (), number, work=words) for name in ranges[key]]
     for line in todo:
         after = tuple(name for key in line.passes for name in ranges.get(key, ()))

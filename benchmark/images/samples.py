@@ -45,6 +45,7 @@ from benchmark.images.drawing import (
     striped,
 )  # fmt: skip
 from benchmark.images.matches import matches
+from benchmark.system.plurals import number_of
 
 HEIGHT, WIDEST, WORDS, ACROSS = 160, 300, 270, 6  # pixels of a panel and of its words; small pictures in a line
 MESSY = 0.4  # share of edge pixels past which they would hide the picture
@@ -251,7 +252,7 @@ def _captions(data: CaptionData, rows: Sequence[int], sheet: Sheet) -> None:
     for row in rows:
         words = [Word(line) for text in data.captions[row] for line in textwrap.wrap(f"“{text}”", 3 * WORDS // 7)]
         sheet.lines.append(Seen([data.images.picture(row)], ["picture"], words, _name(data, row)))
-    sheet.facts.append(f"{sum(map(len, data.captions)):,} captions")
+    sheet.facts.append(number_of(sum(map(len, data.captions)), "caption"))
 
 
 def _retrieval(data: RetrievalData, rows: Sequence[int], sheet: Sheet) -> None:
@@ -271,7 +272,9 @@ def _retrieval(data: RetrievalData, rows: Sequence[int], sheet: Sheet) -> None:
         panels = [data.queries.picture(row), *(data.index.picture(int(i)) for i in some)]
         titles = ["query", *(f"right {i}" for i in range(1, len(some) + 1))]
         sheet.lines.append(Seen(panels, titles, words, data.queries.image_id(row)))
-    sheet.facts.append(f"{len(data.index):,} pictures in the index, {len(set(data.query_domains))} domains")
+    sheet.facts.append(
+        f"{number_of(len(data.index), 'picture')} in the index, {number_of(len(set(data.query_domains)), 'domain')}"
+    )
 
 
 def _correspondence(data: CorrespondenceData, rows: Sequence[int], sheet: Sheet) -> None:
@@ -279,11 +282,12 @@ def _correspondence(data: CorrespondenceData, rows: Sequence[int], sheet: Sheet)
         one, other = (int(i) for i in data.pairs[row])
         source, target = data.points(row)
         panel = np.asarray(matches(data.images.picture(one), data.images.picture(other), source, target))
-        words = [Word(data.categories[row]), Word(f"{len(source)} points"), Word(f"extent {data.extent(row):.4g} px")]
+        said = (data.categories[row], number_of(len(source), "point"), f"extent {data.extent(row):.4g} px")
+        words = [Word(text) for text in said]
         words += [Word(f"view {data.views[row]}")] * bool(data.views)
         titles = [f"{data.images.image_id(one)} → {data.images.image_id(other)}"]
         sheet.lines.append(Seen([panel], titles, words))
-    sheet.facts.append(f"{len(data.images):,} pictures, {len(set(data.categories))} categories")
+    sheet.facts.append(f"{number_of(len(data.images), 'picture')}, {number_of(len(set(data.categories)), 'category')}")
 
 
 _KINDS: Mapping[type, Callable[[Any, Sequence[int], Sheet], None]] = {

@@ -24,6 +24,7 @@ from benchmark.images.views import resolve_view
 from benchmark.look.ceiling import ceiling
 from benchmark.registry import units
 from benchmark.rows.tables import CEILING
+from benchmark.system.plurals import number_of
 
 AT_MOST = 500  # pictures that the ceiling, and the fit to the training pictures, are computed on
 
@@ -78,7 +79,8 @@ def look_at_task(
         said.append(f"{own.statistic.of(outcome.samples):.4g} by the best patches of its grid")
     elif top := _ceiling(job, session, main):
         said.append(top)
-    head = f"{job.unit} by {job.protocol.name} {job.protocol.hash[:8]}, {model}, {split}: {len(test):,} samples"
+    by = f"{job.protocol.name} {job.protocol.hash[:8]}"
+    head = f"{job.unit} by {by}, {model}, {split}: {number_of(len(test), 'sample')}"
     lines = [head, "; ".join(said)]
     if linear := next((m for m in outcome.measurements if m.name == "linear top-1"), None):
         lines.append(f"linear top-1 {linear.statistic.of(outcome.samples):.4g} %")

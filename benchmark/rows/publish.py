@@ -19,6 +19,7 @@ from benchmark.rows.schema import parse_row
 from benchmark.system import sealed
 from benchmark.system.digest import fingerprint
 from benchmark.system.files import only_writer
+from benchmark.system.plurals import number_of
 
 DIGITS = 8  # of the protocol's hash, in a folder's name
 
@@ -146,7 +147,7 @@ def remarks(row: Row) -> list[str]:
         words.append(f"a part of the data: --limit {d.task.limit}")
     words += [f"a part of the data: {part}" for part in d.partial]
     if d.n_bad:
-        words.append(f"{d.n_bad} pictures were left out")
+        words.append(f"{number_of(d.n_bad, 'picture')} left out")
     if d.environment.densebench.dirty:
         words.append("made by a densebench whose files differ from its commit")
     return words

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from benchmark.compare.report import number, table
 from benchmark.sensitivity.effects import Effect, Order
 from benchmark.sensitivity.measure import Sensitivity
+from benchmark.system.plurals import number_of
 
 
 def units(found: Sensitivity) -> dict[tuple[str, str], list[Effect]]:
@@ -83,7 +84,7 @@ def summary(found: Sensitivity) -> str:
     if not count:
         return "no variant was measured"
     several = f"; the order of the models holds in {found.held} of {len(found.orders)}" if found.orders else ""
-    return f"{count} variants{several}. Their rows: sensitivity/ below the results"
+    return f"{number_of(count, 'variant')}{several}. Their rows: sensitivity/ below the results"
 
 
 def markdown(found: Sensitivity) -> str:

@@ -22,6 +22,7 @@ from benchmark.compare.wanted import Wanted
 from benchmark.errors import BenchError, UsageError, first_line
 from benchmark.rows.row import Row, read_all, slug
 from benchmark.system.digest import fingerprint
+from benchmark.system.plurals import number_of
 from benchmark.watch.checkpoints import Checkpoint, damage, find, is_exportable, is_training_state, pickles, step_of
 from benchmark.watch.history import Entry, History, Point, only_watcher
 from benchmark.watch.report import write_reports
@@ -286,7 +287,7 @@ class Watcher:
         compared = sum(bool(p.verdict) for p in entry.points) - few
         calm = "nothing compared" if not compared else f"{compared} compared, nothing worse"
         calm += f", {few} of too few samples to tell" if few else ""
-        scored = f"{len(entry.points)} tasks scored, {calm}" if entry.points else "could not be scored"
+        scored = f"{number_of(len(entry.points), 'task')} scored, {calm}" if entry.points else "could not be scored"
         state = f"worse: {worse}" if worse else scored
         self.say(f"{entry.name}: {state} ({entry.seconds:.0f} s)")
         for line in (*entry.failures, *entry.refused):

@@ -16,6 +16,7 @@ from benchmark.contracts import IGNORE
 from benchmark.data.equal_pictures import picture_digests
 from benchmark.data.tolerance import tolerance, tolerating
 from benchmark.errors import DataError
+from benchmark.system.plurals import number_of
 from benchmark.system.texts import lines_of
 from tasks.datasets.idx import IdxStore, read_idx
 from tasks.datasets.kinds import (
@@ -83,8 +84,8 @@ def _check_chosen(source: Source) -> None:
         both = set(source.names) & set(Source(file, "train").names)
         if both:
             raise DataError(
-                f"{file.place(rule['test'])}: {len(both)} pictures are in {rule['train']} too, {min(both)} among them: "
-                "what was trained on cannot be scored. Name each picture in one list"
+                f"{file.place(rule['test'])}: names {number_of(len(both), 'picture')} of {rule['train']} too, "
+                f"{min(both)} among them: what was trained on cannot be scored. Name each picture in one list"
             )
 
 
@@ -212,7 +213,9 @@ def _idx_labels(source: Source) -> LabelSet:
         raise source.file.wrong(f"labels = {source.fields['labels']!r}: no such file ({path})", *source.keys("labels"))
     labels = read_idx(str(path))
     if labels.shape != (len(source.store.names()),):
-        raise DataError(f"{path}: holds {list(labels.shape)} labels for {len(source.store.names())} pictures")
+        raise DataError(
+            f"{path}: holds {list(labels.shape)} labels for {number_of(len(source.store.names()), 'picture')}"
+        )
     rows = np.array([int(n) for n in source.names])
     return LabelSet(
         source.images, labels[rows].astype(np.int64), class_names(source.file), prompt_templates(source.file)
@@ -264,11 +267,13 @@ def _each_once(source: Source, rows: list[tuple[str, str, str]]) -> tuple[list[t
     first: dict[tuple[str, ...] | bytes, int] = {}
     once = [i for i, (_, *said) in enumerate(rows) if first.setdefault((*said, digests[i].hex()), i) == i]
     if len(once) < len(rows):
-        tolerance().odd.append(f"{len(rows) - len(once)} pictures are there more than once: each counts as one")
+        tolerance().odd.append(
+            f"{number_of(len(rows) - len(once), 'picture')} there more than once: each counts as one"
+        )
     other = [(i, j) for i in once if (j := first.setdefault(digests[i], i)) != i]
     if other:
         names = " and ".join(source.names[i] for i in reversed(other[0]))
-        tolerance().odd.append(f"{len(other)} pictures are there with another label or domain too: {names}")
+        tolerance().odd.append(f"{number_of(len(other), 'picture')} there with another label or domain too: {names}")
     source.names = [source.names[i] for i in once]
     return [rows[i] for i in once], [digests[i] for i in once]
 

@@ -51,10 +51,10 @@ function render() {
   if (focused && document.activeElement?.id !== focused) byId(focused)?.focus(); // what was drawn anew keeps the keyboard
 }
 function drawFooter() {
-  const left = data.problems.length ? h("details", { id: "problems" }, h("summary", {}, `${data.problems.length} files left out`), h("ul", {}, data.problems.map((p) => h("li", {}, p)))) : null;
+  const left = data.problems.length ? h("details", { id: "problems" }, h("summary", {}, `${numberOf(data.problems.length, "file")} left out`), h("ul", {}, data.problems.map((p) => h("li", {}, p)))) : null;
   byId("footer").replaceChildren(...[left, h("p", {}, `Built by ${made()}, from the result files alone. Values, intervals and tests can be made again from each row's samples.parquet.`)].filter(Boolean));
   const known = data.published.filter((p) => p.value !== null);
-  const rows = `${data.rows.length} rows, ${data.models.length} models, ${new Set(data.boards.map((b) => b.unitName)).size} task and dataset pairs`;
+  const rows = `${numberOf(data.rows.length, "row")}, ${numberOf(data.models.length, "model")}, ${numberOf(new Set(data.boards.map((b) => b.unitName)).size, "task and dataset pair")}`;
   byId("counts").textContent = rows + (known.length ? `, ${known.length} published numbers` : "");
 }
 function changeTheme() {

@@ -10,7 +10,7 @@ function boardView() {
     h("div", { class: "controls" }, boardSelect(board),
       h("button", { type: "button", class: "quiet", onclick: () => { state.view = "protocols"; state.pinned = board.protocol; render(); } }, "Which protocol is this?")),
     heading(`${board.title} on ${board.dataset}`, `${board.metric} ${board.unit} ${board.up ? "↑ higher is better" : "↓ lower is better"}, ` +
-      `${board.n} samples, protocol ${protocol.name} ${protocol.hash.slice(0, 8)}, data ${board.digest.slice(0, 8)}. ${statusWords(protocol)}. ${legend([board])}`),
+      `${numberOf(board.n, "sample")}, protocol ${protocol.name} ${protocol.hash.slice(0, 8)}, data ${board.digest.slice(0, 8)}. ${statusWords(protocol)}. ${legend([board])}`),
     dataTable({ id: "board", rows, caption: boardLabel(board), rowClass: mark, sort: { key: "rank", down: false },
       columns: boardColumns(board, low, high, others), extra: floorRows(boardColumns(board, low, high, others), (c) => (c.key === "value" || c.key.startsWith("o_") ? board : null)) }),
     board.disagrees ? h("p", { class: "note", id: "disagrees" }, `${board.disagrees}.`) : null,

@@ -28,7 +28,7 @@ function provenance(row) {
   const { board, model, weights, timing } = row;
   return [
     ["origin", row.shipped ? `shipped: ${SHIPPED}` : "measured by whoever built this page"], ...(row.stale ? [["stale", row.stale]] : []), ["command", row.command], ["weights", weights.source], ["weights sha256", weights.sha256],
-    ["data", `${board.unitName}, ${board.split} split, ${board.n} samples`], ["data digest", board.digest],
+    ["data", `${board.unitName}, ${board.split} split, ${numberOf(board.n, "sample")}`], ["data digest", board.digest],
     ["protocol hash", protocolOf(board).hash], ["seed", row.seed], ["images left out", row.bad],
     ["model", `${[model.family, model.backend, model.dtype].filter(Boolean).join(", ")}; ${params(model.params)} parameters; ${plain(model.image_size)} px, patch ${plain(model.patch_size)}`],
     ["licence", model.licence],

@@ -12,6 +12,9 @@ function signed(value, unit, extra = 0) {
 function halfWidth(row, board) {
   return "±" + number((row.hi - row.lo) / 2, board.unit);
 }
+function numberOf(count, noun) {
+  return `${count} ${noun}${count === 1 ? "" : "s"}`;
+}
 function params(count) {
   if (!count) return "–";
   if (count >= 1e9) return (count / 1e9).toFixed(2) + " B";

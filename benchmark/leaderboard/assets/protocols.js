@@ -28,6 +28,6 @@ function protocolPanel(i, rows) {
   const table = h("table", {}, h("caption", { class: "visually-hidden" }, words), h("thead", {}, h("tr", {}, titles)), h("tbody", {}, fieldsOf(p).sort(order).map(field)));
   return h("details", { class: "protocol", open: state.pinned === i || data.protocols.length === 1 },
     h("summary", {}, h("strong", {}, `${data.tasks[p.task] ?? p.task} · ${p.name}`), h("code", { class: "soft" }, p.hash.slice(0, 16)),
-      h("span", { class: "soft small" }, `${rows} rows`), statusCounts(p).map(([s, n]) => chip(s, `${n} ${s}`))),
+      h("span", { class: "soft small" }, numberOf(rows, "row")), statusCounts(p).map(([s, n]) => chip(s, `${n} ${s}`))),
     h("div", { class: "scroll" }, table, copyBar(table, words, `copy-${i}`)));
 }

@@ -6,7 +6,7 @@ function samplesView() {
   const rows = shownRows(board).filter((r) => r.samples).sort((x, y) => x.rank - y.rank);
   const [a, b] = pair(rows);
   const pairs = board.samples.map((id, i) => ({ id, a: a.samples[i], b: b.samples[i], d: a.samples[i] === null || b.samples[i] === null ? null : b.samples[i] - a.samples[i] }));
-  const shown = board.samples.length < board.n ? `${board.samples.length} of ${board.n} samples, evenly spaced` : `all ${board.n} samples`;
+  const shown = board.samples.length < board.n ? `${board.samples.length} of ${board.n} samples, evenly spaced` : `all of ${numberOf(board.n, "sample")}`;
   const hits = new Set(pairs.flatMap((p) => [p.a, p.b]).filter((v) => v !== null)).size <= 2;
   const box = h("div", { class: "card chart" });
   if (!hits) later(() => sampleChart(box, board, a, b, pairs));
