@@ -24,7 +24,8 @@ from training_context import MemoryContext, Ramps, preset
 from benchmark.contracts import DatasetInfo, Outcome
 from benchmark.errors import DataError, UsageError
 from benchmark.images.drawing import RIGHT
-from benchmark.images.samples import drawn, look_at_samples
+from benchmark.images.samples import look_at_samples
+from benchmark.images.sheets import drawn
 from benchmark.registry import open_dataset, suites, tasks_on, units
 from benchmark.statistics.bootstrap import interval
 from tasks.correspondence import TASK, PatchMatchesMethod

@@ -28,16 +28,20 @@ def test_a_number_with_its_noun(count: int, noun: str, said: str) -> None:
     assert number_of(count, noun) == said
 
 
+def said(part: ast.expr) -> str:
+    return str(part.value) if isinstance(part, ast.Constant) else ""
+
+
 def always_many(source: str) -> Iterator[str]:
     """`{…} rows` of every f-string; "3 of {n} rows" is right for any n, and a word that "means {n} tasks" means two."""
     for node in ast.walk(ast.parse(source)):
         parts = node.values if isinstance(node, ast.JoinedStr) else []
         for i, (value, after) in enumerate(pairwise(parts)):
-            before = parts[i - 1].value if i and isinstance(parts[i - 1], ast.Constant) else ""
-            if isinstance(value, ast.FormattedValue) and isinstance(after, ast.Constant):
-                many = PLURAL.match(after.value) and not re.search(r"\b(of( its| the)?|means) $", before)
+            before = said(parts[i - 1]) if i else ""
+            if isinstance(value, ast.FormattedValue):
+                many = PLURAL.match(said(after)) and not re.search(r"\b(of( its| the)?|means) $", before)
                 if many:
-                    yield f"line {value.lineno}: {{{ast.unparse(value.value)}}}{after.value[:30]}"
+                    yield f"line {value.lineno}: {{{ast.unparse(value.value)}}}{said(after)[:30]}"
 
 
 def test_no_line_says_1_rows() -> None:

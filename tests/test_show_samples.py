@@ -15,7 +15,8 @@ from small import Noise, made
 
 from benchmark.contracts import KINDS, Samples
 from benchmark.images.drawing import STRIPES, WRONG, normal_colours, palette_for
-from benchmark.images.samples import Sheet, drawn, look_at_samples
+from benchmark.images.samples import look_at_samples
+from benchmark.images.sheets import Sheet, drawn
 
 
 def sheet_of(kind: str, target: Any = None, n: int = 2, **fields: Any) -> Sheet:
@@ -164,7 +165,13 @@ def test_the_command_draws_a_file_of_ones_own(
     Path("depth.toml").write_text(TASK.format(task="depth", key="depth", more="depth_scale = 0.001"))
     there = sorted(tmp_path.iterdir())
     code, out, _ = told(capsys, "show", "depth.toml")
-    assert code == 0 and "depth/mine, train: 4 of" in out and "depth 1.5" in out and "--pictures FILE.png" in out
+    assert (
+        code == 0
+        and "depth/mine, train: 4 of" in out
+        and "looked at: nothing wrong" in out
+        and "depth 1.5" in out
+        and "--pictures FILE.png" in out
+    )
     assert sorted(tmp_path.iterdir()) == there
     code, out, _ = told(capsys, "show", "--task", "depth.toml", "--pictures", "look.png", "-n", "1", "--json")
     said = json.loads(out)
@@ -179,7 +186,7 @@ def test_a_data_set_is_drawn_by_its_name_and_what_is_none_is_said(
     monkeypatch.chdir(tmp_path)
     few = [word for split in ("train", "test") for word in ("--option", f"n_{split}=4")]
     code, out, _ = told(capsys, "show", "normals/scenes", "--pictures", "n.png", "-n", "1", *few)
-    assert code == 0 and "normals/scenes, train: 1 of 4" in out and Path("n.png").is_file()
+    assert code == 0 and "normals/scenes, train: 1 of 4 samples drawn" in out and Path("n.png").is_file()
     for words, said in (
         (["clip-mini", "--pictures", "x.png"], "clip-mini is no data set"),
         (["linear_segmentation", "--pictures", "x.png"], "linear_segmentation is no data set"),
@@ -191,3 +198,32 @@ def test_a_data_set_is_drawn_by_its_name_and_what_is_none_is_said(
         code, _, err = told(capsys, "show", *words)
         assert code in (1, 2) and said in err and len(err.splitlines()) == 1, err
     assert not Path("x.png").exists()
+
+
+def test_what_is_damaged_or_does_not_fit_is_named_and_drawn_first(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One damaged picture, a damaged mask, a label of no class, one of another size, one without a label: none of them
+    where four evenly spread samples lie."""
+    monkeypatch.chdir(tmp_path)
+    for folder in ("p", "t"):
+        Path(folder).mkdir()
+    for i in range(40):
+        Image.fromarray(Noise(40).load(i)).save(f"p/{i:02}.png")
+        mask = np.full((40, 48), {5: 7, 6: 255}.get(i, i % 2), np.uint8)
+        Image.fromarray(mask[:20] if i == 7 else mask).save(f"t/{i:02}.png")
+    for damaged in ("p/03.png", "t/09.png"):
+        Path(damaged).write_bytes(Path(damaged).read_bytes()[:60])
+    head = 'task = "zero_shot_segmentation"\nname = "mine"\nclasses = ["sky", "sea"]\nignore = [255]\n'
+    Path("mine.toml").write_text(head + 'images = "p"\nmasks = "t"\n')
+    code, out, err = told(capsys, "show", "mine.toml", "--pictures", "look.png", "--samples", "5")
+    assert code == 1 and Path("look.png").is_file()
+    assert "4 samples cannot be read or scored, the first: " in err and len(err.splitlines()) == 1
+    for said in (
+        "40 of 40 looked at: 5 samples with a fault, shown first", "03.png: cannot be read", "09.png: cannot be read",
+        "05.png: label 7 is out of range for 2 classes", "06.png: nothing of it is scored", "07.png: is 48x20",
+        "10 of 40 samples drawn",
+    ):  # fmt: skip
+        assert said in out, out
+    few = told(capsys, "show", "mine.toml", "--limit", "4")
+    assert few[0] == 0 and "4 of 40 looked at: nothing wrong" in few[1]

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from benchmark.cli import options as o
-from benchmark.errors import BenchError, UsageError, unknown
+from benchmark.errors import BenchError, DataError, UsageError, unknown
 from benchmark.system.escaping import printable
+from benchmark.system.plurals import number_of
 
 if TYPE_CHECKING:
     from benchmark.engine.options import RunOptions
@@ -28,7 +29,10 @@ def show(
         Path | None,
         typer.Option("--pictures", "--out", help="Draw samples of a data set beside their targets into this PNG"),
     ] = None,
-    samples: Annotated[int, typer.Option("--samples", "-n", help="Of each split", min=1, max=200)] = 4,
+    samples: Annotated[
+        int, typer.Option("--samples", "-n", help="Of each split, and as many that have a fault", min=1, max=200)
+    ] = 4,
+    limit: Annotated[int, typer.Option(help="Samples of each split looked at for faults", min=1)] = 100,
     data: o.Data = None,
     option: Annotated[
         list[str] | None,
@@ -39,7 +43,7 @@ def show(
     """Show a model's facts, a protocol's fields with status and source, a dataset's layout, licence and how to get it.
 
     Data can be looked at before any model is loaded: --pictures draws samples beside their targets, what is not scored
-    striped, with class shares and ranges.
+    striped, with class shares and ranges. Samples that cannot be read or whose target does not fit come first.
 
     Examples: bench show linear_segmentation; bench show my_task.toml --pictures look.png
     """
@@ -61,7 +65,7 @@ def show(
         options = RunOptions(
             protocol=protocol, data=data or data_dir(), dataset_options=parse_pairs(option or [], "--option")
         )
-        _samples(name, options, pictures, samples, json)
+        _samples(name, options, pictures, samples, limit, json)
 
 
 def _facts(name: str, protocol: str | None, json: bool) -> None:
@@ -202,12 +206,16 @@ def _preset(name: str, preset: str, dataset: str | None, json: bool) -> None:
     typer.echo("")
 
 
-def _samples(name: str, options: RunOptions, pictures: Path | None, count: int, json: bool) -> None:
-    """What the data of a file, a task/dataset or a data set are; with `pictures`, as one PNG."""
+def _samples(name: str, options: RunOptions, pictures: Path | None, count: int, limit: int, json: bool) -> None:
+    """What the data of a file, a task/dataset or a data set are; with `pictures`, as one PNG.
+
+    Raises DataError at the end where a sample of the `limit` looked at cannot be read."""
     from benchmark import registry
     from benchmark.cli.bars import bars
     from benchmark.engine.jobs import JobMaker
-    from benchmark.images.samples import drawn, look_at_samples
+    from benchmark.images.faults import scan
+    from benchmark.images.samples import look_at_samples
+    from benchmark.images.sheets import drawn
     from benchmark.system.files import write_atomic
 
     alone = name in registry.datasets()
@@ -215,7 +223,7 @@ def _samples(name: str, options: RunOptions, pictures: Path | None, count: int, 
     kinds: dict[str, registry.Unit] = {}
     for unit in found:
         kinds.setdefault(registry.tasks()[unit.task]["kind"], unit)  # each kind of data once
-    sheets = []
+    sheets, unread = [], list[str]()
     with bars(json) as (progress, _):
         maker = JobMaker(options, "fast", progress)
         for kind, unit in kinds.items():
@@ -224,17 +232,21 @@ def _samples(name: str, options: RunOptions, pictures: Path | None, count: int, 
                     continue
                 for images in samples.pictures().values():
                     images.prepare(progress)
-                title = (
-                    f"{f'{name}, {kind}' if alone else unit}, {split}: {min(count, len(samples))} of {len(samples):,}"
-                )
-                sheets.append(look_at_samples(samples, title, count))
+                seen = scan(samples, limit, progress)
+                unread += [fault.text for fault in seen.faults if fault.unread]
+                some = f"{len(seen.chosen(count))} of {number_of(len(samples), 'sample')}"
+                title = f"{f'{name}, {kind}' if alone else unit}, {split}: {some} drawn"
+                sheets.append(look_at_samples(samples, title, count, scanned=seen))
     if pictures is not None:
         png = drawn(sheets)
         write_atomic(pictures, lambda f: f.write(png))
     if json:
         told = {"name": name, "samples": {sheet.title: sheet.facts for sheet in sheets}}
         typer.echo(jsonlib.dumps(told | ({"pictures": str(pictures)} if pictures else {}), ensure_ascii=False))
-        return
-    for sheet in sheets:
-        typer.echo(printable("\n  ".join([sheet.title, *sheet.facts])))
-    typer.echo(str(pictures) if pictures else f"bench show {name} --pictures FILE.png draws them beside their targets")
+    else:
+        for sheet in sheets:
+            typer.echo(printable("\n  ".join([sheet.title, *sheet.facts])))
+        more = f"bench show {name} --pictures FILE.png draws them beside their targets"
+        typer.echo(str(pictures) if pictures else more)
+    if unread:
+        raise DataError(f"{number_of(len(unread), 'sample')} cannot be read or scored, the first: {unread[0]}")

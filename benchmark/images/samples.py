@@ -8,17 +8,15 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageDraw
+from PIL import Image
 
 from benchmark.contracts import (
     CaptionData,
     CorrespondenceData,
     DepthData,
-    ImageSet,
     LabelData,
     MapSamples,
     NormalsData,
@@ -27,71 +25,53 @@ from benchmark.contracts import (
     ignored_label,
 )
 from benchmark.contracts.kinds import spread
+from benchmark.errors import BenchError
 from benchmark.images.drawing import (
-    GAP,
     INK,
     LINE,
     NEAR_FAR,
-    STRIPES,
     WRONG,
-    cut,
-    font,
-    joined,
     mapped,
     normal_colours,
     palette_for,
-    png,
     shrink,
     striped,
 )  # fmt: skip
+from benchmark.images.faults import Scan, name_of, sizes_differ
 from benchmark.images.matches import matches
+from benchmark.images.sheets import HEIGHT, NOT_SCORED, WIDEST, WORDS, Seen, Sheet, Word
 from benchmark.system.plurals import number_of
 
-HEIGHT, WIDEST, WORDS, ACROSS = 160, 300, 270, 6  # pixels of a panel and of its words; small pictures in a line
+ACROSS = 6  # small pictures in a line
 MESSY = 0.4  # share of edge pixels past which they would hide the picture
-NOT_SCORED = STRIPES[0]
 
 
-@dataclass
-class Word:
-    """A line beside a sample, with the colour that it explains."""
-
-    text: str
-    colour: tuple[int, int, int] | None = None
-    wrong: bool = False
-
-
-@dataclass
-class Seen:
-    """A line of a sheet: panels [H, W, 3] with a title each, words beside them, and whose they are."""
-
-    panels: Sequence[np.ndarray]
-    titles: Sequence[str]
-    words: Sequence[Word] = ()
-    name: str = ""
-
-
-@dataclass
-class Sheet:
-    """Some samples of one split: what is drawn (a picture in a notebook), and what is said of them in words."""
-
-    title: str
-    called: str = "target"
-    lines: list[Seen] = field(default_factory=list)
-    facts: list[str] = field(default_factory=list)
-
-    def __repr__(self) -> str:
-        return f"<Sheet {self.title}: {'; '.join(self.facts)}>"
-
-    def _repr_png_(self) -> bytes:
-        return drawn([self])
-
-
-def look_at_samples(data: Any, title: str, count: int = 4, called: str = "target") -> Sheet:
+def look_at_samples(
+    data: Any, title: str, count: int = 4, called: str = "target", scanned: Scan | None = None
+) -> Sheet:
     """`count` samples of `data`, spread evenly over it; `called`: what its targets are. Raises DataError where one
-    cannot be read."""
+    cannot be read, unless the data were `scanned`: then those with a fault come first, as far as they can be drawn."""
+    if scanned is not None:
+        rows = scanned.chosen(count)
+        unread = {fault.row: fault.text for fault in scanned.faults if fault.unread}
+        sheet = _sheet(data, title, [row for row in rows if row not in unread], called)
+        sheet.lines[:0] = [_unread(data, row, unread[row]) for row in rows if row in unread]
+        sheet.facts[:0] = scanned.lines
+        return sheet
+    return _sheet(data, title, spread(len(data), count), called)
+
+
+def _unread(data: Any, row: int, text: str) -> Seen:
+    """The line of a sample that cannot be read whole: its picture, where it is the target that is wrong."""
+    words = [Word(line, wrong=True) for line in textwrap.wrap(text, 3 * WORDS // 7)]
+    try:
+        return Seen([data.images.picture(row)], ["picture"], words, name_of(data, row))
+    except (BenchError, AttributeError, IndexError):
+        return Seen([], [], words, name_of(data, row))
+
+
+def _sheet(data: Any, title: str, rows: Sequence[int], called: str) -> Sheet:
     sheet = Sheet(title, called)
-    rows = spread(len(data), count)
     for kind, see in _KINDS.items():
         if isinstance(data, kind):
             see(data, rows, sheet)
@@ -100,13 +80,8 @@ def look_at_samples(data: Any, title: str, count: int = 4, called: str = "target
         panels = dict(data.panels(row)) or {
             name: images.picture(row) for name, images in data.pictures().items() if len(images) == len(data)
         }
-        sheet.lines.append(Seen(list(panels.values()), list(panels), name=_name(data, row)))
+        sheet.lines.append(Seen(list(panels.values()), list(panels), name=name_of(data, row)))
     return sheet
-
-
-def _name(data: Any, row: int) -> str:
-    first: ImageSet | None = next(iter(data.pictures().values()), None)
-    return first.image_id(row) if first is not None and row < len(first) else f"sample {row}"
 
 
 def _maps(
@@ -132,12 +107,11 @@ def _maps(
         over = (0.55 * picture + 0.45 * colours).astype(np.uint8)
         if edges.mean() < MESSY:
             over[edges] = INK
-        if image.shape[:2] != target.shape[:2]:
-            sizes = [" × ".join(map(str, shape)) for shape in (target.shape[:2], image.shape[:2])]
-            words.insert(0, Word(f"the {sheet.called} is {sizes[0]}, the picture {sizes[1]}", WRONG, True))
+        if said := sizes_differ(image, target, sheet.called):
+            words.insert(0, Word(said, WRONG, True))
         panels = [picture, striped(colours, unscored), striped(over, unscored)]
         sheet.lines.append(
-            Seen(panels, ("picture", sheet.called, f"{sheet.called} over picture"), words, _name(data, row))
+            Seen(panels, ("picture", sheet.called, f"{sheet.called} over picture"), words, name_of(data, row))
         )
 
 
@@ -251,7 +225,7 @@ def _labels(data: LabelData, rows: Sequence[int], sheet: Sheet) -> None:
 def _captions(data: CaptionData, rows: Sequence[int], sheet: Sheet) -> None:
     for row in rows:
         words = [Word(line) for text in data.captions[row] for line in textwrap.wrap(f"“{text}”", 3 * WORDS // 7)]
-        sheet.lines.append(Seen([data.images.picture(row)], ["picture"], words, _name(data, row)))
+        sheet.lines.append(Seen([data.images.picture(row)], ["picture"], words, name_of(data, row)))
     sheet.facts.append(number_of(sum(map(len, data.captions)), "caption"))
 
 
@@ -308,47 +282,3 @@ def _share(part: int, whole: int) -> str:
 def _unscored(where: np.ndarray) -> list[Word]:
     count = int(where.sum())
     return [Word(f"not scored  {_share(count, where.size)}", NOT_SCORED, bool(where.all()))] if count else []
-
-
-def drawn(sheets: Sequence[Sheet]) -> bytes:
-    """One PNG of all `sheets` below each other."""
-    lines = [[_line(seen) for seen in sheet.lines] for sheet in sheets]
-    width = max([700, *(line.width for some in lines for line in some)])
-    blocks: list[Image.Image] = []
-    for sheet, some in zip(sheets, lines):
-        words = [part for fact in (sheet.title, *sheet.facts) for part in textwrap.wrap(fact, width // 7)]
-        head = Image.new("RGB", (width, LINE * len(words) + 6), (235, 238, 242))
-        for i, text in enumerate(words):
-            ImageDraw.Draw(head).text((4, 3 + LINE * i), text, INK, font())
-        blocks += [head, *some]
-    out = Image.new("RGB", (width + 2 * GAP, sum(b.height + GAP for b in blocks) + GAP), "white")
-    y = GAP
-    for block in blocks:
-        out.paste(block, (GAP, y))
-        y += block.height + GAP
-    return png(out)
-
-
-def _line(seen: Seen) -> Image.Image:
-    height = min(HEIGHT, *(max(1, WIDEST * p.shape[0] // p.shape[1]) for p in seen.panels)) if seen.panels else HEIGHT
-    widths = [max(1, round(p.shape[1] * height / p.shape[0])) for p in seen.panels]
-    strip = joined(seen.panels, height) if seen.panels else Image.new("RGB", (1, HEIGHT), "white")
-    room = WORDS if len(seen.panels) > 1 else 3 * WORDS
-    out = Image.new("RGB", (strip.width + 2 * GAP + room * bool(seen.words), 2 * LINE + max(height, LINE)), "white")
-    out.paste(strip, (0, LINE))
-    draw, x = ImageDraw.Draw(out), 0
-    for title, width in zip(seen.titles, widths):
-        draw.text((x + 1, 1), cut(title, width), INK, font())
-        x += width + GAP
-    draw.text((1, LINE + height + 1), cut(seen.name, strip.width), (110, 110, 110), font())
-    y = LINE
-    for word in seen.words:
-        if word.colour == NOT_SCORED:
-            box = striped(np.zeros((11, 11, 3), np.uint8), np.ones((11, 11), bool))
-            out.paste(Image.fromarray(box), (strip.width + 9, y + 3))
-        elif word.colour is not None:
-            draw.rectangle((strip.width + 9, y + 3, strip.width + 19, y + 13), word.colour, (150, 150, 150))
-        left = strip.width + (24 if word.colour is not None else 9)
-        draw.text((left, y), cut(word.text, out.width - left), WRONG if word.wrong else INK, font())
-        y += LINE
-    return out

@@ -21,7 +21,8 @@ from benchmark.features.taps import request_for
 from benchmark.heads.bins import BinsHead
 from benchmark.heads.kept import read_head, refuse_another
 from benchmark.images.decode import decode
-from benchmark.images.samples import drawn, look_at_samples
+from benchmark.images.samples import look_at_samples
+from benchmark.images.sheets import drawn
 from benchmark.images.views import resolve_view
 from benchmark.look.ceiling import upsampled
 from benchmark.registry import models

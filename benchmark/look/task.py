@@ -19,7 +19,8 @@ from benchmark.engine.session import Session, encoder_of
 from benchmark.errors import UsageError, unknown
 from benchmark.features.plan import DENSE
 from benchmark.images.drawing import below_each_other
-from benchmark.images.samples import drawn, look_at_samples
+from benchmark.images.samples import look_at_samples
+from benchmark.images.sheets import drawn
 from benchmark.images.views import resolve_view
 from benchmark.look.ceiling import ceiling
 from benchmark.registry import units
