@@ -7,6 +7,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import matplotlib.figure  # noqa: F401  # what training imports late stands here: a fork of this process has it
+import torch._dynamo
+import torch.distributed.fsdp  # noqa: F401
 from recipe_fixtures import tiny
 
 from adapters.tipsv2.recipe.trainer import train

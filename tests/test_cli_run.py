@@ -20,7 +20,8 @@ from benchmark.rows.row import read_all, read_row
 
 ROOT = Path(__file__).parents[1]
 NINE = suites()["scenes"]["units"]
-SUITE = ["--model", "pixels", "--suite", "scenes", "--limit", "40", *hurried(*tasks())]
+LIMIT = 24  # pictures of each split: more than the 20 neighbours of kNN
+SUITE = ["--model", "pixels", "--suite", "scenes", "--limit", str(LIMIT), *hurried(*tasks())]
 FIELDS = {
     "schema": int, "id": str, "created": str, "command": str, "seed": int, "model": dict, "task": dict,
     "protocol": dict, "metrics": dict, "main_metric": str, "n_bad": int, "timing": dict, "peak_memory_mb": float,
@@ -186,7 +187,7 @@ def test_one_and_two_threads_agree_within_a_tenth_of_a_point(first, tmp_path):
         "--model",
         "random-vit",
         "--limit",
-        "40",
+        str(LIMIT),
         *hurried("linear_segmentation", "normals"),
         "--results",
         str(tmp_path / "two"),
@@ -228,7 +229,7 @@ def test_no_socket_is_opened(first, tmp_path, monkeypatch):
 
 
 def test_force_makes_the_same_row_again(first):
-    words = ["run", "--model", "pixels", "--task", "depth/scenes", "--limit", "40", "--results", str(first)]
+    words = ["run", "--model", "pixels", "--task", "depth/scenes", "--limit", str(LIMIT), "--results", str(first)]
     words += hurried("depth")
     row = next(r for r in read_all(first)[0] if r.model == "pixels" and r.unit == "depth/scenes")
     before = (row.folder / "result.json").stat().st_mtime_ns
@@ -239,7 +240,7 @@ def test_force_makes_the_same_row_again(first):
 
 
 def test_a_changed_field_is_another_protocol(first):
-    words = ["run", "--model", "pixels", "--task", "depth/scenes", "--limit", "40", "--results", str(first)]
+    words = ["run", "--model", "pixels", "--task", "depth/scenes", "--limit", str(LIMIT), "--results", str(first)]
     assert bench(*words, "--set", "depth.pixels_per_image=16") == 0
     hashes = {r.protocol_hash for r in read_all(first)[0] if r.unit == "depth/scenes"}
     assert len(hashes) == 2

@@ -49,12 +49,12 @@ def two_processes(out: Path, fails: str = "", **changes: Any) -> None:
         assert errors.strip().endswith(fails)
 
 
-def test_a_process_of_a_group_ends_as_any_other(tmp_path: Path) -> None:
-    """Where a thread of the group works on while the interpreter ends, that aborts: one of the two is no fork."""
-    port, changes, file = free_port(), {"train__steps": 1, "train__strategy": "fsdp"}, tmp_path / "log"
-    fork = FORKS.Process(target=train_one, args=(1, port, tmp_path / "two", changes, file))
+def fork_and_process(out: Path, **changes: Any) -> None:
+    """As `two_processes`, but the first of the two is no fork: it ends as any other interpreter."""
+    port, file = free_port(), out.with_name("log")
+    fork = FORKS.Process(target=train_one, args=(1, port, out, changes, file))
     fork.start()
-    code = f"from recipe_group import train_one; train_one(0, {port}, {str(tmp_path / 'two')!r}, {changes})"
+    code = f"from recipe_group import train_one; train_one(0, {port}, {str(out)!r}, {changes})"
     paths = os.pathsep.join(str(folder) for folder in (Path(__file__).parent, Path(__file__).parents[1]))
     done = subprocess.run(
         [sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": paths}, capture_output=True, text=True
@@ -79,27 +79,24 @@ def assert_same_runs(alone: Path, together: Path) -> None:
         torch.testing.assert_close(second[name], value, rtol=1e-3, atol=2e-4)
 
 
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"head__balance": "center", "train__accumulate": 2},
-        {"head__balance": "sinkhorn", "train__strategy": "fsdp"},
-    ],
-    ids=["ddp-center-accumulated", "fsdp-sinkhorn"],
-)
-def test_two_processes_equal_one(tmp_path: Path, changes: dict[str, Any]) -> None:
-    two_processes(tmp_path / "two", train__steps=3, **changes)
-    train(
-        tiny(train__log_every=1, train__steps=3, head__balance=changes["head__balance"]), tmp_path / "one", quiet=True
-    )
-    assert_same_runs(tmp_path / "one", tmp_path / "two")
+def alone(out: Path, balance: str) -> Path:
+    """A run of one process."""
+    train(tiny(train__log_every=1, train__steps=3, head__balance=balance), out, quiet=True)
+    return out
 
 
-def test_a_run_that_fails_leaves_no_thread_behind(tmp_path: Path) -> None:
-    two_processes(tmp_path / "two", train__steps=1, train__strategy="fsdp")
-    two_processes(
-        tmp_path / "two", train__steps=1, train__seed=1, train__strategy="fsdp", fails=f"remove {tmp_path / 'two'} []"
-    )
+def test_two_processes_equal_one(tmp_path: Path) -> None:
+    two_processes(tmp_path / "two", train__steps=3, head__balance="center", train__accumulate=2)
+    assert_same_runs(alone(tmp_path / "one", "center"), tmp_path / "two")
+
+
+def test_two_processes_with_shards_equal_one_and_end_as_any_other(tmp_path: Path) -> None:
+    """Where a thread of the group works on while the interpreter ends, that aborts; a run that fails leaves none."""
+    changes: dict[str, Any] = {"train__steps": 3, "head__balance": "sinkhorn", "train__strategy": "fsdp"}
+    two = tmp_path / "two"
+    fork_and_process(two, **changes)
+    assert_same_runs(alone(tmp_path / "one", "sinkhorn"), two)
+    two_processes(two, train__seed=1, fails=f"remove {two} []", **changes)
 
 
 def test_the_adafactor_of_vision_transformers_is_the_same_on_shards(tmp_path: Path) -> None:
