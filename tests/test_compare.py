@@ -7,6 +7,7 @@ import io
 import json
 from contextlib import redirect_stdout
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -307,9 +308,13 @@ def test_two_seeds_of_one_recipe_are_told_apart_in_at_most_5_percent_of_200_pair
     assert rejected / 1800 <= 0.05
 
 
+@cache
+def of_one_recipe(task: str) -> Row:
+    return Row(parse_row(row_data("same", task, simulate(task, 0.6, 60, "same"))), Path(task))
+
+
 def in_memory(task: str, seed: int) -> Row:
-    """A row of one recipe and `seed`, never written."""
-    outcome = simulate(task, 0.6, 60, "same", seed)
-    row = Row(parse_row(row_data("same", task, outcome)), Path(task))
-    row.__dict__["samples"] = outcome.samples
+    """A row of one recipe with the samples of `seed`, never written; its values are not looked at."""
+    row = replace(of_one_recipe(task))
+    row.__dict__["samples"] = simulate(task, 0.6, 60, "same", seed).samples
     return row

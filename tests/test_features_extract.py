@@ -78,15 +78,15 @@ class Upright(Noise):
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_batch_decoded_in_parts_is_the_same_batch(tmp_path, monkeypatch, workers):
-    taps, how = [Tap("cls"), Tap("mean_patches"), Tap("pixels", None, 5, 1)], {"batch_size": 20, "workers": workers}
+    taps, how = [Tap("cls"), Tap("mean_patches"), Tap("pixels", None, 5, 1)], {"view": View("pad-to-patch")}
     whole, parts = SmallEncoder(), SmallEncoder()
-    expected, _ = extracted(whole, Upright(50), tmp_path / "whole", taps, view=View("pad-to-patch"), **how)
+    expected, _ = extracted(whole, Upright(50), tmp_path / "whole", taps, batch_size=20, **how)
     monkeypatch.setattr(extract, "PART", 6)
-    found, _ = extracted(parts, Upright(50), tmp_path / "parts", taps, view=View("pad-to-patch"), **how)
+    found, _ = extracted(parts, Upright(50), tmp_path / "parts", taps, batch_size=20, workers=workers, **how)
     assert all(torch.equal(a, b) for a, b in zip(expected, found))
     assert whole.batches == parts.batches == [7, 13, 13, 7, 7, 3]
     with pytest.raises(DataError, match="b/11.jpg: cannot be read"):
-        extracted(SmallEncoder(), Broken(20), tmp_path / "broken", **how)
+        extracted(SmallEncoder(), Broken(20), tmp_path / "broken", batch_size=20, workers=min(workers, 1))
 
 
 def test_encoder_view_and_equal_square_are_one_pass(tmp_path):

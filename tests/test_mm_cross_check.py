@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from command import hurried
 
 from benchmark.cli import main
 from benchmark.errors import BenchError
@@ -43,6 +44,7 @@ def test_a_difference_is_one_error_line():
 
 def test_flag_adds_it_to_the_row_and_makes_an_unchecked_row_again(tmp_path):
     words = ["run", "--model", "pixels", "--task", "linear_segmentation/scenes", "--limit", "20"]
+    words += hurried("linear_segmentation")
     for extra in ([], ["--cross-check"], ["--cross-check"]):
         with pytest.raises(SystemExit) as stop:
             main([*words, "--results", str(tmp_path), *extra])

@@ -20,7 +20,7 @@ LIMIT = 24
 TASKS = ("scenes", "in_context_segmentation/scenes", "correspondence/scenes")
 SHORT = {
     "linear_segmentation.penalties": "[1e-3]", "depth.penalties": "[1e-2]", "depth.bin_steps": "20",
-    "in_context_segmentation.memory": "1500",
+    "in_context_segmentation.memory": "1500", "classification.judged_images": "3",
 }  # fmt: skip
 
 

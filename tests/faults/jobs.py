@@ -71,7 +71,7 @@ def scenes(folder: Path) -> int:
 def some_scenes(folder: Path) -> int:
     """Two tasks of scenes that share their features."""
     words = [w for task in ("normals", "text_to_image_retrieval") for w in ("--task", f"{task}/scenes")]
-    return bench(folder, "--model", "tests/small_model.py:build", *words)
+    return bench(folder, "--model", "tests/small_model.py:build", *words, *_sets(["normals.penalties=[1e-1]"]))
 
 
 def _head(folder: Path, task: str, settings: Sequence[str]) -> int:
