@@ -39,7 +39,7 @@ log = logging.getLogger("densebench.data")
 
 @dataclass
 class Index:
-    """`entries` [n] of ENTRY, mapped from a file; shard s holds those from starts[s] to starts[s + 1]. `ids` is a digest
+    """`entries` [n] of ENTRY, mapped from a file; shard s holds those from starts[s] to starts[s + 1]. `ids`: a digest
     over the stems and sizes of all pictures, in order."""
 
     file: Path

@@ -81,7 +81,7 @@ class FolderSource:
 
     @property
     def ids_digest(self) -> str:
-        """Over the pictures' names as the lines say them, below `root` where they are whole paths: a folder may move."""
+        """Over the pictures' names as the lines say them, whole paths below `root` without it: a folder may move."""
         root = f"{self.root.absolute()}{os.sep}"
         names = [str(row.get(self.config.image)).removeprefix(root) for row in self.rows]
         return fingerprint(names)
