@@ -17,14 +17,12 @@ import numpy as np
 
 from benchmark.contracts import CorrespondenceData, EncoderCard, Measurement, Method, Need, Outcome, Task, TaskContext
 from benchmark.errors import DataError
-from benchmark.images.drawing import png
-from benchmark.images.matches import matches
-from benchmark.rows.row import slug
 from benchmark.statistics.statistic import Statistic
 from benchmark.system.late import F, torch
 from tasks.dense import layer_not_there
+from tasks.dense_matches import DenseMatchesMethod
+from tasks.match_pictures import Drawn, pictures
 from tasks.patch_matches import PatchMatches, Square, answers, at_points, ceiling, cells, whole
-from tasks.predictions import best_median_worst, numbered
 
 ALPHAS = (0.1, 0.05, 0.01)
 BIN, BINS = 0.02, 250  # metres: the median's histogram; the last bin holds what is farther, and nothing at all
@@ -73,7 +71,7 @@ class PatchMatchesMethod(Method[PatchMatches]):
             n=len(columns["id"]),
             details={"pairs": len(pairs), "per_category_PCK": self._by_category(columns)},
             score_s=time.perf_counter() - started,
-            files=_pictures(context, data, pairs),
+            files=pictures(context, data, [_drawn(data, pair) for pair in pairs], "PCK"),
             blind=blind,
         )
 
@@ -208,24 +206,13 @@ def _distance(places: np.ndarray, truth: np.ndarray) -> np.ndarray:
     return found
 
 
-def _pictures(context: TaskContext, data: CorrespondenceData, pairs: Sequence[Pair]) -> dict[str, bytes]:
-    """The best, the median and the worst pairs by their mean error, with lines between points and answers."""
-    if not context.keep_predictions:
-        return {}
-    errors = np.array([_distance(pair.found, pair.target).mean() / data.extent(pair.index) for pair in pairs])
-    out = {}
-    place = {pair.index: row for row, pair in enumerate(pairs)}
-    asked = numbered([place[index] for index in context.look_at if index in place])
-    for name, row in asked or best_median_worst(-errors, context.keep_predictions):
-        pair = pairs[row]
-        one, other = (int(image) for image in data.pairs[pair.index])
-        right = _distance(pair.found, pair.target) <= ALPHAS[0] * data.extent(pair.index)
-        ids = "_".join(slug(data.images.image_id(image)) for image in (one, other))
-        pictures = data.images.picture(one), data.images.picture(other)
-        out[f"pictures/{name}_PCK-{100 * right.mean():.3g}_{ids}.png"] = png(
-            matches(*pictures, pair.source, pair.found, pair.target, right)
-        )
-    return out
+def _drawn(data: CorrespondenceData, pair: Pair) -> Drawn:
+    errors, extent = _distance(pair.found, pair.target), data.extent(pair.index)
+    return Drawn(
+        pair.index, pair.source, pair.found, pair.target, errors <= ALPHAS[0] * extent, -errors.mean() / extent
+    )
 
 
-TASK = Task("correspondence", "correspondence", {"patch_matches": PatchMatchesMethod})
+TASK = Task(
+    "correspondence", "correspondence", {"patch_matches": PatchMatchesMethod, "dense_matches": DenseMatchesMethod}
+)

@@ -275,13 +275,49 @@ def navi(data: Path, views: int = 5) -> Path:
                 save_png(
                     root / obj / scene / "masks" / f"{i:03d}.png", (navi_code(height, width) > 0).astype(np.uint8) * 255
                 )
-                camera = {"q": [1, 0, 0, 0], "t": [0, 0, 500], "focal_length": 70.0, "camera_model": "pixel_5"}
+                half = np.radians(20 * i) / 2
+                camera = {
+                    "q": [np.cos(half), 0, np.sin(half), 0],
+                    "t": [0, 0, 500],
+                    "focal_length": 70.0,
+                    "camera_model": "pixel_5",
+                }
                 rows.append(
                     {"object_id": obj, "camera": camera, "filename": f"{i:03d}.jpg", "image_size": [height, width]}
                     | {"scene_name": scene, "split": "train", "occluded": False}
                 )
             (root / obj / scene / "annotations.json").write_text(json.dumps(rows))
     return root
+
+
+BALL = 120.0, 500.0  # millimetres: its radius, and how far its centre is from every camera
+
+
+def navi_views(data: Path, views: int = 6) -> Path:
+    """`navi` whose dino is a ball that is seen from all around: view i is turned by 25° · i about the vertical."""
+    root = navi(data)
+    for scene in ("wild_set", "multiview_00_pixel_5"):
+        navi_ball(root / "dino" / scene, views)
+    return root
+
+
+def navi_ball(scene: Path, views: int) -> None:
+    """One collection of `navi_views`."""
+    rows, (radius, away), focal = [], BALL, 140.0
+    for i in range(views):
+        height, width = (120, 160) if i % 2 else (160, 120)
+        save_jpeg(scene / "images" / f"{i:03d}.jpg", 20 + i, height, width)
+        x = (np.arange(width) + 0.5 - width / 2)[None] / focal
+        y = (np.arange(height) + 0.5 - height / 2)[:, None] / focal
+        square = x * x + y * y + 1
+        root_of = away**2 - square * (away**2 - radius**2)
+        depth = (away - np.sqrt(np.maximum(root_of, 0))) / square
+        code = np.where(root_of > 0, np.round(655350 / depth), 0).astype(np.uint16)
+        save_png(scene / "depth" / f"{i:03d}.png", code)
+        half = np.radians(25 * i) / 2
+        camera = {"q": [np.cos(half), 0, np.sin(half), 0], "t": [0, 0, away], "focal_length": focal}
+        rows.append({"object_id": "dino", "camera": camera, "filename": f"{i:03d}.jpg", "image_size": [height, width]})
+    (scene / "annotations.json").write_text(json.dumps(rows))
 
 
 def navi_code(height: int, width: int) -> np.ndarray:

@@ -26,6 +26,7 @@ class CorrespondenceData(Samples):
     categories: Sequence[str]  # [N] what is on both: scores are averaged over them
     views: Sequence[str] = ()  # [N] how far apart the views are, as a few classes; empty: not known
     metric: bool = False  # whether `located` is known
+    posed: bool = False  # whether `carried` and `projected` are known too
 
     def __len__(self) -> int:
         return len(self.pairs)
@@ -46,6 +47,15 @@ class CorrespondenceData(Samples):
         none. Asked only of data that are `metric`."""
         raise NotImplementedError(f"{type(self).__name__} knows no surfaces")
 
+    def carried(self, pair: int, places: np.ndarray) -> np.ndarray:
+        """[K, 3] metres, in the frame of `located`: the surfaces seen at `places` [K, 2] of the source. Asked only of
+        data that are `posed`, as `projected`."""
+        raise NotImplementedError(f"{type(self).__name__} knows no cameras")
+
+    def projected(self, pair: int, points: np.ndarray) -> np.ndarray:
+        """[K, 2] places in the target of points [K, 3] of the frame of `located`."""
+        raise NotImplementedError(f"{type(self).__name__} knows no cameras")
+
     def take(self, rows: Sequence[int]) -> CorrespondenceData:
         return _CorrespondencePart(self, rows)
 
@@ -62,7 +72,8 @@ class _CorrespondencePart(CorrespondenceData):
         shown, places = np.unique(base.pairs[self.rows], return_inverse=True)
         self.images, self.pairs = ImageSubset(base.images, shown.tolist()), places.reshape(-1, 2)
         self.categories = [base.categories[row] for row in self.rows]
-        self.views, self.metric = [base.views[row] for row in self.rows] if base.views else (), base.metric
+        self.views = [base.views[row] for row in self.rows] if base.views else ()
+        self.metric, self.posed = base.metric, base.posed
 
     @cached_property
     def digest(self) -> str:
@@ -76,6 +87,12 @@ class _CorrespondencePart(CorrespondenceData):
 
     def located(self, pair: int, places: np.ndarray) -> np.ndarray:
         return self.base.located(self.rows[pair], places)
+
+    def carried(self, pair: int, places: np.ndarray) -> np.ndarray:
+        return self.base.carried(self.rows[pair], places)
+
+    def projected(self, pair: int, points: np.ndarray) -> np.ndarray:
+        return self.base.projected(self.rows[pair], points)
 
     def thing_of(self, image_id: str) -> str | None:
         return self.base.thing_of(image_id)

@@ -9,7 +9,8 @@ brought to `size` (option, 512); `crop=none` stops before that. `depth=relative`
 silhouette none; `normals=probe3d` is Probe3D's target: the optical axis lies at the crop's first corner, a missing
 neighbour is a million metres away, and only the crop's border has none. `valid=normal` counts the pixels that have a
 normal, `valid=depth` all of the object, as Probe3D does. `focal_length` belongs to the annotation's `image_size`;
-pictures may have been scaled down since, in place or beside (Probe3D's `downsampled_NNN.jpg`).
+pictures may have been scaled down since, in place or beside (Probe3D's `downsampled_NNN.jpg`). `pairs=multiview` makes
+pairs within the multiview collections instead of the wild sets (`navi_pairs`).
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ from tasks.datasets.blobs import Blobs, named
 from tasks.datasets.catalog import expected
 from tasks.datasets.digests import edges_of
 from tasks.datasets.navi_geometry import FILTER, Framing
+from tasks.datasets.navi_pairs import EDGES, NaviPairs, choose, pose
 from tasks.datasets.places import (
     Folder,
     Store,
@@ -182,21 +184,44 @@ class Navi(Dataset):
     relative: bool
     probe3d: bool
     by_depth: bool
+    multiview: bool = False
 
     def data(self, kind: str, split: str) -> Any:
-        if kind not in self.info.kinds or split not in self.info.splits:
+        if kind not in self.info.kinds or split not in self.info.splits or (kind, split) == ("correspondence", "train"):
             raise split_error(self.info, kind, split)
         store = self._store()
+        if kind == "correspondence":
+            return self._pairs(store)
         chosen = _pictures(self.info, store, split)[::STEP]
         images = NaviImages(
-            checked(self.info, store, [p for p, _ in chosen]),
-            checked(self.info, store, [_depth_name(p) for p, _ in chosen]),
+            checked(self.info, store, [p for p, *_ in chosen]),
+            checked(self.info, store, [_depth_name(p) for p, *_ in chosen]),
             self.framing,
         )
         note_size(self.info, split, len(images), expected(self.info.name, split))
         if kind == "depth":
             return NaviDepth(images, self.relative)
-        return NaviNormals(images, tuple(camera for _, camera in chosen), self.probe3d, self.by_depth)
+        return NaviNormals(images, tuple(camera for _, camera, _ in chosen), self.probe3d, self.by_depth)
+
+    def _pairs(self, store: Store) -> NaviPairs:
+        every = _pictures(self.info, store, split := "train" if self.multiview else "test")
+        poses = np.stack([pose(said, store.where(picture)) for picture, _, said in every])
+        found = choose([picture.rsplit("/images/", 1)[0] for picture, *_ in every], poses, STEP)
+        if not found:
+            raise DataError(
+                f"{store.where('')}: no two views of an object are up to {EDGES[-1]}° apart. Fetch them again"
+            )
+        note_size(self.info, split, len(found), expected(self.info.name, split))
+        used = sorted({i for one, other, _ in found for i in (one, other)})
+        place = {i: k for k, i in enumerate(used)}
+        images = NaviImages(
+            checked(self.info, store, [every[i][0] for i in used]),
+            checked(self.info, store, [_depth_name(every[i][0]) for i in used]),
+            self.framing,
+        )
+        pairs = np.array([[place[one], place[other]] for one, other, _ in found], np.int64).reshape(-1, 2)
+        angles = [angle for *_, angle in found]
+        return NaviPairs(images, [every[i][1] for i in used], poses[used], pairs, angles)
 
     def _store(self) -> Store:
         """The folder that holds the objects: v1's tar calls it navi_v1 or navi_v1.0, and users rename it."""
@@ -218,8 +243,8 @@ def _depth_name(picture: str) -> str:
     return f"{folder}/depth/{name.rsplit('.', 1)[0]}.png"
 
 
-def _pictures(info: DatasetInfo, store: Store, split: str) -> list[tuple[str, Camera]]:
-    """(picture, camera), sorted, of the objects that have both kinds of collection."""
+def _pictures(info: DatasetInfo, store: Store, split: str) -> list[tuple[str, Camera, Any]]:
+    """(picture, camera, what its annotation says of it), sorted, of the objects that have both kinds of collection."""
     lists = [n for n in store.names("", ("annotations.json",)) if n.count("/") == 2]
     scenes: dict[str, list[str]] = {}
     for name in lists:
@@ -237,17 +262,17 @@ def _pictures(info: DatasetInfo, store: Store, split: str) -> list[tuple[str, Ca
     return found
 
 
-def _annotated(store: Store, scene: str) -> list[tuple[str, Camera]]:
+def _annotated(store: Store, scene: str) -> list[tuple[str, Camera, Any]]:
     where = store.where(f"{scene}/annotations.json")
     try:
         rows = json.loads(store.read(f"{scene}/annotations.json"))
-        pairs = [(row["filename"], _camera(row)) for row in rows]
+        said = [(str(row["filename"]), _camera(row), row["camera"]) for row in rows]
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError) as e:
         raise DataError(f"{where}: is no NAVI annotation file ({type(e).__name__}: {e}). Fetch it again") from None
     before = f"{scene}/images/"
-    if pairs and not store.has(before + pairs[0][0]) and store.has(f"{before}{SMALL}{pairs[0][0]}"):
+    if said and not store.has(before + said[0][0]) and store.has(f"{before}{SMALL}{said[0][0]}"):
         before += SMALL
-    return sorted(((before + name, camera) for name, camera in pairs), key=lambda pair: pair[0])
+    return sorted(((before + name, camera, of) for name, camera, of in said), key=lambda row: row[0])
 
 
 def _camera(row: Any) -> Camera:
@@ -262,9 +287,9 @@ def open_dataset(info: DatasetInfo, root: Path | None, options: Mapping[str, str
     """NAVI under `root`.
 
     Options: size = 512, crop = object | none, depth = metric | relative, normals = camera | probe3d,
-    valid = normal | depth.
+    valid = normal | depth, pairs = wild | multiview.
     """
-    known_options(info, options, "size", "crop", "depth", "normals", "valid")
+    known_options(info, options, "size", "crop", "depth", "normals", "valid", "pairs")
     size = options.get("size", "512")
     if not size.isdigit() or not 32 <= int(size) <= 4096:
         raise UsageError(f"{info.name}: size = {size!r} must be a number of pixels from 32 to 4096")
@@ -272,4 +297,5 @@ def open_dataset(info: DatasetInfo, root: Path | None, options: Mapping[str, str
     relative = option(info, options, "depth", ("metric", "relative")) == "relative"
     probe3d = option(info, options, "normals", ("camera", "probe3d")) == "probe3d"
     by_depth = option(info, options, "valid", ("normal", "depth")) == "depth"
-    return Navi(info, root, framing, relative, probe3d, by_depth)
+    multiview = option(info, options, "pairs", ("wild", "multiview")) == "multiview"
+    return Navi(info, root, framing, relative, probe3d, by_depth, multiview)

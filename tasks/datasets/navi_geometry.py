@@ -69,6 +69,18 @@ class Frame:
         found[part == 0] = 0
         return np.ascontiguousarray(found[every[:, None], every[None]])
 
+    def surface(self, depth: np.ndarray, focal: float) -> tuple[np.ndarray, float, np.ndarray]:
+        """([size, size, 3] metres right of, below and ahead of the camera, NaN off the object; focal length and [2] the
+        principal point in pixels of what is shown) of an [H, W] depth map; `focal` in its pixels. A ray goes through
+        the middle of its pixel on the grid."""
+        (top, left, side), base = self.square, len(self.rows)
+        focal = focal * base / min(self.shape)
+        slopes = (np.arange(base) + 0.5 - base / 2) / focal
+        grid = np.where((values := self._grid(depth)) > 0, values, np.nan)
+        points = np.stack([slopes[None] * grid, slopes[:, None] * grid, grid], -1)
+        enlarged = self.size / side
+        return self._shown(points), focal * enlarged, (base / 2 - np.array([left, top])) * enlarged
+
     def _taken(self) -> tuple[np.ndarray, np.ndarray]:
         """Rows and columns of the original on the grid."""
         rows = centres(self.shape[0], self.working[0])[self.rows]
