@@ -59,6 +59,8 @@ def _cast(canvas: Canvas, item: Item, number: int, drawn: list[_Drawn]) -> None:
         t, normal = part.intersect(origin, (d[0][r, q], d[1][r], d[2][r, q]))
         depth = canvas.depth[rows, columns]
         hit = t < depth
+        if not hit.any():
+            continue
         drawn.append(_Drawn(number, item, part, (sx, sy, sz), origin))
         np.copyto(depth, t, where=hit)
         np.copyto(canvas.part[rows, columns], len(drawn), where=hit)

@@ -35,7 +35,8 @@ def _roots(a: np.ndarray, b: np.ndarray, c: float) -> tuple[np.ndarray, np.ndarr
     first = q / np.where(a == 0, 1e-30, a)
     second = c / np.where(q == 0, 1e-30, q)
     near, far = np.minimum(first, second), np.maximum(first, second)
-    near[lost] = far[lost] = np.inf
+    np.copyto(near, np.inf, where=lost)
+    np.copyto(far, np.inf, where=lost)
     return near, far
 
 
@@ -45,7 +46,7 @@ def ellipsoid(o: Origin, d: Axes, radii: Sequence[float]) -> Hit:
     so = (o[0] / rx, o[1] / ry, o[2] / rz)
     sd = (d[0] / rx, d[1] / ry, d[2] / rz)
     t, _ = _roots(dot(sd, sd), dot(sd, so), dot(so, so) - 1.0)
-    t[t <= NEAR] = np.inf
+    np.copyto(t, np.inf, where=t <= NEAR)
     return t, ((so[0] + t * sd[0]) / rx, (so[1] + t * sd[1]) / ry, (so[2] + t * sd[2]) / rz)
 
 
@@ -86,12 +87,14 @@ def convex(o: Origin, d: Axes, planes: Sequence[Sequence[float]]) -> Hit:
     order, spread = np.concatenate([front, back]), (slice(None), *(None,) * d[0].ndim)
     slope = dot(table.T[:3][:, order][:, *spread], d)  # [K, rays]
     t = away[order][spread] / slope
-    into, out_of = np.where(slope < 0, t, np.inf)[: len(front)], np.where(slope > 0, t, np.inf)[len(front) :]
+    into, out_of = t[: len(front)], t[len(front) :]
+    np.copyto(into, np.inf, where=slope[: len(front)] >= 0)
+    np.copyto(out_of, np.inf, where=slope[len(front) :] <= 0)
     enter, face = into[0], np.zeros(into[0].shape, np.intp)
     for k, other in enumerate(into[1:], 1):
-        face[other > enter] = k
+        np.copyto(face, k, where=other > enter)
         np.maximum(enter, other, out=enter)
-    enter[(enter >= out_of.min(0, initial=np.inf)) | (enter <= NEAR)] = np.inf
+    np.copyto(enter, np.inf, where=(enter >= out_of.min(0, initial=np.inf)) | (enter <= NEAR))
     x, y, z = table.T[:3][:, front].take(face, axis=1)
     return enter, (x, y, z)
 
