@@ -6,6 +6,7 @@ import ast
 import errno
 import fcntl
 import importlib.util
+import platform
 import re
 import subprocess
 import sys
@@ -140,3 +141,21 @@ def test_without_a_mark_that_can_be_set_back_the_size_is_sampled(monkeypatch):
     assert peak.mb() == 300.0 and "50 times a second" in peak.method
     monkeypatch.setattr(processes, "_resident_mb", lambda: None)
     assert processes.PeakMemory().method == "ru_maxrss of the whole process so far"
+
+
+def test_arrays_that_come_and_go_cost_no_pages_once_memory_is_kept():
+    if platform.libc_ver()[0] != "glibc":
+        return  # elsewhere nothing is promised
+    code = """
+import resource
+import numpy as np
+from benchmark.system.processes import keep_memory
+keep_memory()
+def use(): return sum(np.ones(n)[0] for n in (40_000, 250_000, 1_000_000))
+use()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(20): use()
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert int(said) < 100  # 20,000 and more without

@@ -73,6 +73,7 @@ class StoredArray:
         known = self._manifest()  # of an array that is there, also one from before shards were bounded by bytes
         self.size: int = known["size"] if known else shard_items(self.n, self.item_bytes)
         self._verified: set[int] = set()
+        self._paths: dict[int, Path] = {}
 
     @property
     def num_shards(self) -> int:
@@ -147,8 +148,9 @@ class StoredArray:
     def _take(self, rows: np.ndarray, within: np.ndarray | None = None) -> torch.Tensor:
         out = np.empty((len(rows), *self.item[within is not None :]), np.float32)
         shards = rows // self.size
-        for shard in np.unique(shards):
-            at = np.flatnonzero(shards == shard)
+        order = np.argsort(shards, kind="stable")
+        for at in np.split(order, np.flatnonzero(np.diff(shards[order])) + 1) if len(rows) else ():
+            shard = shards[at[0]]
             inside = rows[at] - shard * self.size
             start, stop = int(inside[0]), int(inside[-1]) + 1
             run: Any = slice(start, stop) if stop - start == len(inside) and (np.diff(inside) == 1).all() else inside
@@ -168,7 +170,9 @@ class StoredArray:
         return BenchError(f"{path}: was deleted while it was in use (bench cache prune?). Run the same command again")
 
     def _path(self, shard: int) -> Path:
-        return self.folder / f"shard-{shard:05d}.npy"
+        if shard not in self._paths:  # asked for with every batch, by its hash: a kept path keeps that too
+            self._paths[shard] = self.folder / f"shard-{shard:05d}.npy"
+        return self._paths[shard]
 
     def _good(self, shard: int, manifest: Mapping[str, Any]) -> bool:
         checksum, path = manifest.get("shards", {}).get(str(shard)), self._path(shard)

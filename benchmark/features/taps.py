@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
 
@@ -32,9 +33,15 @@ def pixel_coordinates(image_id: str, tap: Tap) -> np.ndarray:
 
 def pixel_indices(image_id: str, tap: Tap, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
     """Rows [count] and columns [count] of the sampled pixels in a picture of this size."""
+    rows, columns = _pixel_indices(image_id, tap, height, width)
+    return rows.copy(), columns.copy()
+
+
+@lru_cache(4096)  # the heads of one run ask for the same pixels again
+def _pixel_indices(image_id: str, tap: Tap, height: int, width: int) -> np.ndarray:
     size = np.array([height, width])
     at = np.minimum((pixel_coordinates(image_id, tap) * size).astype(np.int64), size - 1)  # so may the product
-    return at[:, 0], at[:, 1]
+    return at.T
 
 
 def corners_of(

@@ -126,11 +126,24 @@ def _resident_mb() -> float | None:
     return _status_mb("VmRSS")
 
 
+_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # malloc.h of glibc
+
+
 def give_back() -> None:
     """Memory that was freed goes back to the system where its C library can be asked for that."""
     if sys.platform.startswith("linux"):
         with suppress(OSError, AttributeError):
             ctypes.CDLL(None).malloc_trim(0)
+
+
+def keep_memory() -> None:
+    """Blocks of up to 32 MB that are freed stay with this process, 64 MB of them: arrays that come and go by the
+    thousand cost no pages of the system each time. Where the C library is glibc."""
+    if sys.platform.startswith("linux"):
+        with suppress(OSError, AttributeError):
+            library = ctypes.CDLL(None)
+            library.mallopt(_TRIM_THRESHOLD, 64 << 20)
+            library.mallopt(_MMAP_THRESHOLD, 32 << 20)
 
 
 if sys.platform == "win32":

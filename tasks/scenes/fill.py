@@ -18,6 +18,7 @@ import numpy as np
 
 from benchmark.errors import BenchError
 from benchmark.system.files import disk_errors
+from benchmark.system.processes import keep_memory
 from tasks.scenes.render import Scene, render
 from tasks.scenes.splits import SPLITS
 
@@ -93,6 +94,7 @@ def main() -> int:
     folder, split, size, start, stop = Path(sys.argv[1]), sys.argv[2], *map(int, sys.argv[3:6])
     with suppress(OSError, AttributeError):  # Windows has no such word
         os.nice(5)  # an encoder may be at work on what is there already
+    keep_memory()
     try:
         with disk_errors(folder):
             fill(folder, split, size, start, stop)
