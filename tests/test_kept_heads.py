@@ -8,6 +8,7 @@ import runpy
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -16,11 +17,13 @@ from command import told
 from PIL import Image
 
 from benchmark.engine.loading import load_encoder
-from benchmark.engine.run import run
+from benchmark.engine.run import no_heads, run
 from benchmark.errors import DataError, UsageError
 from benchmark.heads.kept import read_head, refuse_another
 from benchmark.look import head as look_head
 from benchmark.look.head import look_with_head
+from benchmark.protocol import load_protocol
+from benchmark.registry import load_task, protocol_file, units
 from benchmark.rows.row import read_row
 
 EXAMPLES = Path(__file__).parents[1] / "examples" / "my_task"
@@ -156,7 +159,9 @@ def test_a_row_made_again_with_the_same_values_keeps_its_head(folder: Path, monk
     assert (row.folder / "head.safetensors").read_bytes() == kept
 
 
-def test_a_task_that_trains_no_head_is_done_without_one(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_task_that_trains_no_head_is_done_without_one(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     monkeypatch.chdir(folder)
     how = {
         **HOW,
@@ -164,6 +169,24 @@ def test_a_task_that_trains_no_head_is_done_without_one(folder: Path, monkeypatc
     }
     assert run("mine.py:build", "classification.toml", **how, save_heads=True).reused == 0
     assert run("mine.py:build", "classification.toml", **how, save_heads=True).reused == 1
+    assert (
+        "--save-heads: no head is kept of classification/" in caplog.text
+        and " by fast+set: heads that learn" in caplog.text
+    )
+
+
+def test_presets_whose_heads_are_not_kept_are_named() -> None:
+    def job(word: str, preset: str) -> Any:
+        (unit,) = units(word)
+        task = load_task(unit.task)
+        protocol = load_protocol(unit.task, task.schemas, protocol_file(unit.task), preset)
+        return SimpleNamespace(unit=unit, protocol=protocol, method=task.method(protocol.values))
+
+    long = [job("depth/nyuv2", "paper"), job("normals/nyuv2", "paper"), job("linear_segmentation/ade20k", "dinov2")]
+    said = no_heads([*long, job("depth/navi", "fast"), job("zero_shot_classification/imagenet1k", "fast")])
+    named = "depth/nyuv2 by paper, normals/nyuv2 by paper, linear_segmentation/ade20k by dinov2:"
+    assert f"no head is kept of {named}" in said and "zero_shot" not in said
+    assert not no_heads([job("depth/navi", "fast")])
 
 
 def test_a_head_is_refused_by_other_code_of_its_encoder(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

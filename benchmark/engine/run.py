@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
@@ -28,6 +29,7 @@ from benchmark.registry import Unit, check_model_name
 from benchmark.rows.tables import refuse_other_tables
 from benchmark.system.files import unreadable, writable
 
+log = logging.getLogger("densebench.heads")
 Variants = Callable[[EvalProtocol], Sequence[Change]]
 
 
@@ -71,12 +73,30 @@ def run(
         maker.check_protocol(unit)
     with report.timed("data"):
         jobs = _jobs(found, maker, report, hooks, variants or (lambda protocol: ()))
+    if options.save_heads and (none := no_heads(jobs)):
+        log.warning("%s", none)
     if options.ray:
         spread(found_models, jobs, options, hooks, report)
     else:
         for target in found_models:
             _run_model(target, jobs, hooks, report)
     return report
+
+
+def no_heads(jobs: Sequence[Job]) -> str:
+    """The line for --save-heads where `jobs` train heads that are not kept, or have none; empty: all are kept."""
+    kept = [job for job in jobs if job.method.keeps_head]
+    lost = dict.fromkeys(
+        f"{job.unit} by {job.protocol.name}"
+        for job in jobs
+        if not job.method.keeps_head and (not kept or "train" in job.method.splits())
+    )
+    if not lost:
+        return ""
+    why = "heads that learn on live crops are not, some protocols train none"
+    return (
+        f"--save-heads: no head is kept of {', '.join(lost)}: {why}. By fast dense probes and classification have one"
+    )
 
 
 def check_words(
