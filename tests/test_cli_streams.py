@@ -75,7 +75,9 @@ def test_sigterm_ends_a_command_as_ctrl_c_does_and_its_workers_without_a_word(mo
 
 def test_help_names_the_exit_codes(capsys):
     assert bench("--help") == 0
-    text = " ".join(capsys.readouterr().out.split())
+    out = capsys.readouterr().out
+    text = " ".join(out.split())
+    assert "..." not in out.partition("Commands:")[2], "each command is described in a line that fits"
     assert "0 done" in text and "2 wrong usage" in text and "3 regression" in text and "143 stopped" in text
 
 

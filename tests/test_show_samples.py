@@ -99,7 +99,8 @@ def test_normals_have_the_usual_colours_and_say_a_wrong_length() -> None:
 def test_labels_captions_and_instances_are_beside_their_pictures() -> None:
     labels = sheet_of("labels", labels=np.array([1, 1, 0]), class_names=["a", "b"], n=3)
     assert [line.titles for line in labels.lines] == [["b", "b", "a"]]
-    assert labels.facts == ["2 of 2 classes; the largest b 66.7 %, the smallest a 33.3 %"]
+    assert labels.facts == ["2 of 2 classes: the largest b 66.7 %, the smallest a 33.3 %"]
+    assert sheet_of("labels", labels=np.array([1, 0]), class_names=["a", "b"]).facts == ["2 of 2 classes: 50.0 % each"]
     captions = sheet_of("captions", captions=[["one", "two"], ["three"]])
     assert words_of(captions) == ["“one”", "“two”"] and captions.facts == ["3 captions"]
     data = made(
@@ -112,6 +113,15 @@ def test_labels_captions_and_instances_are_beside_their_pictures() -> None:
     assert np.array_equal(found.lines[0].panels[1], Noise(3).load(1))
     assert found.lines[1].words[-1].text == "no right answer in the index"
     assert len(drawn([labels, captions, found])) > 1000
+
+
+def test_pairs_of_ones_own_without_views_are_drawn(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in "ab":
+        Image.fromarray(Noise(2).load("ab".index(name))).save(tmp_path / f"{name}.png")
+    (tmp_path / "pairs.csv").write_text("source,target,source_x,source_y,target_x,target_y\na.png,b.png,4,5,6,7\n")
+    (tmp_path / "t.toml").write_text('task = "correspondence"\nname = "mine"\nimages = "."\npairs = "pairs.csv"\n')
+    code, out, _ = told(capsys, "show", str(tmp_path / "t.toml"), "--pictures", str(tmp_path / "p.png"))
+    assert code == 0 and "1 of 1 sample drawn" in out and "2 pictures, 1 category" in out, out
 
 
 class Pair(Samples):

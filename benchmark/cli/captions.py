@@ -32,8 +32,9 @@ def captions(
     offline: o.Offline = False,
     trust_remote_code: o.TrustRemoteCode = False,
 ) -> None:
-    """Write synthetic captions with any image-text-to-text model, as one more column of the data.
+    """Write synthetic captions for pictures to train on.
 
+    With any image-text-to-text model, as one more column of the data.
     Example: bench captions "shards/*.tar" --model google/paligemma2-3b-pt-448 --kind paligemma --out captioned
     Then: bench train continue-b --set data.source=tar --set data.path="captioned/*.tar"
     --set 'data.synthetic=["paligemma"]'

@@ -40,8 +40,9 @@ def check(
     write_golden: Annotated[Path | None, typer.Option(help="Write such a file, .safetensors, from this model")] = None,
     json: o.Json = False,
 ) -> None:
-    """Shapes, orientation, layers, batch and padding invariance, sizes, number types, chance. Exits 1 when one is off.
+    """Check in seconds whether an adapter is right.
 
+    Shapes, orientation, layers, batch and padding invariance, sizes, number types, chance. Exits 1 when one is off.
     Example: bench check --model my_encoder.py:build --task my_task.toml --golden golden.safetensors
     """
     from benchmark.check import check_encoder

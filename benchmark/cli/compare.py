@@ -51,8 +51,9 @@ def compare(
     limit: Annotated[int | None, typer.Option(help="With --noise: at most this many samples of each split")] = None,
     seed: Annotated[int, typer.Option(help="Seed of the bootstrap", min=0)] = 0,
 ) -> None:
-    """Paired differences with intervals, adjusted p-values and the smallest effect that could have been seen.
+    """Compare two models on the same samples.
 
+    Paired differences with intervals, adjusted p-values and the smallest effect that could have been seen.
     Example: bench compare tipsv2-mini clip-mini --fail-on-regression
     """
     if noise:

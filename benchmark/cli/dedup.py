@@ -33,8 +33,9 @@ def dedup(
     device: o.Device = "auto",
     offline: o.Offline = False,
 ) -> None:
-    """Find training pictures that are near-copies of evaluation pictures, and write the list that training leaves out.
+    """Find training pictures that are near-copies of test pictures.
 
+    Writes the list that training leaves out.
     Example: bench dedup continue-b --set data.path=pictures --against coco --against ade20k --model dinov2-b
     Then: bench train continue-b --set data.path=pictures --set data.leave_out=dedup/left-out.json
     """

@@ -20,8 +20,9 @@ def distill(
     tflops: Tflops = 989.0,
     utilisation: Utilisation = 0.4,
 ) -> None:
-    """Distil a student: frozen teacher, no masking, patch loss on all tokens, contrastive loss kept.
+    """Distil a student from a frozen teacher.
 
+    No masking, patch loss on all tokens, contrastive loss kept.
     Example: bench distill distil-mini --teacher runs/tipsv2-mini-64/final
     """
     extra = {"teacher.path": str(teacher)} if teacher else {}

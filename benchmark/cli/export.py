@@ -22,8 +22,9 @@ def export(
     weights: Annotated[str | None, typer.Option(help="Folder with the weights to read; default: the hub's.")] = None,
     offline: Annotated[bool, typer.Option("--offline", help="Do not reach for the network.")] = False,
 ) -> None:
-    """Convert TIPS weights between transformers' layout and the official PyTorch and JAX files, or take the weights out
-    of a checkpoint of a training run.
+    """Convert TIPS weights between the layouts they come in.
+
+    Between transformers' and the official PyTorch and JAX files, or out of a checkpoint of a training run.
 
     Example: bench export --model tipsv2-b --weights FOLDER --to scenic-npz --out converted
     Example: bench export runs/g-224/step-00001000 --out g-at-1000

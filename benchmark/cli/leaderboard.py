@@ -25,8 +25,9 @@ def leaderboard(
     ] = True,
     force: Annotated[bool, typer.Option("--force", help="Also write over files that git tracks")] = False,
 ) -> None:
-    """Writes leaderboard.html (one self-contained page), leaderboard.csv and leaderboard.md from the files alone.
+    """Write one page of all rows, and the same as CSV and Markdown.
 
+    leaderboard.html is self-contained: send it as it is. All three are made from the files alone.
     With --rows the files go to --out or results/, and rows that two folders have with other values are named.
     Example: bench leaderboard --rows machine-a/results --rows machine-b/results
     """

@@ -47,8 +47,9 @@ def look(
     dtype: o.Dtype = "auto",
     offline: o.Offline = False,
 ) -> None:
-    """PCA of the patch features, a heat map for each text, and the argmax segmentation, models below each other.
+    """Draw what a model sees, or what a probe answered.
 
+    PCA of the patch features, a heat map for each text, and the argmax segmentation, models below each other.
     With --task: what a probe saw beside what it predicted (maps with their error and range, neighbours, classes), its
     score, the score without seeing a picture and that of the true shares on the patch grid.
 

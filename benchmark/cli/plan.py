@@ -54,9 +54,10 @@ def plan(
     no_check: Annotated[bool, typer.Option("--no-check", help=UNUSED)] = False,
     json: o.Json = False,
 ) -> None:
-    """Print forwards, time, disk and memory per task, and what tasks share; ten seconds of calibration.
+    """Say what a run would cost, before it costs it.
 
-    Works before anything is downloaded: absent data are counted from the catalogue, an absent model by its size.
+    Forwards, time, disk and memory per task, and what tasks share, after ten seconds of calibration. Works before
+    anything is downloaded: absent data are counted from the catalogue, an absent model by its size.
     Example: bench plan --suite scenes --model random-vit
     """
     from benchmark.cli.run import default_models, model_options, parse_batch, parse_pairs

@@ -34,8 +34,9 @@ def publish(
     pictures: Annotated[bool, typer.Option("--pictures", help="With the pictures of --save-predictions")] = False,
     markdown: o.Markdown = None,
 ) -> None:
-    """Checks rows, takes private paths, host names and tokens out of them, and says what is stale or partial.
+    """Make rows ready for a shared repository of results.
 
+    Checks them, takes private paths, host names and tokens out of them, and says what is stale or partial.
     Weights, data, protocol, command, seed and versions stay. A row whose name or samples are private is refused.
     Example: bench publish results --to ../encoder-results/rows
     """

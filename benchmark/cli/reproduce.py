@@ -37,8 +37,9 @@ def reproduce(
     device: Annotated[str, typer.Option(help="With --run: auto, cpu, cuda, cuda:N")] = "auto",
     offline: Annotated[bool, typer.Option("--offline", help="With --run: no network at all")] = False,
 ) -> None:
-    """Every published number of a paper's models, the measured one with its interval, and what is not confirmed.
+    """Print the numbers of a paper beside measured ones.
 
+    Every published number of its models, the measured one with its interval, and what is not confirmed.
     Example: bench reproduce tipsv2 --run --model tipsv2-b
     """
     from benchmark.compare import papers as report

@@ -48,8 +48,9 @@ def sensitivity(
     json: o.Json = False,
     markdown: o.Markdown = None,
 ) -> None:
-    """Run each task by its preset and by every alternative of its fields: paired changes, order of models.
+    """Measure what the unconfirmed fields of a preset are worth.
 
+    Runs each task by its preset and by every alternative of its fields: paired changes, order of models.
     Alternatives are data beside the fields (bench show TASK): of those that nobody has confirmed, and of our choices.
     Without --task and --suite: the nine scenes tasks. One extraction serves all that leave the view alone.
     Example: bench sensitivity --suite scenes --model tipsv2-mini --model clip-mini

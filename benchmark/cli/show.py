@@ -40,8 +40,9 @@ def show(
     ] = None,
     json: o.Json = False,
 ) -> None:
-    """Show a model's facts, a protocol's fields with status and source, a dataset's layout, licence and how to get it.
+    """Show what is known of a model, task, data set or suite.
 
+    A model's facts, a protocol's fields with status and source, a dataset's layout, licence and how to get it.
     Data can be looked at before any model is loaded: --pictures draws samples beside their targets, what is not scored
     striped, with class shares and ranges. Samples that cannot be read or whose target does not fit come first.
 

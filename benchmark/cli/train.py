@@ -31,8 +31,9 @@ def train(
     tflops: Tflops = 989.0,
     utilisation: Utilisation = 0.4,
 ) -> None:
-    """Train the TIPSv2 recipe; the result is a transformers folder that `bench run --weights` takes.
+    """Train the TIPSv2 recipe.
 
+    The result is a transformers folder that `bench run --weights` takes.
     Example: bench train tipsv2-mini-64 --out runs/tipsv2-mini-64
     """
     run_recipe(config, out, set_, dry_run, devices, tflops, utilisation, {})

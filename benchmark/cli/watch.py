@@ -60,8 +60,9 @@ def watch(
     seed: Annotated[int, typer.Option(help="Seed of the probes")] = 0,
     offline: o.Offline = False,
 ) -> None:
-    """Scores each checkpoint once, when it is complete; history, trend, JUnit and Markdown lie in --out.
+    """Score each new checkpoint of a training run.
 
+    Once, when it is complete; history, trend, JUnit and Markdown lie in --out.
     Example: bench watch runs/mine --model tipsv2-b --task my_task.toml --until-regression
     """
     from benchmark.compare.wanted import wanted

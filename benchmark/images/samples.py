@@ -215,11 +215,12 @@ def _labels(data: LabelData, rows: Sequence[int], sheet: Sheet) -> None:
         some = rows[start : start + ACROSS]
         sheet.lines.append(Seen([data.images.picture(i) for i in some], [names[labels[i]] for i in some]))
     found, counts = np.unique(labels, return_counts=True)
-    sheet.facts.append(
-        f"{len(found)} of {len(names)} classes; the largest {names[found[counts.argmax()]]} "
-        f"{_share(int(counts.max()), len(labels))}, the smallest {names[found[counts.argmin()]]} "
-        f"{_share(int(counts.min()), len(labels))}"
-    )
+    most, least = int(counts.argmax()), int(counts.argmin())
+    shares = f"{_share(int(counts[most]), len(labels))} each"
+    if counts[most] != counts[least]:
+        ends = (("largest", most), ("smallest", least))
+        shares = ", ".join(f"the {end} {names[found[i]]} {_share(int(counts[i]), len(labels))}" for end, i in ends)
+    sheet.facts.append(f"{len(found)} of {len(names)} classes: {shares}")
 
 
 def _captions(data: CaptionData, rows: Sequence[int], sheet: Sheet) -> None:
@@ -258,7 +259,8 @@ def _correspondence(data: CorrespondenceData, rows: Sequence[int], sheet: Sheet)
         panel = np.asarray(matches(data.images.picture(one), data.images.picture(other), source, target))
         said = (data.categories[row], number_of(len(source), "point"), f"extent {data.extent(row):.4g} px")
         words = [Word(text) for text in said]
-        words += [Word(f"view {data.views[row]}")] * bool(data.views)
+        if data.views:
+            words.append(Word(f"view {data.views[row]}"))
         titles = [f"{data.images.image_id(one)} → {data.images.image_id(other)}"]
         sheet.lines.append(Seen([panel], titles, words))
     sheet.facts.append(f"{number_of(len(data.images), 'picture')}, {number_of(len(set(data.categories)), 'category')}")
