@@ -240,6 +240,21 @@ def state_digest(encoder: Any, held: Mapping[str, torch.nn.Module]) -> str:
     return fingerprint([state, *(tensor_digest(name, tensor) for name, tensor in sorted(loose.items()))])
 
 
+def state_now(encoder: Any) -> str:
+    """sha256 over all weights that the object holds now, arrays of JAX in nested dicts and lists included."""
+    found = [state_digest(encoder, own_modules(encoder))]
+    todo = [(name, value) for name, value in _attributes(encoder) if not isinstance(value, torch.nn.Module)]
+    while todo:
+        name, value = todo.pop()
+        if isinstance(value, Mapping):
+            todo += [(f"{name}.{key}", item) for key, item in value.items()]
+        elif isinstance(value, (list, tuple)):
+            todo += [(f"{name}.{i}", item) for i, item in enumerate(value)]
+        elif not isinstance(value, (torch.Tensor, np.ndarray)) and hasattr(value, "__array__"):
+            found.append(tensor_digest(name, np.asarray(value)))
+    return fingerprint(sorted(found))
+
+
 def module_digest(modules: Mapping[str, torch.nn.Module]) -> str:
     """sha256 over names, types, shapes and bytes of the modules' states."""
     digest = hashlib.sha256()

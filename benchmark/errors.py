@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
@@ -93,5 +94,5 @@ def reading(
 
 
 def first_line(error: BaseException) -> str:
-    """What a library's error says in its first line; the name of its kind where it says nothing."""
-    return (str(error).splitlines() or [type(error).__name__])[0]
+    """What a library's error says in its first line, without addresses in memory; its kind where it says nothing."""
+    return re.sub(r" ?<[\w.]+ object at 0x[0-9a-fA-F]+>", "", (str(error).splitlines() or [type(error).__name__])[0])

@@ -159,6 +159,11 @@ def _built(spec: ModelSpec) -> Encoder:
     raise unknown("model", spec.name, rows, "bench ls models")
 
 
+def state_of(encoder: Encoder) -> str:
+    """sha256 over the weights that an encoder object holds at this moment."""
+    return str(resolve("adapters.custom:state_now")(encoder))
+
+
 def check_model_name(name: str) -> None:
     """Raises UsageError for a name `build_encoder` could not resolve; imports nothing heavy."""
     if name in models() or (":" in name and all(name.partition(":")[::2])):

@@ -86,7 +86,7 @@ def _hits(task: str, quality: np.ndarray, ids: np.ndarray, shared: Any, own: Any
 def row_data(model: str, task: str, outcome: Outcome, dataset: str = "scenes", **changes: Any) -> dict[str, Any]:
     """The `result.json` of one row; `changes` replace top-level entries."""
     protocol_name = changes.pop("protocol_name", "fast")
-    table, _ = preset_table(task, protocol_file(task), protocol_name, dataset)
+    table, _ = preset_table(task, protocol_file(task), protocol_name.removesuffix("+set"), dataset)
     said = ("value", "status", "source")
     entries = {k: {name: v[name] for name in said} for k, v in table.items() if isinstance(v, dict)}
     fields = changes.pop("fields", entries)

@@ -14,6 +14,7 @@ from small import Noise
 from benchmark.contracts import Outcome
 from benchmark.contracts.progress import silent
 from benchmark.data.equal_pictures import first_equal, picture_digests
+from benchmark.errors import DataError
 from tasks import caption_retrieval
 from tasks.caption_retrieval import IMAGE_TO_TEXT, TEXT_TO_IMAGE, CaptionRetrieval, cut
 
@@ -93,7 +94,7 @@ def test_captions_are_counted_as_cut_only_where_an_encoder_says_so() -> None:
         assert cut(context, []) is None
 
 
-def test_equal_pictures_are_found_by_their_pixels_whatever_their_file(tmp_path) -> None:
+def test_equal_pictures_are_found_by_their_pixels_whatever_their_file(tmp_path, monkeypatch) -> None:
     from miniatures import Image, picture
 
     from tasks.datasets.user import open_task
@@ -111,6 +112,12 @@ def test_equal_pictures_are_found_by_their_pixels_whatever_their_file(tmp_path) 
         'task = "image_to_text_retrieval"\nname = "x"\nimages = "images"\ncaptions = "c.csv"\n'
     )
     images = open_task(tmp_path / "t.toml").dataset.data("captions", "test").images
+    assert first_equal(picture_digests(images, silent)).tolist() == [0, 0, 0, 3, 4]
+    Image.fromarray(picture(2)).save(tmp_path / "images" / "turned.png")  # another set
+    images = open_task(tmp_path / "t.toml").dataset.data("captions", "test").images
+    with monkeypatch.context() as patched:  # a disk that does not answer, once
+        patched.setattr(type(images), "load", lambda *_: (_ for _ in ()).throw(DataError("stale handle")))
+        assert first_equal(picture_digests(images, silent)).tolist() == [0, 1, 2, 3, 4]
     assert first_equal(picture_digests(images, silent)).tolist() == [0, 0, 0, 3, 4]
 
 

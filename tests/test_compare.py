@@ -19,11 +19,12 @@ from benchmark.cli import main
 from benchmark.compare import noise_floor as noise
 from benchmark.compare import report as report
 from benchmark.compare.classes import _ratio_influence
-from benchmark.compare.compare import UnitComparison, _compare_metric, _judge, compare, verdict
+from benchmark.compare.compare import UnitComparison, _compare_metric, _judge, _judged_metrics, compare, verdict
 from benchmark.compare.sides import open_side
 from benchmark.errors import UsageError
 from benchmark.rows.row import Row, read_row, save
 from benchmark.rows.schema import parse_row
+from benchmark.system.paths import reference_dir
 
 FAST: dict[str, Any] = {"resamples": 1000}
 
@@ -291,6 +292,18 @@ def test_the_noise_floor_is_the_default_tolerance(tmp_path: Path) -> None:
     (tmp_path / "noise.json").write_text(json.dumps(floors))
     again = compare("a", "b", results=tmp_path, floors=noise.read(tmp_path), **FAST).units[0]
     assert again.tolerance == pytest.approx(abs(unit.delta) + 1) and again.verdict == "no difference"
+
+
+def test_tolerances_of_a_unit_are_of_its_main_metric(tmp_path: Path) -> None:
+    """A floor in points says nothing of metres, and a ceiling is no quality of a model."""
+    pair = [read_row(next((reference_dir() / m / "depth" / "scenes").glob("*"))) for m in ("tipsv2-mini", "clip-mini")]
+    main = pair[0].data.main_metric
+    floors = {noise.key_of(pair[0]): 1e9}
+    words = {"results": tmp_path, "tasks": ["depth"], "floors": floors, "all_metrics": True, **FAST}
+    found = {u.metric: u.tolerance for u in compare("tipsv2-mini", "clip-mini", **words).units}
+    assert len(found) > 3 and found.pop(main) == 1e9 and set(found.values()) == {0}
+    metrics = {main: pair[0].main, f"ceiling of {main}": pair[0].main}
+    assert _judged_metrics(*(replace(row, data=replace(row.data, metrics=metrics)) for row in pair)) == [main]
 
 
 def test_two_seeds_of_one_recipe_are_told_apart_in_at_most_5_percent_of_200_pairs() -> None:

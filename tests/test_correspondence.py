@@ -21,6 +21,7 @@ from command import told
 from torch.nn.functional import grid_sample, normalize
 from training_context import MemoryContext, Ramps, preset
 
+from benchmark import run
 from benchmark.contracts import DatasetInfo, Outcome
 from benchmark.errors import DataError, UsageError
 from benchmark.images.drawing import RIGHT
@@ -517,6 +518,17 @@ def own(folder: Path, lines: str, name: str = "pairs.csv") -> Any:
 
 
 HEAD = "source,target,source_x,source_y,target_x,target_y"
+
+
+def test_an_own_picture_that_cannot_be_read_is_left_out_as_any_other(tmp_path: Path) -> None:
+    own(tmp_path, rows := f"{HEAD}\n0,1,1,1,3,1\n0,2,1,1,3,1\n")
+    (tmp_path / "images" / "1.jpg").write_bytes((tmp_path / "images" / "1.jpg").read_bytes()[:200])
+    assert (tmp_path / "pairs.csv").read_text() == rows
+    words = {"results": tmp_path / "r", "cache": tmp_path / "c", "check": False, "device": "cpu"}
+    report = run("pixels", str(tmp_path / "t.toml"), max_bad=1, **words)
+    assert [(row.data.task.n, row.data.n_bad) for row in report.rows] == [(1, 1)]
+    (note,) = run("pixels", str(tmp_path / "t.toml"), **words, force=True).failures
+    assert "1.jpg" in note.text and "object at" not in note.text
 
 
 def test_own_pairs_are_read_from_a_table(tmp_path: Path) -> None:

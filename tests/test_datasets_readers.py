@@ -6,6 +6,7 @@ import io
 import json
 import pickle
 import tarfile
+import zipfile
 
 import miniatures as mini
 import numpy as np
@@ -15,6 +16,9 @@ import pytest
 
 from benchmark.errors import DataError
 from benchmark.registry import open_dataset
+from tasks.datasets import digests
+from tasks.datasets.archives import Archive
+from tasks.datasets.parquet import RowBlobs
 
 
 @pytest.fixture(autouse=True)
@@ -219,3 +223,22 @@ def test_uned_entry_without_class_is_named(tmp_path):
     (root / "info_files/sop/test.json").write_text(json.dumps([{"path": "x.jpg"}]))
     with pytest.raises(DataError, match=r"sop/test.json: entry 0 has no path or class_id"):
         open_dataset("sop", tmp_path).data("retrieval", "test")
+
+
+def test_a_digest_is_of_the_names_by_which_files_are_asked_for(tmp_path):
+    place = tmp_path / "a" / "b"
+    place.mkdir(parents=True)
+    (place / "c").write_bytes(b"picture")
+    long, short = (str(tmp_path / "a"), ["b/c"]), (str(place), ["c"])
+    first = digests.of_files(*long), digests.of_files(*short)
+    assert first[0] != first[1] and (digests.of_files(*short), digests.of_files(*long)) == first[::-1]
+    with zipfile.ZipFile(tmp_path / "z.zip", "w") as archive:
+        archive.writestr("top/x.png", b"1")
+    whole, below = Archive([tmp_path / "z.zip"]), Archive([tmp_path / "z.zip"], "top/")
+    assert whole.blobs(["top/x.png"]).digest != below.blobs(["x.png"]).digest
+    for folder in ("validation", "test"):  # whose pictures are called validation/0000.parquet#0 and test/0000.parquet#0
+        (tmp_path / folder).mkdir()
+        pq.write_table(pa.table({"image": [b"1"]}), tmp_path / folder / "0000.parquet")
+    files = [(str(tmp_path / folder / "0000.parquet"),) for folder in ("validation", "test")]
+    one, other = (RowBlobs(file, "image", (1,), np.zeros(1, int)) for file in files)
+    assert one.digest != other.digest

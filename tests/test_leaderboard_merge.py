@@ -20,6 +20,7 @@ from benchmark.errors import UsageError
 from benchmark.leaderboard import build
 from benchmark.leaderboard.agreement import disagreement
 from benchmark.leaderboard.collect import collect
+from benchmark.leaderboard.merge import without_places
 from benchmark.rows.row import row_folder
 from benchmark.statistics.statistic import Statistic
 
@@ -207,3 +208,11 @@ def test_our_own_clone_stays_clean(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert bench("leaderboard") == 0
     assert git(tmp_path, "status", "--porcelain") == ""
     assert len(page_data(tmp_path / "results" / "leaderboard")["models"]) > 1
+
+
+def test_lines_lose_nothing_but_the_folders_they_name() -> None:
+    line = "result.json: is damaged: RMSE is 1.5; results are made again"
+    assert without_places(line, {Path("."): "", Path("results"): "", Path("r"): ""}) == line
+    assert without_places(f"results/a/{line}", {Path("results"): ""}) == f"a/{line}"
+    both = {Path("/home/me/x"): "x", Path("/home/me/y"): "y"}
+    assert without_places("/home/me/x/a: 3 in /home/me/y/a, not /home/me/y", both) == "x/a: 3 in y/a, not y"

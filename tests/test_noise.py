@@ -70,3 +70,9 @@ def test_variations_really_reach_the_engine(tmp_path: Path, monkeypatch: pytest.
     assert [s[0] for s in seen] == [None, 1, 7, None, None, None]
     assert [s[1] for s in seen][-1] == "bfloat16" and [s[2] for s in seen][3:5] == [1, 2]
     assert torch.get_num_threads() == before
+
+
+def test_a_floor_of_a_part_of_the_data_is_none_of_the_whole(tmp_path: Path) -> None:
+    whole = read_row(write_row(tmp_path, "a", "depth"))
+    part = replace(whole, data=replace(whole.data, task=replace(whole.data.task, limit=5)))
+    assert noise.key_of(part) == f"{noise.key_of(whole)} of 5"

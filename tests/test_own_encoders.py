@@ -10,9 +10,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
-from benchmark import load_encoder
+from benchmark import EncoderCard, ImageFeatures, ImageTransform, WeightsInfo, load_encoder, load_task
 from benchmark.contracts import identity
+from benchmark.engine.loading import as_loaded
 from benchmark.engine.run import run
 from benchmark.errors import UsageError
 
@@ -249,3 +251,46 @@ def test_helpers_of_one_name_beside_two_files_are_two_modules(tmp_path, monkeypa
     assert [found[project][0] for project in ("p", "q", "p/deeper")] == ["licence 1.0", "licence 2.0", "licence 3.0"]
     assert len({version for _, version in found.values()}) == 3
     forget()
+
+
+class Trained:
+    """An object as a training loop has it: its card names no weights that would change."""
+
+    def __init__(self) -> None:
+        self.net = torch.nn.Linear(3 * 8 * 8, 8)
+        torch.nn.init.normal_(self.net.weight, generator=torch.Generator().manual_seed(0))
+        self.transform, self.encoded = ImageTransform("square", 32), 0
+        weights = WeightsInfo("in memory", "0" * 64)
+        self.card = EncoderCard("trained", "own", "torch", 8, 8, 32, 0, 1, False, weights, "MIT")
+
+    @torch.inference_mode()
+    def encode_image(self, images: torch.Tensor, request: object = None) -> ImageFeatures:
+        self.encoded += len(images)
+        patches = torch.nn.functional.unfold(images, 8, stride=8).transpose(1, 2)
+        tokens = self.net(patches).view(len(images), 4, 4, 8)
+        return ImageFeatures(tokens.amax((1, 2))[:, None], tokens)
+
+
+@pytest.mark.parametrize("weak", [True, False])
+def test_an_object_is_scored_by_the_weights_it_holds_now(tmp_path: Path, weak: bool) -> None:
+    encoder = Trained() if weak else type("Unhashable", (Trained,), {"__hash__": None})()  # type: ignore[arg-type]
+    task = load_task("instance_retrieval/scenes", limit=20, cache=tmp_path, workers=0)
+    task.run(encoder)
+    once = encoder.encoded
+    task.run(encoder)
+    assert encoder.encoded == (once if weak else 2 * once)
+    encoder.net.weight.data[:, 50:] = 0  # as an average of weights does, past torch's count of changes
+    task.run(encoder)
+    assert encoder.encoded == (2 * once if weak else 3 * once)
+
+
+def test_an_encoder_by_name_shares_what_is_stored_until_it_is_trained(tmp_path: Path) -> None:
+    encoder = load_encoder("random-vit", device="cpu")
+    assert as_loaded(encoder) and not as_loaded(Trained())
+    task = load_task("instance_retrieval/scenes", limit=20, cache=tmp_path, workers=0)
+    task.run(encoder)
+    stored = sorted((tmp_path / "features").rglob("*"))
+    encoder.image["embed"].mul_(2)  # type: ignore[attr-defined]
+    assert stored and not as_loaded(encoder)
+    task.run(encoder)
+    assert sorted((tmp_path / "features").rglob("*")) == stored

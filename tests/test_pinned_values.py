@@ -26,7 +26,8 @@ SHORT = {
 
 def measured(folder: Path) -> dict[str, dict[str, float]]:
     """Task -> metric -> value."""
-    report = run("tipsv2-mini", list(TASKS), limit=LIMIT, results=folder, device="cpu", check=False, overrides=SHORT)
+    options = {"results": folder / "results", "cache": folder / "cache", "device": "cpu", "overrides": SHORT}
+    report = run("tipsv2-mini", list(TASKS), limit=LIMIT, check=False, **options)
     assert not report.failures, [note.line for note in report.failures]
     return {str(row.unit): {name: m.value for name, m in sorted(row.data.metrics.items())} for row in report.rows}
 

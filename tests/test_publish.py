@@ -240,4 +240,7 @@ def test_the_workflow_refuses_what_is_not_sound_and_names_what_is_gone(repositor
 def test_names_of_measures_are_no_addresses() -> None:
     for name in ("PCK@0.1 per image", "hit@0.1", "R@1", "mP@5"):
         assert cleaned(name) == name
-    assert cleaned("ask me@lab.example") == "ask …"
+    checkpoints = ("tipsv2-b@run1-model.safetensors-6e2cac", "b@exp.lr1e-3-best-6e2cac", "b@run.best-6e2cac")
+    for name in (*checkpoints, "10.0.0.1.png", "img@host.jpg", "photo@2x.example.png"):
+        assert cleaned(name) == name
+    assert cleaned("ask me@lab.example") == "ask …" and cleaned("me@lab.example.org, 10.0.0.1") == "…, …"

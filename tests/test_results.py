@@ -7,6 +7,7 @@ import json
 import os
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ from benchmark.engine.slots import Slot
 from benchmark.errors import BenchError, UsageError
 from benchmark.leaderboard import build
 from benchmark.rows.row import Row, read_all, read_row, samples_file, slug
-from benchmark.rows.tables import write_tables
+from benchmark.rows.tables import markdown, write_tables
 from benchmark.system.files import only_writer
 from benchmark.system.paths import reference_dir
 
@@ -187,3 +188,14 @@ def test_a_name_of_a_file_that_is_no_utf8_costs_no_row(tmp_path: Path) -> None:
     save_json(tmp_path / "row", data, {**outcome.samples, "id": ids})
     row = read_row(tmp_path / "row")
     assert row.data.command == data["command"] and row.samples["id"][0] == "f\\udceate.jpg"
+
+
+def test_a_row_without_a_metric_leaves_its_cell_empty(tmp_path: Path) -> None:
+    row = read_row(write_row(tmp_path, "a", "depth"))
+    one = row.main
+    more = replace(row, data=replace(row.data, metrics={"RMSE pooled": one, "RMSE": replace(one, value=9.0)}))
+    less = replace(row, data=replace(row.data, metrics={"RMSE": replace(one, value=9.0), "late": one}))
+    head, _, first, second = [line for line in markdown([more, less]).splitlines() if line.startswith("|")][:4]
+    assert head == "| model | RMSE pooled | RMSE | late |"
+    assert [cell.strip()[:5] for cell in second.split("|")[2:-1]] == ["", "9.000", f"{one.value:.3f}"]
+    assert first.split("|")[3] == second.split("|")[3] and not first.split("|")[4].strip()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from command import bench, told
 from rows import simulate, write_row
 
 from benchmark.compare.sides import open_side
+from benchmark.engine.report import Report
 from benchmark.engine.run import run
 from benchmark.errors import UsageError
 from benchmark.leaderboard import build
@@ -21,9 +23,10 @@ from benchmark.protocol import EvalProtocol, load_protocol, presets, variants
 from benchmark.registry import load_task, protocol_file, tasks
 from benchmark.rows.published import PublishedNumber
 from benchmark.rows.row import Row, read_all, read_row
-from benchmark.sensitivity.effects import as_json, effects, orders
+from benchmark.sensitivity.effects import as_json, effects, is_variant, orders
 from benchmark.sensitivity.kept import keep
 from benchmark.sensitivity.measure import Sensitivity, sensitivity
+from benchmark.sensitivity.report import lines, summary
 from benchmark.statistics.paired import paired
 
 MODEL = f"{Path(__file__).parent}/small_model.py:build"
@@ -154,7 +157,7 @@ def pair(tmp_path: Path, model: str, before: float, after: float) -> tuple[Row, 
     fields = {k: {n: getattr(v, n) for n in said} for k, v in base.data.protocol.fields.items()}
     fields["cls"] = {"value": "last", "status": "confirmed", "source": "set by the user"}
     place = tmp_path / "sensitivity"
-    return base, read_row(write_row(place, model, TASK, after, protocol_name="paper", fields=fields))
+    return base, read_row(write_row(place, model, TASK, after, protocol_name="paper+set", fields=fields))
 
 
 def test_an_effect_is_the_paired_bootstrap_of_compare(tmp_path) -> None:
@@ -176,6 +179,29 @@ def test_the_order_of_models_is_said_to_turn_only_where_it_turns(tmp_path) -> No
     assert (order.base, order.found, order.holds) == (("b", "a"), ("a", "b"), False)
     (still,) = orders(effects([b for b, _ in rows], [pair(tmp_path / "2", "a", 0.5, 0.55)[1], rows[1][1]], [], 100))
     assert still.holds and still.base == still.found
+
+
+def test_the_order_is_said_of_the_metric_whose_table_it_is_in(tmp_path) -> None:
+    (one,) = effects([(rows := pair(tmp_path, "a", 0.5, 0.8))[0]], [rows[1]], [], 100)
+    found = [replace(one, model=m, metric=metric, base=base, value=value) for m, metric, base, value in (
+        ("a", "kNN", 80, 81), ("b", "kNN", 79, 79.5), ("a", "linear", 80, 81), ("b", "linear", 79, 85))]  # fmt: skip
+    told_ = {some: lines([e for e in found if e.metric == some], orders(found))[0][-1] for some in ("kNN", "linear")}
+    assert told_ == {"kNN": "holds", "linear": "b > a"}
+    whole = Sensitivity(Report(), tuple(found), tuple(orders(found)))
+    assert whole.held == 1 and "holds in 1 of 1" in summary(whole)
+
+
+def test_variants_of_other_data_or_older_code_explain_nothing(tmp_path) -> None:
+    base, row = pair(tmp_path, "a", 0.5, 0.7)
+    assert is_variant(row, tmp_path) and not is_variant(base, tmp_path)
+    other = replace(row, data=replace(row.data, task=replace(row.data.task, dataset_digest="f" * 64)))
+    older = replace(row, data=replace(row.data, task=replace(row.data.task, version=99)))
+    assert older.stale and len(effects([base], [row], [], 100)) == 1 and effects([base], [other, older], [], 100) == []
+
+
+def test_a_results_folder_may_be_called_like_that_of_variants(tmp_path) -> None:
+    base, row = pair(tmp_path / "sensitivity", "a", 0.5, 0.7)
+    assert is_variant(row, tmp_path / "sensitivity") and not is_variant(base, tmp_path / "sensitivity")
 
 
 def test_rows_of_another_model_preset_or_limit_are_no_variants(tmp_path) -> None:
@@ -218,6 +244,7 @@ def test_a_missed_number_is_explained_by_what_was_run(tmp_path, capsys) -> None:
     assert bench("reproduce", "tipsv2", "--results", str(tmp_path), "--explain") == 0
     said = capsys.readouterr().out
     assert "cls = last (unknown)" in said and "50 % of the gap" in said and "brings it" not in said
+    assert "not run: cls = mean. bench" in said and "--protocol paper" in said
 
 
 def page_effects(results: Path) -> tuple[list[dict[str, Any]], tuple[str, ...]]:

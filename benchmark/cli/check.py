@@ -12,7 +12,7 @@ import typer
 
 from benchmark.cli import options as o
 from benchmark.contracts import Encoder, LabelData
-from benchmark.engine.loading import device_of, load_encoder
+from benchmark.engine.loading import device_of, open_encoder
 from benchmark.errors import BenchError, UsageError
 from benchmark.registry import models, open_dataset
 
@@ -56,7 +56,7 @@ def check(
     chosen = _chosen(task or (), suite)
 
     def load(name: str, kind: str) -> Encoder:
-        return load_encoder(
+        return open_encoder(
             name, weights=weights, backend=backend, device=device, dtype=kind, offline=offline,
             trust_remote_code=trust_remote_code, options=options,
         )  # fmt: skip

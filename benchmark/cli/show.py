@@ -147,13 +147,13 @@ def _encoder(name: str, json: bool) -> None:
     """The card of a model that nothing here has measured yet: it is loaded for it."""
     from dataclasses import asdict
 
-    from benchmark.engine.loading import load_encoder
+    from benchmark.engine.loading import open_encoder
     from benchmark.registry import check_model_name, check_own_file
     from benchmark.system.digest import plain
 
     check_model_name(name)
     check_own_file(name)
-    encoder = load_encoder(name)
+    encoder = open_encoder(name)
     facts = {**asdict(encoder.card), **asdict(encoder.card.weights)}
     facts["options"] = dict(encoder.card.options)
     facts["transform"] = ", ".join(f"{k} {v}" for k, v in plain(encoder.transform).items())

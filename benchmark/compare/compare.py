@@ -21,7 +21,7 @@ from benchmark.compare.wanted import Wanted, of_rows
 from benchmark.errors import BenchError, UsageError
 from benchmark.rows.row import Row
 from benchmark.rows.schema import Environment
-from benchmark.rows.tables import stale_lines
+from benchmark.rows.tables import CEILING, stale_lines
 from benchmark.statistics.multiple import holm, minimum_detectable_effect
 from benchmark.statistics.paired import paired
 
@@ -94,9 +94,9 @@ def compare(
     """A (the baseline) against B (the candidate): paths, model names in `results`, or `published`.
 
     Of the units that `tasks` and `suite` name, as the command line has them, or of `only`; else of all that A has.
-    `tolerance` is in each metric's unit; None takes what the suite says, else the unit's measured noise floor
-    (`floors`: "unit@hash8" -> value), else 0. Raises UsageError when a side does not exist or no pair of rows could be
-    compared.
+    `tolerance` is in each metric's unit; None takes, for main metrics, what the suite says, else the unit's measured
+    noise floor (`floors`: "unit@hash8" -> value), else 0. Raises UsageError when a side does not exist or no pair of
+    rows could be compared.
     """
     if PUBLISHED in (str(a), str(b)):
         return _against_published(str(a), str(b), results, tasks, suite)
@@ -109,9 +109,11 @@ def compare(
     pairs, refused = pair_rows(side_a, side_b)
     refused += lost
     found = [
-        _compare_metric(ra, rb, metric, _tolerance(ra, tolerance, only, floors or {}), resamples=resamples, seed=seed)
+        _compare_metric(
+            ra, rb, name, _tolerance(ra, name, tolerance, only, floors or {}), resamples=resamples, seed=seed
+        )
         for ra, rb in pairs
-        for metric in (_shared_metrics(ra, rb) if all_metrics else [ra.data.main_metric])
+        for name in (_judged_metrics(ra, rb) if all_metrics else [ra.data.main_metric])
     ]
     if not found:
         raise UsageError(f"{side_a.name} and {side_b.name} share no comparable row. " + "; ".join(refused[:3]))
@@ -228,7 +230,14 @@ def _shared_metrics(a: Row, b: Row) -> list[str]:
     return [m for m in a.data.metrics if m in b.data.metrics]
 
 
-def _tolerance(row: Row, given: float | None, only: Wanted | None, floors: Mapping[str, float]) -> float:
+def _judged_metrics(a: Row, b: Row) -> list[str]:
+    """Those that both have and that are qualities of a model; a ceiling is one of its patch grid."""
+    return [m for m in _shared_metrics(a, b) if not m.startswith(CEILING)]
+
+
+def _tolerance(row: Row, name: str, given: float | None, only: Wanted | None, floors: Mapping[str, float]) -> float:
+    if given is None and name != row.data.main_metric:  # suites and floors speak of main metrics, in their unit
+        return 0.0
     if given is None and only:
         given = only.tolerances.get(row.unit)
     return floors.get(key_of(row), 0.0) if given is None else given

@@ -42,8 +42,9 @@ VARIATIONS = (
 
 
 def key_of(row: Row) -> str:
-    """What a floor belongs to: the unit and the first 8 digits of the protocol hash."""
-    return f"{row.unit}@{row.protocol_hash[:8]}"
+    """What a floor belongs to: unit, first 8 digits of the protocol hash, and --limit: a few samples move more."""
+    part = f" of {row.data.task.limit}" if row.data.task.limit else ""
+    return f"{row.unit}@{row.protocol_hash[:8]}{part}"
 
 
 def measure(

@@ -36,12 +36,14 @@ def picture_digests(images: Any, progress: Callable[[str, int], Progress] | None
     except Damaged as e:
         remake(kept, e, "the pictures are compared again")
     bar = progress("comparing pictures", len(images)) if progress else None
+    unread: list[int] = []
 
     def digest(index: int) -> bytes:
         try:
             pixels = np.ascontiguousarray(images.picture(index))
             content = repr(pixels.shape).encode() + pixels.tobytes()
         except DataError:
+            unread.append(index)
             content = f"{images.digest} {index}".encode()
         if bar:
             bar.advance()
@@ -49,6 +51,8 @@ def picture_digests(images: Any, progress: Callable[[str, int], Progress] | None
 
     with ThreadPoolExecutor(4) as pool:
         found = list(pool.map(digest, range(len(images))))
+    if unread:  # a network disk that did not answer gives them next time
+        return found
     try:
         write_arrays(kept, digests=np.frombuffer(b"".join(found), np.uint8).reshape(-1, BYTES))
     except (BenchError, OSError):

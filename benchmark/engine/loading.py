@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
+from weakref import WeakKeyDictionary
 
 from benchmark.contracts import Encoder, EncoderExtras, ModelSpec
 from benchmark.engine.network import forbid_network
 from benchmark.errors import EncoderError, UsageError
-from benchmark.registry import build_encoder, is_own_code
+from benchmark.registry import build_encoder, is_own_code, state_of
 
 LOCAL_LICENCE = "unknown (local)"  # that of the name's published weights says nothing of a checkpoint of one's own
 INSTALLED = {"site-packages", "dist-packages"}
@@ -21,7 +25,7 @@ def require_weights(weights: str | Path | None) -> None:
         raise UsageError(f"--weights {weights}: no such file or folder")
 
 
-def load_encoder(
+def open_encoder(
     name: str,
     *,
     weights: str | Path | None = None,
@@ -68,6 +72,28 @@ def load_encoder(
         if asked and dict(encoder.card.options).get(option) != asked:
             raise UsageError(f"--{option} {asked}: {name} has no such choice; it is for {families}")
     return encoder
+
+
+_loaded: WeakKeyDictionary[Encoder, str] = WeakKeyDictionary()  # made by `load_encoder` -> its state then
+
+
+@functools.wraps(open_encoder)
+def load_encoder(*words: Any, **options: Any) -> Encoder:  # noqa: D103
+    encoder = open_encoder(*words, **options)
+    with suppress(TypeError):  # an object that cannot be a key
+        _loaded[encoder] = state_of(encoder)
+    return encoder
+
+
+load_encoder.__name__ = load_encoder.__qualname__ = "load_encoder"
+
+
+def as_loaded(encoder: Encoder) -> bool:
+    """Whether the object is as `load_encoder` made it: then its card tells its weights."""
+    try:
+        return _loaded.get(encoder) == state_of(encoder)
+    except TypeError:
+        return False
 
 
 def _local(name: str) -> bool:

@@ -12,7 +12,7 @@ from benchmark.contracts.progress import NewProgress, silent
 from benchmark.engine.context import Context
 from benchmark.engine.environment import forget_gpu_peak
 from benchmark.engine.jobs import Job
-from benchmark.engine.loading import device_of, load_encoder, resolve_device
+from benchmark.engine.loading import device_of, open_encoder, resolve_device
 from benchmark.engine.options import RunOptions
 from benchmark.errors import BenchError, NotApplicable
 from benchmark.features.extract import Extractor
@@ -133,8 +133,8 @@ class Session:
 
 
 def encoder_of(name: str, options: RunOptions) -> Encoder:
-    """The encoder called `name`, loaded as `options` have it. Raises as `load_encoder`."""
-    return load_encoder(
+    """The encoder called `name`, loaded as `options` have it. Raises as `open_encoder`."""
+    return open_encoder(
         name,
         weights=options.weights,
         backend=options.backend,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -58,6 +59,7 @@ def shown_places(folders: Sequence[Path]) -> Mapping[Path, str]:
 def without_places(line: str, places: Mapping[Path, str]) -> str:
     """`line` with every folder as the page calls it: no path of the machine that built it."""
     for folder in sorted(places, key=lambda f: -len(str(f))):
-        shown = places[folder]
-        line = line.replace(f"{folder}/", f"{shown}/" if shown else "").replace(str(folder), shown)
+        end = r"(?![\w-])" if folder.is_absolute() else r"(?=:\s)"  # `results` is a word of its own in other places
+        path, shown = rf"(?<![^\s('\"])({re.escape(str(folder))})(/|{end})", places[folder]
+        line = re.sub(path, lambda found, shown=shown: shown + found[2] if shown else "", line)  # type: ignore[misc]
     return line

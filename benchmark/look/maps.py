@@ -175,10 +175,10 @@ def _legend(axis: Any, texts: Sequence[str]) -> None:
 def look_at(
     path: Path, models: Sequence[str], texts: Sequence[str], size: int = 0, weights: str | None = None, **options: Any
 ) -> bytes:
-    """The sheet of the picture at `path` for `models`, loaded one after the other; `options` go to load_encoder."""
-    from benchmark.engine.loading import load_encoder
+    """The sheet of the picture at `path` for `models`, loaded one after the other; `options` go to open_encoder."""
+    from benchmark.engine.loading import open_encoder
     from benchmark.images.decode import decode
 
     image = decode(path)
-    looks = [look(load_encoder(name, weights=weights, **options), image, texts, size) for name in models]
+    looks = [look(open_encoder(name, weights=weights, **options), image, texts, size) for name in models]
     return sheet(image, looks, texts)

@@ -11,6 +11,7 @@ from typing import Any
 GONE = "…"
 NAMES_OF_MACHINES = frozenset({"node", "nodelist", "slurm_job_nodelist", "nodename", "user", "username", "home", "cwd"})
 _TAIL = r"[^\s'\"<>|,;()\[\]{}]"  # of a path, up to what ends a word
+_FILE = r"(?:jpe?g|png|webp|bmp|tiff?|gif|jp2|npz|npy|mat|h5|safetensors|pth?|json|csv|txt|toml|tar|zip|parquet)(?!\w)"
 PATHS = re.compile(
     rf"(?:file://)?(?<![\w.:/~\\])/[^\s'\"<>|,;()\[\]{{}}/]+/{_TAIL}*"  # /home/me/x: two parts or more
     rf"|file://{_TAIL}+"
@@ -23,9 +24,11 @@ SEPARATORS = re.compile(r"[/\\]")
 ROOTED = re.compile(rf"(?<=[\s='\"])/{_TAIL}+")  # one part is enough in a command: --data /scratch
 OTHERS = re.compile(
     r"\bhf_[A-Za-z0-9]{16,}\b"  # an access token
-    r"|[\w.+-]+@(?:[\w-]+\.)+[A-Za-z][\w-]*"  # an address; PCK@0.1 is none
+    # An address. None is PCK@0.1, photo@host.jpg, or a checkpoint as rows call it, name@run.best-6e2cac.
+    rf"|[\w.+-]+@(?:[\w-]+\.)+(?!{_FILE})[A-Za-z]{{2,}}(?!\w|\.\w|-[0-9a-f]{{6}}\b)"
     r"|\b[\w-]+(?:\.[\w-]+)*\.(?:local|localdomain|lan|internal|intranet|corp|home\.arpa)\b"
     r"|\b(?:(?:10|127)(?:\.\d{1,3}){3}|(?:192\.168|172\.(?:1[6-9]|2\d|3[01]))(?:\.\d{1,3}){2})\b"  # private addresses
+    rf"(?!\.{_FILE})"  # 10.0.0.1.png is a file
 )
 
 

@@ -120,10 +120,10 @@ def markdown(rows: Sequence[Row]) -> str:
             f"protocol `{escape(protocol)}` `{escape(first.protocol_hash[:8])}`, n = {first.data.task.n}",
             "",
         ]
-        names = list(first.data.metrics)
+        names = list(dict.fromkeys(name for row in members for name in row.data.metrics))
         out += ["| model | " + " | ".join(escape(n) for n in names) + " |", "|---" * (len(names) + 1) + "|"]
         for row in members:
-            cells = [format_value(row.data.metrics[n]) for n in names if n in row.data.metrics]
+            cells = [format_value(row.data.metrics[n]) if n in row.data.metrics else "" for n in names]
             name = f"{row.model} · {row.variant}" if row.variant else row.model
             name += f" {MARK}" if row.stale else ""
             out.append(f"| {escape(name)} | " + " | ".join(cells) + " |")

@@ -19,6 +19,7 @@ from benchmark.statistics.paired import paired
 from benchmark.system.digest import canonical_json
 
 RESAMPLES = 10_000  # as bench compare
+LISTS = {"voc_train"}  # fields that choose other training pictures
 
 
 @dataclass(frozen=True)
@@ -61,18 +62,19 @@ class Effect:
 
 @dataclass(frozen=True)
 class Order:
-    """The models of one unit, best first, by the preset and by a variant."""
+    """The models of one unit by one metric, best first, by the preset and by a variant."""
 
     unit: str
     change: str
+    metric: str
     base: tuple[str, ...]
     found: tuple[str, ...]
     holds: bool  # no two models have changed places; a tie is no change
 
 
-def is_variant(row: Row) -> bool:
+def is_variant(row: Row, results: Path) -> bool:
     """Whether the row lies where variants do: `<results>/sensitivity/<model>/<task>/<dataset>/<protocol>`."""
-    return row.folder.parents[3].name == VARIANTS
+    return row.folder.absolute().is_relative_to((results / VARIANTS).absolute())
 
 
 def effects(
@@ -83,7 +85,7 @@ def effects(
 ) -> list[Effect]:
     """What the change of each variant moves: its main metric, and every metric that has a published number.
 
-    A variant is set beside the row of the same model, unit, data of the test, seed, dtype and backend.
+    A variant is set beside the row of the same model, unit, data, seed, dtype and backend, unless it alone is stale.
     """
     found = []
     for base in bases:
@@ -91,6 +93,9 @@ def effects(
         for row in variants:
             if _same_but_protocol(base, row):
                 values = changed(base, row)
+                same_data = base.data.task.dataset_digest == row.data.task.dataset_digest or LISTS & values.keys()
+                if not same_data or (row.stale and not base.stale):
+                    continue
                 change = known.get(canonical_json(values))
                 metrics = _metrics(base, row, published)
                 found += [_effect(base, row, m, values, change, published, resamples) for m in metrics]
@@ -157,18 +162,16 @@ def _effect(
 
 
 def orders(found: Sequence[Effect]) -> list[Order]:
-    """For each unit and change that at least two models were scored under: whether the order of the models holds."""
+    """For each unit, change and metric that at least two models were scored under: whether their order holds."""
     groups: dict[tuple[str, str, str], list[Effect]] = {}
-    first = {e.unit: e.metric for e in reversed(found)}  # the main metric is the first of each row
     for e in found:
-        if e.metric == first[e.unit]:
-            groups.setdefault((e.unit, e.change, e.metric), []).append(e)
+        groups.setdefault((e.unit, e.change, e.metric), []).append(e)
     out = []
-    for (unit, change, _), some in groups.items():
+    for (unit, change, metric), some in groups.items():
         if len(some) > 1:
             base, new = _ranked(some, "base"), _ranked(some, "value")
             turned = [_signs(a, b) for i, a in enumerate(some) for b in some[i + 1 :]]
-            out.append(Order(unit, change, base, new, all(sign >= 0 for sign in turned)))
+            out.append(Order(unit, change, metric, base, new, all(sign >= 0 for sign in turned)))
     return out
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from benchmark.compare.papers import Reproduction, preset_of
+from benchmark.compare.papers import Reproduction
 from benchmark.compare.report import number
 from benchmark.rows.row import VARIANTS, read_all
 from benchmark.sensitivity.effects import changes_of, effects
@@ -29,10 +29,10 @@ def explanations(found: Reproduction, results: Path) -> list[str]:
             inside = ", brings it inside the interval" if e.brings_inside else ""
             moved = number(e.delta, metric.unit, signed=True)
             out.append(f"  {e.change} ({e.status}): {moved}, {100 * e.delta / gap:.0f} % of the gap{inside}")
-        names = {field for e in tried for field in e.fields}
-        left = dict.fromkeys(a.field for c in changes_of(row) for a in c.alternatives if a.field not in names)
+        known, run = {str(c) for c in changes_of(row) if len(c.alternatives) == 1}, {e.change for e in tried}
+        left = [str(c) for c in changes_of(row) if str(c) in known - run]
         if left:
-            preset = preset_of(p)
+            preset = row.data.protocol.name.removesuffix("+set")
             again = f"bench sensitivity --model {p.model_id} --task {p.unit} --protocol {preset}"
             out.append(f"  not run: {', '.join(left)}. {again}")
     return out

@@ -29,9 +29,15 @@ class Sensitivity:
     orders: tuple[Order, ...]
 
     @property
+    def main_orders(self) -> tuple[Order, ...]:
+        """Those by the main metric of each unit, which is the first of its effects."""
+        main = {e.unit: e.metric for e in reversed(self.effects)}
+        return tuple(order for order in self.orders if order.metric == main[order.unit])
+
+    @property
     def held(self) -> int:
-        """In how many variants the order of the models holds."""
-        return sum(order.holds for order in self.orders)
+        """In how many variants the order of the models by the main metric holds."""
+        return sum(order.holds for order in self.main_orders)
 
 
 def variants(fields: Collection[str] = (), pairs: bool = False) -> Variants:
@@ -87,9 +93,8 @@ def sensitivity(
     options = options or RunOptions(**more)
     refuse_unvaried(fields, tasks, suite, options)
     report = run(models, tasks, suite=suite, options=options, hooks=hooks, variants=variants(fields, pairs))
-    bases = [row for row in report.rows if not is_variant(row)]
-    found = effects(
-        bases, [row for row in report.rows if is_variant(row)], published_numbers(options.results), resamples
-    )
+    varied = {id(row) for row in report.rows if is_variant(row, options.results)}
+    bases, others = ([row for row in report.rows if (id(row) in varied) is told] for told in (False, True))
+    found = effects(bases, others, published_numbers(options.results), resamples)
     keep(options.results, found)
     return Sensitivity(report, tuple(found), tuple(orders(found)))

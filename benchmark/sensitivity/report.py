@@ -34,7 +34,7 @@ def lines(some: Sequence[Effect], orders: Sequence[Order]) -> list[list[str]]:
     changes: dict[str, dict[str, Effect]] = {}
     for e in some:
         changes.setdefault(e.change, {})[e.model] = e
-    kept = {order.change: order for order in orders if order.unit == some[0].unit}
+    kept = {o.change: o for o in orders if (o.unit, o.metric) == (some[0].unit, some[0].metric)}
     ranked = sorted(changes, key=lambda change: -max(abs(e.delta) for e in changes[change].values()))
     out = []
     for change in ranked:
@@ -83,7 +83,7 @@ def summary(found: Sensitivity) -> str:
     count = len({(e.unit, e.change) for e in found.effects})
     if not count:
         return "no variant was measured"
-    several = f"; the order of the models holds in {found.held} of {len(found.orders)}" if found.orders else ""
+    several = f"; the order of the models holds in {found.held} of {len(found.main_orders)}" if found.orders else ""
     return f"{number_of(count, 'variant')}{several}. Their rows: sensitivity/ below the results"
 
 

@@ -41,9 +41,10 @@ def of_files(root: str, names: Sequence[str]) -> str:
     stats = [_stat(path) for path in paths]
     mode = "full" if sum(s.st_size for s in stats) <= FULL_LIMIT else "edges"
     rows = [(path, *facts_of(s), mode) for path, s in zip(paths, stats)]
-    facts = "\n".join(f"{path}\0{size}\0{mtime}\0{ctime}" for path, size, mtime, ctime, _ in rows)
+    # With the names: a file may be called by its place below one folder or another, and the digest holds its name.
+    facts = "\n".join("\0".join(map(str, (name, *row[:4]))) for name, row in zip(names, rows))
     listing = hashlib.sha256(facts.encode("utf-8", "surrogateescape")).hexdigest()
-    whole: Row = (f"set of {len(rows)}: {listing}", 0, 0, 0, mode)
+    whole: Row = (f"set of {len(rows)} names: {listing}", 0, 0, 0, mode)
     with _database() as db:
         if known := _look_up(db, [whole]).get(whole):
             return known
@@ -63,7 +64,8 @@ def of_archives(files: Sequence[str], ranges: str, items: _Readable, total: int)
     """Digest of archive members; equal to that of the same files unpacked."""
     mode = "full" if total <= FULL_LIMIT else "edges"
     stats = [(f, *facts_of(_stat(f))) for f in files]
-    key: Row = (fingerprint({"archives": stats, "ranges": ranges}), 0, 0, 0, mode)
+    names = hashlib.sha256("\0".join(map(items.name, range(len(items)))).encode("utf-8", "surrogateescape")).hexdigest()
+    key: Row = (fingerprint({"archives": stats, "ranges": ranges, "names": names}), 0, 0, 0, mode)
     with _database() as db:
         if known := _look_up(db, [key]).get(key):
             return known

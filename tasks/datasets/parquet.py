@@ -84,8 +84,7 @@ class RowBlobs:
     def name(self, index: int) -> str:
         file, row = self._place(index)
         path = Path(self.files[file])
-        start = f"{path.parent.name}/" if path.stem.isdigit() else ""  # validation/0000.parquet: no split in its name
-        return f"{start}{path.name}#{row}"
+        return f"{_folder(path)}{path.name}#{row}"
 
     def where(self, index: int) -> str:
         file, row = self._place(index)
@@ -100,8 +99,15 @@ class RowBlobs:
 
     @cached_property
     def digest(self) -> str:
-        rows = hashlib.sha256(self.column.encode() + np.ascontiguousarray(self.rows).tobytes()).hexdigest()
+        folders = "".join(_folder(Path(file)) for file in self.files)  # names hold them
+        said = self.column.encode() + folders.encode("utf-8", "surrogateescape")
+        rows = hashlib.sha256(said + np.ascontiguousarray(self.rows).tobytes()).hexdigest()
         return digests.of_whole_files(self.files, rows)
+
+
+def _folder(path: Path) -> str:
+    """What a file whose own name names no split, validation/0000.parquet, is called by before that name."""
+    return f"{path.parent.name}/" if path.stem.isdigit() else ""
 
 
 def find_files(places: Sequence[Path], words: Sequence[str], configs: Sequence[str] = ()) -> list[Path]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -38,23 +39,27 @@ def read_pairs(source: Source) -> PairSet:
     used = sorted({name for names in found for name in names})
     source.names = used
     images, place = source.images, {name: i for i, name in enumerate(used)}
-    sizes: dict[int, tuple[int, ...]] = {}
+    sizes: dict[int, tuple[int, ...] | None] = {}
     marked, extents = [], []
     for names, pair in found.items():
         shapes = []
         for name in names:
             at = place[name]
             if at not in sizes:
-                sizes[at] = images.picture(at).shape[:2]
+                sizes[at] = None  # of one that cannot be read: it is named, or left out, when it is
+                with suppress(DataError):
+                    sizes[at] = images.picture(at).shape[:2]
             shapes.append(sizes[at])
         for where, point in pair["points"]:
-            for side, (height, width) in enumerate(shapes):
-                x, y = point[2 * side : 2 * side + 2]
+            for side, shape in enumerate(shapes):
+                if shape is None:
+                    continue
+                (height, width), (x, y) = shape, point[2 * side : 2 * side + 2]
                 if not (0 <= x <= width and 0 <= y <= height):
                     raise DataError(f"{where}: {x:g}, {y:g} lies outside of {names[side]}, which is {width}x{height}")
         points = np.array([point for _, point in pair["points"]])
         marked.append((points[:, :2], points[:, 2:]))
-        extents.append(pair["extent"] or float(max(shapes[1])))
+        extents.append(pair["extent"] or float(max(shapes[1] or (1,))))
     pairs = np.array([[place[name] for name in names] for names in found], np.int64)
     return PairSet(images, pairs, marked, extents, [pair["category"] for pair in found.values()])
 
