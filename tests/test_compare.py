@@ -299,7 +299,7 @@ def test_tolerances_of_a_unit_are_of_its_main_metric(tmp_path: Path) -> None:
     pair = [read_row(next((reference_dir() / m / "depth" / "scenes").glob("*"))) for m in ("tipsv2-mini", "clip-mini")]
     main = pair[0].data.main_metric
     floors = {noise.key_of(pair[0]): 1e9}
-    words = {"results": tmp_path, "tasks": ["depth"], "floors": floors, "all_metrics": True, **FAST}
+    words: dict[str, Any] = {"results": tmp_path, "tasks": ["depth"], "floors": floors, "all_metrics": True, **FAST}
     found = {u.metric: u.tolerance for u in compare("tipsv2-mini", "clip-mini", **words).units}
     assert len(found) > 3 and found.pop(main) == 1e9 and set(found.values()) == {0}
     metrics = {main: pair[0].main, f"ceiling of {main}": pair[0].main}

@@ -524,7 +524,7 @@ def test_an_own_picture_that_cannot_be_read_is_left_out_as_any_other(tmp_path: P
     own(tmp_path, rows := f"{HEAD}\n0,1,1,1,3,1\n0,2,1,1,3,1\n")
     (tmp_path / "images" / "1.jpg").write_bytes((tmp_path / "images" / "1.jpg").read_bytes()[:200])
     assert (tmp_path / "pairs.csv").read_text() == rows
-    words = {"results": tmp_path / "r", "cache": tmp_path / "c", "check": False, "device": "cpu"}
+    words: dict[str, Any] = {"results": tmp_path / "r", "cache": tmp_path / "c", "check": False, "device": "cpu"}
     report = run("pixels", str(tmp_path / "t.toml"), max_bad=1, **words)
     assert [(row.data.task.n, row.data.n_bad) for row in report.rows] == [(1, 1)]
     (note,) = run("pixels", str(tmp_path / "t.toml"), **words, force=True).failures

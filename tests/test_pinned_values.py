@@ -26,7 +26,12 @@ SHORT = {
 
 def measured(folder: Path) -> dict[str, dict[str, float]]:
     """Task -> metric -> value."""
-    options = {"results": folder / "results", "cache": folder / "cache", "device": "cpu", "overrides": SHORT}
+    options: dict[str, Any] = {
+        "results": folder / "results",
+        "cache": folder / "cache",
+        "device": "cpu",
+        "overrides": SHORT,
+    }
     report = run("tipsv2-mini", list(TASKS), limit=LIMIT, check=False, **options)
     assert not report.failures, [note.line for note in report.failures]
     return {str(row.unit): {name: m.value for name, m in sorted(row.data.metrics.items())} for row in report.rows}
