@@ -14,6 +14,7 @@ from recipe_fixtures import TINY, tiny
 
 from adapters.tipsv2.recipe.config_file import read_config
 from adapters.tipsv2.recipe.publish import command, publish
+from adapters.tipsv2.recipe.rehearsal import StepMemory
 from adapters.tipsv2.recipe.trainer import train
 from benchmark.errors import UsageError
 from benchmark.system.digest import sha256_file
@@ -45,6 +46,8 @@ def test_dry_run_prints_what_it_takes_and_writes_nothing(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    held = StepMemory(*[5 << 30] * 8)  # told from the step itself, which takes seconds; tests/test_recipe_config.py
+    monkeypatch.setattr("adapters.tipsv2.recipe.cost.rehearse", lambda *_: held)
     assert bench("train", "g-224", "--dry-run", "--devices", "512") == 0
     out = capsys.readouterr().out
     for part in ("90000 steps of 8192 on 512 device(s)", "1,557.6 M trained", "TFLOP per step", "GiB", "device-days"):

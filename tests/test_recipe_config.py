@@ -6,12 +6,20 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 from recipe_fixtures import tiny
 
+from adapters.tipsv2.recipe.config import RecipeConfig, TeacherConfig
 from adapters.tipsv2.recipe.config_file import CONFIGS, parse_override, read_config
 from adapters.tipsv2.recipe.cost import estimate, step_flops
+from adapters.tipsv2.recipe.model import Pretrainer
+from adapters.tipsv2.recipe.optim import make_optimizer
+from adapters.tipsv2.recipe.rehearsal import StepMemory, content_free, rehearse
 from adapters.tipsv2.recipe.schedule import learning_rate, ramp, teacher_temperature
+from adapters.tipsv2.recipe.step import backward
+from adapters.tipsv2.recipe.teacher import Teacher
 from benchmark.errors import UsageError
 
 
@@ -124,6 +132,13 @@ def test_digest_ignores_where_a_run_runs_and_sees_what_changes_weights() -> None
     assert tiny(optim__lr=2e-3).digest() != base.digest()
 
 
+@pytest.fixture
+def unrehearsed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is asked here is no memory of a step, which takes seconds at paper scale."""
+    monkeypatch.setattr("adapters.tipsv2.recipe.cost.rehearse", lambda *_: StepMemory(0, 0, 0, 0, 0, 0, 0, 0))
+
+
+@pytest.mark.usefixtures("unrehearsed")
 def test_dry_run_counts_the_published_parameters_without_building_them() -> None:
     cost = estimate(read_config("g-224"), devices=512)
     assert cost.vision_params == pytest.approx(1.136e9, rel=0.01)
@@ -132,6 +147,7 @@ def test_dry_run_counts_the_published_parameters_without_building_them() -> None
     assert estimate(read_config("distil-b")).vision_params == pytest.approx(86e6, rel=0.01)
 
 
+@pytest.mark.usefixtures("unrehearsed")
 def test_dry_run_counts_the_frozen_teacher_or_names_one_that_is_not_there() -> None:
     config = read_config("distil-b")
     known, absent = estimate(config), estimate(read_config("distil-b", {"teacher.path": "runs/none/final"}))
@@ -166,3 +182,39 @@ def test_teacher_temperature_and_ramp_are_linear() -> None:
     assert teacher_temperature(99, 100, head) == pytest.approx(0.08)
     assert [ramp(s, 100, 0.2) for s in (0, 10, 50)] == [0.0, 0.5, 1.0]
     assert ramp(0, 100, 0.0) == 1.0
+
+
+def allocated(config: RecipeConfig, teacher: RecipeConfig | None) -> int:
+    """The most bytes that tensors of two real steps take at a time, as torch's allocator says."""
+    with torch.profiler.profile(profile_memory=True, activities=[torch.profiler.ProfilerActivity.CPU]) as seen:
+        student = Pretrainer(config)
+        student.initialise(0)
+        targets = Teacher(config, student, Pretrainer(teacher) if teacher else None)
+        optimizer = make_optimizer(student.named_parameters(), config.optim)
+        batch = content_free(config, config.train.batch_size)
+        for tensor in (batch.images, batch.local, *batch.texts, batch.mask, batch.captioned):
+            tensor.fill_(1)
+        batch.ssl_rows.copy_(torch.arange(len(batch.ssl_rows)))
+        for step in range(2):
+            optimizer.zero_grad(set_to_none=True)
+            backward(student, targets, batch, config, step, torch.autocast("cpu", enabled=False))
+            optimizer.step()
+            targets.update(student, step)
+    events = [e for e in seen.profiler.kineto_results.events() if e.name() == "[memory]"]  # type: ignore[union-attr]
+    return int(np.cumsum([e.nbytes() for e in sorted(events, key=lambda e: e.start_ns())]).max())
+
+
+@pytest.mark.parametrize(("width", "distilled"), [(32, False), (96, True)])
+def test_dry_run_says_the_memory_that_a_step_takes(width: int, distilled: bool) -> None:
+    sizes: dict[str, Any] = {
+        "model__width": width,
+        "model__depth": 1,
+        "head__prototypes": 10 * width,
+        "train__batch_size": 64,
+    }
+    config = tiny(**sizes, optim__name="adamw" if width == 32 else "adafactor", train__dtype="float32")
+    teacher = tiny(**sizes | {"model__width": 2 * width}) if distilled else None
+    if teacher:
+        config = dataclasses.replace(config, teacher=TeacherConfig(path="theirs"))
+    said = rehearse(config, 64, teacher.model if teacher else None).peak
+    assert said == pytest.approx(allocated(config, teacher), rel=0.1)

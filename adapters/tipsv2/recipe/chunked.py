@@ -7,6 +7,7 @@ Only centering allows it: Sinkhorn-Knopp balances all rows together.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import torch
@@ -28,6 +29,11 @@ class Assigned(NamedTuple):
     cosines: Cosines
     center: torch.Tensor  # [P]
     temperature: float
+
+
+def starts(rows: int, step: int) -> Iterable[int]:
+    """Where the parts of `rows` begin that are computed one after another."""
+    return range(0, rows, step)
 
 
 def patch_loss_by_rows(
@@ -54,7 +60,7 @@ class _CrossEntropy(torch.autograd.Function):
         by_feature, by_prototype = torch.zeros_like(features), torch.zeros_like(prototypes, dtype=torch.float32)
         loss, assigned = share.new_zeros(()), share.new_zeros(len(prototypes))
         step = max(1, ROWS_AT_ONCE // len(prototypes))
-        for start in range(0, len(features), step):
+        for start in starts(len(features), step):
             rows = slice(start, start + step)
             goal = (taught[rows] @ target.cosines.prototypes.T).float().sub_(target.center).div_(target.temperature)
             goal = goal.softmax(-1)

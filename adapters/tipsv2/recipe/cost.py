@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from itertools import pairwise
 
 import torch
 
-from adapters.tipsv2.recipe import chunked
 from adapters.tipsv2.recipe.config import ModelConfig, RecipeConfig
 from adapters.tipsv2.recipe.model import Pretrainer, build_encoder, masks, uses_dino, uses_patches
+from adapters.tipsv2.recipe.rehearsal import rehearse
 from adapters.tipsv2.recipe.weights import read_sizes
 from benchmark.errors import BenchError
 
@@ -25,8 +26,8 @@ class Cost:
     head_params: int
     flops_per_step: float  # multiply and add counted apart
     samples: int
-    weights_gib: float  # per device: weights, gradients, optimiser state, averages
-    activations_gib: float  # per device and micro-batch
+    weights_gib: float  # per device: weights, optimiser state, averages
+    activations_gib: float  # per device, when most is held: activations, gradients, what is exchanged
     device_days: float
     teacher: str = ""  # what it is, or that it is not there and not counted; "" without one
     teacher_gib: float = 0.0  # per device: the frozen tower, whole on each
@@ -41,7 +42,7 @@ class Cost:
             f"compute           {self.flops_per_step / 1e12:,.3g} TFLOP per step",
             *([f"teacher           {self.teacher}"] if self.teacher else []),
             f"memory per device {self.weights_gib + self.activations_gib + self.teacher_gib:,.2f} GiB: weights and"
-            f" optimiser {self.weights_gib:,.2f}, frozen teacher {self.teacher_gib:,.2f}, activations about"
+            f" optimiser {self.weights_gib:,.2f}, frozen teacher {self.teacher_gib:,.2f}, activations and gradients"
             f" {self.activations_gib:,.2f}",
             f"device-days       {self.device_days:,.3g}",
         ]
@@ -51,23 +52,29 @@ def estimate(config: RecipeConfig, devices: int = 1, tflops: float = 989.0, util
     """The cost on `devices` devices of `tflops` peak (989: H100, dense bf16) at this share of the peak.
 
     FLOPs are exact for the matrix products of towers and projectors; the backward pass counts twice the forward one,
-    activation checkpointing one forward more. Memory of activations is a rule of thumb (34 bytes per token, layer
-    and channel in bf16 with fused attention), good to a factor of about 1.5.
+    activation checkpointing one forward more. Memory is that of the step itself, rehearsed on tensors without content
+    (`rehearsal`; perf/dry_run.py holds it against a process). What processes exchange is arithmetic.
     """
     with torch.device("meta"):
         student = Pretrainer(config)
     towers = (student.encoder.vision_model, student.encoder.text_model, student.heads)
     vision, text, heads = (sum(p.numel() for p in tower.parameters()) for tower in towers)
     flops = step_flops(config)
-    shards = devices if config.train.strategy == "fsdp" else 1
-    # Adafactor keeps one row and one column for each matrix, ours a first moment in bfloat16 too.
-    state = {"adamw": 8, "adafactor": 2.1, "adafactor-torch": 0.1}[config.optim.name]
-    average = heads * 4 + (vision * 4 if config.ema.scope == "full" and not config.teacher.path else 0)
-    weights = (vision + text + heads) * (4 + 4 + state) / shards + average
+    micro = max(1, math.ceil(config.train.batch_size / devices / config.train.accumulate))
+    sharded = config.train.strategy == "fsdp" and devices > 1
+    held = rehearse(config, micro, teacher_model(config) if config.teacher.path else None, sharded)
+    weights = (held.weights + held.state) / (devices if sharded else 1) + held.averages
+    rest = held.peak - held.weights - held.state - held.averages - held.teacher
+    if sharded:  # its part of the gradients, and what is gathered: two layers and what is in none
+        layers = [*student.encoder.vision_model.encoder.layer, *student.encoder.text_model.encoder.layers]
+        sizes = [4 * sum(p.numel() for p in layer.parameters()) for layer in layers]
+        rest += held.gradients / devices + 2 * max(sizes) + held.weights - sum(sizes)
+    elif devices > 1:
+        rest += held.gradients  # DDP exchanges them in buckets of their own
     seconds = flops * config.train.steps / (devices * tflops * 1e12 * utilisation)
     return Cost(
         vision, text, heads, flops, config.train.steps * config.train.batch_size,
-        weights / GIB, _activation_bytes(config, devices) / GIB, seconds * devices / 86400, *_teacher(config),
+        weights / GIB, rest / GIB, seconds * devices / 86400, *_teacher(config),
     )  # fmt: skip
 
 
@@ -146,24 +153,3 @@ def head_flops(config: RecipeConfig) -> float:
 def patches(config: RecipeConfig) -> int:
     """Patch tokens of a global view."""
     return (config.views.global_size // config.model.patch_size) ** 2
-
-
-def _activation_bytes(config: RecipeConfig, devices: int) -> float:
-    micro = config.train.batch_size / devices / config.train.accumulate
-    chosen = micro / config.loss.ssl_every
-    local = (config.views.local_size // config.model.patch_size) ** 2 + config.model.num_cls
-    tokens = micro * patches(config) + chosen * (
-        config.views.local_crops * local * uses_dino(config) + patches(config) * masks(config)
-    )
-    layer = 34 * config.model.width
-    vision = _kept(tokens * layer, config.model.depth, config)
-    text = _kept(2 * micro * config.model.max_text * layer, config.model.text_depth, config)
-    logits = chosen * patches(config) * config.head.prototypes * 6 * uses_patches(config)
-    if config.head.balance == "center" and logits > 6 * chunked.WHOLE:
-        logits = 6 * chunked.ROWS_AT_ONCE
-    return vision + text + logits
-
-
-def _kept(one_layer: float, depth: int, config: RecipeConfig) -> float:
-    """Bytes of a tower: every layer, or each layer's input (2 of the 34 bytes) and one layer at work."""
-    return one_layer * (1 + depth * 2 / 34) if config.train.activation_checkpointing else one_layer * depth

@@ -147,6 +147,13 @@ def build_encoder(model: ModelConfig) -> Tipsv2Model:
     return Tipsv2Model(Tipsv2Config(vision_config=vision, text_config=text))
 
 
+def checkpoint_activations(student: Pretrainer) -> None:
+    """Each layer keeps its input alone and is computed again backwards."""
+    encoder: Any = student.encoder
+    enable = getattr(encoder, "activation_checkpointing_enable", None)  # its name since transformers 5.24
+    (enable or encoder.gradient_checkpointing_enable)()
+
+
 def by_rows(config: RecipeConfig, patches: torch.Tensor) -> bool:
     """Whether the logits of `patches` [b, N, D] are too many to be made whole."""
     count = patches.shape[0] * patches.shape[1] * config.head.prototypes

@@ -15,7 +15,7 @@ from torch import nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 
 from adapters.tipsv2.recipe.config import TrainConfig
-from adapters.tipsv2.recipe.model import Pretrainer
+from adapters.tipsv2.recipe.model import Pretrainer, checkpoint_activations
 from benchmark.errors import UsageError
 
 
@@ -89,7 +89,7 @@ def _end_threads(mesh: DeviceMesh) -> None:
 def wrap(student: Pretrainer, train: TrainConfig, place: Place) -> nn.Module:
     """The callable model of a run: DDP, FSDP2 (layers, then the rest) or the student itself; compiled on request."""
     if train.activation_checkpointing:
-        student.encoder.gradient_checkpointing_enable()  # type: ignore[no-untyped-call]
+        checkpoint_activations(student)
     if train.strategy == "fsdp" and place.world > 1:
         from torch.distributed.fsdp import fully_shard
 

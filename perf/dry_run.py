@@ -1,0 +1,99 @@
+"""What --dry-run says of the memory of a step, beside what a process was seen to take.
+
+    python perf/dry_run.py [--width 192 384] [--batch 16]
+
+Each size is trained for two steps in a process of its own on one CPU thread: the high-water mark of its resident size
+over what it was before the model was made, freed memory given back at once. A
+distillation is the third row: its frozen teacher counts.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+
+import torch
+
+from adapters.tipsv2.recipe.config import ModelConfig, RecipeConfig, TeacherConfig
+from adapters.tipsv2.recipe.config_file import from_table
+from adapters.tipsv2.recipe.model import Pretrainer
+from adapters.tipsv2.recipe.optim import make_optimizer
+from adapters.tipsv2.recipe.rehearsal import content_free, rehearse
+from adapters.tipsv2.recipe.step import backward
+from adapters.tipsv2.recipe.teacher import Teacher
+from benchmark.system.processes import PeakMemory
+
+
+def sized(width: int, batch: int) -> RecipeConfig:
+    """Six layers of `width` channels, in float32."""
+    model = {"width": width, "depth": 6, "heads": width // 32, "text_depth": 4, "text_heads": width // 32}
+    model |= {"image_size": 112, "vocab_size": 8000}
+    head = {"prototypes": 4096, "hidden": 512, "bottleneck": 128}
+    table = {
+        "model": model, "head": head, "views": {"global_size": 112, "local_size": 56, "local_crops": 4},
+        "train": {"steps": 10, "batch_size": batch, "device": "cpu", "dtype": "float32"}, "optim": {"name": "adamw"},
+    }  # fmt: skip
+    return from_table(table, "size")
+
+
+def taken(config: RecipeConfig, teacher: ModelConfig | None) -> float:
+    """MiB that two steps take in this process."""
+    torch.set_num_threads(1)
+    small = sized(64, 2)
+    _steps(small, Pretrainer(small), [])  # libraries are loaded
+    before = PeakMemory()
+    begun = before.mb()
+    frozen = [] if teacher is None else [Pretrainer(_with(config, teacher))]
+    _steps(config, Pretrainer(config), frozen)
+    return before.mb() - begun
+
+
+def _with(config: RecipeConfig, model: ModelConfig) -> RecipeConfig:
+    return dataclasses.replace(config, model=model, teacher=TeacherConfig(mask=True))
+
+
+def _steps(config: RecipeConfig, student: Pretrainer, frozen: list[Pretrainer]) -> None:
+    student.initialise(0)
+    targets = Teacher(config, student, frozen.pop() if frozen else None)
+    optimizer = make_optimizer(student.named_parameters(), config.optim)
+    batch = content_free(config, config.train.batch_size)
+    for tensor in (batch.images, batch.local, *batch.texts, batch.mask, batch.captioned):
+        tensor.fill_(1)
+    batch.ssl_rows.copy_(torch.arange(len(batch.ssl_rows)))
+    seen = batch.to(torch.device("cpu"))
+    for step in range(2):
+        backward(student, targets, seen, config, step, torch.autocast("cpu", enabled=False))
+        optimizer.step()
+        targets.update(student, step)
+        optimizer.zero_grad(set_to_none=True)
+
+
+def main() -> None:
+    """Print MiB said and MiB taken for each size."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--width", type=int, nargs="+", default=[192, 384])
+    parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--one", help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.one:
+        width, batch, distils = json.loads(args.one)
+        config = sized(width, batch)
+        print(taken(config, sized(2 * width, batch).model if distils else None))
+        return
+    for width, distils in [*((w, False) for w in args.width), (args.width[0], True)]:
+        config = sized(width, args.batch)
+        said = rehearse(config, args.batch, sized(2 * width, args.batch).model if distils else None).peak / 2**20
+        words = [sys.executable, __file__, "--one", json.dumps([width, args.batch, distils])]
+        environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536"}  # what is freed goes back at once
+        done = subprocess.run(words, capture_output=True, text=True, check=True, env=environment)
+        seen = float(done.stdout)
+        what = "distilled from twice the width" if distils else "pre-training"
+        print(f"width {width:4d}, {what}: said {said:,.0f} MiB, taken {seen:,.0f} MiB: {said / seen:.2f} ×", flush=True)
+
+
+if __name__ == "__main__":
+    main()
