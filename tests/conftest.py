@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import tempfile
 from collections.abc import Callable, Iterator
@@ -23,6 +24,13 @@ torch.set_num_threads(1)
 # A slow machine is no wrong answer: no deadline, no complaint that examples come slowly.
 hypothesis.settings.register_profile("patient", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
 hypothesis.settings.load_profile("patient")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _settled() -> None:
+    """What libraries hold for good is not looked through by every later collection, of which each run makes one."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture

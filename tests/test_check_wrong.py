@@ -134,7 +134,8 @@ def test_a_wrong_adapter_is_seen_by_the_cheap_check_or_with_golden_features(fami
 )
 def test_pictures_with_names_show_what_a_trained_model_reads_wrongly(fault, caught_by, right):
     known = Labelled(ImageChecks(WRONG[fault](right["tips"]), "cpu"), first(64))
-    found = [f"{f.name}: {f.detail}" for f in (known.chance(), *known.zero_shot(), known.inputs()) if not f.ok]
+    findings = [known.inputs()] if caught_by.startswith("pixels") else known.zero_shot()
+    found = [f"{f.name}: {f.detail}" for f in findings if not f.ok]
     assert any(line.startswith(caught_by) for line in found), found
 
 
