@@ -1,4 +1,4 @@
-"""Every check there is, in one go: ruff, mypy, import-linter, pytest. Stops at the first that fails."""
+"""Every check there is, in one go: ruff, import-linter, then mypy beside pytest."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).parents[1]
 BIN = Path(sys.executable).parent
@@ -14,11 +15,11 @@ FOLDERS = ("benchmark", "adapters", "tasks", "tests")
 STEPS = (
     ("ruff", "check", "."),
     ("ruff", "format", "--check", "."),
-    ("mypy", *FOLDERS),
     ("lint-imports",),
-    # In the order of names: by number of tests, the files of one long test (tests/faults) would come last, on one core.
-    ("pytest", "-n", "2", "--dist", "loadfile", "--no-loadscope-reorder"),
 )
+BESIDE = ("mypy", *FOLDERS)
+# In the order of names: by number of tests, the files of one long test (tests/faults) would come last, on one core.
+LAST = ("pytest", "-n", "2", "--dist", "loadfile", "--no-loadscope-reorder")
 
 
 def install_chromium() -> None:
@@ -30,16 +31,24 @@ def install_chromium() -> None:
         subprocess.run(["apt-get", *words], stdout=subprocess.DEVNULL, check=False)
 
 
+def start(name: str, *words: str, **how: Any) -> subprocess.Popen[str]:
+    """One step, begun."""
+    tool = BIN / name
+    print("+", name, *words, flush=True)
+    return subprocess.Popen([str(tool) if tool.exists() else name, *words], cwd=ROOT, text=True, **how)
+
+
 def main() -> int:
     """The exit code of the first step that fails, else 0."""
     install_chromium()
-    for name, *words in STEPS:
-        tool = BIN / name
-        print("+", name, *words, flush=True)
-        code = subprocess.run([str(tool) if tool.exists() else name, *words], cwd=ROOT).returncode
-        if code:
+    for step in STEPS:
+        if code := start(*step).wait():
             return code
-    return 0
+    beside = start(*BESIDE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    code = start(*LAST).wait()
+    said, _ = beside.communicate()
+    print(BESIDE[0], said, sep="\n", flush=True)
+    return code or beside.returncode
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from benchmark.forecast.schedule import Schedule
 
 UNUSED = "Taken so that the words of bench run will do; changes no count"
+UNCOUNTED = ("workers", "ray", "max_bad", "max_pixels", "no_check")
 
 
 def plan(
@@ -60,19 +61,13 @@ def plan(
     anything is downloaded: absent data are counted from the catalogue, an absent model by its size.
     Example: bench plan --suite scenes --model random-vit
     """
-    from benchmark.cli.run import default_models, model_options, parse_batch, parse_pairs
-    from benchmark.engine.options import RunOptions
+    words = {name: value for name, value in locals().items() if name not in UNCOUNTED}
+
+    from benchmark.cli.run import default_models, run_options
     from benchmark.forecast.forecast import forecast
     from benchmark.forecast.schedule import schedule
-    from benchmark.system.paths import data_dir, results_dir
 
-    options = RunOptions(
-        protocol=protocol, name=name, overrides=parse_pairs(set_ or [], "--set"), weights=weights, backend=backend,
-        device=device, dtype=dtype, batch_size=parse_batch(batch_size), limit=limit, store=store, offline=offline,
-        trust_remote_code=trust_remote_code, seed=seed, data=data or data_dir(), results=results or results_dir(),
-        model_options=model_options(gelu, positions, compile_), save_predictions=save_predictions,
-        save_heads=save_heads, cross_check=cross_check, force=force, gpus=gpus,
-    )  # fmt: skip
+    options = run_options(words)
     if not task and suite is None:
         suite = "scenes"
     plans = forecast(model or default_models()[:1], task or [], suite, options)

@@ -6,14 +6,19 @@ import json as jsonlib
 import os
 import sys
 import time
+from collections.abc import Mapping
 from contextlib import redirect_stdout
-from typing import Annotated
+from dataclasses import fields
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from benchmark.cli import options as o
 from benchmark.errors import BenchError, UsageError
 from benchmark.system.escaping import printable
+
+if TYPE_CHECKING:
+    from benchmark.engine.options import RunOptions
 
 EXAMPLE = "Example: bench run --model dinov2-b --model siglip2-b16-256 --task ade20k --task nyuv2 --protocol fast"
 
@@ -61,15 +66,16 @@ def run(
     The same command again does only what is missing.
     Example: bench run --model dinov2-b --task ade20k --task nyuv2
     """
+    options = run_options(locals())
+
     from benchmark.cli.bars import bars
     from benchmark.cli.tables import show_report
-    from benchmark.engine.options import RunOptions
     from benchmark.engine.report import Hooks, Note
     from benchmark.engine.run import run as run_models
     from benchmark.images.decode import MAX_PIXELS
     from benchmark.rows.row import Row
     from benchmark.rows.tables import format_value, write_tables
-    from benchmark.system.paths import data_dir, reference_dir, results_dir
+    from benchmark.system.paths import reference_dir
 
     if max_pixels is not None:
         os.environ[MAX_PIXELS] = str(max_pixels)  # for the processes that decode, too
@@ -79,34 +85,6 @@ def run(
             suite = "scenes"
         else:
             raise UsageError("give --task or --suite beside --weights")
-    options = RunOptions(
-        protocol=protocol,
-        overrides=parse_pairs(set_ or [], "--set"),
-        name=name,
-        weights=weights,
-        backend=backend,
-        device=device,
-        dtype=dtype,
-        model_options=model_options(gelu, positions, compile_),
-        batch_size=parse_batch(batch_size),
-        limit=limit,
-        store=store,
-        offline=offline,
-        trust_remote_code=trust_remote_code,
-        seed=seed,
-        workers=workers,
-        ray=ray or ("local" if gpus else None),
-        gpus=gpus,
-        max_bad=max_bad,
-        save_predictions=save_predictions,
-        save_heads=save_heads,
-        cross_check=cross_check,
-        force=force,
-        check=not no_check,
-        command=" ".join(["bench", *sys.argv[1:]]),
-        data=data or data_dir(),
-        results=results or results_dir(),
-    )
     if weights is not None and len(models) != 1:
         raise UsageError("--weights belongs to one --model; give exactly one")
 
@@ -141,6 +119,31 @@ def run(
         raise unwritten
     if report.failures:
         raise typer.Exit(1)
+
+
+def run_options(words: Mapping[str, Any]) -> RunOptions:
+    """The options that the words of a command say: its parameters by name, those that are no option left out.
+
+    Raises UsageError for a word that cannot be read.
+    """
+    from benchmark.engine.options import RunOptions
+    from benchmark.system.paths import data_dir, results_dir
+
+    known = {field.name for field in fields(RunOptions)}
+    given = {name: value for name, value in words.items() if name in known}
+    return RunOptions(
+        **{
+            **given,
+            "overrides": parse_pairs(words.get("set_") or [], "--set"),
+            "model_options": model_options(words.get("gelu"), words.get("positions"), words.get("compile_", False)),
+            "batch_size": parse_batch(words["batch_size"]),
+            "data": words["data"] or data_dir(),
+            "results": words["results"] or results_dir(),
+            "ray": words.get("ray") or ("local" if words.get("gpus") else None),
+            "check": not words.get("no_check"),
+            "command": " ".join(["bench", *sys.argv[1:]]),
+        }
+    )
 
 
 def default_models() -> list[str]:

@@ -55,23 +55,18 @@ def sensitivity(
     Without --task and --suite: the nine scenes tasks. One extraction serves all that leave the view alone.
     Example: bench sensitivity --suite scenes --model tipsv2-mini --model clip-mini
     """
+    from benchmark.cli.run import default_models, run_options
+
+    options = run_options(locals())
+
     from benchmark.cli import debugging
     from benchmark.cli.bars import bars
-    from benchmark.cli.run import default_models, parse_batch, parse_pairs
-    from benchmark.engine.options import RunOptions
     from benchmark.engine.report import Hooks, Note
     from benchmark.rows.tables import write_tables
     from benchmark.sensitivity import report as words
     from benchmark.sensitivity.measure import refuse_unvaried, variants
     from benchmark.sensitivity.measure import sensitivity as measure
-    from benchmark.system.paths import data_dir, results_dir
 
-    options = RunOptions(
-        protocol=protocol, overrides=parse_pairs(set_ or [], "--set"), weights=weights, backend=backend, device=device,
-        dtype=dtype, batch_size=parse_batch(batch_size), limit=limit, store=store, offline=offline, seed=seed,
-        trust_remote_code=trust_remote_code, workers=workers, max_bad=max_bad, force=force, check=not no_check,
-        data=data or data_dir(), results=results or results_dir(), command=" ".join(["bench", *sys.argv[1:]]),
-    )  # fmt: skip
     names, fields, tasks = model or default_models(), field or [], task or []
     if weights is not None and len(names) != 1:
         raise UsageError("--weights belongs to one --model; give exactly one")
