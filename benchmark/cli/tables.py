@@ -83,8 +83,8 @@ def show_report(report: Report, results: Path, written: Sequence[Path], referenc
     for text in (*_lacking(report.rows), *stale_lines((*report.rows, *(r for r in shipped if r.model in others)))):
         console.print(printable(text), style="yellow", markup=False, highlight=False)
     fresh = len(report.rows) - report.reused
-    where = f"Rows: {results}/<model>/<task>/<dataset>/"
-    console.print(f"{number_of(fresh, 'row')} made, {report.reused} were there. {where}", markup=False, highlight=False)
+    where = f". Rows: {results}/<model>/<task>/<dataset>/" if report.rows else ""
+    console.print(f"{number_of(fresh, 'row')} made, {report.reused} were there{where}", markup=False, highlight=False)
     if written:
         console.print("Tables: " + ", ".join(map(str, written)), markup=False, highlight=False)
     if report.failures:

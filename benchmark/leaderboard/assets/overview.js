@@ -1,10 +1,12 @@
 // All models against all boards of one suite and preset.
 const SHIPPED = "came with densebench: measured before, on another machine";
+const FEWEST_SAMPLES = 10; // as standing.py
 const STALE = "stale: not what this densebench would measure; the origin says why";
 // What the signs beside values mean, for the tables that show them.
 function legend(boards, more = "") {
   return "● best, ≈ not significantly worse than the best (paired on the same samples, 5 % over all pairs of a column). ± is half the 95 % interval. " +
-    more + "Any number opens its origin." + (boards.some((b) => b.rows.some((r) => r.shipped)) ? ` † ${SHIPPED}.` : "") +
+    more + "Any number opens its origin." + (boards.some((b) => b.n < FEWEST_SAMPLES) ? ` Of fewer than ${FEWEST_SAMPLES} samples nothing is told apart: all are ≈.` : "") +
+    (boards.some((b) => b.rows.some((r) => r.shipped)) ? ` † ${SHIPPED}.` : "") +
     (boards.some((b) => b.rows.some((r) => r.stale)) ? ` ‡ ${STALE}.` : "");
 }
 function overview() {
