@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 
 from benchmark.errors import DataError, EncoderError
+from benchmark.metrics import retrieval
 from benchmark.metrics.classification import label_ranks, topk_hits
 from benchmark.metrics.positives import Positives, caption_positives, instance_positives
 from benchmark.metrics.retrieval import average_precision, mutual_ranks, ranks, recall_hits, top_precision
@@ -161,3 +163,21 @@ def test_both_directions_name_a_vector_that_is_not_finite() -> None:
     for left, right in ((good, bad), (bad, good)):
         with pytest.raises(EncoderError, match="feature 2 holds NaN"):
             mutual_ranks(left, right, own, own)
+
+
+def test_negatives_are_looked_at_a_few_queries_at_a_time(monkeypatch):
+    torch.manual_seed(0)
+    gallery = torch.nn.functional.normalize(torch.randn(40, 8), dim=1)
+    gallery[20:] = gallery[:20]  # ties
+    positives = Positives(
+        np.arange(41) * 3, np.concatenate([np.random.default_rng(q).permutation(40)[:3] for q in range(40)])
+    )
+
+    def found() -> np.ndarray:
+        asked = gallery, gallery, positives, np.arange(40)
+        return np.stack([average_precision(*asked), top_precision(*asked)])
+
+    whole = found()
+    for pairs in (1, 100, 41):
+        monkeypatch.setattr(retrieval, "PAIRS", pairs)
+        np.testing.assert_array_equal(found(), whole)

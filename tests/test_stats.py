@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from types import SimpleNamespace
 
 import numpy as np
@@ -12,6 +13,7 @@ from statsmodels.stats.multitest import multipletests
 
 from benchmark.errors import UsageError
 from benchmark.statistics.bootstrap import bootstrap_distribution, expanded_tails, interval
+from benchmark.statistics.draws import bootstrap_counts
 from benchmark.statistics.multiple import holm, minimum_detectable_effect
 from benchmark.statistics.paired import mcnemar, paired
 from benchmark.statistics.statistic import Statistic
@@ -205,3 +207,13 @@ def test_tables_of_other_samples_are_refused() -> None:
         paired({"a": np.ones(2), "scene": [0, 1]}, {"a": np.ones(2), "scene": [0, 2]}, grouped)
     with pytest.raises(UsageError, match="clustered by column 'scene'"):
         interval({"a": np.ones(2)}, grouped)
+
+
+def test_the_counts_of_a_resample_take_little_more_memory_than_they_are():
+    first = next(bootstrap_counts(2000, 2000, 0))
+    tracemalloc.start()
+    block = next(bootstrap_counts(2000, 2000, 0))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert np.array_equal(block, first) and (block.sum(1) == 2000).all()
+    assert peak < 1.3 * block.nbytes  # 4.5 × where the whole block is drawn at once

@@ -28,6 +28,8 @@ from benchmark.metrics.exact_products import (
 from benchmark.metrics.positives import Positives
 from benchmark.system.late import torch
 
+PAIRS = 1 << 16  # of a query and an item that are looked at together: a few numbers of each are held
+
 
 def ranks(
     queries: Any,
@@ -200,17 +202,26 @@ def _negatives_above(
     """[P] int64: for every positive (sorted by query and score), the negatives of the tile that score as high."""
     none = offsets[1:] == offsets[:-1]
     lowest = torch.where(none, torch.inf, torch.cat([values, values.new_zeros(1)])[offsets[:-1]])
-    r, c = true_pairs(tile >= (lowest - margin).float()[:, None])
-    dense = len(r) > DENSE * tile.numel()
-    score = (exact_tile(q, g)[r, c] if dense else exact_pairs(q, g, r, c)) + slack * margin[r]
-    low, high = offsets[r], offsets[r + 1]
-    while bool((low < high).any()):  # bisection of every negative among its own query's positives
-        middle = torch.div(low + high, 2, rounding_mode="floor").clamp(max=len(values) - 1)
-        open_ = low < high
-        reached = values[middle] <= score
-        low, high = torch.where(open_ & reached, middle + 1, low), torch.where(open_ & ~reached, middle, high)
-    # `low - offsets[r]` positives are reached; a positive is behind the negatives that reach past it.
-    slots = torch.bincount(low + r, minlength=len(values) + len(q))  # one slot more than positives, per query
+    slots = values.new_zeros(len(values) + len(q), dtype=torch.int64)  # one slot more than positives, per query
+    exact, step = None, max(1, PAIRS // tile.shape[1])
+    for start in range(0, len(q), step):
+        some, its, part = tile[start : start + step], q[start : start + step], margin[start : start + step]
+        r, c = true_pairs(some >= (lowest[start : start + step] - part).float()[:, None])
+        if len(r) > DENSE * some.numel():
+            exact = g.double() if exact is None else exact
+            score = exact_tile(its, exact)[r, c]
+        else:
+            score = exact_pairs(its, g, r, c)
+        score += slack * part[r]
+        r = r + start
+        low, high = offsets[r], offsets[r + 1]
+        while bool((low < high).any()):  # bisection of every negative among its own query's positives
+            middle = torch.div(low + high, 2, rounding_mode="floor").clamp(max=len(values) - 1)
+            open_ = low < high
+            reached = values[middle] <= score
+            low, high = torch.where(open_ & reached, middle + 1, low), torch.where(open_ & ~reached, middle, high)
+        # `low - offsets[r]` positives are reached; a positive is behind the negatives that reach past it.
+        slots += torch.bincount(low + r, minlength=len(slots))
     above = torch.cat([slots.flip(0).cumsum(0).flip(0), slots.new_zeros(1)])
     owner = torch.repeat_interleave(torch.arange(len(q), device=q.device), offsets[1:] - offsets[:-1])
     here = torch.arange(len(values), device=q.device)

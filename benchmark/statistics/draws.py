@@ -11,6 +11,7 @@ from collections.abc import Iterator
 import numpy as np
 
 BLOCK_BYTES = 64 << 20
+DRAWN_BYTES = 1 << 20  # of a block, at a time: the steps to a count take four times what is counted
 
 
 def bootstrap_counts(n: int, resamples: int, seed: int) -> Iterator[np.ndarray]:
@@ -18,11 +19,16 @@ def bootstrap_counts(n: int, resamples: int, seed: int) -> Iterator[np.ndarray]:
     source = _source(seed, 1)
     half = (n + 1) // 2  # one 64-bit word is two draws
     for rows in _blocks(n, resamples):
-        words = source.random_raw(rows * half).astype("<u8").view("<u4").reshape(rows, 2 * half)[:, :n]
-        # Lemire's multiply and shift: uniform to n / 2³², far below what any resampling can show.
-        drawn = ((words.astype(np.uint64) * np.uint64(n)) >> np.uint64(32)).astype(np.int64)
-        drawn += np.arange(rows, dtype=np.int64)[:, None] * n
-        yield np.bincount(drawn.ravel(), minlength=rows * n).reshape(rows, n).astype(np.float64)
+        counts = np.empty((rows, n))
+        done = 0
+        for part in _blocks(n, rows, DRAWN_BYTES):
+            words = source.random_raw(part * half).astype("<u8").view("<u4").reshape(part, 2 * half)[:, :n]
+            # Lemire's multiply and shift: uniform to n / 2³², far below what any resampling can show.
+            drawn = ((words.astype(np.uint64) * np.uint64(n)) >> np.uint64(32)).astype(np.int64)
+            drawn += np.arange(part, dtype=np.int64)[:, None] * n
+            counts[done : done + part] = np.bincount(drawn.ravel(), minlength=part * n).reshape(part, n)
+            done += part
+        yield counts
 
 
 def swaps(n: int, resamples: int, seed: int) -> Iterator[np.ndarray]:
@@ -39,7 +45,7 @@ def _source(seed: int, purpose: int) -> np.random.PCG64:
     return np.random.PCG64(np.random.SeedSequence(seed, spawn_key=(0xD15E, purpose)))
 
 
-def _blocks(n: int, resamples: int) -> Iterator[int]:
-    step = max(1, BLOCK_BYTES // (8 * max(n, 1)))
+def _blocks(n: int, resamples: int, size: int | None = None) -> Iterator[int]:
+    step = max(1, (size or BLOCK_BYTES) // (8 * max(n, 1)))
     for start in range(0, resamples, step):
         yield min(step, resamples - start)
