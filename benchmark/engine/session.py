@@ -23,7 +23,7 @@ from benchmark.rows.schema import Timing
 from benchmark.system.claims import claimed
 from benchmark.system.digest import fingerprint
 from benchmark.system.files import write_text
-from benchmark.system.processes import PeakMemory, give_back, keep_memory
+from benchmark.system.processes import PeakMemory, give_back
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,6 @@ class Session:
     def open(cls, name: str, shown: str, options: RunOptions, progress: NewProgress) -> Session:
         """Loads the encoder and, the first time it is seen, checks that it keeps its contract."""
         close_shards()  # of the model before: what is mapped counts as resident
-        keep_memory()
         peak = PeakMemory()
         forget_gpu_peak(resolve_device(options.device))
         encoder = encoder_of(name, options)
