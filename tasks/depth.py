@@ -16,7 +16,7 @@ import numpy as np
 
 from benchmark.contracts import KeptHead, Measurement, Outcome, Task, TaskContext
 from benchmark.heads.bins import fit_bins
-from benchmark.metrics.geometry import depth_errors
+from benchmark.metrics.geometry import depth_errors, has_depth
 from benchmark.statistics.statistic import Statistic
 from benchmark.system.bounds import Count, NotNegative, Positive, Rates
 from benchmark.system.late import torch
@@ -96,7 +96,7 @@ class PixelDepthMethod(PixelMethod[PixelDepth]):
         read = depth_range(context.data, near, far)
         needs = self.needs(context.card, context.data)
         started = time.perf_counter()
-        pixels = training_pixels(context, needs, protocol, lambda v, _: np.isfinite(v) & (v > near) & (v < far))
+        pixels = training_pixels(context, needs, protocol, lambda v, _: has_depth(v, near, far))
         depth = torch.from_numpy(pixels.targets.astype(np.float32))
         reach = limit or float(torch.nextafter(depth.max(), torch.tensor(torch.inf)))
         ridge = fit_ridge(pixels, depth[:, None], protocol.penalties, context.device)

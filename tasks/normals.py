@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from benchmark.contracts import KeptHead, Measurement, Outcome, Task, TaskContext
-from benchmark.metrics.geometry import ANGLE_BIN, normal_errors
+from benchmark.metrics.geometry import ANGLE_BIN, has_normal, normal_errors
 from benchmark.statistics.statistic import Statistic
 from benchmark.system.late import torch
 from tasks.dense import (
@@ -63,7 +63,7 @@ class PixelNormalsMethod(PixelMethod[PixelNormals]):
         protocol, test = self.protocol, context.data["test"]
         needs = self.needs(context.card, context.data)
         started = time.perf_counter()
-        pixels = training_pixels(context, needs, protocol, lambda v, _: np.isfinite(v).all(-1) & (v != 0).any(-1))
+        pixels = training_pixels(context, needs, protocol, lambda v, _: has_normal(v))
         targets = torch.from_numpy(pixels.targets.astype(np.float32))
         head = fit_ridge(pixels, targets, protocol.penalties, context.device)
         fitted = time.perf_counter()

@@ -15,6 +15,7 @@ import pytest
 from command import bench
 from safetensors.torch import load_file
 from small import SmallEncoder
+from training_context import preset
 
 from benchmark.protocol import load_protocol
 from benchmark.registry import protocol_file
@@ -155,6 +156,16 @@ def test_a_layer_the_encoder_lacks_is_not_applicable(tmp_path, capsys):
     line = words("--task", "linear_segmentation/scenes", "--limit", "4", "--results", str(tmp_path))
     assert bench(*line, "--set", "layers=[-9, -1]") == 0
     assert "pixels has 1 layers, the protocol asks for layer -9" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("layers", "depth", "asked"),
+    [((-1,), 0, None), ((1,), 1, 1), ((0, 1), 2, None), ((-2, -1), 2, None), ((-3, -1), 2, -3), ((2,), 2, 2)],
+)
+def test_layers_are_asked_of_encoders_that_have_them(layers, depth, asked):
+    method = TASK.method(preset("linear_segmentation", "dinov2", layers=layers))
+    said = method.not_applicable(replace(SmallEncoder().card, depth=depth))
+    assert said is None if asked is None else said.endswith(f"has {depth} layers, the protocol asks for layer {asked}")
 
 
 def test_forwards_for_a_plan_are_those_of_crops_and_windows():

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from benchmark.errors import DataError, EncoderError
-from benchmark.metrics.geometry import angular_errors, depth_errors, normal_errors
+from benchmark.metrics.geometry import angular_errors, depth_errors, has_depth, has_normal, normal_errors
 from tasks.normals import normal_measurements
 from tasks.trained_depth import depth_measurements
 
@@ -99,3 +99,15 @@ def test_pooled_median_from_histograms_is_within_a_bin_of_the_true_one() -> None
     assert values["median angle"] == pytest.approx(np.median(angles), abs=0.1)
     pooled = math.sqrt(np.mean(np.square(angles)))
     assert values["angular RMSE pooled"] == pytest.approx(pooled)
+
+
+def test_probes_are_trained_on_the_pixels_that_count() -> None:
+    depth = np.array([0.0, 0.1, 0.2, 9.9, 10.0, np.inf, -np.inf, np.nan])
+    assert has_depth(depth, 0.1, 10.0).tolist() == [False, False, True, True, False, False, False, False]
+    counted = [depth_errors(np.full((1, 1), 1.0), np.full((1, 1), d), 0.1, 10.0)["n"] == 1 for d in depth]
+    assert counted == has_depth(depth, 0.1, 10.0).tolist()
+    normals = np.array([[0, 0, 0], [0, 0, -1.0], [1.0, 0, 0], [np.nan, 0, 1], [0, np.inf, 0]])
+    assert has_normal(normals).tolist() == [False, True, True, False, False]
+    assert has_normal(normals[:2].reshape(2, 1, 3)).tolist() == [[False], [True]]
+    counted = [normal_errors(np.ones((1, 1, 3)), v.reshape(1, 1, 3))["n"] == 1 for v in normals]
+    assert counted == has_normal(normals).tolist()

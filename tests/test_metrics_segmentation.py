@@ -9,6 +9,7 @@ import torch
 from benchmark.contracts import ignored_label
 from benchmark.errors import DataError
 from benchmark.metrics.segmentation import confusion_areas, mean_accuracy, miou, per_class_iou, pixel_accuracy
+from tasks.segmentation_scores import segmentation_details
 
 TARGET = np.array([[0, 0, 1, 1], [0, 0, 1, 255]])
 PRED = np.array([[0, 1, 1, 1], [0, 0, 0, 2]])
@@ -101,3 +102,12 @@ def test_areas_are_those_of_masking_pixel_by_pixel() -> None:
             np.testing.assert_array_equal(found, want)
         same += 1
     assert same > 300 and refused > 100
+
+
+def test_one_class_everywhere_compares_nothing_unless_there_is_but_one() -> None:
+    """Its 100 % would hide masks whose foreground was taken for what is ignored."""
+    one = {"id": np.array(["a"]), "intersection": np.array([[4, 0]]), "union": np.array([[4, 0]])}
+    with pytest.raises(DataError, match="is 'wall', and so is every prediction"):
+        segmentation_details(one, ["wall", "floor"])
+    only = {"id": np.array(["a"]), "intersection": np.array([[4]]), "union": np.array([[4]])}
+    assert segmentation_details(only, ["wall"])["per_class_iou"] == {"wall": 100.0}

@@ -146,3 +146,9 @@ def test_one_angle_everywhere_is_the_rmse_per_image_and_pooled(tmp_path):
     values = {m.name: m.statistic.of(stack_rows(rows)) for m in normal_measurements()}
     assert values["angular RMSE"] == pytest.approx(20) and p.average == "image"
     assert values["angular RMSE pooled"] == pytest.approx(math.sqrt((6 * 100 + 20 * 900) / 26))
+
+
+def test_navis_normals_are_an_option_of_navi_alone() -> None:
+    method = TASK.method(preset("normals", "paper"))
+    with_option = [name for name in ("a", "navi", "nyuv2", "scenes") if "normals" in method.dataset_options(name)]
+    assert with_option == ["navi"] and method.dataset_options("navi")["normals"] == method.protocol.navi_normals

@@ -34,6 +34,9 @@ def measured(folder: Path) -> dict[str, dict[str, float]]:
     }
     report = run("tipsv2-mini", list(TASKS), limit=LIMIT, check=False, **options)
     assert not report.failures, [note.line for note in report.failures]
+    for timing in (row.data.timing for row in report.rows):
+        parts = (timing.extract_s, timing.fit_s, timing.score_s)
+        assert min(parts) >= 0 and sum(parts) <= timing.total_s + 0.01
     return {str(row.unit): {name: m.value for name, m in sorted(row.data.metrics.items())} for row in report.rows}
 
 

@@ -205,8 +205,15 @@ def test_random_boxes_lie_inside_with_the_wanted_areas(shape: tuple[int, int]) -
     assert (height > 0).all() and (width > 0).all()
     ratio = width / height
     assert ratio.min() > 0.7 and ratio.max() < 1.4
+    assert (ratio < 0.85).any() and (ratio > 1.18).any()
     if shape == (100, 100):
         assert (width * height / 10_000).min() > 0.07 and (width * height / 10_000).max() > 0.9
+
+
+def test_a_picture_in_which_no_box_fits_gives_its_middle() -> None:
+    """As torchvision's RandomResizedCrop: the widest ratio, or the narrowest, in the middle."""
+    rng = np.random.default_rng(0)
+    assert random_box(6, 600, rng) == (296, 0, 304, 6) and random_box(600, 6, rng) == (0, 296, 6, 304)
 
 
 def test_an_interrupted_sweep_ends_with_the_same_heads(tmp_path: Path) -> None:

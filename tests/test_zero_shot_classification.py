@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
@@ -34,16 +34,18 @@ class Stored:
         return self.vectors[rows]
 
 
-def outcome(vectors: torch.Tensor, labels: np.ndarray, noise: float = 0.0) -> Mapping[str, Any]:
+def outcome(
+    vectors: torch.Tensor, labels: np.ndarray, noise: float = 0.0, names: Sequence[str] = NAMES
+) -> Mapping[str, Any]:
     """Samples of pictures whose vectors are given; equal texts get vectors that differ by `noise`."""
-    drawn = torch.Generator().manual_seed(1)
+    drawn, words = torch.Generator().manual_seed(1), list(dict.fromkeys(names))
 
     def text(texts: list[str]) -> torch.Tensor:
-        axes = torch.eye(4)[[("cat", "missile", "dog").index(t.split()[-1].rstrip(".")) for t in texts]]
+        axes = torch.eye(vectors.shape[1])[[words.index(t.split()[-1].rstrip(".")) for t in texts]]
         return normalize(axes + noise * torch.randn(axes.shape, generator=drawn), dim=-1)
 
     images = SimpleNamespace(image_id=str, digest="test")
-    data = SimpleNamespace(class_names=NAMES, labels=labels, images=images, templates=("a {}.",))
+    data = SimpleNamespace(class_names=names, labels=labels, images=images, templates=("a {}.",))
     context = SimpleNamespace(
         data={"test": data}, device="cpu",
         card=SimpleNamespace(prompts="plain"), text=text, features=lambda need: Stored(vectors), progress=silent,
@@ -65,6 +67,15 @@ def test_of_two_classes_with_one_name_the_first_is_predicted_and_can_be_right(no
 def test_an_encoder_that_tells_nothing_apart_still_has_no_hit() -> None:
     labels = np.arange(4)
     assert outcome(torch.full((4, 4), 0.5), labels)["rank"].tolist() == [3, 2, 3, 3]  # its namesake is behind it
+
+
+def test_ranks_and_hits_are_those_of_all_pictures_whatever_the_block(monkeypatch: pytest.MonkeyPatch) -> None:
+    labels = np.array([6, 5, 4, 3, 2, 1, 0, 5])
+    vectors = (1 / torch.arange(1.0, 8)).expand(8, 7)  # class k is at rank k for every picture
+    monkeypatch.setattr("tasks.zero_shot_classification.BLOCK", 3)
+    samples = outcome(vectors, labels, names=tuple("abcdefg"))
+    assert samples["rank"].tolist() == labels.tolist() and samples["prediction"].tolist() == [0] * 8
+    assert samples["hit@5"].tolist() == (labels < 5).tolist() and samples["hit@1"].tolist() == (labels < 1).tolist()
 
 
 def test_imagenets_names_are_998() -> None:

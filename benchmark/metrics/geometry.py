@@ -56,12 +56,22 @@ def depth_errors(
     }
 
 
+def has_depth(target: np.ndarray, min_depth: float, max_depth: float) -> np.ndarray:
+    """Bool of the target's shape: which pixels `depth_errors` counts."""
+    return np.asarray(np.isfinite(target) & (target > min_depth) & (target < max_depth))
+
+
+def has_normal(target: np.ndarray) -> np.ndarray:
+    """Bool [...] of vectors [..., 3]: which pixels `normal_errors` counts."""
+    return np.asarray(np.isfinite(target).all(-1) & (target != 0).any(-1))
+
+
 def scale_and_shift(pred: np.ndarray, target: np.ndarray, min_depth: float, max_depth: float) -> np.ndarray:
     """a·pred + b with the least squared error over pixels with min_depth < target < max_depth (Probe3D's "SI").
 
     A prediction that does not vary there, or a picture with fewer than two such pixels, is only shifted.
     """
-    valid = np.isfinite(target) & (target > min_depth) & (target < max_depth)
+    valid = has_depth(target, min_depth, max_depth)
     if not valid.any():
         return pred
     x, y = pred[valid].astype(np.float64), target[valid].astype(np.float64)
