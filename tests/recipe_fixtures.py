@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import colorsys
+import json
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -45,6 +47,16 @@ def tiny(**changes: Any) -> RecipeConfig:
         else:
             table[section] = value
     return from_table(table, "tiny.toml")
+
+
+def write_toml(path: Path, table: dict[str, Any]) -> Path:
+    """A recipe as a file."""
+    lines = [f"{k} = {json.dumps(v)}" for k, v in table.items() if not isinstance(v, dict)]
+    for section, values in table.items():
+        if isinstance(values, dict):
+            lines += [f"[{section}]", *(f"{k} = {json.dumps(v)}" for k, v in values.items())]
+    path.write_text("\n".join(lines))
+    return path
 
 
 @dataclass

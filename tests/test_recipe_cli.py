@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from command import bench
-from recipe_fixtures import TINY, tiny
+from recipe_fixtures import TINY, tiny, write_toml
 
 from adapters.tipsv2.recipe.config_file import read_config
 from adapters.tipsv2.recipe.publish import command, publish
@@ -18,15 +18,6 @@ from adapters.tipsv2.recipe.rehearsal import StepMemory
 from adapters.tipsv2.recipe.trainer import train
 from benchmark.errors import UsageError
 from benchmark.system.digest import sha256_file
-
-
-def write_toml(path: Path, table: dict[str, Any]) -> Path:
-    lines = [f"{k} = {json.dumps(v)}" for k, v in table.items() if not isinstance(v, dict)]
-    for section, values in table.items():
-        if isinstance(values, dict):
-            lines += [f"[{section}]", *(f"{k} = {json.dumps(v)}" for k, v in values.items())]
-    path.write_text("\n".join(lines))
-    return path
 
 
 def test_train_then_distill_from_a_toml_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 import re
+import resource
 import signal
 from pathlib import Path
 
 import pytest
 import torch
 from recipe_fixtures import Squares, tiny
+from safetensors import SafetensorError
 
 from adapters.tipsv2.recipe import stop, trainer
-from adapters.tipsv2.recipe.checkpoint import checkpoints, load_checkpoint
+from adapters.tipsv2.recipe.checkpoint import checkpoints, load_checkpoint, write_tensors
 from adapters.tipsv2.recipe.guards import CollapseError, DivergenceError
 from adapters.tipsv2.recipe.journal import Journal
 from adapters.tipsv2.recipe.resume import changed, leaves
@@ -329,3 +331,21 @@ def test_a_damaged_export_is_named_and_never_scored(tmp_path: Path, name: str) -
     if name == "model.safetensors":
         with pytest.raises(Damaged, match="model.safetensors: is damaged"):
             train(tiny(init_from=str(final)), tmp_path / "next", quiet=True)
+
+
+def test_a_disk_that_is_full_within_a_checkpoint_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The library that writes tensors says so by an error of its own."""
+    path, before = tmp_path / "state.safetensors", resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
+    try:
+        with pytest.raises(BenchError, match=r"state.safetensors: cannot be written \(File too large\)"):
+            write_tensors(path, {"x": torch.zeros(10_000)})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+    def full(*_: object) -> None:
+        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr("adapters.tipsv2.recipe.checkpoint.save_file", full)
+    with pytest.raises(BenchError, match="state.safetensors: the disk is full"):
+        write_tensors(path, {"x": torch.zeros(1)})

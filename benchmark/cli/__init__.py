@@ -151,7 +151,7 @@ def _explain(error: Exception) -> int:
     if isinstance(error, PermissionError):
         print(f"error: {printable(unreadable(error))}", file=sys.stderr)
         return 1
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG):
         try:
             with disk_errors(Path(error.filename or "results")):
                 raise error

@@ -26,7 +26,7 @@ FOLDER_MODE = _mode()  # asked before there are threads, whose files would be ma
 MODE = FOLDER_MODE & 0o666
 
 CANNOT_WRITE = (
-    errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.ENAMETOOLONG
+    errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.ENAMETOOLONG
 )  # fmt: skip
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 import tempfile
 import time
@@ -18,8 +19,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python tests/faults", description=__doc__)
     parser.add_argument("--seed", type=int, default=0)
     kinds = parser.add_subparsers(dest="kind", required=True)
-    kills = kinds.add_parser("kills", help="kill -9 at random moments, and the same command again")
-    kills.add_argument("--job", choices=["scenes", "training", "head"], default="scenes")
+    kills = kinds.add_parser("kills", help="kill at random moments, and the same command again")
+    kills.add_argument("--job", choices=["scenes", "training", "head", "distillation"], default="scenes")
+    kills.add_argument("--signal", choices=["KILL", "TERM", "USR1"], default="KILL", help="TERM and USR1: recipes only")
     kills.add_argument("--kills", type=int, default=60)
     kills.add_argument("--brief", action="store_true", help="as in CI: the short form of every job")
     flips = kinds.add_parser("flips", help="one flipped bit in every kind of stored file")
@@ -27,7 +29,8 @@ def main() -> None:
     tables = kinds.add_parser("tables", help="four processes that finish within 0.1 s")
     tables.add_argument("--rounds", type=int, default=200)
     disturb = kinds.add_parser("disturb", help="disks, file handles, clocks, locks, several processes on one folder")
-    disturb.add_argument("--job", choices=["scenes", "head"], default="scenes")
+    disturb.add_argument("--job", choices=["scenes", "head", "training", "distillation"], default="scenes")
+    disturb.add_argument("--disks", action="store_true", help="full and read-only disks alone")
     disturb.add_argument("--rounds", type=int, default=5)
     disturb.add_argument("--brief", action="store_true", help="as in CI: the short form of the job")
     fuzzing = kinds.add_parser("fuzz", help="changed bytes in files of others; with atheris, led by coverage")
@@ -51,11 +54,13 @@ def _kills(asked: argparse.Namespace, place: Path) -> str:
     from kills import kill
 
     if asked.brief:
-        for name, job in JOBS.items():
-            assert kill(job.brief, place / name, asked.kills, asked.seed, _tell, twice=False).struck == asked.kills
-        return f"{', '.join(JOBS)}: {asked.kills} kills each, 0 files differ"
-    found = kill(JOBS[asked.job].run, place, asked.kills, asked.seed, _tell)
-    return f"{asked.job}: {found.struck} kills in {found.runs} runs, 0 of {found.compared} files differ"
+        short = {name: job.brief for name, job in JOBS.items() if job.brief}
+        for name, run in short.items():
+            assert kill(run, place / name, asked.kills, asked.seed, _tell, twice=False).struck == asked.kills
+        return f"{', '.join(short)}: {asked.kills} kills each, 0 files differ"
+    how = signal.Signals[f"SIG{asked.signal}"]
+    found = kill(JOBS[asked.job].run, place, asked.kills, asked.seed, _tell, how=how)
+    return f"{asked.job}: {found.struck} {how.name} in {found.runs} runs, 0 of {found.compared} files differ"
 
 
 def _flips(asked: argparse.Namespace, place: Path) -> str:
@@ -76,7 +81,8 @@ def _disturb(asked: argparse.Namespace, place: Path) -> str:
     from jobs import JOBS
 
     job = JOBS[asked.job]
-    done = disturb(job.brief if asked.brief else job.run, place, asked.rounds, asked.seed, _tell)
+    run = job.brief if asked.brief and job.brief else job.run
+    done = disturb(run, place, asked.rounds, asked.seed, _tell, asked.disks)
     return f"{done} disturbed runs of {asked.job}, 0 differ"
 
 

@@ -13,6 +13,7 @@ import hashlib
 import importlib
 import json
 import os
+import resource
 import signal
 import sys
 import time
@@ -47,10 +48,10 @@ class Ended:
 
 
 class FileEvents:
-    """Counts what this process does to files; ends it, as a kill -9 would, before the one numbered `last`."""
+    """Counts what this process does to files; sends it a signal before the one numbered `last`."""
 
-    def __init__(self, last: int | None) -> None:
-        self.count, self.last, self.owner = 0, last, os.getpid()
+    def __init__(self, last: int | None, how: int = signal.SIGKILL) -> None:
+        self.count, self.last, self.owner, self.how = 0, last, os.getpid(), how
         sys.addaudithook(self._hear)
 
     def _hear(self, event: str, words: tuple[Any, ...]) -> None:
@@ -60,12 +61,14 @@ class FileEvents:
             return
         self.count += 1
         if self.count == self.last:
-            os.kill(os.getpid(), signal.SIGKILL)
+            os.kill(os.getpid(), self.how)
 
 
-def start(action: Callable[[], int | None], folder: Path, at_event: int | None = None) -> int:
-    """The process id of a fork that does `action` and tells `folder`/said.log and `folder`/events; it ends before the
-    file event numbered `at_event`."""
+def start(
+    action: Callable[[], int | None], folder: Path, at_event: int | None = None, how: int = signal.SIGKILL
+) -> int:
+    """The process id of a fork that does `action` and tells `folder`/said.log and `folder`/events; it is sent `how`
+    before the file event numbered `at_event`."""
     folder.mkdir(parents=True, exist_ok=True)
     sys.stdout.flush()
     sys.stderr.flush()
@@ -78,12 +81,14 @@ def start(action: Callable[[], int | None], folder: Path, at_event: int | None =
         os.dup2(out.fileno(), 1)
         os.dup2(out.fileno(), 2)
         sys.stdout = sys.stderr = out
-        events = FileEvents(at_event)
+        events = FileEvents(at_event, how)
         try:
             code = action() or 0
         except SystemExit as e:
             code = e.code if isinstance(e.code, int) else 0
         OVER.append(True)
+        most = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
+        resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
         (folder / "events").write_text(str(events.count))
         (folder / "modules").write_text("\n".join(sys.modules))
     except BaseException:
@@ -92,15 +97,21 @@ def start(action: Callable[[], int | None], folder: Path, at_event: int | None =
         os._exit(code)
 
 
-def wait(pid: int, folder: Path, seconds: float | None = None, limit: float = 300.0) -> Ended:
-    """Waits for the end of `pid`, which is killed after `seconds` (None: never; past `limit` it hangs, which raises
-    AssertionError)."""
+def wait(
+    pid: int, folder: Path, seconds: float | None = None, limit: float = 300.0, how: int = signal.SIGKILL
+) -> Ended:
+    """Waits for the end of `pid`, which is sent the signal `how` after `seconds` (None: never; past `limit` it hangs,
+    which raises AssertionError)."""
     began = time.monotonic()
     while True:
         found, status = os.waitpid(pid, os.WNOHANG)
         spent = time.monotonic() - began
         if found:
             break
+        if seconds is not None and spent >= seconds and how != signal.SIGKILL:
+            with suppress(ProcessLookupError):
+                os.kill(pid, how)
+            seconds = None
         if (seconds is not None and spent >= seconds) or spent > limit:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)

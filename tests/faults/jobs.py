@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[2]
 sys.path[:0] = [str(ROOT / "tests"), str(ROOT)]
 
 import torch  # noqa: E402
-from recipe_fixtures import tiny  # noqa: E402
+from recipe_fixtures import TINY, write_toml  # noqa: E402
 
 PICTURES = 24  # of each split of scenes: more than the 20 neighbours of kNN, a multiple of an object's views
 FAST = ("bin_steps=40", "bins=32", "pixel_rows=1500", "pixels_at_most=64", "judged_images=3")
@@ -27,7 +27,7 @@ class Job:
 
     name: str
     run: Callable[[Path], int | None]
-    brief: Callable[[Path], int | None]
+    brief: Callable[[Path], int | None] | None = None
     environment: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -46,14 +46,18 @@ def small_scenes() -> None:
 
 def bench(folder: Path, *words: str) -> int:
     """`bench run` with `words`; cache and results are below `folder`."""
+    small_scenes()
+    os.chdir(ROOT)
+    return _main(folder, "run", "--no-check", "--device", "cpu", "--results", str(folder / "results"), *words)
+
+
+def _main(folder: Path, *words: str) -> int:
     from benchmark.cli import main
 
-    small_scenes()
     os.environ |= {"BENCH_CACHE": str(folder / "cache"), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
-    os.chdir(ROOT)
-    sys.argv = ["bench", "run"]
+    sys.argv = ["bench", words[0]]
     try:
-        main(["run", "--no-check", "--device", "cpu", "--results", str(folder / "results"), *words])
+        main([*words])
     except SystemExit as e:
         return int(e.code or 0)
     return 0
@@ -92,26 +96,40 @@ def one_head(folder: Path) -> int:
     return _head(folder, "depth", [*DENSE[1:], "steps=4"])
 
 
-def training(folder: Path) -> None:
+def _recipe(folder: Path, command: str, out: str, **changes: object) -> int:
+    """`bench train` or `distill` of the tiny recipe within `folder`: checkpoints say the same of files each time."""
+    torch.set_num_threads(1)
+    folder.mkdir(parents=True, exist_ok=True)
+    os.chdir(folder)
+    sets = [f"{key.replace('__', '.')}={value}" for key, value in changes.items()]
+    config = write_toml(Path(f"{out}.toml"), TINY)
+    return _main(folder, command, str(config), "--out", out, *_sets(sets))
+
+
+def training(folder: Path) -> int:
     """The recipe, with checkpoints, readings, validation on held-out pictures and an export."""
-    from adapters.tipsv2.recipe.trainer import train
-
-    torch.set_num_threads(1)
-    config = tiny(train__steps=40, train__checkpoint_every=4, train__validate_every=8, train__validate_samples=8)
-    train(config, folder / "run", quiet=True)
+    steps = {"train__steps": 40, "train__checkpoint_every": 4, "train__validate_every": 8, "train__validate_samples": 8}
+    return _recipe(folder, "train", "run", **steps)
 
 
-def short_training(folder: Path) -> None:
+def short_training(folder: Path) -> int:
     """The recipe in six steps."""
-    from adapters.tipsv2.recipe.trainer import train
+    return _recipe(folder, "train", "run")
 
-    torch.set_num_threads(1)
-    train(tiny(), folder / "run", quiet=True)
+
+def distillation(folder: Path) -> int:
+    """A teacher, a projector of its own that is warmed up, and a narrower student of it."""
+    often = {"train__steps": 8, "train__checkpoint_every": 2}
+    taught = {"teacher__path": "teacher/final", "teacher__heads": "warm", "teacher__warmup_steps": 4}
+    return _recipe(folder, "train", "teacher", model__width=32, **often) or _recipe(
+        folder, "distill", "student", **often, **taught
+    )
 
 
 JOBS = {
     job.name: job
     for job in (
-        Job("scenes", scenes, some_scenes), Job("training", training, short_training), Job("head", head, one_head)
+        Job("scenes", scenes, some_scenes), Job("training", training, short_training), Job("head", head, one_head),
+        Job("distillation", distillation),
     )
 }  # fmt: skip

@@ -4,6 +4,7 @@ JSON with the digests of all, written atomically."""
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -21,6 +22,7 @@ from adapters.tipsv2.recipe.parallel import ALONE, Place
 from benchmark.errors import BenchError, WeightsError, first_line
 from benchmark.system import sealed
 from benchmark.system.digest import sha256_file
+from benchmark.system.files import disk_errors
 
 TENSORS, FACTS, READINGS, TOKENIZER = "state.safetensors", "state.json", "metrics.jsonl", "tokenizer.model"
 SCHEMA = 1  # of the facts: since then with digests
@@ -52,7 +54,7 @@ def save_checkpoint(
     if cuts:
         own = staging / sharded.file_name(where.rank, where.world)
         with _together(where, own) as done:
-            _write(own, sharded.own_part(tensors, where.rank))
+            write_tensors(own, sharded.own_part(tensors, where.rank))
             done.digest = sha256_file(own)
         parts = {sharded.file_name(rank, where.world): digest for rank, digest in enumerate(done.of_all)}
         facts = {**facts, "cut": cuts, "processes": where.world}
@@ -60,7 +62,7 @@ def save_checkpoint(
         if where.first:
             kept = []
             if not cuts:
-                _write(staging / TENSORS, tensors)
+                write_tensors(staging / TENSORS, tensors)
                 kept.append(TENSORS)
             if tokenizer:
                 (staging / TOKENIZER).write_bytes(tokenizer)
@@ -107,8 +109,21 @@ def _together(where: Place, path: Path) -> Iterator[_Done]:
         done.of_all.append(told)
 
 
-def _write(path: Path, tensors: Mapping[str, torch.Tensor]) -> None:
-    save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, path)
+def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor], facts: dict[str, str] | None = None) -> None:
+    """A safetensors file, on the disk when this returns. Raises BenchError where the disk does not take it: of that the
+    library tells as an error of its own."""
+    with disk_errors(path):
+        try:
+            save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, path, facts)
+        except SafetensorError as error:
+            if found := re.search(r"\(os error (\d+)\)", str(error)):
+                number = int(found[1])
+                raise OSError(number, os.strerror(number), str(path)) from None
+            raise
+        _flush(path)
+
+
+def _flush(path: Path) -> None:
     with open(path, "rb") as f:
         os.fsync(f.fileno())
 

@@ -10,10 +10,9 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from safetensors.torch import save_file
 from torch import nn
 
-from adapters.tipsv2.recipe.checkpoint import FACTS, TOKENIZER, load_checkpoint, place
+from adapters.tipsv2.recipe.checkpoint import FACTS, TOKENIZER, load_checkpoint, place, write_tensors
 from adapters.tipsv2.recipe.config import RecipeConfig
 from adapters.tipsv2.recipe.config_file import from_table
 from adapters.tipsv2.recipe.model import Pretrainer
@@ -49,9 +48,9 @@ def export_folder(
         config["dtype"] = str(dtype).removeprefix("torch.")
         (staging / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True, default=plain) + "\n")
         cast = {k: v.detach().cpu().to(dtype).contiguous() for k, v in encoder.items()}
-        save_file(cast, staging / "model.safetensors", metadata={"format": "pt"})
+        write_tensors(staging / "model.safetensors", cast, {"format": "pt"})
     if heads:
-        save_file({k: v.detach().cpu().contiguous() for k, v in heads.items()}, staging / "heads.safetensors")
+        write_tensors(staging / "heads.safetensors", heads)
     (staging / "tokenizer.model").write_bytes(tokenizer)
     (staging / "recipe.json").write_text(json.dumps(dataclasses.asdict(student.config), indent=1) + "\n")
     (staging / "run.json").write_text(json.dumps(facts, indent=1) + "\n")
