@@ -40,7 +40,8 @@ def pixel_indices(image_id: str, tap: Tap, height: int, width: int) -> tuple[np.
 @lru_cache(4096)  # the heads of one run ask for the same pixels again
 def _pixel_indices(image_id: str, tap: Tap, height: int, width: int) -> np.ndarray:
     size = np.array([height, width])
-    at: np.ndarray = np.minimum((pixel_coordinates(image_id, tap) * size).astype(np.int64), size - 1)  # so may the product
+    at: np.ndarray = (pixel_coordinates(image_id, tap) * size).astype(np.int64)
+    at = np.minimum(at, size - 1)  # so may the product
     return at.T
 
 
