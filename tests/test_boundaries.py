@@ -21,7 +21,7 @@ from benchmark.heads import logistic
 from benchmark.heads.logistic import ABSENT, fit_logistic
 from benchmark.heads.rows import Scaler
 from benchmark.metrics import geometry
-from benchmark.metrics.classification import blind_hits, label_ranks, topk_hits
+from benchmark.metrics.classification import blind_hits, label_ranks
 from benchmark.metrics.geometry import depth_errors, normal_errors, scale_and_shift
 from benchmark.metrics.positives import chance_precision, chance_recall
 from benchmark.metrics.retrieval import recall_hits
@@ -82,9 +82,8 @@ def test_scale_and_shift_of_a_constant_only_shifts_and_leaves_out_the_limits() -
 def test_rank_k_is_not_among_the_k_best() -> None:
     assert recall_hits(np.array([0, 1, 4, 5]), 1).tolist() == [1, 0, 0, 0]
     assert recall_hits(np.array([0, 1, 4, 5]), 5).tolist() == [1, 1, 1, 0]
-    hits = topk_hits(torch.tensor([[3.0, 2.0, 1.0]]).repeat(3, 1), np.array([0, 1, 2]), (1, 2))
-    assert hits[1].tolist() == [1, 0, 0] and hits[2].tolist() == [1, 1, 0]
-    assert set(topk_hits(torch.eye(6), np.arange(6))) == {1, 5}
+    ranks = label_ranks(torch.tensor([[3.0, 2.0, 1.0]]).repeat(3, 1), np.array([0, 1, 2]))
+    assert [recall_hits(ranks, k).tolist() for k in (1, 2)] == [[1, 0, 0], [1, 1, 0]]
 
 
 def test_refused_scores_and_labels_are_named() -> None:

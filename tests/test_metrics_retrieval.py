@@ -8,7 +8,7 @@ import torch
 
 from benchmark.errors import DataError, EncoderError
 from benchmark.metrics import retrieval
-from benchmark.metrics.classification import label_ranks, topk_hits
+from benchmark.metrics.classification import label_ranks
 from benchmark.metrics.positives import Positives, caption_positives, instance_positives
 from benchmark.metrics.retrieval import average_precision, mutual_ranks, ranks, recall_hits, top_precision
 
@@ -133,7 +133,6 @@ def test_classification_ties_count_against_the_model() -> None:
 
     scores = torch.tensor([[1.0, 1.0, 0.0], [0.0, 2.0, 1.0], [3.0, 3.0, 3.0]])
     assert label_ranks(scores, np.array([0, 1, 2])).tolist() == [1, 0, 2]
-    assert topk_hits(scores, np.array([0, 1, 2]), (1, 2))[2].tolist() == [1, 1, 0]
     with pytest.raises(EncoderError, match="sample 0 hold NaN"):
         label_ranks(torch.tensor([[float("nan"), 0.0]]), np.array([0]))
     with pytest.raises(DataError, match="label 3 is outside"):

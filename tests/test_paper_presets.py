@@ -25,9 +25,11 @@ MAKERS: dict[str, Callable[[Path], Any]] = {
     "docci": miniatures.docci, "imagenet1k": miniatures.imagenet, "uned": miniatures.uned,
 }  # fmt: skip
 SHORT = {
-    "classification": ["ks=[1, 2]", "headline_k=2", "classification.epochs=1", "epoch_length=3", "batch=4"],
+    "classification": [
+        "ks=[1, 2]", "headline_k=2", "classification.epochs=1", "epoch_length=3", "batch=4", "judged_images=3",
+    ],
     "zero_shot_segmentation": ["short_side=64", "window=32", "stride=16"],
-}
+}  # fmt: skip
 MODEL = f"{Path(__file__).parent}/small_model.py:build"
 
 

@@ -1,8 +1,6 @@
-"""Classification: top-k hits with ties counted against the model."""
+"""Classification: ranks with ties counted against the model, and what guesses hit."""
 
 from __future__ import annotations
-
-from collections.abc import Sequence
 
 import numpy as np
 
@@ -29,14 +27,6 @@ def label_ranks(scores: torch.Tensor, labels: torch.Tensor | np.ndarray) -> np.n
         raise DataError(f"label {low if low < 0 else high} is outside 0 … {scores.shape[1] - 1}: check the label file")
     own = scores.gather(1, truth[:, None])
     return ((scores >= own).sum(1) - 1).cpu().numpy().astype(np.int64)
-
-
-def topk_hits(
-    scores: torch.Tensor, labels: torch.Tensor | np.ndarray, ks: Sequence[int] = (1, 5)
-) -> dict[int, np.ndarray]:
-    """For each k, [N] float64 of 0 and 1: is the true class among the k best (ties count against)?"""
-    ranks = label_ranks(scores, labels)
-    return {k: (ranks < k).astype(np.float64) for k in ks}
 
 
 def blind_hits(labels: np.ndarray, classes: int, k: int = 1) -> tuple[np.ndarray, np.ndarray]:
