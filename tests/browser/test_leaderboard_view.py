@@ -268,4 +268,6 @@ def changed_preset(results: Path, model: str, before: float, after: float) -> tu
     base = read_row(write_row(results, model, TASK, before, protocol_name="paper"))
     fields = {name: as_json(entry) for name, entry in base.data.protocol.fields.items()}
     fields["cls"] = {"value": "last", "status": "confirmed", "source": "set by the user"}
-    return base, read_row(write_row(results / "sensitivity", model, TASK, after, protocol_name="paper", fields=fields))
+    return base, read_row(
+        write_row(results / "sensitivity", model, TASK, after, protocol_name="paper+set", fields=fields)
+    )
