@@ -10,9 +10,12 @@ from command import bench
 from rows import row_data, simulate
 
 from benchmark.compare import papers as report
-from benchmark.rows.published import PublishedNumber
+from benchmark.compare.papers import preset_of
+from benchmark.registry import models
+from benchmark.rows.published import PublishedNumber, read_published
 from benchmark.rows.row import Row
 from benchmark.rows.schema import parse_row
+from benchmark.system.paths import reference_dir
 
 TOY = """model,model_id,task,dataset,metric,value,source,note
 Toy,random-vit,image_to_text_retrieval,coco,R@1,150,a paper,
@@ -114,3 +117,17 @@ def test_a_unit_that_cannot_run_fails_and_says_why(
     assert bench(*words) == 1
     assert "bench data prepare coco" in capsys.readouterr().err
     assert bench("reproduce", "toy", "--run", "--model", "random-vitt", "--results", str(tmp_path)) == 2
+
+
+def test_numbers_of_texts_stand_at_models_that_read_them() -> None:
+    """DINOv3's four are dino.txt's."""
+    with_text = {
+        "zero_shot_classification",
+        "zero_shot_segmentation",
+        "image_to_text_retrieval",
+        "text_to_image_retrieval",
+    }
+    told = [p for p in read_published(reference_dir().parent) if p.model_id in models()]
+    assert not {p.model_id for p in told if p.task in with_text and not models()[p.model_id].get("has_text")}
+    own = {p.task: (p.value, preset_of(p)) for p in told if p.model_id == "dinov3-l-dinotxt"}
+    assert own["zero_shot_segmentation"] == (24.7, "dinov3") and len(own) == 4

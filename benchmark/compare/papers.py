@@ -102,6 +102,8 @@ def reproduce(name: str, results: Path) -> Reproduction:
 def preset_of(number: PublishedNumber) -> str:
     """The preset that stands for a published number."""
     slid = number.task == "zero_shot_segmentation" and "sliding" in number.note and "simple" not in number.note
+    if number.task == "zero_shot_segmentation" and number.model_id.endswith("-dinotxt"):
+        return "dinov3"  # whichever paper quotes it: arXiv:2508.10104 has the same numbers by its own protocol
     own = next((preset for paper, preset in OWN.items() if number.source.startswith(paper)), PRESET)
     return SLIDING if slid else own
 
