@@ -198,7 +198,9 @@ def test_a_row_says_what_a_quarter_and_a_half_of_its_memory_score(sampling: str,
 def test_a_memory_of_all_patches_holds_every_labelled_one(tmp_path: Path) -> None:
     found = context(tmp_path, fields("fast", memory=0, neighbours=(1000,)))
     found.data["train"].maps[3][:PATCH] = 255
+    found.keep_predictions = 1
     outcome = scored(found)
+    assert sum(name.startswith("pictures/") for name in outcome.files) == 3
     assert outcome.details["memory"]["patches"] == 12 * GRID**2 - GRID and outcome.details["neighbours"] == 1000
     assert set(outcome.details["per_class_iou"]) == set("abcd") and len(outcome.samples["id"]) == outcome.n == 6
     assert 0 < outcome.chance(outcome.measurements[0]) < miou_of(outcome)  # type: ignore[operator]
