@@ -108,9 +108,9 @@ def watch(
 
 
 def exit_code(history: History, unreadable: list[str]) -> int:
-    """3 when a checkpoint of the history is worse than what it was compared with; 1 when one failed, when a unit of
-    its baseline could not be compared, or when there was no checkpoint at all; else 0."""
-    if any(e.regressions for e in history.entries):
+    """3 when a checkpoint, as it was scored last, is worse than what it was compared with; 1 when one failed, when a
+    unit of its baseline could not be compared, or when there was no checkpoint at all; else 0."""
+    if any(e.regressions for e in history.latest()):
         return REGRESSION
-    failed = any(e.failures or e.refused or not e.points for e in history.entries)
+    failed = any(e.failures or e.refused or not e.points for e in history.latest())
     return FAILED if failed or unreadable or not history.entries else 0

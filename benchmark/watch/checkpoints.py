@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import struct
 import zipfile
 from collections.abc import Iterator
@@ -27,6 +28,7 @@ WEIGHT_SUFFIXES = (".safetensors", ".npz")
 UNFINISHED = (".tmp", ".part", ".incomplete")
 PICKLES = (".pt", ".pth", ".ckpt", ".bin")
 STATE_PARTS = ("student/", "teacher/", "optimizer/")  # what a training state names its tensors by
+SHARD = re.compile(r"(.*)-\d{5,}-of-(\d{5,})\.safetensors")
 LONGEST_HEADER = 100_000_000  # bytes; the limit of the safetensors format
 
 
@@ -155,7 +157,7 @@ def _file_damage(file: Path) -> str | None:
         return "is missing"
     try:
         if file.suffix == ".safetensors":
-            return _safetensors_damage(file)
+            return _safetensors_damage(file) or _lost_shards(file)
         if file.suffix == ".npz":
             return _npz_damage(file)
         if file.name.endswith(".safetensors.index.json"):
@@ -178,6 +180,16 @@ def _safetensors_damage(file: Path) -> str | None:
     ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
     expected = 8 + length + max(ends, default=0)
     return None if size == expected else f"{size} of {expected} bytes are there"
+
+
+def _lost_shards(file: Path) -> str | None:
+    """What `model-00001-of-00003` says of its neighbours, before there is an index that names them."""
+    named = SHARD.fullmatch(file.name)
+    if not named or any(file.parent.glob("*.safetensors.index.json")):
+        return None
+    others = (SHARD.fullmatch(p.name) for p in file.parent.iterdir())
+    there = sum(m is not None and m.groups() == named.groups() for m in others)
+    return f"{there} of {int(named[2])} shards are there" if there < int(named[2]) else None
 
 
 class _NoHeader(ValueError):

@@ -110,6 +110,11 @@ class History:
         self.entries.append(entry)
         self.save()
 
+    def latest(self) -> list[Entry]:
+        """The last entry of each checkpoint: one that was written anew is judged by what it holds now."""
+        last = {e.name: e for e in self.entries}
+        return [e for e in self.entries if last[e.name] is e]
+
     def save(self) -> None:
         """Writes the state, whole or not at all."""
         data = {

@@ -6,15 +6,18 @@ import io
 from collections.abc import Sequence
 from typing import Any
 
+from benchmark.compare.compare import ALPHA
 from benchmark.compare.junit import Case, junit_xml
 from benchmark.compare.report import OUTCOMES, number, table
 from benchmark.system.escaping import escape
 from benchmark.system.files import write_atomic, write_text
+from benchmark.system.plurals import number_of
 from benchmark.watch.history import Entry, History, Point
 
+FEW = "too little data"  # a verdict
 SUMMARY = "summary.md"
 REPORTS = ("history.csv", SUMMARY, "trend.png", "junit.xml")
-MARK = {"worse": " ▼", "better": " ▲", "too little data": " ?"}
+MARK = {"worse": " ▼", "better": " ▲", FEW: " ?"}
 LEGEND = (
     "▼ worse, ▲ better, ? too few samples to tell: paired on the same samples, p adjusted by Holm over the tasks of a "
     "checkpoint."
@@ -35,9 +38,10 @@ def write_reports(history: History, waiting: Sequence[str] = ()) -> None:
 
 
 def cases(history: History, waiting: Sequence[str] = ()) -> list[Case]:
-    """One case for each checkpoint and unit: failed where it is worse, error where it could not be scored."""
+    """One case for each checkpoint, as it was scored last, and unit: failed where it is worse, error where it could
+    not be scored."""
     out = []
-    for e in history.entries:
+    for e in history.latest():
         seconds = e.seconds / max(len(e.points), 1)
         for p in e.points:
             outcome = OUTCOMES.get(p.verdict, "passed")
@@ -59,9 +63,12 @@ def markdown(history: History, waiting: Sequence[str] = ()) -> str:
     title = f"{history.model} on {history.suite}: {verdict(history)}"
     lines = [f"## {escape(title)}", ""]
     if units:
-        lines += table(("checkpoint", "compared with", *units), [_line(e, units) for e in history.entries])
-        lines += ["", LEGEND, "", escape(_order(history)), "", "![Each task over the checkpoints](trend.png)"]
-    for e in history.entries:
+        latest = history.latest()
+        rows = [_line(e, units, e not in latest) for e in history.entries]
+        lines += table(("checkpoint", "compared with", *units), rows)
+        lines += ["", f"{LEGEND} {_chance(history)}".rstrip(), "", escape(_order(history))]
+        lines += ["", "![Each task over the checkpoints](trend.png)"]
+    for e in history.latest():
         lines += [f"- {escape(e.name)}: {escape(line)}" for line in (*e.failures, *e.refused)]
     lines += [f"- {escape(line)}" for line in waiting]
     return "\n".join(lines) + "\n"
@@ -69,14 +76,29 @@ def markdown(history: History, waiting: Sequence[str] = ()) -> str:
 
 def verdict(history: History) -> str:
     """`3 checkpoints scored, 1 could not be scored, 1 with a regression: step-20`: a checkpoint without a number is not
-    counted among the first."""
-    scored = sum(bool(e.points) for e in history.entries)
-    failed = len(history.entries) - scored
-    worse = [e.name for e in history.entries if e.regressions]
+    counted among the first, one that was written anew counts once, as it was scored last."""
+    latest = history.latest()
+    scored = sum(bool(e.points) for e in latest)
+    failed = len(latest) - scored
+    worse = [e.name for e in latest if e.regressions]
     words = [f"{scored} checkpoint{'' if scored == 1 else 's'} scored"]
     words += [f"{failed} could not be scored"] if failed else []
     words += [f"{len(worse)} with a regression: {', '.join(worse)}" if worse else "none with a regression"]
     return ", ".join(words)
+
+
+def _chance(history: History) -> str:
+    """How many of the compared checkpoints are called worse where none is: Holm holds 5 % for each checkpoint, half of
+    it on this side, and a mean needs no independence of checkpoints that share a baseline and samples."""
+    compared = sum(any(p.verdict not in ("", FEW) for p in e.points) for e in history.latest())
+    if not compared:
+        return ""
+    mean = compared * ALPHA / 2
+    count = f"{mean:.0f}" if mean >= 10 else f"{mean:.2g}"
+    return (
+        f"Without any true difference, of {number_of(compared, 'compared checkpoint')} at most about {count} would be "
+        "called worse by chance."
+    )
 
 
 def _order(history: History) -> str:
@@ -89,11 +111,11 @@ def _order(history: History) -> str:
     return f"{words}; {', '.join(timed)}: by time, as the name says none." if timed else f"{words}."
 
 
-def _line(entry: Entry, units: Sequence[str]) -> tuple[str, ...]:
+def _line(entry: Entry, units: Sequence[str], replaced: bool) -> tuple[str, ...]:
     found = {p.unit: p for p in entry.points}
     cells = [f"{number(p.value, p.metric_unit)}{MARK.get(p.verdict, '')}" if (p := found.get(u)) else "" for u in units]
     baseline = entry.baseline.rstrip("/").rsplit("/", 1)[-1]
-    return (entry.name, baseline, *cells)
+    return (entry.name + (" (written anew since)" if replaced else ""), baseline, *cells)
 
 
 def trend_png(history: History) -> bytes:

@@ -13,7 +13,7 @@ that stands alone or behind a word for the file itself. Numbers of shards, preci
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -35,6 +35,7 @@ _METRIC = re.compile(
     r"[a-z0-9]_$"
 )  # before `step` in the name of a metric (val_loss_step=3): taken if nothing better is
 _PLANNED = re.compile(r"(?:max|total|num|warm_?up|per|every|of)[_\-]?$")  # max_steps_10: not where the training was
+_VALUE = re.compile(r"\d+\.\d+(?:e-?\d+)?")  # of a metric, as in val_loss=0.25; a seed or a run has no decimals
 _TIMES = {"": 1, "k": 1_000, "m": 1_000_000}
 
 
@@ -76,6 +77,26 @@ def ordered_by_name(names: Iterable[str]) -> dict[str, Progress]:
     said = {name: progress for name in names if (progress := progress_of(name))}
     unit = "step" if any(p.unit == "step" for p in said.values()) else "epoch"
     return {name: progress for name, progress in said.items() if progress.unit == unit}
+
+
+def namesakes(name: str, others: Iterable[str]) -> Iterator[list[str]]:
+    """`others` that are called as `name` is but for step, epoch and metrics; but for any number; and all of them."""
+    rest = list(others)
+    for out_of in (_unnumbered, lambda n: re.sub(r"\d+", "#", _unnumbered(n))):
+        yield [other for other in rest if out_of(other) == out_of(name)]
+    yield rest
+
+
+def _unnumbered(name: str) -> str:
+    """`name` without what says how far training was: ema-step-100.safetensors -> ema-step-#."""
+    name = _VALUE.sub("#", _SHARD.sub("", _bare(name.lower())))
+    for patterns in ((_STEP, _BEFORE_STEP, _EPOCH), (_FILE, _ALONE)):
+        bare = name
+        for pattern in patterns:
+            bare = pattern.sub(lambda m: re.sub(r"\d+[km]?", "#", m[0]), bare)
+        if bare != name:
+            return bare
+    return name
 
 
 def _bare(part: str) -> str:

@@ -25,10 +25,9 @@ from benchmark.system.digest import fingerprint
 from benchmark.system.plurals import number_of
 from benchmark.watch.checkpoints import Checkpoint, damage, find, is_exportable, is_training_state, pickles, step_of
 from benchmark.watch.history import Entry, History, Point, only_watcher
-from benchmark.watch.report import write_reports
-from benchmark.watch.steps import ordered_by_name
+from benchmark.watch.report import FEW, write_reports
+from benchmark.watch.steps import namesakes, ordered_by_name
 
-FEW = "too little data"  # a verdict
 PICKLE = "a pickle, never opened. Save checkpoints as safetensors"
 PASSED_OVER = (
     "training states passed over: {}. They hold no model that can be scored; --prepare with a command turns each "
@@ -128,7 +127,7 @@ class Watcher:
             history.entries.append(replace(entry, baseline=baseline, points=points, refused=tuple(refused)))
         history.save()
         self.say("compared again: the baseline or the tolerance is another one")
-        for entry in history.entries:
+        for entry in history.latest():
             self._announce(entry)
 
     def _rows_at(self, name: str, stamp: str) -> Path:
@@ -137,10 +136,11 @@ class Watcher:
 
     def _done(self, history: History, quiet: float) -> bool:
         plan = self.plan
-        if plan.until_regression and history.entries and history.entries[-1].regressions:
+        pending = [c for c in self._offered() if not history.knows(c.name, c.stamp())]
+        last = history.entries[-1] if history.entries else None
+        if plan.until_regression and last and last.regressions and last.name not in {c.name for c in pending}:
             return True
         if plan.once:
-            pending = [c for c in self._offered() if not history.knows(c.name, c.stamp())]
             return all(self._age(c) >= plan.settle for c in pending)
         return plan.idle is not None and quiet >= plan.idle
 
@@ -273,13 +273,18 @@ class Watcher:
         return baseline, found, (*found.refused, *found.problems)
 
     def _previous(self, name: str, history: History) -> str | None:
-        """The rows of the checkpoint before: by their names, or the one scored before where `name` says nothing."""
-        before = [e for e in history.entries if e.points]
-        order = ordered_by_name([name, *(e.name for e in before)])
-        if name in order and any(e.name in order for e in before):
-            earlier = [e for e in before if e.name in order and order[e.name].number < order[name].number]
-            before = sorted(earlier, key=lambda e: order[e.name].number)
-        return str(self._rows_at(before[-1].name, before[-1].stamp)) if before else None
+        """The rows of the checkpoint before: by their names, or the one scored before where `name` says nothing; of
+        those that are called alike (`ema-step-100` for `ema-step-200`) where there is one."""
+        scored = [e for e in history.entries if e.points]
+        for alike in namesakes(name, [e.name for e in scored]):
+            before = [e for e in scored if e.name in alike]
+            order = ordered_by_name([name, *alike])
+            if name in order and any(e.name in order for e in before):
+                earlier = [e for e in before if e.name in order and order[e.name].number < order[name].number]
+                before = sorted(earlier, key=lambda e: order[e.name].number)
+            if before:
+                return str(self._rows_at(before[-1].name, before[-1].stamp))
+        return None
 
     def _announce(self, entry: Entry) -> None:
         worse = ", ".join(f"{p.unit} {p.delta:+.3g} {p.metric_unit}" for p in entry.regressions if p.delta is not None)
