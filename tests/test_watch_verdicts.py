@@ -36,8 +36,10 @@ def test_a_checkpoint_written_anew_is_judged_by_what_it_holds_now(before: dict[s
     assert exit_code(history(old, other), []) != 0 and exit_code(found, []) == 0
     assert verdict(found) == "2 checkpoints scored, none with a regression"
     assert [(c.suite, c.outcome) for c in cases(found)] == [("b", "passed"), ("last.safetensors", "passed")]
-    page = markdown(found).replace("\\", "")
-    assert "(written anew since)" in page and not any(line.startswith("- ") for line in page.splitlines())
+    page = markdown(history(Entry("step-1", "s", 1, "", (POINT,)), *found.entries)).replace("\\", "")
+    assert "names; b, last.safetensors: by time" in page
+    assert "last.safetensors (written anew since)" in page
+    assert not any(line.startswith("- ") for line in page.splitlines())
     assert exit_code(history(fine, other, old), []) == exit_code(history(old), [])  # the other way: it is worse now
 
 

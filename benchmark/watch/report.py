@@ -104,7 +104,7 @@ def _chance(history: History) -> str:
 def _order(history: History) -> str:
     """What the checkpoints are ordered by, and which of them by another rule than the rest."""
     by_name = history.ordered_by_name()
-    timed = [e.name for e in history.entries if e.name not in by_name]
+    timed = [e.name for e in history.latest() if e.name not in by_name]
     if not by_name:
         return "In the order of their times: no name says a step or an epoch."
     words = f"In the order of the {next(iter(by_name.values())).unit} in their names"
