@@ -10,11 +10,14 @@ import numpy as np
 import pytest
 import torch
 from recipe_fixtures import tiny
+from torch.utils.flop_counter import FlopCounterMode
 
+from adapters.tipsv2.recipe.batch import Batch
 from adapters.tipsv2.recipe.config import RecipeConfig, TeacherConfig
 from adapters.tipsv2.recipe.config_file import CONFIGS, parse_override, read_config
 from adapters.tipsv2.recipe.cost import estimate, step_flops
-from adapters.tipsv2.recipe.model import Pretrainer
+from adapters.tipsv2.recipe.distill import projector_config, warms_up
+from adapters.tipsv2.recipe.model import Pretrainer, checkpoint_activations
 from adapters.tipsv2.recipe.optim import make_optimizer
 from adapters.tipsv2.recipe.rehearsal import StepMemory, content_free, rehearse
 from adapters.tipsv2.recipe.schedule import learning_rate, ramp, teacher_temperature
@@ -158,6 +161,56 @@ def test_dry_run_counts_the_frozen_teacher_or_names_one_that_is_not_there() -> N
     assert per_image == pytest.approx(2 * 1.136e9 * 258, rel=0.05)  # two for each parameter and token, and attention
 
 
+def test_dry_run_counts_the_training_of_the_teachers_projector(monkeypatch: pytest.MonkeyPatch) -> None:
+    """2,000 steps of the g teacher's forward pass; its weights and optimiser are the most that a device holds."""
+    for gib, most in ((9, 9), (1, 3)):
+        sizes = {True: gib << 30, False: 3 << 30}  # of weights; activations take as much again
+        held = {frozen: StepMemory(size, 0, 0, 0, 0, 2 * size, 0, 0) for frozen, size in sizes.items()}
+        monkeypatch.setattr("adapters.tipsv2.recipe.cost.rehearse", lambda c, *_, held=held: held[c.model.frozen])
+        warm = estimate(read_config("distil-l"))
+        text = "\n".join(warm.lines())
+        assert ("and the most memory" in text) == (most == gib)
+        assert (warm.weights_gib, warm.activations_gib) == (most, most)
+        assert warm.teacher_gib == pytest.approx(0 if most == gib else 4.23, abs=0.01)
+    config = read_config("distil-l")
+    for part in ("2,000 steps of 8,192, 16.38 M samples, 32.5 M trained", "753.66 M", "TFLOP per step"):
+        assert part in text, text
+    first = projector_config(config)
+    frozen = estimate(first)
+    assert (frozen.vision_params, frozen.text_params, frozen.samples) == (0, 0, 2000 * 8192)
+    assert frozen.head_params > warm.head_params, "of the teacher's width"
+    student = config.train.steps * step_flops(config) / (989e12 * 0.4 * 86400)
+    assert warm.device_days == pytest.approx(student + frozen.device_days)
+    tokens = 2 * 258 + 6 * 51  # whole view clean and masked, six crops; no text and no backward pass
+    assert step_flops(first) / 8192 == pytest.approx(2 * 1.136e9 * tokens, rel=0.05)
+    absent = estimate(read_config("distil-l", {"teacher.path": "runs/none/final"}))
+    assert "is trained first, and not counted either" in "\n".join(absent.lines())
+    assert not warms_up(read_config("distil-l", {"loss.dino": 0.0, "loss.patch": 0.0})), "no loss reads a projector"
+
+
+@pytest.mark.parametrize(
+    ("frozen", "changes"),
+    [
+        (True, {"train__accumulate": 2, "train__activation_checkpointing": True}),
+        (True, {"ema__scope": "full", "loss__ssl_every": 2}),
+        (False, {"train__accumulate": 2}),
+        (False, {"ema__scope": "full", "loss__dino": 0.0, "loss__patch": 0.0}),
+    ],
+)
+def test_flops_are_those_that_a_step_computes(frozen: bool, changes: dict[str, Any]) -> None:
+    config = tiny(
+        model__width=64, model__text_depth=2, head__prototypes=256, head__hidden=64, model__frozen=frozen, **changes
+    )
+    student, batch = stepping(config)
+    if config.train.activation_checkpointing:
+        checkpoint_activations(student)
+    student.encoder.set_attn_implementation("eager")  # a CPU's fused kernel is not counted
+    with FlopCounterMode(display=False) as seen:
+        moved = batch.to(torch.device("cpu"))
+        backward(student, Teacher(config, student), moved, config, 0, torch.autocast("cpu", enabled=False))
+    assert step_flops(config) == pytest.approx(seen.get_total_flops(), rel=0.015)
+
+
 def test_flops_follow_the_passes() -> None:
     clip = step_flops(tiny(loss__dino=0.0, loss__patch_loss="none"))
     full = step_flops(tiny())
@@ -184,17 +237,23 @@ def test_teacher_temperature_and_ramp_are_linear() -> None:
     assert ramp(0, 100, 0.0) == 1.0
 
 
+def stepping(config: RecipeConfig) -> tuple[Pretrainer, Batch]:
+    """A student, and a batch for it."""
+    student = Pretrainer(config)
+    student.initialise(0)
+    batch = content_free(config, config.train.batch_size)
+    for tensor in (batch.images, batch.local, *batch.texts, batch.mask, batch.captioned):
+        tensor.fill_(1)
+    batch.ssl_rows.copy_(torch.arange(len(batch.ssl_rows)) * config.loss.ssl_every)
+    return student, batch
+
+
 def allocated(config: RecipeConfig, teacher: RecipeConfig | None) -> int:
     """The most bytes that tensors of two real steps take at a time, as torch's allocator says."""
     with torch.profiler.profile(profile_memory=True, activities=[torch.profiler.ProfilerActivity.CPU]) as seen:
-        student = Pretrainer(config)
-        student.initialise(0)
+        student, batch = stepping(config)
         targets = Teacher(config, student, Pretrainer(teacher) if teacher else None)
         optimizer = make_optimizer(student.named_parameters(), config.optim)
-        batch = content_free(config, config.train.batch_size)
-        for tensor in (batch.images, batch.local, *batch.texts, batch.mask, batch.captioned):
-            tensor.fill_(1)
-        batch.ssl_rows.copy_(torch.arange(len(batch.ssl_rows)))
         for step in range(2):
             optimizer.zero_grad(set_to_none=True)
             backward(student, targets, batch, config, step, torch.autocast("cpu", enabled=False))

@@ -1,5 +1,5 @@
 """Both Adafactors against what they are to be (`test_recipe_parallel` has sharded parameters); every shipped config's
-optimiser trains."""
+optimiser trains, and none steps on a gradient that is no number."""
 
 from __future__ import annotations
 
@@ -11,10 +11,14 @@ from typing import Any
 import pytest
 import torch
 from recipe_fixtures import tiny
+from safetensors.torch import load_file
 from torch import nn
 
+from adapters.tipsv2.recipe import trainer
+from adapters.tipsv2.recipe.checkpoint import checkpoints, load_checkpoint
 from adapters.tipsv2.recipe.config import OptimConfig
 from adapters.tipsv2.recipe.config_file import CONFIGS, read_config
+from adapters.tipsv2.recipe.guards import DivergenceError
 from adapters.tipsv2.recipe.optim import make_optimizer
 from adapters.tipsv2.recipe.schedule import peak_rate
 from adapters.tipsv2.recipe.trainer import train
@@ -112,3 +116,35 @@ def test_fifty_steps_with_a_shipped_configs_optimiser_lower_the_loss(tmp_path: P
     train(config, tmp_path, quiet=True)
     rows = [json.loads(line)["contrastive"] for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert sum(rows[-2:]) / 2 < 2.5, rows
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"train__steps": 2, "train__keep": 1, "optim__name": "adafactor"},
+        {"train__steps": 3, "optim__clip": 0.0, "train__dtype": "bfloat16", "train__accumulate": 2},
+    ],
+)
+def test_a_gradient_that_overflows_stops_before_it_reaches_the_weights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any]
+) -> None:
+    """Clipping makes an infinite gradient NaN, and with it every weight."""
+    original = trainer.backward
+
+    def backward(*args):
+        terms = original(*args)
+        if args[4] == 1:
+            args[0].heads["patch"].prototypes.grad[3, 2] = torch.inf
+        return terms
+
+    config = tiny(train__checkpoint_every=1, **changes)
+    with monkeypatch.context() as patched:
+        patched.setattr(trainer, "backward", backward)
+        words = r"step 2: the norm of the gradient is inf\. The last good checkpoint is .*step-00000001\. Lower"
+        with pytest.raises(DivergenceError, match=words):
+            train(config, tmp_path, quiet=True)
+    assert [path.name for path in checkpoints(tmp_path)] == ["step-00000001"]
+    assert all(v.isfinite().all() for v in load_checkpoint(tmp_path / "step-00000001")[0].values())
+    assert not (tmp_path / "final").exists()
+    final = train(config, tmp_path, quiet=True)  # goes on from there
+    assert all(v.isfinite().all() for v in load_file(final / "model.safetensors").values())

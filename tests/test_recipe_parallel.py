@@ -23,7 +23,7 @@ from adapters.tipsv2.recipe.checkpoint import checkpoints, load_checkpoint, save
 from adapters.tipsv2.recipe.export import export_checkpoint
 from adapters.tipsv2.recipe.parallel import Place
 from adapters.tipsv2.recipe.trainer import train
-from benchmark.errors import BenchError
+from benchmark.errors import BenchError, UsageError
 
 FORKS = multiprocessing.get_context("forkserver")  # one process imports the libraries, the others are forks of it
 FORKS.set_forkserver_preload(["recipe_group"])
@@ -79,15 +79,34 @@ def assert_same_runs(alone: Path, together: Path) -> None:
         torch.testing.assert_close(second[name], value, rtol=1e-3, atol=2e-4)
 
 
-def alone(out: Path, balance: str) -> Path:
+def alone(out: Path, balance: str, **changes: Any) -> Path:
     """A run of one process."""
-    train(tiny(train__log_every=1, train__steps=3, head__balance=balance), out, quiet=True)
+    train(tiny(train__log_every=1, train__steps=3, head__balance=balance, **changes), out, quiet=True)
     return out
 
 
 def test_two_processes_equal_one(tmp_path: Path) -> None:
-    two_processes(tmp_path / "two", train__steps=3, head__balance="center", train__accumulate=2)
-    assert_same_runs(alone(tmp_path / "one", "center"), tmp_path / "two")
+    ssl = {"loss__ssl_every": 2}
+    two_processes(tmp_path / "two", train__steps=3, head__balance="center", train__accumulate=2, **ssl)
+    assert_same_runs(alone(tmp_path / "one", "center", **ssl), tmp_path / "two")
+
+
+@pytest.mark.parametrize(
+    ("world", "batch", "parts", "words"),
+    [
+        (4, 4, 1, "each of 4 processes holds 1 of train.batch_size = 4, .* to a multiple of 8,"),
+        (2, 6, 1, "each of 2 processes holds 3 of train.batch_size = 6, .* to a multiple of 4,"),
+        (2, 8, 4, "each of 2 processes holds 4 of train.batch_size = 8, in 4 micro-batch.* to a multiple of 16,"),
+    ],
+)
+def test_samples_of_the_self_supervised_branch_are_as_many_in_each_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, world: int, batch: int, parts: int, words: str
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", str(world))
+    config = tiny(loss__ssl_every=2, train__batch_size=batch, train__accumulate=parts)
+    with pytest.raises(UsageError, match=rf"loss\.ssl_every = 2, but {words} or loss\.ssl_every = 1"):
+        train(config, tmp_path / "out", quiet=True)
+    assert not (tmp_path / "out").exists()
 
 
 def test_two_processes_with_shards_equal_one_and_end_as_any_other(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from dataclasses import dataclass
 from itertools import pairwise
@@ -9,6 +10,7 @@ from itertools import pairwise
 import torch
 
 from adapters.tipsv2.recipe.config import ModelConfig, RecipeConfig
+from adapters.tipsv2.recipe.distill import projector_config, warms_up
 from adapters.tipsv2.recipe.model import Pretrainer, build_encoder, masks, uses_dino, uses_patches
 from adapters.tipsv2.recipe.rehearsal import rehearse
 from adapters.tipsv2.recipe.weights import read_sizes
@@ -19,18 +21,20 @@ GIB = 2**30
 
 @dataclass(frozen=True)
 class Cost:
-    """All counts are for the whole run unless said otherwise."""
+    """All counts are for the whole run unless said otherwise; with that of the teacher's projector where one is trained
+    first (`teacher.heads = "warm"`)."""
 
-    vision_params: int
+    vision_params: int  # of what is trained: none where towers are frozen
     text_params: int
     head_params: int
-    flops_per_step: float  # multiply and add counted apart
+    flops_per_step: float  # multiply and add counted apart; of the student
     samples: int
-    weights_gib: float  # per device: weights, optimiser state, averages
+    weights_gib: float  # per device, in the stage that takes most: weights, optimiser state, averages
     activations_gib: float  # per device, when most is held: activations, gradients, what is exchanged
     device_days: float
     teacher: str = ""  # what it is, or that it is not there and not counted; "" without one
     teacher_gib: float = 0.0  # per device: the frozen tower, whole on each
+    projector: str = ""  # what its training takes; "" where there is none
 
     def lines(self) -> list[str]:
         """The table that --dry-run prints."""
@@ -41,6 +45,7 @@ class Cost:
             f"samples seen      {self.samples / 1e6:,.2f} M",
             f"compute           {self.flops_per_step / 1e12:,.3g} TFLOP per step",
             *([f"teacher           {self.teacher}"] if self.teacher else []),
+            *([f"its projector     {self.projector}"] if self.projector else []),
             f"memory per device {self.weights_gib + self.activations_gib + self.teacher_gib:,.2f} GiB: weights and"
             f" optimiser {self.weights_gib:,.2f}, frozen teacher {self.teacher_gib:,.2f}, activations and gradients"
             f" {self.activations_gib:,.2f}",
@@ -55,10 +60,34 @@ def estimate(config: RecipeConfig, devices: int = 1, tflops: float = 989.0, util
     activation checkpointing one forward more. Memory is that of the step itself, rehearsed on tensors without content
     (`rehearsal`; perf/dry_run.py holds it against a process). What processes exchange is arithmetic.
     """
+    cost = _stage(config, devices, tflops, utilisation)
+    if not warms_up(config):
+        return cost
+    if teacher_model(config) is None:
+        return dataclasses.replace(cost, projector="is trained first, and not counted either")
+    first = projector_config(config)
+    before = _stage(first, devices, tflops, utilisation)
+    most = max(cost, before, key=lambda c: c.weights_gib + c.activations_gib + c.teacher_gib)
+    return dataclasses.replace(
+        cost,
+        samples=cost.samples + before.samples,
+        weights_gib=most.weights_gib,
+        activations_gib=most.activations_gib,
+        teacher_gib=most.teacher_gib,
+        device_days=cost.device_days + before.device_days,
+        projector=f"trained first: {first.train.steps:,} steps of {first.train.batch_size:,},"
+        f" {before.samples / 1e6:,.2f} M samples, {before.head_params / 1e6:,.1f} M trained,"
+        f" {before.flops_per_step / 1e12:,.3g} TFLOP per step, {before.device_days:,.3g} device-days"
+        f"{', and the most memory' if most is before else ''}",
+    )
+
+
+def _stage(config: RecipeConfig, devices: int, tflops: float, utilisation: float) -> Cost:
+    """What one training run of the config takes."""
     with torch.device("meta"):
         student = Pretrainer(config)
     towers = (student.encoder.vision_model, student.encoder.text_model, student.heads)
-    vision, text, heads = (sum(p.numel() for p in tower.parameters()) for tower in towers)
+    vision, text, heads = (sum(p.numel() for p in tower.parameters() if p.requires_grad) for tower in towers)
     flops = step_flops(config)
     micro = max(1, math.ceil(config.train.batch_size / devices / config.train.accumulate))
     sharded = config.train.strategy == "fsdp" and devices > 1
@@ -100,28 +129,33 @@ def teacher_model(config: RecipeConfig) -> ModelConfig | None:
 
 
 def step_flops(config: RecipeConfig) -> float:
-    """FLOPs of one optimiser step over the global batch."""
+    """FLOPs of one optimiser step over the global batch. Frozen towers read no text and have no backward pass."""
     batch, views = config.train.batch_size, config.views
     chosen = batch // config.loss.ssl_every
-    text = batch * text_flops(config.model)
+    frozen = config.model.frozen
     whole = vision_flops(config.model, views.global_size)
-    forward = batch * whole + 2 * text
+    embedded = batch * (whole if frozen else whole + 2 * text_flops(config.model))
+    forward = embedded
     if uses_dino(config):
         forward += chosen * views.local_crops * vision_flops(config.model, views.local_size)
     if masks(config):
         forward += chosen * whole
+    total = forward * (1 if frozen else 4 if config.train.activation_checkpointing else 3)
+    if config.train.accumulate > 1 and not frozen:
+        total += embedded  # the pass without a graph
     head_rows = chosen * (views.local_crops * uses_dino(config) + patches(config) * uses_patches(config))
-    forward += head_rows * head_flops(config)
-    total = forward * (4 if config.train.activation_checkpointing else 3)
-    if config.train.accumulate > 1:
-        total += batch * whole + 2 * text  # the pass without a graph
+    total += 3 * head_rows * head_flops(config, config.model.width)  # checkpoints of activations are those of towers
+    if not head_rows:
+        return total  # nothing asks a teacher
+    width = config.model.width
     if config.teacher.path:
-        theirs = teacher_model(config)
-        total += chosen * vision_flops(theirs, views.global_size) if theirs else 0
+        if theirs := teacher_model(config):
+            total += chosen * vision_flops(theirs, views.global_size)
+            width = theirs.width
     elif config.ema.scope == "full":
         total += chosen * whole
     teacher_rows = chosen * (uses_dino(config) + patches(config) * uses_patches(config))
-    return float(total + teacher_rows * head_flops(config))
+    return total + teacher_rows * head_flops(config, width)
 
 
 def text_flops(model: ModelConfig) -> float:
@@ -143,10 +177,10 @@ def tower_flops(tokens: int, width: int, depth: int, mlp_width: int) -> float:
     return depth * (2.0 * tokens * width * (4 * width + mlp_width) + 4.0 * tokens**2 * width)
 
 
-def head_flops(config: RecipeConfig) -> float:
-    """One forward of one token through a projector."""
+def head_flops(config: RecipeConfig, width: int) -> float:
+    """One forward of one token of `width` channels through a projector."""
     head = config.head
-    widths = [config.model.width, *[head.hidden] * (head.layers - 1), head.bottleneck, head.prototypes]
+    widths = [width, *[head.hidden] * (head.layers - 1), head.bottleneck, head.prototypes]
     return 2.0 * sum(a * b for a, b in pairwise(widths))
 
 

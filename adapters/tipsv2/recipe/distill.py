@@ -12,7 +12,7 @@ from pathlib import Path
 
 from adapters.tipsv2.recipe.config import HeadConfig, RecipeConfig, TeacherConfig
 from adapters.tipsv2.recipe.export import AVERAGES, load_heads, load_weights
-from adapters.tipsv2.recipe.model import Pretrainer
+from adapters.tipsv2.recipe.model import Pretrainer, uses_dino, uses_patches
 from adapters.tipsv2.recipe.weights import RECIPE, head_file, read_sizes, read_tensors, recipe_of
 from benchmark.errors import UsageError
 
@@ -38,6 +38,11 @@ def frozen_teacher(config: RecipeConfig, projectors: Path | None = None) -> Pret
     if wants_heads and own:
         load_heads(own, teacher.heads, averages=True)
     return teacher
+
+
+def warms_up(config: RecipeConfig) -> bool:
+    """Whether a projector of the teacher is trained before the student is."""
+    return bool(config.teacher.path) and config.teacher.heads == "warm" and (uses_dino(config) or uses_patches(config))
 
 
 def projector_config(config: RecipeConfig) -> RecipeConfig:

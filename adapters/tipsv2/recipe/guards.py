@@ -14,7 +14,7 @@ class CollapseError(BenchError):
 
 
 class DivergenceError(BenchError):
-    """The loss is no longer a number."""
+    """The loss or its gradient is no longer a number."""
 
 
 class Guards:
@@ -24,13 +24,13 @@ class Guards:
         self.config = config
         self.strikes: dict[str, int] = {}
 
-    def check_loss(self, loss: float, step: int, last_checkpoint: str) -> None:
-        """Raises DivergenceError for a NaN or infinite loss, before it reaches the weights."""
-        if not math.isfinite(loss):
-            kept = (
-                f"The last good checkpoint is {last_checkpoint}" if last_checkpoint else "No checkpoint was written yet"
-            )
-            raise DivergenceError(f"step {step}: the loss is {loss}. {kept}. Lower optim.lr or raise optim.warmup")
+    def check_finite(self, loss: float, norm: float, step: int, last_checkpoint: str) -> None:
+        """Raises DivergenceError for a NaN or infinite loss or norm of the gradient, before it reaches the weights."""
+        if math.isfinite(loss) and math.isfinite(norm):
+            return
+        what = f"the norm of the gradient is {norm}" if math.isfinite(loss) else f"the loss is {loss}"
+        kept = f"The last good checkpoint is {last_checkpoint}" if last_checkpoint else "No checkpoint was written yet"
+        raise DivergenceError(f"step {step}: {what}. {kept}. Lower optim.lr or raise optim.warmup")
 
     def check_health(self, terms: Mapping[str, float], step: int) -> None:
         """Raises CollapseError after `guard.patience` consecutive readings below a limit."""

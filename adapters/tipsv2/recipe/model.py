@@ -148,7 +148,9 @@ def build_encoder(model: ModelConfig) -> Tipsv2Model:
 
 
 def checkpoint_activations(student: Pretrainer) -> None:
-    """Each layer keeps its input alone and is computed again backwards."""
+    """Each layer keeps its input alone and is computed again backwards; frozen ones keep nothing as they are."""
+    if student.config.model.frozen:  # transformers would have their input take a gradient, through every layer
+        return
     encoder: Any = student.encoder
     enable = getattr(encoder, "activation_checkpointing_enable", None)  # its name since transformers 5.24
     (enable or encoder.gradient_checkpointing_enable)()

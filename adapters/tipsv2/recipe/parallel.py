@@ -39,9 +39,10 @@ ALONE = Place(torch.device("cpu"), torch.float32)
 
 
 @contextlib.contextmanager
-def joined(train: TrainConfig) -> Iterator[Place]:
+def joined(train: TrainConfig, ssl_every: int = 1) -> Iterator[Place]:
     """This process's Place; inside torchrun the process group is open for as long as the block runs, and none of its
-    threads outlives it."""
+    threads outlives it. Raises UsageError where processes would hold unequal parts of a batch, or of those of its
+    samples that run the self-supervised branch (every `ssl_every`-th): gradients are averaged over processes."""
     world = int(os.environ.get("WORLD_SIZE", "1"))
     local = int(os.environ.get("LOCAL_RANK", "0"))
     kind = train.device if train.device != "auto" else ("cuda" if torch.cuda.is_available() else "cpu")
@@ -66,6 +67,14 @@ def joined(train: TrainConfig) -> Iterator[Place]:
         raise UsageError(
             f"train.batch_size = {train.batch_size} must be divisible by {world} processes"
             f" × train.accumulate = {train.accumulate}"
+        )
+    share = train.batch_size // world
+    if share % ssl_every or share // train.accumulate < ssl_every:
+        raise UsageError(
+            f"loss.ssl_every = {ssl_every}, but each of {world} processes holds {share} of train.batch_size ="
+            f" {train.batch_size}, in {train.accumulate} micro-batch(es): they would not run the self-supervised branch"
+            f" on equally many. Set train.batch_size to a multiple of {world * train.accumulate * ssl_every}, or"
+            " loss.ssl_every = 1"
         )
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
     mesh = init_device_mesh(device.type, (world,))

@@ -30,7 +30,7 @@ DIRECT = 3  # layers of a tower up to which all are rehearsed
 class StepMemory:
     """Bytes in one process that holds everything."""
 
-    weights: int  # trained weights, in float32
+    weights: int  # of towers and projectors, in float32
     averages: int  # of the projectors, or of all; a frozen teacher's projectors
     state: int  # of the optimiser
     gradients: int
@@ -134,7 +134,7 @@ def _rehearse(config: RecipeConfig, batch: int, teacher: ModelConfig | None, sha
                         lambda p: alive.leave_out(p.grad)
                     )
         alive.peak = alive.now
-        pairs = _pairs(config, batch, alive) if config.train.accumulate > 1 else 0
+        pairs = _pairs(config, batch, alive) if config.train.accumulate > 1 and not config.model.frozen else 0
         alive.peak = alive.now
         for _ in range(min(config.train.accumulate, 2)):
             backward(student, targets, seen, one, 0, autocast)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import math
 import shutil
 import time
 from pathlib import Path
@@ -24,7 +25,7 @@ from adapters.tipsv2.recipe.checkpoint import (
     whole,
 )
 from adapters.tipsv2.recipe.config import RecipeConfig
-from adapters.tipsv2.recipe.distill import check_teacher, frozen_teacher, projector_config
+from adapters.tipsv2.recipe.distill import check_teacher, frozen_teacher, projector_config, warms_up
 from adapters.tipsv2.recipe.evaluation import Run, evaluate
 from adapters.tipsv2.recipe.export import export_folder, exported, load_averages, load_weights
 from adapters.tipsv2.recipe.guards import Guards
@@ -55,7 +56,7 @@ def train(
     `render` (`tasks.scenes.render.render`) draws the samples of `data.source = "scenes"`, `run` (`benchmark.run`)
     scores what `train.evaluate_every` asks for. Raises UsageError where the config asks for one that is not given.
     """
-    with joined(config.train) as place:
+    with joined(config.train, config.loss.ssl_every) as place:
         return Trainer(config, out, place, quiet, render, run).run()
 
 
@@ -92,7 +93,7 @@ class Trainer:
         self.tokenizer, config = run_tokenizer(config, self.source, out, place)
         self.asked, self.config = config, config  # as it was asked for, and with the lengths that a resume keeps
         projectors = None
-        if config.teacher.path and config.teacher.heads == "warm":
+        if warms_up(config):
             warmed = Trainer(projector_config(config), out / "projector", place, quiet, render).run()
             projectors = warmed / "heads.safetensors"
         self.student = Pretrainer(config)
@@ -181,10 +182,10 @@ class Trainer:
                 ' Name its column, or set loss.captions = "synthetic"'
             )
         self.without_alt += round(no_alt * config.train.batch_size)
+        norm = torch.nn.utils.clip_grad_norm_(self.student.parameters(), config.optim.clip or math.inf)
+        norm = mean_over_processes(whole(norm), self.place)
         kept = checkpoints(self.out)
-        self.guards.check_loss(float(terms["loss"]), self.step + 1, str(kept[-1]) if kept else "")
-        if config.optim.clip > 0:
-            terms["grad_norm"] = torch.nn.utils.clip_grad_norm_(self.student.parameters(), config.optim.clip)
+        self.guards.check_finite(float(terms["loss"]), float(norm), self.step + 1, str(kept[-1]) if kept else "")
         self.optimizer.step()
         self.teacher.update(self.student, self.step)
         self.step += 1
@@ -193,8 +194,6 @@ class Trainer:
     def _log(self, terms: dict[str, torch.Tensor]) -> None:
         means: dict[str, float] = {}
         for name, term in terms.items():
-            if name == "grad_norm":
-                continue
             mean = mean_over_processes(term.detach(), self.place)
             kind, _, head = name.partition("_")
             if kind == "assignment":
