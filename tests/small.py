@@ -53,7 +53,9 @@ class SmallEncoder:
             patches[self.nan_at - self.seen] = torch.nan
         self.seen += len(images)
         cls = torch.stack([patches.mean((1, 2)), patches.amax((1, 2))], 1)
-        layers = tuple(LayerFeatures(cls, patches * (2 - i % 2)) for i in request.layers)  # the last is the output
+        layers = tuple(
+            LayerFeatures(cls * (2 - i % 2), patches * (2 - i % 2)) for i in request.layers
+        )  # the last is the output
         return ImageFeatures(cls, patches, layers, patches if request.text_patches else None)
 
     def encode_text(self, texts: Sequence[str]) -> torch.Tensor:

@@ -50,7 +50,7 @@ def test_a_sound_encoder_passes_everything():
     report = check_encoder(Sound(), reload=in_type)
     assert report.ok, [f for f in report.findings if not f.ok]
     found = {f.name for f in report.findings}
-    wanted = {"cls", "patches", "text_patches", "layer 0", "layer -1", "extreme images", "deterministic"}
+    wanted = {"cls", "patches", "text_patches", "layer 0", "layer -1", "layers", "extreme images", "deterministic"}
     wanted |= {"batch 1 = batch N", "grid orientation", "text rows", "padding invariance", "golden tokens", "odd sizes"}
     wanted |= {"layer order", "last layer", "final norm", "pooled vector", "other sizes", "wide pictures"}
     wanted |= {"text patches and cls", "number type", "pixel range", "golden features"}

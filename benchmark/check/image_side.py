@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
 
-from benchmark.check.arrays import array_findings, largest_gap, maps
+from benchmark.check.arrays import array_findings, arrays, largest_gap, maps
 from benchmark.check.findings import Finding, failed, passed
 from benchmark.check.orientation import LEAST_SIDE, Squares, places_in, with_squares
 from benchmark.contracts import Encoder, ImageFeatures, ImageRequest
@@ -38,16 +38,26 @@ class ImageChecks:
 
     @property
     def everything(self) -> ImageRequest:
-        """First and last layer and patches in text space, where the card has them."""
+        """Every layer, the last one as -1, and patches in text space, where the card has them."""
         card = self.encoder.card
-        return ImageRequest(layers=(0, -1) if card.depth else (), text_patches=card.has_text_patches)
+        layers = (*range(card.depth - 1), -1) if card.depth else ()
+        return ImageRequest(layers, text_patches=card.has_text_patches)
+
+    @property
+    def unnormed(self) -> ImageRequest | None:
+        """Every layer as its block leaves it; None where the card has none such."""
+        card = self.encoder.card
+        return replace(self.everything, final_norm=False) if card.has_raw_layers and card.depth else None
 
     @property
     def tolerance(self) -> float:
         return TOLERANCE.get(self.encoder.card.dtype, 1e-4)
 
     def shapes(self) -> list[Finding]:
-        """Every array of the contract has its shape and holds numbers."""
+        """Every array of the contract has its shape and holds numbers.
+
+        The first and the last layer are findings of their own, those between them only where one is wrong.
+        """
         card = self.encoder.card
         layers = self.everything.layers
         features = self.encode(self.native(2), self.everything)
@@ -58,35 +68,46 @@ class ImageChecks:
             "patches": (features.patches, (2, *grid, card.embed_dim)),
         }
         if len(features.layers) != len(layers):
-            why = (
-                f"ImageRequest(layers={layers}) asks for 2, as the card says depth={card.depth}; depth=0: it gives none"
-            )
+            asked = f"ImageRequest(layers={layers}) asks for {len(layers)}"
+            why = f"{asked}, as the card says depth={card.depth}; depth=0: it gives none"
             return [failed("layers", f"{len(features.layers)} layers", why)]
-        for number, layer in zip(layers, features.layers):
-            expected[f"layer {number}"] = (layer.patches, (2, *grid, card.embed_dim))
-        if card.has_raw_layers:
-            raw = self.encode(self.native(2), ImageRequest(layers=layers, final_norm=False)).layers
-            if len(raw) != len(layers):
-                return [
-                    failed("raw layers", f"{len(raw)} layers", "the card says has_raw_layers: final_norm=False asks")
-                ]
-            for number, layer in zip(layers, raw):
-                expected[f"raw layer {number}"] = (layer.patches, (2, *grid, card.embed_dim))
+        forms = {"layer": features.layers}
+        if self.unnormed is not None:
+            forms["raw layer"] = self.encode(self.native(2), self.unnormed).layers
+            if len(forms["raw layer"]) != len(layers):
+                value = f"{len(forms['raw layer'])} layers"
+                return [failed("raw layers", value, "the card says has_raw_layers: final_norm=False asks")]
+        for form, found in forms.items():
+            for number, layer in zip(layers, found):
+                expected[f"{form} {number}"] = (layer.patches, (2, *grid, card.embed_dim))
+                expected[f"cls of {form} {number}"] = (layer.cls, (2, card.num_cls, card.embed_dim))
         if card.has_text_patches:
             if features.text_patches is None:
                 return [failed("text_patches", "None", "the card says has_text_patches, encode_image returns none")]
             expected["text_patches"] = (features.text_patches, (2, *grid, card.text_dim))
-        return [f for name, (array, shape) in expected.items() for f in array_findings(name, array, shape, card.dtype)]
+        ends = {name for name in expected if "layer" not in name}
+        ends |= {f"{form} {number}" for form in forms for number in (*layers[:1], *layers[-1:])}
+        findings = [
+            finding
+            for name, (array, shape) in expected.items()
+            for finding in array_findings(name, array, shape, card.dtype)
+            if name in ends or not finding.ok
+        ]
+        if layers and all(finding.ok for finding in findings):
+            findings.append(passed("layers", f"{len(layers)}, each with its cls: {' and '.join(forms)}"))
+        return findings
 
     def extremes(self) -> Finding:
         """Black, white and noise give numbers."""
         side = self.encoder.card.image_size
         noise = torch.rand(1, 3, side, side, generator=torch.Generator().manual_seed(3)).to(self.device)
         images = torch.cat([torch.zeros_like(noise), torch.ones_like(noise), noise])
-        features = self.encode(images)
-        for name, row in zip(("black", "white", "noise"), range(3)):
-            if not (torch.isfinite(features.patches[row]).all() and torch.isfinite(features.cls[row]).all()):
-                return failed("extreme images", name, f"a {name} image gives NaN or infinity; an overflow in float16?")
+        found = arrays(self.encode(images, self.everything))
+        for row, name in enumerate(("black", "white", "noise")):
+            bad = next((part for part, array in found.items() if not torch.isfinite(array[row]).all()), None)
+            if bad is not None:
+                why = f"a {name} image gives NaN or infinity in {bad}; an overflow in float16?"
+                return failed("extreme images", name, why)
         return passed("extreme images", "black, white, noise")
 
     def deterministic(self) -> Finding:
@@ -110,7 +131,8 @@ class ImageChecks:
     def orientation(self) -> Finding:
         """A bright square of one patch moves the features of the patch it lies in, at four off-centre places.
 
-        Layers and patches in text space are judged as well, by a mix-up that the squares show: they may spread further.
+        Every layer, with the final norm and without, and patches in text space are judged as well, by a mix-up that the
+        squares show: they may spread further.
         """
         side = self.encoder.card.image_size
         return self.squares("grid orientation", side, side)
@@ -124,15 +146,19 @@ class ImageChecks:
         if min(rows, columns) < LEAST_SIDE:
             return passed(name, f"not measurable on a {rows}x{columns} grid")
         places = places_in(rows, columns)
-        after = self.encode(with_squares(plain, card.patch_size, places), self.everything)
+        squares = with_squares(plain, card.patch_size, places)
+        after = self.encode(squares, self.everything)
         seen = Squares(before.patches, after.patches, places)
         reason = seen.mix_up()
         if reason or not seen.enough:
             where = "" if seen.enough else f"{seen.first_miss()}: "
             return failed(name, seen.share, where + (reason or "check the token order and how many come first"))
-        later = maps(after)
-        for part, array in maps(before).items():
-            if part != "patches" and (reason := Squares(array, later[part], places).mix_up()):
+        pairs = {part: (array, maps(after)[part]) for part, array in maps(before).items() if part != "patches"}
+        if self.unnormed is not None:
+            raw = (self.encode(images, self.unnormed).layers for images in (plain, squares))
+            pairs |= {f"raw layer {i}": (one.patches, two.patches) for i, (one, two) in enumerate(zip(*raw))}
+        for part, (one, two) in pairs.items():
+            if reason := Squares(one, two, places).mix_up():
                 return failed(name, part, f"{part}: {reason}")
         return passed(name, seen.share)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
 
 import torch
@@ -18,20 +19,31 @@ def layer_order(checks: ImageChecks) -> Finding:
     if depth < 2:
         return passed(name, f"{depth} layers: nothing to order")
     image = checks.native(1)
-    first, last = (checks.encode(image, ImageRequest(layers=(n,))).layers[0].patches for n in (0, depth - 1))
-    pair = [layer.patches for layer in checks.encode(image, ImageRequest(layers=(-1, 0))).layers]
-    if max(map(relative_gap, pair, (last, first))) > checks.tolerance:
-        why = "layers=(-1, 0) must be the last block, then the first: keep the order of ImageRequest.layers"
-        return failed(name, "another order", why)
-    if not relative_gap(first, last) > 0:
-        return failed(name, "the same", f"layers 0 and {depth - 1} are the same: are layers looked up?")
-    every = checks.encode(image, ImageRequest(layers=tuple(range(depth)))).layers
-    if max(map(relative_gap, (every[0].patches, every[-1].patches), (first, last))) > checks.tolerance:
-        return failed(name, "another order", "a layer depends on which others are asked for: look each up by number")
-    for number, (one, two) in enumerate(pairwise(every)):
-        if torch.equal(one.patches, two.patches):
-            why = f"layers {number} and {number + 1} are the same: are blocks counted from 0, each with its own output?"
-            return failed(name, "the same", why)
+    for form, whole in (("layers", checks.everything), ("raw layers", checks.unnormed)):
+        if whole is None:
+            continue
+
+        def patches(*numbers: int, whole: ImageRequest = whole) -> list[torch.Tensor]:
+            return [layer.patches for layer in checks.encode(image, replace(whole, layers=numbers)).layers]
+
+        (first,), (last,) = patches(0), patches(depth - 1)
+        if max(map(relative_gap, patches(-1, 0), (last, first))) > checks.tolerance:
+            why = f"{form}=(-1, 0) must be the last block, then the first: keep the order of ImageRequest.layers"
+            return failed(name, "another order", why)
+        if not relative_gap(first, last) > 0:
+            return failed(name, "the same", f"{form} 0 and {depth - 1} are the same: are layers looked up?")
+        every = checks.encode(image, whole).layers
+        if max(map(relative_gap, (every[0].patches, every[-1].patches), (first, last))) > checks.tolerance:
+            why = f"one of {form} depends on which others are asked for: look each up by number"
+            return failed(name, "another order", why)
+        for number, (one, two) in enumerate(pairwise(every)):
+            pair = f"{form} {number} and {number + 1}"
+            if torch.equal(one.patches, two.patches):
+                why = f"{pair} are the same: are blocks counted from 0, each with its own output?"
+                return failed(name, "the same", why)
+            if torch.equal(one.cls, two.cls):
+                why = f"cls of {pair} is the same: each layer has its own block's"
+                return failed(name, "the same cls", why)
     return passed(name, f"(-1, 0) of {depth}")
 
 
@@ -46,7 +58,7 @@ def last_layer(checks: ImageChecks) -> Finding:
     if not card.depth:
         return passed(name, "0 layers: nothing to compare")
     last = asked.layers[-1]
-    raw = raw_layers(checks, images)[-1] if card.has_raw_layers else None
+    raw = checks.encode(images, checks.unnormed).layers[-1] if checks.unnormed is not None else None
     if (gap := relative_gap(last.patches, plain.patches)) > checks.tolerance:
         return failed(name, f"{gap:.1e}", f"patches are not layer -1: {unlike(checks, images, plain, last, raw)}")
     if raw is not None and raw.cls.shape == plain.cls.shape and relative_gap(last.cls, plain.cls) > checks.tolerance:
@@ -68,7 +80,7 @@ def unlike(
     if raw is not None and torch.equal(raw.patches, last.patches):
         return "layers lack the final norm. Apply it unless final_norm=False"
     depth = checks.encoder.card.depth
-    every = checks.encode(images, ImageRequest(layers=tuple(range(depth)))).layers
+    every = checks.encode(images, checks.everything).layers
     alike = [n for n in range(depth) if relative_gap(every[n].patches, plain.patches) <= checks.tolerance]
     if alike:
         return f"they are layer {alike[0]} of {depth}. Return the last block's, and count layers from 0"
@@ -80,11 +92,11 @@ def final_norm(checks: ImageChecks) -> Finding:
     name, card = "final norm", checks.encoder.card
     if not EncoderExtras.of(checks.encoder).has_final_norm:  # the encoder says that its authors' model has none
         return passed(name, "the model has none, by its own word")
-    if not card.has_raw_layers or card.depth < 2:
+    if checks.unnormed is None or card.depth < 2:
         return passed(name, "layers come in one form: cannot be seen without --golden" if card.depth else "no layers")
     images = checks.native(2)
-    normed = checks.encode(images, ImageRequest(layers=(0, -1))).layers
-    for number, with_norm, without in zip((0, -1), normed, raw_layers(checks, images)):
+    normed, raw = (checks.encode(images, request).layers for request in (checks.everything, checks.unnormed))
+    for number, with_norm, without in zip(checks.everything.layers, normed, raw):
         if torch.equal(with_norm.patches, without.patches):
             why = (
                 f"layer {number} is the same with final_norm=True and False: apply the norm to patches and layers "
@@ -92,8 +104,3 @@ def final_norm(checks: ImageChecks) -> Finding:
             )
             return failed(name, "missing", why)
     return passed(name, "layers differ with and without it")
-
-
-def raw_layers(checks: ImageChecks, images: torch.Tensor) -> tuple[LayerFeatures, ...]:
-    """The first and the last layer as their blocks leave them."""
-    return checks.encode(images, ImageRequest(layers=(0, -1), final_norm=False)).layers

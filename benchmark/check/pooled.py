@@ -9,33 +9,33 @@ from benchmark.check.arrays import maps, relative_gap
 from benchmark.check.findings import Finding, failed, passed
 from benchmark.check.image_side import ImageChecks
 from benchmark.check.orientation import LEAST_SIDE, places_in, with_squares
-from benchmark.contracts import EncoderExtras
+from benchmark.contracts import EncoderExtras, ImageRequest
 
 OWN_PATCH = 40  # times the median change of CLS by a square, at one place: CLS sees that patch alone (right models: 10)
 OPPOSITE = -0.2  # mean cosine of CLS with the patches in text space, below which one of them has the wrong sign
 
 
 def pooled(checks: ImageChecks) -> list[Finding]:
-    """CLS is no single patch, and the mean of the patches only where layers have no CLS token either.
+    """No CLS is a single patch, and the main one the mean of the patches only where layers have no CLS token either.
 
     An encoder whose authors pool the mean beside such a token (timm's DINOv3) says so: its `pooling` is "mean".
     """
     name, card = "pooled vector", checks.encoder.card
     features = checks.encode(checks.native(2), checks.everything)
     cls = features.cls  # [2, K, E]
-    for part, array in maps(features).items():
-        if part.startswith("layer") or array.shape[-1] != cls.shape[-1]:
-            continue
-        tokens = array.flatten(1, 2)  # [2, h*w, D]
-        for k in range(cls.shape[1]):
-            gaps = (tokens - cls[:, k : k + 1]).abs().amax((0, 2))
-            if gaps.min() <= checks.tolerance * cls.abs().max() and tokens.shape[1] > 1:
-                place = divmod(int(gaps.argmin()), array.shape[2])
-                why = f"cls is patch {place} of {part}: is a model without a CLS token read as if it had one?"
+    outputs = [array for part, array in maps(features).items() if not part.startswith("layer")]
+    vectors = [("cls", cls, outputs)]
+    vectors += [(f"cls of layer {i}", layer.cls, [layer.patches]) for i, layer in enumerate(features.layers)]
+    if checks.unnormed is not None:
+        raw = checks.encode(checks.native(2), checks.unnormed).layers
+        vectors += [(f"cls of raw layer {i}", layer.cls, [layer.patches]) for i, layer in enumerate(raw)]
+    for part, vector, grids in vectors:
+        for grid in grids:
+            if place := same_patch(vector, grid, checks.tolerance):
+                why = f"{part} is patch {place} of its map: is a model without a CLS token read as if it had one?"
                 return [failed(name, f"patch {place}", why)]
     if reason := one_patch(checks):
         return [failed(name, "one patch", reason)]
-    outputs = [array for part, array in maps(features).items() if not part.startswith("layer")]
     if not any(is_mean(cls, array, checks.tolerance) for array in outputs):
         return [passed(name, "neither a patch nor their mean")]
     tokens_beside = [layer for layer in features.layers[-1:] if not is_mean(*layer, checks.tolerance)]
@@ -43,6 +43,18 @@ def pooled(checks: ImageChecks) -> list[Finding]:
         why = "cls is the mean of the patches, layers have CLS tokens: return that token, or say pooling = 'mean'"
         return [failed(name, "mean", why)]
     return [passed(name, "mean of the patches: right where the authors pool so; cannot be seen without --golden")]
+
+
+def same_patch(cls: torch.Tensor, grid: torch.Tensor, tolerance: float) -> tuple[int, int] | None:
+    """The patch of a map [B, h, w, D] that one of CLS [B, K, E] is in every picture, or None."""
+    tokens = grid.flatten(1, 2)  # [B, h*w, D]
+    if tokens.shape[1] == 1 or tokens.shape[2] != cls.shape[2]:
+        return None
+    for k in range(cls.shape[1]):
+        gaps = (tokens - cls[:, k : k + 1]).abs().amax((0, 2))
+        if gaps.min() <= tolerance * cls.abs().max():
+            return divmod(int(gaps.argmin()), grid.shape[2])
+    return None
 
 
 def is_mean(cls: torch.Tensor, patches: torch.Tensor, tolerance: float) -> bool:
@@ -74,7 +86,7 @@ def text_patch_sign(checks: ImageChecks) -> list[Finding]:
     name, card = "text patches and cls", checks.encoder.card
     if not card.has_text_patches:
         return []
-    features = checks.encode(checks.native(8), checks.everything)
+    features = checks.encode(checks.native(8), ImageRequest(text_patches=True))
     if features.text_patches is None:
         return []
     patches = F.normalize(features.text_patches.double(), dim=-1).mean((1, 2))  # [8, E]
