@@ -29,6 +29,7 @@ from benchmark.images.samples import look_at_samples
 from benchmark.images.sheets import drawn
 from benchmark.registry import open_dataset, suites, tasks_on, units
 from benchmark.statistics.bootstrap import interval
+from benchmark.statistics.paired import paired
 from tasks.correspondence import TASK, PatchMatchesMethod
 from tasks.datasets.pairs import PairSet
 from tasks.datasets.user import open_task
@@ -596,3 +597,14 @@ def test_dinov3_gives_every_encoder_one_grid_and_probe3d_one_size() -> None:
     """896 and 1024 pixels for patches of 14 and 16; 800 cut to whole patches."""
     mine = preset("correspondence", "dinov3"), preset("correspondence", "probe3d"), preset("correspondence", "fast")
     assert [[p.side(224, patch) for patch in (14, 16)] for p in mine] == [[896, 1024], [798, 800], [224, 224]]
+
+
+def test_what_has_learnt_nothing_stays_below_the_embedded_model(tmp_path: Path) -> None:
+    """On 120 pairs of `scenes`, by more than the paired interval."""
+    words: dict[str, Any] = {"results": tmp_path / "r", "cache": tmp_path / "c", "limit": 120, "workers": 0}
+    report = run(["tipsv2-mini", "random-vit", "pixels"], "correspondence/scenes", check=False, device="cpu", **words)
+    trained, *others = report.rows
+    for other in others:
+        found = paired(other.samples, trained.samples, trained.statistic(), resamples=1000, seed=0)
+        assert found.delta > 0 and found.ci95[0] > 0, other.model
+    assert trained.main.value > 20
