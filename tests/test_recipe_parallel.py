@@ -86,7 +86,7 @@ def alone(out: Path, balance: str, **changes: Any) -> Path:
 
 
 def test_two_processes_equal_one(tmp_path: Path) -> None:
-    ssl = {"loss__ssl_every": 2}
+    ssl: dict[str, Any] = {"loss__ssl_every": 2}
     two_processes(tmp_path / "two", train__steps=3, head__balance="center", train__accumulate=2, **ssl)
     assert_same_runs(alone(tmp_path / "one", "center", **ssl), tmp_path / "two")
 

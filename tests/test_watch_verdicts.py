@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -113,8 +114,8 @@ def called_worse(checkpoints: int, tasks: int, tolerance: float = 0.0) -> float:
 
 def test_the_page_says_how_many_are_called_worse_by_chance_and_that_many_are() -> None:
     compared = [Entry(f"step-{i}", "s", i, "good", (POINT,)) for i in range(40)]
-    few = Entry("step-40", "s", 40, "good", (Point(*[*vars(POINT).values()][:7], "too little data"),))
-    alone = Entry("step-0", "s0", 0, "", (Point(*[*vars(POINT).values()][:7]),))
+    few = Entry("step-40", "s", 40, "good", (replace(POINT, verdict="too little data"),))
+    alone = Entry("step-0", "s0", 0, "", (replace(POINT, verdict=""),))
     assert "of 40 compared checkpoints at most about 1 would be called worse by chance" in markdown(
         history(alone, *compared, few)
     )
