@@ -78,8 +78,9 @@ def test_tables_hold_no_formula_and_no_markup(tmp_path: Path) -> None:
 
 
 def test_a_folder_in_brackets_is_no_style(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [read_row(write_row(tmp_path, "model-a", "classification"))]
     for folder in ("[red]", "a[/b]"):
-        show_report(Report(), Path(folder), [Path(folder) / "results.csv"], tmp_path)
+        show_report(Report(rows=rows), Path(folder), [Path(folder) / "results.csv"], tmp_path)
         shown = capsys.readouterr().out
         assert f"Rows: {folder}/<model>" in shown and f"Tables: {folder}/results.csv" in shown
 

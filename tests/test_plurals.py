@@ -50,6 +50,6 @@ def test_no_line_says_1_rows() -> None:
     files += (ROOT / "tasks" / "datasets").glob("user*.py")
     found = [f"{path.relative_to(ROOT)} {line}" for path in files for line in always_many(path.read_text("utf-8"))]
     scripts = (ROOT / "benchmark" / "leaderboard" / "assets").glob("*.js")
-    in_page = re.compile(rf"(?<!of )\$\{{[^}}]*\}} ({NOUNS})\b")
+    in_page = re.compile(rf"(?<!of )\$\{{(?![A-Z_]+\}})[^}}]*\}} ({NOUNS})\b")  # a constant's number is known
     found += [f"{path.name}: {m[0]}" for path in scripts for m in in_page.finditer(path.read_text("utf-8"))]
     assert not found, "\n".join(found)
