@@ -11,13 +11,15 @@ from __future__ import annotations
 
 import time
 from abc import abstractmethod
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
 import numpy as np
 
 from benchmark.contracts import (
+    Answer,
+    Encoder,
     EncoderCard,
     KeptHead,
     Measurement,
@@ -31,21 +33,30 @@ from benchmark.contracts import (
 )
 from benchmark.errors import DataError
 from benchmark.heads.knn import knn_votes, topk_search
-from benchmark.heads.linear_sweep import SweepHead, fit_linear_sweep
+from benchmark.heads.linear_sweep import fit_linear_sweep
 from benchmark.heads.logistic import Criterion, fit_best
 from benchmark.images.views import resolve_view
 from benchmark.images.windows import Size
-from benchmark.metrics.classification import blind_hits, label_ranks
+from benchmark.metrics.classification import blind_hits
 from benchmark.statistics.statistic import Statistic
 from benchmark.system.bounds import Amount, Count, Counts, Decay, NotNegative, Part, Positive, Rates
-from benchmark.system.late import torch
+from benchmark.system.late import F, torch
 from tasks.dense import held_out_folds, held_out_images
 from tasks.global_vectors import ClsChoice, GlobalVectors
 from tasks.idle_fields import check_view
+from tasks.linear_answers import BLOCK, LinearHead, linear_answers
 from tasks.predictions import label_pictures
-from tasks.swept_vectors import CropFeed, Pooling, RawVectors, Source, StoredVectors, layer_taps, sources_for
-
-BLOCK = 4096
+from tasks.swept_vectors import (
+    CropFeed,
+    Pooling,
+    RawVectors,
+    Source,
+    StoredVectors,
+    curve_file,
+    layer_taps,
+    sources_for,
+    vector_of,
+)
 
 
 @dataclass(frozen=True)
@@ -112,19 +123,12 @@ class SweptClassification:
 P = TypeVar("P", VectorClassification, SweptClassification)
 
 
-@dataclass(frozen=True)
-class LinearHead:
-    """A trained head, the test vectors it reads, and what the row says of it."""
-
-    logits: Callable[[torch.Tensor], torch.Tensor]  # [b, D] -> [b, C]
-    vectors: RawVectors | StoredVectors
-    details: Mapping[str, Any]
-    files: Mapping[str, bytes] = field(default_factory=dict)
-    kept: KeptHead | None = None
-
-
 class _Classification(Method[P]):
     """kNN and a linear head on the same stored vectors."""
+
+    @property
+    def keeps_head(self) -> bool:
+        return self.protocol.linear
 
     def splits(self) -> Sequence[str]:
         return ("train", "test")
@@ -276,17 +280,20 @@ class SweepMethod(_Classification[SweptClassification]):
         chosen = {"source": head.source, "learning_rate": head.learning_rate, "weight_decay": head.weight_decay}
         details = {"linear_head": chosen, "linear_sweep": head.table}
         vectors = StoredVectors(test_taps, best, protocol.cls)
-        return LinearHead(head.logits, vectors, details, {"curve.csv": _curve(head)})
+        use = {"blocks": best.blocks, "mean_patch": best.pooled, "names": list(train.class_names)}
+        kept = KeptHead("labels", {"weight": head.weight, "bias": head.bias}, use)
+        return LinearHead(head.logits, vectors, details, {"curve.csv": curve_file(head.curve)}, kept)
+
+    def answer(self, head: KeptHead, encoder: Encoder, device: str, picture: np.ndarray) -> Answer:
+        """Scores of the classes for the picture laid as test pictures are."""
+        vector = vector_of(picture, self.view(), encoder, device, Source.of(head.use), self.protocol.cls)
+        return Answer(picture, F.linear(vector, head.arrays["weight"], head.arrays["bias"]).numpy())
 
 
 class VectorMethod(_Classification[VectorClassification]):
     """Logistic regression on stored vectors; the better of its sources and penalties is kept."""
 
     schema = VectorClassification
-
-    @property
-    def keeps_head(self) -> bool:
-        return self.protocol.linear
 
     def view(self) -> View:
         return View(self.protocol.view, self.protocol.view_size)
@@ -322,24 +329,8 @@ class VectorMethod(_Classification[VectorClassification]):
         details = {"linear_head": {"source": name, "penalty": head.penalty}, "linear_path": head.history}
         use: dict[str, Any] = {"view": protocol.view, "view_size": protocol.view_size, "cls": protocol.cls}
         use |= {"mean_patches": name != "cls", "names": list(train.class_names)}
-        kept = KeptHead("labels", head.weight, head.bias, use)
+        kept = KeptHead("labels", {"weight": head.weight, "bias": head.bias}, use)
         return LinearHead(head.logits, sources[name][1], details, kept=kept)
-
-
-def _curve(head: SweepHead) -> bytes:
-    rows = [f"{step},{loss:.6g}" for step, loss in head.curve]
-    return "\n".join(["step,loss", *rows, ""]).encode()
-
-
-def linear_answers(head: LinearHead, labels: np.ndarray, device: str) -> tuple[np.ndarray, np.ndarray]:
-    """([N] 1 where the head's best class is the true one, [N] its best class)."""
-    hits, best = [], []
-    for start in range(0, len(head.vectors), BLOCK):
-        rows = slice(start, start + BLOCK)
-        scores = head.logits(head.vectors[rows].to(device))
-        hits.append(label_ranks(scores, torch.from_numpy(labels[rows]).to(device)) < 1)
-        best.append(scores.argmax(1).cpu().numpy())
-    return np.concatenate(hits).astype(float), np.concatenate(best)
 
 
 METHODS: Mapping[str, type[Method[Any]]] = {"vectors": VectorMethod, "sweep": SweepMethod}

@@ -14,7 +14,7 @@ from typing import Literal
 
 import numpy as np
 
-from benchmark.contracts import KeptHead, Measurement, Outcome, Task, TaskContext
+from benchmark.contracts import Answer, Encoder, KeptHead, Measurement, Outcome, Task, TaskContext
 from benchmark.heads.bins import fit_bins
 from benchmark.metrics.geometry import depth_errors, has_depth
 from benchmark.statistics.statistic import Statistic
@@ -34,7 +34,7 @@ from tasks.dense import (
 from tasks.depth_range import depth_range
 from tasks.idle_fields import check_range
 from tasks.predictions import Predictions
-from tasks.trained_depth import TrainedDepth, depth_measurements, eigen_crop, run_trained
+from tasks.trained_depth import TrainedDepth, answer, depth_measurements, eigen_crop, run_trained
 from tasks.training.method import TrainedMethod
 
 FAR = 80.0  # metres; the limit where neither the protocol nor the dataset sets one
@@ -77,6 +77,10 @@ class TrainedDepthMethod(TrainedMethod[TrainedDepth]):
         read = depth_range(context.data, 0.0, far)
         outcome = run_trained(context, self.protocol, limit or FAR)
         return replace(outcome, details={**outcome.details, "depths_read": read})
+
+    def answer(self, head: KeptHead, encoder: Encoder, device: str, picture: np.ndarray) -> Answer:
+        """As the task predicts a test picture of the size it was scored on."""
+        return answer(self.protocol, head, encoder, device, picture)
 
 
 class PixelDepthMethod(PixelMethod[PixelDepth]):
@@ -150,7 +154,7 @@ class PixelDepthMethod(PixelMethod[PixelDepth]):
             fit_s=fitted - started,
             score_s=time.perf_counter() - fitted,
             files=kept.files(samples),
-            head=KeptHead("depth", binned.weight, binned.bias, use),
+            head=KeptHead("depth", {"weight": binned.weight, "bias": binned.bias}, use),
             blind=[stack_rows(blind)],
         )
 

@@ -15,7 +15,19 @@ from typing import Any
 
 import numpy as np
 
-from benchmark.contracts import EncoderCard, KeptHead, Method, Need, Outcome, Tap, Task, TaskContext, ignored_label
+from benchmark.contracts import (
+    Answer,
+    Encoder,
+    EncoderCard,
+    KeptHead,
+    Method,
+    Need,
+    Outcome,
+    Tap,
+    Task,
+    TaskContext,
+    ignored_label,
+)
 from benchmark.errors import DataError
 from benchmark.heads.logistic import Criterion, fit_logistic
 from benchmark.images.windows import Size, window_sizes
@@ -50,6 +62,10 @@ class MmMethod(Method[MmProbe]):
 
     schema = MmProbe
 
+    @property
+    def keeps_head(self) -> bool:
+        return True
+
     def splits(self) -> Sequence[str]:
         return ("train", "test")
 
@@ -76,6 +92,11 @@ class MmMethod(Method[MmProbe]):
         _check_two_classes(context.data["train"])
         outcome: Outcome = resolve("tasks.mm.probe:run")(context, self.protocol)  # mm* is imported only here
         return outcome
+
+    def answer(self, head: KeptHead, encoder: Encoder, device: str, picture: np.ndarray) -> Answer:
+        """The windows of the test, slid over the picture."""
+        found: Answer = resolve("tasks.mm.probe:answer")(self.protocol, head, encoder, device, picture)
+        return found
 
 
 class PixelSegmentationMethod(PixelMethod[PixelSegmentation]):
@@ -149,7 +170,7 @@ class PixelSegmentationMethod(PixelMethod[PixelSegmentation]):
             fit_s=fitted - started,
             score_s=time.perf_counter() - fitted,
         )
-        outcome.head = KeptHead("segmentation", head.weight, head.bias, use)
+        outcome.head = KeptHead("segmentation", {"weight": head.weight, "bias": head.bias}, use)
         return outcome
 
 

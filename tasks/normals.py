@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from benchmark.contracts import KeptHead, Measurement, Outcome, Task, TaskContext
+from benchmark.contracts import Answer, Encoder, KeptHead, Measurement, Outcome, Task, TaskContext
 from benchmark.metrics.geometry import ANGLE_BIN, has_normal, normal_errors
 from benchmark.statistics.statistic import Statistic
 from benchmark.system.late import torch
@@ -27,7 +27,7 @@ from tasks.dense import (
     training_pixels,
 )
 from tasks.predictions import Predictions
-from tasks.trained_normals import TrainedNormals, run_trained
+from tasks.trained_normals import TrainedNormals, answer, run_trained
 from tasks.training.method import TrainedMethod
 
 
@@ -51,6 +51,10 @@ class TrainedNormalsMethod(TrainedMethod[TrainedNormals]):
     def run(self, context: TaskContext) -> Outcome:
         """Trains or loads the head, scores every valid test pixel."""
         return run_trained(context, self.protocol, normal_measurements())
+
+    def answer(self, head: KeptHead, encoder: Encoder, device: str, picture: np.ndarray) -> Answer:
+        """As the task predicts a test picture of the size it was scored on."""
+        return answer(self.protocol, head, encoder, device, picture)
 
 
 class PixelNormalsMethod(PixelMethod[PixelNormals]):
@@ -85,7 +89,7 @@ class PixelNormalsMethod(PixelMethod[PixelNormals]):
             fit_s=fitted - started,
             score_s=time.perf_counter() - fitted,
             files=kept.files(samples),
-            head=KeptHead("normals", head.weight, head.bias, head_use(protocol)),
+            head=KeptHead("normals", {"weight": head.weight, "bias": head.bias}, head_use(protocol)),
             blind=[stack_rows(blind)],
         )
 

@@ -14,6 +14,7 @@ from typing import Any, Literal
 import numpy as np
 
 from benchmark.contracts import (
+    Encoder,
     EncoderCard,
     FeatureReader,
     ImageFeatures,
@@ -22,10 +23,15 @@ from benchmark.contracts import (
     ImageTransform,
     Tap,
     TaskContext,
+    View,
 )
 from benchmark.errors import EncoderError
+from benchmark.features.encode import encode_halving
 from benchmark.features.extract import Extractor
+from benchmark.features.taps import request_for
 from benchmark.images.decode import resize
+from benchmark.images.photos import Photos
+from benchmark.images.views import resolve_view
 from benchmark.system.late import torch
 from tasks.global_vectors import ClsChoice
 
@@ -44,6 +50,11 @@ class Source:
     @property
     def name(self) -> str:
         return f"cls of {self.blocks} block{'s' if self.blocks > 1 else ''}" + (" + mean patch" if self.pooled else "")
+
+    @classmethod
+    def of(cls, use: Mapping[str, Any]) -> Source:
+        """The source that a kept head reads."""
+        return cls(use["blocks"], use["mean_patch"])
 
     def vector(self, cls: Sequence[torch.Tensor], mean: torch.Tensor | None, choice: ClsChoice) -> torch.Tensor:
         """[b, D'] from CLS tokens [b, K, D] of the last blocks, oldest first, and the mean patch token [b, D]."""
@@ -100,6 +111,25 @@ class StoredVectors:
     def __getitem__(self, rows: Any) -> torch.Tensor:
         cls = [reader[rows] for reader in self.readers]
         return self.source.vector(cls, None if self.mean is None else self.mean[rows], self.choice)
+
+
+def vector_of(
+    picture: np.ndarray, view: View, encoder: Encoder, device: str, source: Source, choice: ClsChoice
+) -> torch.Tensor:
+    """[D'] float32 on the CPU: what a head on `source` reads of one picture [H, W, 3] uint8."""
+    laid = resolve_view(view, encoder.transform, encoder.card, Photos([picture])).lay(picture)
+    taps = layer_taps(encoder.card, [source])
+    request = request_for(taps)
+    found = encode_halving(encoder, torch.from_numpy(laid)[None], request, device)
+    layers = found.layers or ((found.cls, found.patches),)
+    cls, mean = [layer[0].float().cpu() for layer in layers], layers[-1][1].float().mean((1, 2)).cpu()
+    return source.vector(cls, mean, choice)[0]
+
+
+def curve_file(curve: Iterable[tuple[int, float]]) -> bytes:
+    """(step, loss) pairs as CSV."""
+    rows = [f"{step},{loss:.6g}" for step, loss in curve]
+    return "\n".join(["step,loss", *rows, ""]).encode()
 
 
 class CropFeed:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from benchmark.contracts import DepthData, ImageSet, Measurement, Outcome, TaskContext
+from benchmark.contracts import Answer, DepthData, Encoder, ImageSet, KeptHead, Measurement, Outcome, TaskContext
 from benchmark.metrics.geometry import depth_errors, scale_and_shift
 from benchmark.statistics.statistic import Statistic
 from benchmark.system.bounds import Amount, Count, NotNegative, Positive
@@ -19,7 +20,7 @@ from tasks.idle_fields import check_range
 from tasks.training.batches import Batch
 from tasks.training.fields import TrainedHead
 from tasks.training.losses import GradientAxes, gradient_loss, over_groups, sig_loss
-from tasks.training.scoring import kept_pictures, predicted
+from tasks.training.scoring import answered, kept_pictures, predicted
 
 if TYPE_CHECKING:
     from tasks.training.head import Ready
@@ -94,20 +95,24 @@ def relative_depth(depth: np.ndarray) -> np.ndarray:
     return np.where(valid, scaled, 0).astype(np.float32)
 
 
+def metres_of(p: TrainedDepth, far: float, ready: Ready, images: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+    """[B, 1, *size] metres between the protocol's nearest and `far`, for images [B, 3, H, W]."""
+    from benchmark.heads.depth_bins import depth_of_scores  # modules of torch: not for reading a preset
+
+    found: torch.Tensor = ready.maps(
+        images, lambda scores: depth_of_scores(scores, p.min_depth, far, p.bin_floor), size
+    )
+    return found
+
+
 def run_trained(context: TaskContext, p: TrainedDepth, limit: float) -> Outcome:
     """Trains or loads the head, scores every test picture. `limit` is the dataset's farthest depth in metres."""
-    from benchmark.heads.depth_bins import depth_of_scores  # modules of torch: not for reading a preset
     from tasks.training.head import make_head
 
     far = p.max_depth or limit
     data = all_relative(context.data) if p.relative else context.data
     started = time.perf_counter()
-
-    def metres(ready: Ready, images: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
-        found: torch.Tensor = ready.maps(
-            images, lambda scores: depth_of_scores(scores, p.min_depth, far, p.bin_floor), size
-        )
-        return found
+    metres = partial(metres_of, p, far)
 
     def loss(ready: Ready, batch: Batch, step: int) -> torch.Tensor:
         truth = batch.targets.to(context.device)  # [B, H, W]
@@ -143,8 +148,17 @@ def run_trained(context: TaskContext, p: TrainedDepth, limit: float) -> Outcome:
         fit_s=trained - started,
         score_s=time.perf_counter() - trained,
         files={**ready.files, **files},
+        head=ready.kept("depth", test, far=far, relative=p.relative),
         blind=[stack_rows(blind)],
     )
+
+
+def answer(p: TrainedDepth, head: KeptHead, encoder: Encoder, device: str, picture: np.ndarray) -> Answer:
+    """The metres (or, if relative, the share of the range) that a kept head sees in a picture."""
+    from tasks.training.head import restored
+
+    ready = restored(head, encoder, device, p, p.bins)
+    return answered(head, p, picture, lambda i, s: metres_of(p, head.use["far"], ready, i, s))
 
 
 def score(guess: np.ndarray, target: np.ndarray, p: TrainedDepth, far: float) -> dict[str, float]:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from benchmark.contracts import Measurement, Outcome, TaskContext
+from benchmark.contracts import Answer, Encoder, KeptHead, Measurement, Outcome, TaskContext
 from benchmark.metrics.geometry import normal_errors
 from benchmark.system.bounds import Score
 from benchmark.system.late import F, torch
@@ -16,7 +17,7 @@ from tasks.dense import mean_target, resampled_by_thing, stack_rows
 from tasks.training.batches import Batch
 from tasks.training.fields import TrainedHead
 from tasks.training.losses import normal_loss
-from tasks.training.scoring import kept_pictures, predicted
+from tasks.training.scoring import answered, kept_pictures, predicted
 
 if TYPE_CHECKING:
     from tasks.training.head import Ready
@@ -42,29 +43,37 @@ class TrainedNormals(TrainedHead):
         if self.unit_first and self.loss == "uncertainty":
             raise ValueError("unit_first has no meaning with a fourth channel. Use loss = angular or l2")
 
+    @property
+    def channels_out(self) -> int:
+        """Of the head: three components, and their certainty where the loss has one."""
+        return 4 if self.loss == "uncertainty" else 3
+
+
+def vectors(p: TrainedNormals, ready: Ready, images: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+    """[B, 3 or 4, *size], of any length, for images [B, 3, H, W]."""
+    found: torch.Tensor = ready.maps(images, lambda out: F.normalize(out, dim=1) if p.unit_first else out, size)
+    return found
+
+
+def unit_vectors(p: TrainedNormals, ready: Ready, images: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+    """[B, 3, *size] of length 1 along the data's axes."""
+    found = F.normalize(vectors(p, ready, images, size)[:, :3], dim=1)
+    return found * found.new_tensor(p.axes)[:, None, None]
+
 
 def run_trained(context: TaskContext, p: TrainedNormals, measurements: list[Measurement]) -> Outcome:
     """Trains or loads the head, scores every test picture."""
     from tasks.training.head import make_head  # modules of torch: not for reading a preset
 
     started = time.perf_counter()
-    channels = 4 if p.loss == "uncertainty" else 3
-
-    def vectors(ready: Ready, images: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
-        """[B, 3 or 4, H, W], of any length."""
-        found: torch.Tensor = ready.maps(images, lambda out: F.normalize(out, dim=1) if p.unit_first else out, size)
-        return found
 
     def loss(ready: Ready, batch: Batch, step: int) -> torch.Tensor:
         truth = batch.targets.to(context.device)  # [B, H, W, 3]
-        guess = vectors(ready, batch.images, (truth.shape[1], truth.shape[2]))
+        guess = vectors(p, ready, batch.images, (truth.shape[1], truth.shape[2]))
         return normal_loss(guess, truth, p.loss)
 
-    def unit(images: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
-        found = F.normalize(vectors(ready, images, size)[:, :3], dim=1)
-        return found * found.new_tensor(p.axes)[:, None, None]
-
-    ready = make_head(context, p, context.data, channels, loss, "normals")
+    ready = make_head(context, p, context.data, p.channels_out, loss, "normals")
+    unit = partial(unit_vectors, p, ready)
     trained = time.perf_counter()
     test = context.data["test"]
     bar = context.progress("scoring normals", len(test.images))
@@ -86,5 +95,14 @@ def run_trained(context: TaskContext, p: TrainedNormals, measurements: list[Meas
         fit_s=trained - started,
         score_s=time.perf_counter() - trained,
         files={**ready.files, **files},
+        head=ready.kept("normals", test),
         blind=[stack_rows(blind)],
     )
+
+
+def answer(p: TrainedNormals, head: KeptHead, encoder: Encoder, device: str, picture: np.ndarray) -> Answer:
+    """The unit vectors that a kept head sees in a picture."""
+    from tasks.training.head import restored
+
+    ready = restored(head, encoder, device, p, p.channels_out)
+    return answered(head, p, picture, partial(unit_vectors, p, ready))

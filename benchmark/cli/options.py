@@ -44,7 +44,7 @@ SavePredictions = Annotated[
     int, Option(help="Keep pictures of the best, median and worst N predictions; makes a row again that has fewer")
 ]
 SaveHeads = Annotated[
-    bool, Option("--save-heads", help="Keep trained linear heads beside their rows, for bench look --head FILE PICTURE")
+    bool, Option("--save-heads", help="Keep trained heads beside their rows, for bench look --head FILE PICTURE")
 ]
 CrossCheck = Annotated[bool, Option("--cross-check", help="Compute mIoU a second time with mmsegmentation's IoUMetric")]
 Force = Annotated[bool, Option("--force", help="Make rows again that are already there")]

@@ -36,6 +36,7 @@ from benchmark.contracts.kinds import (
     SegmentationData,
 )
 from benchmark.contracts.task import (
+    Answer,
     FeatureReader,
     FieldStatus,
     HeadKind,
@@ -52,6 +53,7 @@ from benchmark.contracts.task import (
 __all__ = [
     "IGNORE",
     "KINDS",
+    "Answer",
     "CaptionData",
     "CorrespondenceData",
     "CropRounding",

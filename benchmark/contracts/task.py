@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, NamedTuple, Protocol, TypeVar
 
 from benchmark.contracts.encoder import Encoder, EncoderCard
 from benchmark.contracts.features import Need
@@ -14,6 +14,7 @@ from benchmark.errors import BenchError
 if TYPE_CHECKING:
     from pathlib import Path
 
+    import numpy as np
     import torch
 
     from benchmark.statistics.statistic import Statistic
@@ -36,16 +37,24 @@ HeadKind = Literal["segmentation", "depth", "normals", "labels"]
 
 @dataclass(frozen=True)
 class KeptHead:
-    """A trained linear head: what `--save-heads` keeps and `bench look --head` draws on new pictures.
+    """A trained head: what `--save-heads` keeps and `bench look --head` draws on new pictures.
 
-    `use` (plain JSON) says what it reads: `view`, `view_size`, and for maps `layer` and `with_cls`, for labels `cls`
-    and `mean_patches`; for depth `near` and `far` in metres and `upsample`; for classes their `names`.
+    One that is linear on features as the encoder gives them has `weight` [O, D] and `bias` [O], and `use` (plain JSON)
+    says what it reads: `view`, `view_size`, and for maps `layer` and `with_cls`, for labels `cls` and `mean_patches`;
+    for depth `near` and `far` in metres and `upsample`. Any other names no `view`: the method that trained it reads it
+    (`Method.answer`), and finds in `use` what it put there. Classes have their `names` in both, and a `palette`.
     """
 
     kind: HeadKind
-    weight: torch.Tensor  # [O, D] on features as the encoder gives them
-    bias: torch.Tensor  # [O]
+    arrays: Mapping[str, torch.Tensor]
     use: Mapping[str, Any]
+
+
+class Answer(NamedTuple):
+    """What a head says of a picture."""
+
+    shown: np.ndarray  # [h, w, 3] uint8: the part of the picture that it speaks of
+    values: np.ndarray  # classes [h, w], metres [h, w], vectors [h, w, 3], or scores of classes [C]
 
 
 @dataclass
@@ -139,6 +148,10 @@ class Method(ABC, Generic[P]):
         """(vectors of `train` training pictures that a convex head is fitted on, values of the longest), for heads on
         whole pictures; sampled pixels are counted by their needs."""
         return 0, 0
+
+    def answer(self, head: KeptHead, encoder: Encoder, device: str, picture: np.ndarray) -> Answer:
+        """What a kept head that names no `view` says of one `picture` [H, W, 3] uint8."""
+        raise BenchError(f"{type(self).__name__} keeps a head without a view, but has no answer of its own")
 
     @abstractmethod
     def run(self, context: TaskContext) -> Outcome:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime
 
 from benchmark.contracts import Outcome
@@ -104,7 +105,9 @@ def make_row(session: Session, job: Job, slot: Slot, encoded: Encoded = Encoded(
     row, files = record(session, job, slot, outcome, timing), dict(outcome.files)
     if slot.head and outcome.head is not None:
         said = {"model": session.encoder.card.name, "task": str(job.unit), "protocol": row.protocol.name}
-        files[HEAD] = head_file(outcome.head, session.encoder, {**said, "protocol_hash": row.protocol.hash})
+        values = {name: field.value for name, field in row.protocol.fields.items()}
+        said |= {"schema": job.protocol.schema, "fields": json.dumps(values), "protocol_hash": row.protocol.hash}
+        files[HEAD] = head_file(outcome.head, session.encoder, said)
     save(slot.folder, row, outcome.samples, files)
     slot.clear_scratch(session.options.cache)
     return read_row(slot.folder)

@@ -84,7 +84,7 @@ def run(
 
 
 def no_heads(jobs: Sequence[Job]) -> str:
-    """The line for --save-heads where `jobs` train heads that are not kept, or have none; empty: all are kept."""
+    """The line for --save-heads where `jobs` have no head to keep; empty: all have."""
     kept = [job for job in jobs if job.method.keeps_head]
     lost = dict.fromkeys(
         f"{job.unit} by {job.protocol.name}"
@@ -93,9 +93,9 @@ def no_heads(jobs: Sequence[Job]) -> str:
     )
     if not lost:
         return ""
-    why = "heads that learn on live crops are not, some protocols train none"
     return (
-        f"--save-heads: no head is kept of {', '.join(lost)}: {why}. By fast dense probes and classification have one"
+        f"--save-heads: no head is kept of {', '.join(lost)}: it trains none, or reads one from a file. "
+        "Dense probes and classification with a linear part have one"
     )
 
 

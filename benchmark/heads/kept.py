@@ -10,9 +10,9 @@ from typing import Any, get_args
 
 from benchmark.contracts import Encoder, HeadKind, KeptHead, identity
 from benchmark.errors import DataError, UsageError, first_line
-from benchmark.system.digest import plain
+from benchmark.system.digest import canonical_json, plain
 
-FORMAT = "densebench head 1"
+FIRST, FORMAT = "densebench head 1", "densebench head 2"
 AGAIN = "Make it again with bench run --save-heads --force"
 
 
@@ -27,19 +27,28 @@ def encoder_facts(encoder: Encoder) -> dict[str, str]:
 
 
 def head_file(head: KeptHead, encoder: Encoder, facts: Mapping[str, str]) -> bytes:
-    """The bytes of the file; `facts` are the row's: model, task, protocol, protocol_hash."""
+    """The bytes of the file; `facts` are the row's: model, task, protocol with its schema, fields and hash."""
     from safetensors.torch import save
 
     meta = {"format": FORMAT, "kind": head.kind, "use": json.dumps(dict(head.use), ensure_ascii=False)}
-    arrays = {"weight": head.weight, "bias": head.bias}
-    whole = {name: values.detach().float().cpu().contiguous() for name, values in arrays.items()}
-    return bytes(save(whole, {**meta, "sha256": _digest(whole), **encoder_facts(encoder), **facts}))
+    meta |= {**encoder_facts(encoder), **facts}
+    whole = {name: _single(values.detach().cpu()).contiguous() for name, values in head.arrays.items()}
+    return bytes(save(whole, {**meta, "sha256": _digest(whole, meta)}))
 
 
-def _digest(arrays: Mapping[str, Any]) -> str:
+def _single(values: Any) -> Any:
+    return values.float() if values.is_floating_point() else values
+
+
+def _digest(arrays: Mapping[str, Any], meta: Mapping[str, str]) -> str:
+    """Over what a head is and says of itself; the first format held its arrays alone."""
+    names = ("weight", "bias") if meta["format"] == FIRST else sorted(arrays)
     whole = hashlib.sha256()
-    for name in ("weight", "bias"):
+    for name in names:
         whole.update(arrays[name].numpy().tobytes())
+    if meta["format"] != FIRST:
+        shapes = {name: list(arrays[name].shape) for name in names}
+        whole.update(canonical_json([shapes, {k: v for k, v in meta.items() if k != "sha256"}]).encode())
     return whole.hexdigest()
 
 
@@ -52,16 +61,15 @@ def read_head(path: Path) -> tuple[KeptHead, dict[str, str]]:
     try:
         with safe_open(path, "pt") as file:
             meta = dict(file.metadata() or {})
-            if meta.get("format") != FORMAT or meta.get("kind") not in get_args(HeadKind):
+            if meta.get("format") not in (FIRST, FORMAT) or meta.get("kind") not in get_args(HeadKind):
                 raise DataError(f"{path}: is no head that bench run --save-heads has kept")
-            arrays = {name: file.get_tensor(name) for name in ("weight", "bias")}
-            head = KeptHead(meta["kind"], arrays["weight"], arrays["bias"], json.loads(meta["use"]))
+            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # no mapping
+        sound = meta.get("sha256") == _digest(arrays, meta)
+        head = KeptHead(meta["kind"], arrays, json.loads(meta["use"]))
     except (SafetensorError, OSError, ValueError, KeyError) as e:
         raise DataError(f"{path}: cannot be read as a head ({first_line(e)}). {AGAIN}") from None
-    if meta.get("sha256") != _digest(arrays):
+    if not sound:
         raise DataError(f"{path}: its content does not agree with its checksum. {AGAIN}")
-    if head.weight.ndim != 2 or head.bias.shape != head.weight.shape[:1]:
-        raise DataError(f"{path}: weight {list(head.weight.shape)} and bias {list(head.bias.shape)} do not fit")
     return head, meta
 
 

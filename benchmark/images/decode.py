@@ -171,6 +171,13 @@ def size_of(image: np.ndarray | Image.Image) -> tuple[int, int]:
     return (image.height, image.width) if isinstance(image, Image.Image) else (image.shape[0], image.shape[1])
 
 
+def within(image: np.ndarray, longest: int) -> np.ndarray:
+    """[h, w, 3] uint8 with no side above `longest` pixels: scaled down (bicubic), or as it is."""
+    scale = min(1.0, longest / max(image.shape[:2]))
+    height, width = (max(1, round(n * scale)) for n in image.shape[:2])
+    return image if scale == 1 else resize(image, height, width, "bicubic", True)
+
+
 def resize(
     image: np.ndarray | Image.Image,
     height: int,

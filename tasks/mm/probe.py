@@ -6,13 +6,16 @@ The head of the last step is scored: nothing is chosen on the reported split.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
+import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
-from benchmark.contracts import Outcome, TaskContext
-from benchmark.errors import BenchError
+from benchmark.contracts import Answer, Encoder, KeptHead, Outcome, SegmentationData, TaskContext, ignored_label
+from benchmark.errors import BenchError, DataError, first_line
+from benchmark.images.decode import within
+from benchmark.images.photos import Photos
 from benchmark.metrics.segmentation import confusion_areas
 from tasks.dense import stack_rows
 from tasks.mm.curve import curve_files
@@ -43,7 +46,7 @@ def run(context: TaskContext, protocol: MmProbe) -> Outcome:
         if check:
             check.add(prediction, target)
     samples = stack_rows(rows)
-    return segmentation_outcome(
+    outcome = segmentation_outcome(
         samples,
         test.class_names,
         {"final_loss": curve.rows[-1][2] if curve.rows else None},
@@ -52,6 +55,41 @@ def run(context: TaskContext, protocol: MmProbe) -> Outcome:
         fit_s=trained - started,
         score_s=time.perf_counter() - trained,
     )
+    use = {"names": list(test.class_names), "palette": np.asarray(test.palette or []).tolist()}
+    arrays = {name: values.clone() for name, values in model.decode_head.state_dict().items()}
+    outcome.head = KeptHead("segmentation", arrays, use)
+    return outcome
+
+
+def answer(protocol: MmProbe, head: KeptHead, encoder: Encoder, device: str, picture: np.ndarray) -> Answer:
+    """The classes that a kept head sees in a picture, by the windows of the test; no finer than it is shown there.
+
+    Raises DataError where its arrays do not fit."""
+    protocol = protocol.sized(encoder.card.image_size)
+    model = segmentor(encoder, protocol, len(head.use["names"]))
+    try:
+        model.decode_head.load_state_dict(dict(head.arrays))
+    except RuntimeError as e:
+        raise DataError(f"the kept head does not fit its protocol: {first_line(e)}") from None
+    height, width = picture.shape[:2]
+    shown = within(picture, round(protocol.short_side * max(height, width) / min(height, width)))
+    source = SegmentationSource(OnePicture(shown, head.use["names"]), test_pipeline(protocol), test_mode=True)
+    model.to(device).eval()
+    with torch.inference_mode():
+        (sample,) = model.test_step(collate([source[0]]))
+    return Answer(shown, sample.pred_sem_seg.data[0].cpu().numpy())
+
+
+class OnePicture(SegmentationData):
+    """A picture [H, W, 3] uint8 that nobody labelled, as the pipelines of the test read data."""
+
+    digest = ""
+
+    def __init__(self, shown: np.ndarray, names: Sequence[str]) -> None:
+        self.images, self.class_names = Photos([shown]), names
+
+    def target(self, index: int) -> np.ndarray:
+        return np.full(self.images.load(index).shape[:2], ignored_label(len(self.class_names)))
 
 
 def predictions(context: TaskContext, model: EncoderDecoder, protocol: MmProbe) -> Iterator[tuple[int, torch.Tensor]]:

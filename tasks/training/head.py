@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from benchmark.contracts import TaskContext
+from benchmark.contracts import Encoder, HeadKind, KeptHead, TaskContext
+from benchmark.errors import DataError, first_line
 from benchmark.heads.depth_bins import LinearDense
 from benchmark.heads.dpt import DPT
 from benchmark.heads.dpt_weights import load_dpt
@@ -31,6 +32,14 @@ class Ready:
     protocol: TrainedHead
     details: dict[str, Any] = field(default_factory=dict)
     files: dict[str, bytes] = field(default_factory=dict)
+
+    def kept(self, kind: HeadKind, test: Any, **more: Any) -> KeptHead | None:
+        """What `--save-heads` keeps of it; None where it came from a file. `longest` is the longer side in pixels of
+        the first test picture: the size at which the head is used to see things."""
+        if self.protocol.head_weights:
+            return None
+        use = {"longest": max(test.images.picture(0).shape[:2]), **more}
+        return KeptHead(kind, {name: values.clone() for name, values in self.head.state_dict().items()}, use)
 
     def maps(self, images: torch.Tensor, read: Callable[[torch.Tensor], torch.Tensor], size: tuple[int, int]) -> Any:
         """[B, C, *size]: `read` of the head's output, brought to the target's size."""
@@ -70,6 +79,16 @@ def make_head(
     details |= {"steps": len(losses), "final_loss": sum(last) / len(last), "head_parameters": _count(head)}
     ready.files = curve_files(losses, p)
     return ready
+
+
+def restored(head: KeptHead, encoder: Encoder, device: str, p: TrainedHead, out: int) -> Ready:
+    """A kept head with `out` output channels over its encoder. Raises DataError where its arrays do not fit."""
+    module = _new(p, encoder.card.embed_dim, out)
+    try:
+        module.load_state_dict(dict(head.arrays))
+    except RuntimeError as e:
+        raise DataError(f"the kept head does not fit its protocol: {first_line(e)}") from None
+    return Ready(Frozen(encoder, p.blocks(encoder.card), device, p.final_norm), module.to(device).eval(), p)
 
 
 def _new(p: TrainedHead, width: int, out: int) -> nn.Module:

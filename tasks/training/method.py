@@ -16,6 +16,10 @@ Head = TypeVar("Head", bound=TrainedHead)
 class TrainedMethod(Method[Head]):
     """A method that stores nothing: the encoder is shown crops of training pictures, then the test pictures."""
 
+    @property
+    def keeps_head(self) -> bool:
+        return not self.protocol.head_weights
+
     def splits(self) -> Sequence[str]:
         return ("test",) if self.protocol.head_weights else ("train", "test")
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import numpy as np
 
-from benchmark.contracts import TaskContext
-from benchmark.images.decode import to_float
+from benchmark.contracts import Answer, KeptHead, TaskContext
+from benchmark.images.decode import to_float, within
 from benchmark.images.drawing import Kind, side_by_side
 from benchmark.rows.row import slug
 from benchmark.system.late import torch
@@ -55,6 +56,33 @@ def _through(group: Sequence[tuple[int, np.ndarray, np.ndarray]], p: TrainedHead
             maps = (maps + mirrored) / 2
     for (index, _, target), found in zip(group, maps):
         yield index, found, target
+
+
+@dataclass(frozen=True)
+class Unlabelled:
+    """One picture [H, W, 3] uint8 as `predicted` reads data: nothing of its target counts."""
+
+    shown: np.ndarray
+    channels: tuple[int, ...]  # of a target's pixel
+
+    @property
+    def images(self) -> Unlabelled:
+        return self
+
+    def picture(self, index: int) -> np.ndarray:
+        return self.shown
+
+    def counted(self, index: int) -> np.ndarray:
+        return np.zeros((*self.shown.shape[:2], *self.channels), np.float32)
+
+
+def answered(head: KeptHead, p: TrainedHead, picture: np.ndarray, predict: Predict) -> Answer:
+    """What a kept head says of a picture as the task would show it, at most as large as those it was scored on."""
+    shown = within(picture, head.use["longest"])
+    data = Unlabelled(shown, (3,) if head.kind == "normals" else ())
+    ((_, found, _),) = predicted(data, [0], p, predict)
+    values = (found[0] if head.kind == "depth" else found.permute(1, 2, 0)).float().cpu().numpy()
+    return Answer(middle_square(shown) if p.test_square else shown, values)
 
 
 def kept_pictures(
