@@ -102,8 +102,8 @@ def test_maps_and_classes_are_those_that_were_scored(
                 assert shown.shape == (64, 64, 3) and np.allclose(np.linalg.norm(values, axis=-1), 1, atol=1e-5)
                 stored = next((geometry / "normals").glob(f"{photo.stem}.*"))
                 truth = np.asarray(Image.open(stored)) / 127.5 - 1
-                errors = normal_errors(values, truth.astype(np.float32), True)
-                assert errors["angular_rmse"] == pytest.approx(samples["angular_rmse"][at], rel=1e-3)
+                angles = normal_errors(values, truth.astype(np.float32), True)
+                assert angles["angular_rmse"] == pytest.approx(samples["angular_rmse"][at], rel=1e-3)
             elif task == "linear_segmentation":
                 mask = np.array(Image.open(photo.parents[1] / "masks" / f"{photo.stem}.png"))
                 assert (confusion_areas(values, mask, 3).columns()["intersection"] == samples["intersection"][at]).all()
