@@ -2,8 +2,8 @@
 
     python perf/knn.py [--rows N] [--width D] [--queries N] [--k K] [--rounds N] [--float32] [--file] [--device cuda]
 
-`--file` reads the index as the memory of in-context segmentation is read, in tiles from a file that is not mapped: what
-it takes is no part of the peak. `--float32` forbids the first look in bfloat16, as on a CPU without that unit.
+`--file` reads the index as the memory of in-context segmentation is read, in tiles from a file whose pages are
+let go of: they are no part of the peak. `--float32` forbids the first look in bfloat16, as on a CPU without that unit.
 faiss-cpu is compared where it is installed. Each contender runs in a process of its own, so that peak memory is its;
 rounds are interleaved, and each contender's lowest times count. On a busy machine read the processor ratios.
 """
@@ -75,7 +75,7 @@ def ours(index: Index, k: int, device: str) -> np.ndarray:
 
 
 def ours_from_file(index: Index, k: int, device: str) -> np.ndarray:
-    """Exact neighbours in a file that is not mapped."""
+    """Exact neighbours in the file of in-context segmentation."""
     rows = RowFile(index.path.parent, index.width)
     with open(index.path, "rb") as rows.file:
         rows.rows = index.rows

@@ -1,6 +1,6 @@
 """Patches of the training pictures as a labelled memory on disk, and the neighbours of test patches in it.
 
-The vectors lie in a scratch file that is read in tiles and never mapped, so ten million of them are no part of the
+The vectors lie in a scratch file whose pages are let go of as they are read, so ten million of them are no part of the
 process's memory. The memory has parts: a quarter, what makes it a half, and the rest, each picture's patches in the
 order in which it gives them away. One search over the parts says what memories of these sizes would have answered.
 """
@@ -23,10 +23,12 @@ from benchmark.heads.knn import topk_search
 from benchmark.system.bounds import Amount, Counts, Layer, NotNegative, Part
 from benchmark.system.files import disk_errors
 from benchmark.system.late import torch
+from benchmark.system.mapped import let_go
 
 Distance = Literal["cosine", "L2"]
 SHARES = ("1/4", "1/2", "1")  # of the memory, by its parts
 BLOCK = 32  # pictures read from the store at a time
+RESIDENT = 64 << 20  # bytes of a file's rows that may count as this process's memory
 
 
 @dataclass(frozen=True)
@@ -70,6 +72,7 @@ class RowFile:
         with disk_errors(folder):
             folder.mkdir(parents=True, exist_ok=True)
             self.file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 - open as long as this object
+        self.map, self.held = np.empty((0, width), self.kind), 0  # of the rows that were there, and bytes read of it
 
     def append(self, rows: np.ndarray) -> None:
         """Takes rows [n, width]."""
@@ -88,8 +91,7 @@ class RowFile:
     def __getitem__(self, rows: Any) -> np.ndarray:
         """[n, width]; rows of an index array that lie near one another are read in one go."""
         if isinstance(rows, slice):
-            start, stop, _ = rows.indices(self.rows)
-            return self._read(start, stop)
+            return self._seen(rows)
         asked = np.asarray(rows, np.int64)
         runs = np.split(np.arange(len(asked)), np.flatnonzero(np.diff(asked) > 4) + 1) if len(asked) else []
         out = np.empty((len(asked), self.width), self.kind)
@@ -97,6 +99,20 @@ class RowFile:
             low = asked[run[0]]
             out[run] = self._read(int(low), int(asked[run[-1]]) + 1)[asked[run] - low]
         return out
+
+    def _seen(self, rows: slice) -> np.ndarray:
+        """Rows where they lie in the system's cache: no copy is made."""
+        with disk_errors(self.folder):
+            if len(self.map) != self.rows:
+                self.file.flush()
+                # "c": what is read may not be changed in the file, and needs no copy to become a tensor
+                self.map = np.memmap(self.file, self.kind, "c", shape=self.shape)
+            if self.held > RESIDENT:
+                let_go(self.map)
+                self.held = 0
+            found: np.ndarray = self.map[rows].view(np.ndarray)
+            self.held += found.nbytes
+            return found
 
     def _read(self, start: int, stop: int) -> np.ndarray:
         out = np.empty((max(0, stop - start), self.width), self.kind)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -20,7 +20,8 @@ from benchmark.system.late import torch
 # most 2^-9 (above 1 by more, but not to less than a cosine); 2^-12 for float32 sums and norms a little above 1.
 MARGIN = 2.0**-8 + 2.0**-9 + 2.0**-12
 CROWDED = 0.01  # above this share of pairs left, one float32 product of the tile is cheaper than single pairs
-Product = Callable[["torch.Tensor", "torch.Tensor", "torch.Tensor"], None]  # rows, queries, and where scores go
+Product = Callable[["torch.Tensor", "torch.Tensor", "torch.Tensor"], None]  # queries, rows, and where scores go
+ROUNDS = 8  # of a measurement
 _PAIR_BYTES = 1 << 20  # both sides of a chunk of pairs stay in cache
 
 
@@ -65,22 +66,23 @@ class Coarse:
         return torch.from_numpy(out)
 
 
-def by_torch(g: torch.Tensor, q: torch.Tensor, out: torch.Tensor) -> None:
-    """out [n, b] = g [n, D] · q [b, D]."""
-    torch.matmul(g, q.T, out=out)
+def by_torch(q: torch.Tensor, g: torch.Tensor, out: torch.Tensor) -> None:
+    """out [b, n] = q [b, D] · g [n, D]."""
+    torch.matmul(q, g.T, out=out)
 
 
-def by_numpy(g: torch.Tensor, q: torch.Tensor, out: torch.Tensor) -> None:
+def by_numpy(q: torch.Tensor, g: torch.Tensor, out: torch.Tensor) -> None:
     """The same by numpy's BLAS."""
-    np.matmul(g.numpy(), q.numpy().T, out=out.numpy())
+    np.matmul(q.numpy(), g.numpy().T, out=out.numpy())
 
 
 @functools.cache
 def quicker_product(width: int) -> Product:
     """`by_torch`, or `by_numpy` where it is faster: by a seventh on AMD, while torch's is by a quarter on Intel."""
-    g, q, out = torch.randn(1024, width), torch.randn(512, width), torch.empty(1024, 512)
-    took = {way: min(_seconds(lambda: way(g, q, out)) for _ in range(3)) for way in (by_torch, by_numpy)}  # noqa: B023
-    return min(took, key=lambda way: took[way])
+    q, g, out = torch.randn(512, width), torch.randn(1024, width), torch.empty(512, 1024)
+    ways = (by_torch, by_numpy)
+    took = _least([lambda way=way: way(q, g, out) for way in ways])  # type: ignore[misc]
+    return ways[int(np.argmin(took))]
 
 
 @functools.cache
@@ -88,12 +90,16 @@ def pays(width: int) -> bool:
     """Whether this machine multiplies vectors of `width` clearly faster in bfloat16 than in float32; measured once."""
     q, g, wide = torch.randn(512, width), torch.randn(512, width), torch.empty(512, 512)
     looks, product = Coarse(q, len(g)), quicker_product(width)
-    calls = (lambda: looks._product(g.bfloat16()), lambda: product(g, q, wide))
-    narrow, full = (min(_seconds(call) for _ in range(3)) for call in calls)
+    narrow, full = _least([lambda: looks._product(g.bfloat16()), lambda: product(q, g, wide)])
     return narrow < 0.8 * full
 
 
-def _seconds(call: Callable[[], object]) -> float:
-    start = time.perf_counter()
-    call()
-    return time.perf_counter() - start
+def _least(calls: Sequence[Callable[[], object]]) -> list[float]:
+    """The least seconds of each call, taken in turn: other programs disturb some of the rounds, not one of the calls."""
+
+    def seconds(call: Callable[[], object]) -> float:
+        start = time.perf_counter()
+        call()
+        return time.perf_counter() - start
+
+    return np.min([[seconds(call) for call in calls] for _ in range(ROUNDS)], 0).tolist()

@@ -24,6 +24,7 @@ NEIGHBOURS = (10, 20, 100, 200)
 _GRID = 2.0**40  # float64 scores are compared on this grid: far above their rounding, far below any real difference
 _ROWS = 2048  # index rows in one tile
 _LARGE = 2**34  # multiplications from which it is worth measuring what is fast on this machine
+_SHORTEST = 1e-12  # its squares are far from the least that float32 holds
 _VAIN = 8  # so many looks too many that did not help, and the rest goes without
 
 _Pairs: TypeAlias = "tuple[torch.Tensor, torch.Tensor, torch.Tensor]"  # rows of q, rows of the tile, scores
@@ -48,7 +49,6 @@ def topk_search(
     others = len(index) - (exclude is not None)
     if not 1 <= k <= others:
         raise DataError(f"k = {k} neighbours asked of {others} index rows: choose k between 1 and {others}")
-    own = np.full(len(queries), -1, np.int64) if exclude is None else np.asarray(exclude, np.int64)
     width = int(queries.shape[1])
     step = max(1, min(block_bytes // 2 // (8 * width), block_bytes // 2 // (8 * _ROWS), 8 * block_bytes // (256 * k)))
     large = device == "cpu" and len(queries) * len(index) * width >= _LARGE
@@ -59,10 +59,9 @@ def topk_search(
         stop = min(start + step, len(queries))
         q = _directions(queries, start, stop, device, "query")
         pool = _Pool(q, index, k, look, product)
-        skip = torch.as_tensor(own[start:stop], device=q.device)
+        skip = None if exclude is None else torch.as_tensor(exclude[start:stop], dtype=torch.int64, device=q.device)
         for low in range(0, len(index), _ROWS):
-            g = _directions(index, low, min(low + _ROWS, len(index)), device, "index")
-            pool.add(g, low, skip)
+            pool.add(low, min(low + _ROWS, len(index)), skip)
         best, where = pool.result()
         scores.append(best.cpu())
         indices.append(where.cpu())
@@ -80,19 +79,22 @@ class _Pool:
         self.q, self.index, self.k, self.product = q, index, k, product
         self.look = coarse.Coarse(q, _ROWS) if look else None
         self.vain = 0  # looks that did not help, less those that did
-        self.margin = 2 * rounding_margin(q.shape[1]) + 1e-7  # and the coarseness of _by_query_and_score
+        # Of two products, each with half as much of its row's length, and the coarseness of _by_query_and_score.
+        self.margin = 3 * rounding_margin(q.shape[1]) + 1e-7
         self.floor = torch.full((len(q),), -torch.inf, device=q.device)  # float32; a row below it is out for good
         none = torch.zeros(0, dtype=torch.int64, device=q.device)
         self.rows, self.cols, self.scores = [none], [none], [torch.zeros(0, dtype=torch.float64, device=q.device)]
         self.pending = 0
         self.settled = False
         # Fresh pages for every tile would cost a fifth of the product.
-        self.tile = torch.empty(_ROWS, len(q), device=q.device)
-        self.mask = torch.empty(_ROWS, len(q), dtype=torch.bool, device=q.device)
+        self.tile = torch.empty(len(q), _ROWS, device=q.device)
+        self.directions = torch.empty(_ROWS, q.shape[1], device=q.device)
+        self.ones = torch.ones(_ROWS, device=q.device)
 
-    def add(self, g: torch.Tensor, low: int, skip: torch.Tensor) -> None:
-        """Take the tile of index rows g [n, D], which start at row `low`; tiles come in rising order."""
-        rows, cols, score = self._first_look(g, low, skip) or self._full_look(g, low, skip)
+    def add(self, low: int, stop: int, skip: torch.Tensor | None) -> None:
+        """Take the tile of index rows from `low` to `stop`; tiles come in rising order. `skip` [b]: rows left out."""
+        g, length = self._with_lengths(low, stop)
+        rows, cols, score = self._first_look(g, low, skip) or self._full_look(g, length, low, skip)
         if not len(rows):
             return
         self.rows.append(rows)
@@ -103,7 +105,18 @@ class _Pool:
         if self.pending > max(self.k * len(self.q), 1 << 16):
             self._prune()
 
-    def _first_look(self, g: torch.Tensor, low: int, skip: torch.Tensor) -> _Pairs | None:
+    def _with_lengths(self, low: int, stop: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Rows [n, D], and lengths [n] summed in float32 (in float64 where squares might leave its range) by which
+        their products are still to be divided: for fewer queries than features that is less work than the rows."""
+        g = rows_of(self.index, slice(low, stop), self.q.device)
+        length, ones = torch.linalg.vector_norm(g, dim=1), self.ones[: len(g)]
+        if not bool(((length > _SHORTEST) & (length < 1 / _SHORTEST)).all()):
+            return _directions(self.index, low, stop, str(g.device), "index"), ones
+        if self.look is None and len(self.q) < g.shape[1]:
+            return g, length
+        return torch.div(g, length[:, None], out=self.directions[: len(g)]), ones
+
+    def _first_look(self, g: torch.Tensor, low: int, skip: torch.Tensor | None) -> _Pairs | None:
         """What reaches the floor, by way of bfloat16; None where that is not done or did not help."""
         if self.look is None or self.k > coarse.CROWDED / 2 * low:  # so early, a large share of a tile still enters
             return None
@@ -114,27 +127,36 @@ class _Pool:
         if pairs is None:
             return None
         rows, cols, score = pairs
-        seen = cols + low != skip[rows]
-        return rows[seen], cols[seen], score[seen].double()
-
-    def _full_look(self, g: torch.Tensor, low: int, skip: torch.Tensor) -> _Pairs:
-        """What reaches the floor, by the whole product in float32."""
-        tile, mask = self.tile[: len(g)], self.mask[: len(g)]  # [n, b]
-        self.product(g, self.q, tile)
-        hidden = ((skip >= low) & (skip < low + len(g))).nonzero()[:, 0]
-        tile[skip[hidden] - low, hidden] = -torch.inf
-        if low == 0 and len(g) > self.k:
-            self.floor = torch.topk(tile.T, self.k, sorted=False).values.amin(1) - self.margin
-        _reach(tile, self.floor, mask)
-        cols, rows = true_pairs(mask)
-        crowded = low > 0 and len(rows) > max(DENSE * mask.numel(), 2 * self.k * len(self.q))
-        if crowded and bool(torch.isfinite(self.floor).all()):
-            return self._settle_tile(g, hidden, skip[hidden] - low)
-        score = tile[cols, rows].double()
-        if len(hidden):  # the floor may still be -inf
-            seen = score != -torch.inf
+        if skip is not None:
+            seen = cols + low != skip[rows]
             rows, cols, score = rows[seen], cols[seen], score[seen]
-        return rows, cols, score
+        return rows, cols, score.double()
+
+    def _full_look(self, g: torch.Tensor, length: torch.Tensor, low: int, skip: torch.Tensor | None) -> _Pairs:
+        """What reaches the floor, by the whole product in float32."""
+        tile = self.tile.view(-1)[: len(self.q) * len(g)].view(len(self.q), len(g))  # [b, n]
+        self.product(self.q, g, tile)
+        least, most = length.min(), length.max()
+        if low == 0 or most > 1.001 * least:
+            tile /= length
+            length = self.ones[: len(g)]
+            least = most = self.ones[0]
+        hidden = own = torch.zeros(0, dtype=torch.int64, device=g.device)
+        if skip is not None:
+            hidden = ((skip >= low) & (skip < low + len(g))).nonzero()[:, 0]
+            own = skip[hidden] - low
+            tile[hidden, own] = -torch.inf
+        if low == 0 and len(g) > self.k:
+            self.floor = torch.topk(tile, self.k, sorted=False).values.amin(1) - self.margin
+        # Rows of nearly one length are held to the floor times the least, and the few that reach it to their own.
+        rows, cols = _reaching(tile, torch.where(self.floor > 0, self.floor * least, self.floor * most))
+        crowded = low > 0 and len(rows) > max(DENSE * tile.numel(), 2 * self.k * len(self.q))
+        if crowded and bool(torch.isfinite(self.floor).all()):
+            exact = _directions(self.index, low, low + len(g), str(g.device), "index")
+            return self._settle_tile(exact, hidden, own)
+        score = tile[rows, cols] / length[cols]
+        seen = (score >= self.floor[rows]) & (score > -torch.inf)  # the floor may still be -inf
+        return rows[seen], cols[seen], score[seen].double()
 
     def result(self) -> tuple[torch.Tensor, torch.Tensor]:
         """(scores [b, k], indices [b, k]), decided in float64."""
@@ -228,12 +250,16 @@ def _directions(source: Any, start: int, stop: int, device: str, what: str) -> t
     return rows / norm
 
 
-def _reach(tile: torch.Tensor, floor: torch.Tensor, out: torch.Tensor) -> None:
-    """out [n, b] = tile ≥ floor [b]; numpy compares twice as fast."""
-    if out.device.type == "cpu":
-        np.greater_equal(tile.numpy(), floor.numpy(), out=out.numpy())
+def _reaching(tile: torch.Tensor, floor: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Where tile [b, n] ≥ floor [b], looking twice only at queries whose best row is."""
+    near = (tile.amax(1) >= floor).nonzero()[:, 0]
+    tile, floor = (tile, floor) if 2 * len(near) > len(tile) else (tile[near], floor[near])
+    if tile.device.type == "cpu":  # numpy compares twice as fast
+        mask = torch.from_numpy(np.greater_equal(tile.numpy(), floor.numpy()[:, None]))
     else:
-        torch.ge(tile, floor, out=out)
+        mask = tile >= floor[:, None]
+    rows, cols = true_pairs(mask)
+    return (rows if len(tile) > len(near) else near[rows]), cols
 
 
 def _norm(rows: torch.Tensor) -> torch.Tensor:
