@@ -81,7 +81,7 @@ def quicker_product(width: int) -> Product:
     """`by_torch`, or `by_numpy` where it is faster: by a seventh on AMD, while torch's is by a quarter on Intel."""
     q, g, out = torch.randn(512, width), torch.randn(1024, width), torch.empty(512, 1024)
     ways = (by_torch, by_numpy)
-    took = _least([lambda way=way: way(q, g, out) for way in ways])  # type: ignore[misc]
+    took = _least([functools.partial(way, q, g, out) for way in ways])
     return ways[int(np.argmin(took))]
 
 
@@ -95,11 +95,12 @@ def pays(width: int) -> bool:
 
 
 def _least(calls: Sequence[Callable[[], object]]) -> list[float]:
-    """The least seconds of each call, taken in turn: other programs disturb some of the rounds, not one of the calls."""
+    """The least seconds of each call, taken in turn: other programs disturb some rounds, and not one call alone."""
 
     def seconds(call: Callable[[], object]) -> float:
         start = time.perf_counter()
         call()
         return time.perf_counter() - start
 
-    return np.min([[seconds(call) for call in calls] for _ in range(ROUNDS)], 0).tolist()
+    rounds = [[seconds(call) for call in calls] for _ in range(ROUNDS)]
+    return [min(of_one) for of_one in zip(*rounds)]

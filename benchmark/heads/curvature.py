@@ -7,19 +7,18 @@ preconditioner a weak penalty takes hundreds of passes over the rows; with this 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import TypeAlias
+from collections.abc import Iterator, Sequence
 
 from benchmark.errors import EncoderError
 from benchmark.heads.grid import MixedRows
+from benchmark.heads.lbfgs import Preconditioner
 from benchmark.heads.rows import Rows
 from benchmark.system.late import torch
+from benchmark.system.processes import give_back
 
 SAMPLE = 32_768  # rows looked at
 DOUBTFUL = 4_096  # rows of each class that count one by one; half of them cost half again as many passes
 ROOM = 1 << 30  # bytes of blocks; above it the caller does without (150 classes of width 1,024 take 0.6 GB)
-
-Preconditioner: TypeAlias = "Callable[[torch.Tensor], torch.Tensor]"
 
 
 def fits(classes: int, width: int) -> bool:
@@ -33,13 +32,9 @@ def block_bytes(rows: int, width: int, classes: int) -> int:
 
 
 def block_preconditioner(data: Rows | MixedRows, parameters: torch.Tensor, penalty: float) -> Preconditioner:
-    """Gradient [C, D+1] float64 -> the step that each class's own curvature at `parameters` [C, D+1] makes of it."""
-    x = torch.cat(list(_first(data, SAMPLE)))
-    n, width = len(x), x.shape[1] + 1
-    weight, bias = parameters[:, :-1].to(x.dtype), parameters[:, -1].to(x.dtype)
-    chances = torch.softmax(torch.addmm(bias, x, weight.T), 1)
-    doubt = chances * (1 - chances)
-    x = torch.cat([x, x.new_ones(n, 1)], 1)
+    """Gradients [C, D+1] float64 -> the steps that each class's curvature at `parameters` [C, D+1] makes of them."""
+    x, doubt = _with_doubt(data, parameters)
+    n, width = x.shape
     mean = x.T @ x / n
     top, rows = doubt.topk(min(DOUBTFUL, n), 0)  # [m, C]
     left = (doubt.sum(0) - top.sum(0)) / n
@@ -57,14 +52,31 @@ def block_preconditioner(data: Rows | MixedRows, parameters: torch.Tensor, penal
                 factor, torch.eye(width, dtype=factor.dtype, device=x.device), upper=False
             )
         factors[c] = factor
+    give_back()  # what single classes took
 
-    def apply_inverted(gradient: torch.Tensor) -> torch.Tensor:
-        return (factors.mT @ (factors @ gradient[:, :, None].to(factors.dtype)))[:, :, 0].double()
+    def apply_inverted(*gradients: torch.Tensor) -> Sequence[torch.Tensor]:
+        columns = torch.stack(gradients, 2).to(factors.dtype)  # what takes time is reading the factors: once for all
+        return (factors.mT @ (factors @ columns)).double().unbind(2)
 
-    def apply(gradient: torch.Tensor) -> torch.Tensor:
-        return torch.cholesky_solve(gradient[:, :, None].to(factors.dtype), factors)[:, :, 0].double()
+    def apply(*gradients: torch.Tensor) -> Sequence[torch.Tensor]:
+        return [torch.cholesky_solve(g[:, :, None].to(factors.dtype), factors)[:, :, 0].double() for g in gradients]
 
     return apply_inverted if data.inverted else apply
+
+
+def _with_doubt(data: Rows | MixedRows, parameters: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """The first rows [n, D+1], ones last, and p_c (1 - p_c) of each [n, C]: filled in, for copies of so many rows are
+    what a fit's memory is counted by."""
+    x, doubts, n = torch.empty(0), list[torch.Tensor](), 0
+    for part in _first(data, SAMPLE):
+        if not n:
+            x = part.new_ones(min(len(data), SAMPLE + len(part)), part.shape[1] + 1)
+            weight, bias = parameters[:, :-1].to(part.dtype), parameters[:, -1].to(part.dtype)
+        chances = torch.softmax(torch.addmm(bias, part, weight.T), 1)
+        doubts.append(chances * (1 - chances))
+        x[n : n + len(part), :-1] = part
+        n += len(part)
+    return x[:n], torch.cat(doubts)
 
 
 def spectrum(data: Rows | MixedRows) -> tuple[torch.Tensor, torch.Tensor]:

@@ -6,7 +6,7 @@ curvature sᵀy is never negative and a backtracking (Armijo) search suffices; s
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -15,6 +15,7 @@ from benchmark.system.late import torch
 PAIRS, PAIRS_BYTES = 20, 2 << 30  # what is remembered: so many steps, or those that fit
 
 Objective: TypeAlias = "Callable[[torch.Tensor], tuple[float, torch.Tensor]]"
+Preconditioner: TypeAlias = "Callable[..., Sequence[torch.Tensor]]"  # of one gradient or several at once, for each
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,7 @@ class Minimum:
 def minimise(
     objective: Objective,
     x: torch.Tensor,
-    precondition: Callable[[torch.Tensor], torch.Tensor],
+    precondition: Preconditioner,
     tolerance: float,
     max_iterations: int = 200,
     memory: int = 20,
@@ -68,13 +69,13 @@ def minimise(
         if curvature > 1e-14 * float(s.norm() * y.norm()):
             pairs = [*pairs, (s, y, curvature)][-memory:]
         x, value, grad = candidate, new_value, new_grad
-    return Minimum(x, value, float((grad * precondition(grad)).sum()) ** 0.5, max_iterations, evaluations)
+    return Minimum(x, value, float((grad * precondition(grad)[0]).sum()) ** 0.5, max_iterations, evaluations)
 
 
 def _two_loop(
     grad: torch.Tensor,
     pairs: list[tuple[torch.Tensor, torch.Tensor, float]],
-    precondition: Callable[[torch.Tensor], torch.Tensor],
+    precondition: Preconditioner,
 ) -> torch.Tensor:
     q = grad.clone()
     weights = []
@@ -82,10 +83,11 @@ def _two_loop(
         a = float((s * q).sum()) / curvature
         weights.append(a)
         q -= a * y
-    r = precondition(q)
-    if pairs:
-        _, y, curvature = pairs[-1]
-        r *= curvature / float((y * precondition(y)).sum())
+    if not pairs:
+        return precondition(q)[0]
+    _, y, curvature = pairs[-1]
+    r, along = precondition(q, y)
+    r *= curvature / float((y * along).sum())
     for (s, y, curvature), a in zip(pairs, reversed(weights)):
         r += s * (a - float((y * r).sum()) / curvature)
     return r

@@ -21,12 +21,13 @@ import numpy as np
 
 from benchmark.contracts import Progress
 from benchmark.errors import DataError
-from benchmark.heads.curvature import Preconditioner, block_bytes, block_preconditioner, fits, spectrum
+from benchmark.heads.curvature import block_bytes, block_preconditioner, fits, spectrum
 from benchmark.heads.grid import GridRows, MixedRows
-from benchmark.heads.lbfgs import Minimum, minimise, steps_kept
+from benchmark.heads.lbfgs import Minimum, Preconditioner, minimise, steps_kept
 from benchmark.heads.rows import BLOCK, Rows, Scaler, class_indices, fit_scaler
 from benchmark.metrics.segmentation import confusion_areas, per_class_iou
 from benchmark.system.late import F, torch
+from benchmark.system.processes import give_back
 
 Criterion = Literal["cross-entropy", "accuracy", "mIoU"]
 PENALTIES = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6)
@@ -150,7 +151,7 @@ class _Maker:
     max_iterations: int
 
     def problem(self, rows: np.ndarray) -> _Problem:
-        block = BLOCK // 4 if isinstance(self.x, GridRows) else BLOCK
+        block = BLOCK // 16 if isinstance(self.x, GridRows) else BLOCK
         scaler = fit_scaler(self.x, rows, self.device, self.standardize, block)
         return _Problem(self.rows(rows, scaler), scaler, self.classes, self.max_iterations)
 
@@ -230,13 +231,13 @@ class _Problem:
         rest = 1.0 / (self.curvature[:, None] * floor + penalty)  # of the directions that fewer rows than features lack
         partial = vectors.shape[1] < vectors.shape[0]
 
-        def apply(g: torch.Tensor) -> torch.Tensor:
+        def step(g: torch.Tensor) -> torch.Tensor:
             inner = ((g[:, :-1] @ vectors) * (scale - rest if partial else scale)) @ vectors.T
             if partial:
                 inner += rest * g[:, :-1]
             return torch.cat([inner, (g[:, -1] * bias_scale)[:, None]], 1)
 
-        return apply
+        return lambda *gradients: [step(g) for g in gradients]
 
 
 def room(device: str) -> int:
@@ -300,15 +301,19 @@ def _choose(
     names = np.unique(holdout[pick][holdout[pick] >= 0])
     sharing = replace(make, keep_bytes=make.keep_bytes // max(1, len(names)))
     folds = [_Fold(sharing, pick[holdout[pick] != k], pick[holdout[pick] == k]) for k in names]
+    give_back()  # what the folds' features took while their moments were added up
     outside = sum(len(fold.problem.data) for fold in folds) / len(folds)
     history: list[dict[str, float]] = []
     best: tuple[tuple[float, float], float, torch.Tensor] | None = None
     lowest, worse = np.inf, 0
     for penalty in sorted(penalties, reverse=True):
         # One fold's curvature serves all: they share nine rows of ten, and it decides only how fast they get there.
-        first = folds[0].parameters
-        by = None if first is None else folds[0].problem.preconditioner(penalty, first)
-        found = [fold.solve(penalty, LOOSE * len(folds) * make.tolerance, by) for fold in folds]
+        by, found = None, list[Minimum]()
+        for fold in folds:
+            first = folds[0].parameters
+            if by is None and first is not None and (history or fold.problem.data.inverted):
+                by = folds[0].problem.preconditioner(penalty, first)
+            found.append(fold.solve(penalty, LOOSE * len(folds) * make.tolerance, by))
         judged = _judge([(fold.judge, minimum.x) for fold, minimum in zip(folds, found)])
         record = {"penalty": penalty, "iterations": sum(m.iterations for m in found)}
         record["train_loss"] = sum(m.value for m in found) / len(found)

@@ -56,7 +56,8 @@ def fit_scaler(x: Any, rows: np.ndarray, device: str, standardize: bool = True, 
 class Rows:
     """Blocks (features [b, D], labels [b]) of the chosen rows; features standardised, in `dtype`, on `device`."""
 
-    inverted = False  # whether a preconditioner may be inverted: quicker, with other last digits than earlier rows have
+    inverted = False  # whether a preconditioner may be inverted and shared from the start: quicker, but rows that are
+    # there have other last digits
 
     def __init__(
         self, x: Any, y: torch.Tensor, rows: np.ndarray, scaler: Scaler, device: str, dtype: torch.dtype, keep: int,
