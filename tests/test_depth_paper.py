@@ -133,6 +133,17 @@ def test_the_range_of_depth_is_told_to_a_tenth_of_a_millimetre():
     assert depth_range(data, 0.5, 9) == {"test": {"median_m": 0.1235, "counted": 0.3333}}
 
 
+def test_depths_are_looked_at_from_the_first_map_to_the_last():
+    seen: list[int] = []
+
+    def target(index: int) -> np.ndarray:
+        seen.append(index)
+        return np.ones((1, 1))
+
+    depth_range({"test": SimpleNamespace(images=range(46), target=target)}, 0.2, 3.5)
+    assert seen == list(range(0, 46, 3))
+
+
 def test_average_chooses_the_main_metric_and_both_are_reported(tmp_path):
     context = memory(tmp_path, preset("depth", "dinov2", **{**SMALL, "steps": 5}, average="pooled"))
     outcome = TASK.method(context.protocol).run(context)

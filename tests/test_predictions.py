@@ -18,7 +18,15 @@ from benchmark.engine.run import run
 from benchmark.images.drawing import RIGHT, WRONG, font, neighbours, palette_for, shrink, side_by_side
 from benchmark.leaderboard import build
 from benchmark.rows.row import read_row
-from tasks.predictions import Predictions, answered, best_median_worst, nearest, wrong_queries
+from tasks.predictions import (
+    Predictions,
+    answered,
+    best_median_worst,
+    label_pictures,
+    nearest,
+    ranked,
+    wrong_queries,
+)
 
 DENSE = ("linear_segmentation", "depth", "normals", "zero_shot_segmentation")
 RETRIEVAL = ("image_to_text_retrieval", "text_to_image_retrieval", "instance_retrieval")
@@ -80,6 +88,27 @@ def test_nothing_is_kept_or_written_when_nothing_is_asked_for(tmp_path: Path) ->
 def test_wrong_queries_are_the_lowest_ranked_that_have_an_answer() -> None:
     assert wrong_queries(np.array([0, 4, 9, 2, 0]), 9, 5) == [1, 3]
     assert wrong_queries(np.array([0, 4, 8, 2, 0]), 9, 1) == [2]
+
+
+def test_a_files_name_says_where_the_right_answer_stands() -> None:
+    assert [ranked(rank, 9) for rank in (0, 1, 4, 8, 9, -1)] == [
+        *("rank-1", "rank-2", "rank-5", "rank-9"), *("no-answer", "no-answer")
+    ]  # fmt: skip
+
+
+def test_the_first_wrong_pictures_stand_beside_their_neighbours() -> None:
+    names = ["cat", "dog"]
+    data = {
+        part: SimpleNamespace(images=Noise(6), labels=[0, 1, 0, 1, 0, 1], class_names=names)
+        for part in ("train", "test")
+    }
+    context: Any = SimpleNamespace(keep_predictions=2, look_at=(), data=data)
+    found = torch.tensor([[5, 4]] * 6)
+    guess, linear = np.array([0, 0, 1, 1, 1, 1]), np.array([0, 0, 0, 0, 0, 0])
+    assert list(label_pictures(context, found, guess, linear)) == [
+        "pictures/wrong-1_is-dog_kNN-cat_linear-cat_noise-0-1.png",
+        "pictures/wrong-2_is-cat_kNN-dog_linear-cat_noise-0-2.png",
+    ]
 
 
 def test_nearest_goes_through_blocks_and_leaves_out_what_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -255,6 +255,13 @@ def test_a_field_set_to_what_it_is_leaves_the_preset_what_it_is():
     [
         ("classification", "fast", None, "view_size=224", "view_size = 224 does nothing with view = encoder"),
         ("classification", "paper", None, "crop=224", "crop = 224 does nothing with view = encoder"),
+        (
+            "classification",
+            "paper",
+            None,
+            "view=square view_size=224 crop=9",
+            "crop = 9 does nothing with view = square",
+        ),
         ("image_to_text_retrieval", "paper", None, "view_size=224", "view_size = 224 does nothing"),
         ("zero_shot_classification", "paper", None, "view_size=224", "view_size = 224 does nothing"),
         ("instance_retrieval", "paper", None, "view_size=224", "view_size = 224 does nothing"),
