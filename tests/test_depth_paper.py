@@ -144,6 +144,17 @@ def test_depths_are_looked_at_from_the_first_map_to_the_last():
     assert seen == list(range(0, 46, 3))
 
 
+def test_what_sees_no_picture_says_the_mean_of_the_depths_that_count(tmp_path):
+    context = memory(tmp_path, preset("depth", "dinov2", **{**SMALL, "steps": 1, "max_depth": 2.0}))
+    outcome = TASK.method(context.protocol).run(context)
+    train, test = (context.data[split] for split in ("train", "test"))
+    seen = np.concatenate([train.target(i).ravel() for i in range(len(train.images))]).astype(np.float64)
+    mean = seen[seen <= 2].mean()
+    expected = [score(np.full(m.shape, mean, np.float32), m, context.protocol, 2.0) for m in map(test.target, range(4))]
+    assert outcome.blind[0]["rmse"] == pytest.approx([row["rmse"] for row in expected])
+    assert 1.0 < mean < 2.0 < seen.max()
+
+
 def test_average_chooses_the_main_metric_and_both_are_reported(tmp_path):
     context = memory(tmp_path, preset("depth", "dinov2", **{**SMALL, "steps": 5}, average="pooled"))
     outcome = TASK.method(context.protocol).run(context)

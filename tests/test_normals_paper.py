@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -152,3 +154,29 @@ def test_navis_normals_are_an_option_of_navi_alone() -> None:
     method = TASK.method(preset("normals", "paper"))
     with_option = [name for name in ("a", "navi", "nyuv2", "scenes") if "normals" in method.dataset_options(name)]
     assert with_option == ["navi"] and method.dataset_options("navi")["normals"] == method.protocol.navi_normals
+
+
+@dataclass
+class Stored(MemoryContext):
+    """A context with features drawn at random."""
+
+    def features(self, need: str) -> torch.Tensor:
+        shape = {"train/pixels": (6, self.protocol.pixels(6), 6), "test/patches": (2, 4, 4, 6)}[need]
+        return torch.randn(shape, generator=torch.Generator().manual_seed(0))
+
+
+class WithoutDirection(ColourNormals):
+    """Rows 0 to 4 count, and have no direction; row 5 does not count."""
+
+    def counted(self, index: int) -> np.ndarray:
+        target = self.target(index)
+        target[:5], target[5] = 0, np.nan
+        return target
+
+
+def test_a_counted_pixel_without_direction_is_90_degrees_off_for_fast_too(tmp_path: Path) -> None:
+    data = {"train": ColourNormals(Ramps(6, 1)), "test": WithoutDirection(Ramps(2, 2))}
+    context: Any = Stored(preset("normals", "fast"), data, tmp_path)
+    outcome = TASK.method(context.protocol).run(context)
+    for columns in (outcome.samples, outcome.blind[0]):
+        assert columns["n"].tolist() == [31 * 40] * 2 and (columns["angles"][:, 900] >= 5 * 40).all()

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from benchmark import run
+from benchmark.engine.report import Hooks
 
 FILE = Path(__file__).parent / "pinned" / "scenes.json"
 LIMIT = 24
@@ -24,16 +26,38 @@ SHORT = {
 }  # fmt: skip
 
 
+@dataclass
+class Bar:
+    """Counts what it is told."""
+
+    label: str
+    total: int
+    done: int = 0
+
+    def advance(self, amount: int = 1) -> None:
+        self.done += amount
+
+    def note(self, text: str) -> None:
+        """Not counted."""
+
+
 def measured(folder: Path) -> dict[str, dict[str, float]]:
     """Task -> metric -> value."""
+    bars: list[Bar] = []
+
+    def new(label: str, total: int) -> Bar:
+        bars.append(Bar(label, total))
+        return bars[-1]
+
     options: dict[str, Any] = {
         "results": folder / "results",
         "cache": folder / "cache",
         "device": "cpu",
         "overrides": SHORT,
     }
-    report = run("tipsv2-mini", list(TASKS), limit=LIMIT, check=False, **options)
+    report = run("tipsv2-mini", list(TASKS), limit=LIMIT, check=False, hooks=Hooks(progress=new), **options)
     assert not report.failures, [note.line for note in report.failures]
+    assert len(bars) > 11 and not [bar for bar in bars if bar.done != bar.total]
     for timing in (row.data.timing for row in report.rows):
         parts = (timing.extract_s, timing.fit_s, timing.score_s)
         assert min(parts) >= 0 and sum(parts) <= timing.total_s + 0.01

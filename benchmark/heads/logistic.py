@@ -116,6 +116,8 @@ def fit_best(
                 name, best = source, found
         assert best is not None
         chosen, start = best.penalty, best.start
+    elif progress is not None:  # nothing to choose
+        progress.advance()
     streamed = keep_bytes is None and torch.device(device).type == "cpu"
     last = replace(made[name], keep_bytes=KEPT) if streamed else made[name]
     fit = last.problem(np.arange(len(labels)))
