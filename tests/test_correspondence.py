@@ -571,11 +571,17 @@ def test_own_pairs_of_two_extents_are_refused(tmp_path: Path) -> None:
 def test_pictures_of_the_best_and_the_worst_pair_are_handed_back(folder: Path) -> None:
     found = context(folder, fields("fast"))
     found.keep_predictions = 1
-    files = scored(found).files
+    outcome = scored(found)
+    files = outcome.files
     assert len(files) == 3 and {name.partition("-1_")[0] for name in files} == {
         "pictures/best", "pictures/median", "pictures/worst"
     }  # fmt: skip
     assert all(picture.startswith(b"\x89PNG") for picture in files.values())
+    told_in = {name.split("_")[0]: float(name.split("_")[1].removeprefix("PCK-")) for name in files}
+    shares = 100 * outcome.samples["image@0.1"]
+    shares = np.sort(shares[np.isfinite(shares)])
+    assert told_in["pictures/best-1"] == shares[-1] > shares[0] == told_in["pictures/worst-1"]
+    assert told_in["pictures/median-1"] in shares[1:-1] and 0 < told_in["pictures/median-1"] < 100
 
 
 def test_pairs_are_shown_before_a_model_is_loaded(folder: Path) -> None:

@@ -250,7 +250,7 @@ def test_what_unlabelled_pixels_are(tmp_path: Path) -> None:
 
 def test_more_than_255_classes_and_masks_of_another_size(tmp_path: Path) -> None:
     """int32 masks, unlabelled as -1, of another shape than the square; scored at their own."""
-    found = context(tmp_path, fields("fast", neighbours=(3,)))
+    found = context(tmp_path, fields("fast", neighbours=(1,)))
     for split, data in found.data.items():
         big = [np.kron(m.astype(np.int32) + 296, np.ones((2, 3), np.int32)) for m in data.maps]
         for mask in big:

@@ -155,6 +155,13 @@ def probe3d(found: Any, data: NaviPairs) -> dict[str, float]:
     return out
 
 
+def test_the_last_output_is_asked_for_or_a_block_by_its_number(data: NaviPairs) -> None:
+    card: Any = SimpleNamespace(patch_size=8, image_size=64)
+    for layer, asked in ((-1, None), (2, 2)):
+        method = TASK.method(preset("correspondence", "probe3d", "navi", layer=layer))
+        assert method.needs(card, {"test": data})["test/patches"].tap.layer == asked
+
+
 @pytest.mark.parametrize("matches", [40, 100])
 def test_dense_matches_are_those_of_probe3ds_own_steps(data: NaviPairs, tmp_path: Path, matches: int) -> None:
     """mbanani/probe3d @ a1f1464 on the same features: places of the object in noise."""
