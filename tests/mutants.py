@@ -88,7 +88,15 @@ def modules(words: list[str]) -> dict[Path, list[str]]:
 
 
 def judge(tree: Path, tests: list[str], seconds: float) -> str:
-    """ "killed", "survived" or "endless": what the tests in the copy `tree` say of it, in a process of their own."""
+    """ "killed", "survived" or "endless": what the tests in the copy `tree` say of it, in a process of their own.
+
+    Of what a mutant leaves in the cache only rendered scenes are kept: the next would read it.
+    """
+    cache = tree / ".cache"
+    for left in cache.glob("*"):
+        if left.name != "scenes":
+            shutil.rmtree(left)
+    os.environ["BENCH_TEST_CACHE"] = str(cache)
     child = os.fork()
     if not child:
         os.setsid()
