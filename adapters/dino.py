@@ -8,16 +8,15 @@ says which it is (option `positions`); with registers both agree, and widen the 
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 from types import MethodType
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from transformers import Dinov2Model, Dinov2WithRegistersModel, DINOv3ViTModel
 
 from adapters.patches import to_map
+from adapters.positions import rules
 from adapters.vit import VisionTransformer, load_pretrained
 from adapters.weights_files import Checkpoint, locate
 from benchmark.contracts import ImageFeatures, ModelSpec
@@ -32,23 +31,12 @@ MODELS: dict[str, Any] = {
 
 
 POSITIONS = ("authors", "transformers")
-OFFSET = 0.1  # facebookresearch/dinov2, dinov2/hub/backbones.py: interpolate_offset of the models without registers
 
 
 def resampled(embeddings: Any, tokens: torch.Tensor, height: int, width: int) -> torch.Tensor:
-    """The position table [1, 1 + h * w, D] for a picture, as DINOv2's own code resamples it (Dinov2Embeddings' method).
-
-    Bicubic, without antialiasing, by a scale that is said and not the one that follows from the sizes.
-    """
-    table: torch.Tensor = embeddings.position_embeddings
-    side = math.isqrt(table.shape[1] - 1)
-    grid = tuple(pixels // patch for pixels, patch in zip((height, width), embeddings.patch_embeddings.patch_size))
-    if grid == (side, side):
-        return table
-    square = table[:, 1:].float().reshape(1, side, side, -1).permute(0, 3, 1, 2)
-    scale = [(n + OFFSET) / side for n in grid]
-    patches = F.interpolate(square, scale_factor=scale, mode="bicubic").permute(0, 2, 3, 1).flatten(1, 2)
-    return torch.cat([table[:, :1], patches.to(table.dtype)], dim=1)
+    """The position table [1, 1 + h * w, D] for a picture by the authors' rule, in place of Dinov2Embeddings' method."""
+    sides = zip((height, width), embeddings.patch_embeddings.patch_size)
+    return rules()["dinov2"].resample(embeddings.position_embeddings, [side // patch for side, patch in sides])
 
 
 class Dino(VisionTransformer):

@@ -24,9 +24,11 @@ from adapters.open_clip_sizes import AnySize
 from adapters.open_clip_values import entering, mean_head, text_space
 from adapters.patches import pad_to_patches, resolve_layers, to_map
 from adapters.placement import dtype_name, pick_device, pick_dtype, wants_compile
+from adapters.positions import chosen
 from adapters.preprocessing import WRAP
 from adapters.siglip import lowered
 from adapters.vit import normalise_rows, square
+from adapters.weights_files import pinned_file
 from benchmark.contracts import (
     EncoderCard,
     ImageFeatures,
@@ -59,7 +61,7 @@ class OpenClipEncoder:
         self.text_space = text_space(getattr(self.model, "visual", None))
         self.mean_head = mean_head(getattr(self.model, "visual", None))
         size = square(preprocess["size"], spec.name)
-        self.sizes = AnySize(getattr(self.model, "visual", None), size)
+        self.sizes = AnySize(getattr(self.model, "visual", None), size, chosen(spec, "timm"))
         mode = preprocess.get("resize_mode") or "shortest"
         if mode == "longest":
             raise UsageError(
@@ -104,7 +106,10 @@ class OpenClipEncoder:
     def probe(self, size: int) -> tuple[torch.Tensor, LayerFeatures, int]:
         """Image vector and last block of a black picture, and how many blocks can be asked for."""
         picture = torch.zeros(1, 3, size, size, device=self.device, dtype=self.dtype)
-        self.has_cls = True
+        trunk = getattr(self.model.visual, "trunk", None)
+        self.has_cls = (
+            getattr(trunk, "num_prefix_tokens", 1) > 0
+        )  # timm's EVA ends with a NameError where there are none
         try:
             cls, (last,) = self.towers(picture)
         except TypeError:  # a convolutional tower does not know the option
@@ -243,7 +248,7 @@ def build(spec: ModelSpec) -> OpenClipEncoder:
         tags = ", ".join(open_clip.list_pretrained_tags_by_model(arch)[:6]) or "none"
         raise UsageError(f"open_clip has no weights {tag!r} for {arch}. Write open_clip:{arch}/TAG with one of: {tags}")
     tag = training_tag(open_clip, arch, tag)
-    file = file_in(spec) if spec.weights else None
+    file = file_in(spec) if spec.weights else pinned_file(spec, "open_clip_model.safetensors")
     quick = uses_quick_gelu(open_clip, arch, tag) if tag else False
     try:
         model = open_clip.create_model(
@@ -257,5 +262,5 @@ def build(spec: ModelSpec) -> OpenClipEncoder:
         reason = first_line(error)
         raise WeightsError(f"{spec.name}: weights {spec.weights or tag!r} cannot be loaded ({reason[:160]})") from error
     preprocess = {**open_clip.get_model_preprocess_cfg(model), **settings(open_clip, arch, tag)}
-    source = spec.weights or f"open_clip:{spec.target}"
+    source = spec.weights or (f"{spec.row['hub']}@{spec.row['revision']}" if file else f"open_clip:{spec.target}")
     return OpenClipEncoder(spec, model, preprocess, open_clip.get_tokenizer(arch), source)

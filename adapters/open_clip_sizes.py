@@ -8,27 +8,31 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from adapters.positions import Rule
+
 
 class AnySize:
     """A tower whose position table follows the picture, always resampled from the checkpoint's own.
 
-    A timm tower by its `set_input_size`, which open_clip calls for `force_image_size`; open_clip's own ViT by the same
-    antialiased bicubic as the library's loader. The loader leaves a table as it is where the new grid has as many
-    places (7 x 28 for 14 x 14); here it is resampled.
+    By its authors' `rule` where there is one; else a timm tower by its `set_input_size`, which open_clip calls for
+    `force_image_size`, and open_clip's own ViT by the same antialiased bicubic as the library's loader. The loader
+    leaves a table as it is where the new grid has as many places (7 x 28 for 14 x 14); here it is resampled.
     """
 
-    def __init__(self, visual: Any, size: int) -> None:
-        self.visual, self.native = visual, (size, size)
+    def __init__(self, visual: Any, size: int, rule: Rule | None) -> None:
+        self.visual, self.native, self.rule = visual, (size, size), rule
         self.now = self.native
         trunk = getattr(visual, "trunk", None)
         self.of_timm = trunk is not None
         self.holder: Any = visual if trunk is None else trunk
         self.table: Any = getattr(self.holder, "pos_embed" if self.of_timm else "positional_embedding", None)
+        if self.rule:
+            self.rule.turn(self.holder)
 
     @property
     def options(self) -> tuple[tuple[str, str], ...]:
         """Whose resampling of a table of positions it is, for the card; nothing for a tower without one."""
-        whose = "timm" if self.of_timm else "open_clip"
+        whose = "authors" if self.rule else "timm" if self.of_timm else "open_clip"
         return () if self.table is None else (("positions", whose),)
 
     def set(self, size: tuple[int, int]) -> None:
@@ -43,6 +47,8 @@ class AnySize:
             if self.table is not None:
                 self.holder.pos_embed = self.table
             self.holder.set_input_size(size)
+            if self.rule:
+                self.holder.pos_embed = self.rule.table_of(self.holder, self.table)
         self.now = size
 
     def resampled(self, size: tuple[int, int]) -> torch.Tensor:

@@ -7,6 +7,8 @@
 - Texts are padded to 64 tokens without a mask and lower-cased (A to Z alone), as in training. Punctuation is a matter
   of the task: the authors' evaluators take it out of zero-shot prompts and keep it in captions, so the card says so
   (`prompts`) and no tokenizer does. transformers' SigLIP tokenizer drops it everywhere, its SigLIP 2's nowhere.
+- Away from their own size, the authors resample positions linearly with corners kept as corners, `transformers`
+  bicubically; the card says which it is (option `positions`).
 - The hub's SigLIP 2 fixed-resolution checkpoints are `siglip` models with Gemma's tokenizer. Those called NaFlex are
   `siglip2` models, which take patches in a row and the shape of their grid. Their processor keeps a picture's shape,
   at most 256 patches; here they get the square of 256 patches, or the size that a protocol asks for.
@@ -18,6 +20,7 @@ import math
 import string
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -27,6 +30,7 @@ import torch
 from transformers import AutoTokenizer, Siglip2Model, Siglip2VisionModel, SiglipModel, SiglipVisionModel
 
 from adapters.patches import to_map
+from adapters.positions import Rule, chosen
 from adapters.preprocessing import NORMALISATION
 from adapters.vit import VisionTransformer, load_pretrained, normalise_rows
 from adapters.weights_files import Checkpoint, locate
@@ -58,9 +62,18 @@ class Siglip(VisionTransformer):
         if text:  # first: a missing tokenizer is the plainer complaint
             self.tokenize = tokenizer(checkpoint.folder, spec.name, text.max_position_embeddings)
         self.finish(self.sizes(tower.config), text_dim=text.projection_size if text else 0)
+        self.place()
 
     def sizes(self, config: Any) -> Any:
         return config
+
+    def place(self) -> None:
+        """Has the tower resample its positions as the authors do, or leaves that to the library."""
+        rule, embeddings = chosen(self.spec, "transformers", "siglip"), self.vision.embeddings
+
+        if rule is not None:
+            embeddings.interpolate_pos_encoding = partial(resampled, rule, embeddings)
+        self.card = replace(self.card, options=(("positions", "authors" if rule else "transformers"),))
 
     def unsaid_transform(self, image_size: int) -> ImageTransform:
         """A square, pixels in [-1, 1]; SigLIP's is bicubic, SigLIP 2's bilinear, and the tokenizer tells which it is.
@@ -110,12 +123,21 @@ class Siglip(VisionTransformer):
         return normalise_rows(output.pooler_output)
 
 
+def resampled(rule: Rule, embeddings: Any, tokens: torch.Tensor, height: int, width: int) -> torch.Tensor:
+    """The position table [1, h * w, D] for a picture of `height` and `width` (in place of SiglipVisionEmbeddings')."""
+    grid = height // embeddings.patch_size, width // embeddings.patch_size
+    return rule.resample(embeddings.position_embedding.weight[None], grid, prefix=0)
+
+
 class NaFlex(Siglip):
     """`Siglip2Model`: any grid of patches. The pictures of a batch here are of one size, so no place is padding."""
 
     def sizes(self, config: Any) -> Any:
         side = math.isqrt(config.num_patches) * config.patch_size
         return SimpleNamespace(hidden_size=config.hidden_size, patch_size=config.patch_size, image_size=side)
+
+    def place(self) -> None:
+        """Nothing: `transformers` resamples NaFlex's table as the authors do."""
 
     def forward(self, pixels: torch.Tensor) -> Any:
         count, channels, *sides = pixels.shape

@@ -18,6 +18,7 @@ from adapters.extras import import_extra
 from adapters.intermediates import layer_of, usable_depth
 from adapters.patches import pad_to_patches, resolve_layers, to_map
 from adapters.placement import dtype_name, pick_device, pick_dtype, wants_compile
+from adapters.positions import Positions, chosen
 from adapters.preprocessing import WRAP, from_row
 from adapters.state_dicts import PICKLED, no_place_line, pickle_line, read_tensors, without_place
 from adapters.vit import square
@@ -60,6 +61,8 @@ class TimmEncoder:
                 f"{spec.name}: {type(self.model).__name__} gives no map of patches for {size} pixels ({reason[:120]}). "
                 "Wrap it in your own file: --model file.py:function"
             ) from error
+        rule = chosen(spec, "timm") if isinstance(getattr(model, "pos_embed", None), torch.nn.Parameter) else None
+        self.positions = Positions(self.model, rule) if rule else None  # else timm's own resampling of a table
         self.pooling = "mean" if getattr(model, "global_pool", None) == "avg" else ""  # bench check takes timm's word
         self.has_final_norm = not isinstance(getattr(model, "norm", None), torch.nn.Identity)  # else within the head
         if wants_compile(spec.options):
@@ -71,7 +74,7 @@ class TimmEncoder:
             weights=weights, licence=str(spec.row.get("licence", "see the model's page")),
             params=sum(p.numel() for p in model.parameters()),
             dtype=dtype_name(self.dtype), code_version=code_versions()[__name__],
-            options=(("positions", "timm"),) if has_table(self.model) else (),  # whose resampling of the table it is
+            options=(("positions", "authors" if self.positions else "timm"),) if has_table(self.model) else (),
         )  # fmt: skip
 
     @torch.inference_mode()
@@ -122,8 +125,9 @@ class TimmEncoder:
         self, pixels: torch.Tensor, blocks: list[int] | None, final_norm: bool
     ) -> tuple[torch.Tensor, list[LayerFeatures]]:
         """The last hidden state and the blocks asked for, ascending; all of them for None."""
+        some = getattr(self.model, "num_prefix_tokens", 1) > 0  # timm's EVA ends with a NameError where there are none
         hidden, found = self.model.forward_intermediates(
-            pixels, indices=blocks, return_prefix_tokens=True, norm=final_norm
+            pixels, indices=blocks, return_prefix_tokens=some, norm=final_norm
         )
         pairs = [pair if isinstance(pair, tuple) else (pair, None) for pair in found]
         return hidden, [layer_of(patches, prefix if self.has_cls else None) for patches, prefix in pairs]
@@ -137,6 +141,9 @@ class TimmEncoder:
         pixels = pad_to_patches(pixels, self.card.patch_size, self.card.image_size).to(self.dtype)
         if not self.tokens:
             pixels = pixels.contiguous(memory_format=torch.channels_last)
+        height, width = (side // self.card.patch_size for side in pixels.shape[-2:])
+        if self.positions:
+            self.positions.set((height, width))
         try:
             if wanted:
                 hidden, found = self.layers(pixels, wanted, request.final_norm)
@@ -150,7 +157,6 @@ class TimmEncoder:
             reason = (str(error).splitlines() or [""])[0]
             raise EncoderError(f"{self.card.name} does not take {size} pixels ({reason})") from error
         if self.tokens:
-            height, width = (side // self.card.patch_size for side in pixels.shape[-2:])
             patches = self.in_place(hidden, height, width)
         else:
             patches = (hidden if self.channels_last else hidden.permute(0, 2, 3, 1)).float()

@@ -265,6 +265,25 @@ def download(repo: str, revision: str, spec: ModelSpec) -> Path:
     )
 
 
+def pinned_file(spec: ModelSpec, file: str) -> str | None:
+    """The `file` of a library's row at its pinned commit, from the cache or the hub; None where none is pinned.
+
+    Raises WeightsError that says what to fetch by hand.
+    """
+    from huggingface_hub import hf_hub_download
+
+    if spec.weights or "revision" not in spec.row:
+        return None
+    repo, revision = spec.row["hub"], spec.row["revision"]
+    try:
+        return hf_hub_download(repo, file, revision=revision, local_files_only=spec.offline)
+    except Exception as error:  # the HTTP client's own errors: no network, proxy, time-out
+        raise WeightsError(
+            f"{spec.name}: {repo}@{revision} cannot be had ({first_line(error)[:120]}). By hand: hf download {repo} "
+            f"{file} --revision {revision} --local-dir {spec.name}, then --weights {spec.name}"
+        ) from error
+
+
 def is_whole(folder: Path) -> bool:
     """Whether `folder` has all files that its index names."""
     try:

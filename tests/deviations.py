@@ -20,7 +20,7 @@ FILE = ROOT / "docs" / "deviations.json"
 LARGEST: dict[str, float] = {}  # test -> the largest deviation in this process
 TESTS = (
     "parity/test_dinotxt.py", "parity/test_extras_parity.py", "parity/test_families_parity.py",
-    "parity/test_naflex.py", "parity/test_open_clip_towers.py", "parity/test_tips_reference.py",
+    "parity/test_naflex.py", "parity/test_open_clip_towers.py", "parity/test_pe.py", "parity/test_tips_reference.py",
     "parity/test_vjepa2.py", "test_hub_zoo.py",
 )  # fmt: skip
 

@@ -145,6 +145,20 @@ def test_a_hub_model_is_pinned_to_a_commit_or_says_that_it_is_not():
     assert models()["siglip2-so400m-224"]["revision"] == "78e403963a4f6a3640d07803284752326fdf4edf"
 
 
+def test_the_file_of_a_librarys_row_is_fetched_at_its_commit(monkeypatch):
+    asked = []
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", lambda *words, **how: asked.append((words, how)) or "FILE")
+    row = models()["pe-core-b16-224"]
+    found = weights_files.pinned_file(ModelSpec("pe-core-b16-224", row), "open_clip_model.safetensors")
+    how = {"revision": row["revision"], "local_files_only": False}
+    assert found == "FILE" and asked == [((row["hub"], "open_clip_model.safetensors"), how)]
+    assert weights_files.pinned_file(ModelSpec("x", row, weights="own.safetensors"), "f") is None
+    assert weights_files.pinned_file(ModelSpec("x", {"hub": "a/b"}), "f") is None
+    monkeypatch.undo()
+    with pytest.raises(WeightsError, match="cannot be had .* By hand: hf download timm/PE-Core-B-16 f --revision 0038"):
+        weights_files.pinned_file(ModelSpec("x", row, offline=True), "f")
+
+
 def test_a_cached_copy_without_those_is_whole_and_one_without_its_tokenizer_is_fetched_on(monkeypatch, saved, tmp_path):
     """huggingface_hub 2 keeps the list of a commit's files and calls a copy incomplete for any that is not there."""
     commit, store = "0" * 40, tmp_path / "models--a--b"

@@ -25,7 +25,7 @@ Gpus = Annotated[int | None, Option(help="At most so many GPUs, or cores where t
 Backend = Annotated[str, Option(help="torch or jax")]
 Gelu = Annotated[str | None, Option(help="tanh or erf, for TIPS [default: what each official code does]")]
 Positions = Annotated[
-    str | None, Option(help="authors or transformers: who resamples DINOv2's positions [default: authors]")
+    str | None, Option(help="authors, or the library (transformers, timm): who resamples positions [default: authors]")
 ]
 Compile = Annotated[bool, Option("--compile", help="torch.compile the image tower")]
 Device = Annotated[str, Option(help="auto, cpu, cuda, cuda:N")]

@@ -67,7 +67,7 @@ def open_encoder(
             )
     if not is_own_code(name) and (weights is not None or _local(name)):
         encoder.card = replace(encoder.card, licence=LOCAL_LICENCE)
-    for option, families in (("gelu", "TIPS and TIPSv2"), ("positions", "DINOv2")):
+    for option, families in (("gelu", "TIPS and TIPSv2"), ("positions", "families of adapters/positions.toml")):
         asked = spec.options.get(option)
         if asked and dict(encoder.card.options).get(option) != asked:
             raise UsageError(f"--{option} {asked}: {name} has no such choice; it is for {families}")

@@ -75,7 +75,7 @@ def test_clip_equals_transformers(tmp_path, shape, size):
     ids=["b16", "b16-wide", "so400m-384"],
 )  # fmt: skip
 def test_siglip_equals_transformers(tmp_path, shape, size):
-    model, encoder = save_siglip(tmp_path, **shape), encoder_of(tmp_path)
+    model, encoder = save_siglip(tmp_path, **shape), encoder_of(tmp_path, positions="transformers")
     images, pixels = images_of(encoder, size[0], size[1], count=1)
     features = encoder.encode_image(images, SEE)
     with torch.inference_mode():

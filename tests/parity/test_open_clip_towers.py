@@ -16,12 +16,14 @@ from deviations import held
 from safetensors.torch import save_file
 
 from adapters import open_clip_models
+from adapters.positions import rules
 from benchmark.contracts import ImageRequest, ModelSpec
 
 SMALL: dict[str, Any] = {"img_size": 64, "depth": 2, "num_heads": 4, "embed_dim": 64}
 TOWERS: dict[str, tuple[Any, dict[str, Any], str, Any]] = {
     # name: (what timm makes it of, what is made small, pool, projection)
     "pe": ("vit_pe_core_tiny_patch16_384", {**SMALL, "ref_feat_shape": (4, 4)}, "map", None),
+    "pe-g": ("vit_pe_core_tiny_patch16_384", {**SMALL, "ref_feat_shape": (4, 4), "class_token": False}, "map", None),
     "map": ("vit_base_patch16_siglip_224", SMALL, "map", "none"),
     "eva02": ("eva02_base_patch16_clip_224", SMALL, "token", None),
     "eva02-e": ("eva02_enormous_patch14_clip_224", {**SMALL, "patch_size": 16, "mlp_ratio": 2.0}, "token", None),
@@ -73,6 +75,7 @@ def made(request: Any, libraries: Any, tmp_path_factory: Any) -> tuple[str, Any,
     def at(size: tuple[int, int]) -> Any:
         return open_clip.create_model(arch, pretrained=str(path), force_image_size=size).eval()
 
+    at.path, at.arch = path, arch
     spec = ModelSpec(f"open_clip:{arch}", target=arch, weights=str(path), device="cpu", dtype="float32")
     return name, open_clip_models.build(spec), at
 
@@ -90,7 +93,7 @@ def tokens_of(model: Any, pixels: torch.Tensor) -> torch.Tensor:
 def alone(name: str, visual: Any, pixels: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
     """[B, N, E]: the reading of each patch by itself, written out."""
     trunk = getattr(visual, "trunk", None)
-    if name in ("pe", "map"):
+    if name in ("pe", "pe-g", "map"):
         pool, half = trunk.attn_pool, tokens.shape[-1]
         value = pool.proj(F.linear(tokens, pool.kv.weight[half:], pool.kv.bias[half:]))
         return visual.head(trunk.head(trunk.fc_norm(value + pool.mlp(pool.norm(value)))))
@@ -138,6 +141,28 @@ def test_towers_are_the_librarys(made: Any, size: tuple[int, int]) -> None:
     held(found.text_patches.flatten(1, 2), expected, 1e-5)
     whose = {"mobileclip-s": {}, "convnext": {}, "own": {"positions": "open_clip"}}.get(name, {"positions": "timm"})
     assert encoder.card.has_text_patches and dict(encoder.card.options) == whose
+
+
+def test_a_row_whose_authors_rule_is_known_takes_it(made: Any) -> None:
+    name, _, at = made
+    if name not in ("pe", "pe-g", "eva02"):
+        return
+    row = {"family": name[:3].rstrip("-0")}
+    encoder = open_clip_models.build(ModelSpec("x", row, target=at.arch, weights=str(at.path), device="cpu"))
+    assert dict(encoder.card.options) == {"positions": "authors"}
+    images = torch.rand(1, 3, 64, 96)
+    model = at((64, 96))
+    trunk, rule = model.visual.trunk, rules()[row["family"]]
+    own = at((64, 64)).visual.trunk.pos_embed
+    trunk.pos_embed.data = rule.resample(own, (4, 6), trunk.num_prefix_tokens)
+    if row["family"] == "pe":
+        trunk.rope.ref_feat_shape = None
+        trunk.rope.feat_shape = (0, 0)  # so that it is not kept
+        trunk.rope.update_feat_shape((4, 6))
+    encoder.encode_image(torch.rand(1, 3, 96, 64))
+    with torch.inference_mode():
+        pixels = (images - encoder.mean) / encoder.std
+        held(encoder.encode_image(images).patches.flatten(1, 2), tokens_of(model, pixels), 1e-5)
 
 
 def test_texts_are_the_librarys(made: Any) -> None:
