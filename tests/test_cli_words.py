@@ -22,6 +22,9 @@ ROOT = Path(__file__).parents[1]
 @pytest.mark.parametrize(
     ("words", "code", "message"),
     [
+        (["run", "ade20k"], 2, "(ade20k) Did you mean --task ade20k? See bench run --help"),
+        (["run", "dinov2-b", "--limit", "3"], 2, "(dinov2-b) Did you mean --model dinov2-b? See bench run --help"),
+        (["run", "everything"], 2, "(everything) See bench run --help"),
         (["run", "--model", "tipsv2-1", "--task", "scenes"], 2, "unknown model 'tipsv2-1'. Did you mean 'tipsv2-l'"),
         (["run", "--model", "pixels", "--task", "ade2k"], 2, "unknown task or dataset 'ade2k'. Did you mean 'ade20k'"),
         (["run", "--model", "pixels", "--task", "depth/ade20k"], 2, "ade20k has no depth"),

@@ -176,6 +176,10 @@ HEAD = 'task = "linear_segmentation"\nname = "x"\n\n'
     [
         ('task = "linear_segmentation"\nname = "x\n', r":2: is not TOML"),
         ('name = "x"\n', r":1: 'task' is missing"),
+        (
+            'task = "depth"\n[train]\nimages = "a"\ndepth = "b"\n[val]\nimages = "a"\ndepth = "b"\n',
+            r":5: unknown field 'val' in depth. The split that is scored is called 'test'",
+        ),
         ('\ntask = "depht"\nname = "x"\n', r":2: unknown task 'depht'. Did you mean 'depth'\?"),
         ('task = "depth"\nname = "a/b"\n', r":2: name = 'a/b' becomes a folder"),
         *(

@@ -12,6 +12,7 @@ import pytest
 import typer
 
 from benchmark.cli import COMMANDS, app
+from tasks.datasets.user_fields import read_task_file
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *ROOT.glob("docs/**/*.md"), *ROOT.glob("examples/**/*.md")]
@@ -64,6 +65,20 @@ def test_a_page_of_a_task_says_what_its_number_means(path: Path) -> None:
     assert "**Ceiling.**" in text or "whose ceiling it has" in text
     assert "<!-- picture:" in text or "bench look --task" in text
     assert "**How papers differ.**" in text or sum(f"`{p}`" in text for p in ("fast", "paper", "dinov3", "capi")) > 1
+
+
+TASK_FILES = [
+    (path, block)
+    for path in DOCUMENTS
+    for block in re.findall(r"^```toml\n(.*?)^```", path.read_text(encoding="utf-8"), re.S | re.M)
+    if re.match(r"task\s*=", block)
+]
+
+
+@pytest.mark.parametrize(("path", "block"), TASK_FILES, ids=lambda v: v.stem if isinstance(v, Path) else "")
+def test_a_task_file_of_a_page_is_one(path: Path, block: str, tmp_path: Path) -> None:
+    (tmp_path / "my_task.toml").write_text(block, encoding="utf-8")
+    assert read_task_file(tmp_path / "my_task.toml").values["name"]
 
 
 def test_wrong_lines_would_be_noticed():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import importlib
 import os
+import re
 import sys
 import time
 import traceback
@@ -115,7 +116,7 @@ def main(argv: list[str] | None = None) -> None:
     streams.prepare()
     # Read when torch is first imported: threads that spin while they wait make a shared machine many times slower.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-    words = sys.argv[1:] if argv is None else argv
+    words = (sys.argv[1:] if argv is None else argv) or ["--help"]
     if "--debug" in words:  # accepted anywhere, not only before the command
         words = [w for w in words if w != "--debug"]
         os.environ["BENCH_DEBUG"] = "1"
@@ -134,6 +135,31 @@ def main(argv: list[str] | None = None) -> None:
     sys.exit(code if isinstance(code, int) else 0)
 
 
+def _help_of(error: Any) -> str:
+    """The command whose --help says more."""
+    where = getattr(error, "ctx", None)
+    return f"{where.command_path if where else 'bench'} --help"
+
+
+def _stray(error: Any) -> str:
+    """Where a word stands that no argument takes, the option that it was perhaps meant for."""
+    found = re.search(r"unexpected extra argument\S* \((\S+?)[ )]", error.format_message())
+    command = getattr(getattr(error, "ctx", None), "command", None)
+    options = {o for p in getattr(command, "params", ()) for o in p.opts}
+    if not found or "--task" not in options:
+        return ""
+    from benchmark.registry import check_model_name, units
+
+    word = found.group(1)
+    for option, known in (("--task", units), ("--model", check_model_name)):
+        try:
+            known(word)
+        except BenchError:
+            continue
+        return f"Did you mean {option} {word}? " if option in options else ""
+    return ""
+
+
 def _explain(error: Exception) -> int:
     """Prints one line for `error` and returns the exit code."""
     if debugging():
@@ -145,8 +171,8 @@ def _explain(error: Exception) -> int:
         print(f"error: code that was called {printable(str(error))}: its exit code is none of bench's", file=sys.stderr)
         return 1
     if hasattr(error, "format_message"):  # the parser's own: unknown option, missing argument
-        message = error.format_message() or "missing argument"
-        print(f"error: {printable(' '.join(message.split()))} See bench --help", file=sys.stderr)
+        message = " ".join((error.format_message() or "missing argument").split())
+        print(f"error: {printable(message)} {_stray(error)}See {_help_of(error)}", file=sys.stderr)
         return int(getattr(error, "exit_code", 2))
     if isinstance(error, PermissionError):
         print(f"error: {printable(unreadable(error))}", file=sys.stderr)

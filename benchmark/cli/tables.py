@@ -90,7 +90,8 @@ def show_report(report: Report, results: Path, written: Sequence[Path], referenc
     if report.failures:
         names = list(map(str, report.failures))
         said = f"{len(names)} failed ({', '.join(names[:4])}{', …' if len(names) > 4 else ''})"
-        line = printable(f"{said}; the same command tries them again.")
+        again = "it" if len(names) == 1 else "them"
+        line = printable(f"{said}; the same command tries {again} again.")
         console.print(line, style="bold red", markup=False, highlight=False)
 
 

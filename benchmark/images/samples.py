@@ -56,6 +56,8 @@ def look_at_samples(
         unread = {fault.row: fault.text for fault in scanned.faults if fault.unread}
         sheet = _sheet(data, title, [row for row in rows if row not in unread], called)
         sheet.lines[:0] = [_unread(data, row, unread[row]) for row in rows if row in unread]
+        if isinstance(data, MapSamples) and len(sheet.lines) < len(data):  # shares and ranges are of what is drawn
+            sheet.facts = [f"in those drawn: {fact}" for fact in sheet.facts]
         sheet.facts[:0] = scanned.lines
         return sheet
     return _sheet(data, title, spread(len(data), count), called)

@@ -92,12 +92,15 @@ def read_task_file(path: Path) -> TaskFile:
         raise UsageError(f"{path}:{found.group(1) if found else '?'}: is not TOML: {e}") from None
     except RecursionError:
         raise UsageError(f"{path}: is nested too deeply for a task file") from None
-    file = TaskFile(path, text, values)
+    file = TaskFile(path, text, {"name": re.sub(r"[^A-Za-z0-9._-]+", "-", path.stem).lstrip("._-"), **values})
     _check_task(file)
     _check_names(file)
     _check_values(file)
     _check_splits(file)
     return file
+
+
+OTHER_SPLITS = ("val", "valid", "validation", "dev", "eval")  # names that others give to what is scored
 
 
 def line_of(text: str, keys: tuple[str, ...]) -> int:
@@ -178,6 +181,8 @@ def _check_values(file: TaskFile) -> None:
 def _unknown_field(key: str, allowed: Any, where: str) -> str:
     close = difflib.get_close_matches(key, list(allowed), 1)
     hint = f"Did you mean {close[0]!r}? " if close else ""
+    if key in OTHER_SPLITS and "test" in allowed:
+        hint = "The split that is scored is called 'test'. "
     return f"unknown field {key!r} in {where}. {hint}All: {', '.join(allowed)}"
 
 
