@@ -116,7 +116,7 @@ def train(model: Any, task: Any, protocol: MmProbe, rates: Sequence[float], seed
     optimizer = torch.optim.AdamW(groups, betas=protocol.betas, weight_decay=protocol.weight_decay, fused=True)
     loader = DataLoader(
         Positions(SegmentationSource(data, training_pipeline(protocol, classes)), seed),
-        batch_sampler=Steps(0, protocol.steps, protocol.batch_size), collate_fn=Padded(protocol.crop, ignore),
+        batch_sampler=Steps(range(protocol.steps), protocol.batch_size), collate_fn=Padded(protocol.crop, ignore),
         num_workers=args.workers, prefetch_factor=4 * CHUNK // args.workers + 2 if args.workers else None,
     )  # fmt: skip
     mean = model.data_preprocessor.mean.view(3, 1, 1).to(args.device)

@@ -15,9 +15,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from benchmark.engine.cluster import QUIET, Cluster
+from benchmark.engine.alike import versions
+from benchmark.engine.cluster import Cluster, start_ray
 from benchmark.engine.options import RunOptions
-from benchmark.engine.worker import Brief, versions
+from benchmark.engine.worker import Brief
 from benchmark.features.store import FeatureStore, close_shards
 from benchmark.forecast import forecast as plan
 from benchmark.forecast.lines import Forecast
@@ -38,9 +39,7 @@ def paper(rate: float) -> Forecast:
 
 def overhead() -> float:
     """Seconds from asking a worker for a piece that is nothing to having its answer."""
-    import ray
-
-    ray.init(num_cpus=1, object_store_memory=80 * 2**20, **QUIET)
+    ray = start_ray(num_cpus=1, object_store_memory=80 * 2**20)
     cluster = Cluster("local", 1, "cpu")
     cluster.give(Brief((), (), {}, Path.cwd(), tuple(sys.path), (), versions(), {}))
     worker = cluster.hire()

@@ -13,6 +13,7 @@ import time
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal, TypeVar
 
 import numpy as np
@@ -35,6 +36,7 @@ from benchmark.errors import DataError
 from benchmark.heads.knn import knn_votes, topk_search
 from benchmark.heads.linear_sweep import fit_linear_sweep
 from benchmark.heads.logistic import Criterion, fit_best
+from benchmark.heads.schedule import batches
 from benchmark.images.views import resolve_view
 from benchmark.images.windows import Size
 from benchmark.metrics.classification import blind_hits
@@ -234,7 +236,7 @@ class SweepMethod(_Classification[SweptClassification]):
         taps = layer_taps(card, sources_for(card, self.protocol.blocks, self.protocol.mean_patches))
         return {f"{tap.name} of block {tap.layer}": tap for tap in taps}
 
-    def live_forwards(self, card: EncoderCard, shapes: Sequence[Size], train: int) -> Mapping[Size, int]:
+    def crop_forwards(self, card: EncoderCard, shapes: Sequence[Size], train: int) -> Mapping[Size, int]:
         """Forwards of the crops the sweep is trained on."""
         protocol = self.protocol
         if not protocol.linear or protocol.augmentation == "none":
@@ -246,6 +248,17 @@ class SweepMethod(_Classification[SweptClassification]):
     def head_steps(self) -> int:
         return self.protocol.steps
 
+    def step_source(self, context: TaskContext) -> CropFeed | None:
+        """The crops that the sweep is trained on; None where it reads stored features."""
+        p, train, live = self.protocol, context.data["train"], context.encoder()
+        if not p.linear or p.augmentation == "none":
+            return None
+        laid = resolve_view(self.view(), live.transform, live.card, train.images).transform
+        sources = sources_for(context.card, p.blocks, p.mean_patches)
+        trained = np.flatnonzero(~held_out_images(len(train.labels), p.holdout, context.seed))
+        rows = list(batches(trained, min(p.batch, len(trained)), p.steps, context.seed))
+        return CropFeed(context, train.images, laid, sources, p.cls, rows)
+
     def linear_head(self, context: TaskContext) -> LinearHead:
         protocol, train = self.protocol, context.data["train"]
         taps = self.linear_taps(context.card)
@@ -253,13 +266,7 @@ class SweepMethod(_Classification[SweptClassification]):
         sources = sources_for(context.card, protocol.blocks, protocol.mean_patches)
         labels = torch.from_numpy(np.asarray(train.labels))
         held = held_out_images(len(labels), protocol.holdout, context.seed)
-        batch = min(protocol.batch, int((~held).sum()))
-        feed = None
-        if protocol.augmentation == "crop-flip":
-            live = context.encoder()
-            laid = resolve_view(self.view(), live.transform, live.card, train.images).transform
-            assert laid is not None  # the views of this protocol all have one
-            feed = CropFeed(context, train.images, laid, sources, protocol.cls, batch)
+        source = self.step_source(context)
         head = fit_linear_sweep(
             {source.name: StoredVectors(train_taps, source, protocol.cls) for source in sources},
             labels,
@@ -268,12 +275,12 @@ class SweepMethod(_Classification[SweptClassification]):
             learning_rates=protocol.learning_rates,
             weight_decays=(protocol.weight_decay,),
             steps=protocol.steps,
-            batch=batch,
+            batch=min(protocol.batch, int((~held).sum())),
             momentum=protocol.momentum,
             seed=context.seed,
             device=context.device,
             progress=context.progress("linear sweep", protocol.steps),
-            feed=feed,
+            feed=partial(context.steps, source) if source else None,
             state=context.scratch / "sweep.safetensors",
         )
         best: Source = next(source for source in sources if source.name == head.source)

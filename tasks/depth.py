@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -34,7 +34,7 @@ from tasks.dense import (
 from tasks.depth_range import depth_range
 from tasks.idle_fields import check_range
 from tasks.predictions import Predictions
-from tasks.trained_depth import TrainedDepth, answer, depth_measurements, eigen_crop, run_trained
+from tasks.trained_depth import TrainedDepth, answer, depth_measurements, eigen_crop, run_trained, trained_data
 from tasks.training.method import TrainedMethod
 
 FAR = 80.0  # metres; the limit where neither the protocol nor the dataset sets one
@@ -68,6 +68,9 @@ class TrainedDepthMethod(TrainedMethod[TrainedDepth]):
     def dataset_options(self, dataset: str) -> Mapping[str, str]:
         """NAVI scales by pixels, too, that its framing cuts off."""
         return {"depth": "relative"} if self.protocol.relative and dataset == "navi" else {}
+
+    def trained_data(self, data: Mapping[str, Any]) -> Mapping[str, Any]:
+        return trained_data(data, self.protocol)
 
     def run(self, context: TaskContext) -> Outcome:
         """Trains or loads the head, scores every valid test pixel."""

@@ -23,6 +23,7 @@ from benchmark.contracts import (
     Method,
     Need,
     Outcome,
+    StepSource,
     Tap,
     Task,
     TaskContext,
@@ -82,7 +83,16 @@ class MmMethod(Method[MmProbe]):
         protocol = self.protocol.sized(card.image_size)
         sizes = [resized(h, w, protocol.short_side, protocol.long_side) for h, w in shapes]
         windows = window_sizes(sizes, protocol.window, protocol.stride)
-        return Counter({(protocol.crop, protocol.crop): protocol.steps * protocol.batch_size}) + windows
+        return Counter(self.crop_forwards(card, shapes, train)) + windows
+
+    def crop_forwards(self, card: EncoderCard, shapes: Sequence[Size], train: int) -> Mapping[Size, int]:
+        side = self.protocol.sized(card.image_size).crop
+        return {(side, side): self.protocol.steps * self.protocol.batch_size}
+
+    def step_source(self, context: TaskContext) -> StepSource:
+        """The crops that the head is trained on, encoded."""
+        source: StepSource = resolve("tasks.mm.probe:step_source")(context, self.protocol)
+        return source
 
     def head_steps(self) -> int:
         return self.protocol.steps

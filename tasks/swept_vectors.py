@@ -21,6 +21,7 @@ from benchmark.contracts import (
     ImageRequest,
     ImageSet,
     ImageTransform,
+    StepInput,
     Tap,
     TaskContext,
     View,
@@ -135,26 +136,30 @@ def curve_file(curve: Iterable[tuple[int, float]]) -> bytes:
 class CropFeed:
     """Augmented training batches: a random crop of each picture, flipped or not, encoded live.
 
-    The crop depends on seed, step and picture alone, so a sweep that is taken up again sees the same batches.
+    `rows` are the pictures of each step. The crop depends on seed, step and picture alone, so a sweep that is taken up
+    again, or helped by another process, sees the same batches. Implements `benchmark.contracts.StepSource`.
     """
 
     def __init__(
-        self, context: TaskContext, images: ImageSet, transform: ImageTransform,
-        sources: Sequence[Source], choice: ClsChoice, batch: int,
+        self, context: TaskContext, images: ImageSet, transform: ImageTransform | None,
+        sources: Sequence[Source], choice: ClsChoice, rows: Sequence[np.ndarray],
     ) -> None:  # fmt: skip
+        assert transform is not None  # the views of the sweep's protocol all have one
         self.context, self.images, self.transform = context, images, transform
-        self.sources, self.choice, self.seed = sources, choice, context.seed
+        self.sources, self.choice, self.seed, self.rows = sources, choice, context.seed, rows
+        self.steps, self.pictures = len(rows), max(map(len, rows))
         taps = layer_taps(context.card, sources)[:-1]
         self.request = ImageRequest(tuple(t.layer for t in taps if t.layer is not None))
-        share = min(batch, 128 if context.device.startswith("cuda") else 32)
+        share = min(self.pictures, 128 if context.device.startswith("cuda") else 32)
         self.encoder = Extractor(context.encoder(), context.device, share, 0, context.progress)
 
-    def __call__(self, plan: Iterable[tuple[int, np.ndarray]]) -> Iterator[Mapping[str, torch.Tensor]]:
+    def made(self, steps: Iterable[int]) -> Iterator[StepInput]:
+        """Source -> [b, D'] of the crops of each step."""
         waiting: deque[list[Future[np.ndarray]]] = deque()
         with ThreadPoolExecutor(8) as pool:
             try:
-                for step, rows in plan:
-                    waiting.append([pool.submit(self.crop, step, int(row)) for row in rows])
+                for step in steps:
+                    waiting.append([pool.submit(self.crop, step, int(row)) for row in self.rows[step]])
                     if len(waiting) > AHEAD:
                         yield self._features(waiting.popleft())
                 while waiting:

@@ -17,12 +17,12 @@ from benchmark.system.bounds import Amount, Count, NotNegative, Positive
 from benchmark.system.late import torch
 from tasks.dense import mean_target, resampled_by_thing, stack_rows
 from tasks.idle_fields import check_range
-from tasks.training.batches import Batch
 from tasks.training.fields import TrainedHead
 from tasks.training.losses import GradientAxes, gradient_loss, over_groups, sig_loss
 from tasks.training.scoring import answered, kept_pictures, predicted
 
 if TYPE_CHECKING:
+    from tasks.training.frozen import Shown
     from tasks.training.head import Ready
 
 
@@ -80,9 +80,9 @@ class Scaled(DepthData):
         return relative_depth(self.base.target(index))
 
 
-def all_relative(data: Mapping[str, Any]) -> dict[str, Any]:
-    """Every split with its maps scaled, where their reader has not done it."""
-    return {split: one if one.relative else Scaled(one) for split, one in data.items()}
+def trained_data(data: Mapping[str, Any], p: TrainedDepth) -> Mapping[str, Any]:
+    """Every split; for relative depth with its maps scaled, where their reader has not done it."""
+    return {split: Scaled(one) if p.relative and not one.relative else one for split, one in data.items()}
 
 
 def relative_depth(depth: np.ndarray) -> np.ndarray:
@@ -95,13 +95,14 @@ def relative_depth(depth: np.ndarray) -> np.ndarray:
     return np.where(valid, scaled, 0).astype(np.float32)
 
 
-def metres_of(p: TrainedDepth, far: float, ready: Ready, images: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
-    """[B, 1, *size] metres between the protocol's nearest and `far`, for images [B, 3, H, W]."""
+def metres_of(
+    p: TrainedDepth, far: float, ready: Ready, shown: Shown | torch.Tensor, size: tuple[int, int]
+) -> torch.Tensor:
+    """[B, 1, *size] metres between the protocol's nearest and `far`, for images [B, 3, H, W] or what was encoded of
+    them."""
     from benchmark.heads.depth_bins import depth_of_scores  # modules of torch: not for reading a preset
 
-    found: torch.Tensor = ready.maps(
-        images, lambda scores: depth_of_scores(scores, p.min_depth, far, p.bin_floor), size
-    )
+    found: torch.Tensor = ready.maps(shown, lambda scores: depth_of_scores(scores, p.min_depth, far, p.bin_floor), size)
     return found
 
 
@@ -110,13 +111,13 @@ def run_trained(context: TaskContext, p: TrainedDepth, limit: float) -> Outcome:
     from tasks.training.head import make_head
 
     far = p.max_depth or limit
-    data = all_relative(context.data) if p.relative else context.data
+    data = trained_data(context.data, p)
     started = time.perf_counter()
     metres = partial(metres_of, p, far)
 
-    def loss(ready: Ready, batch: Batch, step: int) -> torch.Tensor:
-        truth = batch.targets.to(context.device)  # [B, H, W]
-        guess = metres(ready, batch.images, (truth.shape[1], truth.shape[2]))[:, 0]
+    def loss(ready: Ready, batch: Shown, step: int) -> torch.Tensor:
+        truth = batch.targets  # [B, H, W]
+        guess = metres(ready, batch, (truth.shape[1], truth.shape[2]))[:, 0]
         valid = (truth > 0) & (truth <= far)
 
         def of_group(guess: torch.Tensor, truth: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:

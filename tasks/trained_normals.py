@@ -14,12 +14,12 @@ from benchmark.metrics.geometry import normal_errors
 from benchmark.system.bounds import Score
 from benchmark.system.late import F, torch
 from tasks.dense import mean_target, resampled_by_thing, stack_rows
-from tasks.training.batches import Batch
 from tasks.training.fields import TrainedHead
 from tasks.training.losses import normal_loss
 from tasks.training.scoring import answered, kept_pictures, predicted
 
 if TYPE_CHECKING:
+    from tasks.training.frozen import Shown
     from tasks.training.head import Ready
 
 
@@ -49,9 +49,9 @@ class TrainedNormals(TrainedHead):
         return 4 if self.loss == "uncertainty" else 3
 
 
-def vectors(p: TrainedNormals, ready: Ready, images: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+def vectors(p: TrainedNormals, ready: Ready, shown: Shown | torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
     """[B, 3 or 4, *size], of any length, for images [B, 3, H, W]."""
-    found: torch.Tensor = ready.maps(images, lambda out: F.normalize(out, dim=1) if p.unit_first else out, size)
+    found: torch.Tensor = ready.maps(shown, lambda out: F.normalize(out, dim=1) if p.unit_first else out, size)
     return found
 
 
@@ -67,9 +67,9 @@ def run_trained(context: TaskContext, p: TrainedNormals, measurements: list[Meas
 
     started = time.perf_counter()
 
-    def loss(ready: Ready, batch: Batch, step: int) -> torch.Tensor:
-        truth = batch.targets.to(context.device)  # [B, H, W, 3]
-        guess = vectors(p, ready, batch.images, (truth.shape[1], truth.shape[2]))
+    def loss(ready: Ready, batch: Shown, step: int) -> torch.Tensor:
+        truth = batch.targets  # [B, H, W, 3]
+        guess = vectors(p, ready, batch, (truth.shape[1], truth.shape[2]))
         return normal_loss(guess, truth, p.loss)
 
     ready = make_head(context, p, context.data, p.channels_out, loss, "normals")

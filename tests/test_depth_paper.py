@@ -23,7 +23,7 @@ from tasks.datasets.navi import NaviDepth
 from tasks.datasets.navi_geometry import Framing
 from tasks.depth import TASK
 from tasks.depth_range import depth_range
-from tasks.trained_depth import all_relative, eigen_crop, relative_depth, score
+from tasks.trained_depth import eigen_crop, relative_depth, score, trained_data
 from tasks.training import losses as training_losses
 from tasks.training.augment import augmented
 from tasks.training.scoring import predicted
@@ -273,7 +273,7 @@ def test_navis_relative_depth_starts_at_the_nearest_pixel_of_the_uncut_picture(t
     p = preset("depth", "paper", "navi")
     options = TASK.method(p).dataset_options("navi")
     data = open_dataset("navi", tmp_path, {**options, "size": "64"}).data("depth", "test")
-    shown = all_relative({"test": data})["test"].target(0)  # the middle 60 of 80 columns
+    shown = trained_data({"test": data}, p)["test"].target(0)  # the middle 60 of 80 columns
     assert shown.max() == pytest.approx(1.0) and shown.min() == pytest.approx(0.01 + 0.99 * 10 / 69, abs=0.01)
     assert TASK.method(p).dataset_options("nyuv2") == {} == TASK.method(preset("depth", "fast")).dataset_options("navi")
 
@@ -294,6 +294,6 @@ def test_navi_is_scaled_once_and_by_the_whole_picture_as_probe3d_scales_it():
     assert TASK.method(preset("depth", "paper", "navi")).dataset_options("navi") == {"depth": "relative"}
     assert TASK.method(preset("depth", "paper")).dataset_options("nyuv2") == {}
     own, metric = NaviDepth(framed, True), NaviDepth(framed, False)
-    found = all_relative({"train": metric, "test": own.take([0])})
+    found = trained_data({"train": metric, "test": own.take([0])}, preset("depth", "paper", "navi"))
     assert found["test"].target(0).min() > 0.15 and found["test"].target(0).max() == pytest.approx(1.0)
     assert found["train"].target(0).min() == pytest.approx(0.01), "the user asked for metres: scaled as any other map"

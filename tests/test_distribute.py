@@ -20,17 +20,17 @@ from command import bench, hurried, told
 from PIL import Image
 
 from benchmark.contracts.progress import silent
-from benchmark.engine.cluster import QUIET
-from benchmark.engine.graph import Graph, Node
+from benchmark.engine.alike import probes, versions
+from benchmark.engine.cluster import start_ray
+from benchmark.engine.graph import Graph, Node, ranges
 from benchmark.engine.jobs import JobMaker
 from benchmark.engine.options import RunOptions
 from benchmark.engine.ray_address import refuse_dead_address
 from benchmark.engine.report import Hooks
 from benchmark.engine.run import run
 from benchmark.engine.session import Encoded
-from benchmark.engine.spread import ranges
 from benchmark.engine.target import checkpoints_of, targets
-from benchmark.engine.worker import Answer, Brief, Worker, probes, versions
+from benchmark.engine.worker import Answer, Brief, Worker
 from benchmark.registry import units
 from benchmark.rows.row import Row, read_all
 from benchmark.system.files import disk_errors
@@ -96,9 +96,7 @@ HURRIED = hurried("classification", "linear_segmentation")
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[None]:
-    import ray
-
-    ray.init(num_cpus=2, object_store_memory=80 * 2**20, **QUIET)
+    ray = start_ray(num_cpus=2, object_store_memory=80 * 2**20)
     yield
     ray.shutdown()
 

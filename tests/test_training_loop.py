@@ -74,7 +74,7 @@ def toy_loss(head: nn.Module, batch: Any, step: int) -> torch.Tensor:
 def train(folder: Path, p: TrainedHead, loss: Any = toy_loss, bar: Bar | None = None) -> tuple[nn.Module, list[float]]:
     head = initialise(lambda: nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Linear(4, 1)), p.init, 0)
     data = Planes(Noise(7, 24, 32))
-    return head, fit(head, Batches(data, p, 0), loss, folder, "key", bar or Bar(), "cpu")
+    return head, fit(head, p, Batches(data, p, 0).read, loss, folder, "key", bar or Bar(), "cpu")
 
 
 def test_a_run_that_was_stopped_ends_with_the_same_numbers(tmp_path, monkeypatch):
@@ -104,7 +104,7 @@ def test_a_checkpoint_of_another_run_or_a_damaged_one_is_not_used(tmp_path):
     _, curve = train(tmp_path, p)
     head = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Linear(4, 1))
     bar = Bar()
-    fit(head, Batches(Planes(Noise(7, 24, 32)), p, 0), toy_loss, tmp_path, "other key", bar, "cpu")
+    fit(head, p, Batches(Planes(Noise(7, 24, 32)), p, 0).read, toy_loss, tmp_path, "other key", bar, "cpu")
     assert len(bar.notes) == 3
     (tmp_path / NAME).write_bytes((tmp_path / NAME).read_bytes()[:50])
     assert train(tmp_path, p)[1] == curve

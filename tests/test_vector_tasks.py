@@ -20,6 +20,7 @@ from benchmark.contracts import ImageTransform, Outcome, RetrievalData
 from benchmark.contracts.progress import silent
 from benchmark.engine.run import run
 from benchmark.heads.linear_sweep import fit_linear_sweep
+from benchmark.heads.schedule import batches
 from benchmark.images.decode import apply_transform
 from benchmark.images.views import resolve_view
 from benchmark.protocol import load_protocol
@@ -120,17 +121,17 @@ def test_sources_are_dinov2s_and_shallow_encoders_have_fewer() -> None:
     assert StoredVectors([older, newer, mean], both[0], "concat").shape == (3, 12)
 
 
-def feed_of(images: Noise, seed: int = 0) -> CropFeed:
+def feed_of(images: Noise, rows: Any, seed: int = 0) -> CropFeed:
     encoder = SmallEncoder()
     context = SimpleNamespace(card=encoder.card, encoder=lambda: encoder, device="cpu", seed=seed, progress=silent)
     transform = ImageTransform("short-side", 36, 32)
-    return CropFeed(context, images, transform, sources_for(encoder.card, (1, 2), "both"), "first", 8)
+    return CropFeed(context, images, transform, sources_for(encoder.card, (1, 2), "both"), "first", rows)
 
 
 def test_augmented_batches_depend_on_step_and_picture_alone() -> None:
-    plan = [(step, np.array([3, 1, 4])) for step in range(6)]
-    whole = list(feed_of(Noise(6))(plan))
-    late = list(feed_of(Noise(6))(plan[4:]))
+    rows = [np.array([3, 1, 4])] * 6
+    whole = list(feed_of(Noise(6), rows).made(range(6)))
+    late = list(feed_of(Noise(6), rows).made(range(4, 6)))
     assert {name: tuple(x.shape) for name, x in whole[0].items()} == {
         "cls of 1 block": (3, 6), "cls of 1 block + mean patch": (3, 12),
         "cls of 2 blocks": (3, 12), "cls of 2 blocks + mean patch": (3, 18),
@@ -226,8 +227,13 @@ def test_an_interrupted_sweep_ends_with_the_same_heads(tmp_path: Path) -> None:
     class Stop(Exception):
         pass
 
-    def cut(plan):
-        for step, batch in enumerate(feed_of(images)(plan)):
+    rows = list(batches(np.flatnonzero(~held), 8, 12, 0))
+
+    def feed(start):
+        return feed_of(images, rows).made(range(start, 12))
+
+    def cut(start):
+        for step, batch in enumerate(feed(start)):
             if step == 7:
                 raise Stop
             yield batch
@@ -236,18 +242,17 @@ def test_an_interrupted_sweep_ends_with_the_same_heads(tmp_path: Path) -> None:
         rest: dict[str, Any] = {"learning_rates": [0.1, 0.01], "steps": 12, "batch": 8}
         return fit_linear_sweep(sources, labels, 3, held, **rest, feed=feed, state=state, save_every=0.0)
 
-    calm = sweep(feed_of(images), tmp_path / "calm")
+    calm = sweep(feed, tmp_path / "calm")
     with pytest.raises(Stop):
         sweep(cut, tmp_path / "state")
-    steps: list[int] = []
+    starts: list[int] = []
 
-    def counting(plan):
-        plan = list(plan)
-        steps.extend(step for step, _ in plan)
-        return feed_of(images)(plan)
+    def counting(start):
+        starts.append(start)
+        return feed(start)
 
     again = sweep(counting, tmp_path / "state")
-    assert steps == list(range(7, 12)), "only what was missing"
+    assert starts == [7], "only what was missing"
     assert torch.equal(again.weight, calm.weight) and again.table == calm.table and again.curve == calm.curve
     (tmp_path / "state").write_bytes(b"damaged")
-    assert torch.equal(sweep(feed_of(images), tmp_path / "state").weight, calm.weight)
+    assert torch.equal(sweep(feed, tmp_path / "state").weight, calm.weight)

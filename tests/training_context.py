@@ -93,6 +93,9 @@ class MemoryContext:
     def encoder(self) -> SmallEncoder:
         return self.live
 
+    def steps(self, source: Any, start: int = 0) -> Any:
+        return source.made(range(start, source.steps))
+
 
 def preset(task: str, name: str, dataset: str | None = None, **values: Any) -> Any:
     """The preset's dataclass with some values changed."""

@@ -35,6 +35,7 @@ from benchmark.contracts.kinds import (
     Samples,
     SegmentationData,
 )
+from benchmark.contracts.steps import StepInput, StepSource
 from benchmark.contracts.task import (
     Answer,
     FeatureReader,
@@ -91,6 +92,8 @@ __all__ = [
     "Samples",
     "Sampling",
     "SegmentationData",
+    "StepInput",
+    "StepSource",
     "Tap",
     "TapName",
     "Task",

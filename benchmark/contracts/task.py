@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, NamedTuple, Protocol, TypeVar
 
 from benchmark.contracts.encoder import Encoder, EncoderCard
 from benchmark.contracts.features import Need
+from benchmark.contracts.steps import StepInput, StepSource
 from benchmark.errors import BenchError
 
 if TYPE_CHECKING:
@@ -138,7 +139,16 @@ class Method(ABC, Generic[P]):
     def live_forwards(self, card: EncoderCard, shapes: Sequence[Size], train: int) -> Mapping[Size, int]:
         """Forwards whose features are not kept, by the size of the picture: for test pictures of these shapes and so
         many training pictures. (0, 0) stands for the encoder's own size."""
+        return self.crop_forwards(card, shapes, train)
+
+    def crop_forwards(self, card: EncoderCard, shapes: Sequence[Size], train: int) -> Mapping[Size, int]:
+        """Those of `live_forwards` that `step_source` makes."""
         return {}
+
+    def step_source(self, context: TaskContext) -> StepSource | None:
+        """What the steps of a head that trains long read; `run` reads it by `context.steps`. On many workers those that
+        have nothing else to do make it, too."""
+        return None
 
     def head_steps(self) -> int:
         """Gradient steps of the head; 0 where it is convex, or read from a file."""
@@ -265,6 +275,10 @@ class TaskContext(Protocol):
 
     def encoder(self) -> Encoder:
         """The live encoder, for protocols that must train through or slide over it."""
+        ...
+
+    def steps(self, source: StepSource, start: int = 0) -> Iterator[StepInput]:
+        """The inputs of step `start` and all that follow, some of them made by other workers of the run."""
         ...
 
     def progress(self, label: str, total: int) -> Progress: ...

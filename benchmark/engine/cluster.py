@@ -21,6 +21,15 @@ FORWARDED = ("BENCH_", "HF_", "TRANSFORMERS_", "XDG_CACHE_HOME")  # how this pro
 QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": "critical", "include_dashboard": False}
 
 
+def start_ray(**words: Any) -> Any:
+    """Ray, joined or started with these words of `ray.init`. Its workers take part in the machine as a run without it
+    does: left to itself Ray gives them a niceness of 15, and beside anything else they stand still."""
+    ray = importlib.import_module("ray")
+    os.environ.setdefault("RAY_worker_niceness", "0")
+    ray.init(**QUIET, **words)
+    return ray
+
+
 @dataclass(frozen=True)
 class Lost:
     """What a call gives whose worker is gone."""
@@ -51,7 +60,7 @@ class Cluster:
         if self.started:
             before = signal.getsignal(signal.SIGTERM)
             try:
-                self.ray.init(address=address, **QUIET)
+                start_ray(address=address)
             except (ConnectionError, RuntimeError, ValueError) as e:
                 raise BenchError(
                     f"--ray {address}: Ray cannot join what answers ({first_line(e).rstrip('.')}). Its version must be"

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +14,14 @@ from benchmark.contracts import (
     FeatureReader,
     Need,
     Progress,
+    StepInput,
+    StepSource,
     TextEncoder,
     identity,
     no_text_tower,
 )
 from benchmark.contracts.progress import NewProgress, silent
+from benchmark.engine.shared_steps import Pieces, Trainer
 from benchmark.errors import EncoderError, NotApplicable
 from benchmark.features.plan import Planner
 from benchmark.features.store import FeatureStore, StoredArray
@@ -44,6 +47,8 @@ class Context:
     look_at: Sequence[int] = ()
     cross_check: bool = False
     new_progress: NewProgress = silent
+    shared: str = ""  # the key under which other workers make steps of its head (`shared_steps`); empty: none do
+    makers: set[str] = field(default_factory=set)  # of those that did
 
     @property
     def card(self) -> EncoderCard:
@@ -56,6 +61,16 @@ class Context:
     def encoder(self) -> Encoder:
         """The live encoder."""
         return self.live
+
+    def steps(self, source: StepSource, start: int = 0) -> Iterator[StepInput]:
+        """The inputs of step `start` and all that follow, some of them made by other workers of the run."""
+        if not self.shared:
+            return source.made(range(start, source.steps))
+        return Trainer(source, self.pieces(source), self.makers).read(start)
+
+    def pieces(self, source: StepSource) -> Pieces:
+        """Where other workers and this one leave what the steps read."""
+        return Pieces(source, self.scratch, self.store.root.parent, self.shared)
 
     def progress(self, label: str, total: int) -> Progress:
         """A new bar."""

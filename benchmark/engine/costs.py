@@ -40,8 +40,17 @@ def fit(method: Method[Any], card: EncoderCard, data: Mapping[str, Any]) -> floa
 
 def head(method: Method[Any], card: EncoderCard, data: Mapping[str, Any]) -> float:
     """Of what a method does when its features are there: a fit, and forwards that are not kept."""
-    own = (card.image_size, card.image_size)
     scored = len(next(iter(list(data.values())[-1].pictures().values())))
     live = method.live_forwards(card, [SHAPE] * scored, len(data["train"]) if "train" in data else 0)
-    forwards = sum(n * forward(card, size if all(size) else own) for size, n in live.items())
-    return forwards + fit(method, card, data)
+    return _forwards(live, card) + fit(method, card, data)
+
+
+def crops(method: Method[Any], card: EncoderCard, data: Mapping[str, Any]) -> float:
+    """Of that, of the crops that other workers may encode (`shared_steps`)."""
+    found = method.crop_forwards(card, [SHAPE], len(data["train"]) if "train" in data else 0)
+    return _forwards(found, card)
+
+
+def _forwards(counted: Mapping[Size, int], card: EncoderCard) -> float:
+    own = (card.image_size, card.image_size)
+    return sum(n * forward(card, size if all(size) else own) for size, n in counted.items())

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import heapq
 import itertools
-from collections import defaultdict
-from collections.abc import Iterable
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,6 +24,13 @@ def parts(workers: int, models: int) -> int:
     return max(RANGES, -(-RANGES * workers // max(1, models)))
 
 
+def ranges(blocks: Sequence[int], count: int) -> list[list[int]]:
+    """`blocks` in at most `count` runs of nearly equal length, in order."""
+    count = min(count, len(blocks))
+    cuts = [round(i * len(blocks) / count) for i in range(count + 1)]
+    return [list(blocks[a:b]) for a, b in itertools.pairwise(cuts)]
+
+
 @dataclass(frozen=True)
 class Node:
     """A piece of work for one worker."""
@@ -33,6 +40,7 @@ class Node:
     after: tuple[str, ...] = ()  # keys of what must be done before
     model: int | None = None  # number of the model that must be loaded; None: none
     opens: bool = False  # whether it begins its model: what else there is to do is known after it
+    crops: float = 0.0  # of the cost, what workers with nothing else to do may take over while it is being done
     work: Any = field(default=None, compare=False)
 
 
@@ -125,3 +133,25 @@ class Graph:
     def finished(self) -> bool:
         """Whether nothing is left to do or being done."""
         return len(self._done) == len(self.nodes)
+
+
+def to_help(at_work: Sequence[Node], loaded: int | None, alone: Collection[str]) -> Node | None:
+    """Of the nodes `at_work` the one that a worker which has the model `loaded` should help with: that of most crops
+    for each that is at it. None where there is none, but those `alone`."""
+    helped = Counter(node.work[1] for node in at_work if helps(node))
+
+    def left(node: Node) -> float:
+        return node.crops / (1 + helped[node.key]) * (FAR if node.model == loaded else 1.0)
+
+    best = max((node for node in at_work if node.key not in alone), key=left, default=None)
+    return best if best is not None and best.crops else None
+
+
+def helping(row: Node) -> Node:
+    """The work of helping to train the head of `row`: of no graph."""
+    return Node(f"help {row.key}", model=row.model, work=("help", row.key))
+
+
+def helps(node: Node | None) -> bool:
+    """Whether `node` is such work."""
+    return node is not None and node.work[0] == "help"

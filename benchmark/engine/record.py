@@ -97,11 +97,11 @@ def record(session: Session, job: Job, slot: Slot, outcome: Outcome, timing: Tim
     )
 
 
-def make_row(session: Session, job: Job, slot: Slot, encoded: Encoded = Encoded()) -> Row:
-    """Runs the job and saves its row; `encoded` is what was extracted for it elsewhere."""
+def make_row(session: Session, job: Job, slot: Slot, encoded: Encoded = Encoded(), shared: str = "") -> Row:
+    """Runs the job and saves its row; `encoded` and `shared` as in `Session.run`."""
     scratch = slot.scratch(session.options.cache)
     cache_users.touch(session.options.cache, scratch)
-    outcome, timing = session.run(job, scratch, encoded=encoded)
+    outcome, timing = session.run(job, scratch, encoded=encoded, shared=shared)
     row, files = record(session, job, slot, outcome, timing), dict(outcome.files)
     if slot.head and outcome.head is not None:
         said = {"model": session.encoder.card.name, "task": str(job.unit), "protocol": row.protocol.name}

@@ -14,6 +14,7 @@ from benchmark.engine.environment import forget_gpu_peak
 from benchmark.engine.jobs import Job
 from benchmark.engine.loading import device_of, open_encoder, resolve_device
 from benchmark.engine.options import RunOptions
+from benchmark.engine.shared_steps import help_train
 from benchmark.errors import BenchError, NotApplicable
 from benchmark.features.extract import Extractor
 from benchmark.features.plan import Pass, Planner
@@ -87,37 +88,23 @@ class Session:
         return list({id(p): p for p in map(self.planner.of, needs)}.values())
 
     def run(
-        self, job: Job, scratch: Path, look_at: Sequence[int] = (), encoded: Encoded = Encoded()
+        self, job: Job, scratch: Path, look_at: Sequence[int] = (), encoded: Encoded = Encoded(), shared: str = ""
     ) -> tuple[Outcome, Timing]:
         """Extracts what is missing, runs the task: its outcome, and where the seconds went.
 
         `look_at`: of which test samples pictures are wanted, where not of the best, median and worst; `encoded`: what
-        was extracted for the job by others."""
+        was extracted for the job by others; `shared`: the key under which others may help to train its head."""
         give_back()  # what the job before has freed is not this one's
         started = time.perf_counter()
         method = job.method
-        needs = method.wanted(self.encoder.card, job.data)
         before, extract_s = self.extractor.forwards, encoded.seconds
-        for shared in self.passes_of(job):
-            with claimed(shared.claims(self.options.cache)):  # another run's work is waited for, not done again
-                extract_s += self.extractor.run(shared)
+        for wanted in self.passes_of(job):
+            with claimed(wanted.claims(self.options.cache)):  # another run's work is waited for, not done again
+                extract_s += self.extractor.run(wanted)
         pictures = encoded.pictures + self.extractor.forwards - before
         if pictures:
             give_back()  # what the encoder's batches took is free for the head
-        context = Context(
-            live=self.encoder,
-            planner=self.planner,
-            store=self.store,
-            data=job.data,
-            needs=needs,
-            seed=self.options.seed,
-            device=self.device,
-            scratch=scratch,
-            keep_predictions=len(look_at) or self.options.save_predictions,
-            look_at=look_at,
-            cross_check=self.options.cross_check,
-            new_progress=self.progress,
-        )
+        context = self._context(job, scratch, look_at, shared)
         outcome = method.run(context)
         if not isinstance(outcome, Outcome):
             raise BenchError(f"{job.unit}: run of {type(method).__name__} gives {type(outcome).__name__}, no Outcome")
@@ -127,8 +114,32 @@ class Session:
             score_s=round(outcome.score_s, 3),
             total_s=round(encoded.seconds + time.perf_counter() - started, 3),
             images_per_s=round(pictures / extract_s, 2) if pictures and extract_s else None,
+            trained_by=1 + len(context.makers) if context.makers else None,
         )
         return outcome, timing
+
+    def help_train(self, job: Job, scratch: Path, shared: str, seconds: float) -> int:
+        """Encodes crops for another process that trains the job's head: pieces of steps (`shared_steps`) made."""
+        context = self._context(job, scratch, shared=shared)
+        source = job.method.step_source(context)
+        return help_train(source, context.pieces(source), seconds) if source else 0
+
+    def _context(self, job: Job, scratch: Path, look_at: Sequence[int] = (), shared: str = "") -> Context:
+        return Context(
+            live=self.encoder,
+            planner=self.planner,
+            store=self.store,
+            data=job.data,
+            needs=job.method.wanted(self.encoder.card, job.data),
+            seed=self.options.seed,
+            device=self.device,
+            scratch=scratch,
+            keep_predictions=len(look_at) or self.options.save_predictions,
+            look_at=look_at,
+            cross_check=self.options.cross_check,
+            new_progress=self.progress,
+            shared=shared,
+        )
 
 
 def encoder_of(name: str, options: RunOptions) -> Encoder:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import glob
 import logging
+import os
 import re
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from benchmark.engine.identity import digits_of, display_name
@@ -33,6 +34,10 @@ class Slot:
     asked: str | None = None  # what the model would be called without --name
     pictures: int = 0  # how many predictions of each kind are wanted beside the row
     head: bool = False  # whether a trained head is
+
+    def absolute(self) -> Slot:
+        """The same for a process with another working folder."""
+        return replace(self, folder=Path(os.path.abspath(self.folder)))
 
     def finished(self, checked: bool = False) -> Row | None:
         """The row that is already there for the same request, if any; with `checked`, an mIoU counts only if it was

@@ -3,7 +3,8 @@
     prepare PICTURES ─┐
     open MODEL ───────┴─ encode RANGE … ─── row UNIT
 
-A worker that dies is replaced and its piece done again; one that would make other numbers is let go.
+A worker that dies is replaced and its piece done again; one that would make other numbers is let go. One that nothing
+is left for encodes crops of a head that another trains (`shared_steps`).
 """
 
 from __future__ import annotations
@@ -15,13 +16,12 @@ import time
 import uuid
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import replace
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from benchmark.engine.alike import base_of, probes, rendered_sets, versions
 from benchmark.engine.cluster import Cluster, Lost
-from benchmark.engine.graph import Graph, Node, parts
+from benchmark.engine.graph import Graph, Node, helping, helps, parts, ranges, to_help
 from benchmark.engine.jobs import Job
 from benchmark.engine.options import RunOptions
 from benchmark.engine.record import refuse
@@ -29,7 +29,7 @@ from benchmark.engine.report import Hooks, Note, Report, fail
 from benchmark.engine.session import Encoded
 from benchmark.engine.slots import Slot
 from benchmark.engine.target import Target
-from benchmark.engine.worker import Answer, Brief, Key, Opened, PassPlan, base_of, probes, rendered_sets, versions
+from benchmark.engine.worker import Answer, Brief, Key, Opened, PassPlan
 from benchmark.errors import BenchError, UsageError
 from benchmark.rows.row import read_row
 from benchmark.system.claims import Claim, take_all
@@ -38,6 +38,7 @@ from benchmark.system.plurals import number_of
 
 log = logging.getLogger("densebench.workers")
 RETRIES = 3  # of a piece whose worker was lost
+HELP_S = 30.0  # that a worker encodes crops for another before it looks for other work
 TICK_S = 1.0  # between two looks at what another run holds, and at who has joined the cluster
 
 
@@ -55,25 +56,13 @@ def spread(targets: Sequence[Target], jobs: Sequence[Job], options: RunOptions, 
     if not jobs or all(slots == {} for slots in todo):
         return
     with report.timed("tasks"):
-        run = _Spread([_absolute(t) for t in targets], todo, jobs, options, hooks, report)
+        run = _Spread([t.absolute() for t in targets], todo, jobs, options, hooks, report)
         try:
             run.go()
         finally:
             run.close()
     order |= run.folders
     report.rows.sort(key=lambda row: order.get(row.folder, (len(targets), 0)))
-
-
-def _absolute(target: Target) -> Target:
-    """`target` as a process with another working folder understands it."""
-    old = target.options
-    data, results, cache = (Path(os.path.abspath(place)) for place in (old.data, old.results, old.cache))
-    weights = old.weights and os.path.abspath(old.weights)
-    return replace(target, options=replace(old, data=data, results=results, cache=cache, weights=weights))
-
-
-def _anywhere(slot: Slot) -> Slot:
-    return replace(slot, folder=Path(os.path.abspath(slot.folder)))
 
 
 class _Spread:
@@ -97,6 +86,7 @@ class _Spread:
         self.calls: dict[Any, tuple[Any, Node | None]] = {}  # call -> worker and what it does; None: hello
         self.tries: dict[str, int] = {}
         self.waiting: list[Node] = []  # for another run
+        self.alone: set[str] = set()  # rows whose head nobody can help to train at the moment
         self.claims: dict[str, list[Claim]] = {}  # by the piece, or the pass of a range
         self.ranges: dict[tuple[int, Key], set[str]] = {}  # of a pass: its ranges that are not done
         self.encoded: dict[tuple[int, Key], Encoded] = {}  # until a row has it on its account
@@ -125,7 +115,7 @@ class _Spread:
         self.graph.add(Node(f"prepare {digest}", work=("prepare", digest)) for digest in self.rendered)
         for model, slots in enumerate(self.todo):
             if slots != {}:
-                work = ("open", model, slots and {job: _anywhere(slot) for job, slot in slots.items()})
+                work = ("open", model, slots and {job: slot.absolute() for job, slot in slots.items()})
                 self.graph.add([Node(f"open {model}", model=model, opens=True, work=work)])
         rows = sum(len(self.jobs) if slots is None else len(slots) for slots in self.todo)
         self.bar = self.hooks.progress(f"rows on {number_of(self.cluster.size, 'worker')}", rows)
@@ -139,6 +129,7 @@ class _Spread:
                 ticked = time.monotonic()
                 self._hire(cluster)
                 held, self.waiting = self.waiting, []
+                self.alone = {row for row in self.alone if self.tries.get(f"help {row}", 0) > RETRIES}
                 for waiting in held:
                     self.graph.again(waiting)
                 self.bar.advance(0)
@@ -150,6 +141,9 @@ class _Spread:
                 if isinstance(answer, Lost):
                     self.loaded.pop(worker, None)
                     self._lost(cluster, node, answer.why)
+                elif node is not None and helps(node) and not answer.refused:
+                    if not answer.pieces:  # nothing to be made now, or not by it: what is wrong the row will say
+                        self.alone.add(node.work[1])
                 elif answer.refused or (node is None and (answer.failed or answer.usage)):
                     self.loaded.pop(worker, None)
                     cluster.fire(worker)
@@ -172,8 +166,6 @@ class _Spread:
         for mark in self.marks:
             mark.unlink(missing_ok=True)
 
-    # ---------------------------------------------------------------------------------------- workers
-
     def _hire(self, cluster: Cluster) -> None:
         self.graph.workers = cluster.size
         greeting = sum(node is None for _, node in self.calls.values())
@@ -189,7 +181,9 @@ class _Spread:
         piece = node.key if node else "hello"
         self.tries[piece] = self.tries.get(piece, 0) + 1
         log.info("%s: its worker is gone (%s)", piece, why)
-        if node is None:
+        if node is not None and helps(node):
+            self.alone.add(node.work[1])
+        elif node is None:
             if self.tries[piece] > RETRIES * cluster.size:
                 raise BenchError(f"--ray: workers die before they begin: {why}")
         elif self.tries[piece] <= RETRIES:
@@ -201,20 +195,34 @@ class _Spread:
         """A worker that would make other numbers takes no part."""
         log.warning("%s", why)
         self.refusals.append(why)
-        if node is not None:
+        if node is not None and not helps(node):
             self.graph.again(node)
 
     def _assign(self, cluster: Cluster) -> None:
         """Gives every free worker something to do, as far as there is something."""
         busy = {worker for worker, _ in self.calls.values()}
         for worker, loaded in self.loaded.items():
-            while worker not in busy and (node := self.graph.next(loaded)) is not None:
-                if not self._claimed(node):
-                    self.waiting.append(node)
-                    continue
-                self.calls[cluster.call(worker, *self._words(node))] = (worker, node)
-                self.loaded[worker] = loaded if node.model is None else node.model
-                break
+            if worker in busy:
+                continue
+            while (node := self.graph.next(loaded)) is not None and not self._claimed(node):
+                self.waiting.append(node)
+            if node is None:
+                self._help(cluster, worker, loaded)
+                continue
+            self.calls[cluster.call(worker, *self._words(node))] = (worker, node)
+            self.loaded[worker] = loaded if node.model is None else node.model
+
+    def _help(self, cluster: Cluster, worker: Any, loaded: int | None) -> None:
+        """Lets a worker that nothing else is left for encode crops of a head that another trains."""
+        at_work = [node for _, node in self.calls.values() if node is not None]
+        trained = to_help(at_work, loaded, self.alone)
+        if trained is None:
+            return
+        _, model, job = trained.work
+        opened = self.opened[model]
+        words = ("help", model, tuple(opened.jobs), opened.identity, job, opened.todo[job], HELP_S)
+        self.calls[cluster.call(worker, *words)] = (worker, helping(trained))
+        self.loaded[worker] = model
 
     def _words(self, node: Node) -> tuple[Any, ...]:
         if node.work[0] != "row":
@@ -244,8 +252,6 @@ class _Spread:
             return False
         self.claims[name] = claims
         return True
-
-    # ---------------------------------------------------------------------------------------- answers
 
     def _take(self, node: Node, answer: Answer) -> None:
         if answer.usage:
@@ -323,7 +329,8 @@ class _Spread:
             sets = [s for data in self.jobs[job].data.values() for s in data.pictures().values()]
             prepared = [f"prepare {d}" for d in dict.fromkeys(base_of(s).digest for s in sets) if d in self.rendered]
             work = ("row", model, job)
-            nodes.append(Node(f"row {model} {job}", plan.cost, (*ranges, *prepared), model, work=work))
+            after = (*ranges, *prepared)
+            nodes.append(Node(f"row {model} {job}", plan.cost, after, model, crops=plan.crops, work=work))
         self.graph.add(nodes)
 
     def _range_nodes(self, model: int, opened: Opened, shared: PassPlan) -> list[Node]:
@@ -337,10 +344,3 @@ class _Spread:
             nodes.append(Node(f"encode {model} {shared.key} {number}", cost, prepared, model, work=work))
         self.ranges[model, shared.key] = {node.key for node in nodes}
         return nodes
-
-
-def ranges(blocks: Sequence[int], count: int) -> list[list[int]]:
-    """`blocks` in at most `count` runs of nearly equal length, in order."""
-    count = min(count, len(blocks))
-    cuts = [round(i * len(blocks) / count) for i in range(count + 1)]
-    return [list(blocks[a:b]) for a, b in pairwise(cuts)]

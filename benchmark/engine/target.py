@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -26,6 +27,13 @@ class Target:
     shown: str  # its name in rows
     options: RunOptions  # with its own checkpoint
     stamp: str | None  # None: code of the user's own, of which only the loaded encoder can tell what it is
+
+    def absolute(self) -> Target:
+        """The same for a process with another working folder."""
+        old = self.options
+        data, results, cache = (Path(os.path.abspath(place)) for place in (old.data, old.results, old.cache))
+        weights = old.weights and os.path.abspath(old.weights)
+        return replace(self, options=replace(old, data=data, results=results, cache=cache, weights=weights))
 
     def slots(self, jobs: Sequence[Job], stamp: str) -> Mapping[int, Slot]:
         """Where the row of each job goes, by the job's number."""

@@ -6,23 +6,19 @@ depend on who writes it.
 
 from __future__ import annotations
 
-import hashlib
-import importlib.util
 import os
 import socket
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 from benchmark.contracts import ImageSet, identity
-from benchmark.contracts.images import ImageSubset
 from benchmark.contracts.progress import silent
 from benchmark.engine import costs
-from benchmark.engine.environment import PACKAGES, package_version
+from benchmark.engine.alike import base_of, probe, sets_of, versions
 from benchmark.engine.identity import model_stamp
 from benchmark.engine.jobs import Job
 from benchmark.engine.record import make_row
@@ -34,7 +30,6 @@ from benchmark.errors import BenchError, NotApplicable, UsageError, staying
 from benchmark.features.plan import Planner
 from benchmark.system.digest import fingerprint
 
-PROBED = 3  # pictures of each set that a worker must read as the process that asked does
 KEPT = 3  # models beside the one at work: a worker that helped another model comes back to its own
 SHARE = 0.1  # of the memory, for the weights of all of them
 Key = tuple[str, str]  # of a pass: digest of its pictures, fingerprint of its view
@@ -72,6 +67,7 @@ class JobPlan:
 
     passes: tuple[Key, ...]
     cost: float
+    crops: float = 0.0  # of that, crops for a head's steps: other workers may encode them
 
 
 @dataclass(frozen=True)
@@ -96,6 +92,7 @@ class Answer:
     usage: str = ""  # what is wrong with the words of the command
     not_applicable: str = ""
     forwards: int = 0
+    pieces: int = 0  # of another worker's steps that were made
     seconds: float = 0.0
     reused: bool = False
     opened: Opened | None = None
@@ -147,7 +144,7 @@ class Worker:
                 raise Refused(
                     f"a worker on {host} does not see {file.parent}. Put it on a disk that all machines share"
                 )
-        for images in _sets(self.brief.jobs):
+        for images in sets_of(self.brief.jobs):
             wanted = self.brief.pictures.get(images.digest)
             if wanted and (mine := probe(images)) != wanted:
                 first = images.image_id(0)
@@ -203,11 +200,12 @@ class Worker:
         )
 
     def _job(self, session: Session, job: Job) -> JobPlan:
-        cost = 0.0
+        cost = crops = 0.0
         with suppress(Exception):  # a plug-in that cannot say what it costs is no reason not to run it
             cost = costs.head(job.method, session.encoder.card, job.data)
+            crops = costs.crops(job.method, session.encoder.card, job.data)
         served = {id(p) for p in session.passes_of(job)}
-        return JobPlan(tuple(key for key, p in session.planner.passes.items() if id(p) in served), cost)
+        return JobPlan(tuple(key for key, p in session.planner.passes.items() if id(p) in served), cost, crops)
 
     def encode(self, number: int, todo: Sequence[int], who: str, key: Key, blocks: Sequence[int]) -> Answer:
         """Encodes blocks of a pass."""
@@ -223,8 +221,18 @@ class Worker:
             return Answer(reused=True)
         session = self._at_work(number, todo, who)
         before = session.extractor.forwards
-        make_row(session, self.brief.jobs[job], slot, encoded)
+        make_row(session, self.brief.jobs[job], slot, encoded, self._steps_key(who, slot))
         return Answer(forwards=session.extractor.forwards - before)
+
+    def help(self, number: int, todo: Sequence[int], who: str, job: int, slot: Slot, seconds: float) -> Answer:
+        """Encodes crops for the worker that trains the head of a row, for as long."""
+        session = self._at_work(number, todo, who)
+        scratch = slot.scratch(session.options.cache)
+        pieces = session.help_train(self.brief.jobs[job], scratch, self._steps_key(who, slot), seconds)
+        return Answer(pieces=pieces)
+
+    def _steps_key(self, who: str, slot: Slot) -> str:
+        return fingerprint([who, slot.request, self.brief.versions.get("densebench")])
 
     def _loaded(self, number: int) -> Session:
         """Model `number`; others that were used before it stay as long as they are few and small."""
@@ -285,55 +293,3 @@ def _memory(device: str) -> float:
 def _own_device(asked: str) -> str:
     """A worker sees no GPU but its own."""
     return "cuda" if asked.startswith("cuda") else asked
-
-
-def base_of(images: ImageSet) -> ImageSet:
-    """The set that the pictures are taken from."""
-    while isinstance(images, ImageSubset):
-        images = images.base
-    return images
-
-
-def _sets(jobs: Sequence[Job]) -> list[ImageSet]:
-    """The picture sets of all jobs, each once."""
-    found = [images for job in jobs for data in job.data.values() for images in data.pictures().values()]
-    return list({images.digest: images for images in found}.values())
-
-
-def rendered_sets(jobs: Sequence[Job]) -> dict[str, ImageSet]:
-    """By digest: the sets of all jobs that are made before they are read."""
-    bases = [base_of(images) for images in _sets(jobs)]
-    return {images.digest: images for images in bases if type(images).prepare is not ImageSet.prepare}
-
-
-def probes(jobs: Sequence[Job]) -> dict[str, str]:
-    """By digest: what `probe` says of the sets of all jobs that are read from a disk and can be."""
-    rendered = rendered_sets(jobs)
-    read = [images for images in _sets(jobs) if base_of(images).digest not in rendered]
-    return {images.digest: found for images in read if (found := probe(images))}
-
-
-def probe(images: ImageSet) -> str | None:
-    """The digest of a few pictures; None where one cannot be read."""
-    seen = hashlib.sha256()
-    try:
-        for index in sorted({round(i * (len(images) - 1) / (PROBED - 1)) for i in range(PROBED)}):
-            picture = images.picture(index)
-            seen.update(str(picture.shape).encode() + picture.tobytes())
-    except Exception:
-        return None
-    return seen.hexdigest()
-
-
-@cache
-def versions() -> dict[str, str | None]:
-    """What decides numbers beside the model: packages by their versions, our own by the digest of its files."""
-    own = hashlib.sha256()
-    for package in ("benchmark", "adapters", "tasks"):
-        spec = importlib.util.find_spec(package)
-        root = Path(spec.origin).parent if spec and spec.origin else None
-        for file in sorted(root.rglob("*")) if root else ():
-            if file.suffix in (".py", ".toml", ".txt"):
-                own.update(f"{package}/{file.relative_to(root or file)}".encode() + file.read_bytes())
-    python = ".".join(map(str, sys.version_info[:2]))
-    return {"python": python, **{name: package_version(name) for name in PACKAGES}, "densebench": own.hexdigest()[:12]}

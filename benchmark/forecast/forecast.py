@@ -232,11 +232,17 @@ def _live(line: Line, method: Method[Any], data: Mapping[str, Any], card: Encode
     shapes = _shapes(pictures, len(pictures))
     if not stored:
         line.images += sum(len(split) for split in data.values())
-    patch = card.patch_size
-    for size, forwards in method.live_forwards(card, shapes, len(data["train"]) if "train" in data else 0).items():
-        height, width = size if all(size) else (card.image_size, card.image_size)
+    train = len(data["train"]) if "train" in data else 0
+    for size, forwards in method.live_forwards(card, shapes, train).items():
         line.live += forwards
-        _add(line, (-(-height // patch) * patch, -(-width // patch) * patch), forwards)
+        _add(line, _padded(size, card), forwards)
+    line.crops = {_padded(size, card): n for size, n in method.crop_forwards(card, shapes, train).items()}
+
+
+def _padded(size: Size, card: EncoderCard) -> Size:
+    """Whole patches; (0, 0) is the encoder's own size."""
+    height, width = size if all(size) else (card.image_size, card.image_size)
+    return -(-height // card.patch_size) * card.patch_size, -(-width // card.patch_size) * card.patch_size
 
 
 def _add(line: Line, size: Size, forwards: int) -> None:

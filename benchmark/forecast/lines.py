@@ -25,6 +25,7 @@ class Line:
     todo: dict[Size, int] = field(default_factory=dict)  # (height, width) in pixels -> forwards still to be made
     passes: dict[str, tuple[Size, int]] = field(default_factory=dict)  # pass it reads -> size, pictures it adds to it
     fit: float = 0.0  # multiplications of a convex head
+    crops: dict[Size, int] = field(default_factory=dict)  # of `todo`: training crops, which several workers may share
 
 
 @dataclass

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import heapq
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from benchmark.forecast.lines import Forecast, Line, Size
 from benchmark.system.plurals import number_of
 
 OVERHEAD_S = 0.05  # of a piece of work: asking for it, and its answer
+TRAINING = 0.05  # of a crop's forward, at most: the step of the head that reads it, which one worker does for all
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Schedule:
     jobs: int
     makespan: float
     total: float  # of all pieces and of loading each model once
-    longest: float  # piece
+    longest: float  # piece, all workers sharing its crops
     path: tuple[
         tuple[str, float], ...
     ]  # what is done and its seconds: the pieces of the longest chain of which each waits for the one before
@@ -32,8 +32,8 @@ class Schedule:
 
     @property
     def bound(self) -> float:
-        """No order is quicker: the longest piece, or all of them shared evenly."""
-        return max(self.longest, self.total / self.workers)
+        """No order is quicker: the longest chain, or all pieces shared evenly."""
+        return max(sum(seconds for _, seconds in self.path), self.total / self.workers)
 
     @property
     def idle(self) -> float:
@@ -51,32 +51,91 @@ def schedule(plans: Sequence[Forecast], workers: int) -> Schedule:
         if pieces[number]
     ]
     graph.add(opened)
-    free: list[int] = list(range(workers))
     held: list[list[int]] = [[] for _ in range(workers)]  # models that each has loaded, the last one at work
-    running: list[tuple[float, int, str]] = []  # end, worker, piece
+    running: dict[int, _Running] = {}  # by the worker that began it
     now, loads = 0.0, 0
     while not graph.finished:
-        idle = []
-        for worker in free:
-            mine = held[worker]
-            node = graph.next(mine[-1] if mine else None)
-            if node is None or node.model is None:
-                idle.append(worker)
-                continue
-            lacks = node.model not in mine
-            seconds = OVERHEAD_S + node.cost + (plans[node.model].load_s if lacks and not node.opens else 0.0)
-            held[worker] = [*(model for model in mine[-KEPT:] if model != node.model), node.model]
-            loads += lacks
-            heapq.heappush(running, (now + seconds, worker, node.key))
-        now, worker, key = heapq.heappop(running)
-        free = sorted([*idle, worker])
-        if graph.nodes[key].opens:
-            graph.add(pieces[graph.nodes[key].work])
-        graph.done(key)
+        free = [worker for worker in range(workers) if worker not in running]
+        while free and (node := graph.next(held[free[0]][-1] if held[free[0]] else None)) is not None:
+            assert node.model is not None
+            worker = free.pop(0)
+            new = _loads(held[worker], node.model)
+            loads += new
+            seconds = OVERHEAD_S + node.cost - node.crops + new * (not node.opens) * plans[node.model].load_s
+            running[worker] = _Running(node, seconds, node.crops)
+        loads += _shared_out(free, held, [one for one in running.values() if one.crops > 0], plans)
+        spent = min(one.next for one in running.values())
+        now += spent
+        for worker, one in list(running.items()):
+            if one.pass_by(spent):
+                del running[worker]
+                if one.node.opens:
+                    graph.add(pieces[one.node.work])
+                graph.done(one.node.key)
     nodes = list(graph.nodes.values())
     total = sum(node.cost + OVERHEAD_S for node in nodes)
-    longest = max((node.cost for node in nodes), default=0.0)
-    return Schedule(workers, len(nodes), now, total, longest, _path(nodes, opened, plans), loads)
+    longest = max((_alone(node, workers) for node in nodes), default=0.0)
+    return Schedule(workers, len(nodes), now, total, longest, _path(nodes, opened, plans, workers), loads)
+
+
+@dataclass
+class _Running:
+    """A piece at work."""
+
+    node: Node
+    rest: float  # seconds of its own worker, after the crops
+    crops: float  # seconds of one worker, shared by all that are at it
+    at_it: int = 1
+
+    @property
+    def pace(self) -> float:
+        return min(self.at_it, 1 / TRAINING)
+
+    @property
+    def next(self) -> float:
+        """Seconds until its crops are there, or, where none are left, until it is done."""
+        return self.crops / self.pace if self.crops > 0 else self.rest
+
+    def pass_by(self, seconds: float) -> bool:
+        """Goes on for `seconds`, at most `next`; whether it is done."""
+        if self.crops > 0:
+            self.crops = self.crops - seconds * self.pace if seconds < self.next else 0.0
+            return self.crops == 0 and self.rest == 0
+        self.rest = self.rest - seconds if seconds < self.rest else 0.0
+        return self.rest == 0
+
+
+def _loads(held: list[int], model: int) -> bool:
+    """Whether a worker that holds these models has to load `model`, which is at work from now on."""
+    new = model not in held
+    held[:] = [*(one for one in held[-KEPT:] if one != model), model]
+    return new
+
+
+def _shared_out(
+    free: Sequence[int], held: Sequence[list[int]], running: Sequence[_Running], plans: Sequence[Forecast]
+) -> int:
+    """Lets `free` workers help where most is left for each that is at it; how many load a model for that, which is
+    more to do there."""
+    loads = 0
+    for one in running:
+        one.at_it = 1
+    for worker in free if running else ():
+        one = max(running, key=lambda one: one.crops / one.at_it)
+        model = one.node.model
+        assert model is not None
+        if model not in held[worker] and one.crops / one.at_it < plans[model].load_s:
+            continue
+        if _loads(held[worker], model):
+            loads += 1
+            one.crops += plans[model].load_s
+        one.at_it += 1
+    return loads
+
+
+def _alone(node: Node, workers: int) -> float:
+    """Seconds that a piece takes at least, all workers helping."""
+    return node.cost - node.crops + node.crops * max(1 / workers, min(1.0, TRAINING))
 
 
 def _pieces(plan: Forecast, number: int, most: int) -> list[Node]:
@@ -102,7 +161,8 @@ def _pieces(plan: Forecast, number: int, most: int) -> list[Node]:
         after = tuple(name for key in line.passes for name in ranges.get(key, ()))
         name = f"{number} {line.unit} {line.change}".strip()
         words = f"score {line.unit} {line.change}".strip()
-        nodes.append(Node(name, _row_seconds(line, plan), after, number, work=words))
+        crops = sum(count / plan.images_per_s[size] for size, count in line.crops.items())
+        nodes.append(Node(name, _row_seconds(line, plan), after, number, crops=crops, work=words))
     return nodes
 
 
@@ -115,7 +175,9 @@ def _row_seconds(line: Line, plan: Forecast) -> float:
     return live + (line.fit / plan.rate if plan.rate else 0.0)
 
 
-def _path(nodes: Sequence[Node], opened: Sequence[Node], plans: Sequence[Forecast]) -> tuple[tuple[str, float], ...]:
+def _path(
+    nodes: Sequence[Node], opened: Sequence[Node], plans: Sequence[Forecast], workers: int
+) -> tuple[tuple[str, float], ...]:
     """The longest chain, in words, with its seconds."""
     opens = {node.model: node for node in opened}
     best: dict[str, tuple[float, tuple[tuple[str, float], ...]]] = {}
@@ -123,5 +185,6 @@ def _path(nodes: Sequence[Node], opened: Sequence[Node], plans: Sequence[Forecas
         head = [] if node.opens else [best[opens[node.model].key]]
         before = max([best[key] for key in node.after] + head, default=(0.0, ()), key=lambda chain: chain[0])
         words = f"load {plans[node.work].model}" if node.opens else node.work
-        best[node.key] = (before[0] + node.cost, (*before[1], (words, node.cost)))
+        seconds = _alone(node, workers)
+        best[node.key] = (before[0] + seconds, (*before[1], (words, seconds)))
     return max(best.values(), default=(0.0, ()), key=lambda chain: chain[0])[1]

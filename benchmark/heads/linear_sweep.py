@@ -3,7 +3,7 @@
 All heads of one source share each batch and one matrix product. The best is chosen on held-out training rows, which no
 head was trained on, and only that one is ever shown the test split. A head that diverges is a record, not a crash.
 
-Training batches come from the stored features, or from a `Feed` that makes them anew each time (augmented pictures). A
+Training batches come from the stored features, or from a `feed` that makes them anew each time (augmented pictures). A
 long sweep keeps its state in a file and goes on from there, with the same batches and so the same heads.
 """
 
@@ -11,10 +11,10 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
@@ -33,12 +33,8 @@ _CURVE_POINTS = 200
 SAVE_EVERY = 300.0  # seconds between two states on disk
 
 
-class Feed(Protocol):
-    """Training features made batch by batch."""
-
-    def __call__(self, plan: Iterable[tuple[int, np.ndarray]]) -> Iterator[Mapping[str, torch.Tensor]]:
-        """For each (step, training rows), source -> features [b, D]; must depend on nothing but step and rows."""
-        ...
+# From a step on, the training features of each: source -> [b, D], of the rows that `batches` gives for that step.
+Feed = Callable[[int], Iterator[Mapping[str, torch.Tensor]]]
 
 
 @dataclass(frozen=True)
@@ -74,7 +70,6 @@ def fit_linear_sweep(
     momentum: float = 0.9,
     seed: int = 0,
     device: str = "cpu",
-    refit: bool = False,
     progress: Progress | None = None,
     feed: Feed | None = None,
     state: Path | None = None,
@@ -83,10 +78,10 @@ def fit_linear_sweep(
     """The head, over sources × learning rates × weight decays, with the best top-1 on `holdout` [n] bool rows.
 
     `sources` maps a name to features [n, D] (tensor, array, memory map or feature reader). Every head sees the same
-    batches: SGD with momentum, cosine schedule, base rates scaled by batch / 256. Ties go to the lower rate. `refit`
-    trains the chosen setting again on all rows. `feed` gives the training batches in place of the stored rows; heads
-    are still chosen on the stored ones. `state` is a file that an interrupted call leaves and the next one goes on
-    from. Raises EncoderError for non-finite features, DataError when lengths or labels do not fit.
+    batches: SGD with momentum, cosine schedule, base rates scaled by batch / 256. Ties go to the lower rate. `feed`
+    gives the training batches in place of the stored rows; heads are still chosen on the stored ones. `state` is a file
+    that an interrupted call leaves and the next one goes on from. Raises EncoderError for non-finite features,
+    DataError when lengths or labels do not fit.
     """
     labels = torch.as_tensor(y).long().cpu()
     held = np.asarray(holdout, bool)
@@ -105,10 +100,6 @@ def fit_linear_sweep(
     row = table[best]
     name, place = row["source"], best % len(settings)
     winner = stacks[name]
-    if refit:
-        winner = _Stack(sources[name], [settings[place]], num_classes, batch / 256, momentum, device)
-        curves = _train({name: winner}, labels, everything, steps, batch, seed, progress, feed)
-        place = 0
     weight, bias = winner.head(place)
     curve = [(step, losses[name][place]) for step, losses in curves]
     return SweepHead(name, row["learning_rate"], row["weight_decay"], weight, bias, table, curve)
@@ -206,7 +197,7 @@ def _train(
         progress.advance(done)
     every, total, counted = max(1, steps // _CURVE_POINTS), {k: torch.zeros(s.heads) for k, s in stacks.items()}, 0
     plan = [(step, part) for step, part in enumerate(batches(rows, batch, steps, seed)) if step >= done]
-    source = feed(plan) if feed else ({k: s.load(part) for k, s in stacks.items()} for _, part in plan)
+    source = feed(done) if feed else ({k: s.load(part) for k, s in stacks.items()} for _, part in plan)
     saved = time.monotonic()
     for (step, part), features in zip(plan, source, strict=True):
         factor = cosine(step, steps)

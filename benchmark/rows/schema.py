@@ -105,6 +105,7 @@ class Timing(Record):
     score_s: float = 0.0
     total_s: float
     images_per_s: float | None = None  # None where all features were there already
+    trained_by: int | None = field(default=None, metadata=SPARSE)  # processes that encoded its head's crops, if several
 
 
 @dataclass(frozen=True, kw_only=True)

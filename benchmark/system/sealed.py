@@ -141,14 +141,19 @@ def check_written(path: Path, digest: str | None = None) -> None:
 
 
 def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor], facts: Mapping[str, str]) -> None:
-    """Writes a safetensors file with `facts` as its metadata; the seal is over the whole file, its own digits 0."""
+    """`write_atomic` of `tensors_file`."""
+    write_bytes(path, tensors_file(tensors, facts))
+
+
+def tensors_file(tensors: Mapping[str, torch.Tensor], facts: Mapping[str, str]) -> bytes:
+    """A safetensors file with `facts` as its metadata; the seal is over the whole file, its own digits 0."""
     from safetensors.torch import save
 
     content = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
     blank = save(content, {**facts, SEAL: BLANK.decode("ascii")})
     at = _seal_at(blank)
     digest = hashlib.sha256(blank).hexdigest().encode("ascii")
-    write_bytes(path, b"".join((memoryview(blank)[:at], digest, memoryview(blank)[at + DIGITS :])))
+    return b"".join((memoryview(blank)[:at], digest, memoryview(blank)[at + DIGITS :]))
 
 
 def read_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -125,25 +125,22 @@ class Positions(Dataset[Any]):
 
 
 class Steps(torch.utils.data.Sampler[list[int]]):
-    """The positions of each step from `start` on."""
+    """The positions of each of `steps`, `batch` a step."""
 
-    def __init__(self, start: int, steps: int, batch: int) -> None:
-        self.start, self.steps, self.batch = start, steps, batch
+    def __init__(self, steps: Iterable[int], batch: int) -> None:
+        self.steps, self.batch = steps, batch
 
     def __iter__(self) -> Iterator[list[int]]:
-        return (list(range(s * self.batch, (s + 1) * self.batch)) for s in range(self.start, self.steps))
-
-    def __len__(self) -> int:
-        return self.steps - self.start
+        return (list(range(s * self.batch, (s + 1) * self.batch)) for s in self.steps)
 
 
 def training_loader(
-    source: SegmentationSource, protocol: MmProbe, seed: int, start: int, device: str
+    source: SegmentationSource, protocol: MmProbe, seed: int, steps: Iterable[int], device: str
 ) -> DataLoader[Any]:
-    """Batches of steps `start` … steps-1."""
+    """The batches of `steps`, each number asked for a little before it is due."""
     return DataLoader(
         Positions(source, seed),
-        batch_sampler=Steps(start, protocol.steps, protocol.batch_size),
+        batch_sampler=Steps(steps, protocol.batch_size),
         collate_fn=collate,
         **processes(device),
     )

@@ -48,6 +48,7 @@ with warnings.catch_warnings():
     from mmengine.optim import OptimWrapper
     from mmengine.registry import DefaultScope, Registry
     from mmengine.runner import IterBasedTrainLoop, Runner
+    from mmengine.structures import PixelData
     from mmengine.visualization import Visualizer
     from mmseg.datasets import BaseSegDataset
     from mmseg.datasets.transforms import PackSegInputs, PhotoMetricDistortion, RandomCrop
@@ -55,10 +56,11 @@ with warnings.catch_warnings():
     from mmseg.models import EncoderDecoder, SegDataPreProcessor
     from mmseg.models.decode_heads.decode_head import BaseDecodeHead
     from mmseg.registry import DATASETS, MODELS
+    from mmseg.structures import SegDataSample
 
 __all__ = [
     "DATASETS", "MODELS", "BaseDecodeHead", "BaseSegDataset", "ConcatDataset", "Config", "DefaultScope",
     "EncoderDecoder", "Hook", "IoUMetric", "IterBasedTrainLoop", "OptimWrapper", "PackSegInputs",
-    "PhotoMetricDistortion", "RandomCrop", "RandomFlip", "RandomResize", "Registry", "RepeatDataset", "Resize",
-    "Runner", "SegDataPreProcessor", "Visualizer", "imrescale", "pseudo_collate",
+    "PhotoMetricDistortion", "PixelData", "RandomCrop", "RandomFlip", "RandomResize", "Registry", "RepeatDataset",
+    "Resize", "Runner", "SegDataPreProcessor", "SegDataSample", "Visualizer", "imrescale", "pseudo_collate",
 ]  # fmt: skip

@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import nn
 
-from benchmark.contracts import Encoder, ignored_label
+from benchmark.contracts import Encoder, StepInput, ignored_label
 from tasks.mm.backbone import BACKBONES
-from tasks.mm.library import BaseDecodeHead, Config, DefaultScope, EncoderDecoder, SegDataPreProcessor
+from tasks.mm.library import (
+    BaseDecodeHead,
+    Config,
+    DefaultScope,
+    EncoderDecoder,
+    PixelData,
+    SegDataPreProcessor,
+    SegDataSample,
+)
 from tasks.mm.protocol import MmProbe
 
 
@@ -37,7 +45,31 @@ class LinearHead(BaseDecodeHead):  # type: ignore[misc]
         return logits
 
 
-def segmentor(encoder: Encoder, protocol: MmProbe, classes: int) -> EncoderDecoder:
+class Segmentor(EncoderDecoder):  # type: ignore[misc]
+    """EncoderDecoder whose training steps read what the frozen encoder has made of their crops."""
+
+    def encoded(self, batch: Any) -> StepInput:
+        """`labels` [B, H, W] int32 of a batch of crops, and `map.0` … [B, D, h, w], the encoder's of each layer."""
+        data = self.data_preprocessor(batch, True)
+        labels = torch.cat([sample.gt_sem_seg.data for sample in data["data_samples"]])
+        maps = self.extract_feat(data["inputs"])
+        return {"labels": labels.int(), **{f"map.{i}": found for i, found in enumerate(maps)}}
+
+    def train_step(self, data: Mapping[str, torch.Tensor], optim_wrapper: Any) -> dict[str, torch.Tensor]:
+        """One step of the head on what `encoded` gives; its losses."""
+        device = self.decode_head.conv_seg.weight.device
+        maps = [data[f"map.{i}"].to(device) for i in range(len(data) - 1)]
+        labels = data["labels"].to(device).long()
+        samples = [SegDataSample(gt_sem_seg=PixelData(data=one[None])) for one in labels]
+        with optim_wrapper.optim_context(self):
+            losses = self._decode_head_forward_train(maps, samples)
+        loss, said = self.parse_losses(losses)
+        optim_wrapper.update_params(loss)
+        found: dict[str, torch.Tensor] = said
+        return found
+
+
+def segmentor(encoder: Encoder, protocol: MmProbe, classes: int) -> Segmentor:
     """The model: pictures come as BGR bytes, as mmsegmentation's pipelines make them."""
     mean = [255 * m for m in encoder.transform.mean]  # padding after this is zero after the encoder's normalisation
     backbone = {"type": "densebench.Encoder", "encoder": encoder, "layers": protocol.layers, "mean": mean,
@@ -59,4 +91,4 @@ def segmentor(encoder: Encoder, protocol: MmProbe, classes: int) -> EncoderDecod
     slide = {"mode": "slide", "crop_size": (protocol.window,) * 2, "stride": (protocol.stride,) * 2}
     with warnings.catch_warnings(), DefaultScope.overwrite_default_scope("mmseg"):
         warnings.simplefilter("ignore")  # of its own deprecated builder, and of the loss average, which is a field here
-        return EncoderDecoder(backbone, head, test_cfg=Config(slide), data_preprocessor=preprocessor)
+        return Segmentor(backbone, head, test_cfg=Config(slide), data_preprocessor=preprocessor)

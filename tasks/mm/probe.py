@@ -18,6 +18,7 @@ from benchmark.images.decode import within
 from benchmark.images.photos import Photos
 from benchmark.metrics.segmentation import confusion_areas
 from tasks.dense import stack_rows
+from tasks.mm.crops import EncodedCrops
 from tasks.mm.curve import curve_files
 from tasks.mm.data import SegmentationSource, collate, processes, test_pipeline
 from tasks.mm.library import EncoderDecoder
@@ -90,6 +91,13 @@ class OnePicture(SegmentationData):
 
     def target(self, index: int) -> np.ndarray:
         return np.full(self.images.load(index).shape[:2], ignored_label(len(self.class_names)))
+
+
+def step_source(context: TaskContext, protocol: MmProbe) -> EncodedCrops:
+    """The crops that the head is trained on, encoded."""
+    protocol = protocol.sized(context.card.image_size)
+    model = segmentor(context.encoder(), protocol, len(context.data["train"].class_names))
+    return EncodedCrops(context, model.to(context.device), protocol)
 
 
 def predictions(context: TaskContext, model: EncoderDecoder, protocol: MmProbe) -> Iterator[tuple[int, torch.Tensor]]:

@@ -16,8 +16,10 @@ from torch import nn
 from benchmark.contracts import Progress, TaskContext
 from benchmark.errors import BenchError
 from tasks.mm.checkpoint import Checkpoint, Curve, restore
-from tasks.mm.data import SegmentationSource, number, seeded, training_loader, training_pipeline
-from tasks.mm.library import EncoderDecoder, Hook, IterBasedTrainLoop, OptimWrapper, Runner, Visualizer
+from tasks.mm.crops import EncodedCrops
+from tasks.mm.data import number, seeded
+from tasks.mm.library import Hook, IterBasedTrainLoop, OptimWrapper, Runner, Visualizer
+from tasks.mm.model import Segmentor
 from tasks.mm.protocol import MmProbe
 from tasks.mm.schedule import factor
 
@@ -75,8 +77,6 @@ class ProbeHook(Hook):  # type: ignore[misc]
             self.bar.advance(self.start)
 
     def before_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None) -> None:
-        if isinstance(data_batch, BenchError):
-            raise data_batch
         for group in runner.optim_wrapper.optimizer.param_groups:
             group["lr"] = self.protocol.learning_rate * factor(self.protocol, batch_idx)
         torch.manual_seed(number(self.seed, "dropout", batch_idx))
@@ -93,14 +93,12 @@ class ProbeHook(Hook):  # type: ignore[misc]
             self.checkpoint.save(step, runner.model.decode_head, runner.optim_wrapper.optimizer, self.curve)
 
 
-def train(context: TaskContext, model: EncoderDecoder, protocol: MmProbe) -> Curve:
+def train(context: TaskContext, model: Segmentor, protocol: MmProbe) -> Curve:
     """Trains the head in place to the last step, from the job's checkpoint where there is one."""
     curve = Curve(max(1, protocol.steps // POINTS))
     bar = context.progress("training the linear probe", protocol.steps)
     hook = ProbeHook(protocol, context.seed, curve, Checkpoint(context.scratch / "probe.safetensors"), bar)
-    data = context.data["train"]
-    source = SegmentationSource(data, training_pipeline(protocol, len(data.class_names)))
-    loader = training_loader(source, protocol, context.seed, hook.start, context.device)
+    loader = EncodedCrops(context, model, protocol, hook.start)
     optimizer = torch.optim.AdamW(
         [p for p in model.parameters() if p.requires_grad],
         lr=protocol.learning_rate, betas=(protocol.betas[0], protocol.betas[1]), weight_decay=protocol.weight_decay,

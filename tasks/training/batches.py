@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sized
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -67,11 +67,15 @@ class Batches:
 
     def read(self, start: int) -> Iterator[Batch]:
         """Batches `start` … `steps` - 1 in order. Raises DataError for a picture or map that cannot be read."""
-        workers = self._workers(start)
+        return self.made(range(start, len(self)))
+
+    def made(self, steps: Iterable[int]) -> Iterator[Batch]:
+        """The batches `steps` in their order, each number asked for a little before it is due. Raises as `read`."""
+        workers = self._workers(len(steps) if isinstance(steps, Sized) else len(self))
         loader: Any = torch.utils.data.DataLoader(
             self,  # type: ignore[arg-type]
             batch_size=None,
-            sampler=range(start, len(self)),
+            sampler=steps,
             num_workers=workers,
             multiprocessing_context=start_method() if workers else None,
         )
@@ -80,8 +84,8 @@ class Batches:
                 raise DataError(batch.error)
             yield batch
 
-    def _workers(self, start: int) -> int:
-        if self.data.images.cheap or len(self) - start < 8:
+    def _workers(self, count: int) -> int:
+        if self.data.images.cheap or count < 8:
             return 0  # starting a process costs more than it saves
         return min(8, max(1, (os.cpu_count() or 1) - 1))
 

@@ -12,15 +12,15 @@ from tasks.training.augment import border_cut, middle_square
 from tasks.training.fields import TrainedHead
 
 
-def live_forwards(p: TrainedHead, shapes: Sequence[Size]) -> Counter[Size]:
-    """(height, width) in pixels -> forwards: of training crops of pictures like the first of `shapes`, none where the
-    head is loaded, and of test pictures of these shapes, twice where the mirrored one counts too."""
-    found: Counter[Size] = Counter()
-    if not p.head_weights:
-        found[_trained(p, shapes[0])] += p.steps * p.batch_size
-    for shape, times in Counter(shapes).items():
-        found[_tested(p, shape)] += times * (2 if p.flip_test else 1)
-    return found
+def crop_forwards(p: TrainedHead, shapes: Sequence[Size]) -> Counter[Size]:
+    """(height, width) in pixels -> forwards of training crops of pictures like the first of `shapes`; none where the
+    head is loaded."""
+    return Counter() if p.head_weights else Counter({_trained(p, shapes[0]): p.steps * p.batch_size})
+
+
+def test_forwards(p: TrainedHead, shapes: Sequence[Size]) -> Counter[Size]:
+    """(height, width) in pixels -> forwards of test pictures of these shapes, twice where the mirrored one counts."""
+    return Counter({_tested(p, shape): times * (2 if p.flip_test else 1) for shape, times in Counter(shapes).items()})
 
 
 def _trained(p: TrainedHead, shape: Size) -> Size:

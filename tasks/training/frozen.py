@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import TypeAlias
 
-from benchmark.contracts import Encoder, ImageRequest
+from benchmark.contracts import Encoder, ImageRequest, StepInput
 from benchmark.errors import EncoderError
 from benchmark.features.encode import encode_halving
 from benchmark.system.late import F, torch
+from tasks.training.batches import Batches
 from tasks.training.fields import TrainedHead
 
 Layer: TypeAlias = "tuple[torch.Tensor, torch.Tensor]"
+KINDS = ("cls", "patches")  # of a layer
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What the encoder makes of pictures of `size` (height, width); `targets` where they are training crops."""
+
+    layers: list[Layer]
+    size: tuple[int, int]
+    targets: torch.Tensor = field(default_factory=lambda: torch.empty(0))  # as in a Batch
 
 
 @dataclass(frozen=True)
@@ -42,6 +53,44 @@ class Frozen:
                 raise EncoderError(f"{card.name}: features hold NaN or infinite values. Try --dtype float32")
             out.append((cls, patches.permute(0, 3, 1, 2).contiguous()))
         return out
+
+    def shown(self, images: torch.Tensor) -> Shown:
+        """`layers` of images [B, 3, H, W], with their size."""
+        return Shown(self.layers(images), (images.shape[2], images.shape[3]))
+
+
+@dataclass(frozen=True)
+class EncodedBatches:
+    """Training batches by number, encoded. Implements `benchmark.contracts.StepSource`."""
+
+    batches: Batches
+    frozen: Frozen
+
+    @property
+    def steps(self) -> int:
+        return len(self.batches)
+
+    @property
+    def pictures(self) -> int:
+        return self.batches.protocol.batch_size
+
+    def made(self, steps: Iterable[int]) -> Iterator[StepInput]:
+        """`size` (height, width), `targets` as in a Batch, and `cls` [B, D] and `patches` [B, D, h, w] of each block.
+
+        Raises DataError for a picture or map that cannot be read."""
+        for batch in self.batches.made(steps):
+            found = self.frozen.shown(batch.images)
+            layers = {f"{kind}.{i}": x for i, both in enumerate(found.layers) for kind, x in zip(KINDS, both)}
+            yield {"size": torch.tensor(found.size), "targets": batch.targets, **layers}
+
+    def read(self, inputs: Iterable[StepInput]) -> Iterator[Shown]:
+        """What `made` gave, on the encoder's device."""
+        device = self.frozen.device
+        for step in inputs:
+            count = sum(name.startswith("cls.") for name in step)
+            layers = [(step[f"cls.{i}"].to(device), step[f"patches.{i}"].to(device)) for i in range(count)]
+            height, width = step["size"].tolist()
+            yield Shown(layers, (height, width), step["targets"].to(device))
 
 
 def to_size(

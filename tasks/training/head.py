@@ -16,10 +16,10 @@ from benchmark.heads.dpt import DPT
 from benchmark.heads.dpt_weights import load_dpt
 from benchmark.system.digest import fingerprint
 from tasks.block_cls import require_width
-from tasks.training.batches import Batch, Batches
+from tasks.training.batches import Batches
 from tasks.training.curve import curve_files
 from tasks.training.fields import TrainedHead
-from tasks.training.frozen import Frozen, to_size
+from tasks.training.frozen import EncodedBatches, Frozen, Shown, to_size
 from tasks.training.loop import fit, initialise
 
 
@@ -41,13 +41,18 @@ class Ready:
         use = {"longest": max(test.images.picture(0).shape[:2]), **more}
         return KeptHead(kind, {name: values.clone() for name, values in self.head.state_dict().items()}, use)
 
-    def maps(self, images: torch.Tensor, read: Callable[[torch.Tensor], torch.Tensor], size: tuple[int, int]) -> Any:
-        """[B, C, *size]: `read` of the head's output, brought to the target's size."""
-        layers, card = self.frozen.layers(images), self.frozen.encoder.card
+    def maps(
+        self, shown: Shown | torch.Tensor, read: Callable[[torch.Tensor], torch.Tensor], size: tuple[int, int]
+    ) -> Any:
+        """[B, C, *size]: `read` of the head's output for pictures (images, or what was encoded of them), brought to
+        the target's size."""
+        if isinstance(shown, torch.Tensor):
+            shown = self.frozen.shown(shown)
+        layers, card = shown.layers, self.frozen.encoder.card
         if self.protocol.head == "linear" and self.protocol.with_cls:
             require_width(layers[-1][1], layers[-1][0], card.name)
         grid, patch = layers[0][1].shape[2:], card.patch_size
-        return to_size(read(self.head(layers)), size, images.shape[2:], grid, patch, self.protocol)
+        return to_size(read(self.head(layers)), size, shown.size, grid, patch, self.protocol)
 
 
 def make_head(
@@ -55,15 +60,15 @@ def make_head(
     p: TrainedHead,
     data: Mapping[str, Any],
     out: int,
-    loss: Callable[[Ready, Batch, int], torch.Tensor],
+    loss: Callable[[Ready, Shown, int], torch.Tensor],
     label: str,
 ) -> Ready:
     """The head of `p` with `out` output channels; `loss` of a batch of `data`'s training split at a step trains it.
 
     Raises WeightsError for a file that is no head of this size, BenchError when training diverges.
     """
-    card, encoder = context.card, context.encoder()
-    frozen = Frozen(encoder, p.blocks(card), context.device, p.final_norm)
+    card = context.card
+    frozen = _frozen(context, p)
     details: dict[str, Any] = {"layers": [block % card.depth for block in frozen.blocks] or [card.depth - 1]}
     if p.head_weights:
         assert p.head_weights.path is not None
@@ -71,10 +76,13 @@ def make_head(
         return Ready(frozen, head, p, {**details, "head_weights": p.head_weights.path.name})
     head = initialise(lambda: _new(p, card.embed_dim, out), p.init, context.seed)
     ready = Ready(frozen, head, p, details)
-    batches = Batches(data["train"], p, context.seed)
+    source = EncodedBatches(Batches(data["train"], p, context.seed), frozen)
     key = fingerprint([p, data["train"].digest, context.seed, card.weights.sha256, card.code_version, out])
     bar = context.progress(f"training the {label} head", p.steps)
-    losses = fit(head, batches, lambda _, b, s: loss(ready, b, s), context.scratch, key, bar, context.device)
+    losses = fit(
+        head, p, lambda start: source.read(context.steps(source, start)), lambda _, b, s: loss(ready, b, s),
+        context.scratch, key, bar, context.device,
+    )  # fmt: skip
     last = losses[-max(1, len(losses) // 20) :]
     details |= {"steps": len(losses), "final_loss": sum(last) / len(last), "head_parameters": _count(head)}
     ready.files = curve_files(losses, p)
@@ -89,6 +97,15 @@ def restored(head: KeptHead, encoder: Encoder, device: str, p: TrainedHead, out:
     except RuntimeError as e:
         raise DataError(f"the kept head does not fit its protocol: {first_line(e)}") from None
     return Ready(Frozen(encoder, p.blocks(encoder.card), device, p.final_norm), module.to(device).eval(), p)
+
+
+def encoded_batches(context: TaskContext, p: TrainedHead, data: Mapping[str, Any]) -> EncodedBatches:
+    """What the steps of the head of `p` read of `data`'s training split."""
+    return EncodedBatches(Batches(data["train"], p, context.seed), _frozen(context, p))
+
+
+def _frozen(context: TaskContext, p: TrainedHead) -> Frozen:
+    return Frozen(context.encoder(), p.blocks(context.card), context.device, p.final_norm)
 
 
 def _new(p: TrainedHead, width: int, out: int) -> nn.Module:

@@ -7,18 +7,20 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from torch import nn
 
 from benchmark.contracts import Progress
 from benchmark.errors import BenchError
-from tasks.training.batches import Batch, Batches
 from tasks.training.checkpoint import load_state, save_state
+from tasks.training.fields import TrainedHead
 from tasks.training.schedule import first_momentum, learning_rate
 
+B = TypeVar("B")  # a batch
 VERSION = "2"  # raised when the same protocol and seed would give another head
 LEAST_S, SHARE = 1.0, 20.0  # a checkpoint at most every second, and at most a twentieth of the time
 STD = 0.87962566103423978  # of a normal distribution cut at two deviations
@@ -26,26 +28,27 @@ STD = 0.87962566103423978  # of a normal distribution cut at two deviations
 
 def fit(
     head: nn.Module,
-    batches: Batches,
-    loss: Callable[[nn.Module, Batch, int], torch.Tensor],
+    p: TrainedHead,
+    read: Callable[[int], Iterable[B]],
+    loss: Callable[[nn.Module, B, int], torch.Tensor],
     folder: Path,
     key: str,
     bar: Progress,
     device: str,
 ) -> list[float]:
-    """Trains `head` in place and returns the loss of every step; leaves it in eval mode.
+    """Trains `head` in place and returns the loss of every step; leaves it in eval mode. `read` gives the batches from
+    a step on, `loss` the loss of a batch at a step.
 
     A run with the same `folder` and `key` that was stopped goes on from its last checkpoint, and ends with the same
     numbers as one that was not. Raises BenchError in one line when the loss or the gradient is no longer finite.
     """
-    p = batches.protocol
     head.to(device).train()
     optimiser = torch.optim.AdamW(head.parameters(), lr=p.learning_rate, weight_decay=p.weight_decay)
     key = f"{VERSION}:{key}"
     losses = load_state(folder, key, head, optimiser, device).losses
     bar.advance(len(losses))
     saved, cost = time.monotonic(), 0.0
-    for step, batch in enumerate(batches.read(len(losses)), len(losses)):
+    for step, batch in enumerate(read(len(losses)), len(losses)):
         for group in optimiser.param_groups:
             group["lr"], group["betas"] = learning_rate(p, step), (first_momentum(p, step), p.beta2)
         value = loss(head, batch, step)

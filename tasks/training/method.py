@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
-from benchmark.contracts import EncoderCard, Method
+from benchmark.contracts import EncoderCard, Method, StepSource, TaskContext
 from benchmark.images.windows import Size
 from tasks.training.fields import TrainedHead, missing_layers
-from tasks.training.forwards import live_forwards
+from tasks.training.forwards import crop_forwards, test_forwards
 
 Head = TypeVar("Head", bound=TrainedHead)
 
@@ -27,7 +27,22 @@ class TrainedMethod(Method[Head]):
         return missing_layers(card, self.protocol)
 
     def live_forwards(self, card: EncoderCard, shapes: Sequence[Size], train: int) -> Mapping[Size, int]:
-        return live_forwards(self.protocol, shapes)
+        return crop_forwards(self.protocol, shapes) + test_forwards(self.protocol, shapes)
+
+    def crop_forwards(self, card: EncoderCard, shapes: Sequence[Size], train: int) -> Mapping[Size, int]:
+        return crop_forwards(self.protocol, shapes)
+
+    def trained_data(self, data: Mapping[str, Any]) -> Mapping[str, Any]:
+        """The splits as the head is trained on them."""
+        return data
+
+    def step_source(self, context: TaskContext) -> StepSource | None:
+        """The crops that the head is trained on, encoded; None where it is loaded."""
+        if self.protocol.head_weights:
+            return None
+        from tasks.training.head import encoded_batches  # imports torch
+
+        return encoded_batches(context, self.protocol, self.trained_data(context.data))
 
     def head_steps(self) -> int:
         return 0 if self.protocol.head_weights else self.protocol.steps

@@ -24,6 +24,9 @@ def main() -> None:
     kills.add_argument("--signal", choices=["KILL", "TERM", "USR1"], default="KILL", help="TERM and USR1: recipes only")
     kills.add_argument("--kills", type=int, default=60)
     kills.add_argument("--brief", action="store_true", help="as in CI: the short form of every job")
+    workers = kinds.add_parser("workers", help="kill workers of a run on two at random moments (needs the extra ray)")
+    workers.add_argument("--kills", type=int, default=10)
+    workers.add_argument("--steps", type=int, default=200, help="of each head")
     flips = kinds.add_parser("flips", help="one flipped bit in every kind of stored file")
     flips.add_argument("--flips", type=int, default=5000)
     tables = kinds.add_parser("tables", help="four processes that finish within 0.1 s")
@@ -63,6 +66,13 @@ def _kills(asked: argparse.Namespace, place: Path) -> str:
     return f"{asked.job}: {found.struck} {how.name} in {found.runs} runs, 0 of {found.compared} files differ"
 
 
+def _workers(asked: argparse.Namespace, place: Path) -> str:
+    from workers import kill_workers
+
+    found = kill_workers(place, asked.kills, asked.seed, asked.steps, _tell)
+    return f"{found.struck} workers killed in {found.runs} runs, 0 of {found.compared} files differ"
+
+
 def _flips(asked: argparse.Namespace, place: Path) -> str:
     from stored import try_all
 
@@ -93,7 +103,7 @@ def _fuzz(asked: argparse.Namespace, place: Path) -> str:
     return f"{inputs} inputs, {how}: {found} findings"
 
 
-FORMS = {"disturb": _disturb, "fuzz": _fuzz, "kills": _kills, "flips": _flips, "tables": _tables}
+FORMS = {"disturb": _disturb, "fuzz": _fuzz, "kills": _kills, "flips": _flips, "tables": _tables, "workers": _workers}
 
 
 if __name__ == "__main__":
