@@ -17,6 +17,7 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
 
 from adapters import hub
 from adapters.hub import build
+from adapters.patches import center_pad
 from benchmark.check import check_encoder, measured
 from benchmark.contracts import ImageRequest, ModelSpec
 from benchmark.errors import BenchError
@@ -119,6 +120,24 @@ def test_a_family_gives_its_own_vector_and_its_last_layer_is_its_output(tmp_path
         assert close(found.patches, hidden.permute(0, 2, 3, 1))
     report = check_encoder(encoder)
     assert report.ok, [finding for finding in report.findings if not finding.ok]
+
+
+@pytest.mark.parametrize("name", ["DINOv3ConvNextModel", "IJepaModel", "ViTModel"])
+def test_a_named_family_of_another_size_is_transformers_on_the_padded_picture(tmp_path, name):
+    model, encoder = saved(name, tmp_path), load(tmp_path)
+    patch, side = encoder.card.patch_size, encoder.card.image_size
+    for size in ((side, side + 2 * patch), (side + 3, side - 5)):
+        images = torch.rand(2, 3, *size)
+        pixels = center_pad((images - encoder.mean) / encoder.std, patch)
+        more = {} if "ConvNext" in name else {"interpolate_pos_encoding": True}
+        with torch.inference_mode():
+            out = model(pixels, **more)
+        found = encoder.encode_image(images)
+        rows, columns = (length // patch for length in pixels.shape[-2:])
+        assert found.patches.shape[1:3] == (rows, columns)
+        assert close(found.patches.flatten(1, 2), out.last_hidden_state[:, -rows * columns :])
+        if out.get("pooler_output") is not None:
+            assert close(found.cls[:, 0], out.pooler_output)
 
 
 def test_a_pooler_that_nobody_trained_is_no_vector_where_the_row_says_so(tmp_path):

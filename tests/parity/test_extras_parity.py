@@ -16,6 +16,8 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from adapters import open_clip_models, open_clip_values, timm_models
+from adapters.patches import center_pad
+from adapters.positions import rules
 from adapters.processors import TORCHVISION_ONLY, from_processor
 from benchmark.check import check_encoder
 from benchmark.contracts import ImageRequest, ModelSpec
@@ -93,6 +95,53 @@ def test_layers_of_timm(timm, name, tmp_path):
         torch.testing.assert_close(normed.patches.flatten(1, 2), model.norm(tokens)[:, prefix:])
         expected = tokens[:, 0] if own else tokens[:, prefix:].mean(1)
         torch.testing.assert_close(bare.cls[:, 0], expected)
+
+
+SMALL = {"img_size": 64, "depth": 2, "num_heads": 4, "embed_dim": 64}
+FAMILIES = {  # family of models.toml: (what timm makes it of, what is made small beside SMALL)
+    "dino": ("vit_small_patch16_224", {}),
+    "mae": ("vit_base_patch16_224", {}),
+    "eva": ("eva02_base_patch14_224", {"patch_size": 16, "ref_feat_shape": (4, 4)}),
+    "tipsv2": ("vit_base_patch14_reg1_tipsv2", {"patch_size": 16}),
+    "aimv2": ("aimv2_large_patch14_224", {"patch_size": 16}),  # no rule of its authors'
+}
+
+
+@pytest.mark.parametrize("family", list(FAMILIES))
+def test_a_familys_tower_of_any_size_is_timms_with_its_authors_positions(timm, family, tmp_path):
+    base, more = FAMILIES[family]
+
+    def tiny(pretrained=False, **asked):
+        asked = {key: asked[key] for key in ("num_classes", "dynamic_img_size", "img_size") if key in asked}
+        return timm.create_model(base, pretrained_cfg_overlay={"input_size": (3, 64, 64)}, **{**SMALL, **more, **asked})
+
+    tiny.__name__ = f"tiny_{family}"
+    timm.models.register_model(tiny)
+    torch.manual_seed(0)
+    own = {k: v + 0.1 * torch.randn_like(v) for k, v in tiny(num_classes=0).state_dict().items()}
+    save_file(own, tmp_path / "model.safetensors")
+    spec = ModelSpec(
+        "x", {"family": family}, target=tiny.__name__, weights=str(tmp_path), device="cpu", dtype="float32"
+    )
+    encoder, rule = timm_models.build(spec), rules().get(family)
+    assert dict(encoder.card.options) == {"positions": "authors" if rule else "timm"}
+    for size in ((64, 64), (64, 96), (61, 75)):
+        images = torch.rand(1, 3, *size)
+        pixels = center_pad((images - encoder.mean) / encoder.std, 16)
+        grid = tuple(side // 16 for side in pixels.shape[-2:])
+        model = tiny(num_classes=0, img_size=tuple(pixels.shape[-2:])).eval()
+        prefix = own["pos_embed"].shape[1] - 16
+        table = own["pos_embed"]
+        if rule:
+            table = rule.resample(table, grid, prefix)
+        else:
+            table = timm.layers.resample_abs_pos_embed(table, grid, (4, 4), num_prefix_tokens=prefix)
+        model.load_state_dict({**own, "pos_embed": table})
+        found = encoder.encode_image(images)
+        with torch.inference_mode():
+            tokens = model.forward_features(pixels)
+            held(found.patches.flatten(1, 2), tokens[:, encoder.prefix :], 1e-5)
+            held(found.cls[:, 0], model.forward_head(tokens, pre_logits=True), 1e-5)
 
 
 @pytest.mark.parametrize("mode", ["center", "squash"])
