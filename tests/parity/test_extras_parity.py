@@ -6,6 +6,7 @@ Run where the extras are installed beside a torchvision that fits the installed 
 from __future__ import annotations
 
 import itertools
+from typing import Any
 
 import numpy as np
 import pytest
@@ -97,8 +98,10 @@ def test_layers_of_timm(timm, name, tmp_path):
         torch.testing.assert_close(bare.cls[:, 0], expected)
 
 
-SMALL = {"img_size": 64, "depth": 2, "num_heads": 4, "embed_dim": 64}
-FAMILIES = {  # family of models.toml: (what timm makes it of, what is made small beside SMALL)
+SMALL: dict[str, Any] = {"img_size": 64, "depth": 2, "num_heads": 4, "embed_dim": 64}
+FAMILIES: dict[
+    str, tuple[str, dict[str, Any]]
+] = {  # family of models.toml: (what timm makes it of, what is made small beside SMALL)
     "dino": ("vit_small_patch16_224", {}),
     "mae": ("vit_base_patch16_224", {}),
     "eva": ("eva02_base_patch14_224", {"patch_size": 16, "ref_feat_shape": (4, 4)}),
