@@ -1,34 +1,46 @@
-"""Pictures a second that one core makes ready from tar shards, beside the path they took before.
+"""Pictures a second that one core makes ready from tar shards, beside another checkout.
 
-    python perf/recipe_data.py [--samples N] [--rounds N]
+    python perf/recipe_data.py --against FOLDER [--samples N] [--rounds N]
 
-Before: each picture through an array and back, batches in float32. Both sides alternate in one process; processor time.
-Pictures are JPEGs of 640 × 480 with noise, views those of g-224 (224 px and six of 98).
+From shard to the batch that a worker hands over: JPEGs of 640 × 480 with noise, views of g-224 (224 px and six of 98).
+Each side in a process of its own, in turn; processor time of one thread.
 """
 
 from __future__ import annotations
 
 import argparse
-import contextlib
 import io
 import json
+import os
+import statistics
+import subprocess
+import sys
 import tarfile
 import tempfile
-import time
-from collections.abc import Iterator
 from pathlib import Path
-from unittest import mock
 
 import numpy as np
-import torch
 from PIL import Image
 
-from adapters.tipsv2.recipe import source_files
+SERVE = """
+import sys, time
+import torch
 from adapters.tipsv2.recipe.config_file import read_config
 from adapters.tipsv2.recipe.loader import Collate, Positions
 from adapters.tipsv2.recipe.samples import open_source
 from adapters.tipsv2.recipe.text import train_tokenizer
-from benchmark.images.decode import decode
+
+torch.set_num_threads(1)
+folder = sys.argv[1]
+config = read_config("g-224", {"data.source": "tar", "data.path": f"{folder}/a.tar", "data.cache": folder + "/" + sys.argv[2]})
+positions = Positions(open_source(config.data), config)
+collate = Collate(train_tokenizer(["a b c d e"] * 9, 60, 64))
+for line in sys.stdin:
+    began = time.process_time()
+    batch, bad, *_ = collate([positions[i] for i in range(int(line))])
+    assert batch is not None, bad
+    print(time.process_time() - began, flush=True)
+"""
 
 
 def write_shard(path: Path, count: int) -> None:
@@ -47,37 +59,34 @@ def write_shard(path: Path, count: int) -> None:
                 out.addfile(info, io.BytesIO(content))
 
 
-@contextlib.contextmanager
-def as_before() -> Iterator[None]:
-    """Pictures through an array."""
-    with mock.patch.object(source_files, "decode_image", lambda source: Image.fromarray(decode(source))):
-        yield
-
-
 def main() -> None:
-    """Print both speeds and their ratio."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    """Print both speeds and the median of their ratios."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--against", required=True, help="the folder of another checkout")
     parser.add_argument("--samples", type=int, default=32)
-    parser.add_argument("--rounds", type=int, default=5)
-    args = parser.parse_args()
-    spent: dict[str, list[float]] = {"before": [], "now": []}
+    parser.add_argument("--rounds", type=int, default=11)
+    words = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
-        write_shard(Path(scratch) / "a.tar", args.samples)
-        changes = {"data.source": "tar", "data.path": f"{scratch}/a.tar", "data.cache": scratch}
-        config = read_config("g-224", changes)
-        positions = Positions(open_source(config.data), config)
-        collate = Collate(train_tokenizer(["a b c d e"] * 9, 60, 64))
-        for _ in range(args.rounds):
-            for name in spent:
-                began = time.process_time()
-                with as_before() if name == "before" else contextlib.nullcontext():
-                    batch, bad, _ = collate([positions[i] for i in range(args.samples)])
-                    assert batch is not None, bad
-                    if name == "before":
-                        batch = batch.to(torch.device("cpu"))
-                spent[name].append(time.process_time() - began)
-    before, now = (args.samples / min(spent[name]) for name in ("before", "now"))
-    print(f"{before:.0f} pictures a second on one core before, {now:.0f} now: {now / before:.2f} ×")
+        write_shard(Path(scratch) / "a.tar", words.samples)
+        sides = [
+            subprocess.Popen([sys.executable, "-c", SERVE, scratch, str(number)], cwd=folder, text=True,
+                             env={**os.environ, "PYTHONPATH": folder}, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+            for number, folder in enumerate((str(Path(__file__).resolve().parents[1]), words.against))
+        ]  # fmt: skip
+
+        def ask(side: subprocess.Popen[str]) -> float:
+            print(words.samples, file=side.stdin, flush=True)
+            assert side.stdout is not None
+            return words.samples / float(side.stdout.readline())
+
+        for side in sides:
+            ask(side)
+        found = [[ask(side) for side in sides] for _ in range(words.rounds)]
+        for side in sides:
+            side.communicate()
+    ours, theirs = (max(column) for column in zip(*found))
+    ratio = statistics.median(a / b for a, b in found)
+    print(f"{ours:.0f} and {theirs:.0f} pictures a second on one core: {ratio:.2f} ×")
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ from adapters.tipsv2.recipe.samples import ids_digest, open_source
 from adapters.tipsv2.recipe.source_files import sample_from
 from adapters.tipsv2.recipe.source_scenes import ScenesSource
 from adapters.tipsv2.recipe.text import Tokenizer, train_tokenizer
-from adapters.tipsv2.recipe.views import crop_box, random_view
+from adapters.tipsv2.recipe.views import crop_box, random_view, whole_pixels
 from benchmark.errors import BenchError, DataError, UsageError, WeightsError
 from tasks.scenes.render import render
 
@@ -225,10 +225,36 @@ def test_crops_stay_inside_with_the_asked_area_and_ratio() -> None:
 
 
 def test_flip_mirrors_the_view() -> None:
-    ramp = Image.fromarray(np.tile(np.arange(16, dtype=np.uint8)[None, :, None] * 10, (16, 1, 3)))
+    ramp = np.tile(np.arange(16, dtype=np.uint8)[None, :, None] * 10, (16, 1, 3))
     straight = random_view(ramp, 8, (1.0, 1.0), (1.0, 1.0), 0.0, np.random.default_rng(0))
     mirrored = random_view(ramp, 8, (1.0, 1.0), (1.0, 1.0), 1.0, np.random.default_rng(0))
-    assert np.array_equal(straight, mirrored[:, ::-1])
+    assert np.array_equal(straight, mirrored.flip(1))
+
+
+@pytest.mark.parametrize("size", [8, 24, 60])
+def test_a_view_is_what_pillow_makes_of_the_same_crop(size: int) -> None:
+    pixels = np.random.default_rng(1).integers(0, 256, (40, 50, 3)).astype(np.uint8)
+    for seed in range(8):
+        view = random_view(pixels, size, (0.2, 1.0), (0.75, 1.3333), 0.0, np.random.default_rng(seed))
+        box = whole_pixels(crop_box(50, 40, (0.2, 1.0), (0.75, 1.3333), np.random.default_rng(seed)))
+        right = np.asarray(Image.fromarray(pixels).crop(box).resize((size, size), Image.Resampling.BILINEAR))
+        assert view.shape == right.shape and view.is_contiguous()
+        assert np.abs(view.numpy().astype(int) - right).max() <= 1
+
+
+@pytest.mark.parametrize(
+    ("box", "pixels"),
+    [
+        ((1.4, 2.6, 9.6, 7.4), (1, 3, 10, 7)),
+        ((9.7, 0.2, 10.0, 0.4), (9, 0, 10, 1)),  # less than half a pixel, at an edge
+        ((0.0, 0.6, 0.3, 0.9), (0, 0, 1, 1)),
+        ((4.6, 4.6, 4.9, 4.9), (4, 4, 5, 5)),
+    ],
+)
+def test_a_crop_is_of_whole_pixels_and_at_least_one(
+    box: tuple[float, float, float, float], pixels: tuple[int, int, int, int]
+) -> None:
+    assert whole_pixels(box) == pixels
 
 
 def test_tokenizer_lowercases_pads_with_zero_and_repeats_its_bytes() -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-import numpy as np
 import torch
 
 
@@ -54,10 +53,12 @@ class Batch:
 
 
 def to_float(pixels: torch.Tensor) -> torch.Tensor:
-    """uint8 → float32 in [0, 1]; floats as they are."""
-    return pixels.float() / 255 if pixels.dtype == torch.uint8 else pixels
+    """uint8 → float32 in [0, 1], laid out as its shape says; floats as they are."""
+    if pixels.dtype != torch.uint8:
+        return pixels
+    return pixels.to(torch.float32, memory_format=torch.contiguous_format) / 255
 
 
-def channels_first(pixels: np.ndarray) -> torch.Tensor:
-    """[..., H, W, 3] → [..., 3, H, W]."""
-    return torch.from_numpy(np.ascontiguousarray(np.moveaxis(pixels, -1, -3)))
+def channels_first(pixels: torch.Tensor) -> torch.Tensor:
+    """[..., H, W, 3] → [..., 3, H, W], the same memory: who computes with it lays it out anew (`Batch.to`)."""
+    return pixels.movedim(-1, -3)

@@ -28,9 +28,9 @@ from benchmark.system.files import machine_fault
 class Example:
     """One sample after its random choices."""
 
-    view: np.ndarray  # [H, W, 3] uint8
+    view: torch.Tensor  # [H, W, 3] uint8
     texts: tuple[str, str]
-    local: np.ndarray  # [M, h, w, 3] uint8, M = 0 outside the self-supervised branch
+    local: list[torch.Tensor]  # M of [h, w, 3] uint8, M = 0 outside the self-supervised branch
     mask: np.ndarray  # [N] bool
     ssl: bool
     bad: tuple[str, ...]  # messages of samples that were passed over
@@ -85,16 +85,16 @@ class Positions(Dataset[Example | Unreadable]):
         rng = np.random.default_rng((self.config.train.seed, 1, position))
         weights = self.config.data.synthetic_weights
         texts = draw_pair(sample.alt, sample.synthetic, rng, loss.captions, weights)
-        view = random_view(sample.image, views.global_size, views.global_scale, views.ratio, views.flip, rng)
+        pixels = np.asarray(sample.image)
+        view = random_view(pixels, views.global_size, views.global_scale, views.ratio, views.flip, rng)
         ssl = position % loss.ssl_every == 0
         crops = views.local_crops if ssl and loss.dino > 0 else 0
         local = [
-            random_view(sample.image, views.local_size, views.local_scale, views.ratio, views.flip, rng)
+            random_view(pixels, views.local_size, views.local_scale, views.ratio, views.flip, rng)
             for _ in range(crops)
         ]
-        shape = (crops, views.local_size, views.local_size, 3)
         mask = random_mask((views.global_size // self.config.model.patch_size) ** 2, loss.mask_ratio, rng)
-        return Example(view, texts, np.reshape(np.array(local, np.uint8), shape), mask, ssl, tuple(bad))
+        return Example(view, texts, local, mask, ssl, tuple(bad))
 
 
 def _of_the_machine(error: BenchError) -> str:
@@ -126,14 +126,22 @@ class Collate:
         if not chosen:
             raise UsageError("no sample of a batch runs the self-supervised branch: lower loss.ssl_every")
         batch = Batch(
-            images=channels_first(np.stack([e.view for e in examples])),
+            images=channels_first(torch.stack([e.view for e in examples])),
             texts=texts,
             captioned=torch.tensor([[self.tokenizer.says(text) for text in e.texts] for e in examples]),
             ssl_rows=torch.tensor(chosen),
-            local=channels_first(np.stack([examples[i].local for i in chosen], 1)),
+            local=_crops([examples[i].local for i in chosen]),
             mask=torch.from_numpy(np.stack([examples[i].mask for i in chosen])),
         )
         return batch, bad, ""
+
+
+def _crops(local: list[list[torch.Tensor]]) -> torch.Tensor:
+    """[M, b, 3, h, w] of the M crops of b samples; with none of them [0, b, 3, 0, 0]."""
+    b, count = len(local), len(local[0])
+    if count == 0:
+        return torch.empty(0, b, 3, 0, 0, dtype=torch.uint8)
+    return channels_first(torch.stack([each[m] for m in range(count) for each in local])).unflatten(0, (count, b))
 
 
 def steps_from(

@@ -143,8 +143,8 @@ def members(shard: Shard) -> Iterator[tuple[str, int, int]]:
             header = window(place)
             if header.count(0) == BLOCK:
                 return
-            plain = _plain(header)
-            if plain is None:  # long names, sizes and paths in headers of their own, links, folders
+            known = plain(header)
+            if known is None:  # long names, sizes and paths in headers of their own, links, folders
                 archive = archive or tarfile.TarFile(fileobj=_File(shard, window))
                 archive.fileobj.seek(place)
                 archive.offset = place
@@ -152,7 +152,7 @@ def members(shard: Shard) -> Iterator[tuple[str, int, int]]:
                 after = int(archive.offset)
                 found = (info.name, info.offset_data, info.size) if info.isreg() and not info.issparse() else None
             else:
-                name, size = plain
+                name, size = known
                 found, after = (name, place + BLOCK, size), place + BLOCK + -(-size // BLOCK) * BLOCK
             if found and found[1] + found[2] > shard.length:
                 raise tarfile.ReadError(f"it ends inside {found[0]}")
@@ -165,7 +165,7 @@ def members(shard: Shard) -> Iterator[tuple[str, int, int]]:
         reader.close()
 
 
-def _plain(header: bytes) -> tuple[str, int] | None:
+def plain(header: bytes) -> tuple[str, int] | None:
     """(path, size) of a header that describes an ordinary file by itself, which is quicker than `tarfile`; None for
     others. Raises tarfile.ReadError for one that is damaged."""
     if len(header) < BLOCK:

@@ -12,7 +12,7 @@ import numpy as np
 
 from adapters.tipsv2.recipe.config import DataConfig
 from adapters.tipsv2.recipe.samples import Sample
-from adapters.tipsv2.recipe.shard_index import BLOCK, Index, open_index
+from adapters.tipsv2.recipe.shard_index import BLOCK, Index, open_index, plain
 from adapters.tipsv2.recipe.shards import Reader, find_shards
 from adapters.tipsv2.recipe.source_files import sample_from
 from benchmark.errors import DataError
@@ -80,7 +80,8 @@ class TarSource:
             near, inside = self.reader.read(shard, place, place + BLOCK + BESIDE), 0
             header = near[:BLOCK]
         try:
-            size = tarfile.TarInfo.frombuf(header, "utf-8", "surrogateescape").size
+            known = plain(header)
+            size = known[1] if known else tarfile.TarInfo.frombuf(header, "utf-8", "surrogateescape").size
         except tarfile.TarError as error:
             raise DataError(f"{where}: its place holds something else; the shard was changed ({error})") from None
         content = near[inside + BLOCK : inside + BLOCK + size]

@@ -30,7 +30,7 @@ def retrieval(
         chosen = samples[start : start + 100]
         captions = [[s.alt, *((*texts(k), "")[0] for k in s.synthetic[: len(kinds) - 1])] for s in chosen]
         batch = Batch(
-            images=channels_first(np.stack([centre_view(s.image, size) for s in chosen])),
+            images=channels_first(torch.from_numpy(np.stack([centre_view(s.image, size) for s in chosen]))),
             texts=tuple(tokenizer(list(column)) for column in zip(*captions)),
             captioned=torch.zeros(0, dtype=torch.bool),
             ssl_rows=torch.zeros(0, dtype=torch.int64),

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 
 import numpy as np
+import torch
+import torch.nn.functional as F
 from PIL import Image
 
 Range = tuple[float, float]
@@ -29,18 +31,31 @@ def crop_box(width: int, height: int, scale: Range, ratio: Range, rng: np.random
     return left, top, left + w, top + h
 
 
+def whole_pixels(box: Box) -> tuple[int, int, int, int]:
+    """`box` at its nearest whole pixels, at least one wide and high."""
+    left, top, right, bottom = map(round, box)
+    left, top = min(left, right - 1), min(top, bottom - 1)
+    return max(left, 0), max(top, 0), max(right, 1), max(bottom, 1)
+
+
 def random_view(
-    image: Image.Image,
+    pixels: np.ndarray,
     size: int,
     scale: Range,
     ratio: Range,
     flip: float,
     rng: np.random.Generator,
-) -> np.ndarray:
-    """[size, size, 3] uint8: one crop, antialiased bilinear resize, flipped with probability `flip`."""
-    box = crop_box(image.width, image.height, scale, ratio, rng)
-    view = np.asarray(image.resize((size, size), Image.Resampling.BILINEAR, box=box))
-    return view[:, ::-1] if rng.random() < flip else view
+) -> torch.Tensor:
+    """[size, size, 3] uint8 of [H, W, 3] uint8: one crop of whole pixels, antialiased bilinear resize, flipped with
+    probability `flip`.
+
+    The resize is torch's on bytes, which takes a third of Pillow's time. Inside a crop both agree to one level; at its
+    edges Pillow's filter would see the pixels beside the crop.
+    """
+    left, top, right, bottom = whole_pixels(crop_box(pixels.shape[1], pixels.shape[0], scale, ratio, rng))
+    crop = torch.from_numpy(pixels[None, top:bottom, left:right].copy()).permute(0, 3, 1, 2)  # channels last in memory
+    view = F.interpolate(crop, (size, size), mode="bilinear", antialias=True)
+    return (view.flip(-1) if rng.random() < flip else view)[0].permute(1, 2, 0)
 
 
 def centre_view(image: Image.Image, size: int) -> np.ndarray:
