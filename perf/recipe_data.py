@@ -31,8 +31,8 @@ from adapters.tipsv2.recipe.samples import open_source
 from adapters.tipsv2.recipe.text import train_tokenizer
 
 torch.set_num_threads(1)
-folder = sys.argv[1]
-config = read_config("g-224", {"data.source": "tar", "data.path": f"{folder}/a.tar", "data.cache": folder + "/" + sys.argv[2]})
+folder, cache = sys.argv[1:]
+config = read_config("g-224", {"data.source": "tar", "data.path": f"{folder}/a.tar", "data.cache": cache})
 positions = Positions(open_source(config.data), config)
 collate = Collate(train_tokenizer(["a b c d e"] * 9, 60, 64))
 for line in sys.stdin:
@@ -69,7 +69,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         write_shard(Path(scratch) / "a.tar", words.samples)
         sides = [
-            subprocess.Popen([sys.executable, "-c", SERVE, scratch, str(number)], cwd=folder, text=True,
+            subprocess.Popen([sys.executable, "-c", SERVE, scratch, f"{scratch}/{number}"], cwd=folder, text=True,
                              env={**os.environ, "PYTHONPATH": folder}, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
             for number, folder in enumerate((str(Path(__file__).resolve().parents[1]), words.against))
         ]  # fmt: skip

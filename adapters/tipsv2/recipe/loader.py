@@ -90,8 +90,7 @@ class Positions(Dataset[Example | Unreadable]):
         ssl = position % loss.ssl_every == 0
         crops = views.local_crops if ssl and loss.dino > 0 else 0
         local = [
-            random_view(pixels, views.local_size, views.local_scale, views.ratio, views.flip, rng)
-            for _ in range(crops)
+            random_view(pixels, views.local_size, views.local_scale, views.ratio, views.flip, rng) for _ in range(crops)
         ]
         mask = random_mask((views.global_size // self.config.model.patch_size) ** 2, loss.mask_ratio, rng)
         return Example(view, texts, local, mask, ssl, tuple(bad))
