@@ -121,7 +121,10 @@ def main() -> None:
         batch = next(steps_from(0, Positions(trainer.source, trainer.config), trainer.tokenizer))[0]
         assert batch is not None
         batch = batch.to(torch.device("cpu"))
-        sides = {"full objective": our_step(config, batch, Path(scratch) / "full"), "bare encoder": bare_step(config, batch)}
+        sides = {
+            "full objective": our_step(config, batch, Path(scratch) / "full"),
+            "bare encoder": bare_step(config, batch),
+        }
         sides["contrastive step"] = our_step(alone, batch, Path(scratch) / "alone")
         if importlib.util.find_spec("open_clip"):
             sides["open_clip's step"] = open_clip_step(config, batch)

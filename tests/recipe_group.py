@@ -16,12 +16,14 @@ from adapters.tipsv2.recipe.trainer import train
 from benchmark.errors import UsageError
 
 
-def train_one(rank: int, port: int, out: Path | str, changes: dict[str, Any], words: Path | None = None) -> None:
-    """Trains as process `rank` of two that meet at `port`. What it says goes to the file `words`.
+def train_one(
+    rank: int, port: int, out: Path | str, changes: dict[str, Any], words: Path | None = None, world: int = 2
+) -> None:
+    """Trains as process `rank` of `world` that meet at `port`. What it says goes to the file `words`.
 
     Ends with 1 and the line of a UsageError, after it the threads of the group that are left: none.
     """
-    os.environ |= {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    os.environ |= {"WORLD_SIZE": str(world), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank)}
     if words:
         handle = os.open(words, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)

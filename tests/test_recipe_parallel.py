@@ -35,11 +35,13 @@ def free_port() -> int:
         return int(s.getsockname()[1])
 
 
-def two_processes(out: Path, fails: str = "", **changes: Any) -> None:
-    """Trains in two processes; with `fails`, both must end with 1 and these last words."""
+def two_processes(out: Path, fails: str = "", world: int = 2, **changes: Any) -> None:
+    """Trains in two processes, or in `world`; with `fails`, all must end with 1 and these last words."""
     port = free_port()
-    files = [out.with_name(f"{out.name}-{rank}.log") for rank in range(2)]
-    runs = [FORKS.Process(target=train_one, args=(rank, port, out, changes, files[rank])) for rank in range(2)]
+    files = [out.with_name(f"{out.name}-{rank}.log") for rank in range(world)]
+    runs = [
+        FORKS.Process(target=train_one, args=(rank, port, out, changes, files[rank], world)) for rank in range(world)
+    ]
     for run in runs:
         run.start()
     for run, file in zip(runs, files, strict=True):
@@ -168,6 +170,39 @@ def test_sharded_adafactor_equals_one_process_and_resumes_to_the_same_bytes(tmp_
         assert (tmp_path / "two" / name).read_bytes() == (tmp_path / "again" / name).read_bytes(), name
 
 
+def test_two_copies_of_two_shards_equal_one_process_and_go_on_as_two_processes(tmp_path: Path) -> None:
+    """A mesh of two dimensions: weights are cut between the processes of a pair, and the pairs hold copies."""
+    changes: dict[str, Any] = {"optim__name": "adafactor", "optim__lr": 1e-3, "head__prototypes": 33}
+    changes |= {"model__width": 32, "train__steps": 2, "train__checkpoint_every": 1, "train__batch_size": 8}
+    four = tmp_path / "four"
+    two_processes(four, world=4, train__strategy="fsdp", train__shards=2, **changes)
+    train(tiny(train__log_every=1, **changes), tmp_path / "one", quiet=True)
+    assert_same_runs(tmp_path / "one", four)
+    kept = sorted(path.name for path in (four / "step-00000001").glob("state-*"))
+    assert kept == [f"state-0000{rank}-of-00002.safetensors" for rank in range(2)], "of two copies the first is kept"
+    before, shared = (load_checkpoint(tmp_path / run / "step-00000001")[0] for run in ("one", "four"))
+    for name, tensor in before.items():
+        assert shared[name].shape == tensor.shape, name
+    shutil.copytree(four / "step-00000001", tmp_path / "again" / "step-00000001")
+    two_processes(tmp_path / "again", train__strategy="fsdp", **changes)
+    assert_same_runs(tmp_path / "one", tmp_path / "again")
+
+
+@pytest.mark.parametrize(
+    ("strategy", "shards", "words"),
+    [
+        ("fsdp", 3, "train.shards = 3 must divide the number of processes, 4"),
+        ("ddp", 2, 'train.shards = 2, but train.strategy = "ddp" cuts no weights'),
+    ],
+)
+def test_shards_that_make_no_groups_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, strategy: str, shards: int, words: str
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    with pytest.raises(UsageError, match=words):
+        train(tiny(train__strategy=strategy, train__shards=shards), tmp_path / "out", quiet=True)
+
+
 @pytest.mark.parametrize("rank", [0, 1])
 def test_where_one_process_cannot_write_no_process_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rank: int
@@ -180,7 +215,7 @@ def test_where_one_process_cannot_write_no_process_goes_on(
 
     monkeypatch.setattr(sharded, "agree", agree)
     monkeypatch.setattr(sharded, "cut_along", lambda tensors: dict.fromkeys(tensors, 0))
-    place = Place(torch.device("cpu"), torch.float32, rank, 2)
+    place = Place(torch.device("cpu"), torch.float32, rank, 2, shards=2)
     tensors = {"w": torch.zeros(2)}
     if rank == 0:
         with pytest.raises(BenchError, match="process 1 could not write its part"):

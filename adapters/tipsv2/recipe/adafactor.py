@@ -26,7 +26,7 @@ class Adafactor(torch.optim.Optimizer):
     and values as [D, heads, d] and factors D with the larger of the others; here they are [D, D]. Weight decay is
     multiplied by the rate, as AdamW's is. Means run over the whole parameter. The state exists from the start, sharded
     along the first dimension as its parameter is, so that a checkpoint can be copied into it. Parameters are all whole
-    or all sharded over one mesh of one dimension.
+    or all sharded alike, along the last dimension of one mesh; along another one of it they are copies.
     """
 
     beta2_decay = -0.8  # 1804.04235, §7.2: β₂ = 1 − step^−0.8
@@ -141,11 +141,16 @@ def _shard(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.to_local() if hasattr(tensor, "to_local") else tensor
 
 
+def _shards(mesh: Any) -> Any:
+    """The group of processes that hold the parameters together with this one."""
+    return mesh.get_group(mesh.ndim - 1)
+
+
 def _norms(shards: Sequence[torch.Tensor], mesh: Any) -> list[float]:
     """The norm of each whole tensor."""
     norms = torch.stack([torch.linalg.vector_norm(shard) for shard in shards])
     if mesh is not None:
-        dist.all_reduce(norms.square_(), group=mesh.get_group())
+        dist.all_reduce(norms.square_(), group=_shards(mesh))
         norms.sqrt_()
     found: list[float] = norms.tolist()
     return found
@@ -163,7 +168,7 @@ def _column_squares(grads: Sequence[torch.Tensor | None], mesh: Any) -> list[tor
     cut = [squares for squares in found if squares is not None and squares.ndim == 2]  # others are cut elsewhere
     if mesh is not None and cut:
         packed = torch.cat(cut, 1)
-        dist.all_reduce(packed, group=mesh.get_group())
+        dist.all_reduce(packed, group=_shards(mesh))
         for squares, total in zip(cut, packed.split_with_sizes([squares.shape[1] for squares in cut], 1)):
             squares.copy_(total)
     return found
@@ -178,5 +183,6 @@ def _zeros(parameter: torch.Tensor, dim: int | None, dtype: torch.dtype | None =
         return torch.zeros(shape, dtype=dtype, device=parameter.device)
     from torch.distributed.tensor import Replicate, Shard, zeros
 
-    placements = [Replicate() if dim is not None and dim % len(shape) == 0 else Shard(0)]
+    whole = dim is not None and dim % len(shape) == 0
+    placements = [Replicate() if whole or placed.is_replicate() else Shard(0) for placed in parameter.placements]  # type: ignore[attr-defined]
     return zeros(shape, dtype=dtype, device_mesh=parameter.device_mesh, placements=placements)

@@ -41,7 +41,8 @@ def save_checkpoint(
     """Writes `folder`/step-N, with the tokeniser and a copy of the file of `readings` so far, through a temporary name
     and removes all but the newest `keep` (at least this one), and what kills have left.
 
-    All processes of a run call this; of weights that are sharded each writes its own part, else the first one writes.
+    All processes of a run call this; of weights that are sharded each of those that hold the first copy writes its own
+    part, else the first one writes.
     Raises BenchError in every process where one of them cannot write.
     """
     target, cuts = folder / f"step-{step:08d}", sharded.cut_along(tensors)
@@ -52,12 +53,14 @@ def save_checkpoint(
             staging.mkdir(parents=True)
     parts: dict[str, str] = {}
     if cuts:
-        own = staging / sharded.file_name(where.rank, where.world)
+        own = staging / sharded.file_name(where.rank, where.shards)
         with _together(where, own) as done:
-            write_tensors(own, sharded.own_part(tensors, where.rank))
-            done.digest = sha256_file(own)
-        parts = {sharded.file_name(rank, where.world): digest for rank, digest in enumerate(done.of_all)}
-        facts = {**facts, "cut": cuts, "processes": where.world}
+            if where.rank < where.shards:  # the others hold copies
+                write_tensors(own, sharded.own_part(tensors, where.rank))
+                done.digest = sha256_file(own)
+        digests = done.of_all[: where.shards]
+        parts = {sharded.file_name(rank, where.shards): digest for rank, digest in enumerate(digests)}
+        facts = {**facts, "cut": cuts, "processes": where.shards}
     with _together(where, target):  # one that ended before the others have written would end them
         if where.first:
             kept = []

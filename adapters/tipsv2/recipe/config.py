@@ -139,6 +139,7 @@ class TrainConfig:
     device: str = "auto"
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     strategy: Literal["ddp", "fsdp"] = "ddp"
+    shards: int = 0  # fsdp: processes that hold the weights together, each such group all of them; 0: all processes
     compile: bool = False
     activation_checkpointing: bool = False
     threads: int = 0  # CPU threads; 0: as torch is set

@@ -22,7 +22,8 @@ AT_LEAST = {
         "model.text_mlp", "model.init_std", "views.local_crops", "loss.contrastive", "loss.dino", "loss.patch",
         "loss.dino_cls", "loss.ssl_ramp", "head.teacher_warmup", "optim.lr", "optim.weight_decay", "optim.clip",
         "optim.warmup", "optim.decay", "optim.final_lr", "data.samples", "data.workers", "data.max_bad",
-        "train.threads", "train.checkpoint_every", "train.keep", "train.validate_every", "train.evaluate_every",
+        "train.threads", "train.shards", "train.checkpoint_every", "train.keep", "train.validate_every",
+        "train.evaluate_every",
     ),
 }  # fmt: skip
 POSITIVE = (
@@ -91,6 +92,11 @@ def _together(config: RecipeConfig) -> Iterator[str]:
         )
     if loss.dino > 0 and views.local_crops < 1:
         yield f"views.local_crops = {views.local_crops}, but the DINO loss reads them. Set loss.dino = 0"
+    if train.shards and train.strategy != "fsdp":
+        yield (
+            f'train.shards = {train.shards}, but train.strategy = "{train.strategy}" cuts no weights. Set'
+            ' train.strategy = "fsdp"'
+        )
     if train.batch_size < 2:
         yield f"train.batch_size = {train.batch_size} must be at least 2"
     if train.batch_size % train.accumulate:

@@ -12,6 +12,7 @@ import torch
 from adapters.tipsv2.recipe.config import ModelConfig, RecipeConfig
 from adapters.tipsv2.recipe.distill import projector_config, warms_up
 from adapters.tipsv2.recipe.model import Pretrainer, build_encoder, masks, uses_dino, uses_patches
+from adapters.tipsv2.recipe.parallel import shards_of
 from adapters.tipsv2.recipe.rehearsal import rehearse
 from adapters.tipsv2.recipe.weights import read_sizes
 from benchmark.errors import BenchError
@@ -92,12 +93,13 @@ def _stage(config: RecipeConfig, devices: int, tflops: float, utilisation: float
     micro = max(1, math.ceil(config.train.batch_size / devices / config.train.accumulate))
     sharded = config.train.strategy == "fsdp" and devices > 1
     held = rehearse(config, micro, teacher_model(config) if config.teacher.path else None, sharded)
-    weights = (held.weights + held.state) / (devices if sharded else 1) + held.averages
+    shards = shards_of(config.train, devices) if sharded else 1
+    weights = (held.weights + held.state) / shards + held.averages
     rest = held.peak - held.weights - held.state - held.averages - held.teacher
     if sharded:  # its part of the gradients, and what is gathered: two layers and what is in none
         layers = [*student.encoder.vision_model.encoder.layer, *student.encoder.text_model.encoder.layers]
         sizes = [4 * sum(p.numel() for p in layer.parameters()) for layer in layers]
-        rest += held.gradients / devices + 2 * max(sizes) + held.weights - sum(sizes)
+        rest += held.gradients / shards + 2 * max(sizes) + held.weights - sum(sizes)
     elif devices > 1:
         rest += held.gradients  # DDP exchanges them in buckets of their own
     seconds = flops * config.train.steps / (devices * tflops * 1e12 * utilisation)

@@ -27,7 +27,8 @@ class Place:
     dtype: torch.dtype
     rank: int = 0
     world: int = 1
-    mesh: DeviceMesh | None = None  # the processes of this run; None for one
+    mesh: DeviceMesh | None = None  # the processes of this run, [N] or [copies, shards of each]; None for one
+    shards: int = 1  # processes that hold the weights together where they are sharded: the first `shards`, the next …
 
     @property
     def first(self) -> bool:
@@ -76,16 +77,29 @@ def joined(train: TrainConfig, ssl_every: int = 1) -> Iterator[Place]:
             f" on equally many. Set train.batch_size to a multiple of {world * train.accumulate * ssl_every}, or"
             " loss.ssl_every = 1"
         )
+    shards = shards_of(train, world)
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
-    mesh = init_device_mesh(device.type, (world,))
+    if shards < world:
+        mesh = init_device_mesh(device.type, (world // shards, shards), mesh_dim_names=("copies", "shards"))
+    else:
+        mesh = init_device_mesh(device.type, (world,))
     try:
-        yield Place(device, dtype, dist.get_rank(), world, mesh)
+        yield Place(device, dtype, dist.get_rank(), world, mesh, shards)
     except BaseException as e:
         traceback.clear_frames(e.__traceback__)  # their variables hold the model, and with it the group
         raise
     finally:
         dist.destroy_process_group()
         _end_threads(mesh)
+
+
+def shards_of(train: TrainConfig, world: int) -> int:
+    """How many of `world` processes hold the weights together where they are sharded. Raises UsageError where groups of
+    that many do not come out even."""
+    shards = train.shards or world
+    if world % shards:
+        raise UsageError(f"train.shards = {shards} must divide the number of processes, {world}")
+    return shards
 
 
 def _end_threads(mesh: DeviceMesh) -> None:

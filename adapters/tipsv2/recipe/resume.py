@@ -18,9 +18,10 @@ SILENT = (  # where a run runs, what it says, what it keeps: they change no weig
 MAY_CHANGE = (
     "name", "init_from", "model.tokenizer", "data.path", "data.max_bad", "data.image", "data.alt", "data.synthetic",
     "data.synthetic_weights", "data.order", "train.steps", "train.threads", "train.compile", "train.accumulate",
-    "train.dtype", "train.strategy", "train.activation_checkpointing", "teacher.path", "optim.lr", "optim.warmup",
-    "optim.decay", "optim.final_lr", "optim.schedule", "optim.clip", "optim.weight_decay", "head.balance",
-    "head.teacher_temperature", "guard.min_entropy", "guard.min_feature_std", "guard.patience", "guard.after",
+    "train.dtype", "train.strategy", "train.shards", "train.activation_checkpointing", "teacher.path", "optim.lr",
+    "optim.warmup", "optim.decay", "optim.final_lr", "optim.schedule", "optim.clip", "optim.weight_decay",
+    "head.balance", "head.teacher_temperature", "guard.min_entropy", "guard.min_feature_std", "guard.patience",
+    "guard.after",
 )  # fmt: skip
 SHARES = ("optim.warmup", "head.teacher_warmup", "loss.ssl_ramp", "guard.after")  # of train.steps
 

@@ -2,7 +2,8 @@
 
 torch.distributed.checkpoint keeps its table of contents as a pickle, which is never loaded here. So: one safetensors
 file for each process, and in the facts of the checkpoint along which dimension each tensor is cut. Parts follow one
-another in the order of the processes, so that the files alone say where each belongs.
+another in the order of the processes, so that the files alone say where each belongs. Where several groups of processes
+hold a copy of the weights each, the first group writes.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ DIGEST = 32  # bytes of a sha256
 
 
 def file_name(rank: int, world: int) -> str:
-    """Of the process `rank`."""
+    """Of the process `rank` of `world` that hold the weights together."""
     return f"state-{rank:05d}-of-{world:05d}.safetensors"
 
 
