@@ -79,7 +79,8 @@ class Pretrainer(nn.Module):
         masked: torch.Tensor | Cosines | None = None
         if "cls" in self.heads:
             local_cls, _ = vision_tokens(self.encoder.vision_model, batch.local.flatten(0, 1))
-            local = self.heads["cls"](local_cls[:, self.config.loss.dino_cls]).unflatten(0, batch.local.shape[:2])
+            local_cls = local_cls[:, self.config.loss.dino_cls].unflatten(0, batch.local.shape[:2])
+            local = self.heads["cls"](local_cls)
         if "patch" in self.heads:
             if masks(self.config):
                 seen = vision_tokens(self.encoder.vision_model, batch.images[rows], batch.mask)[1]
