@@ -140,7 +140,8 @@ def _crops(local: list[list[torch.Tensor]]) -> torch.Tensor:
     b, count = len(local), len(local[0])
     if count == 0:
         return torch.empty(0, b, 3, 0, 0, dtype=torch.uint8)
-    return channels_first(torch.stack([each[m] for m in range(count) for each in local])).unflatten(0, (count, b))
+    crops = torch.stack([each[m] for m in range(count) for each in local])
+    return channels_first(crops.reshape(count, b, *crops.shape[1:]))
 
 
 def steps_from(

@@ -79,7 +79,7 @@ class Pretrainer(nn.Module):
         masked: torch.Tensor | Cosines | None = None
         if "cls" in self.heads:
             local_cls, _ = vision_tokens(self.encoder.vision_model, batch.local.flatten(0, 1))
-            local_cls = local_cls[:, self.config.loss.dino_cls].unflatten(0, batch.local.shape[:2])
+            local_cls = local_cls[:, self.config.loss.dino_cls].reshape(*batch.local.shape[:2], -1)
             local = self.heads["cls"](local_cls)
         if "patch" in self.heads:
             if masks(self.config):
