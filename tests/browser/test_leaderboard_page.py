@@ -129,6 +129,19 @@ def test_a_number_opens_its_whole_provenance_and_escape_closes_it(view: Any) -> 
     assert view.locator("dialog[open]").count() == 0
 
 
+def test_a_laptop_shows_nine_tasks_whole_and_one_row_alone_is_no_best(browser: Any, tmp_path: Path) -> None:
+    write_rows(tmp_path, {"tipsv2-mini": 0.5, "clip-mini": 0.6})
+    write_row(tmp_path, "alone", "depth", 0.5, dataset="nyuv2")
+    build(tmp_path)
+    page = browser.new_page(viewport={"width": 1280, "height": 800})
+    page.goto(f"file://{tmp_path}/leaderboard.html")
+    assert page.locator("#view td .value").count() == 1 and not page.locator("#view td.best, #view td.tie").count()
+    open_scenes(page)
+    assert page.locator("#view td.best").count() == 9
+    assert page.locator(".scroll").evaluate_all("all => all.every((one) => one.scrollWidth <= one.clientWidth)")
+    page.close()
+
+
 def test_a_stale_row_is_marked_and_says_why(browser: Any, tmp_path: Path) -> None:
     write_row(tmp_path, "mini", "depth")
     file = write_row(tmp_path, "old", "depth", 0.4) / "result.json"

@@ -5,6 +5,8 @@ const PALETTE = ["#2f7fb5", "#d9822b", "#3f9b6c", "#b8517f", "#7a68b8", "#a08a1f
 const css = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 const waiting = [];
 const later = (draw) => waiting.push(draw); // charts need their box to be in the page
+// A narrow chart takes a long title in several lines.
+const titleLines = (text) => (innerWidth > 760 ? text : text.split(/, | (?=\()/));
 // An axis as long as `words` would be squeezed or cut; the selects above the chart say who A and B are.
 const axisWords = (words, short) => (words.length > 48 ? short : words);
 function chart(box, says, config) {
@@ -14,7 +16,7 @@ function chart(box, says, config) {
 }
 function options(axes, tip, click) {
   const axis = (text, log) => ({
-    type: log ? "logarithmic" : "linear", title: { display: true, text, color: css("--soft") }, grid: { color: css("--line") },
+    type: log ? "logarithmic" : "linear", title: { display: true, text: titleLines(text), color: css("--soft") }, grid: { color: css("--line") },
     border: { color: css("--line-strong") }, ticks: { color: css("--soft"), maxTicksLimit: 9, includeBounds: !(axes.range ?? axes.tall) }, grace: log ? 0 : "6%",
   });
   return {

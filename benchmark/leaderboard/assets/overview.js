@@ -59,13 +59,14 @@ function boardColumn(board, boards) {
   const at = (r) => r.at.get(board.i);
   return {
     key: board.id, num: true, first: board.up ? "desc" : "asc", label: h("span", {}, board.dataset + hash, h("span", { class: "line" }, `${board.metric} ${board.unit} ${board.up ? "↑" : "↓"}`)),
-    title: boardLabel(board), value: (r) => at(r)?.v ?? null, style: (r) => (at(r) ? tint(share(at(r).v)) : null),
+    title: boardLabel(board), value: (r) => at(r)?.v ?? null, style: (r) => (at(r) && values.length > 1 ? tint(share(at(r).v)) : null),
     kind: (r) => at(r) && mark(at(r)), cell: (r) => (at(r) ? valueCell(at(r)) : h("span", { class: "soft" }, "–")),
   };
 }
-const mark = (row) => (row.rank === 1 ? "best" : row.tie ? "tie" : "");
+// One row alone is the best of nothing.
+const mark = (row) => (row.board.rows.length < 2 ? "" : row.rank === 1 ? "best" : row.tie ? "tie" : "");
 function valueCell(row) {
-  const state = row.rank === 1 ? ", the best" : row.tie ? ", ties with the best" : "";
+  const state = { best: ", the best", tie: ", ties with the best" }[mark(row)] ?? "";
   const shipped = row.shipped && !row.model.shipped; // a model of which only some rows came with densebench
   const says = `${row.model.name}, ${row.board.unitName}: ${number(row.v, row.board.unit)} ${row.board.unit}${state}${row.shipped ? ", shipped" : ""}${row.stale ? ", stale" : ""}. Show its origin`;
   const title = [shipped && "shipped with densebench", row.stale && `stale: ${row.stale}`].filter(Boolean).join("; ");
