@@ -43,6 +43,7 @@ from benchmark.metrics.classification import blind_hits
 from benchmark.statistics.statistic import Statistic
 from benchmark.system.bounds import Amount, Count, Counts, Decay, NotNegative, Part, Positive, Rates
 from benchmark.system.late import F, torch
+from benchmark.system.plurals import number_of
 from tasks.dense import held_out_folds, held_out_images
 from tasks.global_vectors import ClsChoice, GlobalVectors
 from tasks.idle_fields import check_view
@@ -203,7 +204,7 @@ class _Classification(Method[P]):
         ks = [k for k in protocol.ks if k <= len(index)]
         if protocol.headline_k not in ks:
             raise DataError(
-                f"the training split has {len(index)} pictures, fewer than k = {protocol.headline_k}. "
+                f"the training split has {number_of(len(index), 'picture')}, fewer than k = {protocol.headline_k}. "
                 "Give more pictures, or --set 'ks=[1, 5]' --set headline_k=5"
             )
         scores, found = topk_search(

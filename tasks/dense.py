@@ -26,6 +26,7 @@ from benchmark.heads.ridge import RidgeAccumulator, RidgeHead
 from benchmark.images.views import Placement, ResolvedView, resolve_view
 from benchmark.system.bounds import Amount, Count, Layer, Part, Rates
 from benchmark.system.late import F, torch
+from benchmark.system.plurals import number_of
 from tasks.idle_fields import check_view
 
 Probe = TypeVar("Probe", bound="PixelProbe")
@@ -81,7 +82,7 @@ def probe_needs(protocol: PixelProbe, data: Any, seed: int = 0) -> dict[str, Nee
 def layer_not_there(card: EncoderCard, layer: int) -> str | None:
     """Why an encoder has no such layer, or None."""
     if layer != -1 and not -card.depth <= layer < card.depth:
-        return f"{card.name} has {card.depth} layers, the protocol asks for layer {layer}"
+        return f"{card.name} has {number_of(card.depth, 'layer')}, the protocol asks for layer {layer}"
     return None
 
 

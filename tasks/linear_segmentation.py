@@ -36,6 +36,7 @@ from benchmark.metrics.segmentation import confusion_areas
 from benchmark.registry import resolve
 from benchmark.system.bounds import Count
 from benchmark.system.late import torch
+from benchmark.system.plurals import number_of
 from tasks.dense import (
     PixelMethod,
     PixelProbe,
@@ -76,7 +77,11 @@ class MmMethod(Method[MmProbe]):
 
     def not_applicable(self, card: EncoderCard) -> str | None:
         beyond = [layer for layer in self.protocol.layers if layer != -1 and not -card.depth <= layer < card.depth]
-        return f"{card.name} has {card.depth} layers, the protocol asks for layer {beyond[0]}" if beyond else None
+        return (
+            f"{card.name} has {number_of(card.depth, 'layer')}, the protocol asks for layer {beyond[0]}"
+            if beyond
+            else None
+        )
 
     def live_forwards(self, card: EncoderCard, shapes: Sequence[Size], train: int) -> Mapping[Size, int]:
         """Forwards of training crops, and of windows over test pictures."""

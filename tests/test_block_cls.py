@@ -56,9 +56,9 @@ def test_linear_heads_read_the_last_blocks_cls(encoder):
 def test_an_encoder_that_forgets_the_layers_it_was_asked_for_is_named():
     encoder = SmallEncoder()
     encoder.encode_image = lambda images, request=None: SmallEncoder().encode_image(images)
-    with pytest.raises(EncoderError, match="small: 1 layers were asked for, 0 came"):
+    with pytest.raises(EncoderError, match="small: asked for 1 layer, 0 came"):
         EncoderBackbone(encoder, with_cls=True)(torch.rand(1, 3, 16, 16))
-    with pytest.raises(EncoderError, match="small: 1 layers were asked for, 0 came"):
+    with pytest.raises(EncoderError, match="small: asked for 1 layer, 0 came"):
         Frozen(encoder, (-1,), "cpu").layers(torch.rand(1, 3, 16, 16))
 
 

@@ -78,7 +78,7 @@ def test_an_encoder_of_six_layers_and_one_of_a_single_layer(data, tmp_path, caps
     assert bench(*command, "--data", str(data), "--results", str(tmp_path), *words()) == 0
     (row,) = read_all(tmp_path)[0]
     assert row.model == "tipsv2-mini" and row.data.details["layers"] == [1, 2, 4, 5]
-    assert "pixels has 1 layers, a DPT head reads four" in capsys.readouterr().out
+    assert "pixels has 1 layer, a DPT head reads four" in capsys.readouterr().out
     bad = ["--set", "layers=[0,1,2,9]", "--force"]
     assert bench(*command, "--data", str(data), "--results", str(tmp_path), *words(), *bad) == 0
     assert "tipsv2-mini has 6 layers, the protocol asks for layer 9" in capsys.readouterr().out

@@ -156,7 +156,7 @@ def test_impossible_fields_are_one_line(tmp_path, capsys, field, message):
 def test_a_layer_the_encoder_lacks_is_not_applicable(tmp_path, capsys):
     line = words("--task", "linear_segmentation/scenes", "--limit", "4", "--results", str(tmp_path))
     assert bench(*line, "--set", "layers=[-9, -1]") == 0
-    assert "pixels has 1 layers, the protocol asks for layer -9" in capsys.readouterr().out
+    assert "pixels has 1 layer, the protocol asks for layer -9" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -35,5 +35,7 @@ def test_a_task_is_one_line_and_objects_are_told_where_to_go(here: Path) -> None
             run(models, tasks)  # type: ignore[arg-type]
     (row,) = run("pixels", "toys.toml", check=False).rows
     assert row.data.command == "run(['pixels'], ['toys.toml'], check=False)"
+    with pytest.raises(UsageError, match="unknown keyword of run 'taks'. Did you mean 'tasks'"):
+        run("pixels", taks="toys.toml")
     with pytest.raises(UsageError, match="unknown keyword of run 'protocl'. Did you mean 'protocol'"):
         run("pixels", "toys.toml", protocl="fast")

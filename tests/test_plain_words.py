@@ -40,6 +40,9 @@ def messages(path: Path) -> Iterator[str]:
     comments = {id(node.body[0].value) for node in ast.walk(tree)
                 if isinstance(node, scopes) and node.body and isinstance(node.body[0], ast.Expr)}  # fmt: skip
     for node in ast.walk(tree):
+        if isinstance(node, ast.JoinedStr):  # whole: a word between two values stands in a piece of its own
+            whole = "".join(str(part.value) if isinstance(part, ast.Constant) else "…" for part in node.values)
+            yield f"{path.relative_to(ROOT)}:{node.lineno}: {whole if ' ' in whole.strip() else ''}"
         if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in comments:
             yield f"{path.relative_to(ROOT)}:{node.lineno}: {node.value if ' ' in node.value.strip() else ''}"
 

@@ -13,8 +13,10 @@ import pytest
 from benchmark.system.plurals import number_of
 
 ROOT = Path(__file__).parents[1]
-ROOMS = ("cli", "dedup", "engine", "forecast", "images", "leaderboard", "look", "rows", "sensitivity", "watch")
-NOUNS = "rows|files|pictures|samples|models|tasks|heads|boards|captions|domains|categories|variants|workers|checkpoints"
+NOUNS = (
+    "rows|files|pictures|samples|models|tasks|heads|layers|boards|captions|domains|categories|variants|workers"
+    "|checkpoints"
+)
 PLURAL = re.compile(rf" ({NOUNS})(?![\w/])")
 
 
@@ -46,8 +48,7 @@ def always_many(source: str) -> Iterator[str]:
 
 def test_no_line_says_1_rows() -> None:
     assert list(always_many("f'{n} rows'")) and not list(always_many("f'{a} of {b} rows'"))
-    files = [p for room in ROOMS for p in (ROOT / "benchmark" / room).rglob("*.py")]
-    files += (ROOT / "tasks" / "datasets").glob("user*.py")
+    files = [path for package in ("adapters", "benchmark", "tasks") for path in (ROOT / package).rglob("*.py")]
     found = [f"{path.relative_to(ROOT)} {line}" for path in files for line in always_many(path.read_text("utf-8"))]
     scripts = (ROOT / "benchmark" / "leaderboard" / "assets").glob("*.js")
     in_page = re.compile(rf"(?<!of )\$\{{(?![A-Z_]+\}})[^}}]*\}} ({NOUNS})\b")  # a constant's number is known

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from adapters.plausible import check_config
 from benchmark.errors import WeightsError
 from benchmark.registry import models
+from benchmark.system.plurals import number_of
 
 if TYPE_CHECKING:
     from transformers import Tipsv2Config
@@ -125,7 +126,8 @@ class Architecture:
 
     def __post_init__(self) -> None:
         if min(self.heads, self.text_heads) < 1 or self.width % self.heads or self.width % self.text_heads:
-            raise WeightsError(f"width {self.width} does not divide into {self.heads} and {self.text_heads} heads")
+            heads = number_of(self.text_heads, "head")
+            raise WeightsError(f"width {self.width} does not divide into {self.heads} and {heads}")
 
     def to_config(self, grid: int, gelu: str = "erf") -> Tipsv2Config:
         """The transformers configuration with a `grid` × `grid` position table."""

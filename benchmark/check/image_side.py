@@ -12,6 +12,7 @@ from benchmark.check.findings import Finding, failed, passed
 from benchmark.check.orientation import LEAST_SIDE, Squares, places_in, with_squares
 from benchmark.contracts import Encoder, ImageFeatures, ImageRequest
 from benchmark.errors import BenchError
+from benchmark.system.plurals import number_of
 
 # Largest relative difference between two computations of the same features, by the type the encoder computes in.
 TOLERANCE = {"float32": 1e-4, "float16": 2e-2, "bfloat16": 1e-1}
@@ -70,12 +71,12 @@ class ImageChecks:
         if len(features.layers) != len(layers):
             asked = f"ImageRequest(layers={layers}) asks for {len(layers)}"
             why = f"{asked}, as the card says depth={card.depth}; depth=0: it gives none"
-            return [failed("layers", f"{len(features.layers)} layers", why)]
+            return [failed("layers", f"{number_of(len(features.layers), 'layer')}", why)]
         forms = {"layer": features.layers}
         if self.unnormed is not None:
             forms["raw layer"] = self.encode(self.native(2), self.unnormed).layers
             if len(forms["raw layer"]) != len(layers):
-                value = f"{len(forms['raw layer'])} layers"
+                value = f"{number_of(len(forms['raw layer']), 'layer')}"
                 return [failed("raw layers", value, "the card says has_raw_layers: final_norm=False asks")]
         for form, found in forms.items():
             for number, layer in zip(layers, found):

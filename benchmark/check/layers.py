@@ -11,13 +11,14 @@ from benchmark.check.arrays import relative_gap
 from benchmark.check.findings import Finding, failed, passed
 from benchmark.check.image_side import ImageChecks
 from benchmark.contracts import EncoderExtras, ImageFeatures, ImageRequest, LayerFeatures
+from benchmark.system.plurals import number_of
 
 
 def layer_order(checks: ImageChecks) -> Finding:
     """Layers come in the order that they are asked for, -1 is the last block, and no two neighbours are the same."""
     name, depth = "layer order", checks.encoder.card.depth
     if depth < 2:
-        return passed(name, f"{depth} layers: nothing to order")
+        return passed(name, f"{number_of(depth, 'layer')}: nothing to order")
     image = checks.native(1)
     for form, whole in (("layers", checks.everything), ("raw layers", checks.unnormed)):
         if whole is None:

@@ -24,6 +24,7 @@ from benchmark.rows.schema import Environment
 from benchmark.rows.tables import CEILING, stale_lines
 from benchmark.statistics.multiple import holm, minimum_detectable_effect
 from benchmark.statistics.paired import paired
+from benchmark.system.plurals import number_of
 
 Verdict = Literal["better", "worse", "no difference", "undecided", "too little data"]
 ALPHA = 0.05
@@ -192,9 +193,8 @@ def _partner(row: Row, a: Side, b: Side) -> Row | str:
     taken = {r.folder.name for r in a.rows if r.unit == row.unit}
     free = named or [r for r in found if r.folder.name not in taken]
     if len(free) != 1:
-        return (
-            f"{row.unit}: not compared: B has {len(free)} rows for A's {row.folder.name}. Name the folders of two rows"
-        )
+        there = number_of(len(free), "row")
+        return f"{row.unit}: not compared: B has {there} for A's {row.folder.name}. Name the folders of two rows"
     return free[0]
 
 

@@ -51,7 +51,8 @@ def run(
     Raises UsageError before anything runs when a name, a protocol or an option is wrong.
     """
     if wrong := sorted(more.keys() - RunOptions.__dataclass_fields__.keys()):
-        raise unknown("keyword of run", wrong[0], RunOptions.__dataclass_fields__, "help(benchmark.engine.options)")
+        known = ("models", "tasks", "suite", *RunOptions.__dataclass_fields__)
+        raise unknown("keyword of run", wrong[0], known, "help(benchmark.engine.options)")
     options = options or RunOptions(**more)
     hooks = hooks or Hooks()
     models, tasks = _words(models), _words(tasks)

@@ -6,6 +6,7 @@ import numpy as np
 
 from benchmark.errors import DataError, EncoderError
 from benchmark.system.late import torch
+from benchmark.system.plurals import number_of
 
 
 def label_ranks(scores: torch.Tensor, labels: torch.Tensor | np.ndarray) -> np.ndarray:
@@ -16,7 +17,7 @@ def label_ranks(scores: torch.Tensor, labels: torch.Tensor | np.ndarray) -> np.n
     """
     truth = torch.as_tensor(labels).long().to(scores.device)
     if truth.shape != scores.shape[:1]:
-        raise DataError(f"{len(truth)} labels for {len(scores)} rows of scores: there must be one each")
+        raise DataError(f"{len(truth)} labels for {number_of(len(scores), 'row')} of scores: there must be one each")
     if truth.numel() == 0:
         return np.zeros(0, np.int64)
     if bool(torch.isnan(scores).any()):

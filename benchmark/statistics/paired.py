@@ -20,6 +20,7 @@ from benchmark.errors import UsageError
 from benchmark.statistics.bootstrap import clustered, expanded_tails, unseen_share
 from benchmark.statistics.draws import bootstrap_counts, swaps
 from benchmark.statistics.statistic import Statistic
+from benchmark.system.plurals import number_of
 
 
 @dataclass(frozen=True)
@@ -96,7 +97,9 @@ def _matrices(
 ) -> tuple[np.ndarray, np.ndarray]:
     a, b = statistic.matrix(samples_a), statistic.matrix(samples_b)
     if a.shape != b.shape:
-        raise UsageError(f"tables of {len(a)} and {len(b)} samples cannot be paired: both rows must cover the same set")
+        raise UsageError(
+            f"tables of {len(a)} and {number_of(len(b), 'sample')} cannot be paired: both rows must cover the same set"
+        )
     for column in (statistic.cluster, statistic.group):
         if column is not None and not np.array_equal(np.asarray(samples_a[column]), np.asarray(samples_b[column])):
             raise UsageError(f"column '{column}' differs between the two tables: they are not the same samples")

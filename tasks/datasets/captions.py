@@ -14,6 +14,7 @@ import numpy as np
 
 from benchmark.contracts import DatasetInfo
 from benchmark.errors import DataError, reading
+from benchmark.system.plurals import number_of
 from benchmark.system.texts import decoded, split_lines
 from tasks.datasets.catalog import expected
 from tasks.datasets.kinds import CaptionSet, Pictures
@@ -134,8 +135,9 @@ def _listed(info: DatasetInfo, root: Path | None, table: Any, split: str, split_
             listing = find(info, root, split_file, LISTING_FOLDERS, LISTING_ARCHIVES)
     if listing is None or split_file is None:
         remedy = f"Put {split_file} beside it" if split_file and named else "Use the official files"
+        held = number_of(len(table), "picture")
         raise DataError(
-            f"{info.name}: {table.files[0]} and its shards hold {len(table)} pictures, the official {split} split "
+            f"{info.name}: {table.files[0]} and its shards hold {held}, the official {split} split "
             f"{expected(info.name, split)}, and nothing tells which. {remedy}: bench data prepare {info.name}"
         )
     places = {name: row for row, name in enumerate(table.values("filename"))}

@@ -15,6 +15,7 @@ from benchmark.contracts import Encoder, ImageRequest, LayerFeatures, ModelSpec
 from benchmark.errors import EncoderError
 from benchmark.features.encode import encode_halving
 from benchmark.registry import build_encoder
+from benchmark.system.plurals import number_of
 from tasks.block_cls import beside, last_block
 from tasks.mm.library import MODELS, Registry
 
@@ -68,7 +69,9 @@ class EncoderBackbone(nn.Module):
         found = out.layers if request.layers else (LayerFeatures(out.cls, out.patches),)
         if len(found) != len(self.layers):
             name = self.encoder.card.name
-            raise EncoderError(f"{name}: {len(self.layers)} layers were asked for, {len(found)} came. Try bench check")
+            raise EncoderError(
+                f"{name}: asked for {number_of(len(self.layers), 'layer')}, {len(found)} came. Try bench check"
+            )
         # clones: what inference mode made cannot be saved for a backward pass
         return tuple(self._map(layer).clone() for layer in found)
 

@@ -8,6 +8,7 @@ from typing import Literal
 from benchmark.contracts import EncoderCard
 from benchmark.protocol import FileDigest
 from benchmark.system.bounds import Amount, Count, Decay, Layer, NotNegative, Positive, Ratio, Share
+from benchmark.system.plurals import number_of
 from tasks.block_cls import last_block
 
 
@@ -93,8 +94,8 @@ def missing_layers(card: EncoderCard, protocol: TrainedHead) -> str | None:
     if protocol.head == "linear":
         return None
     if not protocol.layers and card.depth < 4:
-        return f"{card.name} has {card.depth} layers, a DPT head reads four"
+        return f"{card.name} has {number_of(card.depth, 'layer')}, a DPT head reads four"
     for layer in protocol.layers:
         if not -card.depth <= layer < card.depth:
-            return f"{card.name} has {card.depth} layers, the protocol asks for layer {layer}"
+            return f"{card.name} has {number_of(card.depth, 'layer')}, the protocol asks for layer {layer}"
     return None

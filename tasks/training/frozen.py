@@ -10,6 +10,7 @@ from benchmark.contracts import Encoder, ImageRequest, StepInput
 from benchmark.errors import EncoderError
 from benchmark.features.encode import encode_halving
 from benchmark.system.late import F, torch
+from benchmark.system.plurals import number_of
 from tasks.training.batches import Batches
 from tasks.training.fields import TrainedHead
 
@@ -44,7 +45,7 @@ class Frozen:
         found = encode_halving(self.encoder, images, ImageRequest(self.blocks, final_norm=self.final_norm), self.device)
         pairs = [(layer.cls, layer.patches) for layer in found.layers] if self.blocks else [(found.cls, found.patches)]
         if len(pairs) != max(1, len(self.blocks)):
-            raise EncoderError(f"{card.name}: {len(self.blocks)} layers were asked for, {len(pairs)} came")
+            raise EncoderError(f"{card.name}: asked for {number_of(len(self.blocks), 'layer')}, {len(pairs)} came")
         out = []
         for cls, patches in pairs:
             # cloned: what inference mode made cannot take part in a head's training

@@ -46,6 +46,7 @@ from adapters.tipsv2.recipe.validation import retrieval
 from adapters.tipsv2.recipe.weights import head_file, spec_of
 from benchmark.errors import DataError, UsageError
 from benchmark.system.files import writable
+from benchmark.system.plurals import number_of
 
 
 def train(
@@ -259,7 +260,7 @@ class Trainer:
         new = changed(facts["asked"], self.asked, path, facts["step"])
         for what, same in (
             (
-                f"the data hold {len(self.source)} samples, not {facts['samples']}: others",
+                f"the data hold {number_of(len(self.source), 'sample')}, not {facts['samples']}: others",
                 facts["samples"] == len(self.source),
             ),
             (
