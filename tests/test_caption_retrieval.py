@@ -22,7 +22,7 @@ CAPTIONS = (("a plate", "a red plate"), ("a dog",), ("a plate",), ("a plate", "a
 WORDS = ("a plate", "a red plate", "a dog", "a cup")
 
 
-def outcome(task, vectors: torch.Tensor, pictures: Noise | None = None) -> Outcome:
+def outcome(task, vectors: torch.Tensor, pictures: Noise | None = None, captions: Any = CAPTIONS) -> Outcome:
     """Of pictures whose CLS vectors [4, 4] are given; each different caption is an axis, asked for once."""
     stored = vectors[:, None]
     reader = type("Reader", (), {"shape": stored.shape, "__len__": lambda self: len(stored),
@@ -34,7 +34,7 @@ def outcome(task, vectors: torch.Tensor, pictures: Noise | None = None) -> Outco
 
     encoder = SimpleNamespace(is_cut=lambda texts: [len(text) > 5 for text in texts])
     images = Noise(len(CAPTIONS)) if pictures is None else pictures
-    data = SimpleNamespace(captions=CAPTIONS, images=images)
+    data = SimpleNamespace(captions=captions, images=images)
     context = SimpleNamespace(
         data={"test": data}, card=None, device="cpu", text=text,
         features=lambda need: reader, progress=silent, keep_predictions=0, look_at=(), encoder=lambda: encoder,
@@ -51,6 +51,14 @@ def test_of_pictures_that_share_a_caption_the_first_can_be_right() -> None:
     assert samples(IMAGE_TO_TEXT, sees)["rank"].tolist() == [0, 0, 1, 2]
     own = torch.tensor([[0.5, 1, 0, 0], [0, 0, 1, 0], [1, 0, 0, 0], [0.5, 0, 0, 1.0]])  # what only they are told by
     assert samples(IMAGE_TO_TEXT, own)["rank"].tolist() == [0, 0, 1, 0]
+
+
+def test_the_same_vectors_with_captions_of_other_pictures_are_ranked_anew() -> None:
+    sees = torch.eye(4)[[0, 2, 0, 0]]
+    assert outcome(IMAGE_TO_TEXT, sees).samples["rank"].tolist() == [0, 0, 1, 2]
+    moved = (("a plate",), ("a red plate",), ("a dog", "a plate"), ("a plate", "a cup"))
+    assert outcome(IMAGE_TO_TEXT, sees, captions=moved).samples["rank"][1] == 5, "its own is no nearer than any other"
+    assert outcome(TEXT_TO_IMAGE, sees, captions=moved).samples["rank"].tolist() == [2, 3, 3, 2, 2, 3]
 
 
 def test_a_shared_caption_asks_for_its_own_picture() -> None:
