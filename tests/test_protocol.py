@@ -155,6 +155,12 @@ def numeric(hint: Any) -> list[tuple[type, Bounds | None]]:
     return [(hint, None)] if hint in (int, float) else []
 
 
+def test_no_protocol_can_be_changed_once_it_is_made() -> None:
+    schemas = [schema for task in tasks() for schema in load_task(task).schemas.values()]
+    assert len(schemas) > 11
+    assert [s.__name__ for s in schemas if not s.__dataclass_params__.frozen] == []  # type: ignore[attr-defined]
+
+
 @pytest.mark.parametrize("task", list(tasks()))
 def test_every_number_of_every_protocol_has_bounds_and_is_refused_outside(task):
     """By the preset's file and by --set: NaN, infinities, and what lies below or above."""

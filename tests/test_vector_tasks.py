@@ -26,6 +26,7 @@ from benchmark.images.views import resolve_view
 from benchmark.protocol import load_protocol
 from benchmark.registry import load_task, open_dataset, protocol_file
 from benchmark.rows.row import metrics_of
+from tasks.global_vectors import GlobalVectors
 from tasks.instance_retrieval import TASK as INSTANCE_RETRIEVAL
 from tasks.instance_retrieval import InstanceRetrieval
 from tasks.swept_vectors import CropFeed, StoredVectors, layer_taps, random_box, sources_for
@@ -140,6 +141,18 @@ def test_augmented_batches_depend_on_step_and_picture_alone() -> None:
         assert all(torch.equal(again[name], first[name]) for name in first)
     name = "cls of 1 block"
     assert not torch.equal(whole[0][name], whole[1][name]), "another step is another crop"
+
+
+def test_one_vector_of_several_cls_tokens() -> None:
+    tokens = torch.randn(5, 3, 8, generator=torch.Generator().manual_seed(0))
+    unit = tokens / tokens.norm(dim=2, keepdim=True)
+    mean = unit.mean(1) / unit.mean(1).norm(dim=1, keepdim=True)
+    right = {"first": unit[:, 0], "last": unit[:, 2], "mean": mean, "concat": unit.flatten(1) / 3**0.5}
+    for choice, vectors in right.items():
+        read: Any = GlobalVectors(tokens, choice)  # type: ignore[arg-type]
+        assert read.shape == tuple(vectors.shape) and len(read) == 5
+        torch.testing.assert_close(read[0:5], vectors)
+        torch.testing.assert_close(read[3], vectors[3])
 
 
 @pytest.mark.parametrize(("preset", "rule"), [("dinov2", "bicubic"), ("dinov3", "bicubic"), ("paper", "bilinear")])
