@@ -75,21 +75,25 @@ def one_line(call: Any) -> str:
     return str(caught.value)
 
 
-def close(found: torch.Tensor, wanted: torch.Tensor) -> bool:
+LOOSE = {"BitModel": 1e-4}  # it divides by the spread of its weights, which is small where they are drawn
+
+
+def close(found: torch.Tensor, wanted: torch.Tensor, limit: float = 1e-5) -> bool:
     gap = ((found - wanted).abs().max() / wanted.abs().max()).item()
     remember(gap, each=True)
-    return gap <= 1e-4
+    return gap <= limit
 
 
 @pytest.mark.parametrize("name", READ)
 def test_a_family_gives_its_own_vector_and_its_last_layer_is_its_output(tmp_path, monkeypatch, name):
     monkeypatch.setattr(measured, "speed", lambda _checks: [])
+    near = partial(close, limit=LOOSE.get(name, 1e-5))
     model, encoder = saved(name, tmp_path), load(tmp_path)
     card, side = encoder.card, encoder.card.image_size
     images = torch.rand(2, 3, side, side)
     found = encoder.encode_image(images, ImageRequest(layers=(-1,) if card.depth else ()))
     for layer in found.layers:
-        assert close(layer.patches, found.patches) and close(layer.cls, found.cls)
+        assert near(layer.patches, found.patches) and near(layer.cls, found.cls)
     options = {"noise": torch.arange((side // 8) ** 2).expand(2, -1)} if name == "ViTMAEModel" else {}
     if options:
         model.config.mask_ratio = 0.0
@@ -102,22 +106,22 @@ def test_a_family_gives_its_own_vector_and_its_last_layer_is_its_output(tmp_path
         if FAMILIES[name].get("unpooled") or pooled.flatten(1).shape[1] != width:
             pooled = None  # several tokens, or a small map, or of a language model's width
     if "summary" in out:
-        assert close(found.cls.flatten(1), pooled) and card.num_cls == 2 and not encoder.mean.any()
+        assert near(found.cls.flatten(1), pooled) and card.num_cls == 2 and not encoder.mean.any()
     elif pooled is not None:
-        assert close(found.cls[:, 0], pooled.flatten(1))
+        assert near(found.cls[:, 0], pooled.flatten(1))
     elif hidden.ndim == 3 and encoder.prefix:
-        assert close(found.cls[:, 0], hidden[:, 0])
+        assert near(found.cls[:, 0], hidden[:, 0])
     else:
-        assert close(found.cls[:, 0], found.patches.mean((1, 2)))
+        assert near(found.cls[:, 0], found.patches.mean((1, 2)))
     if hidden.ndim == 3:
         after = FAMILIES[name].get("norm")
         tokens = model.get_submodule(after)(hidden) if after else hidden
         start = tokens.shape[1] - found.patches[0, ..., 0].numel() - getattr(model.config, "num_detection_tokens", 0)
-        assert close(found.patches.flatten(1, 2), tokens[:, start : start + found.patches[0, ..., 0].numel()])
+        assert near(found.patches.flatten(1, 2), tokens[:, start : start + found.patches[0, ..., 0].numel()])
     elif found.patches.shape[1] == hidden.shape[1]:
-        assert close(found.patches, hidden)
+        assert near(found.patches, hidden)
     else:
-        assert close(found.patches, hidden.permute(0, 2, 3, 1))
+        assert near(found.patches, hidden.permute(0, 2, 3, 1))
     report = check_encoder(encoder)
     assert report.ok, [finding for finding in report.findings if not finding.ok]
 
