@@ -162,6 +162,31 @@ def test_the_last_output_is_asked_for_or_a_block_by_its_number(data: NaviPairs) 
         assert method.needs(card, {"test": data})["test/patches"].tap.layer == asked
 
 
+def test_what_sees_no_picture_names_the_same_place_or_the_middle(data: NaviPairs, tmp_path: Path) -> None:
+    """Of points spread over the object, the nearest to that place of those that the other picture shows."""
+    protocol = preset("correspondence", "probe3d", "navi", grid=GRID, matches=9)
+    outcome = scored(Stored(protocol, {"test": data}, tmp_path, tokens=torch.randn(len(data.images), 8, 8, 3)))
+    steps = np.arange(GRID) * SIZE // GRID + 0.5
+    cells = np.array([(x, y) for y in steps for x in steps])
+    for answer, place in enumerate((lambda at: at, lambda at: np.full(2, SIZE / 2))):
+        least: list[Any] = []  # recalls, by which of several cells as near is taken
+        most: list[Any] = []
+        for pair in range(len(data)):
+            carried, surface = data.carried(pair, cells), data.located(pair, cells)
+            seen = np.flatnonzero(np.isfinite(carried).all(1))
+            other = np.flatnonzero(np.isfinite(surface).all(1))
+            errors = []
+            for i in (seen[k * (len(seen) - 1) // 8] for k in range(9)):
+                away = ((cells[other] - place(cells[i])) ** 2).sum(1)
+                nearest = other[away == away.min()]
+                errors.append(np.linalg.norm(carried[i] - surface[nearest], axis=1))
+            for side, out in ((np.max, least), (np.min, most)):
+                out.append(np.mean([np.mean([side(e) < m for e in errors]) for m in protocol.metres]))
+        found = outcome.blind[answer]["mean recall"]
+        assert (np.array(least) <= found + 1e-9).all() and (found <= np.array(most) + 1e-9).all()
+        assert 0 < np.mean(found) < 1 and np.mean(np.equal(least, most)) >= 0.25
+
+
 @pytest.mark.parametrize("matches", [40, 100])
 def test_dense_matches_are_those_of_probe3ds_own_steps(data: NaviPairs, tmp_path: Path, matches: int) -> None:
     """mbanani/probe3d @ a1f1464 on the same features: places of the object in noise."""
