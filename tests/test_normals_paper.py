@@ -147,6 +147,7 @@ def test_one_angle_everywhere_is_the_rmse_per_image_and_pooled(tmp_path):
         rows.append({"id": str(degrees), **normal_errors(guess.copy(), target)})
     values = {m.name: m.statistic.of(stack_rows(rows)) for m in normal_measurements()}
     assert values["angular RMSE"] == pytest.approx(20) and p.average == "image"
+    assert [m.name for m in normal_measurements() if m.higher_is_better] == ["11.25°", "22.5°", "30°"]
     assert values["angular RMSE pooled"] == pytest.approx(math.sqrt((6 * 100 + 20 * 900) / 26))
 
 
