@@ -106,10 +106,9 @@ class OpenClipEncoder:
     def probe(self, size: int) -> tuple[torch.Tensor, LayerFeatures, int]:
         """Image vector and last block of a black picture, and how many blocks can be asked for."""
         picture = torch.zeros(1, 3, size, size, device=self.device, dtype=self.dtype)
-        trunk = getattr(self.model.visual, "trunk", None)
-        self.has_cls = (
-            getattr(trunk, "num_prefix_tokens", 1) > 0
-        )  # timm's EVA ends with a NameError where there are none
+        trunk = getattr(getattr(self.model, "visual", None), "trunk", None)
+        # timm's EVA ends with a NameError where no token stands before the patches
+        self.has_cls = getattr(trunk, "num_prefix_tokens", 1) > 0
         try:
             cls, (last,) = self.towers(picture)
         except TypeError:  # a convolutional tower does not know the option

@@ -26,7 +26,7 @@ class AnySize:
         self.of_timm = trunk is not None
         self.holder: Any = visual if trunk is None else trunk
         self.table: Any = getattr(self.holder, "pos_embed" if self.of_timm else "positional_embedding", None)
-        if self.rule:
+        if self.rule and self.of_timm:
             self.rule.turn(self.holder)
 
     @property

@@ -109,7 +109,7 @@ def test_a_model_whose_code_breaks_stops_no_other(bench: Bench, tmp_path: Path) 
     assert code == 1 and rows(out) == ["whole"]
     assert all(line in err for line in said.values())
     code, out, _ = bench("run --model leaves --model pixels --task mean/whole")
-    assert code == 1 and "1 failed (leaves); the same command tries them again." in out
+    assert code == 1 and "1 failed (leaves); the same command tries it again." in out
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,7 @@ from training_context import preset
 from benchmark.protocol import load_protocol
 from benchmark.registry import protocol_file
 from benchmark.rows.row import Row, read_all
+from benchmark.system.plurals import number_of
 from tasks.linear_segmentation import TASK
 
 ROOT = Path(__file__).parents[1]
@@ -166,7 +167,8 @@ def test_a_layer_the_encoder_lacks_is_not_applicable(tmp_path, capsys):
 def test_layers_are_asked_of_encoders_that_have_them(layers, depth, asked):
     method = TASK.method(preset("linear_segmentation", "dinov2", layers=layers))
     said = method.not_applicable(replace(SmallEncoder().card, depth=depth))
-    assert said is None if asked is None else said.endswith(f"has {depth} layers, the protocol asks for layer {asked}")
+    has = number_of(depth, "layer")
+    assert said is None if asked is None else said.endswith(f"has {has}, the protocol asks for layer {asked}")
 
 
 def test_forwards_for_a_plan_are_those_of_crops_and_windows():

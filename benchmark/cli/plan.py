@@ -136,7 +136,7 @@ def _duration(seconds: float) -> str:
 
 def _body(found: Forecast) -> dict[str, Any]:
     """The plan as `--json` prints it."""
-    units = [{k: v for k, v in asdict(line).items() if k != "todo"} for line in found.lines]
+    units = [{k: v for k, v in asdict(line).items() if k not in ("todo", "crops")} for line in found.lines]
     body = {
         "model": found.model,
         "units": units,

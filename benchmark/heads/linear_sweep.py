@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -34,7 +34,7 @@ SAVE_EVERY = 300.0  # seconds between two states on disk
 
 
 # From a step on, the training features of each: source -> [b, D], of the rows that `batches` gives for that step.
-Feed = Callable[[int], Iterator[Mapping[str, torch.Tensor]]]
+Feed: TypeAlias = "Callable[[int], Iterator[Mapping[str, torch.Tensor]]]"
 
 
 @dataclass(frozen=True)
