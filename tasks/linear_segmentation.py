@@ -36,11 +36,11 @@ from benchmark.metrics.segmentation import confusion_areas
 from benchmark.registry import resolve
 from benchmark.system.bounds import Count
 from benchmark.system.late import torch
-from benchmark.system.plurals import number_of
 from tasks.dense import (
     PixelMethod,
     PixelProbe,
     head_use,
+    layer_not_there,
     predicted_maps,
     stack_rows,
     training_pixels,
@@ -76,12 +76,7 @@ class MmMethod(Method[MmProbe]):
         return {"train": self.protocol.voc_train} if dataset == "voc2012" else {}
 
     def not_applicable(self, card: EncoderCard) -> str | None:
-        beyond = [layer for layer in self.protocol.layers if layer != -1 and not -card.depth <= layer < card.depth]
-        return (
-            f"{card.name} has {number_of(card.depth, 'layer')}, the protocol asks for layer {beyond[0]}"
-            if beyond
-            else None
-        )
+        return next(filter(None, (layer_not_there(card, layer) for layer in self.protocol.layers)), None)
 
     def live_forwards(self, card: EncoderCard, shapes: Sequence[Size], train: int) -> Mapping[Size, int]:
         """Forwards of training crops, and of windows over test pictures."""

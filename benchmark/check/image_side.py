@@ -71,12 +71,12 @@ class ImageChecks:
         if len(features.layers) != len(layers):
             asked = f"ImageRequest(layers={layers}) asks for {len(layers)}"
             why = f"{asked}, as the card says depth={card.depth}; depth=0: it gives none"
-            return [failed("layers", f"{number_of(len(features.layers), 'layer')}", why)]
+            return [failed("layers", number_of(len(features.layers), "layer"), why)]
         forms = {"layer": features.layers}
         if self.unnormed is not None:
             forms["raw layer"] = self.encode(self.native(2), self.unnormed).layers
             if len(forms["raw layer"]) != len(layers):
-                value = f"{number_of(len(forms['raw layer']), 'layer')}"
+                value = number_of(len(forms["raw layer"]), "layer")
                 return [failed("raw layers", value, "the card says has_raw_layers: final_norm=False asks")]
         for form, found in forms.items():
             for number, layer in zip(layers, found):

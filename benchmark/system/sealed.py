@@ -141,7 +141,7 @@ def check_written(path: Path, digest: str | None = None) -> None:
 
 
 def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor], facts: Mapping[str, str]) -> None:
-    """`write_atomic` of `tensors_file`."""
+    """Writes `tensors_file` through a temporary name."""
     write_bytes(path, tensors_file(tensors, facts))
 
 
