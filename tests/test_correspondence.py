@@ -1,16 +1,14 @@
-"""Correspondence against the definition of PCK by hand, against plain readings of Probe3D's, SD-DINO's and GeoAware's
-evaluations on the same features, and against true surface coordinates."""
+"""Correspondence against the definition of PCK by hand, and against plain readings of Probe3D's, SD-DINO's and
+GeoAware's evaluations on the same features."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 import tarfile
 from collections import defaultdict
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import miniatures as mini
@@ -18,49 +16,19 @@ import numpy as np
 import pytest
 import torch
 from command import told
+from point_matches import GRID, PATCH, SIDE, Stored, fields, scored, tokens, value
 from torch.nn.functional import grid_sample, normalize
-from training_context import MemoryContext, Ramps, preset
+from training_context import Ramps, preset
 
-from benchmark import run
-from benchmark.contracts import DatasetInfo, Outcome
-from benchmark.errors import DataError, UsageError
+from benchmark.errors import DataError
 from benchmark.images.drawing import RIGHT
 from benchmark.images.samples import look_at_samples
 from benchmark.images.sheets import drawn
-from benchmark.registry import open_dataset, suites, tasks_on, units
+from benchmark.registry import open_dataset
 from benchmark.statistics.bootstrap import interval
-from benchmark.statistics.paired import paired
-from tasks.correspondence import TASK, PatchMatchesMethod
+from tasks.correspondence import TASK
 from tasks.datasets.pairs import PairSet
-from tasks.datasets.user import open_task
 from tasks.patch_matches import Framed, PatchMatches, Square, ceiling, cells, whole
-from tasks.scenes.dataset import open_dataset as open_scenes
-from tasks.scenes.layout import compose
-from tasks.scenes.pairs import ScenePairs, carried, cast, matched, plane, projected, world
-from tasks.scenes.render import render
-
-GRID, PATCH, WIDTH = 7, 8, 6
-SIDE = GRID * PATCH
-INFO = DatasetInfo("scenes", "scenes", "Apache-2.0", "", "", "", ("correspondence",))
-
-
-@dataclass
-class Stored(MemoryContext):
-    """A context with these features [N, h, w, D]."""
-
-    tokens: Any = None
-    card_: Any = field(default_factory=lambda: SimpleNamespace(name="none", image_size=SIDE, patch_size=PATCH, depth=4))
-
-    @property
-    def card(self) -> Any:
-        return self.card_
-
-    def features(self, need: str) -> torch.Tensor:
-        return self.tokens
-
-
-def fields(name: str, **changes: Any) -> PatchMatches:
-    return preset("correspondence", name, **{"view_size": 0, "view_patches": 0, **changes})
 
 
 @pytest.fixture(scope="module")
@@ -80,23 +48,6 @@ def context(folder: Path, protocol: PatchMatches, **more: Any) -> Any:
     """The miniature with random features that have something of their place."""
     data = open_dataset("spair", folder).data("correspondence", "test")
     return Stored(protocol, {"test": data}, folder, tokens=tokens(len(data.images), GRID), **more)
-
-
-def tokens(n: int, grid: int) -> torch.Tensor:
-    """[n, grid, grid, WIDTH]: directions that turn with the place, in noise."""
-    x, y = (np.pi * cells(grid, grid, "centre")).reshape(grid, grid, 2).transpose(2, 0, 1)
-    noise = 0.2 * np.random.default_rng(0).standard_normal((n, grid, grid, WIDTH))
-    noise[..., :4] += np.stack([np.cos(x), np.sin(x), np.cos(y), np.sin(y)], -1)
-    return torch.from_numpy(noise).float()
-
-
-def scored(found: Any) -> Outcome:
-    return PatchMatchesMethod(found.protocol).run(found)
-
-
-def value(outcome: Outcome, name: str) -> float:
-    one = next(m for m in outcome.measurements if m.name == name)
-    return float(one.statistic.of(outcome.samples))
 
 
 def groups() -> defaultdict[Any, list[Any]]:
@@ -378,199 +329,6 @@ def test_verify_counts_pairs_and_pictures(folder: Path, capsys: Any, official: A
     assert "correspondence test images: ok, 8 pictures" in out and "40x60" in out
 
 
-# Two views of one scene -------------------------------------------------------------------------------------------
-
-
-def scene_pairs(**options: str) -> ScenePairs:
-    return open_scenes(INFO, None, {"size": "48", "n_pairs": "16", **options}).data("correspondence", "test")
-
-
-def test_rays_meet_what_the_renderer_draws() -> None:
-    for index in (0, 1, 14, 21):
-        layout, drawn = compose(0, index, "pairs"), render(0, index, 48, split="pairs")
-        pixels = np.stack(np.meshgrid(np.arange(48) + 0.5, np.arange(48) + 0.5), -1).reshape(-1, 2)
-        depth, number = (found.reshape(48, 48) for found in cast(layout, *plane(pixels, 48)))
-        near = np.isfinite(depth)
-        assert (number == drawn.instance).all() and near.mean() > 0.4
-        np.testing.assert_allclose(depth[near], drawn.depth[near], rtol=1e-5)
-
-
-def test_points_are_one_surface_seen_from_two_places() -> None:
-    """Where both pictures show the object in its own colours, and no ray to a point is stopped before it."""
-    hidden = total = 0
-    for pair in range(24):
-        first, second = (compose(0, 2 * pair + view, "pairs") for view in (0, 1))
-        source, target, extent = matched(pair, 96)
-        assert len(source) == 16 and 5 < extent <= 96
-        u, v = plane(source, 96)
-        depth, number = cast(first, u, v)
-        assert (number == 1).all()
-        points = carried(second, world(first.camera, u, v, depth))
-        places, ahead = projected(second.camera, points, 96)
-        np.testing.assert_allclose(places, target, atol=1e-9)
-        seen, which = cast(second, *plane(target, 96))
-        np.testing.assert_allclose(seen, ahead, atol=1e-4)
-        assert (which == 1).all()
-        pixels = np.stack(np.meshgrid(np.arange(0.5, 96, 3), np.arange(0.5, 96, 3)), -1).reshape(-1, 2)
-        u, v = plane(pixels, 96)
-        depth, number = cast(first, u, v)
-        chosen = number == 1
-        places, ahead = projected(second.camera, carried(second, world(first.camera, u, v, depth)[chosen]), 96)
-        hidden += int((cast(second, *plane(places, 96))[0] < ahead - 1e-4).sum())
-        total += int(chosen.sum())
-    assert 0.1 < hidden / total < 0.6  # occlusion is there to be known
-
-
-def test_the_ground_of_both_views_is_one() -> None:
-    """A place on the ground has the texture's coordinates of the first view in the second."""
-    second = compose(0, 5, "pairs")
-    assert second.surroundings.turn is not None
-    c, s, p, q = second.surroundings.turn
-    places = np.array([[0.3, 0, 4.0], [-1.2, 0, 6.0]])
-    there = carried(second, places)
-    back = np.stack([c * there[:, 0] - s * there[:, 2] + p, there[:, 1], s * there[:, 0] + c * there[:, 2] + q], 1)
-    np.testing.assert_allclose(back, places, atol=1e-12)
-    assert abs(c * c + s * s - 1) < 1e-12 and compose(0, 4, "pairs").surroundings.turn is None
-
-
-def test_pairs_of_scenes_are_pinned() -> None:
-    source, target, extent = matched(3, 96)
-    assert extent == 45 and source[[0, 15]].tolist() == [[47.5, 39.5], [32.5, 50.5]]
-    assert target[[0, 15]] == pytest.approx(np.array([[61.800331, 32.904384], [42.892553, 45.815039]]), abs=1e-5)
-    digests = [hashlib.sha256(render(0, i, 48, split="pairs").rgb.tobytes()).hexdigest()[:16] for i in (6, 7)]
-    assert digests == ["5dcf4200e502ab79", "99ee59aee939c810"]
-
-
-class AtCentres(ScenePairs):
-    """Points at the centres of patches of 4 pixels of the source, so that an oracle's features there are theirs."""
-
-    def points(self, pair: int) -> tuple[np.ndarray, np.ndarray]:
-        first, second = (compose(0, 2 * pair + view, "pairs") for view in (0, 1))
-        size = self.images.size
-        source = cells(size // 4, size // 4, "centre") * size
-        source = source[cast(first, *plane(source, size))[1] == 1]
-        u, v = plane(source, size)
-        points = carried(second, world(first.camera, u, v, cast(first, u, v)[0]))
-        target, ahead = projected(second.camera, points, size)
-        kept = np.abs(cast(second, *plane(target, size))[0] - ahead) < 1e-4
-        return source[kept], target[kept]
-
-
-@pytest.mark.parametrize("patch", [1, 4])
-def test_true_surface_coordinates_reach_the_ceiling(patch: int, tmp_path: Path) -> None:
-    """Features are points of the world on a sphere so large that cosines fall as distances grow."""
-    data = scene_pairs(n_pairs="8")
-    if patch > 1:
-        data = AtCentres(data.images)
-    side, radius, points = 48 // patch, 1e3, []
-    places = cells(side, side, "centre") * 48
-    for pair in range(len(data)):
-        for view in (0, 1):
-            layout = compose(0, 2 * pair + view, "pairs")
-            u, v = plane(places, 48)
-            at = world(layout.camera, u, v, cast(layout, u, v)[0])
-            at = np.where(np.isfinite(at), at, -300.0)
-            at = at if view else carried(compose(0, 2 * pair + 1, "pairs"), at)
-            points.append(np.concatenate([at, np.sqrt(radius**2 - (at**2).sum(1, keepdims=True))], 1))
-    card = SimpleNamespace(name="oracle", image_size=48, patch_size=patch, depth=1)
-    grid = torch.from_numpy(np.stack(points).reshape(-1, side, side, 4))
-    outcome = scored(
-        Stored(fields("fast", metres=(0.02, 0.1, 0.25)), {"test": data}, tmp_path, tokens=grid, card_=card)
-    )
-    names = ["recall@0.02 m", "recall@0.1 m", "recall@0.25 m", "median error"] + ["PCK@0.1"] * (patch == 1)
-    for name in names:
-        assert value(outcome, name) == pytest.approx(value(outcome, f"ceiling of {name}"), abs=1e-6), name
-    assert value(outcome, "recall@0.1 m") > (95 if patch == 1 else 5) and value(outcome, "recall@0.02 m") < 100
-    assert value(outcome, "PCK@0.1") <= value(outcome, "ceiling of PCK@0.1")
-
-
-def test_an_answer_in_the_sky_is_a_miss_of_any_distance(tmp_path: Path) -> None:
-    data = scene_pairs(n_pairs="4")
-    alike = torch.ones(4, 6, 6, 2)  # so the first patch, in the sky
-    outcome = scored(Stored(fields("fast"), {"test": data}, tmp_path, tokens=alike, card_=SimpleNamespace(
-        name="none", image_size=48, patch_size=8, depth=1)))  # fmt: skip
-    assert value(outcome, "recall@0.5 m") == 0 and value(outcome, "median error") > 4.9
-    assert value(outcome, "ceiling of median error") < 0.5 and value(outcome, "mean error") > 10
-
-
-def test_words_of_scenes_mean_what_they_meant() -> None:
-    assert [str(unit) for unit in units("scenes")] == suites()["scenes"]["units"] and len(units("scenes")) == 9
-    more = suites()["scenes-all"]["units"]
-    assert more[:9] == suites()["scenes"]["units"]
-    assert sorted(more) == sorted(f"{task}/scenes" for task in tasks_on("scenes"))
-    assert "correspondence" in tasks_on("scenes") and [str(u) for u in units("correspondence/scenes")] == [
-        "correspondence/scenes"
-    ]
-    assert [str(unit) for unit in units("spair")] == ["correspondence/spair"]
-    assert "correspondence/spair" in suites()["dense"]["units"]
-    assert set(scene_pairs(n_pairs="60").views) == {"0–20°", "20–40°", "40–70°"}
-    with pytest.raises(UsageError, match="n_pairs=601"):
-        open_scenes(INFO, None, {"n_pairs": "601"})
-
-
-# One's own pairs --------------------------------------------------------------------------------------------------
-
-
-def own(folder: Path, lines: str, name: str = "pairs.csv") -> Any:
-    for i in range(3):
-        mini.save_jpeg(folder / "images" / f"{i}.jpg", i, 24, 32)
-    (folder / name).write_text(lines)
-    (folder / "t.toml").write_text(
-        f'task = "correspondence"\nname = "mine"\n[test]\nimages = "images"\npairs = "{name}"\n'
-    )
-    return open_task(folder / "t.toml").dataset.data("correspondence", "test")
-
-
-HEAD = "source,target,source_x,source_y,target_x,target_y"
-
-
-def test_an_own_picture_that_cannot_be_read_is_left_out_as_any_other(tmp_path: Path) -> None:
-    own(tmp_path, rows := f"{HEAD}\n0,1,1,1,3,1\n0,2,1,1,3,1\n")
-    (tmp_path / "images" / "1.jpg").write_bytes((tmp_path / "images" / "1.jpg").read_bytes()[:200])
-    assert (tmp_path / "pairs.csv").read_text() == rows
-    words: dict[str, Any] = {"results": tmp_path / "r", "cache": tmp_path / "c", "check": False, "device": "cpu"}
-    report = run("pixels", str(tmp_path / "t.toml"), max_bad=1, **words)
-    assert [(row.data.task.n, row.data.n_bad) for row in report.rows] == [(1, 1)]
-    (note,) = run("pixels", str(tmp_path / "t.toml"), **words, force=True).failures
-    assert "1.jpg" in note.text and "object at" not in note.text
-
-
-def test_own_pairs_are_read_from_a_table(tmp_path: Path) -> None:
-    rows = f"{HEAD},category,extent\n0.jpg,2.jpg,1,2,3,4.5,cup,12\n2,0,0,0,32,24,,\n0,2.jpg,5,6,7,8,cup,12\n"
-    data = own(tmp_path, rows)
-    assert data.pairs.tolist() == [[0, 1], [1, 0]] and len(data.images) == 2 and list(data.categories) == ["cup", ""]
-    assert data.points(0)[1].tolist() == [[3, 4.5], [7, 8]] and data.extent(0) == 12 and data.extent(1) == 32
-    lines = [{"source": "0", "target": "2", "source_x": 1, "source_y": 2, "target_x": 3, "target_y": 4.5}]
-    assert own(tmp_path, json.dumps(lines[0]) + "\n", "pairs.jsonl").points(0)[0].tolist() == [[1, 2]]
-
-
-@pytest.mark.parametrize(
-    ("rows", "said"),
-    [
-        ("0,9,1,1,1,1\n", "pairs.csv:2: no picture '9'"),
-        ("0,1,1,1,33,1\n", "pairs.csv:2: 33, 1 lies outside of 1.jpg, which is 32x24"),
-        ("0,1,-1,1,3,1\n", "pairs.csv:2: -1, 1 lies outside of 0.jpg"),
-        ("0,1,x,1,3,1\n", "pairs.csv:2: source_x is 'x', must be a number of pixels"),
-        ("0,1,nan,1,3,1\n", "pairs.csv:2: source_x is 'nan'"),
-        ("0,1,1,1,3,1\n0,1,1,1,3,1\n", "pairs.csv:3: this point .* is in .*pairs.csv:2 too"),
-        ("", "pairs.csv: holds no pair"),
-    ],
-)
-def test_mistakes_in_own_pairs_are_named_with_their_line(rows: str, said: str, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=said):
-        own(tmp_path, f"{HEAD}\n{rows}")
-
-
-def test_own_pairs_of_two_extents_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="pairs.csv:3: has another category or extent"):
-        own(tmp_path, f"{HEAD},extent\n0,1,1,1,3,1,9\n0,1,2,1,3,1,8\n")
-    for wrong in ("-4", "0"):
-        with pytest.raises(DataError, match=f"extent {wrong} must be above 0"):
-            own(tmp_path, f"{HEAD},extent\n0,1,1,1,3,1,{wrong}\n")
-    with pytest.raises(DataError, match="has no 'target_y'"):
-        own(tmp_path, "source,target,source_x,source_y,target_x,target_y\n0,1,1,1,3,\n")
-
-
 def test_pictures_of_the_best_and_the_worst_pair_are_handed_back(folder: Path) -> None:
     found = context(folder, fields("fast"))
     found.keep_predictions = 1
@@ -606,14 +364,3 @@ def test_dinov3_gives_every_encoder_one_grid_and_probe3d_one_size() -> None:
     """896 and 1024 pixels for patches of 14 and 16; 800 cut to whole patches."""
     mine = preset("correspondence", "dinov3"), preset("correspondence", "probe3d"), preset("correspondence", "fast")
     assert [[p.side(224, patch) for patch in (14, 16)] for p in mine] == [[896, 1024], [798, 800], [224, 224]]
-
-
-def test_what_has_learnt_nothing_stays_below_the_embedded_model(tmp_path: Path) -> None:
-    """On 120 pairs of `scenes`, by more than the paired interval."""
-    words: dict[str, Any] = {"results": tmp_path / "r", "cache": tmp_path / "c", "limit": 120, "workers": 0}
-    report = run(["tipsv2-mini", "random-vit", "pixels"], "correspondence/scenes", check=False, device="cpu", **words)
-    trained, *others = report.rows
-    for other in others:
-        found = paired(other.samples, trained.samples, trained.statistic(), resamples=1000, seed=0)
-        assert found.delta > 0 and found.ci95[0] > 0, other.model
-    assert trained.main.value > 20
