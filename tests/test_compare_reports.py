@@ -7,6 +7,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import numpy as np
+import pandas as pd
 import pytest
 from rows import NINE, row_data, save_json, simulate, write_row, write_rows
 from test_compare import FAST, in_memory, measured, run, unit  # noqa: F401
@@ -31,6 +32,15 @@ def test_class_changes_name_the_class_that_was_lost(tmp_path: Path) -> None:
     assert unit.classes[0].name == "sphere" and unit.classes[0].delta < -15 and unit.classes[0].p < 1e-6
     assert all(c.delta == 0 for c in unit.classes[1:])
     assert "sphere −" in report.class_line(unit)
+    a, b = (next((tmp_path / name).rglob("samples.parquet")) for name in "ab")
+    shares = []
+    counts = np.random.default_rng(0).multinomial(120, np.full(120, 1 / 120), 4000)
+    for path in (a, b):
+        inter, union = (np.stack(pd.read_parquet(path)[word])[:, 2] for word in ("intersection", "union"))
+        shares.append(100 * (counts @ inter) / (counts @ union))
+    low, high = unit.classes[0].ci95
+    assert high - low == pytest.approx(2 * 1.96 * np.std(shares[1] - shares[0]), rel=0.08)
+    assert (low + high) / 2 == pytest.approx(unit.classes[0].delta)
 
 
 def test_a_class_in_too_few_images_is_shown_without_an_interval_and_never_named(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from benchmark.heads import curvature, logistic
 from benchmark.heads.linear_sweep import fit_linear_sweep
 from benchmark.heads.logistic import fit_best, fit_logistic
 from benchmark.heads.ridge import PENALTIES, RidgeAccumulator
+from benchmark.heads.rows import Rows, fit_scaler
 from benchmark.protocol import load_protocol
 from benchmark.registry import load_task, protocol_file
 from tasks.dense import held_out_folds, held_out_images, probe_needs, training_pixels
@@ -214,6 +215,15 @@ def test_the_curvature_of_each_class_saves_most_passes_over_the_rows(monkeypatch
     assert 2 * passes[0] < passes[1]
     assert quick.penalty == slow.penalty
     assert quick.history[-1]["train_loss"] == pytest.approx(slow.history[-1]["train_loss"], rel=1e-5)
+
+
+def test_the_spectrum_is_that_of_the_products_of_all_rows_whatever_the_blocks() -> None:
+    x, y = correlated(1000, 4, 24)
+    rows, labels = np.arange(1000), torch.from_numpy(y)
+    scaler = fit_scaler(x, rows, "cpu")
+    values, vectors = curvature.spectrum(Rows(x, labels, rows, scaler, "cpu", torch.float64, 0, block=300))
+    z = (x - x.mean(0, dtype=float)) / x.std(0, dtype=float)
+    np.testing.assert_allclose((vectors * values) @ vectors.T, z.T @ z / 1000, atol=1e-9)
 
 
 def test_a_path_of_penalties_ends_where_each_penalty_alone_does() -> None:
