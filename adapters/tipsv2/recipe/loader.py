@@ -19,7 +19,7 @@ from adapters.tipsv2.recipe.order import Order
 from adapters.tipsv2.recipe.samples import Source
 from adapters.tipsv2.recipe.stop import deaf
 from adapters.tipsv2.recipe.text import Tokenizer
-from adapters.tipsv2.recipe.views import random_view
+from adapters.tipsv2.recipe.views import pixels_of, random_view, stacked
 from benchmark.errors import BenchError, DataError, UsageError
 from benchmark.system.files import machine_fault
 
@@ -28,9 +28,9 @@ from benchmark.system.files import machine_fault
 class Example:
     """One sample after its random choices."""
 
-    view: torch.Tensor  # [H, W, 3] uint8
+    view: np.ndarray  # [H, W, 3 or 4] uint8
     texts: tuple[str, str]
-    local: list[torch.Tensor]  # M of [h, w, 3] uint8, M = 0 outside the self-supervised branch
+    local: list[np.ndarray]  # M of [h, w, 3 or 4] uint8, M = 0 outside the self-supervised branch
     mask: np.ndarray  # [N] bool
     ssl: bool
     bad: tuple[str, ...]  # messages of samples that were passed over
@@ -85,7 +85,7 @@ class Positions(Dataset[Example | Unreadable]):
         rng = np.random.default_rng((self.config.train.seed, 1, position))
         weights = self.config.data.synthetic_weights
         texts = draw_pair(sample.alt, sample.synthetic, rng, loss.captions, weights)
-        pixels = np.asarray(sample.image)
+        pixels = pixels_of(sample.image)
         view = random_view(pixels, views.global_size, views.global_scale, views.ratio, views.flip, rng)
         ssl = position % loss.ssl_every == 0
         crops = views.local_crops if ssl and loss.dino > 0 else 0
@@ -125,7 +125,7 @@ class Collate:
         if not chosen:
             raise UsageError("no sample of a batch runs the self-supervised branch: lower loss.ssl_every")
         batch = Batch(
-            images=channels_first(torch.stack([e.view for e in examples])),
+            images=channels_first(stacked([e.view for e in examples])),
             texts=texts,
             captioned=torch.tensor([[self.tokenizer.says(text) for text in e.texts] for e in examples]),
             ssl_rows=torch.tensor(chosen),
@@ -135,12 +135,12 @@ class Collate:
         return batch, bad, ""
 
 
-def _crops(local: list[list[torch.Tensor]]) -> torch.Tensor:
+def _crops(local: list[list[np.ndarray]]) -> torch.Tensor:
     """[M, b, 3, h, w] of the M crops of b samples; with none of them [0, b, 3, 0, 0]."""
     b, count = len(local), len(local[0])
     if count == 0:
         return torch.empty(0, b, 3, 0, 0, dtype=torch.uint8)
-    crops = torch.stack([each[m] for m in range(count) for each in local])
+    crops = stacked([each[m] for m in range(count) for each in local])
     return channels_first(crops.reshape(count, b, *crops.shape[1:]))
 
 
