@@ -57,6 +57,12 @@ def test_bins_warm_up_for_a_tenth_of_the_steps_and_fifty_at_most(monkeypatch, st
     assert asked == [(steps, warmup)] * steps
 
 
+def test_the_rate_rises_in_equal_parts_and_falls_by_half_a_cosine() -> None:
+    found = [bins.cosine(step, 13, warmup=3) for step in range(14)]
+    assert found[:4] == pytest.approx([1 / 3, 2 / 3, 1, 1]) and found[8] == pytest.approx(0.5) and found[13] == 0
+    assert found[5] == pytest.approx((1 + np.cos(0.2 * np.pi)) / 2) and bins.cosine(1, 4) == pytest.approx(0.8535534)
+
+
 def test_bins_are_averaged_after_their_scores_are_interpolated() -> None:
     """A head fitted on interpolated features is scored as the same function; the grid's own expectation is another."""
     draw = torch.Generator().manual_seed(0)

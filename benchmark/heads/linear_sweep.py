@@ -26,8 +26,6 @@ from benchmark.system import sealed
 from benchmark.system.digest import fingerprint
 from benchmark.system.late import F, torch
 
-# DINOv2's thirteen, before scaling by batch / 256.
-LEARNING_RATES = (1e-5, 2e-5, 5e-5, 1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 1e-2, 2e-2, 5e-2, 1e-1)
 _JUDGE_ROWS = 8192
 _CURVE_POINTS = 200
 SAVE_EVERY = 300.0  # seconds between two states on disk
@@ -63,7 +61,7 @@ def fit_linear_sweep(
     num_classes: int,
     holdout: np.ndarray | torch.Tensor,
     *,
-    learning_rates: Sequence[float] = LEARNING_RATES,
+    learning_rates: Sequence[float],
     weight_decays: Sequence[float] = (0.0,),
     steps: int = 12_500,
     batch: int = 1024,
