@@ -205,7 +205,7 @@ def test_a_worker_that_loads_other_weights_stores_nothing(place: Path, tmp_path:
     opened = worker.do("open", 0, None).opened
     assert opened and list(opened.jobs) == [0]
     (key, plan), *_ = opened.passes.items()
-    refused = worker.do("encode", 0, (0,), "0" * 64, key, [plan.blocks[0][0]]).refused
+    refused = worker.do("encode", (0, (0,), "0" * 64, key, [plan.blocks[0][0]])).refused
     assert "Give every machine the same files" in refused
     assert not list(tmp_path.rglob("shard-*"))
 
@@ -222,7 +222,7 @@ def test_a_full_disk_is_the_rows_line(place: Path, tmp_path: Path, monkeypatch: 
     monkeypatch.setattr("benchmark.features.store.write_atomic", full)
     words = (0, (0,), opened.identity)
     for answer in (
-        worker.do("encode", *words, key, [plan.blocks[0][0]]),
+        worker.do("encode", (*words, key, [plan.blocks[0][0]])),
         worker.do("row", *words, 0, opened.todo[0], Encoded()),
     ):
         assert "the disk is full. Free some space on it" in answer.failed

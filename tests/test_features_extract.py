@@ -320,7 +320,7 @@ def test_batches_are_pinned_ahead_of_the_encoder_on_a_gpu_only(tmp_path, monkeyp
     encoder, images = SmallEncoder(), Noise(3)
     planner, needs = planned(encoder, images, TAPS, tmp_path)
     for device in ("cpu", "cuda:0"):
-        list(Extractor(encoder, device, 2, 0, silent)._decoded(planner.of(needs[0]), [[0, 1], [2]]))
+        list(Extractor(encoder, device, 2, 0, silent).decoded(planner.of(needs[0]), [[0, 1], [2]]))
     assert seen == [False, True]
 
 

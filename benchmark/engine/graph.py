@@ -1,9 +1,9 @@
 """A graph of work and the order it is done in: the same for a run on many workers and for a plan of it.
 
-List scheduling: a worker that is free goes on with the model it has loaded, longest way to the end first; then begins a
-model that nobody has; then helps with the work whose way to the end is longest. What would end last if it were put off
-any longer (its way to the end takes as long as all that is left, shared evenly) comes before all that; a model that is
-not open yet is taken to be like the others.
+List scheduling: a worker that is free goes on with the model it has loaded, longest way to the end first; then with
+those that are side by side with it; then begins a model that nobody has; then helps with the work whose way to the end
+is longest. What would end last if it were put off any longer (its way to the end takes as long as all that is left,
+shared evenly) comes before all that; a model that is not open yet is taken to be like the others.
 """
 
 from __future__ import annotations
@@ -11,10 +11,11 @@ from __future__ import annotations
 import heapq
 import itertools
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+SIDE_BY_SIDE = 4  # models at most whose pictures are decoded once for all of them: a worker holds so many
 RANGES = 4  # of a pass, for each worker that may work on it: small enough that a slow one holds nobody up
 FAR = 2.0  # times as long the way to the end must be for which a worker leaves the model it has loaded
 
@@ -22,6 +23,24 @@ FAR = 2.0  # times as long the way to the end must be for which a worker leaves 
 def parts(workers: int, models: int) -> int:
     """Ranges that a pass is cut into."""
     return max(RANGES, -(-RANGES * workers // max(1, models)))
+
+
+def side_by_side(models: Sequence[int]) -> dict[int, int]:
+    """The group of each of `models`, which are encoded side by side as far as they see the same pictures."""
+    return {model: place // SIDE_BY_SIDE for place, model in enumerate(models)}
+
+
+def by_memory(models: Mapping[int, float], room: float) -> list[list[int]]:
+    """`models` in their order, as few lots as their bytes allow: a lot takes `room` at most, or is one model."""
+    lots: list[list[int]] = []
+    held = 0.0
+    for model, size in models.items():
+        if not lots or held + size > room:
+            lots.append([])
+            held = 0.0
+        lots[-1].append(model)
+        held += size
+    return lots
 
 
 def ranges(blocks: Sequence[int], count: int) -> list[list[int]]:
@@ -39,6 +58,7 @@ class Node:
     cost: float = 0.0  # in any one unit
     after: tuple[str, ...] = ()  # keys of what must be done before
     model: int | None = None  # number of the model that must be loaded; None: none
+    group: int | None = None  # of models that are side by side
     opens: bool = False  # whether it begins its model: what else there is to do is known after it
     crops: float = 0.0  # of the cost, what workers with nothing else to do may take over while it is being done
     work: Any = field(default=None, compare=False)
@@ -53,6 +73,7 @@ class Graph:
         self._costs: dict[int, float] = defaultdict(float)  # of each open model, in all
         self._longest = 0.0  # way to the end in any of them
         self._closed = 0  # models that nobody has begun
+        self._group: dict[int, int | None] = {}
         self.nodes: dict[str, Node] = {}
         self._blocks: dict[str, list[str]] = defaultdict(list)  # key -> those that wait for it
         self._lacks: dict[str, set[str]] = {}  # key -> what it waits for
@@ -67,6 +88,8 @@ class Graph:
         for node in batch:
             self.nodes[node.key] = node
             self._begun(node, -1)
+            if node.model is not None:
+                self._group[node.model] = node.group
             self._lacks[node.key] = {key for key in node.after if key not in self._done}
             for key in self._lacks[node.key]:
                 self._blocks[key].append(node.key)
@@ -93,6 +116,21 @@ class Graph:
         place = (node.model, node.opens)
         heapq.heappush(self._ready[place], (-self._rank[node.key], next(self._count), node.key))
 
+    def split(self, node: Node, into: Sequence[Node]) -> None:
+        """Puts pieces of other models each in the place of `node`, which was begun: what waits for it waits for the
+        piece of its own model."""
+        if node.model is not None:
+            self._costs[node.model] -= node.cost
+        waiting = self._blocks.pop(node.key, [])
+        for piece in into:
+            self._blocks[piece.key] = [key for key in waiting if self.nodes[key].model == piece.model]
+            for key in self._blocks[piece.key]:
+                self._lacks[key].add(piece.key)
+        self.add(into)
+        for key in waiting:
+            self._lacks[key].discard(node.key)
+        self.done(node.key)
+
     def done(self, key: str) -> None:
         """`key` is done: what waited for it alone is ready."""
         self._done.add(key)
@@ -109,6 +147,7 @@ class Graph:
 
         share = (self._left + self._closed * self._typical) / self.workers
         own = self._ready.get((loaded, False))
+        beside = None if loaded is None else self._group.get(loaded)
         late = max(share, FAR * -own[0][0] if own and loaded is not None else 0.0)
 
         def order(place: tuple[int | None, bool]) -> tuple[int, float]:
@@ -118,7 +157,11 @@ class Graph:
                 return 0, -way
             if way >= late:
                 return 1, -way
-            return (2 if model == loaded else 3 if opens else 4), model if opens else -way
+            if model == loaded:
+                return 2, -way
+            if beside is not None and self._group[model] == beside:
+                return 3, -way
+            return (4, model) if opens else (5, -way)
 
         node = self.nodes[heapq.heappop(self._ready[min(places, key=order)])[2]]
         self._begun(node)

@@ -3,6 +3,7 @@
     prepare PICTURES ─┐
     open MODEL ───────┴─ encode RANGE … ─── row UNIT
 
+Models that see the same pictures are encoded side by side: a range waits until all of their group are open (`pieces`).
 A worker that dies is replaced and its piece done again; one that would make other numbers is let go. One that nothing
 is left for encodes crops of a head that another trains (`shared_steps`).
 """
@@ -19,20 +20,21 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from benchmark.engine.alike import base_of, probes, rendered_sets, versions
+from benchmark.engine.alike import probes, rendered_sets, versions
 from benchmark.engine.cluster import Cluster, Lost
-from benchmark.engine.graph import Graph, Node, helping, helps, parts, ranges, to_help
+from benchmark.engine.graph import Graph, Node, helping, helps, parts, side_by_side, to_help
 from benchmark.engine.jobs import Job
 from benchmark.engine.options import RunOptions
+from benchmark.engine.pieces import Part, encoding, pieces_of
 from benchmark.engine.record import refuse
 from benchmark.engine.report import Hooks, Note, Report, fail
 from benchmark.engine.session import Encoded
 from benchmark.engine.slots import Slot
 from benchmark.engine.target import Target
-from benchmark.engine.worker import Answer, Brief, Key, Opened, PassPlan
+from benchmark.engine.worker import Answer, Asked, Brief, Key, Opened
 from benchmark.errors import BenchError, UsageError
 from benchmark.rows.row import read_row
-from benchmark.system.claims import Claim, take_all
+from benchmark.system.claims import Claim, Held
 from benchmark.system.files import disk_errors
 from benchmark.system.plurals import number_of
 
@@ -87,11 +89,13 @@ class _Spread:
         self.tries: dict[str, int] = {}
         self.waiting: list[Node] = []  # for another run
         self.alone: set[str] = set()  # rows whose head nobody can help to train at the moment
-        self.claims: dict[str, list[Claim]] = {}  # by the piece, or the pass of a range
+        self.claims = Held()  # by the piece, or the pass of a range
         self.ranges: dict[tuple[int, Key], set[str]] = {}  # of a pass: its ranges that are not done
         self.encoded: dict[tuple[int, Key], Encoded] = {}  # until a row has it on its account
         self.accounts: dict[str, Encoded] = {}  # of rows that were handed out, by their node: again after a death
         self.opened: dict[int, Opened] = {}
+        self.group = side_by_side([model for model, slots in enumerate(todo) if slots != {}])
+        self.closed = set(self.group)  # models that are not open yet
         self.folders: dict[Path, tuple[int, int]] = {}  # of rows -> model and job
         self.refusals: list[str] = []
         self.pictures = 0
@@ -116,7 +120,7 @@ class _Spread:
         for model, slots in enumerate(self.todo):
             if slots != {}:
                 work = ("open", model, slots and {job: slot.absolute() for job, slot in slots.items()})
-                self.graph.add([Node(f"open {model}", model=model, opens=True, work=work)])
+                self.graph.add([Node(f"open {model}", model=model, group=self.group[model], opens=True, work=work)])
         rows = sum(len(self.jobs) if slots is None else len(slots) for slots in self.todo)
         self.bar = self.hooks.progress(f"rows on {number_of(self.cluster.size, 'worker')}", rows)
         return self.cluster
@@ -160,9 +164,7 @@ class _Spread:
                 with suppress(Exception):
                     self.cluster.fire(worker)
             self.cluster.close()
-        for claims in self.claims.values():
-            for claim in claims:
-                claim.free()
+        self.claims.close()
         for mark in self.marks:
             mark.unlink(missing_ok=True)
 
@@ -205,7 +207,7 @@ class _Spread:
             if worker in busy:
                 continue
             while (node := self.graph.next(loaded)) is not None and not self._claimed(node):
-                self.waiting.append(node)
+                self._put_off(node)
             if node is None:
                 self._help(cluster, worker, loaded)
                 continue
@@ -225,6 +227,8 @@ class _Spread:
         self.loaded[worker] = model
 
     def _words(self, node: Node) -> tuple[Any, ...]:
+        if node.work[0] == "encode":
+            return ("encode", *map(self._asked, node.work[1]))
         if node.work[0] != "row":
             return tuple(node.work)
         _, model, job = node.work
@@ -235,55 +239,68 @@ class _Spread:
         encoded = self.accounts[node.key]
         return ("row", model, tuple(opened.jobs), opened.identity, job, opened.todo[job], encoded)
 
+    def _asked(self, part: Part) -> Asked:
+        opened = self.opened[part.model]
+        return part.model, tuple(opened.jobs), opened.identity, part.key, part.blocks
+
     def _claimed(self, node: Node) -> bool:
         """Whether no other run does this piece; from here on none does."""
         kind, *words = node.work
         if kind == "row":
             model, job = words
-            name, claims = node.key, [self.opened[model].todo[job].claim(self.cache)]
-        elif kind == "encode":
-            name = f"pass {words[0]} {words[3]}"
-            claims = [Claim(self.cache, claim) for claim in self.opened[words[0]].passes[words[3]].claims]
-        else:
-            return True
-        if name in self.claims:
-            return True
-        if not take_all(claims):
-            return False
-        self.claims[name] = claims
-        return True
+            return self.claims.take(node.key, [self.opened[model].todo[job].claim(self.cache)])
+        return kind != "encode" or all(map(self._claimed_part, words[0]))
+
+    def _claimed_part(self, part: Part) -> bool:
+        found = self.opened[part.model].passes[part.key].claims
+        return self.claims.take(f"pass {part.model} {part.key}", [Claim(self.cache, claim) for claim in found])
+
+    def _put_off(self, node: Node) -> None:
+        """For what another run is doing: of a range of several models the others go on."""
+        parts = node.work[1] if node.work[0] == "encode" else ()
+        if len(parts) < 2:
+            self.waiting.append(node)
+            return
+        alone = [(part, encoding([part], node.group)) for part in parts]
+        for part, one in alone:
+            self.ranges[part.model, part.key] ^= {node.key, one.key}
+        self.graph.split(node, [one for _, one in alone])
 
     def _take(self, node: Node, answer: Answer) -> None:
         if answer.usage:
             raise UsageError(answer.usage)
         kind, *words = node.work
-        if answer.opened:
-            self._expand(words[0], answer.opened)
-        elif kind == "open":
-            fail(self.report, self.hooks, Note(self.targets[words[0]].shown, None, answer.failed))
+        if kind == "open":
+            if answer.opened:
+                self._open(words[0], answer.opened)
+            else:
+                fail(self.report, self.hooks, Note(self.targets[words[0]].shown, None, answer.failed))
+            self.closed.discard(words[0])
+            self._expand(self.group[words[0]])
         elif kind == "encode":
-            self._ranged(node, words[0], words[3], answer)
+            for place, part in enumerate(words[0]):
+                self._ranged(node, part, answer.encoded[place] if answer.encoded else Encoded())
         elif kind == "row":
             self._row(node, words[0], words[1], answer)
         self.graph.done(node.key)
 
-    def _ranged(self, node: Node, model: int, key: Key, answer: Answer) -> None:
+    def _ranged(self, node: Node, part: Part, spent: Encoded) -> None:
         """A range is done. One that failed is tried again by the row that needs it, which says what is wrong."""
-        self._count(model, answer)
+        self._count(part.model, spent.pictures)
         self.bar.note(f"{number_of(self.pictures, 'picture')} encoded")
-        before = self.encoded.get((model, key), Encoded())
-        self.encoded[model, key] = Encoded(before.pictures + answer.forwards, before.seconds + answer.seconds)
-        left = self.ranges[model, key]
-        left.discard(node.key)
-        if not left:
-            self._free(f"pass {model} {key}")
+        of = (part.model, part.key)
+        before = self.encoded.get(of, Encoded())
+        self.encoded[of] = Encoded(before.pictures + spent.pictures, before.seconds + spent.seconds)
+        self.ranges[of].discard(node.key)
+        if not self.ranges[of]:
+            self.claims.free(f"pass {part.model} {part.key}")
 
     def _row(self, node: Node, model: int, job: int, answer: Answer) -> None:
         shown, unit, change = self.targets[model].shown, self.jobs[job].unit, self.jobs[job].change
         slot = self.opened[model].todo[job]
         note = Note(shown, unit, answer.failed or answer.not_applicable, change)
-        self._count(model, answer)
-        self._free(node.key)
+        self._count(model, answer.forwards)
+        self.claims.free(node.key)
         self.bar.advance(1)
         if answer.failed:
             fail(self.report, self.hooks, note)
@@ -296,17 +313,13 @@ class _Spread:
             self.report.rows.append(row)
             self.hooks.row(row)
 
-    def _free(self, name: str) -> None:
-        for claim in self.claims.pop(name, ()):
-            claim.free()
-
-    def _count(self, model: int, answer: Answer) -> None:
-        self.pictures += answer.forwards
+    def _count(self, model: int, pictures: int) -> None:
+        self.pictures += pictures
         shown = self.targets[model].shown
-        self.report.forwards[shown] = self.report.forwards.get(shown, 0) + answer.forwards
+        self.report.forwards[shown] = self.report.forwards.get(shown, 0) + pictures
 
-    def _expand(self, model: int, opened: Opened) -> None:
-        """A model was opened: what there is to do for it."""
+    def _open(self, model: int, opened: Opened) -> None:
+        """A model was opened: what of its rows is there."""
         shown = self.targets[model].shown
         self.opened[model] = opened
         self.report.rows += opened.report.rows
@@ -321,26 +334,15 @@ class _Spread:
             fail(self.report, self.hooks, Note(shown, self.jobs[job].unit, text, self.jobs[job].change))
         self.bar.advance(len(opened.report.rows) + len(opened.not_applicable) + len(opened.failed))
         self.report.forwards.setdefault(shown, 0)
-        nodes: list[Node] = []
-        for shared in opened.passes.values():
-            nodes += self._range_nodes(model, opened, shared)
-        for job, plan in opened.jobs.items():
-            ranges = [name for key in plan.passes for name in sorted(self.ranges[model, key])]
-            sets = [s for data in self.jobs[job].data.values() for s in data.pictures().values()]
-            prepared = [f"prepare {d}" for d in dict.fromkeys(base_of(s).digest for s in sets) if d in self.rendered]
-            work = ("row", model, job)
-            after = (*ranges, *prepared)
-            nodes.append(Node(f"row {model} {job}", plan.cost, after, model, crops=plan.crops, work=work))
-        self.graph.add(nodes)
 
-    def _range_nodes(self, model: int, opened: Opened, shared: PassPlan) -> list[Node]:
-        sizes = dict(shared.blocks)
-        cut = ranges(list(sizes), parts(self.graph.workers, len(self.targets))) if sizes else []
-        prepared = (f"prepare {shared.rendered}",) if shared.rendered else ()
-        nodes = []
-        for number, part in enumerate(cut):
-            cost = shared.cost * sum(sizes[block] for block in part)
-            work = ("encode", model, tuple(opened.jobs), opened.identity, shared.key, part)
-            nodes.append(Node(f"encode {model} {shared.key} {number}", cost, prepared, model, work=work))
-        self.ranges[model, shared.key] = {node.key for node in nodes}
-        return nodes
+    def _expand(self, group: int) -> None:
+        """Once the models of a group are open: what there is to do for them."""
+        models = [model for model, own in self.group.items() if own == group]
+        if self.closed.intersection(models):
+            return
+        opened = {model: self.opened[model] for model in models if model in self.opened}
+        nodes = pieces_of(opened, group, self.jobs, self.rendered, parts(self.graph.workers, len(self.targets)))
+        for node in nodes:
+            for part in node.work[1] if node.work[0] == "encode" else ():
+                self.ranges.setdefault((part.model, part.key), set()).add(node.key)
+        self.graph.add(nodes)

@@ -19,6 +19,7 @@ from benchmark.contracts import ImageSet, identity
 from benchmark.contracts.progress import silent
 from benchmark.engine import costs
 from benchmark.engine.alike import base_of, probe, sets_of, versions
+from benchmark.engine.graph import SIDE_BY_SIDE
 from benchmark.engine.identity import model_stamp
 from benchmark.engine.jobs import Job
 from benchmark.engine.record import make_row
@@ -27,12 +28,14 @@ from benchmark.engine.session import Encoded, Session
 from benchmark.engine.slots import Slot
 from benchmark.engine.target import Target
 from benchmark.errors import BenchError, NotApplicable, UsageError, staying
+from benchmark.features.extract import Share, together
 from benchmark.features.plan import Planner
 from benchmark.system.digest import fingerprint
 
-KEPT = 3  # models beside the one at work: a worker that helped another model comes back to its own
+KEPT = SIDE_BY_SIDE - 1  # models beside the one at work: a worker that helped another model comes back to its own
 SHARE = 0.1  # of the memory, for the weights of all of them
 Key = tuple[str, str]  # of a pass: digest of its pictures, fingerprint of its view
+Asked = tuple[int, Sequence[int], str, Key, Sequence[int]]  # model, its jobs, who it is, and blocks of a pass
 
 
 @dataclass(frozen=True)
@@ -57,6 +60,7 @@ class PassPlan:
     key: Key
     blocks: tuple[tuple[int, int], ...]  # (number, pictures) of each block that is not whole
     cost: float  # of a picture
+    pixels: str = ""  # the same for passes that read the same pixels
     claims: tuple[str, ...] = ()
     rendered: str = ""
 
@@ -80,6 +84,8 @@ class Opened:
     passes: Mapping[Key, PassPlan]
     not_applicable: Mapping[int, str]
     failed: Mapping[int, str]
+    weights: int = 0  # bytes
+    room: float = 0.0  # bytes that the weights of models side by side may take
     report: Report = field(default_factory=Report)  # of rows that are there already
 
 
@@ -92,8 +98,8 @@ class Answer:
     usage: str = ""  # what is wrong with the words of the command
     not_applicable: str = ""
     forwards: int = 0
+    encoded: tuple[Encoded, ...] = ()  # for each part of a range
     pieces: int = 0  # of another worker's steps that were made
-    seconds: float = 0.0
     reused: bool = False
     opened: Opened | None = None
 
@@ -185,7 +191,8 @@ class Worker:
         passes = {key: self._pass(session, key) for key in session.planner.passes}
         plans = {job: self._job(session, self.brief.jobs[job]) for job in planned}
         who = fingerprint(_identity(session))
-        return Answer(opened=Opened(who, slots, plans, passes, refused, failed, report))
+        room = SHARE * _memory(session.device)
+        return Answer(opened=Opened(who, slots, plans, passes, refused, failed, _weights(session), room, report))
 
     def _pass(self, session: Session, key: Key) -> PassPlan:
         shared = session.planner.passes[key]
@@ -195,6 +202,7 @@ class Worker:
             key,
             blocks,
             costs.picture(shared, session.encoder.card),
+            shared.pixels,
             tuple(claim.file.name for claim in shared.claims(session.options.cache)) if blocks else (),
             base if base in self.brief.rendered else "",
         )
@@ -207,12 +215,17 @@ class Worker:
         served = {id(p) for p in session.passes_of(job)}
         return JobPlan(tuple(key for key, p in session.planner.passes.items() if id(p) in served), cost, crops)
 
-    def encode(self, number: int, todo: Sequence[int], who: str, key: Key, blocks: Sequence[int]) -> Answer:
-        """Encodes blocks of a pass."""
-        session = self._at_work(number, todo, who)
-        before = session.extractor.forwards
-        seconds = session.extractor.run(session.planner.passes[key], blocks)
-        return Answer(forwards=session.extractor.forwards - before, seconds=seconds)
+    def encode(self, *parts: Asked) -> Answer:
+        """Encodes blocks of passes that see the same pixels; what one model cannot do its row will say."""
+        shares = []
+        for number, todo, who, key, blocks in parts:
+            session = self._at_work(number, todo, who)
+            shares.append(Share(session.extractor, session.planner.passes[key], blocks))
+        together(shares)
+        errors = [share.error for share in shares if share.error]
+        if len(errors) == len(shares):
+            raise errors[0]
+        return Answer(encoded=tuple(Encoded(share.pictures, share.seconds) for share in shares))
 
     def row(self, number: int, todo: Sequence[int], who: str, job: int, slot: Slot, encoded: Encoded) -> Answer:
         """Makes a row, unless another run has made it meanwhile."""
@@ -243,7 +256,7 @@ class Worker:
             own = replace(target.options, device=_own_device(target.options.device), workers=self._decoders(target))
             session = Session.open(target.name, target.shown, own, silent)
             held = [*self._sessions.values(), session]
-            if sum(4 * one.encoder.card.params for one in held) > SHARE * _memory(session.device):
+            if sum(map(_weights, held)) > SHARE * _memory(session.device):
                 for old in list(self._sessions):
                     self._forget(old)
         self._sessions[number] = session
@@ -277,6 +290,11 @@ class Worker:
 
 def _identity(session: Session) -> dict[str, Any]:
     return {k: v for k, v in identity(session.encoder.card).items() if k != "model"}
+
+
+def _weights(session: Session) -> int:
+    """Bytes, as of float32."""
+    return 4 * session.encoder.card.params
 
 
 def _memory(device: str) -> float:

@@ -9,17 +9,17 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from benchmark.contracts import Encoder, ImageFeatures, ImageRequest, ImageSet, Progress, Tap
+from benchmark.contracts import Encoder, ImageFeatures, ImageRequest, ImageSet, Progress
 from benchmark.errors import BenchError, DataError, EncoderError, reading
 from benchmark.features import taps
 from benchmark.features.encode import encode_halving
+from benchmark.features.filling import Filling, Writer
 from benchmark.features.plan import Pass
 from benchmark.features.store import StoredArray
 from benchmark.images.decode import size_of
@@ -100,7 +100,7 @@ class _Decoder:
 
 
 class Extractor:
-    """Runs passes for one encoder. `forwards` counts the pictures encoded; `seconds` the time spent."""
+    """Runs passes for one encoder. `forwards` counts the pictures encoded, `read` those decoded; `seconds` the time."""
 
     def __init__(
         self, encoder: Encoder, device: str, batch_size: int | None, workers: int | None, progress: NewProgress
@@ -108,7 +108,7 @@ class Extractor:
         self.encoder, self.device, self.progress = encoder, device, progress
         self.workers = workers
         self.batch_size = batch_size or default_batch(device)
-        self.forwards = 0
+        self.forwards = self.read = 0
         self.seconds = 0.0
         self.prepared = 0.0  # seconds until pictures were there: rendering
 
@@ -118,50 +118,15 @@ class Extractor:
         Raises DataError for an unreadable picture, EncoderError for a broken output, BenchError for a full disk;
         whatever was finished stays.
         """
-        todo = task.missing(blocks)
-        if not todo:
-            return 0.0
-        begun = time.perf_counter()
-        task.images.prepare(self.progress)
-        started = time.perf_counter()
-        self.prepared += started - begun
-        lacking = {tap: set(task.shards_without(array, todo)) for tap, array in task.taps.items()}
-        wanted = {tap: array for tap, array in task.taps.items() if lacking[tap]}
-        batches = self._batches(task, todo, wanted, lacking)
-        request = taps.request_for(list(wanted))
-        bar = self.progress(f"encoding {self.encoder.card.name}", sum(map(len, batches)))
-        writer = _Writer()
-        filling = _Filling(self.encoder.card.name, wanted, lacking, writer)
-        try:
-            for batch in self._decoded(task, batches):
-                if batch.error:
-                    raise DataError(batch.error)
-                self._encode(task, batch, list(wanted), request, filling)
-                bar.advance(len(batch.indices))
-        finally:
-            writer.close()
-        spent = time.perf_counter() - started
-        self.seconds += spent
-        return spent
+        share = Share(self, task, blocks)
+        together([share])
+        if share.error:
+            raise share.error
+        return share.seconds
 
-    def _batches(
-        self, task: Pass, todo: list[int], wanted: Mapping[Tap, StoredArray], lacking: Mapping[Tap, set[int]]
-    ) -> list[list[int]]:
-        """The batches of the blocks `todo`, less those whose every shard is there."""
-        batches = []
-        for block in todo:
-            items = list(task.block_range(block))
-            for i in range(0, len(items), self.batch_size):
-                batch = items[i : i + self.batch_size]
-                if any(
-                    s in lacking[tap]
-                    for tap, array in wanted.items()
-                    for s in range(batch[0] // array.size, batch[-1] // array.size + 1)
-                ):
-                    batches.append(batch)
-        return batches
-
-    def _decoded(self, task: Pass, batches: list[list[int]]) -> Iterator[Decoded]:
+    def decoded(self, task: Pass, batches: Sequence[list[int]]) -> Iterator[Decoded]:
+        """Pictures of the pass, batch by batch, each decoded once."""
+        self.read += sum(map(len, batches))
         parts = [batch[i : i + PART] for batch in batches for i in range(0, len(batch), PART)]
         source: Any = _Decoder(task.images, task.view, parts)  # all of a torch Dataset but its name
         workers = self._worker_count(task.images, len(parts))
@@ -184,25 +149,6 @@ class Extractor:
             return 0
         return min(16 if self.device.startswith("cuda") else 8, max(1, (os.cpu_count() or 1) - 1))
 
-    def _encode(self, task: Pass, batch: Decoded, wanted: list[Tap], request: ImageRequest, into: _Filling) -> None:
-        for at, stack in batch.stacked():
-            features = self.forward(stack, request)
-            self.forwards += len(at)
-            indices = [batch.indices[i] for i in at]
-            ids = [task.images.image_id(i) for i in indices]
-            sizes = [batch.sizes[i] for i in at]
-            places = [task.view.placement(*size) for size in sizes]
-            check_features(self.encoder, features, ids, stack.shape[2:])
-            for tap in wanted:
-                items = taps.take(tap, features, request, ids, sizes, places)
-                if not np.isfinite(items).all():
-                    bad = ids[int(np.argmax(~np.isfinite(items.reshape(len(items), -1)).all(1)))]
-                    raise EncoderError(
-                        f"{self.encoder.card.name}: {tap.name} of {bad} holds NaN or infinite values. "
-                        "Try --dtype float32"
-                    )
-                into.add(tap, indices, items)
-
     def forward(self, pixels: torch.Tensor, request: ImageRequest) -> ImageFeatures:
         """encode_image of [B, 3, H, W] uint8, halving the batch for as long as memory runs out."""
         return encode_halving(self.encoder, pixels, request, self.device, self._shrink)
@@ -211,60 +157,117 @@ class Extractor:
         self.batch_size = min(self.batch_size, size)
 
 
-class _Filling:
-    """Shards as their items come in, each in one array made at its first item; a full one goes to the writer.
+@dataclass(eq=False)
+class Share:
+    """What one encoder lacks of a pass; several that see the same pixels are filled `together`."""
 
-    Sub-batches of different shapes may arrive out of order.
+    extractor: Extractor
+    task: Pass
+    blocks: Sequence[int] | None = None  # None: all
+    pictures: int = 0  # that were encoded
+    seconds: float = 0.0  # that took, with its part of their decoding
+    error: Exception | None = None  # what stopped it
+
+    def begin(self) -> bool:
+        """Whether anything is missing."""
+        todo = self.task.missing(self.blocks)
+        self.lacking = {tap: set(self.task.shards_without(array, todo)) for tap, array in self.task.taps.items()}
+        self.wanted = {tap: array for tap, array in self.task.taps.items() if self.lacking[tap]}
+        self.batches = self._batches(todo)
+        self.starts = {batch[0] for batch in self.batches}
+        self.request = taps.request_for(list(self.wanted))
+        return bool(todo)
+
+    def _batches(self, todo: list[int]) -> list[list[int]]:
+        """The batches of the blocks `todo`, less those whose every shard is there."""
+        batches, size = [], self.extractor.batch_size
+        for block in todo:
+            items = list(self.task.block_range(block))
+            for i in range(0, len(items), size):
+                batch = items[i : i + size]
+                if any(
+                    s in self.lacking[tap]
+                    for tap, array in self.wanted.items()
+                    for s in range(batch[0] // array.size, batch[-1] // array.size + 1)
+                ):
+                    batches.append(batch)
+        return batches
+
+    def fill(self, batch: Decoded, into: Filling) -> None:
+        """Encodes a batch, if it is one of its own; what goes wrong is its `error`."""
+        if self.error or batch.indices[0] not in self.starts:
+            return
+        began = time.perf_counter()
+        try:
+            self._encode(batch, into)
+        except Exception as e:
+            self.error = e
+        self.seconds += time.perf_counter() - began
+
+    def _encode(self, batch: Decoded, into: Filling) -> None:
+        encoder, request, wanted = self.extractor.encoder, self.request, list(self.wanted)
+        for at, stack in batch.stacked():
+            features = self.extractor.forward(stack, request)
+            self.extractor.forwards += len(at)
+            self.pictures += len(at)
+            indices = [batch.indices[i] for i in at]
+            ids = [self.task.images.image_id(i) for i in indices]
+            sizes = [batch.sizes[i] for i in at]
+            places = [self.task.view.placement(*size) for size in sizes]
+            check_features(encoder, features, ids, stack.shape[2:])
+            for tap in wanted:
+                items = taps.take(tap, features, request, ids, sizes, places)
+                if not np.isfinite(items).all():
+                    bad = ids[int(np.argmax(~np.isfinite(items.reshape(len(items), -1)).all(1)))]
+                    raise EncoderError(
+                        f"{encoder.card.name}: {tap.name} of {bad} holds NaN or infinite values. Try --dtype float32"
+                    )
+                into.add(tap, indices, items)
+
+
+def together(shares: Sequence[Share]) -> None:
+    """Fills what several encoders lack of passes that see the same pixels (`ResolvedView.pixels`) of the same pictures:
+    each picture is decoded once. What is stored does not depend on who is filled beside whom.
+
+    An encoder that fails stops alone, with its `error`. Raises what concerns all: DataError for an unreadable picture,
+    BenchError for a full disk.
     """
-
-    def __init__(
-        self, name: str, wanted: Mapping[Tap, StoredArray], lacking: Mapping[Tap, set[int]], writer: _Writer
-    ) -> None:
-        self.name, self.wanted, self.lacking, self.writer = name, wanted, lacking, writer
-        self.begun: dict[tuple[Tap, int], tuple[np.ndarray, int]] = {}  # its array, and the items it still waits for
-
-    def add(self, tap: Tap, indices: list[int], items: np.ndarray) -> None:
-        """Takes the items [B, *item] of pictures `indices`, which ascend."""
-        array = self.wanted[tap]
-        places = np.asarray(indices)
-        for shard in sorted(set((places // array.size).tolist()) & self.lacking[tap]):
-            rows = array.shard_range(shard)
-            first, last = np.searchsorted(places, [rows.start, rows.stop])
-            into, waiting = self.begun.pop((tap, shard), (None, len(rows)))
-            if into is None:
-                into = np.empty((len(rows), *items.shape[1:]), np.float32)
-            if into.shape[1:] != items.shape[1:]:
-                raise EncoderError(
-                    f"{self.name}: {tap.name} is {list(items.shape[1:])} for one batch and {list(into.shape[1:])} for "
-                    "another. Give every picture the same shape"
-                )
-            into[places[first:last] - rows.start] = items[first:last]
-            waiting -= int(last - first)
-            if waiting:
-                self.begun[tap, shard] = (into, waiting)
-            else:
-                self.writer.put(array, shard, into)
+    work = [share for share in shares if share.begin()]
+    size = work[0].extractor.batch_size if work else 0
+    _fill([share for share in work if share.extractor.batch_size == size])
+    if rest := [share for share in work if share.extractor.batch_size != size]:  # one that ran out of memory
+        together(rest)
 
 
-class _Writer:
-    """Writes shards beside the encoder, one at a time; an error surfaces at the next call."""
-
-    def __init__(self) -> None:
-        self.pool = ThreadPoolExecutor(1)
-        self.pending: Future[None] | None = None
-
-    def put(self, array: StoredArray, shard: int, items: np.ndarray) -> None:
-        self._wait()
-        self.pending = self.pool.submit(array.write, shard, items)
-
-    def close(self) -> None:
-        self.pool.shutdown(wait=True)
-        self._wait()
-
-    def _wait(self) -> None:
-        if self.pending is not None:
-            self.pending.result()
-        self.pending = None
+def _fill(shares: Sequence[Share]) -> None:
+    if not shares:
+        return
+    first = shares[0]
+    lead, task = first.extractor, first.task
+    begun = time.perf_counter()
+    task.images.prepare(lead.progress)
+    started = time.perf_counter()
+    lead.prepared += started - begun
+    batches = {batch[0]: batch for share in shares for batch in share.batches}
+    names = ", ".join(share.extractor.encoder.card.name for share in shares)
+    bar = lead.progress(f"encoding {names}", sum(map(len, batches.values())))
+    writer = Writer()
+    filling = [Filling(s.extractor.encoder.card.name, s.wanted, s.lacking, writer) for s in shares]
+    try:
+        for batch in lead.decoded(task, [batches[start] for start in sorted(batches)]):
+            if batch.error:
+                raise DataError(batch.error)
+            for share, into in zip(shares, filling, strict=True):
+                share.fill(batch, into)
+            if all(share.error for share in shares):
+                break
+            bar.advance(len(batch.indices))
+    finally:
+        writer.close()
+    rest = time.perf_counter() - started - sum(share.seconds for share in shares)
+    for share in shares:
+        share.seconds += rest / len(shares)
+        share.extractor.seconds += share.seconds
 
 
 def held_bytes(array: StoredArray, item_bytes: int, batch: int) -> int:

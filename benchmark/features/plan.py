@@ -33,6 +33,11 @@ class Pass:
         """The pictures of `block`."""
         return range(block * self.block, min((block + 1) * self.block, len(self.images)))
 
+    @property
+    def pixels(self) -> str:
+        """The same for passes, of any encoder, that read the same pixels."""
+        return f"{self.images.digest} {self.view.pixels()}"
+
     def missing(self, among: Collection[int] | None = None) -> list[int]:
         """Blocks (`among` those, where given) of which at least one tap lacks a shard, in order."""
         return sorted({block for array in self.taps.values() for block in self.blocks_without(array, among)})

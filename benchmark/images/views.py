@@ -36,6 +36,11 @@ class ResolvedView:
         """64 hex digits; mean and std count, as they are part of what the encoder sees."""
         return fingerprint(self)
 
+    def pixels(self) -> str:
+        """64 hex digits, equal for views that lay every picture as the same 8-bit pixels."""
+        geometry = self.transform and replace(self.transform, range=(0.0, 1.0), mean=(0.0,) * 3, std=(1.0,) * 3)
+        return fingerprint(replace(self, transform=geometry))
+
     def lay(self, image: np.ndarray) -> np.ndarray:
         """[3, h, w] float32 in [0, 1] of an [H, W, 3] uint8 picture."""
         return decode.to_float(self.laid(image))

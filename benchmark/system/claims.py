@@ -51,6 +51,31 @@ def take_all(claims: Iterable[Claim]) -> bool:
     return True
 
 
+class Held:
+    """Claims that are ours for longer, by the name of what they are for."""
+
+    def __init__(self) -> None:
+        self._claims: dict[str, list[Claim]] = {}
+
+    def take(self, name: str, claims: Iterable[Claim]) -> bool:
+        """Whether all claims for `name` are ours now, or were before."""
+        wanted = list(claims)
+        if name not in self._claims and not take_all(wanted):
+            return False
+        self._claims.setdefault(name, wanted)
+        return True
+
+    def free(self, name: str) -> None:
+        """Lets others have what was taken for `name`."""
+        for claim in self._claims.pop(name, ()):
+            claim.free()
+
+    def close(self) -> None:
+        """Lets others have everything."""
+        for name in list(self._claims):
+            self.free(name)
+
+
 @contextmanager
 def claimed(claims: Iterable[Claim]) -> Iterator[None]:
     """Waits until all of them are ours, for the block. Asked for in one order, so that no two wait for each other."""
