@@ -12,6 +12,7 @@ from benchmark.cli import options as o
 from benchmark.system.plurals import number_of
 
 if TYPE_CHECKING:
+    from benchmark.forecast.decoding import Decoding
     from benchmark.forecast.lines import Forecast
     from benchmark.forecast.schedule import Schedule
 
@@ -64,6 +65,7 @@ def plan(
     words = {name: value for name, value in locals().items() if name not in UNCOUNTED}
 
     from benchmark.cli.run import default_models, run_options
+    from benchmark.forecast.decoding import decoding
     from benchmark.forecast.forecast import forecast
     from benchmark.forecast.schedule import schedule
 
@@ -73,6 +75,8 @@ def plan(
     plans = forecast(model or default_models()[:1], task or [], suite, options)
     for found in plans:
         print_plan(found, json)
+    if len(plans) > 1:
+        print_decoding(decoding(plans), json)
     if gpus is not None:
         print_schedule(schedule(plans, gpus), json)
 
@@ -115,6 +119,18 @@ def print_plan(found: Forecast, json: bool) -> None:
         )
 
 
+def print_decoding(found: Decoding, json: bool) -> None:
+    """How often pictures are decoded for all models."""
+    if json:
+        typer.echo(jsonlib.dumps({"decoding": {**asdict(found), "saved": found.saved}}))
+        return
+    apart = f"; memory leaves no room beside others for {', '.join(found.apart)}" if found.apart else ""
+    typer.echo(
+        f"with --ray {number_of(found.decoded, 'picture')} decoded, not {found.encoded:,}: models that see the same "
+        f"pixels are encoded side by side{apart}"
+    )
+
+
 def print_schedule(found: Schedule, json: bool) -> None:
     """How long all models take on many workers."""
     if json:
@@ -136,7 +152,7 @@ def _duration(seconds: float) -> str:
 
 def _body(found: Forecast) -> dict[str, Any]:
     """The plan as `--json` prints it."""
-    units = [{k: v for k, v in asdict(line).items() if k not in ("todo", "crops")} for line in found.lines]
+    units = [{k: v for k, v in asdict(line).items() if k not in ("todo", "crops", "pixels")} for line in found.lines]
     body = {
         "model": found.model,
         "units": units,

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from benchmark.contracts import ImageSet, identity
+from benchmark.contracts import EncoderCard, ImageSet, identity
 from benchmark.contracts.progress import silent
 from benchmark.engine import costs
 from benchmark.engine.alike import base_of, probe, sets_of, versions
@@ -191,8 +191,8 @@ class Worker:
         passes = {key: self._pass(session, key) for key in session.planner.passes}
         plans = {job: self._job(session, self.brief.jobs[job]) for job in planned}
         who = fingerprint(_identity(session))
-        room = SHARE * _memory(session.device)
-        return Answer(opened=Opened(who, slots, plans, passes, refused, failed, _weights(session), room, report))
+        weights, room = weight_bytes(session.encoder.card), room_for_weights(session.device)
+        return Answer(opened=Opened(who, slots, plans, passes, refused, failed, weights, room, report))
 
     def _pass(self, session: Session, key: Key) -> PassPlan:
         shared = session.planner.passes[key]
@@ -256,7 +256,7 @@ class Worker:
             own = replace(target.options, device=_own_device(target.options.device), workers=self._decoders(target))
             session = Session.open(target.name, target.shown, own, silent)
             held = [*self._sessions.values(), session]
-            if sum(map(_weights, held)) > SHARE * _memory(session.device):
+            if sum(weight_bytes(one.encoder.card) for one in held) > room_for_weights(session.device):
                 for old in list(self._sessions):
                     self._forget(old)
         self._sessions[number] = session
@@ -292,9 +292,14 @@ def _identity(session: Session) -> dict[str, Any]:
     return {k: v for k, v in identity(session.encoder.card).items() if k != "model"}
 
 
-def _weights(session: Session) -> int:
-    """Bytes, as of float32."""
-    return 4 * session.encoder.card.params
+def weight_bytes(card: EncoderCard) -> int:
+    """Bytes of an encoder's weights, as of float32."""
+    return 4 * card.params
+
+
+def room_for_weights(device: str) -> float:
+    """Bytes that the weights of all models which a worker on `device` holds may take."""
+    return SHARE * _memory(device)
 
 
 def _memory(device: str) -> float:

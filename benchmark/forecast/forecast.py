@@ -26,6 +26,7 @@ from benchmark.engine.session import Session, encoder_of
 from benchmark.engine.slots import slot_of
 from benchmark.engine.suites import choose
 from benchmark.engine.target import checkpoints_of
+from benchmark.engine.worker import room_for_weights, weight_bytes
 from benchmark.errors import BenchError, EncoderError, NotApplicable, first_line, reading, staying
 from benchmark.features import codec as codecs
 from benchmark.features.extract import held_bytes
@@ -126,7 +127,8 @@ def _one(
     rates = calibrate(encoder, {size for line in lines for size in line.todo}, options.batch_size or 8)
     _time(lines, rates)
     fastest = max((rate * costs.forward(encoder.card, size) for size, rate in rates.items()), default=0.0)
-    plan = Forecast(named(name, options), lines, rates, memory, note, load_s, fastest)
+    weights, room = weight_bytes(encoder.card), room_for_weights(device_of(encoder, options.device))
+    plan = Forecast(named(name, options), lines, rates, memory, note, load_s, fastest, weights, room)
     if cheap is not None:
         others, memory = _lines(name, stamp, encoder, *cheap)
         new = {size for line in others for size in line.todo} - set(rates)
@@ -203,7 +205,8 @@ def _line(
         line.forwards += alone
         line.shared += alone - new
         size = input_size(shared.view, card, _shapes(shared.images, 1)[0])
-        line.passes[f"{shared.images.digest[:12]} {shared.view.fingerprint()[:12]}"] = (size, new)
+        name = f"{shared.images.digest[:12]} {shared.view.fingerprint()[:12]}"
+        line.passes[name], line.pixels[name] = (size, new), shared.pixels
         _add(line, size, new)
     for need in needs:
         array = planner.array(need)

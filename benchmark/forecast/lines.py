@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
 
 Size = tuple[int, int]  # (height, width) in pixels
@@ -24,6 +25,7 @@ class Line:
     change: str = ""  # of a variant of the preset: what differs
     todo: dict[Size, int] = field(default_factory=dict)  # (height, width) in pixels -> forwards still to be made
     passes: dict[str, tuple[Size, int]] = field(default_factory=dict)  # pass it reads -> size, pictures it adds to it
+    pixels: dict[str, str] = field(default_factory=dict)  # pass -> the same where the same pixels are read
     fit: float = 0.0  # multiplications of a convex head
     crops: dict[Size, int] = field(default_factory=dict)  # of `todo`: training crops, which several workers may share
 
@@ -39,6 +41,8 @@ class Forecast:
     note: str = ""  # what the speed was measured on, when not on the model itself
     load_s: float = 0.0  # seconds until the model is loaded
     rate: float = 0.0  # multiplications a second, as its own forwards make them
+    weights: int = 0  # bytes
+    room: float = 0.0  # bytes that a worker on this device gives the weights of models side by side
     fast: Forecast | None = None
 
     @property
@@ -52,3 +56,24 @@ class Forecast:
     @property
     def seconds(self) -> float:
         return sum(line.seconds for line in self.lines)
+
+    @property
+    def todo(self) -> list[Line]:
+        """The lines whose rows are to be made."""
+        return [line for line in self.lines if not line.note or line.note.startswith("data not here")]
+
+    @property
+    def passes(self) -> dict[str, tuple[Size, int]]:
+        """Each pass of all tasks: the size of its input, and the pictures that are to be encoded."""
+        pictures: Counter[str] = Counter()
+        sizes: dict[str, Size] = {}
+        for line in self.todo:
+            for key, (size, new) in line.passes.items():
+                pictures[key] += new
+                sizes[key] = size
+        return {key: (size, pictures[key]) for key, size in sizes.items()}
+
+    @property
+    def pixels(self) -> dict[str, str]:
+        """Of each pass, what is the same where the same pixels are read."""
+        return {key: pixels for line in self.todo for key, pixels in line.pixels.items()}

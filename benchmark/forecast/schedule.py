@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from benchmark.engine.graph import Graph, Node, parts
 from benchmark.engine.worker import KEPT
 from benchmark.features.store import shard_items
+from benchmark.forecast.decoding import groups, lots
 from benchmark.forecast.lines import Forecast, Line, Size
 from benchmark.system.plurals import number_of
 
@@ -44,12 +45,20 @@ class Schedule:
 def schedule(plans: Sequence[Forecast], workers: int) -> Schedule:
     """The run of all `plans` on `workers` that are as fast as the device they were made on."""
     graph = Graph(workers)
-    pieces = [_pieces(plan, number, parts(workers, len(plans))) for number, plan in enumerate(plans)]
+    group = groups(plans)
     opened = [
-        Node(f"open {plan.model} {number}", plan.load_s, (), number, opens=True, work=number)
-        for number, plan in enumerate(plans)
-        if pieces[number]
+        Node(
+            f"open {plans[number].model} {number}",
+            plans[number].load_s,
+            (),
+            number,
+            own,
+            True,
+            work=_Work("", (number,)),
+        )
+        for number, own in group.items()
     ]
+    closed = Counter(group.values())  # models of each group that are not open yet
     graph.add(opened)
     held: list[list[int]] = [[] for _ in range(workers)]  # models that each has loaded, the last one at work
     running: dict[int, _Running] = {}  # by the worker that began it
@@ -59,9 +68,10 @@ def schedule(plans: Sequence[Forecast], workers: int) -> Schedule:
         while free and (node := graph.next(held[free[0]][-1] if held[free[0]] else None)) is not None:
             assert node.model is not None
             worker = free.pop(0)
-            new = _loads(held[worker], node.model)
-            loads += new
-            seconds = OVERHEAD_S + node.cost - node.crops + new * (not node.opens) * plans[node.model].load_s
+            new = [model for model in node.work.models if _loads(held[worker], model)]
+            loads += len(new)
+            seconds = OVERHEAD_S + node.cost - node.crops
+            seconds += 0.0 if node.opens else sum(plans[model].load_s for model in new)
             running[worker] = _Running(node, seconds, node.crops)
         loads += _shared_out(free, held, [one for one in running.values() if one.crops > 0], plans)
         spent = min(one.next for one in running.values())
@@ -69,13 +79,24 @@ def schedule(plans: Sequence[Forecast], workers: int) -> Schedule:
         for worker, one in list(running.items()):
             if one.pass_by(spent):
                 del running[worker]
-                if one.node.opens:
-                    graph.add(pieces[one.node.work])
+                if (own := one.node.group) is not None and one.node.opens:
+                    closed[own] -= 1
+                    if not closed[own]:
+                        models = [model for model in group if group[model] == own]
+                        graph.add(_pieces(plans, models, own, parts(workers, len(plans))))
                 graph.done(one.node.key)
     nodes = list(graph.nodes.values())
     total = sum(node.cost + OVERHEAD_S for node in nodes)
     longest = max((_alone(node, workers) for node in nodes), default=0.0)
     return Schedule(workers, len(nodes), now, total, longest, _path(nodes, opened, plans, workers), loads)
+
+
+@dataclass(frozen=True)
+class _Work:
+    """What a piece is, in words, and the models that it needs."""
+
+    words: str
+    models: tuple[int, ...]
 
 
 @dataclass
@@ -138,31 +159,29 @@ def _alone(node: Node, workers: int) -> float:
     return node.cost - node.crops + node.crops * max(1 / workers, min(1.0, TRAINING))
 
 
-def _pieces(plan: Forecast, number: int, most: int) -> list[Node]:
-    """Ranges (at most so many of a pass) and rows of one model, as a run cuts them."""
-    added: Counter[str] = Counter()
-    sizes: dict[str, Size] = {}
-    readers: dict[str, str] = {}  # of each pass: the first task
-    todo = [line for line in plan.lines if not line.note or line.note.startswith("data not here")]
-    for line in todo:
-        for key, (size, pictures) in line.passes.items():
-            added[key] += pictures
-            sizes[key] = size
-            readers.setdefault(key, line.unit)
-    ranges: dict[str, list[str]] = {}
-    nodes = []
-    for key, pictures in added.items():
+def _pieces(plans: Sequence[Forecast], models: Sequence[int], group: int, most: int) -> list[Node]:
+    """Ranges (at most so many of a pass) and rows of the models of a group, as a run cuts them."""
+    nodes: list[Node] = []
+    read: dict[tuple[int, str], list[str]] = {}  # the ranges of each pass
+    for lot in [lot for parted in lots(plans, models) for lot in parted]:
+        pictures = max(n for _, n in lot.values())
         count = min(most, -(-pictures // shard_items(pictures)))
-        ranges[key] = [f"{number} encode {key} {i}" for i in range(count)]
-        seconds = pictures / plan.images_per_s[sizes[key]] / count if count else 0.0
-        words = f"encode {number_of(pictures // count, 'picture')} for {readers[key]}" if count else ""
-        nodes += [Node(name, seconds, (), number, work=words) for name in ranges[key]]
-    for line in todo:
-        after = tuple(name for key in line.passes for name in ranges.get(key, ()))
-        name = f"{number} {line.unit} {line.change}".strip()
-        words = f"score {line.unit} {line.change}".strip()
-        crops = sum(count / plan.images_per_s[size] for size, count in line.crops.items())
-        nodes.append(Node(name, _row_seconds(line, plan), after, number, crops=crops, work=words))
+        seconds = sum(n / plans[model].images_per_s[size] for (model, _), (size, n) in lot.items()) / count
+        held = tuple(dict.fromkeys(model for model, _ in lot))
+        beside = f" by {number_of(len(held), 'model')}" if len(held) > 1 else ""
+        (first, key), *_ = lot
+        reader = next(line.unit for line in plans[first].todo if key in line.passes)
+        work = _Work(f"encode {number_of(pictures // count, 'picture')} for {reader}{beside}", held)
+        names = [f"{first} encode {key} {i}" for i in range(count)]
+        nodes += [Node(name, seconds, (), first, group, work=work) for name in names]
+        read |= dict.fromkeys(lot, names)
+    for model in models:
+        for line in plans[model].todo:
+            after = tuple(name for key in line.passes for name in read.get((model, key), ()))
+            name = f"{line.unit} {line.change}".strip()
+            crops = sum(count / plans[model].images_per_s[size] for size, count in line.crops.items())
+            seconds, work = _row_seconds(line, plans[model]), _Work(f"score {name}", (model,))
+            nodes.append(Node(f"{model} {name}", seconds, after, model, group, crops=crops, work=work))
     return nodes
 
 
@@ -182,9 +201,9 @@ def _path(
     opens = {node.model: node for node in opened}
     best: dict[str, tuple[float, tuple[tuple[str, float], ...]]] = {}
     for node in nodes:
-        head = [] if node.opens else [best[opens[node.model].key]]
+        head = [] if node.opens else [best[opens[model].key] for model in node.work.models]
         before = max([best[key] for key in node.after] + head, default=(0.0, ()), key=lambda chain: chain[0])
-        words = f"load {plans[node.work].model}" if node.opens else node.work
+        words = f"load {plans[node.work.models[0]].model}" if node.opens else node.work.words
         seconds = _alone(node, workers)
         best[node.key] = (before[0] + seconds, (*before[1], (words, seconds)))
     return max(best.values(), default=(0.0, ()), key=lambda chain: chain[0])[1]
