@@ -1,6 +1,6 @@
 """Pictures decoded once for several encoders: processor seconds of a pass of four, side by side and one after another.
 
-    python perf/side_by_side.py [--pictures 512] [--rounds 3] [--size 224]
+    python perf/side_by_side.py [--pictures 128] [--rounds 3] [--size 96]
 
 JPEGs of 640 × 427 pixels, laid at `--size` pixels before the embedded encoders, in one process and in turn. Exits with
 1 where a feature differs.
@@ -55,9 +55,9 @@ def spent(lots: list[list[Share]]) -> tuple[float, int]:
 def main() -> int:
     """Print the lines."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--pictures", type=int, default=512)
+    parser.add_argument("--pictures", type=int, default=128)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--size", type=int, default=224)
+    parser.add_argument("--size", type=int, default=96)
     asked = parser.parse_args()
     torch.set_num_threads(1)
     encoders = [load_encoder(name, device="cpu") for name in MODELS]

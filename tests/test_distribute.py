@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import errno
+import os
 import shutil
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +19,7 @@ from command import bench, told
 
 from benchmark.contracts.progress import silent
 from benchmark.engine.alike import versions
-from benchmark.engine.cluster import start_ray
+from benchmark.engine.cluster import Lost, start_ray
 from benchmark.engine.graph import Graph, Node, ranges
 from benchmark.engine.jobs import JobMaker
 from benchmark.engine.options import RunOptions
@@ -27,7 +28,7 @@ from benchmark.engine.report import Hooks
 from benchmark.engine.run import run
 from benchmark.engine.session import Encoded
 from benchmark.engine.target import checkpoints_of, targets
-from benchmark.engine.worker import Answer
+from benchmark.engine.worker import Answer, Brief, Worker
 from benchmark.registry import units
 from benchmark.rows.row import Row, read_all
 from benchmark.system.files import disk_errors
@@ -79,6 +80,59 @@ def test_checkpoints_give_the_rows_of_one_process_though_workers_die(
     assert not list(tmp_path.glob("cache/heads/*")) and not list(tmp_path.rglob("*.tmp"))
     code, out, _ = told(capsys, *words(place, tmp_path / "many", *every, "--gpus", "1"))
     assert (code, "0 rows made, 6 were there" in out) == (0, True)
+
+
+class Here:
+    """One worker in this process in place of a cluster; a row's first `lives` end after `step(life)` of its head."""
+
+    size, threads = 1, 1
+
+    def __init__(self, lives: int, step: Callable[[int], int]) -> None:
+        self.lives, self.step, self.lived = lives, step, 0
+        self.answers: list[Answer | Lost] = []
+
+    def give(self, brief: Brief) -> None:
+        self.worker = Worker(brief, 1)
+
+    def hire(self) -> Worker:
+        return self.worker
+
+    def call(self, worker: Worker, *words: Any) -> int:
+        self.answers.append(self.answer(worker, *words))
+        return len(self.answers) - 1
+
+    def answer(self, worker: Worker, *words: Any) -> Answer | Lost:
+        if words[0] == "row" and self.lived < self.lives:
+            state = words[5].scratch(Path(os.environ["BENCH_CACHE"])) / "state.safetensors"
+            state.parent.mkdir(parents=True, exist_ok=True)
+            state.write_text(str(self.step(self.lived)))
+            self.lived += 1
+            return Lost("killed")
+        return worker.do(*words)
+
+    def wait(self, calls: Sequence[Any], seconds: float) -> list[tuple[Any, Any]]:
+        return [(call, self.answers[call]) for call in calls]
+
+    def fire(self, worker: Worker) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+
+@pytest.mark.parametrize(("step", "lived"), [(lambda life: life, 9), (lambda life: life // 3, 9), (lambda life: 0, 4)])
+def test_a_row_fails_after_four_deaths_without_a_new_checkpoint_of_its_head(
+    step: Callable[[int], int], lived: int, place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BENCH_CACHE", str(tmp_path / "cache"))
+    here = Here(9, step)
+    monkeypatch.setattr("benchmark.engine.spread.Cluster", lambda *_: here)
+    hurry = dict(w.split("=", 1) for w in HURRIED if w.startswith("classification"))
+    model, task = f"{place / 'dying.py'}:build", str(place / "labels.toml")
+    report = run(model, task, overrides=hurry, ray="local", check=False, results=tmp_path / "rows")
+    assert (here.lived, len(report.rows), len(report.failures)) == (lived, int(lived == 9), int(lived == 4))
+    if lived == 4:
+        assert report.failures[0].text == "its worker was lost 4 times without getting any further (killed)"
 
 
 @pytest.mark.filterwarnings("ignore:os.fork:RuntimeWarning", "ignore::ResourceWarning")

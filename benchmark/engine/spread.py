@@ -22,6 +22,7 @@ from typing import Any
 
 from benchmark.engine.alike import probes, rendered_sets, versions
 from benchmark.engine.cluster import Cluster, Lost
+from benchmark.engine.deaths import Deaths
 from benchmark.engine.graph import Graph, Node, helping, helps, parts, side_by_side, to_help
 from benchmark.engine.jobs import Job
 from benchmark.engine.options import RunOptions
@@ -39,7 +40,6 @@ from benchmark.system.files import disk_errors
 from benchmark.system.plurals import number_of
 
 log = logging.getLogger("densebench.workers")
-RETRIES = 3  # of a piece whose worker was lost
 HELP_S = 30.0  # that a worker encodes crops for another before it looks for other work
 TICK_S = 1.0  # between two looks at what another run holds, and at who has joined the cluster
 
@@ -86,7 +86,7 @@ class _Spread:
         self.graph = Graph()
         self.loaded: dict[Any, int | None] = {}  # of each worker that has said hello: the model it holds
         self.calls: dict[Any, tuple[Any, Node | None]] = {}  # call -> worker and what it does; None: hello
-        self.tries: dict[str, int] = {}
+        self.deaths = Deaths(self.cache)
         self.waiting: list[Node] = []  # for another run
         self.alone: set[str] = set()  # rows whose head nobody can help to train at the moment
         self.claims = Held()  # by the piece, or the pass of a range
@@ -133,7 +133,7 @@ class _Spread:
                 ticked = time.monotonic()
                 self._hire(cluster)
                 held, self.waiting = self.waiting, []
-                self.alone = {row for row in self.alone if self.tries.get(f"help {row}", 0) > RETRIES}
+                self.alone = {row for row in self.alone if self.deaths.too_many(f"help {row}")}
                 for waiting in held:
                     self.graph.again(waiting)
                 self.bar.advance(0)
@@ -181,17 +181,18 @@ class _Spread:
     def _lost(self, cluster: Cluster, node: Node | None, why: str) -> None:
         """A worker is gone: another does its piece, unless it has taken several with it."""
         piece = node.key if node else "hello"
-        self.tries[piece] = self.tries.get(piece, 0) + 1
         log.info("%s: its worker is gone (%s)", piece, why)
-        if node is not None and helps(node):
-            self.alone.add(node.work[1])
-        elif node is None:
-            if self.tries[piece] > RETRIES * cluster.size:
+        slot = self.opened[node.work[1]].todo[node.work[2]] if node is not None and node.work[0] == "row" else None
+        count = self.deaths.count(piece, slot)
+        if node is None:
+            if self.deaths.too_many(piece, cluster.size):
                 raise BenchError(f"--ray: workers die before they begin: {why}")
-        elif self.tries[piece] <= RETRIES:
+        elif helps(node):
+            self.alone.add(node.work[1])
+        elif not self.deaths.too_many(piece):
             self.graph.again(node)
         else:
-            self._take(node, Answer(failed=f"its worker was lost {RETRIES + 1} times ({why})"))
+            self._take(node, Answer(failed=f"its worker was lost {count} times without getting any further ({why})"))
 
     def _dismissed(self, node: Node | None, why: str) -> None:
         """A worker that would make other numbers takes no part."""

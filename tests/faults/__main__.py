@@ -27,6 +27,11 @@ def main() -> None:
     workers = kinds.add_parser("workers", help="kill workers of a run on two at random moments (needs the extra ray)")
     workers.add_argument("--kills", type=int, default=10)
     workers.add_argument("--steps", type=int, default=200, help="of each head")
+    nodes = kinds.add_parser(
+        "nodes", help="machines leave a cluster during a run and others come (needs ray)"
+    )
+    nodes.add_argument("--steps", type=int, default=60, help="of each head")
+    nodes.add_argument("--pictures", type=int, default=150)
     flips = kinds.add_parser("flips", help="one flipped bit in every kind of stored file")
     flips.add_argument("--flips", type=int, default=5000)
     tables = kinds.add_parser("tables", help="four processes that finish within 0.1 s")
@@ -73,6 +78,14 @@ def _workers(asked: argparse.Namespace, place: Path) -> str:
     return f"{found.struck} workers killed in {found.runs} runs, 0 of {found.compared} files differ"
 
 
+def _nodes(asked: argparse.Namespace, place: Path) -> str:
+    from nodes import nodes_leave
+
+    found = nodes_leave(place, asked.steps, asked.pictures, _tell)
+    gone = f"{len(found.moments)} nodes left ({len(found.pieces)} pieces lost their worker)"
+    return f"{gone}, 0 of {found.compared} files differ"
+
+
 def _flips(asked: argparse.Namespace, place: Path) -> str:
     from stored import try_all
 
@@ -103,7 +116,10 @@ def _fuzz(asked: argparse.Namespace, place: Path) -> str:
     return f"{inputs} inputs, {how}: {found} findings"
 
 
-FORMS = {"disturb": _disturb, "fuzz": _fuzz, "kills": _kills, "flips": _flips, "tables": _tables, "workers": _workers}
+FORMS = {
+    "disturb": _disturb, "fuzz": _fuzz, "kills": _kills, "flips": _flips, "nodes": _nodes, "tables": _tables,
+    "workers": _workers,
+}  # fmt: skip
 
 
 if __name__ == "__main__":
