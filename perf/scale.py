@@ -18,13 +18,15 @@ import torch
 from benchmark.engine.alike import versions
 from benchmark.engine.cluster import Cluster, start_ray
 from benchmark.engine.options import RunOptions
-from benchmark.engine.worker import Brief
+from benchmark.engine.worker import SHARE, Brief
 from benchmark.features.store import FeatureStore, close_shards
 from benchmark.forecast import forecast as plan
+from benchmark.forecast.decoding import decoding
 from benchmark.forecast.lines import Forecast
 from benchmark.forecast.schedule import schedule
 
 LOAD_S = 10.0  # of a model on a GPU, taken
+GPU_BYTES = 80e9
 CALLS = 300
 
 
@@ -34,7 +36,7 @@ def paper(rate: float) -> Forecast:
     (found,) = plan.forecast(["tipsv2-b"], [], "paper", RunOptions(data=Path("/nowhere")))
     factor = rate / found.images_per_s[448, 448]
     rates = {size: own * factor for size, own in found.images_per_s.items()}
-    return replace(found, images_per_s=rates, rate=found.rate * factor, load_s=LOAD_S)
+    return replace(found, images_per_s=rates, rate=found.rate * factor, load_s=LOAD_S, room=SHARE * GPU_BYTES)
 
 
 def overhead() -> float:
@@ -75,6 +77,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rate", type=float, default=1500.0)
     one = paper(parser.parse_args().rate)
+    read = decoding([one] * 4)
+    live = 4 * (one.forwards - read.encoded // 4)
+    print(f"four models: {read.decoded:,} pictures decoded, not {read.encoded:,}, and {live:,} crops and windows")
     for models, workers in ((1, 8), (8, 8), (64, 64), (70, 64), (100, 64), (200, 64)):
         found = schedule([one] * models, workers)
         print(

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 UNUSED = "Taken so that the words of bench run will do; changes no count"
 UNCOUNTED = ("workers", "ray", "max_bad", "max_pixels", "no_check")
 
+MOST = 3  # models that a line names
+
 
 def plan(
     model: o.Models = None,
@@ -124,7 +126,8 @@ def print_decoding(found: Decoding, json: bool) -> None:
     if json:
         typer.echo(jsonlib.dumps({"decoding": {**asdict(found), "saved": found.saved}}))
         return
-    apart = f"; memory leaves no room beside others for {', '.join(found.apart)}" if found.apart else ""
+    named = [*found.apart[:MOST], *([f"{len(found.apart) - MOST} more"] if len(found.apart) > MOST else [])]
+    apart = f"; memory leaves no room beside others for {', '.join(named)}" if named else ""
     typer.echo(
         f"with --ray {number_of(found.decoded, 'picture')} decoded, not {found.encoded:,}: models that see the same "
         f"pixels are encoded side by side{apart}"

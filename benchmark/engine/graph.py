@@ -20,9 +20,9 @@ RANGES = 4  # of a pass, for each worker that may work on it: small enough that 
 FAR = 2.0  # times as long the way to the end must be for which a worker leaves the model it has loaded
 
 
-def parts(workers: int, models: int) -> int:
-    """Ranges that a pass is cut into."""
-    return max(RANGES, -(-RANGES * workers // max(1, models)))
+def parts(workers: int, groups: int) -> int:
+    """Ranges that a pass is cut into, where models are in so many groups."""
+    return max(RANGES, -(-RANGES * workers // max(1, groups)))
 
 
 def side_by_side(models: Sequence[int]) -> dict[int, int]:

@@ -342,7 +342,8 @@ class _Spread:
         if self.closed.intersection(models):
             return
         opened = {model: self.opened[model] for model in models if model in self.opened}
-        nodes = pieces_of(opened, group, self.jobs, self.rendered, parts(self.graph.workers, len(self.targets)))
+        most = parts(self.graph.workers, len(set(self.group.values())))
+        nodes = pieces_of(opened, group, self.jobs, self.rendered, most)
         for node in nodes:
             for part in node.work[1] if node.work[0] == "encode" else ():
                 self.ranges.setdefault((part.model, part.key), set()).add(node.key)

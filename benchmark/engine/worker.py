@@ -33,7 +33,7 @@ from benchmark.features.plan import Planner
 from benchmark.system.digest import fingerprint
 
 KEPT = SIDE_BY_SIDE - 1  # models beside the one at work: a worker that helped another model comes back to its own
-SHARE = 0.1  # of the memory, for the weights of all of them
+SHARE = 0.25  # of the memory, for the weights of all of them
 Key = tuple[str, str]  # of a pass: digest of its pictures, fingerprint of its view
 Asked = tuple[int, Sequence[int], str, Key, Sequence[int]]  # model, its jobs, who it is, and blocks of a pass
 

@@ -83,7 +83,7 @@ def schedule(plans: Sequence[Forecast], workers: int) -> Schedule:
                     closed[own] -= 1
                     if not closed[own]:
                         models = [model for model in group if group[model] == own]
-                        graph.add(_pieces(plans, models, own, parts(workers, len(plans))))
+                        graph.add(_pieces(plans, models, own, parts(workers, len(closed))))
                 graph.done(one.node.key)
     nodes = list(graph.nodes.values())
     total = sum(node.cost + OVERHEAD_S for node in nodes)

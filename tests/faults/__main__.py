@@ -27,9 +27,7 @@ def main() -> None:
     workers = kinds.add_parser("workers", help="kill workers of a run on two at random moments (needs the extra ray)")
     workers.add_argument("--kills", type=int, default=10)
     workers.add_argument("--steps", type=int, default=200, help="of each head")
-    nodes = kinds.add_parser(
-        "nodes", help="machines leave a cluster during a run and others come (needs ray)"
-    )
+    nodes = kinds.add_parser("nodes", help="machines leave a cluster during a run and others come (needs ray)")
     nodes.add_argument("--steps", type=int, default=60, help="of each head")
     nodes.add_argument("--pictures", type=int, default=150)
     flips = kinds.add_parser("flips", help="one flipped bit in every kind of stored file")
