@@ -78,7 +78,7 @@ def nodes_leave(place: Path, steps: int, pictures: int, tell: Callable[[str], ob
 
         def disturb() -> None:
             cache = place / "many" / "work" / "cache"
-            for when, pattern in (("encoding", "features/*/shard-*"), ("head", "heads/*/*"), ("head", "heads/*/*")):
+            for when, pattern in (("encoding", "features/*/*/shard-*"), ("head", "heads/*/*"), ("head", "heads/*/*")):
                 while not ended.is_set() and not any(cache.glob(pattern)):
                     time.sleep(0.002)
                 if ended.wait(0.0 if when == "encoding" else APART_S):
