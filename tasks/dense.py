@@ -305,6 +305,33 @@ def mean_target(data: Mapping[str, Any], counts: Callable[[np.ndarray], np.ndarr
     return found
 
 
-def stack_rows(rows: Sequence[Any]) -> dict[str, np.ndarray]:
+class Columns:
+    """A table of `n` rows that is filled as they come: a list of rows beside it would hold all twice."""
+
+    def __init__(self, n: int) -> None:
+        self.n, self.filled = n, 0
+        self._columns: dict[str, Any] = {}
+
+    def add(self, row: Mapping[str, Any]) -> None:
+        """One row: column -> a number, a word or an array, of one kind and shape in all rows."""
+        for name, value in row.items():
+            if isinstance(value, str):  # how long the longest is, is known at the end
+                self._columns.setdefault(name, []).append(value)
+                continue
+            array = np.asarray(value)
+            if name not in self._columns:
+                self._columns[name] = np.empty((self.n, *array.shape), array.dtype)
+            np.copyto(self._columns[name][self.filled, ...], array, casting="safe")
+        self.filled += 1
+
+    def table(self) -> dict[str, np.ndarray]:
+        """Column -> [n, …]."""
+        return {name: np.asarray(column) for name, column in self._columns.items()}
+
+
+def stack_rows(rows: Sequence[Mapping[str, Any]]) -> dict[str, np.ndarray]:
     """Per-image dictionaries as columns."""
-    return {name: np.stack([np.asarray(row[name]) for row in rows]) for name in rows[0]}
+    columns = Columns(len(rows))
+    for row in rows:
+        columns.add(row)
+    return columns.table()

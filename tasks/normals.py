@@ -17,13 +17,13 @@ from benchmark.metrics.geometry import ANGLE_BIN, has_normal, normal_errors
 from benchmark.statistics.statistic import Statistic
 from benchmark.system.late import torch
 from tasks.dense import (
+    Columns,
     PixelMethod,
     PixelProbe,
     fit_ridge,
     head_use,
     predicted_maps,
     resampled_by_thing,
-    stack_rows,
     training_pixels,
 )
 from tasks.predictions import Predictions
@@ -72,25 +72,26 @@ class PixelNormalsMethod(PixelMethod[PixelNormals]):
         head = fit_ridge(pixels, targets, protocol.penalties, context.device)
         fitted = time.perf_counter()
         mean = pixels.targets.mean(0)
-        rows, blind, kept = [], [], Predictions(context, "normals")
+        rows, blind = Columns(len(test.images)), Columns(len(test.images))
+        kept = Predictions(context, "normals")
         for index, at_size in predicted_maps(context, needs, head.predict, "scoring normals"):
             target = test.counted(index)
             prediction = at_size(*target.shape[:2]).permute(1, 2, 0)  # only the angle counts: length plays no part
             kept.add(index, prediction)
-            rows.append({"id": test.images.image_id(index), **normal_errors(prediction, target, True)})
-            blind.append(normal_errors(np.full(target.shape, mean, np.float32), target, True))
-        samples = stack_rows(rows)
+            rows.add({"id": test.images.image_id(index), **normal_errors(prediction, target, True)})
+            blind.add(normal_errors(np.full(target.shape, mean, np.float32), target, True))
+        samples = rows.table()
         return Outcome(
             samples,
             resampled_by_thing(test, samples, normal_measurements()),
             main_metric="angular RMSE",
-            n=len(rows),
+            n=rows.filled,
             details={"penalty": head.penalty},
             fit_s=fitted - started,
             score_s=time.perf_counter() - fitted,
             files=kept.files(samples),
             head=KeptHead("normals", {"weight": head.weight, "bias": head.bias}, head_use(protocol)),
-            blind=[stack_rows(blind)],
+            blind=[blind.table()],
         )
 
 

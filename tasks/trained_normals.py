@@ -13,7 +13,7 @@ from benchmark.contracts import Answer, Encoder, KeptHead, Measurement, Outcome,
 from benchmark.metrics.geometry import normal_errors
 from benchmark.system.bounds import Score
 from benchmark.system.late import F, torch
-from tasks.dense import mean_target, resampled_by_thing, stack_rows
+from tasks.dense import Columns, mean_target, resampled_by_thing
 from tasks.training.fields import TrainedHead
 from tasks.training.losses import normal_loss
 from tasks.training.scoring import answered, kept_pictures, predicted
@@ -77,26 +77,26 @@ def run_trained(context: TaskContext, p: TrainedNormals, measurements: list[Meas
     trained = time.perf_counter()
     test = context.data["test"]
     bar = context.progress("scoring normals", len(test.images))
-    rows, blind = [], []
+    rows, blind = Columns(len(test.images)), Columns(len(test.images))
     mean = mean_target(context.data, lambda vectors: np.isfinite(vectors).all(-1))
     for index, found, target in predicted(test, range(len(test.images)), p, unit):
         errors = normal_errors(found.permute(1, 2, 0).cpu(), target, zeros_count=True)
-        rows.append({"id": test.images.image_id(index), **errors})
-        blind.append(normal_errors(np.full(target.shape, mean, np.float32), target, zeros_count=True))
+        rows.add({"id": test.images.image_id(index), **errors})
+        blind.add(normal_errors(np.full(target.shape, mean, np.float32), target, zeros_count=True))
         bar.advance()
-    samples = stack_rows(rows)
+    samples = rows.table()
     files = kept_pictures(context, samples, test, p, unit, "normals")
     return Outcome(
         samples,
         resampled_by_thing(test, samples, measurements),
         main_metric="angular RMSE" if p.average == "image" else "angular RMSE pooled",
-        n=len(rows),
+        n=rows.filled,
         details=ready.details,
         fit_s=trained - started,
         score_s=time.perf_counter() - trained,
         files={**ready.files, **files},
         head=ready.kept("normals", test),
-        blind=[stack_rows(blind)],
+        blind=[blind.table()],
     )
 
 

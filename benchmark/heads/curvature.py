@@ -83,7 +83,7 @@ def spectrum(data: Rows | MixedRows) -> tuple[torch.Tensor, torch.Tensor]:
     """Eigenvalues [K] and eigenvectors [D, K] of XᵀX/n over the first blocks of rows; K is D, or the rank of fewer rows
     than features, whose other eigenvalues are zero."""
     if len(data) < len(data.mean):
-        x = torch.cat([part for part, _ in data]).double()
+        x = torch.cat([part.to(torch.float64, copy=True) for part, _ in data])
         values, rows = torch.linalg.eigh(x @ x.T / len(x))
         kept = values > 1e-10 * values.max()
         return values[kept], x.T @ rows[:, kept] / (len(x) * values[kept]).sqrt()

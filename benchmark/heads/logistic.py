@@ -24,7 +24,7 @@ from benchmark.errors import DataError
 from benchmark.heads.curvature import block_bytes, block_preconditioner, fits, spectrum
 from benchmark.heads.grid import GridRows, MixedRows
 from benchmark.heads.lbfgs import Minimum, Preconditioner, minimise, steps_kept
-from benchmark.heads.rows import BLOCK, Rows, Scaler, class_indices, fit_scaler
+from benchmark.heads.rows import BLOCK, FewRows, Rows, Scaler, class_indices, fit_scaler, folds_of
 from benchmark.metrics.segmentation import confusion_areas, per_class_iou
 from benchmark.system.late import F, torch
 from benchmark.system.processes import give_back
@@ -108,7 +108,7 @@ def fit_best(
     if len(penalties) * len(sources) > 1:
         if holdout is None:
             raise DataError(f"{len(penalties)} penalties but no held-out training rows to choose by: pass `holdout`")
-        folds, best = _folds(holdout), None
+        folds, best = folds_of(holdout), None
         for source, make in made.items():
             found, path = _choose(make, penalties, folds, criterion, selection_rows, seed, progress)
             history += path
@@ -120,7 +120,9 @@ def fit_best(
         progress.advance()
     streamed = keep_bytes is None and torch.device(device).type == "cpu"
     last = replace(made[name], keep_bytes=KEPT) if streamed else made[name]
+    give_back()  # what was held while it was chosen
     fit = last.problem(np.arange(len(labels)))
+    give_back()  # and while their moments were added up
     minimum = fit.solve(chosen, None if start is None else fit.standardised(*start), tolerance)
     history.append({"penalty": chosen, "iterations": minimum.iterations, "train_loss": minimum.value, "refit": 1.0})
     if progress is not None:
@@ -156,6 +158,12 @@ class _Maker:
         block = BLOCK // 16 if isinstance(self.x, GridRows) else BLOCK
         scaler = fit_scaler(self.x, rows, self.device, self.standardize, block)
         return _Problem(self.rows(rows, scaler), scaler, self.classes, self.max_iterations)
+
+    def of_few(self, rows: np.ndarray, fits: int) -> _Maker:
+        """For so many fits of those rows: several share what is read of them once, and standardise it as they pass."""
+        if fits == 1 or isinstance(self.x, GridRows) or 4 * len(rows) * self.x.shape[1] > self.keep_bytes:
+            return replace(self, keep_bytes=self.keep_bytes // fits)
+        return replace(self, x=FewRows(self.x, rows, self.device), keep_bytes=0)
 
     def rows(self, rows: np.ndarray, scaler: Scaler) -> Rows | MixedRows:
         if isinstance(self.x, GridRows):
@@ -247,15 +255,6 @@ def room(device: str) -> int:
     return torch.cuda.mem_get_info(device)[0] // 2 if torch.device(device).type == "cuda" else 1 << 30
 
 
-def _folds(holdout: np.ndarray | torch.Tensor) -> np.ndarray:
-    """[n] the fold each row is held out in, -1 for none. DataError when no row or every row is in the only fold."""
-    given = np.asarray(holdout)
-    folds = np.where(given, 0, -1) if given.dtype == bool else given
-    if folds.max(initial=-1) < 0 or (folds == folds[0]).all():
-        raise DataError(f"{int((folds >= 0).sum())} of {len(folds)} rows are held out: some must be, and not all")
-    return folds
-
-
 @dataclass(frozen=True)
 class _Choice:
     """A penalty for all rows, where to start from (raw weight and bias), and how it was judged: lower is better."""
@@ -301,7 +300,7 @@ def _choose(
     if len(pick) > limit:
         pick = np.sort(rng.permutation(len(pick))[:limit])
     names = np.unique(holdout[pick][holdout[pick] >= 0])
-    sharing = replace(make, keep_bytes=make.keep_bytes // max(1, len(names)))
+    sharing = make.of_few(pick, len(names))
     folds = [_Fold(sharing, pick[holdout[pick] != k], pick[holdout[pick] == k]) for k in names]
     give_back()  # what the folds' features took while their moments were added up
     outside = sum(len(fold.problem.data) for fold in folds) / len(folds)
@@ -332,8 +331,7 @@ def _choose(
                 progress.advance(len(penalties) - len(history))
             break
     assert best is not None
-    start = folds[0].problem.raw(best[2])
-    return _Choice(best[0], best[1] * outside / len(holdout), start), history
+    return _Choice(best[0], best[1] * outside / len(holdout), folds[0].problem.raw(best[2])), history
 
 
 def _judge(folds: Sequence[tuple[Rows | MixedRows, torch.Tensor]]) -> dict[str, float]:

@@ -53,8 +53,28 @@ def fit_scaler(x: Any, rows: np.ndarray, device: str, standardize: bool = True, 
     return Scaler(mean, spread.rsqrt()) if standardize else Scaler(torch.zeros_like(mean), torch.ones_like(mean))
 
 
+class FewRows:
+    """Rows `numbers` (ascending) of features [n, D], in memory, asked for by the numbers that they have among all.
+
+    What is asked for lies where the last answer did: new memory for each block would cost more than the copy.
+    """
+
+    def __init__(self, x: Any, numbers: np.ndarray, device: str) -> None:
+        self.numbers = numbers
+        self.values = torch.empty(len(numbers), x.shape[1], device=device)
+        for start in range(0, len(numbers), BLOCK):
+            self.values[start : start + BLOCK] = rows_of(x, numbers[start : start + BLOCK], device)
+        self._answer = torch.empty(min(BLOCK, len(numbers)), x.shape[1], device=device)
+
+    def __getitem__(self, rows: np.ndarray) -> torch.Tensor:
+        """[k, D] of at most BLOCK rows."""
+        at = torch.from_numpy(np.searchsorted(self.numbers, rows)).to(self.values.device)
+        return torch.index_select(self.values, 0, at, out=self._answer[: len(rows)])
+
+
 class Rows:
-    """Blocks (features [b, D], labels [b]) of the chosen rows; features standardised, in `dtype`, on `device`."""
+    """Blocks (features [b, D], labels [b]) of the chosen rows; features standardised, in `dtype`, on `device`. A block
+    may lie where the next one will."""
 
     inverted = False  # whether a preconditioner may be inverted and shared from the start: quicker, but rows that are
     # there have other last digits
@@ -68,17 +88,24 @@ class Rows:
         self.mean, self.inverse = scaler.mean.to(dtype), scaler.inverse.to(dtype)
         width = len(scaler.mean)
         itemsize = torch.empty((), dtype=dtype).element_size()
-        self.stored: list[torch.Tensor] | None = None
+        self.narrow, self.stored = torch.empty(0, dtype=torch.float16), list[torch.Tensor]()
         if len(rows) * width * itemsize <= keep:
-            self.stored = [self._load(index) for index in _chunks(rows, block)]
+            self.narrow = self._in_float16(width)
+            if not len(self.narrow):
+                self.stored = [self._load(index) for index in _chunks(rows, block)]
+        self._ready = torch.empty(min(block, len(self.narrow)), width, dtype=dtype)
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         for i, index in enumerate(_chunks(self.rows, self.block)):
-            part = self.stored[i] if self.stored is not None else self._load(index)
-            yield part, self.y[i * self.block : i * self.block + len(index)]
+            at = slice(i * self.block, i * self.block + len(index))
+            if len(self.narrow):
+                part = self._standardised(self._ready[: len(index)].copy_(self.narrow[at]))
+            else:
+                part = self.stored[i] if self.stored else self._load(index)
+            yield part, self.y[at]
 
     def scores(self, parameters: torch.Tensor) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """Blocks (logits [b, C], labels [b]) of standardised parameters [C, D+1]."""
@@ -100,8 +127,21 @@ class Rows:
         return loss, grad
 
     def _load(self, index: np.ndarray) -> torch.Tensor:
-        part = rows_of(self.x, index, self.device).to(self.dtype)
-        return (part - self.mean) * self.inverse
+        return self._standardised(rows_of(self.x, index, self.device).to(self.dtype))
+
+    def _in_float16(self, width: int) -> torch.Tensor:
+        """[n, D] as they come: a CPU's memory takes those of a float16 store half as large. Empty where that would
+        round them."""
+        kept = torch.empty(len(self.rows) if self.device == "cpu" else 0, width, dtype=torch.float16)
+        for i in range(0, len(kept), self.block):
+            part = rows_of(self.x, self.rows[i : i + self.block], self.device)
+            kept[i : i + len(part)] = part
+            if not torch.equal(kept[i : i + len(part)].float(), part):
+                return kept[:0].clone()
+        return kept
+
+    def _standardised(self, part: torch.Tensor) -> torch.Tensor:
+        return part.sub_(self.mean).mul_(self.inverse)
 
 
 def class_indices(y: torch.Tensor | np.ndarray, lengths: Sequence[int], num_classes: int) -> torch.Tensor:
@@ -113,6 +153,15 @@ def class_indices(y: torch.Tensor | np.ndarray, lengths: Sequence[int], num_clas
         bad = int(labels.min()) if int(labels.min()) < 0 else int(labels.max())
         raise DataError(f"label {bad} is outside 0 … {num_classes - 1}: drop ignored pixels before fitting")
     return labels
+
+
+def folds_of(holdout: np.ndarray | torch.Tensor) -> np.ndarray:
+    """[n] the fold each row is held out in, -1 for none. DataError when no row or every row is in the only fold."""
+    given = np.asarray(holdout)
+    folds = np.where(given, 0, -1) if given.dtype == bool else given
+    if folds.max(initial=-1) < 0 or (folds == folds[0]).all():
+        raise DataError(f"{int((folds >= 0).sum())} of {len(folds)} rows are held out: some must be, and not all")
+    return folds
 
 
 def _chunks(rows: np.ndarray, block: int = BLOCK) -> Iterator[np.ndarray]:

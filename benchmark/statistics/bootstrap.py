@@ -14,6 +14,7 @@ from benchmark.statistics.statistic import Statistic
 
 Method = Literal["bca", "percentile"]
 _JACKKNIFE_ROWS = 4096
+_SUMS_BYTES = 4 << 20  # of a histogram's sums over resamples, at a time
 
 
 def interval(
@@ -95,8 +96,12 @@ def clustered(matrix: np.ndarray, statistic: Statistic, samples: Mapping[str, An
 
 
 def _resample(matrix: np.ndarray, statistic: Statistic, resamples: int, seed: int) -> np.ndarray:
+    rows = resamples
+    if statistic.kind == "quantile":  # many bins of whole numbers, whose sums are the same in whatever parts
+        rows = max(1, _SUMS_BYTES // (8 * max(1, matrix.shape[1])))
     blocks = bootstrap_counts(len(matrix), resamples, seed)
-    return np.concatenate([statistic.value(counts @ matrix) for counts in blocks])
+    parts = (counts[i : i + rows] for counts in blocks for i in range(0, len(counts), rows))
+    return np.concatenate([statistic.value(part @ matrix) for part in parts])
 
 
 def _bca_levels(
