@@ -10,7 +10,7 @@ import numpy as np
 
 from benchmark.system.mapped import let_go, mapped
 
-RESIDENT = 16 << 20  # bytes of shards that may count as this process's memory
+RESIDENT = 8 << 20  # bytes of shards that may count as this process's memory
 
 
 class OpenShards:

@@ -67,16 +67,17 @@ def block_preconditioner(data: Rows | MixedRows, parameters: torch.Tensor, penal
 def _with_doubt(data: Rows | MixedRows, parameters: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """The first rows [n, D+1], ones last, and p_c (1 - p_c) of each [n, C]: filled in, for copies of so many rows are
     what a fit's memory is counted by."""
-    x, doubts, n = torch.empty(0), list[torch.Tensor](), 0
+    x, doubt, n = torch.empty(0), torch.empty(0), 0
     for part in _first(data, SAMPLE):
         if not n:
             x = part.new_ones(min(len(data), SAMPLE + len(part)), part.shape[1] + 1)
+            doubt = part.new_empty(len(x), len(parameters))
             weight, bias = parameters[:, :-1].to(part.dtype), parameters[:, -1].to(part.dtype)
         chances = torch.softmax(torch.addmm(bias, part, weight.T), 1)
-        doubts.append(chances * (1 - chances))
+        torch.mul(chances, 1 - chances, out=doubt[n : n + len(part)])
         x[n : n + len(part), :-1] = part
         n += len(part)
-    return x[:n], torch.cat(doubts)
+    return x[:n], doubt[:n]
 
 
 def spectrum(data: Rows | MixedRows) -> tuple[torch.Tensor, torch.Tensor]:

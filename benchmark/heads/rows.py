@@ -13,6 +13,7 @@ from benchmark.metrics.exact_products import rows_of
 from benchmark.system.late import torch
 
 BLOCK = 16_384  # rows per block: the logits of 150 classes stay below 10 MB
+READ = 2_048  # rows read at a time where a block is filled
 
 
 @dataclass(frozen=True)
@@ -35,15 +36,22 @@ def fit_scaler(x: Any, rows: np.ndarray, device: str, standardize: bool = True, 
     total: torch.Tensor | None = None
     squares: torch.Tensor | None = None
     origin: torch.Tensor | None = None
+    held = torch.empty(0)
     for index in _chunks(rows, block):
-        part = rows_of(x, index, device).double()
+        for i, few in enumerate(_chunks(index, READ)):
+            found = rows_of(x, few, device)
+            if origin is None and i == 0:  # a block in float64 is held once
+                held = torch.empty(min(block, len(rows)), found.shape[1], dtype=torch.float64, device=found.device)
+            held[i * READ : i * READ + len(few)] = found
+        part = held[: len(index)]
         origin = part[0].clone() if origin is None else origin  # moments about a nearby point keep their digits
         if not bool(torch.isfinite(part).all()):
             bad = int(index[int((~torch.isfinite(part)).any(1).nonzero()[0, 0])])
             raise EncoderError(f"feature row {bad} holds NaN or infinity: check the encoder on this sample")
         part -= origin
         total = part.sum(0) if total is None else total + part.sum(0)
-        squares = (part**2).sum(0) if squares is None else squares + (part**2).sum(0)
+        more = part.pow_(2).sum(0)
+        squares = more if squares is None else squares + more
     if total is None or squares is None or origin is None:
         raise EncoderError("no training rows: every row is held out or the training split is empty")
     shift = total / len(rows)
@@ -133,8 +141,8 @@ class Rows:
         """[n, D] as they come: a CPU's memory takes those of a float16 store half as large. Empty where that would
         round them."""
         kept = torch.empty(len(self.rows) if self.device == "cpu" else 0, width, dtype=torch.float16)
-        for i in range(0, len(kept), self.block):
-            part = rows_of(self.x, self.rows[i : i + self.block], self.device)
+        for i in range(0, len(kept), READ):
+            part = rows_of(self.x, self.rows[i : i + READ], self.device)
             kept[i : i + len(part)] = part
             if not torch.equal(kept[i : i + len(part)].float(), part):
                 return kept[:0].clone()
