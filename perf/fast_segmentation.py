@@ -20,8 +20,7 @@ from pathlib import Path
 SIDE = """
 import sys
 from pathlib import Path
-from benchmark import load_encoder
-from benchmark.engine.load_task import load_task
+from benchmark import load_encoder, load_task
 encoder = load_encoder("dinov2-s", weights=Path(sys.argv[1]), device="cpu")
 task = load_task("linear_segmentation/scenes", overrides={"view_size": "112"}, workers=0,
                  dataset_options={"n_train": "300", "n_test": "150"})

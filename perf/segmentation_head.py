@@ -20,8 +20,7 @@ from typing import Any
 
 SERVE = """
 import json, os, resource, sys, time
-from benchmark import load_encoder
-from benchmark.engine.load_task import load_task
+from benchmark import load_encoder, load_task
 import tasks.linear_segmentation as module
 
 fit, took = module.fit_logistic, []
