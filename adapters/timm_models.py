@@ -20,9 +20,9 @@ from adapters.patches import pad_to_patches, resolve_layers, to_map
 from adapters.placement import dtype_name, pick_device, pick_dtype, wants_compile
 from adapters.positions import Positions, chosen
 from adapters.preprocessing import WRAP, from_row
-from adapters.state_dicts import PICKLED, no_place_line, pickle_line, read_tensors, without_place
+from adapters.state_dicts import no_place_line, read_tensors, without_place
 from adapters.vit import square
-from adapters.weights_files import check_file
+from adapters.weights_files import lone_file
 from benchmark.contracts import (
     EncoderCard,
     ImageFeatures,
@@ -227,8 +227,7 @@ def build(spec: ModelSpec) -> TimmEncoder:
             "Pass --weights FILE.safetensors"
         ) from error
     if spec.weights:
-        path = Path(spec.weights)
-        path = path / "model.safetensors" if path.is_dir() else path
+        path = lone_file(Path(spec.weights), spec.name)
         load_file(model, spec, path)
         source, digest = spec.weights, sha256_file(path)
     else:
@@ -249,13 +248,6 @@ def whole_patches(model: Any, timm: Any) -> bool:
 
 def load_file(model: Any, spec: ModelSpec, path: Path) -> None:
     """Raises WeightsError when the tensors are not the model's; a classifier's may be left over."""
-    if not path.is_file():
-        raise WeightsError(f"{spec.name}: no file {path}. Give --weights FILE.safetensors, or a folder with one")
-    if path.suffix in PICKLED or path.suffix == ".bin":
-        raise WeightsError(f"{spec.name}: {pickle_line(path)}")
-    if path.suffix != ".safetensors":
-        raise WeightsError(f"{spec.name}: {path} is no .safetensors file. Give --weights FILE.safetensors")
-    check_file(path, spec.name)
     tensors, expected = read_tensors([path]), model.state_dict()
     for key, value in expected.items():
         if key in tensors and tensors[key].shape != value.shape:

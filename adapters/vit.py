@@ -20,7 +20,7 @@ from torch import nn
 from adapters.patches import pad_to_patches, resolve_layers, to_map
 from adapters.placement import dtype_name, pick_device, pick_dtype, wants_compile
 from adapters.preprocessing import NORMALISATION, from_row
-from adapters.state_dicts import names_in, no_place_line, read_tensors, without_place, wrapper_of
+from adapters.state_dicts import Tensors, names_in, no_place_line, read_tensors, without_place, wrapper_of
 from adapters.weights_files import Checkpoint
 from benchmark.contracts import (
     EncoderCard,
@@ -90,7 +90,7 @@ class VisionTransformer:
             dtype=dtype_name(self.dtype),
             code_version=self.code_version,
         )
-        check_variant(self.card, row, str(self.checkpoint.folder))
+        check_variant(self.card, row, self.checkpoint)
         processor = None if "transform" in row else self.checkpoint.processor()
         if "transform" in row:
             self.transform = from_row(row["transform"])
@@ -198,14 +198,16 @@ def square(value: Any, name: str) -> int:
     return int(value)
 
 
-def check_variant(card: EncoderCard, row: Any, folder: str) -> None:
+def check_variant(card: EncoderCard, row: Any, checkpoint: Checkpoint) -> None:
     """Raises WeightsError when the checkpoint is another size of the family than its row says."""
     for field in ("embed_dim", "patch_size", "image_size", "depth", "text_dim"):
         expected, found = row.get(field), getattr(card, field)
         if expected is not None and expected != found:
+            said = checkpoint.folder / "config.json"
+            where, other = (said, " Load them as hf:FOLDER") if said.is_file() else (checkpoint.files[0], "")
             raise WeightsError(
-                f"{card.name}: {folder}/config.json has {field} {found}, {card.name} has {expected}. "
-                "Another variant's weights? Load them as hf:FOLDER"
+                f"{card.name}: {where} has {field} {found}, {card.name} has {expected}. "
+                f"Another variant's weights?{other}"
             )
 
 
@@ -215,11 +217,13 @@ def load_pretrained(
     name: str,
     unused: tuple[str, ...] = (),
     towers: tuple[str, ...] = (),
+    tensors: Tensors | None = None,
     **options: Any,
 ) -> Any:
     """The model with every weight from the files, but for keys that start with `unused`, whose outputs nobody reads.
 
-    Where `towers` are named, only keys inside them are needed.
+    Where `towers` are named, only keys inside them are needed. `tensors` are those of the files where they had to be
+    renamed first.
 
     Raises WeightsError naming file and key for any other outcome.
     """
@@ -240,7 +244,7 @@ def load_pretrained(
         if "config" not in options:
             options["config"] = read_config(model_class.config_class, checkpoint, name)
         if apart:
-            place, options["state_dict"] = None, read_tensors(checkpoint.files)
+            place, options["state_dict"] = None, read_tensors(checkpoint.files) if tensors is None else tensors
         model, info = model_class.from_pretrained(
             place,
             dtype=torch.float32,

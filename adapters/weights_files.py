@@ -158,6 +158,22 @@ def weight_files(folder: Path, name: str, repo: str) -> list[Path]:
     raise WeightsError(f"{name}: no model.safetensors in {folder}. {how_to_get(repo, folder)}")
 
 
+def lone_file(path: Path, name: str) -> Path:
+    """The whole .safetensors file that `--weights` names, or model.safetensors of its folder; no config.json is needed.
+
+    Raises WeightsError for anything else.
+    """
+    path = path / "model.safetensors" if path.is_dir() else path
+    if not path.is_file():
+        raise WeightsError(f"{name}: no file {path}. Give --weights FILE.safetensors, or a folder with one")
+    if path.suffix in PICKLED or path.suffix == ".bin":
+        raise WeightsError(f"{name}: {pickle_line(path)}")
+    if path.suffix != ".safetensors":
+        raise WeightsError(f"{name}: {path} is no .safetensors file. Give --weights FILE.safetensors")
+    check_file(path, name)
+    return path
+
+
 def check_file(path: Path, name: str) -> None:
     """Raises WeightsError for a file that is no whole safetensors file, or a .bin that is more than tensors."""
     hint = page_hint(path)

@@ -70,6 +70,10 @@ def architecture(name: str, row: dict[str, Any]) -> Any:
         shape.pop("intermediate_size")
         kind = "Dinov2WithRegisters" if size.endswith("-reg") else "Dinov2"
         return getattr(hf, f"{kind}Model")(getattr(hf, f"{kind}Config")(**shape))
+    if family == "franca":
+        shape = {**sizes(DINOV2[size[0]]), **own, "use_swiglu_ffn": True}
+        shape.pop("intermediate_size")
+        return hf.Dinov2Model(hf.Dinov2Config(**shape))
     if name.startswith("dinov3-convnext-"):
         widths, depths = CONVNEXT[name[-1]]
         return hf.DINOv3ConvNextModel(hf.DINOv3ConvNextConfig(hidden_sizes=widths, depths=depths))
@@ -93,7 +97,7 @@ def architecture(name: str, row: dict[str, Any]) -> Any:
     return hf.ViTModel(hf.ViTConfig(**shape, **own))
 
 
-ON_TRANSFORMERS = tuple(f"adapters.{module}:build" for module in ("clip", "dino", "hub", "siglip", "vjepa2"))
+ON_TRANSFORMERS = tuple(f"adapters.{module}:build" for module in ("clip", "dino", "franca", "hub", "siglip", "vjepa2"))
 NAMES = [name for name, row in models().items() if row["target"] in ON_TRANSFORMERS]
 
 

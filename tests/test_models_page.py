@@ -9,6 +9,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+from deviations import named
 
 from benchmark.cli.weights import steps
 from benchmark.registry import models
@@ -35,10 +36,12 @@ def test_every_model_is_held_to_a_reference_that_a_test_measured(pages: ModuleTy
     for name, row in models().items():
         if row["family"] == "floors":
             continue
-        test = pages.reference_of(name, row)["test"]
-        file, _, function = test.partition("[")[0].partition("::")
-        assert f"def {function}(" in (DOCS.parent / file).read_text(encoding="utf-8"), name
-        assert 0 <= deviations[test] <= 1e-5, name
+        reference = pages.reference_of(name, row)
+        for what in ("own", "other", "odd", *(["texts"] if row["has_text"] else [])):
+            file, _, function = reference[what].partition("[")[0].partition("::")
+            assert f"def {function}(" in (DOCS.parent / file).read_text(encoding="utf-8"), (name, what)
+            assert 0 <= deviations[reference[what]] <= 1e-5, (name, what)
+    assert deviations.keys() == named(), "run python tests/deviations.py"
 
 
 def test_gated_and_pickled_weights_have_their_steps() -> None:

@@ -23,7 +23,7 @@ from benchmark.protocol import EvalProtocol, load_protocol, presets, variants
 from benchmark.registry import load_task, protocol_file, tasks
 from benchmark.rows.published import PublishedNumber
 from benchmark.rows.row import Row, read_all, read_row
-from benchmark.sensitivity.effects import as_json, effects, is_variant, orders
+from benchmark.sensitivity.effects import as_json, changes_of, effects, is_variant, orders
 from benchmark.sensitivity.kept import keep
 from benchmark.sensitivity.measure import Sensitivity, sensitivity
 from benchmark.sensitivity.report import lines, summary
@@ -96,16 +96,16 @@ def test_all_variants_share_one_extraction(measured) -> None:
     assert len(found.effects) == 8 and not found.report.failures
 
 
-def test_a_variants_row_is_that_of_a_plain_set_run(measured, tmp_path) -> None:
-    _, found, _ = measured
-    effect = next(e for e in found.effects if e.change == "cls = last" and "retrieval" in e.unit)
-    words = ["-m", MODEL, *SHORT[2:], "--set", "instance_retrieval.cls=last", "--results", str(tmp_path)]
-    assert bench("run", *words) == 0
-    (plain,) = read_all(tmp_path)[0]
-    variant = read_row(effect.folder)
-    assert variant.folder.name == plain.folder.name and variant.data.metrics == plain.data.metrics
-    assert variant.data.id == plain.data.id and variant.data.protocol == plain.data.protocol
-    assert effect.value == plain.main.value and effect.delta == plain.main.value - effect.base
+def test_every_variants_row_is_that_of_a_plain_set_run(measured, tmp_path) -> None:
+    results, found, _ = measured
+    options: dict[str, Any] = {"limit": 12, "check": False, "workers": 0, "cache": results.parent / "c1"}
+    for effect in {e.folder: e for e in found.effects}.values():
+        variant, base = read_row(effect.folder), read_row(effect.base_folder)
+        change = next(c for c in changes_of(base) if str(c) == effect.change)
+        (plain,) = run(MODEL, effect.unit, overrides=change.settings, results=tmp_path, **options).rows
+        assert variant.folder.name == plain.folder.name and variant.data.metrics == plain.data.metrics
+        assert variant.data.id == plain.data.id and variant.data.protocol == plain.data.protocol
+        assert effect.value == plain.main.value and effect.delta == plain.main.value - effect.base
 
 
 def test_rows_of_variants_are_never_among_those_of_the_preset(measured) -> None:
@@ -135,7 +135,8 @@ def test_a_plan_counts_variants_first(tmp_path, capsys, monkeypatch) -> None:
     assert bench("sensitivity", *words, "--plan") == 0
     varied = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     for one, other in zip(plain, varied, strict=True):
-        assert len(one["units"]) == 9 and len(other["units"]) > 27 and one["forwards"] > 0
+        assert len(one["units"]) == 9 and len(other["units"]) > 27 and "forwards_of_presets" not in one
+        assert other["forwards_of_presets"] == one["forwards"] > 0
         assert other["forwards"] <= 1.5 * one["forwards"]
         assert any(u["change"] == "cls = last" for u in other["units"])
 

@@ -107,6 +107,9 @@ def print_plan(found: Forecast, json: bool) -> None:
     )  # fmt: skip
     rates = ", ".join(f"{rate:.3g} images/s at {h}×{w} px" for (h, w), rate in found.images_per_s.items())
     typer.echo(f"{found.forwards:,} forwards instead of {found.forwards_unshared:,} without sharing. {rates}")
+    if found.of_presets is not None:
+        times = f", {found.forwards / found.of_presets:.2f} times as many with alternatives" if found.of_presets else ""
+        typer.echo(f"{found.of_presets:,} forwards by the presets alone{times}")
     if found.note:
         typer.echo(found.note)
     disk = sum(line.disk for line in found.lines)
@@ -167,6 +170,8 @@ def _body(found: Forecast) -> dict[str, Any]:
         "memory": found.memory,
         "note": found.note,
     }
+    if found.of_presets is not None:
+        body["forwards_of_presets"] = found.of_presets
     if found.fast:
         body["fast"] = {k: v for k, v in _body(found.fast).items() if k in ("forwards", "seconds", "disk")}
     return body

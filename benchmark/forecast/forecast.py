@@ -129,6 +129,9 @@ def _one(
     fastest = max((rate * costs.forward(encoder.card, size) for size, rate in rates.items()), default=0.0)
     weights, room = weight_bytes(encoder.card), room_for_weights(device_of(encoder, options.device))
     plan = Forecast(named(name, options), lines, rates, memory, note, load_s, fastest, weights, room)
+    plain = [prepared for prepared in jobs if prepared[1] is None]
+    if len(plain) < len(jobs):
+        plan.of_presets = Forecast(name, _lines(name, stamp, encoder, plain, options)[0], {}, 0).forwards
     if cheap is not None:
         others, memory = _lines(name, stamp, encoder, *cheap)
         new = {size for line in others for size in line.todo} - set(rates)

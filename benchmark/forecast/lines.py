@@ -44,6 +44,7 @@ class Forecast:
     weights: int = 0  # bytes
     room: float = 0.0  # bytes that a worker on this device gives the weights of models side by side
     fast: Forecast | None = None
+    of_presets: int | None = None  # of `forwards`, what the presets alone would make, where variants are planned beside
 
     @property
     def forwards(self) -> int:

@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from deviations import remember
+from deviations import held, remember
 from dinotxt_layouts import MERGES, save
-from torch.nn.functional import normalize
+from torch.nn.functional import normalize, pad
+from transformers import AutoModel
 
 from adapters import dinotxt
 from benchmark import ImageRequest, load_encoder
@@ -78,14 +79,25 @@ def test_zero_shot_segmentation_averages_prompts_as_its_notebook_does(made: tupl
     assert not found[:, :128].any() and class_embeddings(context, names, templates)[:, :128].any()
 
 
-def test_a_picture_of_any_size_goes_through_backbone_and_head(made: tuple[Path, str]) -> None:
+@pytest.mark.parametrize("size", ["native", "wide", "odd"])
+def test_a_picture_of_any_size_goes_through_backbone_and_head(made: tuple[Path, str], size: str) -> None:
+    """Of transformers and as held to the authors above."""
     encoder = build(made)
-    patch = encoder.card.patch_size
-    pixels = torch.rand(2, 3, 3 * patch, 5 * patch, generator=torch.Generator().manual_seed(1))
-    found = encoder.encode_image(pixels, ImageRequest(layers=(-1,), text_patches=True))
-    assert found.patches.shape == (2, 3, 5, 128) and found.cls.shape == (2, 1, 256)
-    assert found.text_patches is not None and found.text_patches.shape == (2, 3, 5, 256)
-    assert torch.equal(found.text_patches[..., :128], torch.zeros(2, 3, 5, 128))
+    own, patch = encoder.card.image_size, encoder.card.patch_size
+    height, width = {"native": (own, own), "wide": (3 * patch, 5 * patch), "odd": (3 * patch - 5, 5 * patch - 2)}[size]
+    images = torch.rand(2, 3, height, width, generator=torch.Generator().manual_seed(1))
+    found = encoder.encode_image(images, ImageRequest(layers=(-1,), text_patches=True))
+    pixels = (images - encoder.mean) / encoder.std
+    pixels = pad(pixels, (1, 1, 2, 3)) if size == "odd" else pixels
+    grid = tuple(side // patch for side in pixels.shape[-2:])
+    with torch.inference_mode():
+        tokens = (AutoModel.from_pretrained(made[0]).eval())(pixels).last_hidden_state
+        above = encoder.head(tokens)
+    held(found.patches.flatten(1, 2), tokens[:, 5:], 1e-5)
+    held(found.cls[:, 0], torch.cat([above[:, 0], above[:, 5:].mean(1)], dim=-1), 1e-5)
+    assert found.text_patches is not None and found.text_patches.shape == (2, *grid, 256)
+    assert not found.text_patches[..., :128].any()
+    held(found.text_patches[..., 128:].flatten(1, 2), above[:, 5:], 1e-5)
     mean = found.text_patches[..., 128:].mean((1, 2))
     torch.testing.assert_close(found.cls[:, 0, 128:], mean, rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(found.layers[0].patches, found.patches, rtol=1e-5, atol=1e-5)

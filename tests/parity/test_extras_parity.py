@@ -103,6 +103,7 @@ FAMILIES: dict[
     str, tuple[str, dict[str, Any]]
 ] = {  # family of models.toml: (what timm makes it of, what is made small beside SMALL)
     "dino": ("vit_small_patch16_224", {}),
+    "ibot": ("vit_small_patch16_224", {}),
     "mae": ("vit_base_patch16_224", {}),
     "eva": ("eva02_base_patch14_224", {"patch_size": 16, "ref_feat_shape": (4, 4)}),
     "tipsv2": ("vit_base_patch14_reg1_tipsv2", {"patch_size": 16}),
@@ -111,14 +112,15 @@ FAMILIES: dict[
 
 
 @pytest.mark.parametrize("family", list(FAMILIES))
-def test_a_familys_tower_of_any_size_is_timms_with_its_authors_positions(timm, family, tmp_path):
+@pytest.mark.parametrize("size", [(64, 64), (64, 96), (61, 75)], ids=["native", "wide", "odd"])
+def test_a_familys_tower_of_any_size_is_timms_with_its_authors_positions(timm, size, family, tmp_path):
     base, more = FAMILIES[family]
 
     def tiny(pretrained=False, **asked):
         asked = {key: asked[key] for key in ("num_classes", "dynamic_img_size", "img_size") if key in asked}
         return timm.create_model(base, pretrained_cfg_overlay={"input_size": (3, 64, 64)}, **{**SMALL, **more, **asked})
 
-    tiny.__name__ = f"tiny_{family}"
+    tiny.__name__ = f"tiny_{family}_{size[0]}x{size[1]}"
     timm.models.register_model(tiny)
     torch.manual_seed(0)
     own = {k: v + 0.1 * torch.randn_like(v) for k, v in tiny(num_classes=0).state_dict().items()}
@@ -128,23 +130,21 @@ def test_a_familys_tower_of_any_size_is_timms_with_its_authors_positions(timm, f
     )
     encoder, rule = timm_models.build(spec), rules().get(family)
     assert dict(encoder.card.options) == {"positions": "authors" if rule else "timm"}
-    for size in ((64, 64), (64, 96), (61, 75)):
-        images = torch.rand(1, 3, *size)
-        pixels = center_pad((images - encoder.mean) / encoder.std, 16)
-        grid = tuple(side // 16 for side in pixels.shape[-2:])
-        model = tiny(num_classes=0, img_size=tuple(pixels.shape[-2:])).eval()
-        prefix = own["pos_embed"].shape[1] - 16
-        table = own["pos_embed"]
-        if rule:
-            table = rule.resample(table, grid, prefix)
-        else:
-            table = timm.layers.resample_abs_pos_embed(table, grid, (4, 4), num_prefix_tokens=prefix)
-        model.load_state_dict({**own, "pos_embed": table})
-        found = encoder.encode_image(images)
-        with torch.inference_mode():
-            tokens = model.forward_features(pixels)
-            held(found.patches.flatten(1, 2), tokens[:, encoder.prefix :], 1e-5)
-            held(found.cls[:, 0], model.forward_head(tokens, pre_logits=True), 1e-5)
+    images = torch.rand(1, 3, *size)
+    pixels = center_pad((images - encoder.mean) / encoder.std, 16)
+    grid = tuple(side // 16 for side in pixels.shape[-2:])
+    model = tiny(num_classes=0, img_size=tuple(pixels.shape[-2:])).eval()
+    table, prefix = own["pos_embed"], own["pos_embed"].shape[1] - 16
+    if rule:
+        table = rule.resample(table, grid, prefix)
+    else:
+        table = timm.layers.resample_abs_pos_embed(table, grid, (4, 4), num_prefix_tokens=prefix)
+    model.load_state_dict({**own, "pos_embed": table})
+    found = encoder.encode_image(images)
+    with torch.inference_mode():
+        tokens = model.forward_features(pixels)
+        held(found.patches.flatten(1, 2), tokens[:, encoder.prefix :], 1e-5)
+        held(found.cls[:, 0], model.forward_head(tokens, pre_logits=True), 1e-5)
 
 
 @pytest.mark.parametrize("mode", ["center", "squash"])

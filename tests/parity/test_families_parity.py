@@ -7,6 +7,7 @@ import json
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from deviations import held as assert_same
 from family_models import SENTENCES, save_clip, save_dino, save_siglip
 from transformers import AutoTokenizer, SiglipTokenizer
@@ -25,9 +26,14 @@ def encoder_of(folder, **options):
 
 
 def images_of(encoder, height, width, count=2):
+    """Pictures, and what the model is to see of them: normalised, with a border of the mean colour to whole patches."""
     images = torch.rand(count, 3, height, width, generator=torch.Generator().manual_seed(1))
     mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in (encoder.transform.mean, encoder.transform.std))
-    return images, (images - mean) / std
+    pixels = (images - mean) / std
+    if (height, width) != (encoder.card.image_size, encoder.card.image_size):
+        rows, columns = (-side % encoder.card.patch_size for side in (height, width))
+        pixels = F.pad(pixels, (columns // 2, columns - columns // 2, rows // 2, rows - rows // 2))
+    return images, pixels
 
 
 @pytest.mark.parametrize(
@@ -35,9 +41,10 @@ def images_of(encoder, height, width, count=2):
     [
         ({}, (224, 224)),
         ({"patch_size": 16}, (192, 256)),
+        ({"patch_size": 16}, (187, 249)),
         ({"hidden_size": 1024, "intermediate_size": 4096, "num_attention_heads": 16, "patch_size": 14}, (224, 224)),
     ],
-    ids=["b32", "b16-wide", "l14"],
+    ids=["b32", "b16-wide", "b16-odd", "l14"],
 )
 def test_clip_equals_transformers(tmp_path, shape, size):
     model, encoder = save_clip(tmp_path, **shape), encoder_of(tmp_path)
@@ -61,7 +68,7 @@ def test_clip_equals_transformers(tmp_path, shape, size):
     assert_same(features.layers[1].patches, features.patches)
     assert_same(features.text_patches, values[:, 1:])
     assert_same(encoder.encode_text(SENTENCES), text.pooler_output / text.pooler_output.norm(dim=-1, keepdim=True))
-    assert features.patches.shape[1:3] == tuple(side // encoder.card.patch_size for side in size)
+    assert features.patches.shape[1:3] == tuple(side // encoder.card.patch_size for side in pixels.shape[-2:])
 
 
 @pytest.mark.parametrize(
@@ -69,10 +76,11 @@ def test_clip_equals_transformers(tmp_path, shape, size):
     [
         ({}, (224, 224)),
         ({}, (160, 256)),
+        ({}, (150, 249)),
         ({"hidden_size": 576, "intermediate_size": 1152, "num_attention_heads": 8, "patch_size": 14, "image_size": 384},
          (384, 384)),
     ],
-    ids=["b16", "b16-wide", "so400m-384"],
+    ids=["b16", "b16-wide", "b16-odd", "so400m-384"],
 )  # fmt: skip
 def test_siglip_equals_transformers(tmp_path, shape, size):
     model, encoder = save_siglip(tmp_path, **shape), encoder_of(tmp_path, positions="transformers")
@@ -93,14 +101,15 @@ def test_siglip_equals_transformers(tmp_path, shape, size):
     assert_same(features.text_patches.flatten(1, 2)[:, ::50], alone)
     assert_same(encoder.encode_text(SENTENCES), text / text.norm(dim=-1, keepdim=True))
     side = encoder.card.patch_size
-    assert features.patches.shape[1:3] == (size[0] // side, size[1] // side)
+    assert features.patches.shape[1:3] == tuple(length // side for length in pixels.shape[-2:])
 
 
+@pytest.mark.parametrize("size", [(112, 112), (112, 224), (61, 75)], ids=["native", "wide", "odd"])
 @pytest.mark.parametrize("kind", ["dinov2", "dinov2_with_registers", "dinov3_vit"])
-def test_dino_equals_transformers_and_drops_registers(tmp_path, kind):
-    model, encoder = save_dino(tmp_path, kind), encoder_of(tmp_path, positions="transformers")
-    side = encoder.card.patch_size
-    images, pixels = images_of(encoder, 10 * side, 14 * side)
+def test_dino_equals_transformers_and_drops_registers(tmp_path, kind, size):
+    model = save_dino(tmp_path, kind, image_size=112)
+    encoder = encoder_of(tmp_path, positions="transformers")
+    images, pixels = images_of(encoder, *size)
     features = encoder.encode_image(images, SEE)
     with torch.inference_mode():
         out = model(pixels, output_hidden_states=True)
@@ -122,17 +131,6 @@ def test_swiglu_giant_equals_transformers(tmp_path):
     with torch.inference_mode():
         expected = model(pixels).last_hidden_state
     assert_same(encoder.encode_image(images).patches, expected[:, 1:])
-
-
-def test_odd_sizes_are_centre_padded_with_the_mean_colour(tmp_path):
-    model, encoder = save_dino(tmp_path, "dinov2"), encoder_of(tmp_path, positions="transformers")
-    images, pixels = images_of(encoder, 61, 75, count=1)
-    padded = torch.nn.functional.pad(pixels, (4, 5, 4, 5))  # 75 -> 84 and 61 -> 70
-    with torch.inference_mode():
-        expected = model(padded).last_hidden_state
-    features = encoder.encode_image(images)
-    assert features.patches.shape[1:3] == (5, 6)
-    assert_same(features.patches, expected[:, 1:])
 
 
 def test_siglip_tokens_equal_transformers_tokenizer(tmp_path):

@@ -84,3 +84,13 @@ def test_towers_of_any_size_are_the_authors(made: Any) -> None:
             held(spread(found.cls), torch.tensor(expected["cls"]), 1e-5)
         gap = (library.encode_image(images).patches - found.patches).norm() / found.patches.norm()
         assert gap < 1e-6 if size == "64x64" else gap > 0.01
+
+
+def test_an_odd_picture_has_a_border_of_the_mean_colour(made: Any) -> None:
+    encoder = made[1]("authors")
+    images = torch.from_numpy(np.random.default_rng(7).random((1, 3, 83, 45), dtype=np.float32))
+    whole = encoder.mean.repeat(1, 1, 96, 48)
+    whole[:, :, 6:89, 1:46] = images
+    found, expected = encoder.encode_image(images), encoder.encode_image(whole)
+    held(found.patches, expected.patches, 1e-5)
+    held(found.cls, expected.cls, 1e-5)

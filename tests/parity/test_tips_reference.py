@@ -93,7 +93,7 @@ def test_the_two_backends_agree_with_the_same_gelu(tmp_path, size, layout, gelu,
     folder = tips.write_pair(tmp_path, row, layout)
     ours, theirs = (build(tips.spec(folder, row, backend=b, options={"gelu": gelu})) for b in ("torch", "jax"))
     texts = ["a cat", "", "the GREEN sphere, number 7", "a photo of a tree"]
-    assert relative(ours.encode_text(texts), theirs.encode_text(texts)) < 2e-6
+    held(ours.encode_text(texts), theirs.encode_text(texts), 2e-6)
     request = ImageRequest(layers=(0, 1), text_patches=True)
     images = torch.rand(2, 3, *sides)
     a, b = ours.encode_image(images, request), theirs.encode_image(images, request)
@@ -101,7 +101,7 @@ def test_the_two_backends_agree_with_the_same_gelu(tmp_path, size, layout, gelu,
     pairs += [pair for x, y in zip(a.layers, b.layers, strict=True) for pair in zip(x, y, strict=True)]
     for x, y in pairs:
         assert x.shape == y.shape
-        assert relative(x, y) < 3e-6
+        held(x, y, 3e-6)
 
 
 def test_the_default_gelus_differ_by_what_the_official_codes_do(tmp_path):
