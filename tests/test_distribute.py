@@ -20,6 +20,7 @@ from command import bench, told
 from benchmark.contracts.progress import silent
 from benchmark.engine.alike import versions
 from benchmark.engine.cluster import Lost, start_ray
+from benchmark.engine.deaths import Deaths
 from benchmark.engine.graph import Graph, Node, ranges
 from benchmark.engine.jobs import JobMaker
 from benchmark.engine.options import RunOptions
@@ -133,6 +134,15 @@ def test_a_row_fails_after_four_deaths_without_a_new_checkpoint_of_its_head(
     assert (here.lived, len(report.rows), len(report.failures)) == (lived, int(lived == 9), int(lived == 4))
     if lived == 4:
         assert report.failures[0].text == "its worker was lost 4 times without getting any further (killed)"
+
+
+def test_workers_that_die_before_they_begin_count_until_one_has_begun(tmp_path: Path) -> None:
+    deaths = Deaths(tmp_path)
+    for _ in range(2):
+        assert [deaths.count("hello") for _ in range(7)] == [1, 2, 3, 4, 5, 6, 7]
+        assert deaths.too_many("hello", workers=2) and not deaths.too_many("hello", workers=3)
+        deaths.forget("hello")
+        assert not deaths.too_many("hello")
 
 
 @pytest.mark.filterwarnings("ignore:os.fork:RuntimeWarning", "ignore::ResourceWarning")

@@ -21,15 +21,16 @@ class Deaths:
         self._counts: Counter[str] = Counter()
         self._seen: dict[str, set[str]] = defaultdict(set)  # digests of the states that the dead have left
 
-    def __getitem__(self, piece: str) -> int:
-        return self._counts[piece]
-
     def count(self, piece: str, slot: Slot | None = None) -> int:
         """One more death; `slot` is that of a row. Those without progress, this one included."""
         left = _states(slot.scratch(self.cache)) - self._seen[piece] if slot else set()
         self._seen[piece] |= left
         self._counts[piece] = 1 if left else self._counts[piece] + 1
         return self._counts[piece]
+
+    def forget(self, piece: str) -> None:
+        """What was counted does not matter any more: the piece was done."""
+        self._counts[piece] = 0
 
     def too_many(self, piece: str, workers: int = 1) -> bool:
         """Whether to give up, where so many `workers` may have died of it at once."""

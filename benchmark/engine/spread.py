@@ -154,6 +154,7 @@ class _Spread:
                     self._dismissed(node, answer.refused or answer.failed or answer.usage)
                 elif node is None:
                     self.loaded[worker] = None
+                    self.deaths.forget("hello")
                 else:
                     self._take(node, answer)
 
@@ -289,8 +290,7 @@ class _Spread:
         """A range is done. One that failed is tried again by the row that needs it, which says what is wrong."""
         self._count(part.model, spent.pictures)
         self.bar.note(f"{number_of(self.pictures, 'picture')} encoded")
-        of = (part.model, part.key)
-        before = self.encoded.get(of, Encoded())
+        before = self.encoded.get(of := (part.model, part.key), Encoded())
         self.encoded[of] = Encoded(before.pictures + spent.pictures, before.seconds + spent.seconds)
         self.ranges[of].discard(node.key)
         if not self.ranges[of]:
@@ -316,8 +316,8 @@ class _Spread:
 
     def _count(self, model: int, pictures: int) -> None:
         self.pictures += pictures
-        shown = self.targets[model].shown
-        self.report.forwards[shown] = self.report.forwards.get(shown, 0) + pictures
+        forwards, shown = self.report.forwards, self.targets[model].shown
+        forwards[shown] = forwards.get(shown, 0) + pictures
 
     def _open(self, model: int, opened: Opened) -> None:
         """A model was opened: what of its rows is there."""

@@ -9,9 +9,9 @@ import importlib
 import logging
 import os
 import shutil
-import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,11 @@ from benchmark.engine.run import run
 
 MODELS = ("tipsv2-mini", "random-vit")
 UNITS = ("instance_retrieval", "depth", "linear_segmentation")  # one whose features are kept, two heads on live crops
-APART_S = 3.0  # between two nodes that leave while heads are trained
+MOMENTS = (  # what is done, a file that tells it, and the seconds after it until a node leaves
+    ("pictures are encoded", "features/*/*/shard-*", 0.0),
+    ("a head is trained", "heads/*/*", 1.0),
+    ("a head is trained", "heads/*/*", 3.0),
+)
 
 
 @dataclass
@@ -68,30 +72,21 @@ def nodes_leave(place: Path, steps: int, pictures: int, tell: Callable[[str], ob
         ray: Any = importlib.import_module("ray")
         ray.init(address=cluster.address, **QUIET)
         tell("a head and two nodes are there")
-        ended = threading.Event()
-
-        def leave(when: str) -> None:
-            cluster.remove_node(nodes.pop(0), allow_graceful=False)
-            found.moments.append(when)
-            tell(f"a node left {when}")
-            nodes.append(cluster.add_node(num_cpus=1, **words))
-
-        def disturb() -> None:
-            cache = place / "many" / "work" / "cache"
-            for when, pattern in (("encoding", "features/*/*/shard-*"), ("head", "heads/*/*"), ("head", "heads/*/*")):
-                while not ended.is_set() and not any(cache.glob(pattern)):
-                    time.sleep(0.002)
-                if ended.wait(0.0 if when == "encoding" else APART_S):
-                    return
-                leave(f"while {'pictures are encoded' if when == 'encoding' else 'a head is trained'}")
-
-        thread = threading.Thread(target=disturb, daemon=True)
-        thread.start()
+        cache = place / "many" / "work" / "cache"
         began = time.monotonic()
-        many = _run(place / "many", steps, pictures, cluster.address)
-        ended.set()
-        thread.join(60)
-        tell(f"nodes that leave: {time.monotonic() - began:.1f} s")
+        with ThreadPoolExecutor(1) as pool:  # a node can be added in the main thread alone
+            going = pool.submit(_run, place / "many", steps, pictures, cluster.address)
+            for what, pattern, seconds in MOMENTS:
+                while not going.done() and not any(cache.glob(pattern)):
+                    time.sleep(0.002)
+                if wait([going], seconds).done:
+                    break
+                cluster.remove_node(nodes.pop(0), allow_graceful=False)
+                found.moments.append(what)
+                tell(f"a node left while {what}")
+                nodes.append(cluster.add_node(num_cpus=1, **words))
+            many = going.result()
+        tell(f"nodes that leave: {time.monotonic() - began:.1f} s, pieces that lost their worker: {found.pieces}")
         assert not (other := differing(calm, many)), f"{other} differ from one process"
         ray.shutdown()
     finally:
