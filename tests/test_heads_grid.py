@@ -97,6 +97,7 @@ def test_patches_are_kept_where_pixels_outnumber_them() -> None:
         return {name for name in probe(**changes).needs(card_of(size), data) if name.startswith("train")}
 
     assert needs(300) == {"train/patches"} and needs(300, 224) == {"train/pixels"}  # 427 pixels; 16 and 784 patches
+    assert needs(4000, 60) == {"train/pixels"}  # 64 pixels; 60 px are 7.5 patches: eight
     assert needs(4000, 64) == {"train/pixels"} and needs(4000, 56) == {"train/patches"}  # 64 pixels; 64 and 49 patches
     assert needs(300, with_cls="true") == {"train/pixels", "train/cls"}
     assert needs(300, view="encoder") == {"train/pixels"}

@@ -17,11 +17,13 @@ from benchmark.contracts import KINDS
 from benchmark.engine.run import run
 from benchmark.images.drawing import RIGHT, WRONG, font, neighbours, palette_for, shrink, side_by_side
 from benchmark.leaderboard import build
+from benchmark.metrics.positives import caption_positives
 from benchmark.rows.row import read_row
 from tasks.predictions import (
     Predictions,
     answered,
     best_median_worst,
+    caption_pictures,
     label_pictures,
     nearest,
     ranked,
@@ -121,6 +123,33 @@ def test_nearest_goes_through_blocks_and_leaves_out_what_is_not_there(monkeypatc
     assert nearest(query, gallery, allowed) == expected
     found = [3, 4]
     assert answered(found, 4, 1) == [1, 2] and answered(found, 9, 30) == [1, 2, 31] and found == [3, 4, 9]
+
+
+@pytest.mark.parametrize("by_image", [True, False])
+def test_each_query_is_drawn_with_its_own_right_answers(by_image: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Twelve pictures, two captions each."""
+    drawn = []
+    monkeypatch.setattr("tasks.predictions.texts_found", lambda _, lines, correct: drawn.append((lines, correct)))
+    monkeypatch.setattr("tasks.predictions.neighbours", lambda _, __, correct, words: drawn.append((words, correct)))
+    captions, owner = [[f"c{2 * i}", f"c{2 * i + 1}"] for i in range(12)], np.repeat(np.arange(12), 2)
+    data = SimpleNamespace(captions=captions, images=Noise(12))
+    context: Any = SimpleNamespace(data={"test": data}, look_at=(), keep_predictions=9)
+    draw = torch.Generator().manual_seed(0)
+    images, texts = torch.randn(12, 4, generator=draw), torch.randn(24, 4, generator=draw)
+    right = caption_positives([2] * 12)[not by_image]
+    scores = images @ texts.T if by_image else texts @ images.T
+    rank = np.array([
+        min(int((row > row[good]).sum()) for good in right.indices[right.offsets[q] : right.offsets[q + 1]])
+        for q, row in enumerate(scores)
+    ])  # fmt: skip
+    files = caption_pictures(context, images, texts, rank, owner, right, by_image)
+    asked = wrong_queries(rank, scores.shape[1], 9)
+    assert len(files) == len(drawn) == len(asked) > 6
+    for q, (lines, correct) in zip(asked, drawn):
+        places = [int(line.split(":")[0]) for line in lines]
+        shown = scores[q].argsort(descending=True)[[place - 1 for place in places]].tolist()
+        assert correct == [n in right.indices[right.offsets[q] : right.offsets[q + 1]] for n in shown]
+        assert places[correct.index(True)] == rank[q] + 1
 
 
 def test_frames_are_green_where_right_and_red_where_wrong() -> None:

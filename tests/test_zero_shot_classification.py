@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
@@ -76,6 +76,22 @@ def test_ranks_and_hits_are_those_of_all_pictures_whatever_the_block(monkeypatch
     samples = outcome(vectors, labels, names=tuple("abcdefg"))
     assert samples["rank"].tolist() == labels.tolist() and samples["prediction"].tolist() == [0] * 8
     assert samples["hit@5"].tolist() == (labels < 5).tolist() and samples["hit@1"].tolist() == (labels < 1).tolist()
+
+
+def test_pictures_are_drawn_from_the_scores_of_their_own_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    kept: dict[str, Any] = {}
+
+    def keep(context: Any, scores: Callable[[int], torch.Tensor], rank: np.ndarray, names: Sequence[str]) -> Any:
+        kept.update(scores=scores, rank=rank)
+        return {}
+
+    monkeypatch.setattr("tasks.zero_shot_classification.class_pictures", keep)
+    vectors = normalize(torch.randn(6, 4, generator=torch.Generator().manual_seed(0)), dim=-1)
+    samples = outcome(vectors, np.arange(6) % 4)
+    of_class = torch.tensor([0, 1, 2, 1])  # the second missile has the first one's text
+    for row in range(6):
+        torch.testing.assert_close(kept["scores"](row), vectors[row][of_class])
+    assert kept["rank"].tolist() == samples["rank"].tolist()
 
 
 def test_imagenets_names_are_998() -> None:

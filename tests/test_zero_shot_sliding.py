@@ -17,7 +17,7 @@ from benchmark.contracts import ImageFeatures, ImageRequest, ImageTransform
 from benchmark.protocol import load_protocol
 from benchmark.registry import load_task, protocol_file
 from tasks.sliding import background_rule, best_class, class_scores, resized
-from tasks.zero_shot_segmentation import ZeroShotAspect, ZeroShotSegmentation
+from tasks.zero_shot_segmentation import SquareMethod, ZeroShotAspect, ZeroShotSegmentation
 
 CLASSES = 20
 
@@ -104,6 +104,16 @@ def test_the_paper_preset_is_one_forward_of_whole_patches_at_448() -> None:
         "619 stretched to 78 patches of 8"
     )
     assert scores.shape == (CLASSES, 56, 78) and float(scores.abs().max()) <= 1 + 1e-6
+
+
+def test_fast_stores_one_square_and_encodes_windows_while_scoring() -> None:
+    task = load_task("zero_shot_segmentation")
+    file, data = protocol_file(task.name), {"test": SimpleNamespace(images=SimpleNamespace(digest="test"))}
+    for mode, live, stored in (("whole", {}, ["test/text_patches"]), ("slide", {(448, 448): 2}, [])):
+        changes = {"mode": mode, "view_size": "448"}
+        method = SquareMethod(load_protocol(task.name, task.schemas, file, "fast", changes).values)
+        assert list(method.needs(SmallEncoder().card, data)) == stored
+        assert method.live_forwards(SmallEncoder().card, [(448, 600)], 0) == live
 
 
 @pytest.mark.parametrize("own", ["bilinear", "bicubic"])
