@@ -16,7 +16,8 @@ import re
 import sys
 import traceback
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
+from dataclasses import fields, replace
+from numbers import Integral
 from pathlib import Path
 from types import ModuleType
 from typing import Any, get_args
@@ -158,6 +159,7 @@ def check_contract(encoder: Any, name: str) -> None:
     if not callable(getattr(encoder, "encode_image", None)):
         raise EncoderError(f"{name}: {kind} has no encode_image(images, request)")
     card = encoder.card
+    check_types(card, name)
     if card.has_text and not callable(getattr(encoder, "encode_text", None)):
         raise EncoderError(f"{name}: the card says has_text, but {kind} has no encode_text(texts)")
     if card.has_text and card.text_dim < 1:
@@ -171,6 +173,17 @@ def check_contract(encoder: Any, name: str) -> None:
             f"{name}: the card must have embed_dim, num_cls, patch_size ≥ 1 and image_size ≥ patch_size, it has "
             f"{card.embed_dim}, {card.num_cls}, {card.patch_size}, {card.image_size}"
         )
+
+
+def check_types(card: EncoderCard, name: str) -> None:
+    """Raises EncoderError naming the first field of the card that is of another kind than it says."""
+    if not isinstance(card.weights, WeightsInfo):
+        raise EncoderError(f"{name}: card.weights must be a WeightsInfo(source, sha256) (from benchmark.contracts)")
+    kinds = {"int": (Integral, "a whole number"), "str": (str, "a text"), "bool": (bool, "True or False")}
+    for field in fields(EncoderCard):
+        kind, said = kinds.get(str(field.type), (object, ""))
+        if not isinstance(value := getattr(card, field.name), kind):
+            raise EncoderError(f"{name}: card.{field.name} is {value!r}, must be {said}")
 
 
 def complete_card(encoder: Any, module: ModuleType, name: str, spec: ModelSpec) -> EncoderCard:
@@ -188,11 +201,11 @@ def complete_card(encoder: Any, module: ModuleType, name: str, spec: ModelSpec) 
     # The function is named, as two of one file may read one set of weights in two ways.
     version = f"{card.code_version}+{made[:12]}:{name}"
     weights = card.weights
-    if not re.fullmatch("[0-9a-f]{64}", weights.sha256):  # also a placeholder, which no change would change
+    if not re.fullmatch("[0-9a-f]{64}", str(weights.sha256)):  # also a placeholder, which no change would change
         if not held:
             raise EncoderError(
                 f"{card.name}: card.weights.sha256 is no sha256 and no torch module was found to hash. "
-                "Give the sha256 of the weight file"
+                "Give the sha256 of the weight file, or of what makes the numbers where there is no file"
             )
         weights = WeightsInfo(weights.source or module.__file__ or module.__name__, state_digest(encoder, held))
     asked = {k: v for k, v in spec.options.items() if k != "gelu"}

@@ -65,9 +65,9 @@ def shipped(tasks: Sequence[str]) -> str:
 
 
 def interval(metric: Metric) -> str:
-    """A value with its unit and 95 % interval."""
+    """A value with its unit and 95 % interval; a line breaks between the two."""
     value, low, high = (number(v, metric.unit) for v in (metric.value, *metric.ci95))
-    return f"{value} {metric.unit} [{low}, {high}]"
+    return f"{value}\N{NO-BREAK SPACE}{metric.unit} [{low},\N{NO-BREAK SPACE}{high}]"
 
 
 def shipped_picture(task: str) -> Path | None:

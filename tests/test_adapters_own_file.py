@@ -78,6 +78,10 @@ def test_a_file_that_fails_is_blamed_with_its_line(tmp_path, text, name, kind, l
         ("self.transform = Im", "self.other = Im", "Mine.transform must be an ImageTransform"),
         ("def encode_image", "def encode", "Mine has no encode_image(images, request)"),
         ("1, False, W", "1, True, W", "the card says has_text, but Mine has no encode_text(texts)"),
+        ("4, 8, 32, 0", "4, 8, None, 0", "card.image_size is None, must be a whole number"),
+        ("1, False, W", "1, 'no', W", "card.has_text is 'no', must be True or False"),
+        ('"own", "torch"', 'None, "torch"', "card.family is None, must be a text"),
+        ('WeightsInfo("", "")', "None", "card.weights must be a WeightsInfo(source, sha256)"),
         ("4, 8, 32, 0", "0, 8, 32, 0", "the card must have embed_dim, num_cls, patch_size ≥ 1"),
     ],
 )

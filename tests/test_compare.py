@@ -156,7 +156,35 @@ def test_a_row_that_another_version_resamples_otherwise_is_refused_alone(tmp_pat
 def test_a_unit_the_candidate_lacks_is_named(tmp_path: Path) -> None:
     write_rows(tmp_path, {"a": 0.6}, ["depth", "normals"])
     write_rows(tmp_path, {"b": 0.6}, ["depth"])
-    assert compare("a", "b", results=tmp_path, **FAST).refused == ("normals/scenes: not compared: b has no row of it",)
+    line = "normals/scenes: not compared: b has no row of it. Make it: bench run --model b --task normals/scenes"
+    assert compare("a", "b", results=tmp_path, **FAST).refused == (line,)
+
+
+@pytest.mark.parametrize(
+    ("made_by", "next_step"),
+    [
+        (
+            "bench run --model x:b --name=b --task depth --seed 3 --limit 9 --trust-remote-code",
+            "--model x:b --name=b --seed 3 --trust-remote-code",
+        ),
+        ("bench run --model p --model q --suite scenes", "--model b"),
+        ("run(['p'], ['depth'])", "--model b"),
+        ('bench run --model "torn', "--model b"),
+    ],
+)
+def test_the_row_that_is_missing_is_made_as_the_others_of_its_model_were(
+    made_by: str, next_step: str, tmp_path: Path
+) -> None:
+    write_rows(tmp_path, {"a": 0.6, "b": 0.6}, ["depth"])
+    own = read_row(write_row(tmp_path, "a", "normals", protocol_name="paper"))
+    own_facts = {**own.data.json()["task"], "place": "1a2b3c", "limit": 200}
+    save_json(
+        own.folder, {**own.data.json(), "task": own_facts, "command": "bench run --model a --task my.toml"}, own.samples
+    )
+    row = read_row(next((tmp_path / "b" / "depth" / "scenes").iterdir()))
+    save_json(row.folder, {**row.data.json(), "command": made_by}, row.samples)
+    (line,) = compare("a", "b", results=tmp_path, **FAST).refused
+    assert line.endswith(f"Make it: bench run {next_step} --task my.toml --protocol paper --limit 200")
 
 
 def test_a_folder_with_several_models_is_ambiguous(measured: Path) -> None:

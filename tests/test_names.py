@@ -8,7 +8,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from command import told
+from command import bench, told
 
 import benchmark
 from benchmark.cli.export import _whole_name
@@ -77,6 +77,17 @@ def test_what_was_typed_is_found(here: Path, results: Path, capsys: pytest.Captu
         assert told(capsys, *RUN, "enc.py:build", *name)[0] == 0
     code, _, error = told(capsys, "compare", "pixels", "enc.py:build")
     assert code == 2 and "was measured under 2 names: enc-" in error and "mine. Give one" in error
+
+
+def test_own_data_is_found_by_the_name_that_tables_give_it(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert bench("run", "--model", "pixels", "--model", "enc.py:build", "--task", "toys.toml", "--no-check") == 0
+    capsys.readouterr()
+    (unit,) = {row.unit for row in read_all(Path("results"))[0]}
+    for word in (unit, unit.partition("/")[2]):
+        code, said, _ = told(capsys, "show", word)
+        assert code == 0 and said.startswith(f"{word}\n") and "pixels: mean R@1" in said
+    assert set(json.loads(told(capsys, "show", unit, "--json")[1])) >= {"name", "made by"}
+    assert told(capsys, "show", unit + "x")[0] == 2
 
 
 def test_names_that_cannot_be_given(here: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -20,7 +20,12 @@ ROOT = Path(__file__).parents[1]
 OURS = re.compile(r"\b(units?|taps?|slots?)\b", re.I)
 FIELDS = re.compile(r"\bunit (vectors?|length)\b")  # a term of geometry
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *ROOT.glob("docs/**/*.md"), *ROOT.glob("examples/**/*.md")]
-SCRIPTS = [*ROOT.glob("examples/**/*.toml"), *ROOT.glob("examples/**/*.yml"), *ROOT.glob("examples/**/*.sh")]
+SCRIPTS = [
+    *ROOT.glob("examples/**/*.toml"),
+    *ROOT.glob("examples/**/*.yml"),
+    *ROOT.glob("examples/**/*.sh"),
+    *ROOT.glob(".github/**/*.yml"),
+]
 
 
 def ours(text: str) -> list[str]:

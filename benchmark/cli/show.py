@@ -73,6 +73,9 @@ def _facts(name: str, protocol: str | None, json: bool) -> None:
     """Everything that is known of a name without opening data."""
     from benchmark import registry
 
+    if found := _rows_on(name):
+        _data_of_rows(name, found, json)
+        return
     task, _, dataset = name.partition("/")
     if dataset and ":" not in name and (task in registry.tasks() or not Path(name).exists()):  # or a row's folder
         registry.units(name)  # an unknown half is named here
@@ -122,10 +125,39 @@ def _rows_of(name: str) -> list[Row]:
         return []
 
 
+def _rows_on(name: str) -> list[Row]:
+    """The rows on data of one's own that tables call `name`: task/data set, or the data set alone."""
+    from benchmark import registry
+    from benchmark.rows.row import read_all
+    from benchmark.system.paths import results_dir
+
+    tables = (registry.models(), registry.tasks(), registry.datasets(), registry.suites())
+    if any(name.rpartition("/")[2] in table for table in tables) or not results_dir().is_dir():
+        return []
+    return [row for row in read_all(results_dir())[0] if name in (row.unit, row.data.task.dataset)]
+
+
+def _data_of_rows(name: str, rows: list[Row], json: bool) -> None:
+    """What rows say of the data of one's own that they were measured on, and the main number of each."""
+    facts: dict[str, list[str]] = {}
+    for row in rows:
+        by = f"{row.unit} [{row.data.protocol.name}] {row.protocol_hash[:8]}"
+        facts.setdefault(by, []).append(f"{row.model}: {_main(row)}, n = {row.data.task.n}")
+    facts["made by"] = list(dict.fromkeys(row.data.command for row in rows))
+    facts["the data"] = ["bench show FILE.toml, with the file that --task names there"]
+    _pairs(name, facts if json else {key: "\n".join(lines) for key, lines in facts.items()}, json)
+
+
+def _main(row: Row) -> str:
+    """`RMSE 1.412 [1.384, 1.441] m`."""
+    from benchmark.rows.tables import format_value
+
+    return f"{row.data.main_metric} {format_value(row.main)} {row.main.unit}".strip()
+
+
 def _model_of_rows(rows: list[Row], json: bool) -> None:
     """What rows say of their model, and the main number of each."""
     from benchmark.rows.history import predecessors
-    from benchmark.rows.tables import format_value
 
     facts = rows[0].data.model.json()
     weights = facts.pop("weights")
@@ -134,11 +166,10 @@ def _model_of_rows(rows: list[Row], json: bool) -> None:
         facts |= {"transform": ", ".join(f"{k} {v}" for k, v in laid.items())}
     facts["rows"] = [] if json else ""
     for row in rows:
-        said = f"{row.unit} {row.data.protocol.name}: {row.data.main_metric} {format_value(row.main)} {row.main.unit}"
-        facts["rows"] += [said.strip()] if json else f"{said.strip()}\n"
+        said = f"{row.unit} {row.data.protocol.name}: {_main(row)}"
+        facts["rows"] += [said] if json else f"{said}\n"
         for old, why in predecessors(row):
-            main = f"{old.data.main_metric} {format_value(old.main)} {old.main.unit}"
-            said = f"  before, of {old.data.created[:10]}: {main.strip()}; then changed: {why}"
+            said = f"  before, of {old.data.created[:10]}: {_main(old)}; then changed: {why}"
             facts["rows"] += [said.strip()] if json else f"{said}\n"
     _pairs(rows[0].model, {k: v for k, v in facts.items() if k != "name" and v not in ({}, None)}, json)
 

@@ -14,6 +14,7 @@ from typing import Literal, cast
 import numpy as np
 
 from benchmark.compare.classes import ClassChange, class_changes
+from benchmark.compare.next_step import missing
 from benchmark.compare.noise_floor import key_of
 from benchmark.compare.published import PublishedGap, gaps, protocol_lines
 from benchmark.compare.sides import PUBLISHED, Side, label, open_side
@@ -184,7 +185,7 @@ def _partner(row: Row, a: Side, b: Side) -> Row | str:
     same_unit = [r for r in b.rows if r.unit == row.unit]
     found = [r for r in same_unit if r.protocol_hash == row.protocol_hash]
     if not same_unit:
-        return f"{row.unit}: not compared: {b.name} has no row of it"
+        return missing(row.unit, b, row)
     if not found:
         names = ", ".join(sorted({label(r) for r in same_unit}))
         return f"{row.unit}: not compared: the protocols differ (A {label(row)}, B {names})"

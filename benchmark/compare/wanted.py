@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from benchmark.compare.next_step import missing
 from benchmark.compare.sides import Side
 from benchmark.engine.slots import NOT_APPLICABLE
 from benchmark.engine.suites import Choice, choose
@@ -35,8 +36,9 @@ class Wanted:
         """One line for each unit that is wanted and of which A has no row, though the model can do it: a comparison
         without it would pass for one of the whole. Units of A that B lacks are named where rows are paired."""
         there = {row.unit for row in a.rows}
+        of_b = {row.unit: row for row in b.rows}
         return [
-            f"{unit}: not compared: {a.name} has no row of it"
+            missing(unit, a, of_b.get(unit))
             for unit in self.units
             if unit not in there and not _not_applicable(unit, a) and not _not_applicable(unit, b)
         ]
@@ -67,7 +69,11 @@ def of_rows(words: Sequence[str], suite: str | None, sides: Sequence[Side]) -> W
     found = Wanted({**units, **shown}, asked.tolerances)
     if not any(row.unit in found.units for side in sides for row in side.rows):
         there = ", ".join(sorted({row.unit for side in sides for row in side.rows}))
-        raise UsageError(f"no row of {', '.join([*words, *([suite] if suite else [])])} on either side. There: {there}")
+        named = ", ".join([*words, *([suite] if suite else [])])
+        raise UsageError(
+            f"no row of {named} on either side. There: {there or 'nothing'}. Both rows are made by bench run with the same "
+            "--task or --suite"
+        )
     return found
 
 
