@@ -5,13 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from rows import write_rows
+from rows import write_row, write_rows
 from test_names import here  # noqa: F401
 
-from benchmark import load_task, run
+from benchmark import load_results, load_task, run
 from benchmark.engine.report import Note, Report
 from benchmark.errors import UsageError
 from benchmark.rows.row import read_all
+from benchmark.rows.tables import format_value
 
 
 def test_reports_and_rows_are_short_and_are_tables(tmp_path: Path) -> None:
@@ -25,6 +26,27 @@ def test_reports_and_rows_are_short_and_are_tables(tmp_path: Path) -> None:
     row = next(row for row in rows if row.data.task.name == "depth")
     assert repr(row).startswith("<Row a<b> on depth/scenes by fast: RMSE ") and len(repr(row)) < 120
     assert "<td>RMSE</td>" in row._repr_html_() and "a<b>" not in row._repr_html_()
+
+
+def test_a_paper_table_has_models_across_and_no_two_protocols_in_a_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_rows(tmp_path, {"a_b": 0.6, "c": 0.5}, ("depth", "classification"))
+    write_row(tmp_path, "c", "depth", 0.5, protocol_name="paper")
+    table = load_results(tmp_path, wide=True)
+    assert list(table.columns) == ["chance", "a_b", "c"] and table.index.names == ["task", "protocol", "metric"]
+    lines = {(task, protocol.split()[0], metric) for task, protocol, metric in table.index}
+    assert lines == {
+        ("classification/scenes", "fast", "kNN top-1 % ↑"),
+        ("depth/scenes", "fast", "RMSE m ↓"),
+        ("depth/scenes", "paper", "RMSE m ↓"),
+    }
+    (paper,) = (line for place, line in table.iterrows() if place[1].startswith("paper"))
+    row = next(row for row in read_all(tmp_path)[0] if row.data.protocol.name == "paper")
+    assert list(paper) == ["", "", format_value(row.main)] and "[" in paper.iloc[2]
+    latex = table.to_latex(escape=True)
+    assert r"kNN top-1 \%" in latex and r"a\_b" in latex and latex.count(r"\\") == 2 + len(table)
+    assert Report(rows=read_all(tmp_path)[0]).table(wide=True).equals(table)
 
 
 def test_a_task_is_one_line_and_objects_are_told_where_to_go(here: Path) -> None:

@@ -17,7 +17,7 @@ CODE = "--trust-remote-code"
 
 
 def missing(unit: str, side: Side, other: Row | None = None) -> str:
-    """The line for a row of `unit` that `side` lacks: how its model is measured on it, as `other` was where that is there."""
+    """The line for a row of `unit` that `side` lacks, with the command that makes it to be set beside `other`."""
     return f"{unit}: not compared: {side.name} has no row of it. Make it: {command(unit, side, other)}"
 
 

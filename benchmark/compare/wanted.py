@@ -71,8 +71,8 @@ def of_rows(words: Sequence[str], suite: str | None, sides: Sequence[Side]) -> W
         there = ", ".join(sorted({row.unit for side in sides for row in side.rows}))
         named = ", ".join([*words, *([suite] if suite else [])])
         raise UsageError(
-            f"no row of {named} on either side. There: {there or 'nothing'}. Both rows are made by bench run with the same "
-            "--task or --suite"
+            f"no row of {named} on either side. There: {there or 'nothing'}. Both rows are made by bench run with the "
+            "same --task or --suite"
         )
     return found
 

@@ -14,7 +14,7 @@ from benchmark.errors import BenchError, NotApplicable, UsageError, staying
 from benchmark.protocol import Change
 from benchmark.registry import Unit
 from benchmark.rows.row import Row
-from benchmark.rows.tables import frame
+from benchmark.rows.tables import frame, side_by_side
 from benchmark.system.plurals import number_of
 
 if TYPE_CHECKING:
@@ -58,9 +58,11 @@ class Report:
         left = f"{len(self.not_applicable)} not applicable, {len(self.failures)} failed"
         return f"<Report: {number_of(len(self.rows), 'row')}, {left}. table() is a pandas table>"
 
-    def table(self) -> pd.DataFrame:
-        """Every metric of every row, as `load_results` gives them: a pandas table, one line each."""
-        return frame(self.rows)
+    def table(self, wide: bool = False) -> pd.DataFrame:
+        """Every metric of every row, as `load_results` gives them: a pandas table, one line each.
+
+        `wide`: a paper's table, tasks down and models across: `report.table(wide=True).to_latex(escape=True)`."""
+        return (side_by_side if wide else frame)(self.rows)
 
     def _repr_html_(self) -> str:
         shown = ["model", "task", "dataset", "metric", "value", "ci95_low", "ci95_high", "chance", "unit", "n"]

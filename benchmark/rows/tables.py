@@ -64,16 +64,17 @@ def refuse_other_tables(results: Path) -> None:
                 raise UsageError(f"{path}: is no table of densebench and would be lost. Move it, or give --results DIR")
 
 
-def load_results(results: Path | str | None = None) -> pd.DataFrame:
+def load_results(results: Path | str | None = None, wide: bool = False) -> pd.DataFrame:
     """Every metric of every row under `results` (default: where `bench run` writes), one line each, with COLUMNS.
 
+    `wide` gives a paper's table instead (`side_by_side`): `load_results(wide=True).to_latex(escape=True)`.
     Raises UsageError where there is no such folder. Files that are no whole row are left out;
     `benchmark.rows.row.read_all` names them and gives the rows themselves.
     """
     place = Path(results) if results is not None else results_dir()
     if not place.is_dir():
         raise UsageError(f"{place}: no such folder. Run bench run first, or name the folder of its rows")
-    return frame(read_all(place)[0])
+    return (side_by_side if wide else frame)(read_all(place)[0])
 
 
 def frame(rows: Sequence[Row]) -> pd.DataFrame:
@@ -81,6 +82,28 @@ def frame(rows: Sequence[Row]) -> pd.DataFrame:
     import pandas as pd
 
     return pd.DataFrame(_lines(rows), columns=list(COLUMNS))
+
+
+def side_by_side(rows: Sequence[Row]) -> pd.DataFrame:
+    """A line for each task on a data set by one protocol, a column for each model, both in the order of `rows`: the
+    main metric as text, `57.8 [56.9, 58.6]`, with chance before the models. Rows of two hashes or two states of the
+    data are never in one line; one that is out of date has a ‡."""
+    import pandas as pd
+
+    lines: dict[tuple[str, ...], dict[str, str]] = {}
+    for row in rows:
+        arrow = "↑" if row.main.higher_is_better else "↓"
+        key = (
+            row.unit, f"{row.data.protocol.name} {row.protocol_hash[:8]}",
+            f"{row.data.main_metric} {row.main.unit}".strip() + f" {arrow}", str(row.data.task.dataset_digest),
+        )  # fmt: skip
+        model = f"{row.model} · {row.variant}" if row.variant else row.model
+        line = lines.setdefault(key, {})
+        line["chance"] = line.get("chance") or chance_of([row], row.data.main_metric)
+        line[model] = format_value(row.main) + (f" {MARK}" if row.stale else "")
+    models = dict.fromkeys(name for line in lines.values() for name in line)
+    index = pd.MultiIndex.from_tuples([key[:3] for key in lines], names=["task", "protocol", "metric"])
+    return pd.DataFrame([[line.get(m, "") for m in models] for line in lines.values()], index, list(models))
 
 
 def csv_text(rows: Sequence[Row]) -> str:
