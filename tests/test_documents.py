@@ -40,7 +40,7 @@ def block_lines(path: Path) -> list[str]:
 
 
 def unread(line: str) -> str | None:
-    """What the command line would say against a whole command and its names of models, tasks and suites, if anything."""
+    """What the command line says against a whole command, names of models, tasks and suites included, if anything."""
     words = shlex.split(re.split(r"&&|\||;", line)[0])[1:]
     if "…" in words:  # what stands there is the reader's
         return None

@@ -139,12 +139,11 @@ def _rows_on(name: str) -> list[Row]:
 
 def _data_of_rows(name: str, rows: list[Row], json: bool) -> None:
     """What rows say of the data of one's own that they were measured on, and the main number of each."""
-    facts: dict[str, list[str]] = {}
-    for row in rows:
-        by = f"{row.unit} [{row.data.protocol.name}] {row.protocol_hash[:8]}"
-        facts.setdefault(by, []).append(f"{row.model}: {_main(row)}, n = {row.data.task.n}")
-    facts["made by"] = list(dict.fromkeys(row.data.command for row in rows))
-    facts["the data"] = ["bench show FILE.toml, with the file that --task names there"]
+    from benchmark.compare.sides import label
+
+    said = [f"{row.model} on {row.unit} by {label(row)}: {_main(row)}, n = {row.data.task.n}" for row in rows]
+    made = list(dict.fromkeys(row.data.command for row in rows))
+    facts = {"rows": said, "made by": made, "its data": ["bench show FILE.toml, with the file that --task names there"]}
     _pairs(name, facts if json else {key: "\n".join(lines) for key, lines in facts.items()}, json)
 
 

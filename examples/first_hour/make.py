@@ -18,7 +18,7 @@ from safetensors.numpy import load_file, save_file
 import adapters
 
 MINI = Path(adapters.__file__).parent / "weights" / "tipsv2-mini"
-NOISE = 1.0  # of a weight's own spread, on step-200
+NOISE = 3.0  # of a weight's own spread, on step-200
 TASKS = {
     "my_task.toml": """task = "linear_segmentation"
 name = "my-fruit"
@@ -31,6 +31,10 @@ masks = "data/segmentation/train/masks"
 [test]
 images = "data/segmentation/test/images"
 masks = "data/segmentation/test/masks"
+
+[protocol]  # the tutorials in seconds; leave it out
+pixels_at_most = 64
+penalties = [1e-2, 1e-4]
 """,
     "rooms.toml": """task = "depth"
 name = "my-rooms"
