@@ -25,11 +25,11 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import sentencepiece
 import torch
 from transformers import AutoTokenizer, Siglip2Model, Siglip2VisionModel, SiglipModel, SiglipVisionModel
 
 from adapters.patches import to_map
+from adapters.pieces import open_pieces
 from adapters.positions import Rule, chosen
 from adapters.preprocessing import NORMALISATION
 from adapters.vit import VisionTransformer, load_pretrained, normalise_rows
@@ -164,7 +164,7 @@ class PieceTokenizer:
     """SigLIP: lower case, end token, padded with the end token."""
 
     def __init__(self, path: Path, length: int) -> None:
-        self.pieces = sentencepiece.SentencePieceProcessor(model_file=str(path))
+        self.pieces = open_pieces(path)
         self.length = length
 
     def __call__(self, texts: Sequence[str]) -> torch.Tensor:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
+import torch
 from rows import write_row, write_rows
 from test_names import here  # noqa: F401
 
-from benchmark import load_results, load_task, run
-from benchmark.engine.report import Note, Report
-from benchmark.errors import UsageError
+from benchmark import ImageRequest, load_encoder, load_results, load_task, run
+from benchmark.engine.report import Note, Report, words_of
+from benchmark.errors import EncoderError, UsageError
 from benchmark.rows.row import read_all
 from benchmark.rows.tables import format_value
 
@@ -61,3 +63,13 @@ def test_a_task_is_one_line_and_objects_are_told_where_to_go(here: Path) -> None
         run("pixels", taks="toys.toml")
     with pytest.raises(UsageError, match="unknown keyword of run 'protocl'. Did you mean 'protocol'"):
         run("pixels", "toys.toml", protocl="fast")
+
+
+def test_a_library_that_is_missing_stops_what_needs_it_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "sentencepiece", None)
+    encoder = load_encoder("tipsv2-mini", device="cpu")
+    assert encoder.encode_image(torch.zeros(1, 3, 96, 96), ImageRequest()).patches.shape == (1, 12, 12, 128)
+    with pytest.raises(EncoderError, match="texts need the library sentencepiece, which cannot be imported"):
+        encoder.encode_text(["a house"])
+    said = words_of(ModuleNotFoundError("No module named 'jax.numpy'", name="jax.numpy"))
+    assert said.startswith("No module named 'jax.numpy'. jax is missing or broken: install it again")

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import sentencepiece
 
+from adapters.pieces import Unopened, open_pieces
 from benchmark.errors import WeightsError
 
 PAD = 0
@@ -23,12 +23,12 @@ class Tokenizer:
     def __init__(self, path: Path, vocabulary: int, max_tokens: int = 64) -> None:
         """Raises WeightsError when `path` is no SentencePiece model or has more pieces than the weights embed."""
         try:
-            self.pieces = sentencepiece.SentencePieceProcessor(model_file=str(path))
+            self.pieces = open_pieces(path)
         except Exception as e:  # the library raises RuntimeError, OSError or TypeError
             raise WeightsError(
                 f"{path} is not a SentencePiece model ({str(e).splitlines()[0]}). Download it again"
             ) from None
-        if self.pieces.get_piece_size() > vocabulary:
+        if not isinstance(self.pieces, Unopened) and self.pieces.get_piece_size() > vocabulary:
             raise WeightsError(
                 f"{path} has {self.pieces.get_piece_size()} pieces, the text weights embed {vocabulary}. "
                 f"Use the tokenizer these weights came with"

@@ -115,4 +115,7 @@ def words_of(error: Exception) -> str:
     if isinstance(error, BenchError):
         return str(error)
     words = str(error).splitlines()[0] if str(error) else "no message"
+    if isinstance(error, ImportError):
+        library = (error.name or "").partition(".")[0] or "the library"
+        return f"{words}. {library} is missing or broken: install it again. --debug shows the traceback"
     return f"{type(error).__name__}: {words}. Run with --debug for the traceback"
