@@ -33,10 +33,15 @@ def command_lines(path: Path) -> list[str]:
 
 def block_lines(path: Path) -> list[str]:
     """`bench …` lines inside fences and indented blocks, without their comments."""
-    text = path.read_text(encoding="utf-8")
+    text = re.sub(r"(?<=^```console\n).*?(?=^```$)", _typed, path.read_text(encoding="utf-8"), flags=re.S | re.M)
     blocks = re.findall(r"^```[^\n]*\n(.*?)^```", text, re.S | re.M) + re.findall(r"^(?: {4}.*\n)+", text, re.M)
     lines = [line.strip().removeprefix("$ ") for b in blocks for line in b.replace("\\\n", " ").splitlines()]
     return [re.sub(r"\s+#.*", "", line) for line in lines if re.match(r"bench [a-z]", line)]
+
+
+def _typed(block: re.Match[str]) -> str:
+    """What is typed of a console block; the rest is what was printed."""
+    return "".join(f"{line}\n" for line in block[0].splitlines() if line.startswith("$ "))
 
 
 def unread(line: str) -> str | None:
