@@ -29,6 +29,7 @@ from benchmark.rows.row import metrics_of
 from tasks.global_vectors import GlobalVectors
 from tasks.instance_retrieval import TASK as INSTANCE_RETRIEVAL
 from tasks.instance_retrieval import InstanceRetrieval
+from tasks.linear_answers import linear_answers
 from tasks.swept_vectors import CropFeed, StoredVectors, layer_taps, random_box, sources_for
 
 MODEL = f"{Path(__file__).parent}/small_model.py:build"
@@ -269,3 +270,12 @@ def test_an_interrupted_sweep_ends_with_the_same_heads(tmp_path: Path) -> None:
     assert torch.equal(again.weight, calm.weight) and again.table == calm.table and again.curve == calm.curve
     (tmp_path / "state").write_bytes(b"damaged")
     assert torch.equal(sweep(feed, tmp_path / "state").weight, calm.weight)
+
+
+def test_linear_answers_are_those_of_all_rows_whatever_the_block(monkeypatch: pytest.MonkeyPatch) -> None:
+    vectors = torch.randn(30, 5, generator=torch.Generator().manual_seed(0))
+    labels = np.arange(30) % 5
+    monkeypatch.setattr("tasks.linear_answers.BLOCK", 8)
+    head: Any = SimpleNamespace(vectors=vectors, logits=lambda x: x)
+    hits, best = linear_answers(head, labels, "cpu")
+    assert best.tolist() == vectors.argmax(1).tolist() and hits.tolist() == (best == labels).astype(float).tolist()
