@@ -16,6 +16,7 @@ from benchmark.compare import report as report
 from benchmark.compare.classes import class_changes
 from benchmark.compare.compare import compare
 from benchmark.statistics.jackknife import influence, paired_error
+from benchmark.statistics.statistic import Statistic
 
 
 def test_class_changes_name_the_class_that_was_lost(tmp_path: Path) -> None:
@@ -79,6 +80,15 @@ def test_influence_predicts_the_bootstrap_standard_error(task: str) -> None:
     deltas = statistic.value(counts @ matrices[1]) - statistic.value(counts @ matrices[0])
     assert paired_error(*moves) == pytest.approx(deltas.std(), rel=0.08)
     assert abs(moves[0].sum()) < 1e-6 * np.abs(moves[0]).sum()
+
+
+def test_the_influence_of_a_cluster_is_the_sum_of_its_samples_at_the_first_of_them() -> None:
+    samples = {"hit": np.array([1.0, 0, 1, 1, 0, 0]), "image": np.array(["b", "a", "b", "c", "a", "c"])}
+    alone = influence(samples, Statistic("mean", ("hit",), 100.0))
+    np.testing.assert_allclose(alone, 100 * (samples["hit"] - 0.5) / 6, atol=1e-6)
+    together = influence(samples, Statistic("mean", ("hit",), 100.0, cluster="image"))
+    expected = [alone[0] + alone[2], alone[1] + alone[4], 0, alone[3] + alone[5], 0, 0]
+    np.testing.assert_allclose(together, expected, atol=1e-6)
 
 
 def test_exit_codes_tell_regression_refusal_and_peace_apart(measured: Path, tmp_path: Path) -> None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import sys
+import tarfile
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from unittest import mock
 
@@ -13,6 +16,7 @@ import torch
 sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parents[2])]
 
 from recipe_fixtures import tiny  # noqa: E402
+from small import SmallEncoder  # noqa: E402
 
 from adapters.tipsv2.checkpoint import load  # noqa: E402
 from adapters.tipsv2.recipe import ablation, source_scenes, tokens  # noqa: E402
@@ -20,10 +24,15 @@ from adapters.tipsv2.recipe.checkpoint import READINGS, newest_whole, save_check
 from adapters.tipsv2.recipe.export import load_weights  # noqa: E402
 from adapters.tipsv2.recipe.journal import Journal  # noqa: E402
 from adapters.tipsv2.recipe.model import Pretrainer  # noqa: E402
+from adapters.tipsv2.recipe.shard_index import open_index  # noqa: E402
+from adapters.tipsv2.recipe.shards import find_shards  # noqa: E402
 from adapters.tipsv2.recipe.trainer import train  # noqa: E402
 from adapters.tipsv2.recipe.weights import recipe_of  # noqa: E402
-from benchmark.contracts import ModelSpec  # noqa: E402
+from benchmark.contracts import KeptHead, ModelSpec  # noqa: E402
+from benchmark.contracts.steps import StepInput  # noqa: E402
+from benchmark.engine.shared_steps import Pieces  # noqa: E402
 from benchmark.heads import linear_sweep  # noqa: E402
+from benchmark.heads.kept import head_file, read_head, refuse_another  # noqa: E402
 from benchmark.registry import models  # noqa: E402
 from benchmark.system import sealed  # noqa: E402
 from benchmark.system.digest import fingerprint  # noqa: E402
@@ -102,7 +111,55 @@ def use_sweep(folder: Path) -> Any:
     return [done, curve, {k: t.tolist() for k, t in stacks["cls"].tensors().items()}]
 
 
+def make_kept(folder: Path) -> list[Path]:
+    encoder = SmallEncoder()
+    head = KeptHead("labels", dict(torch.nn.Linear(4, 3).state_dict()), {"cls": "first", "names": ["a", "b", "c"]})
+    (folder / "head.safetensors").write_bytes(head_file(head, encoder, {"model": "small", "task": "classification"}))
+    return [folder / "head.safetensors"]
+
+
+def use_kept(folder: Path) -> Any:
+    head, meta = read_head(folder / "head.safetensors")
+    refuse_another(folder / "head.safetensors", meta, SmallEncoder())
+    return [head.kind, {name: values.tolist() for name, values in head.arrays.items()}, head.use, meta]
+
+
+def _pieces(folder: Path) -> tuple[Pieces, list[StepInput]]:
+    inputs: list[StepInput] = [{"x": torch.arange(6.0).reshape(2, 3).T + step} for step in range(4)]
+    return Pieces(SimpleNamespace(steps=4, pictures=64), folder, folder, "key"), inputs  # type: ignore[arg-type]
+
+
+def make_steps(folder: Path) -> list[Path]:
+    pieces, inputs = _pieces(folder)
+    pieces.folder.mkdir()
+    pieces.save(1, inputs[2:])
+    return [pieces.file(1)]
+
+
+def use_steps(folder: Path) -> Any:
+    """What is damaged the trainer makes itself; who made the steps is an account, and is sealed with them."""
+    pieces, inputs = _pieces(folder)
+    steps, _ = pieces.load(1) or (dict(zip(pieces.steps(1), inputs[2:])), "")
+    return {step: [one["x"].tolist(), one["x"].stride()] for step, one in steps.items()}
+
+
 # ----------------------------------------------------------------------------------------------------- the recipe
+
+
+def use_shard_index(folder: Path) -> Any:
+    found = open_index(find_shards(str(folder / "pictures.tar")), folder / "index")
+    return [found.entries.tolist(), found.starts.tolist(), found.ids]
+
+
+def make_shard_index(folder: Path) -> list[Path]:
+    with tarfile.open(folder / "pictures.tar", "w") as out:
+        for i in range(20):
+            for suffix, size in (("jpg", 700 + i), ("txt", 5)):
+                member = tarfile.TarInfo(f"{i:04d}.{suffix}")
+                member.size = size
+                out.addfile(member, io.BytesIO(b"x" * size))
+    use_shard_index(folder)
+    return [path for path in (folder / "index").rglob("*") if path.is_file()]
 
 
 def _recipe_state(step: int) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
