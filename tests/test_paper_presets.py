@@ -103,6 +103,6 @@ def test_plan_counts_windows_of_the_pictures_there_are(
 ) -> None:
     words = ["plan", "--model", "pixels", "--model", "random-vit", "--task", "pc59", "--protocol", "notebook"]
     assert bench(*words, "--data", str(data), "--results", str(tmp_path), "--json") == 0
-    pixels, vit = map(json.loads, capsys.readouterr().out.splitlines())
+    pixels, vit, _ = map(json.loads, capsys.readouterr().out.splitlines())  # the last: what both decode
     assert pixels["units"][0]["note"].startswith("n/a")
     assert vit["units"][0]["live"] == 3 * 2, "24 × 32 pixels become 448 × 597: two windows each"
