@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
 from pathlib import Path
 
@@ -73,3 +74,12 @@ def test_a_library_that_is_missing_stops_what_needs_it_alone(monkeypatch: pytest
         encoder.encode_text(["a house"])
     said = words_of(ModuleNotFoundError("No module named 'jax.numpy'", name="jax.numpy"))
     assert said.startswith("No module named 'jax.numpy'. jax is missing or broken: install it again")
+
+
+def test_a_broken_library_that_tells_no_name_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "half_there.py").write_text("raise ImportError('libx.so: cannot open')")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.raises(ImportError) as caught:
+        importlib.import_module("half_there")
+    assert words_of(caught.value).startswith("libx.so: cannot open. half_there is missing or broken: install it again")
+    assert words_of(ImportError("libx.so")).startswith("libx.so. the library is missing or broken")

@@ -51,6 +51,15 @@ def test_shrinking_keeps_labels_and_shape() -> None:
     assert shrink(values[:20]).shape == values[:20].shape
 
 
+def test_a_depth_outside_the_range_of_the_target_is_told_in_words() -> None:
+    target = np.full((96, 96), 2.0, np.float32)
+    image = np.zeros((96, 96, 3), np.uint8)
+    lines = [
+        np.asarray(Image.open(io.BytesIO(side_by_side(image, target, target + off, "depth"))))[-14:] for off in (-1, 1)
+    ]
+    assert (lines[0] != lines[1]).any()  # the error is 1 m in both; only what was predicted differs
+
+
 @pytest.mark.parametrize("kind", ["segmentation", "depth", "normals"])
 def test_what_was_predicted_is_what_is_drawn(tmp_path: Path, kind: str) -> None:
     """The kept picture is the one made from the prediction itself, not from another image's."""

@@ -85,7 +85,9 @@ def look(
         )
     elif task is not None:
         if image is not None or text or len(models) > 1:
-            raise UsageError("--task is looked at by one model, without a picture of your own or texts")
+            raise UsageError(
+                "--task takes one --model, no picture of your own and no texts: bench look --task TASK --model MODEL"
+            )
         options = RunOptions(
             protocol=protocol, overrides=parse_pairs(set_ or [], "--set"), limit=limit, data=data or data_dir(),
             weights=weights, backend=backend, device=device, dtype=dtype, offline=offline,

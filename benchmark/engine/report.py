@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 T = TypeVar("T")
+OURS = ("benchmark", "adapters", "tasks")
 
 
 @dataclass(frozen=True)
@@ -116,6 +119,18 @@ def words_of(error: Exception) -> str:
         return str(error)
     words = str(error).splitlines()[0] if str(error) else "no message"
     if isinstance(error, ImportError):
-        library = (error.name or "").partition(".")[0] or "the library"
+        library = (error.name or "").partition(".")[0] or _raising(error) or "the library"
         return f"{words}. {library} is missing or broken: install it again. --debug shows the traceback"
     return f"{type(error).__name__}: {words}. Run with --debug for the traceback"
+
+
+def _raising(error: ImportError) -> str:
+    """The library whose own code raised the error, as a broken one does that tells no name: that of the innermost frame
+    but Python's import system; empty where that is our code or a file that nothing imports by name."""
+    names = [str(frame.f_globals.get("__name__", "")) for frame, _ in traceback.walk_tb(error.__traceback__)]
+    outside = [
+        name.partition(".")[0] for name in names if name.partition(".")[0] not in ("importlib", "_frozen_importlib")
+    ]
+    library = outside[-1] if outside else ""
+    known = library not in ("", "__main__", *OURS) and importlib.util.find_spec(library) is not None
+    return library if known else ""

@@ -91,7 +91,8 @@ def _depth(target: np.ndarray, prediction: np.ndarray) -> tuple[list[np.ndarray]
         mapped(prediction, low, high, NEAR_FAR),
         striped(mapped(error, 0, top, "viridis"), ~valid),
     ]
-    return panels, f"depth: light {low:.2f} m to dark {high:.2f} m; error: dark 0 m to yellow {top:.2f} m"
+    guess = f"predicted {prediction.min():.2f} to {prediction.max():.2f} m"  # colours end where the target's do
+    return panels, f"depth: light {low:.2f} m to dark {high:.2f} m, {guess}; error: dark 0 m to yellow {top:.2f} m"
 
 
 def _normals(target: np.ndarray, prediction: np.ndarray) -> list[np.ndarray]:
