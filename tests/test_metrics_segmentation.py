@@ -38,6 +38,8 @@ def test_ignored_pixels_change_nothing_whatever_is_predicted_there() -> None:
 
 
 def test_an_all_ignored_image_counts_nothing() -> None:
+    empty = confusion_areas(np.zeros((0, 2), int), np.zeros((0, 2), int), 4)
+    assert not any(values.any() or len(values) != 4 for values in empty)
     areas = confusion_areas(np.zeros((2, 2), int), np.full((2, 2), 255), 4)
     assert not areas.union.any() and not areas.target_area.any()
 

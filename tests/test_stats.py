@@ -200,6 +200,8 @@ def test_the_minimum_detectable_effect_of_nine_tests_is_found_four_times_out_of_
 
 
 def test_tables_of_other_samples_are_refused() -> None:
+    with pytest.raises(UsageError, match="3 and 2 hits: a paired test needs the same samples"):
+        mcnemar(np.ones(3), np.ones(2))
     with pytest.raises(UsageError, match="tables of 3 and 4 samples cannot be paired"):
         paired({"a": np.ones(3)}, {"a": np.ones(4)}, MEAN)
     grouped = Statistic("mean", ("a",), cluster="scene")
