@@ -151,6 +151,8 @@ def test_published_numbers_are_shown_and_never_tested(tmp_path: Path) -> None:
         head + "TIPSv2 L/14,tipsv2-l,linear_segmentation,ade20k,mIoU,50.1,a paper,\n"
     )
     found = compare("published", "tipsv2-l", results=tmp_path)
+    other = compare(tmp_path / "tipsv2-l", "published", results=tmp_path)
+    assert (found.a, found.b, other.a, other.b) == ("published", "tipsv2-l", "tipsv2-l", "published")
     assert not found.units and found.published[0].published == 50.1
     assert "shown, not tested" in report.markdown(found)
     code, _ = run("published", "tipsv2-l", "--fail-on-regression", "--results", tmp_path)
