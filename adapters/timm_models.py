@@ -210,22 +210,7 @@ def build(spec: ModelSpec) -> TimmEncoder:
         close = ", ".join(timm.list_models(f"*{spec.target.split('_')[0]}*")[:3])
         raise UsageError(f"timm does not know {spec.target!r}. Close: {close or 'none'}")
 
-    def create(**more: Any) -> Any:
-        return timm.create_model(spec.target, pretrained=spec.weights is None, num_classes=0, **more)
-
-    try:
-        try:
-            model = create(dynamic_img_size=True)
-        except TypeError:  # an architecture of one size
-            model = create()
-        else:
-            if not whole_patches(model, timm):
-                model = create()
-    except Exception as error:
-        raise WeightsError(
-            f"{spec.name}: its weights cannot be had ({type(error).__name__}: {str(error).splitlines()[0][:120]}). "
-            "Pass --weights FILE.safetensors"
-        ) from error
+    model = create(spec, timm)
     if spec.weights:
         path = lone_file(Path(spec.weights), spec.name)
         load_file(model, spec, path)
@@ -234,6 +219,25 @@ def build(spec: ModelSpec) -> TimmEncoder:
         source, digest = f"timm:{spec.target}", module_digest({"": model})
     weights = WeightsInfo(source, fingerprint([spec.target, digest]))  # the name decides the activation
     return TimmEncoder(spec, model, timm.data.resolve_model_data_config(model), weights)
+
+
+def create(spec: ModelSpec, timm: Any) -> Any:
+    """The architecture, with timm's own weights where none are named. Raises WeightsError where they cannot be had."""
+
+    def made(**more: Any) -> Any:
+        return timm.create_model(spec.target, pretrained=spec.weights is None, num_classes=0, **more)
+
+    try:
+        try:
+            model = made(dynamic_img_size=True)
+        except TypeError:  # an architecture of one size
+            return made()
+        return model if whole_patches(model, timm) else made()
+    except Exception as error:
+        raise WeightsError(
+            f"{spec.name}: its weights cannot be had ({type(error).__name__}: {str(error).splitlines()[0][:120]}). "
+            "Pass --weights FILE.safetensors"
+        ) from error
 
 
 def whole_patches(model: Any, timm: Any) -> bool:

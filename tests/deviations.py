@@ -23,7 +23,7 @@ WHAT = ("own", "other", "odd", "texts")  # sizes of pictures, and texts, that an
 TESTS = (
     "parity/test_dinotxt.py", "parity/test_extras_parity.py", "parity/test_families_parity.py",
     "parity/test_franca.py", "parity/test_naflex.py", "parity/test_open_clip_towers.py", "parity/test_pe.py",
-    "parity/test_tips_reference.py", "parity/test_vjepa2.py", "test_hub_zoo.py",
+    "parity/test_radio.py", "parity/test_tips_reference.py", "parity/test_vjepa2.py", "test_hub_zoo.py",
 )  # fmt: skip
 
 

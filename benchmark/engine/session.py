@@ -6,8 +6,9 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from benchmark.contracts import Encoder, Outcome
+from benchmark.contracts import Encoder, EncoderCard, Outcome, Task, no_text_tower
 from benchmark.contracts.progress import NewProgress, silent
 from benchmark.engine.context import Context
 from benchmark.engine.environment import forget_gpu_peak
@@ -73,7 +74,7 @@ class Session:
 
     def refusal(self, job: Job) -> str | None:
         """Why the encoder cannot do the job, or None."""
-        return job.task.refusal(self.encoder.card, job.protocol.values)
+        return refusal(job.task, self.encoder.card, job.protocol.values)
 
     def plan(self, job: Job) -> bool:
         """Joins what the job needs to the shared passes; True when that worked. Raises NotApplicable."""
@@ -140,6 +141,13 @@ class Session:
             new_progress=self.progress,
             shared=shared,
         )
+
+
+def refusal(task: Task, card: EncoderCard, protocol: Any) -> str | None:
+    """Why the encoder cannot do the task, or None; of a model by name that reads no text, what its row says of that."""
+    reason = task.refusal(card, protocol)
+    why = models().get(card.name, {}).get("no_text") if reason and reason == no_text_tower(card) else None
+    return f"{reason}: {why}" if why else reason
 
 
 def encoder_of(name: str, options: RunOptions) -> Encoder:

@@ -22,7 +22,7 @@ from benchmark.engine.jobs import Job, JobMaker, refuse_unread
 from benchmark.engine.loading import device_of, resolve_device
 from benchmark.engine.options import RunOptions
 from benchmark.engine.run import Variants
-from benchmark.engine.session import Session, encoder_of
+from benchmark.engine.session import Session, encoder_of, refusal
 from benchmark.engine.slots import slot_of
 from benchmark.engine.suites import choose
 from benchmark.engine.target import checkpoints_of
@@ -167,7 +167,7 @@ def _lines(
         line, held = Line(str(unit)), 0
         try:
             with staying():
-                if reason := job.task.refusal(encoder.card, protocol):
+                if reason := refusal(job.task, encoder.card, protocol):
                     raise NotApplicable(reason)
                 if isinstance(job, Job) and not options.force and _finished(job, name, stamp, options):
                     note = "done"
