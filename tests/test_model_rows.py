@@ -8,6 +8,7 @@ import pytest
 import torch
 import transformers as hf
 
+from benchmark import load_encoder
 from benchmark.registry import models
 
 CLIP = {"b32": (768, 12, 12, 32, 512), "b16": (768, 12, 12, 16, 512), "l14": (1024, 24, 16, 14, 768)}
@@ -144,7 +145,24 @@ def test_sizes_of_what_a_library_builds(name: str) -> None:
             model = open_clip.create_model(arch, device="meta", load_weights=False, pretrained_text=False).eval()
             check_clip(row, model, picture)
             assert open_clip.get_pretrained_cfg(arch, tag)["hf_hub"].strip("/") == row["hub"]
-    assert row["params"] == sum(p.numel() for p in model.parameters())
+        parts = [model, *(adaptor_and_texts(row) if row["target"] == "adapters.radio:build" else ())]
+    assert row["params"] == sum(p.numel() for part in parts for p in part.parameters())
+
+
+def adaptor_and_texts(row: dict[str, Any]) -> tuple[Any, Any]:
+    """What stands beside the tower of C-RADIOv4: an adaptor of two inner blocks, SigLIP 2 g's text tower."""
+    from adapters.radio import Adaptor
+
+    hidden, space = 1520, row["text_dim"]
+    state = {"fc1.weight": torch.empty(hidden, row["embed_dim"]), "final.2.weight": torch.empty(space, hidden)}
+    state |= {f"blocks.{i}.2.bias": torch.empty(hidden) for i in range(2)}
+    text = hf.SiglipTextConfig(**sizes(SIGLIP["so400m"]), vocab_size=256000, projection_size=space)
+    return Adaptor(state), hf.SiglipTextModel(text)
+
+
+@pytest.mark.parametrize("name", [name for name, row in models().items() if row.get("embedded")])
+def test_sizes_of_what_is_in_the_package(name: str) -> None:
+    assert models()[name]["params"] == load_encoder(name, device="cpu").card.params
 
 
 def patch_of(model: Any) -> int:
