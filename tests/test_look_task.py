@@ -157,8 +157,8 @@ def test_the_command_writes_where_it_is_told_and_explains_bad_words(
     assert code == 0 and out.splitlines()[-1] == str(tmp_path / "x") and (tmp_path / "x").stat().st_size > 1000
     for wrong, said in (
         ([], "takes a picture, or --task"),
-        (["photo.jpg", "--task", "depth.toml"], "without a picture of your own"),
-        (["--task", "depth.toml", "-m", "pixels", "-m", "random-vit"], "one model"),
+        (["photo.jpg", "--task", "depth.toml"], "takes one --model, no picture of your own"),
+        (["--task", "depth.toml", "-m", "pixels", "-m", "random-vit"], "takes one --model"),
         (["--task", "zero_shot_segmentation.toml", "-m", "pixels"], "pixels has no patches in text space"),
     ):
         code, _, error = told(capsys, "look", *wrong)
