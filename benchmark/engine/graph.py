@@ -15,6 +15,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+Pass = tuple[int, Any]  # a pass of a model: the model's number, and the pass's key
 SIDE_BY_SIDE = 4  # models at most whose pictures are decoded once for all of them: a worker holds so many
 RANGES = 4  # of a pass, for each worker that may work on it: small enough that a slow one holds nobody up
 FAR = 2.0  # times as long the way to the end must be for which a worker leaves the model it has loaded
@@ -41,6 +42,20 @@ def by_memory(models: Mapping[int, float], room: float) -> list[list[int]]:
         lots[-1].append(model)
         held += size
     return lots
+
+
+def lots(pixels: Mapping[Pass, str], weights: Mapping[int, float], room: Mapping[int, float]) -> list[list[list[Pass]]]:
+    """The passes of `pixels`, by what they read: of those that read the same pixels, as few lots as the models' bytes
+    allow. `weights` and `room` are of each model."""
+    same: dict[str, list[Pass]] = defaultdict(list)
+    for one, read in pixels.items():
+        same[read].append(one)
+    found = []
+    for passes in same.values():
+        sizes = {model: weights[model] for model, _ in passes}
+        parted = by_memory(sizes, min(room[model] for model in sizes))
+        found.append([[one for one in passes if one[0] in together] for together in parted])
+    return found
 
 
 def ranges(blocks: Sequence[int], count: int) -> list[list[int]]:

@@ -10,11 +10,9 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from benchmark.engine.alike import base_of
-from benchmark.engine.graph import Node, by_memory, ranges
+from benchmark.engine.graph import Node, Pass, lots, ranges
 from benchmark.engine.jobs import Job
 from benchmark.engine.worker import Key, Opened, PassPlan
-
-Pass = tuple[int, Key]  # a pass of a model
 
 
 @dataclass(frozen=True)
@@ -60,25 +58,23 @@ def encoding(parts: Sequence[Part], group: int | None, rendered: str = "") -> No
     return Node(name, cost, after, first.model, group, work=("encode", tuple(parts)))
 
 
-def _same_pixels(opened: Mapping[int, Opened]) -> Iterator[dict[tuple[int, Key], PassPlan]]:
+def _same_pixels(opened: Mapping[int, Opened]) -> Iterator[dict[Pass, PassPlan]]:
     """Passes that read the same pixels and lack something, as many together as fit into memory."""
-    found: dict[str, dict[Pass, PassPlan]] = {}
-    for model, one in opened.items():
-        for key, shared in one.passes.items():
-            if shared.blocks:
-                found.setdefault(shared.pixels, {})[model, key] = shared
-    for passes in found.values():
-        sizes = {model: float(opened[model].weights) for model, _ in passes}
-        for lot in by_memory(sizes, min(opened[model].room for model in sizes)):
-            yield {(model, key): shared for (model, key), shared in passes.items() if model in lot}
+    passes = {(model, key): one for model, found in opened.items() for key, one in found.passes.items() if one.blocks}
+    pixels = {of: one.pixels for of, one in passes.items()}
+    weights = {model: float(found.weights) for model, found in opened.items()}
+    room = {model: found.room for model, found in opened.items()}
+    for parted in lots(pixels, weights, room):
+        for lot in parted:
+            yield {of: passes[of] for of in lot}
 
 
 def _ranges(together: Mapping[Pass, PassPlan], most: int) -> Iterator[list[Part]]:
     blocks = sorted({block for shared in together.values() for block, _ in shared.blocks})
-    for run in ranges(blocks, most):
+    for run in map(set, ranges(blocks, most)):
         parts = []
         for (model, key), shared in together.items():
-            lacking = {block: n for block, n in shared.blocks if block in set(run)}
+            lacking = {block: n for block, n in shared.blocks if block in run}
             if lacking:
                 parts.append(Part(model, key, tuple(lacking), shared.cost * sum(lacking.values())))
         yield parts

@@ -233,15 +233,15 @@ def together(shares: Sequence[Share]) -> None:
     BenchError for a full disk.
     """
     work = [share for share in shares if share.begin()]
-    size = work[0].extractor.batch_size if work else 0
+    if not work:
+        return
+    size = work[0].extractor.batch_size
     _fill([share for share in work if share.extractor.batch_size == size])
     if rest := [share for share in work if share.extractor.batch_size != size]:  # one that ran out of memory
         together(rest)
 
 
 def _fill(shares: Sequence[Share]) -> None:
-    if not shares:
-        return
     first = shares[0]
     lead, task = first.extractor, first.task
     begun = time.perf_counter()

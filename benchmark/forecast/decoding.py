@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from benchmark.engine.graph import by_memory, side_by_side
+from benchmark.engine import graph
 from benchmark.forecast.lines import Forecast, Size
 
 Lot = dict[tuple[int, str], tuple[Size, int]]  # (model, pass) -> size of the input, pictures that are to be encoded
@@ -27,22 +27,23 @@ class Decoding:
 
 def groups(plans: Sequence[Forecast]) -> dict[int, int]:
     """The group of each model that has something to do, as a run has them."""
-    return side_by_side([number for number, plan in enumerate(plans) if plan.todo])
+    return graph.side_by_side([number for number, plan in enumerate(plans) if plan.todo])
 
 
 def lots(plans: Sequence[Forecast], models: Sequence[int]) -> list[list[Lot]]:
     """The passes of `models`, a group: those that see the same pixels, parted where they do not fit side by side."""
-    same: dict[str, Lot] = {}
-    for model in models:
-        for key, (size, pictures) in plans[model].passes.items():
-            if pictures:
-                same.setdefault(plans[model].pixels[key], {})[model, key] = (size, pictures)
-    found = []
-    for lot in same.values():
-        weights = {model: float(plans[model].weights) for model, _ in lot}
-        parted = by_memory(weights, min(plans[model].room for model in weights))
-        found.append([{of: what for of, what in lot.items() if of[0] in together} for together in parted])
-    return found
+    passes: Lot = {
+        (model, key): (size, pictures)
+        for model in models
+        for key, (size, pictures) in plans[model].passes.items()
+        if pictures
+    }
+    parted = graph.lots(
+        {(model, key): plans[model].pixels[key] for model, key in passes},
+        {model: float(plans[model].weights) for model in models},
+        {model: plans[model].room for model in models},
+    )
+    return [[{of: passes[of] for of in lot} for lot in one] for one in parted]
 
 
 def decoding(plans: Sequence[Forecast]) -> Decoding:
