@@ -5,8 +5,8 @@
 
 Cosmic Ray (`pip install cosmic-ray`) makes the mutants; what stands in annotations and docstrings is left out. Each
 runs in a process forked from this one, which has the large libraries loaded, on a copy of the tree: `mutants.toml` says
-which tests judge a module and which mutants are equivalent. The exit code is 1 where fewer than TARGET of the others
-died.
+which quick tests judge a module, which wider ones judge what those let through, and which mutants are equivalent. The
+exit code is 1 where fewer than TARGET of the others died.
 """
 
 from __future__ import annotations
@@ -76,15 +76,22 @@ def meaning(source: str) -> str:
     return ast.dump(tree)
 
 
-def modules(words: list[str]) -> dict[Path, list[str]]:
-    """Module -> its test files, of those at or below `words`, or of all."""
+def modules(words: list[str]) -> dict[Path, list[list[str]]]:
+    """Module -> its quick test files, and the wider ones beside them; of those at or below `words`, or of all."""
     found = {path: tests for glob, tests in TABLE["modules"].items() for path in sorted(ROOT.glob(glob))}
     wanted = [ROOT / word for word in words] or [ROOT]
-    return {
-        path: tests
-        for path, tests in found.items()
-        if any(path.is_relative_to(place) for place in wanted) and "def " in path.read_text(encoding="utf-8")
-    }
+    out = {}
+    for path, quick in found.items():
+        if any(path.is_relative_to(place) for place in wanted) and "def " in path.read_text(encoding="utf-8"):
+            wider = [name for glob, tests in TABLE["wider"].items() if path in ROOT.glob(glob) for name in tests]
+            out[path] = [quick, [name for name in dict.fromkeys(wider) if name not in quick]]
+    return out
+
+
+def equivalent(name: str, said: str) -> bool:
+    """Whether the table has the mutant `said` of the module `name`, or it is of how much is done at a time."""
+    mutant = f"{name}: {said}"
+    return mutant in TABLE["equivalent"] or any(mutant.startswith(f"{one} = ") for one in TABLE["at_once"]["names"])
 
 
 def judge(tree: Path, tests: list[str], seconds: float) -> str:
@@ -129,27 +136,40 @@ def change(before: str, after: str) -> str:
     return f"{' / '.join(gone)} -> {' / '.join(come)}"
 
 
-def examine(path: Path, tests: list[str], tree: Path, sample: int, seed: int) -> tuple[int, int, int]:
+def seconds_of(tree: Path, tests: list[str], known: dict[str, float]) -> float:
+    """What these tests take on the code as it is, each file looked up in `known` or tried; ends where one fails."""
+    for name in tests:
+        if name not in known:
+            begun = time.monotonic()
+            if judge(tree, [name], float("inf")) != "survived":
+                sys.exit(f"{name} fails on the code as it is")
+            known[name] = time.monotonic() - begun
+    return sum(known[name] for name in tests)
+
+
+def examine(
+    path: Path, stages: list[list[str]], tree: Path, sample: int, seed: int, known: dict[str, float]
+) -> tuple[int, int, int]:
     """(killed, survived, equivalent) of the mutants of one module, or of `sample` of them; survivors are printed."""
     name = path.relative_to(ROOT).as_posix()
     source = (tree / name).read_text(encoding="utf-8")  # of the copy: the tree may be worked on meanwhile
-    made = mutants(source, random.Random(f"{seed}/{name}"))
     counts = {"killed": 0, "endless": 0, "survived": 0, "equivalent": 0}
-    begun = time.monotonic()
-    if judge(tree, tests, float("inf")) != "survived":
-        sys.exit(f"{name}: its tests fail on the code as it is: {' '.join(tests)}")
-    limit = PATIENCE * (time.monotonic() - begun)
+    made = mutants(source, random.Random(f"{seed}/{name}"))
     for operator, changed in itertools.islice(made, sample or None):
         said = change(source, changed)
-        if f"{name}: {said}" in TABLE["equivalent"]:
+        if equivalent(name, said):
             counts["equivalent"] += 1
             continue
-        (tree / name).write_text(changed, encoding="utf-8")
-        found = judge(tree, tests, limit)
+        found = "survived"
+        for tests in stages:
+            if tests and found == "survived":
+                limit = PATIENCE * seconds_of(tree, tests, known)
+                (tree / name).write_text(changed, encoding="utf-8")
+                found = judge(tree, tests, limit)
+                (tree / name).write_text(source, encoding="utf-8")
         counts[found] += 1
         if found == "survived":
             print(f"  survived {name}: {said}  ({operator.removeprefix('core/')})", flush=True)
-    (tree / name).write_text(source, encoding="utf-8")
     died = counts["killed"] + counts["endless"]
     print(f"{name}: {died} of {died + counts['survived']} killed, {counts['equivalent']} equivalent", flush=True)
     return died, counts["survived"], counts["equivalent"]
@@ -175,7 +195,8 @@ def main() -> int:
             place = ROOT / part
             ignored = shutil.ignore_patterns("__pycache__")
             shutil.copytree(place, tree / part, ignore=ignored) if place.is_dir() else shutil.copy(place, tree / part)
-        found = [examine(path, tests, tree, words.sample, words.seed) for path, tests in chosen.items()]
+        known: dict[str, float] = {}
+        found = [examine(path, stages, tree, words.sample, words.seed, known) for path, stages in chosen.items()]
     killed, survived, equivalent = (sum(column) for column in zip(*found))
     share = killed / max(1, killed + survived)
     print(f"{killed} of {killed + survived} mutants killed ({100 * share:.1f} %), {equivalent} equivalent left out")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import importlib
+import pkgutil
+from dataclasses import is_dataclass, replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -11,6 +13,11 @@ import torch
 from small import Noise, SmallEncoder, made
 from test_caption_retrieval import outcome
 
+import benchmark.compare
+import benchmark.heads
+import benchmark.metrics
+import benchmark.statistics
+import tasks
 from benchmark.contracts import DepthData, Need, NormalsData, Tap, View
 from benchmark.contracts.progress import silent
 from benchmark.images.views import Placement, ResolvedView
@@ -141,3 +148,15 @@ def test_a_padded_view_has_its_picture_in_the_middle_and_says_where() -> None:
     inside[2:14, 1:22] = True  # three columns are too many: the smaller half comes first
     assert np.array_equal(laid, np.repeat(inside[None], 3, 0).astype(np.float32))
     assert view.placement(12, 21) == Placement(2 / 16, 1 / 24, 12 / 16, 21 / 24)
+
+
+def test_what_is_passed_around_is_changed_by_nobody() -> None:
+    """Protocols, statistics, heads, comparisons: all frozen, but for what a task fills or holds while it runs."""
+    packages = (benchmark.compare, benchmark.heads, benchmark.metrics, benchmark.statistics, tasks)
+    found = [m for package in packages for m in pkgutil.iter_modules(package.__path__, f"{package.__name__}.")]
+    loose, frozen = set(), 0
+    for name in ["benchmark.protocol", *(module.name for module in found if not module.ispkg)]:
+        kinds = [v for v in vars(importlib.import_module(name)).values() if is_dataclass(v) and v.__module__ == name]
+        loose |= {v.__name__ for v in kinds if not v.__dataclass_params__.frozen}  # type: ignore[union-attr]
+        frozen += len(kinds)
+    assert loose == {"Matched", "Pair", "PixelSet", "Space", "_Upsampler"} and frozen > 50

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
@@ -14,7 +16,7 @@ from test_compare import FAST, in_memory, measured, run, unit  # noqa: F401
 
 from benchmark.compare import report as report
 from benchmark.compare.classes import class_changes
-from benchmark.compare.compare import compare
+from benchmark.compare.compare import _only_in_b, _partner, compare, machine, sample_ids
 from benchmark.statistics.jackknife import influence, paired_error
 from benchmark.statistics.statistic import Statistic
 
@@ -176,3 +178,51 @@ def test_a_part_of_the_data_confirms_no_published_number(tmp_path: Path) -> None
         code, out = run("published", "tipsv2-l", "--results", tmp_path)
         assert "0 of 0 published numbers inside" in out and "1 measured on a part of the data" in out
         assert "120, a part" in out and code == 0
+
+
+def stub(folder: str, digest: str = "d", unit: str = "depth/x", protocol: str = "1" * 64) -> Any:
+    """As much of a row as says whose partner it is."""
+    data = SimpleNamespace(
+        task=SimpleNamespace(dataset_digest=digest), protocol=SimpleNamespace(name="fast", hash=protocol)
+    )
+    return SimpleNamespace(unit=unit, folder=Path(folder), protocol_hash=protocol, data=data, model="m")
+
+
+@pytest.mark.parametrize(
+    ("mine", "theirs", "found"),
+    [
+        ("f1", ["f2", "f1"], "f1"),  # by the name of the folder
+        ("f1 f2", ["f2", "f3"], "f3"),  # f2 is the partner of A's own f2
+        ("f1", ["f2", "f3"], "B has 2 rows for A's f1. Name the folders of two rows"),
+        ("f1 f2", ["f2"], "B has no row for A's f1."),
+        ("f1", ["f2/other", "f3"], "f3"),  # on the same data
+        ("f1", ["f2/other"], "f2"),  # another digest is refused later, by name
+        ("f1", ["f1/d/9"], "depth/x: not compared: the protocols differ (A fast-11111111, B fast-99999999)"),
+    ],
+)
+def test_of_several_rows_of_one_unit_the_partner_is_the_one_that_is_left(
+    mine: str, theirs: list[str], found: str
+) -> None:
+    rows = []
+    for words in theirs:
+        folder, digest, protocol = (*words.split("/"), "d", "1")[:3] if "/" in words else (words, "d", "1")
+        rows.append(stub(folder, digest, protocol=protocol * 64))
+    a, b = (SimpleNamespace(name=n, rows=tuple(of)) for n, of in (("A", map(stub, mine.split())), ("B", rows)))
+    partner: Any = _partner(a.rows[0], a, b)  # type: ignore[arg-type]
+    assert found in partner if isinstance(partner, str) else partner.folder.name == found
+
+
+def test_units_that_only_b_has_are_named_once_and_in_order() -> None:
+    a = SimpleNamespace(name="A", rows=(stub("f", unit="b"),))
+    b = SimpleNamespace(name="B", rows=tuple(stub("f", unit=unit) for unit in ("d", "b", "c", "d")))
+    said = _only_in_b(a, b)  # type: ignore[arg-type]
+    assert said == tuple(f"{unit}: not compared: only B (B) has a row of it" for unit in ("c", "d"))
+
+
+def test_a_machine_is_its_gpu_or_the_vectors_of_its_cpu_and_ids_are_positions_where_there_are_none() -> None:
+    for gpu, vectors, said in (("H100", "AVX2", "H100"), (None, "AVX2", "a CPU with AVX2"), (None, None, None)):
+        assert machine(SimpleNamespace(gpu=gpu, instruction_set=vectors)) == said  # type: ignore[arg-type]
+    columns: dict[str, Any] = {"rmse": np.zeros(3), "sample": np.array(list("xyz")), "image_id": np.array(list("abc"))}
+    for name, expected in (("image_id", ["a", "b", "c"]), ("sample", ["x", "y", "z"]), ("rmse", [0, 1, 2])):
+        assert sample_ids(SimpleNamespace(samples=columns)).tolist() == expected  # type: ignore[arg-type]
+        columns.pop(name)

@@ -19,7 +19,7 @@ from benchmark.statistics.paired import paired
 from tasks.patch_matches import cells
 from tasks.scenes.dataset import open_dataset as open_scenes
 from tasks.scenes.layout import compose
-from tasks.scenes.pairs import ScenePairs, carried, cast, matched, plane, projected, world
+from tasks.scenes.pairs import ScenePairs, carried, cast, degrees_between, matched, plane, projected, world
 from tasks.scenes.render import render
 
 
@@ -159,3 +159,23 @@ def test_what_has_learnt_nothing_stays_below_the_embedded_model(tmp_path: Path) 
         found = paired(other.samples, trained.samples, trained.statistic(), resamples=1000, seed=0)
         assert found.delta > 0 and found.ci95[0] > 0, other.model
     assert trained.main.value > 20
+
+
+def test_the_angle_between_two_cameras_is_that_of_their_rotation() -> None:
+    """By matrices: each camera leans about x, the second view's world is turned about y."""
+
+    def layout(lean: float, turn: float | None) -> Any:
+        of = None if turn is None else (np.cos(turn), np.sin(turn), 0.3, 4.0)
+        camera = SimpleNamespace(cos=np.cos(lean), sin=np.sin(lean))
+        return SimpleNamespace(camera=camera, surroundings=SimpleNamespace(turn=of))
+
+    def about(axis: int, angle: float) -> np.ndarray:
+        c, s = np.cos(angle), np.sin(angle)
+        plain = np.array([[1, 0, 0], [0, c, -s], [0, s, c]])
+        return np.roll(plain, axis, (0, 1))
+
+    for lean, other, turn in ((0.3, 0.1, 0.7), (0.5, 0.5, 0.2), (0.2, 0.6, 0.0), (0.1, 0.4, 2.0)):
+        rotation = about(0, other).T @ about(1, turn) @ about(0, lean)
+        expected = np.degrees(np.arccos((np.trace(rotation) - 1) / 2))
+        assert degrees_between(layout(lean, None), layout(other, turn)) == pytest.approx(expected, abs=1e-9)
+    assert degrees_between(layout(0.4, None), layout(0.4, 0.0)) == pytest.approx(0, abs=1e-5)

@@ -256,6 +256,24 @@ def test_the_loss_that_is_trained_is_that_of_each_devices_pictures(tmp_path, mon
     assert seen == [2, 2, 1]
 
 
+def test_the_variance_counts_after_its_steps_and_pixels_up_to_the_limit(tmp_path, monkeypatch):
+    seen, gradients = [], []
+    of = training_losses.sig_loss
+
+    def noted(guess, truth, valid, with_variance):
+        seen.append((with_variance, bool((valid == ((truth > 0) & (truth <= 2))).all()), bool(valid.all())))
+        return of(guess, truth, valid, with_variance=with_variance)
+
+    monkeypatch.setattr("tasks.trained_depth.sig_loss", noted)
+    monkeypatch.setattr("tasks.trained_depth.gradient_loss", lambda *given: gradients.append(given[3]) or 0.0)
+    few = {"steps": 3, "batch_size": 2, "max_depth": 2.0, "sig_warmup": 2, "loss_group": 0}
+    for weight in (0.0, 0.5):
+        context = memory(tmp_path, preset("depth", "dinov2", **{**SMALL, **few}, gradient_weight=weight))
+        TASK.method(context.protocol).run(context)
+    assert seen == [(False, True, False), (False, True, False), (True, True, False)] * 2
+    assert gradients == [context.protocol.gradient_axes] * 3
+
+
 def test_a_dpt_head_learns_depth_that_can_be_learnt(tmp_path):
     context = memory(tmp_path, preset("depth", "dpt", **{**SMALL, "steps": 40, "learning_rate": 5e-3}, resize=0))
     assert TASK.method(context.protocol).run(context).samples["rmse"].mean() < 0.6 * spread(context)

@@ -9,6 +9,7 @@ import torch
 from benchmark.errors import DataError
 from benchmark.heads import bins
 from benchmark.heads.bins import BinsHead, fit_bins
+from benchmark.heads.rows import fit_scaler
 from tasks.dense import finer
 
 
@@ -73,3 +74,55 @@ def test_bins_are_averaged_after_their_scores_are_interpolated() -> None:
     torch.testing.assert_close(metres, head.predict(finer(grid, 4)), atol=1e-5, rtol=1e-5)
     assert float((metres - finer(head.predict(grid)[..., None], 4)[..., 0]).abs().max()) > 0.1
     assert finer(grid, 1) is grid
+
+
+@pytest.mark.parametrize("loss", ["sig", "l2"])
+def test_bins_are_trained_by_adamw_on_shuffled_epochs_of_standardised_rows(loss) -> None:
+    """Step by step with torch's optimiser; AdaBins' loss √(var g + 0.15 mean² g) of log-ratios g, or squared metres."""
+    rng = np.random.default_rng(0)
+    x = (rng.normal(size=(40, 3)) * [1, 3, 0.2] + 5).astype(np.float32)
+    depth = rng.uniform(1, 9, 40).astype(np.float32)
+    head = fit_bins(x, depth, None, 0.5, 10, 4, seed=3, learning_rates=(0.05,), steps=6, batch=16, loss=loss)
+    z = torch.from_numpy((x - x.mean(0, dtype=float)) / x.std(0, dtype=float)).float()
+    weight = (0.01 * torch.randn(4, 3, generator=torch.Generator().manual_seed(3))).requires_grad_()
+    bias = torch.full((4,), 0.1, requires_grad=True)
+    optimiser, order = torch.optim.AdamW([weight, bias], lr=0.05, weight_decay=0.01), np.random.default_rng(3)
+    epochs = [order.permutation(40) for _ in range(2)]
+
+    def metres(rows: np.ndarray) -> torch.Tensor:
+        share = torch.relu(z[rows] @ weight.T + bias) + 0.1
+        return (share * torch.linspace(0.5, 10, 4)).sum(1) / share.sum(1)
+
+    for step in range(6):
+        rows = epochs[step // 3][step % 3 * 16 :][:16]
+        optimiser.param_groups[0]["lr"] = 0.05 * (1 + np.cos(np.pi * step / 6)) / 2
+        guess, truth = metres(rows), torch.from_numpy(depth[rows])
+        gap = guess.log() - truth.log()
+        error = (gap.var(correction=0) + 0.15 * gap.mean() ** 2).sqrt() if loss == "sig" else (guess - truth).pow(2)
+        optimiser.zero_grad()
+        error.mean().backward()
+        optimiser.step()
+    found = head.predict(torch.from_numpy(x))
+    torch.testing.assert_close(found, metres(np.arange(40)).detach(), rtol=1e-3, atol=1e-3)
+
+
+def test_a_rate_is_judged_by_the_rmse_of_all_its_rows(monkeypatch) -> None:
+    monkeypatch.setattr(bins, "_PREDICT_ROWS", 7)
+    x, depth = np.random.default_rng(0).normal(size=(2, 30, 1)).astype(np.float32)
+    scaler, centres = fit_scaler(x, np.arange(30), "cpu"), torch.linspace(1, 3, 2)
+    recipe = bins._Recipe(x, torch.from_numpy(depth[:, 0]), scaler, centres, "cpu", 1, 1, 0.0, "sig", 0)
+    rows = np.arange(0, 30, 2)
+    share = np.maximum((x[rows] - x.mean()) / x.std() * [[1.0, -2.0]] + [0.5, 1.0], 0) + 0.1
+    expected = np.sqrt(np.mean((share @ [1, 3] / share.sum(1) - depth[rows, 0]) ** 2))
+    assert recipe.rmse((torch.tensor([[1.0], [-2.0]]), torch.tensor([0.5, 1.0])), rows) == pytest.approx(expected)
+
+
+def test_depths_on_the_limits_and_rates_that_cannot_be_judged_are_refused() -> None:
+    x = np.ones((4, 2), np.float32)
+    with pytest.raises(DataError, match="no depth lies between 0.5 and 10 m"):
+        fit_bins(x, np.array([0.5, 10, np.nan, 0]), None, 0.5, 10)
+    with pytest.raises(DataError, match="3 depths for 4 feature rows"):
+        fit_bins(x, np.ones(3), None, 0.5, 10)
+    for held, said in ((None, 0), (np.ones(4, bool), 3)):
+        with pytest.raises(DataError, match=f"{said} of 3 valid rows are held out"):
+            fit_bins(x, np.array([1, 2, 3, 11]), held, 0.5, 10, learning_rates=(0.1, 0.01), steps=1)

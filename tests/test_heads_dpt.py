@@ -13,7 +13,7 @@ from dpt_layouts import OUT, WIDTH, as_torch, flax_tree, tokens, write_zip
 
 from benchmark.errors import WeightsError
 from benchmark.heads.depth_bins import LinearDense
-from benchmark.heads.dpt import DPT, quarters
+from benchmark.heads.dpt import DPT, Fusion, Residual, quarters
 from benchmark.heads.dpt_weights import load_dpt
 
 
@@ -136,3 +136,41 @@ def test_a_linear_head_commutes_with_up_sampling_and_sees_the_cls():
     features = torch.nn.functional.interpolate(both, scale_factor=4, mode="bilinear")  # as DINOv2: features first
     expected = torch.einsum("oc,bchw->bohw", weight, features) + bias[:, None, None]
     assert found.shape == (2, 3, 12, 20) and torch.allclose(found, expected, atol=1e-5)
+
+
+def test_a_readout_mixes_each_patch_with_the_cls_and_keeps_its_place():
+    """Of 2 × 3 patches: a linear layer on both side by side, GELU by its tanh form, and another layer."""
+    torch.manual_seed(0)
+    head, cls, patches = DPT(8, 3, 4), torch.randn(2, 8), torch.randn(2, 8, 2, 3)
+    mix, narrow = head.readout[2], head.narrow[2]
+    for b, i, j in ((0, 0, 0), (0, 1, 2), (1, 0, 1), (1, 1, 0)):
+        inner = mix.weight @ torch.cat([patches[b, :, i, j], cls[b]]) + mix.bias
+        gelu = 0.5 * inner * (1 + torch.tanh((2 / torch.pi) ** 0.5 * (inner + 0.044715 * inner**3)))
+        expected = narrow.weight[:, :, 0, 0] @ gelu + narrow.bias
+        torch.testing.assert_close(head.reassemble(2, cls, patches)[b, :, i, j], expected)
+    shapes = [tuple(head.reassemble(i, cls, patches).shape) for i in range(4)]
+    assert shapes == [(2, 1, 8, 12), (2, 2, 4, 6), (2, 4, 2, 3), (2, 8, 1, 2)]
+
+
+def test_a_fusion_adds_the_skip_and_doubles_with_corners_aligned():
+    """With units that add nothing and a layer that changes nothing."""
+    fusion = Fusion(2, skip=True)
+    for parameter in fusion.parameters():
+        parameter.data.zero_()
+    fusion.out.weight.data[:, :, 0, 0] = torch.eye(2)
+    x, skip = torch.randn(1, 2, 2, 2), torch.randn(1, 2, 2, 2)
+    raised, both = fusion(x, skip), x + skip
+    assert raised.shape == (1, 2, 4, 4)
+    torch.testing.assert_close(raised[..., [0, -1], :][..., [0, -1]], both)
+    torch.testing.assert_close(raised[..., 0, 1], both[..., 0, 0] * 2 / 3 + both[..., 0, 1] / 3)
+    torch.testing.assert_close(fusion(x)[..., 0, 0], x[..., 0, 0])
+    flat = fusion(x, skip[..., :1, :])  # of an odd grid: one row where there are two
+    torch.testing.assert_close(flat[..., [0, -1], :][..., [0, -1]], x + skip[..., :1, :])
+
+
+def test_a_residual_unit_is_two_convolutions_after_relu_beside_what_it_is_given():
+    torch.manual_seed(0)
+    unit, x = Residual(3), torch.randn(1, 3, 4, 5)
+    first, second = (getattr(unit, name).weight for name in ("first", "second"))
+    inner = torch.nn.functional.conv2d(x.clamp(min=0), first, padding=1).clamp(min=0)
+    torch.testing.assert_close(unit(x), x + torch.nn.functional.conv2d(inner, second, padding=1))

@@ -124,3 +124,11 @@ def test_rows_of_patches_are_the_sampled_pixels() -> None:
     assert isinstance(found[0].features, GridRows) and not isinstance(found[1].features, GridRows)
     assert np.array_equal(found[0].targets, found[1].targets) and np.array_equal(found[0].fold, found[1].fold)
     torch.testing.assert_close(found[0].features[:], found[1].features[:])
+
+
+def test_a_block_has_whole_pictures_and_so_many_rows_at_most(drawn: Any, monkeypatch: Any) -> None:
+    for rows, pictures in ((COUNT - 1, 1), (COUNT, 1), (2 * COUNT - 1, 1), (2 * COUNT, 2), (7 * COUNT + 3, 7)):
+        monkeypatch.setattr(grid_module, "BLOCK", rows)
+        assert GridRows(drawn.grid.patches, drawn.grid.corners, drawn.grid.shares).step == pictures
+    grid = drawn.grid
+    assert grid.shape == (N * COUNT, WIDTH) and len(grid) == N * COUNT and grid.area == SIDE * SIDE

@@ -70,6 +70,11 @@ def test_impossible_searches_are_refused() -> None:
     rows = np.ones((4, 3), np.float32)
     with pytest.raises(DataError, match="k = 5 neighbours asked of 4"):
         topk_search(rows, rows, 5)
+    for k, own, others in ((4, np.zeros(4, int), 3), (0, None, 4)):
+        with pytest.raises(DataError, match=f"k = {k} neighbours asked of {others} index rows: .* 1 and {others}"):
+            topk_search(rows, rows, k, own)
+    assert [part.shape for part in topk_search(rows[:0], rows, 3)] == [(0, 3), (0, 3)]
+    assert topk_search(rows, rows, 4)[1].tolist() == [[0, 1, 2, 3]] * 4
     zero = rows.copy()
     zero[2] = 0
     with pytest.raises(EncoderError, match="index feature 2 is zero"):
@@ -98,6 +103,16 @@ def test_tied_votes_go_to_the_lower_class_as_scikit_learns_do() -> None:
     assert votes[0, 0] == votes[0, 1]
     reference = KNeighborsClassifier(2, metric="cosine", weights=lambda d: np.exp((1 - d) / 0.07)).fit(x, y)
     assert votes.argmax(1).tolist() == reference.predict(np.array([[1.0, 0.0]])).tolist() == [0]
+
+
+def test_votes_are_dinos_unless_asked_otherwise() -> None:
+    score, labels = torch.linspace(1, 0.5, 200)[None], (torch.arange(200) % 3)[None]
+    votes = knn_votes(score, labels, 3)
+    weight = np.exp((score[0].double().numpy() - 1) / 0.07)
+    for k in (10, 20, 100, 200):
+        expected = [weight[:k][np.arange(k) % 3 == c].sum() / weight.sum() for c in range(3)]
+        np.testing.assert_allclose(votes[k][0], expected, rtol=1e-6)
+    assert list(votes) == [10, 20, 100, 200] and list(knn_votes(score, labels, 3, (5, 1))) == [5, 1]
 
 
 def test_votes_beyond_the_search_are_refused() -> None:
@@ -137,3 +152,43 @@ def test_bfloat16_falls_short_of_a_cosine_by_less_than_its_margin(width: int) ->
     true, near = (a.double() * b.double()).sum(1), torch.diagonal(a.bfloat16() @ b.bfloat16().T)
     short = true - near.double()
     assert float(short.max()) < coarse.MARGIN
+
+
+def test_the_margin_of_bfloat16_is_the_sum_of_its_roundings_and_little_more() -> None:
+    """Each input by 2⁻⁹ of itself and the result by 2⁻⁹; what is over is for sums and norms in float32."""
+    over = coarse.MARGIN - ((1 + 2.0**-9) ** 2 - 1) - 2.0**-9
+    assert 0.9 * 2.0**-12 < over <= 2.0**-12
+
+
+def test_a_first_look_gives_the_pairs_that_reach_the_floor_and_no_others() -> None:
+    """In the order of rows; nothing where more than one pair in a hundred is left, or a floor is not above zero."""
+    q, g = torch.eye(4)[:2].contiguous(), torch.eye(4)[[2]].repeat(300, 1)
+    g[5, 0], g[7, 1], g[9, 0], g[11, 1] = 0.5, 0.75, 0.499, 0.7499
+    look, floor = coarse.Coarse(q, 512), torch.tensor([0.5, 0.75])
+    found = look.reaching(g, floor)
+    assert found is not None and [part.tolist() for part in found] == [[0, 1], [5, 7], [0.5, 0.75]]
+    assert look.reaching(g, torch.tensor([0.5, 0.0])) is None
+    g[20:22, 0] = 1.0  # six of 600 pairs are looked at again, and then seven
+    assert len(look.reaching(g, floor)[0]) == 4  # type: ignore[index]
+    g[22, 0] = 1.0
+    assert look.reaching(g, floor) is None
+
+
+def test_the_quicker_way_is_the_one_that_was_measured_to_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    q, g = torch.randn(3, 5), torch.randn(4, 5)
+    for way in (coarse.by_torch, coarse.by_numpy):
+        out = torch.empty(3, 4)
+        way(q, g, out)
+        torch.testing.assert_close(out, q @ g.T)
+    clock, steps = [0.0], iter([5.0, 2.0, 1.0, 2.0, 3.0, 9.0] + [4.0] * 10)
+    monkeypatch.setattr(coarse.time, "perf_counter", lambda: clock[0])
+
+    def work() -> None:
+        clock[0] += next(steps)
+
+    assert coarse._least([work, work]) == [1.0, 2.0] and not list(steps)
+    for took, way, better in (([2.0, 1.0], coarse.by_numpy, False), ([0.79, 1.0], coarse.by_torch, True)):
+        monkeypatch.setattr(coarse, "_least", lambda calls, took=took: [call() for call in calls] and took)
+        assert coarse.quicker_product.__wrapped__(4) is way and coarse.pays.__wrapped__(4) is better
+    monkeypatch.setattr(coarse, "_least", lambda calls: [0.8, 1.0])
+    assert not coarse.pays.__wrapped__(4)

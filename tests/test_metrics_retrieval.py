@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from benchmark.errors import DataError, EncoderError
-from benchmark.metrics import retrieval
+from benchmark.metrics import exact_products, retrieval
 from benchmark.metrics.classification import label_ranks
 from benchmark.metrics.positives import Positives, caption_positives, instance_positives
 from benchmark.metrics.retrieval import average_precision, mutual_ranks, ranks, recall_hits, top_precision
@@ -180,3 +180,23 @@ def test_negatives_are_looked_at_a_few_queries_at_a_time(monkeypatch):
     for pairs in (1, 100, 41):
         monkeypatch.setattr(retrieval, "PAIRS", pairs)
         np.testing.assert_array_equal(found(), whole)
+
+
+def test_pairs_and_counts_of_a_mask_are_those_of_numpy_however_it_lies() -> None:
+    mask = torch.rand(40, 700, generator=torch.Generator().manual_seed(0)) < 0.9
+    for laid in (mask, mask.T.contiguous().T, mask[:, :255].T.contiguous().T):
+        assert exact_products.count_rows(laid).tolist() == laid.numpy().sum(1).tolist()
+        found = set(zip(*(part.tolist() for part in exact_products.true_pairs(laid))))
+        assert found == set(map(tuple, np.argwhere(laid.numpy()).tolist())) and len(found) == int(laid.sum())
+
+
+def test_single_products_are_those_of_the_whole_in_chunks_of_any_size(monkeypatch):
+    a, b = torch.randn(2, 9, 5, generator=torch.Generator().manual_seed(0))
+    rows, columns = torch.tensor([0, 8, 3, 3, 5, 8, 1]), torch.tensor([8, 0, 2, 3, 5, 8, 1])
+    whole = exact_products.exact_tile(a, b)
+    assert whole.dtype == torch.float64
+    for size in (1, 16 * 5 * 3, 1 << 20):
+        monkeypatch.setattr(exact_products, "_PAIR_BYTES", size)
+        torch.testing.assert_close(exact_products.exact_pairs(a, b, rows, columns), whole[rows, columns])
+    assert len(exact_products.exact_pairs(a, b, rows[:0], rows[:0])) == 0
+    assert exact_products.rounding_margin(16) == 8 * 4 * 2.0**-24  # 8 √D u of Higham and Mary

@@ -1,4 +1,4 @@
-"""Every metric of every task of `scenes`, on few pictures and an embedded encoder, against stored values.
+"""Every metric of every task of `scenes`, and its chance, on few pictures and an embedded encoder, against stored ones.
 
 The values say nothing of quality. They hold what no unit test sees whole: which pixels, which rows, which order. When
 one changes by intention, `python tests/test_pinned_values.py` writes them again, and docs/changelog.md says why.
@@ -42,7 +42,7 @@ class Bar:
 
 
 def measured(folder: Path) -> dict[str, dict[str, float]]:
-    """Task -> metric -> value."""
+    """Task -> metric, or chance of a metric, -> value; how many samples there are."""
     bars: list[Bar] = []
 
     def new(label: str, total: int) -> Bar:
@@ -61,7 +61,15 @@ def measured(folder: Path) -> dict[str, dict[str, float]]:
     for timing in (row.data.timing for row in report.rows):
         parts = (timing.extract_s, timing.fit_s, timing.score_s)
         assert min(parts) >= 0 and sum(parts) <= timing.total_s + 0.01
-    return {str(row.unit): {name: m.value for name, m in sorted(row.data.metrics.items())} for row in report.rows}
+    out: dict[str, dict[str, float]] = {}
+    for row in report.rows:
+        found = out[str(row.unit)] = {"samples": float(row.data.task.n)}
+        for name, metric in sorted(row.data.metrics.items()):
+            assert metric.higher_is_better == (metric.unit == "%"), f"{row.unit} {name}: errors have units, hits shares"
+            found[name] = metric.value
+            if metric.chance is not None:
+                found[f"chance of {name}"] = metric.chance
+    return out
 
 
 def test_every_metric_has_its_value(tmp_path: Path) -> None:

@@ -38,6 +38,9 @@ k = { value = 4, status = "confirmed", source = "paper §3" }
 """
 
 
+OTHER = 'source = "code", alternatives = [{ '
+
+
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
     path = tmp_path / "toy.toml"
@@ -88,12 +91,38 @@ def test_set_changes_value_hash_and_origin(file):
         (', source = "paper §2"', "", "must be { value = …, status = …, source = … }"),
         ("rate = ", "# rate = ", "field 'rate' is missing"),
         ("[child]", "[child", "cannot be read as TOML"),
+        ("value = 1,", "value = nan,", "nan must be finite"),
+        ("value = 1,", f"value = 1{'0' * 400},", "inf must be finite"),
+        ("value = 1,", "value = false,", "False is bool, must be float"),
+        ("value = [1, 2]", "value = 1", "1 must be a list"),
+        (
+            'source = "code" }',
+            'source = "code", only = "a", alternatives = [] }',
+            "alternatives is a list, or only says",
+        ),
+        ('source = "code" }', 'source = "code", only = 3 }', "alternatives is a list, or only says in words"),
+        ('source = "code" }', 'source = "code", alternatives = [3] }', "an alternative must be { value = …, reason"),
+        ('source = "code" }', f'{OTHER}value = 2, reason = "" }}] }}', "an alternative must be"),
+        ('source = "code" }', f'{OTHER}value = 2, reason = "r", more = 1 }}] }}', "an alternative must be"),
+        (
+            'source = "code" }',
+            f'{OTHER}value = 2, reason = "r", also = {{ z = 1 }} }}] }}',
+            "also changes z, which is no",
+        ),
+        ('source = "code" }', f'{OTHER}value = 1, reason = "r" }}] }}', r"the alternative rate = 1.0 is no other"),
     ],
 )
 def test_wrong_presets_are_named(file, old, new, message):
     file.write_text(TOML.replace(old, new, 1))
     with pytest.raises(UsageError, match=message):
         load(file)
+
+
+def test_a_base_is_another_preset_of_the_file(file):
+    for base in ("child", "nobody"):
+        file.write_text(TOML.replace('base = "base"', f'base = "{base}"'))
+        with pytest.raises(UsageError, match=rf"toy.toml \[child\]: base '{base}' is no other preset of this file"):
+            load(file, "child")
 
 
 def test_an_override_that_nothing_reads_is_refused_from_python_too():

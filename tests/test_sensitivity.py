@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from command import bench, told
 from rows import simulate, write_row
+from test_protocol import OTHER, TOML, Toy, file, load  # noqa: F401  # `file` is a fixture
 
 from benchmark.compare.sides import open_side
 from benchmark.engine.report import Report
@@ -72,6 +73,19 @@ def test_pairs_are_of_two_fields_that_go_together() -> None:
     seen = "view = short-side, view_size = 256, crop = 224, interpolation = bicubic"
     assert words[:2] == [seen, "cls = last"] and f"{seen}, cls = mean" in words
     assert "cls = last, cls = mean" not in words and len(words) == 4 + 3
+
+
+def test_an_alternative_is_set_with_the_fields_that_change_with_it(file: Path) -> None:
+    more = f'{OTHER}value = 2, reason = "r", also = {{ mode = "b", sizes = [7] }} }}, {{ value = 5, reason = "s" }}] }}'
+    file.write_text(TOML.replace('source = "code" }', more))
+    found = load(file)
+    first, second = found.changes()
+    assert first.values == {"rate": 2.0, "mode": "b", "sizes": (7,)} and second.values == {"rate": 5.0}
+    assert first.settings == {"rate": "2.0", "mode": "b", "sizes": "[7]"} and str(second) == "rate = 5.0"
+    assert load(file, **first.settings).values == Toy(3, 2.0, "b", (7,)) and found.changes(["k"]) == []
+    assert found.changes(pairs=True) == [first, second]  # both are of one field
+    assert [change.values["rate"] for change in load(file, k="9").changes()] == [2.0, 5.0]
+    assert load(file, rate="3").changes() == []  # of a field that is set there is nothing left to ask
 
 
 SHORT = [w for unit in UNITS for w in ("--task", unit)] + ["--limit", "12", "--no-check", "--workers", "0"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tracemalloc
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -14,9 +15,10 @@ from statsmodels.stats.multitest import multipletests
 from benchmark.errors import UsageError
 from benchmark.statistics.bootstrap import bootstrap_distribution, expanded_tails, interval
 from benchmark.statistics.draws import bootstrap_counts
+from benchmark.statistics.jackknife import influence, paired_error
 from benchmark.statistics.multiple import holm, minimum_detectable_effect
 from benchmark.statistics.paired import mcnemar, paired
-from benchmark.statistics.statistic import Statistic
+from benchmark.statistics.statistic import Statistic, parse_statistic
 
 MEAN = Statistic("mean", ("a",))
 RATIO = Statistic("ratio", ("a", "b"))
@@ -219,3 +221,50 @@ def test_the_counts_of_a_resample_take_little_more_memory_than_they_are():
     tracemalloc.stop()
     assert np.array_equal(block, first) and (block.sum(1) == 2000).all()
     assert peak < 1.3 * block.nbytes  # 4.5 × where the whole block is drawn at once
+
+
+@pytest.mark.parametrize("kind", ["mean", "ratio", "root_ratio", "miou", "group_mean"])
+def test_an_influence_is_the_change_of_the_metric_with_a_samples_weight(kind) -> None:
+    """By the difference between a weight of 1.0001 and one of 0.9999."""
+    rng = np.random.default_rng(0)
+    union = rng.integers(1, 9, (12, 3)).astype(float) * [1, 1, 0]  # the last class never occurs
+    samples = {"a": rng.random(12), "b": rng.uniform(1, 5, 12), "i": union * rng.random((12, 3)), "u": union,
+               "g": np.arange(12) % 3}  # fmt: skip
+    columns = {"mean": ("a",), "group_mean": ("a",), "miou": ("i", "u")}.get(kind, ("a", "b"))
+    statistic = Statistic(kind, columns, 100.0, group="g" if kind == "group_mean" else None)
+    matrix, found = statistic.matrix(samples), influence(samples, statistic)
+    for row in range(12):
+        up, down = (statistic.value(matrix.sum(0) + sign * 1e-4 * matrix[row])[0] for sign in (1, -1))
+        assert found[row] == pytest.approx((up - down) / 2e-4, rel=1e-5, abs=1e-7)
+    assert abs(found.sum()) < 1e-6
+    together = influence({**samples, "c": np.arange(12) // 4}, replace(statistic, cluster="c"))
+    assert together.reshape(3, 4)[:, 0] == pytest.approx(found.reshape(3, 4).sum(1)) and not together[1:4].any()
+    assert paired_error(np.array([1.0, 2.0]), np.array([4.0, -2.0])) == 5.0
+
+
+def test_a_pooled_median_is_resampled_in_parts(monkeypatch) -> None:
+    table = {"bins": np.random.default_rng(0).integers(0, 5, (20, 6))}
+    median = Statistic("quantile", ("bins",), width=0.5)
+    whole = bootstrap_distribution(table, median, 50)
+    assert len(whole) == 50 and len(set(whole.tolist())) > 9
+    monkeypatch.setattr("benchmark.statistics.bootstrap._SUMS_BYTES", 8 * 6 * 7)
+    assert np.array_equal(bootstrap_distribution(table, median, 50), whole)
+
+
+def test_what_is_no_statistic_is_refused() -> None:
+    facts = {"kind": "miou", "columns": ["i", "u"], "classes": [0, 2]}
+    assert parse_statistic(facts) == Statistic("miou", ("i", "u"), classes=(0, 2))
+    for wrong in ({"kind": "median"}, {"columns": []}, {"columns": [1]}):
+        with pytest.raises(ValueError, match="kind .* of columns"):
+            parse_statistic({**facts, **wrong})
+    with pytest.raises(TypeError):
+        parse_statistic({**facts, "colour": 1})
+
+
+def test_a_metric_of_nothing_has_no_difference_and_one_resample_no_error() -> None:
+    a, b = {"a": np.arange(9.0)}, {"a": np.arange(9.0) + np.arange(9) % 2}
+    one, two = (paired(a, b, MEAN, resamples) for resamples in (1, 2))
+    assert np.isnan(one.error) and two.error > 0 and one.delta == pytest.approx(4 / 9)
+    assert one.ci95[0] == one.ci95[1] and one.units == 9
+    with pytest.raises(UsageError, match="tables without samples"):
+        paired({"a": np.zeros(0)}, {"a": np.zeros(0)}, MEAN)

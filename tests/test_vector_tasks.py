@@ -272,6 +272,40 @@ def test_an_interrupted_sweep_ends_with_the_same_heads(tmp_path: Path) -> None:
     assert torch.equal(sweep(feed, tmp_path / "state").weight, calm.weight)
 
 
+def test_the_state_of_another_sweep_is_no_beginning_of_this_one(tmp_path: Path) -> None:
+    """And a bar counts the steps that were done before; its words are the lowest loss."""
+    x, labels = torch.randn(40, 4, generator=torch.Generator().manual_seed(0)), np.arange(40) % 3
+    held, done, said = np.arange(40) % 5 == 0, [0], [""]
+    bar: Any = SimpleNamespace(
+        advance=lambda n=1: done.append(done.pop() + n), note=lambda words: said.append(words)
+    )  # fmt: skip
+
+    def sweep(state: Path, stop: int = 99, **how: Any) -> Any:
+        given = {"learning_rates": [0.1, 0.01], "steps": 8, "batch": 8, "seed": 0, **how}
+
+        def feed(start: int) -> Any:
+            rows = list(batches(np.flatnonzero(~held), given["batch"], given["steps"], given["seed"]))
+            for step, row in enumerate(rows[start:], start):
+                if step == stop:
+                    raise InterruptedError
+                yield {"x": x[row]}
+
+        return fit_linear_sweep(
+            {"x": x}, labels, 3, held, **given, feed=feed, state=state, save_every=0.0, progress=bar
+        )
+
+    for i, change in enumerate(({"seed": 1}, {"batch": 16}, {"steps": 9}, {"learning_rates": [0.1, 0.02]}, {})):
+        with pytest.raises(InterruptedError):
+            sweep(tmp_path / str(i), stop=5)
+        done[0] = 0
+        found = sweep(tmp_path / str(i), **change)
+        assert done == [change.get("steps", 8)]
+        fresh = sweep(tmp_path / f"fresh {i}", **change)
+        assert torch.equal(found.weight, fresh.weight) and found.curve == fresh.curve, change
+    lowest = min(float(words.split()[2]) for words in said[-8:])
+    assert said[-1].startswith("lowest loss ") and lowest == pytest.approx(fresh.curve[-1][1], abs=0.5)
+
+
 def test_linear_answers_are_those_of_all_rows_whatever_the_block(monkeypatch: pytest.MonkeyPatch) -> None:
     vectors = torch.randn(30, 5, generator=torch.Generator().manual_seed(0))
     labels = np.arange(30) % 5

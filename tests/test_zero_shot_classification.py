@@ -16,6 +16,7 @@ from torch.nn.functional import normalize
 from benchmark.contracts.progress import silent
 from benchmark.contracts.prompts import as_prompts
 from tasks.datasets.prompts import prompt_list
+from tasks.prompting import class_embeddings, templates_for
 from tasks.zero_shot_classification import Cosine, ZeroShotClassification, one_of_each
 
 NAMES = ("cat", "missile", "dog", "missile")
@@ -107,3 +108,21 @@ def test_names_that_an_encoders_prompts_write_alike_are_one() -> None:
     written = as_prompts(replace(SmallEncoder().card, prompts="canonical"), names)
     different, place, later = one_of_each(names, written)
     assert (different, place.tolist(), later.tolist()) == (["C++", "cat"], [0, 1, 0, 1], [1, 1, 0, 0])
+
+
+def test_a_class_is_the_sum_of_its_prompts_brought_to_length_one() -> None:
+    """Each synonym with each template; patches meet what the encoder makes of the texts for them."""
+    drawn = {text: torch.randn(5, generator=torch.Generator().manual_seed(i)) for i, text in enumerate(
+        f"{way} {name}" for name in ("a b", "c", "d") for way in ("x", "y"))}  # fmt: skip
+    context: Any = SimpleNamespace(
+        card=SimpleNamespace(prompts="plain"), text=lambda texts: torch.stack([drawn[text] for text in texts]),
+        encoder=lambda: SimpleNamespace(text_for_patches=lambda rows: rows.flip(1)),
+    )  # fmt: skip
+    sums = [sum(drawn[f"{way} {name}"] for name in of for way in "xy") for of in (("a b", "c"), ("d",))]
+    expected = torch.stack([row / row.norm() for row in sums])  # type: ignore[union-attr]
+    found = [class_embeddings(context, ["a_b; c", "d"], ["x {}", "y {}"], patches) for patches in (False, True)]
+    torch.testing.assert_close(found[0], expected)
+    torch.testing.assert_close(found[1], expected.flip(1))
+    own, none = (SimpleNamespace(templates=templates) for templates in (("of {}",), None))
+    assert templates_for("dataset", own) == ("of {}",) and templates_for("tcl_9", own) == prompt_list("tcl_9")  # type: ignore[arg-type]
+    assert templates_for("dataset", none) == prompt_list("openai_imagenet_80")  # type: ignore[arg-type]

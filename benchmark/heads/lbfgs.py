@@ -12,7 +12,8 @@ from typing import TypeAlias
 
 from benchmark.system.late import torch
 
-PAIRS, PAIRS_BYTES = 20, 2 << 30  # what is remembered: so many steps, or those that fit
+PAIRS = 20  # steps that are remembered, or those that fit into:
+PAIRS_BYTES = 2 << 30
 
 Objective: TypeAlias = "Callable[[torch.Tensor], tuple[float, torch.Tensor]]"
 Preconditioner: TypeAlias = "Callable[..., Sequence[torch.Tensor]]"  # of one gradient or several at once, for each
