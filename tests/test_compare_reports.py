@@ -12,11 +12,15 @@ import numpy as np
 import pandas as pd
 import pytest
 from rows import NINE, row_data, save_json, simulate, write_row, write_rows
+from scipy import stats as scipy_stats
 from test_compare import FAST, in_memory, measured, run, unit  # noqa: F401
 
 from benchmark.compare import report as report
-from benchmark.compare.classes import class_changes
-from benchmark.compare.compare import _only_in_b, _partner, compare, machine, sample_ids
+from benchmark.compare.classes import _change, class_changes, class_iou, class_names
+from benchmark.compare.compare import _only_in_b, _partner, _tolerance, compare, machine, sample_ids
+from benchmark.compare.noise_floor import key_of
+from benchmark.errors import UsageError
+from benchmark.rows.row import read_row
 from benchmark.statistics.jackknife import influence, paired_error
 from benchmark.statistics.statistic import Statistic
 
@@ -194,7 +198,7 @@ def stub(folder: str, digest: str = "d", unit: str = "depth/x", protocol: str = 
         ("f1", ["f2", "f1"], "f1"),  # by the name of the folder
         ("f1 f2", ["f2", "f3"], "f3"),  # f2 is the partner of A's own f2
         ("f1", ["f2", "f3"], "B has 2 rows for A's f1. Name the folders of two rows"),
-        ("f1 f2", ["f2"], "B has no row for A's f1."),
+        ("f1 f2", ["f2"], "B has 0 rows for A's f1."),
         ("f1", ["f2/other", "f3"], "f3"),  # on the same data
         ("f1", ["f2/other"], "f2"),  # another digest is refused later, by name
         ("f1", ["f1/d/9"], "depth/x: not compared: the protocols differ (A fast-11111111, B fast-99999999)"),
@@ -205,7 +209,8 @@ def test_of_several_rows_of_one_unit_the_partner_is_the_one_that_is_left(
 ) -> None:
     rows = []
     for words in theirs:
-        folder, digest, protocol = (*words.split("/"), "d", "1")[:3] if "/" in words else (words, "d", "1")
+        parts = words.split("/")
+        folder, digest, protocol = parts + ["d", "1"][len(parts) - 1 :]
         rows.append(stub(folder, digest, protocol=protocol * 64))
     a, b = (SimpleNamespace(name=n, rows=tuple(of)) for n, of in (("A", map(stub, mine.split())), ("B", rows)))
     partner: Any = _partner(a.rows[0], a, b)  # type: ignore[arg-type]
@@ -226,3 +231,44 @@ def test_a_machine_is_its_gpu_or_the_vectors_of_its_cpu_and_ids_are_positions_wh
     for name, expected in (("image_id", ["a", "b", "c"]), ("sample", ["x", "y", "z"]), ("rmse", [0, 1, 2])):
         assert sample_ids(SimpleNamespace(samples=columns)).tolist() == expected  # type: ignore[arg-type]
         columns.pop(name)
+
+
+def test_the_change_of_a_class_has_the_interval_and_p_of_a_normal_law() -> None:
+    found = _change("sky", 50.0, 53.0, 1.5, 5)
+    assert found.p == pytest.approx(2 * scipy_stats.norm.sf(2)) and found.delta == 3.0 and not found.too_few
+    assert found.ci95 == pytest.approx(scipy_stats.norm.interval(0.95, 3.0, 1.5), abs=1e-3)
+    assert _change("sky", 50.0, 47.0, 1.5, 4).p == found.p and _change("sky", 50.0, 47.0, 1.5, 4).too_few
+    assert [_change("sky", 50.0, b, 0.0, 9).p for b in (50.0, 51.0)] == [1.0, 0.0]
+    assert np.isnan(_change("sky", 50.0, 51.0, np.nan, 3).p)
+
+
+def test_classes_have_the_rows_names_or_numbers_and_a_class_that_never_occurs_has_no_iou() -> None:
+    def row(kind: str = "miou", **details: Any) -> Any:
+        samples = {"i": [[3, 0, 0], [1, 2, 0]], "u": [[4, 1, 0], [4, 4, 0]]}
+        statistic = Statistic(kind, ("i", "u"), 100.0)  # type: ignore[arg-type]
+        return SimpleNamespace(data=SimpleNamespace(details=details), samples=samples, statistic=lambda name: statistic)
+
+    assert (
+        class_names(row(class_names=["a", "b"]), 2) == ["a", "b"] == class_names(row(per_class_iou={"a": 1, "b": 2}), 2)
+    )
+    assert class_names(row(class_names=["a"]), 2) == ["class 0", "class 1"] == class_names(row(), 2)
+    iou = class_iou(row(), "mIoU")
+    assert iou is not None and iou[:2].tolist() == [50.0, 40.0] and np.isnan(iou[2])
+    assert class_iou(row("ratio"), "aAcc") is None
+
+
+def test_what_is_given_goes_before_the_suites_tolerance_and_that_before_the_noise_floor(tmp_path: Path) -> None:
+    row = read_row(write_row(tmp_path, "a", "depth"))
+    only: Any = SimpleNamespace(tolerances={row.unit: 0.3})
+    other: Any = SimpleNamespace(tolerances={})
+    floors = {key_of(row): 0.2}
+    main = row.data.main_metric
+    assert [_tolerance(row, main, given, of, floors) for given, of in ((0.5, only), (None, only), (None, other))] == [
+        0.5,
+        0.3,
+        0.2,
+    ]
+    assert [_tolerance(row, main, None, None, of) for of in (floors, {})] == [0.2, 0.0]
+    assert (_tolerance(row, "δ1", None, only, floors), _tolerance(row, "δ1", 0.5, None, {})) == (0.0, 0.5)
+    with pytest.raises(UsageError, match="name a measured model on one side"):
+        compare("published", "published", results=tmp_path)

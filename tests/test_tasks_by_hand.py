@@ -101,7 +101,7 @@ def test_dense_matches_are_between_the_first_pixels_of_the_grids_cells() -> None
     assert (side(), side(view_size=60), side(view_size=5), side(view_patches=3)) == (98, 56, 14, 42)
     there = torch.tensor([[1.0, 0.0], [0.8, 0.6], [0.0, 1.0]])
     here = torch.tensor([[1.0, 0.0], [0.9, 0.43589], [0.6, 0.8], [0.0, 1.0]])
-    for ratio, rows in ((True, [0, 3, 2, 1]), (False, [0, 3, 1, 2])):
+    for ratio, rows in ((True, [3, 0, 1, 2]), (False, [0, 3, 1, 2])):
         method = DenseMatchesMethod(type(protocol)(**{**vars(protocol), "ratio": ratio, "matches": 4}))
         kept, best = method._matches(here, there)
         assert kept.tolist() == rows and best.tolist() == [{0: 0, 1: 1, 2: 1, 3: 2}[row] for row in rows]
