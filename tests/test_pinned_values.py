@@ -1,4 +1,4 @@
-"""Every metric of every task of `scenes`, and its chance, on few pictures and an embedded encoder, against stored ones.
+"""Every metric of every task of `scenes`, its chance and the details, on few pictures, against stored values.
 
 The values say nothing of quality. They hold what no unit test sees whole: which pixels, which rows, which order. When
 one changes by intention, `python tests/test_pinned_values.py` writes them again, and docs/changelog.md says why.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -41,8 +42,19 @@ class Bar:
         """Not counted."""
 
 
+def numbers(name: str, value: Any) -> Iterator[tuple[str, float]]:
+    """What is a number in a row's details, by its path: not of lists, which have a record for each try of a fit, nor of
+    single classes, which a few pixels tip."""
+    if isinstance(value, Mapping):
+        for key, inner in value.items():
+            if not str(key).startswith("per_"):
+                yield from numbers(f"{name}, {key}", inner)
+    elif isinstance(value, (int, float)):
+        yield name, float(value)
+
+
 def measured(folder: Path) -> dict[str, dict[str, float]]:
-    """Task -> metric, or chance of a metric, -> value; how many samples there are."""
+    """Task -> metric, chance of a metric, number of the details -> value; and how many samples there are."""
     bars: list[Bar] = []
 
     def new(label: str, total: int) -> Bar:
@@ -69,6 +81,7 @@ def measured(folder: Path) -> dict[str, dict[str, float]]:
             found[name] = metric.value
             if metric.chance is not None:
                 found[f"chance of {name}"] = metric.chance
+        found |= dict(numbers("details", row.data.details))
     return out
 
 
