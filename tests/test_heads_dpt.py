@@ -142,11 +142,11 @@ def test_a_readout_mixes_each_patch_with_the_cls_and_keeps_its_place():
     """Of 2 × 3 patches: a linear layer on both side by side, GELU by its tanh form, and another layer."""
     torch.manual_seed(0)
     head, cls, patches = DPT(8, 3, 4), torch.randn(2, 8), torch.randn(2, 8, 2, 3)
-    mix, narrow = head.readout[2], head.narrow[2]
+    mix, narrow = (dict(part[2].named_parameters()) for part in (head.readout, head.narrow))
     for b, i, j in ((0, 0, 0), (0, 1, 2), (1, 0, 1), (1, 1, 0)):
-        inner = mix.weight @ torch.cat([patches[b, :, i, j], cls[b]]) + mix.bias
+        inner = mix["weight"] @ torch.cat([patches[b, :, i, j], cls[b]]) + mix["bias"]
         gelu = 0.5 * inner * (1 + torch.tanh((2 / torch.pi) ** 0.5 * (inner + 0.044715 * inner**3)))
-        expected = narrow.weight[:, :, 0, 0] @ gelu + narrow.bias
+        expected = narrow["weight"][:, :, 0, 0] @ gelu + narrow["bias"]
         torch.testing.assert_close(head.reassemble(2, cls, patches)[b, :, i, j], expected)
     shapes = [tuple(head.reassemble(i, cls, patches).shape) for i in range(4)]
     assert shapes == [(2, 1, 8, 12), (2, 2, 4, 6), (2, 4, 2, 3), (2, 8, 1, 2)]

@@ -254,7 +254,8 @@ def test_a_pooled_median_is_resampled_in_parts(monkeypatch) -> None:
 def test_what_is_no_statistic_is_refused() -> None:
     facts = {"kind": "miou", "columns": ["i", "u"], "classes": [0, 2]}
     assert parse_statistic(facts) == Statistic("miou", ("i", "u"), classes=(0, 2))
-    for wrong in ({"kind": "median"}, {"columns": []}, {"columns": [1]}):
+    wrongs: list[dict[str, object]] = [{"kind": "median"}, {"columns": []}, {"columns": [1]}]
+    for wrong in wrongs:
         with pytest.raises(ValueError, match="kind .* of columns"):
             parse_statistic({**facts, **wrong})
     with pytest.raises(TypeError):

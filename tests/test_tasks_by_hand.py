@@ -264,9 +264,10 @@ def test_neighbours_that_are_more_than_the_training_pictures_are_left_out() -> N
     data["train"].labels = np.ones(3, int)
     with pytest.raises(DataError, match="every training picture is of one class"):
         CLASSIFICATION.method(p).run(context)
-    for changes, said in (({"headline_k": 2}, "headline_k 2 is not among"), ({"view_size": 3}, "view_size = 3 does")):
+    for name, value, said in (("headline_k", 2, "headline_k 2 is not among"), ("view_size", 3, "view_size = 3 does")):
+        fine: dict[str, Any] = {"ks": (1, 3), "headline_k": 3}
         with pytest.raises(ValueError, match=said):
-            preset("classification", "fast", **{"ks": (1, 3), **changes})
+            preset("classification", "fast", **(fine | {name: value}))
     card = SmallEncoder().card
     wide = {choice: preset("classification", "fast", cls=choice) for choice in ("first", "concat")}
     rows = {choice: CLASSIFICATION.method(of).head_rows(card, 9) for choice, of in wide.items()}
@@ -275,7 +276,14 @@ def test_neighbours_that_are_more_than_the_training_pictures_are_left_out() -> N
 
 def test_the_head_of_a_sweep_reads_the_source_that_was_chosen(tmp_path: Path) -> None:
     """The last block tells the classes apart, the one before it is noise; sources are not in the order of names."""
-    more = {"blocks": (2, 1), "mean_patches": "without", "epochs": 1, "epoch_length": 60, "batch": 32, "holdout": 0.4}
+    more: dict[str, Any] = {
+        "blocks": (2, 1),
+        "mean_patches": "without",
+        "epochs": 1,
+        "epoch_length": 60,
+        "batch": 32,
+        "holdout": 0.4,
+    }
     p = preset("classification", "dinov2", augmentation="none", ks=(1,), headline_k=1, learning_rates=(0.1,), **more)
     labels, draw = np.arange(60) % 3, torch.Generator().manual_seed(0)
     data = {s: SimpleNamespace(images=Noise(60), labels=labels, class_names=list("abc")) for s in ("train", "test")}

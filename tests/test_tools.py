@@ -28,7 +28,17 @@ def test_every_module_that_makes_a_number_has_mutants_and_tests_that_judge_them(
     made = {path for place in JUDGED for path in (ROOT / place).glob("*.py") if path.read_text().count("def ")}
     alone = ("protocol", "compare/compare", "compare/classes")
     assert made | {ROOT / "benchmark" / f"{name}.py" for name in alone} <= set(table)
-    assert all((ROOT / "tests" / name).is_file() for tests in table.values() for name in tests)
+    assert all((ROOT / "tests" / name).is_file() for stages in table.values() for tests in stages for name in tests)
+    assert all(quick and wider and not set(quick) & set(wider) for quick, wider in table.values())
+
+
+def test_what_no_test_can_kill_is_told_by_its_line_or_by_its_constant() -> None:
+    for word in mutants.TABLE["at_once"]["names"]:
+        module, name = word.split(": ")
+        assert f"\n{name} = " in (ROOT / module).read_text(), word
+    assert mutants.equivalent("tasks/dense.py", "BLOCK = 32  # … -> BLOCK = 33  # …")
+    assert not mutants.equivalent("tasks/dense.py", "BLOCKS = 32 -> BLOCKS = 33")
+    assert mutants.equivalent(*next(iter(mutants.TABLE["equivalent"])).split(": ", 1))
 
 
 def test_mutants_change_what_python_does_and_leave_annotations_and_docstrings() -> None:

@@ -294,7 +294,8 @@ def test_the_state_of_another_sweep_is_no_beginning_of_this_one(tmp_path: Path) 
             {"x": x}, labels, 3, held, **given, feed=feed, state=state, save_every=0.0, progress=bar
         )
 
-    for i, change in enumerate(({"seed": 1}, {"batch": 16}, {"steps": 9}, {"learning_rates": [0.1, 0.02]}, {})):
+    changes: list[dict[str, Any]] = [{"seed": 1}, {"batch": 16}, {"steps": 9}, {"learning_rates": [0.1, 0.02]}, {}]
+    for i, change in enumerate(changes):
         with pytest.raises(InterruptedError):
             sweep(tmp_path / str(i), stop=5)
         done[0] = 0
