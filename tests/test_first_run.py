@@ -1,4 +1,4 @@
-"""The first run: a model refuses before data are made, a row is there before all data are, and again costs nothing."""
+"""The first run: a model refuses before pictures are there, a row is there before all are, again costs nothing."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import os
 import subprocess
 import sys
 import threading
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +15,14 @@ import pytest
 
 from benchmark import run
 from benchmark.cli import main
+from benchmark.contracts.progress import silent
+from benchmark.engine.ahead import Ahead
+from benchmark.engine.jobs import JobMaker
+from benchmark.engine.options import RunOptions
 from benchmark.engine.report import Hooks
+from benchmark.engine.session import Session
 from benchmark.errors import BenchError
+from benchmark.registry import units
 from tasks.scenes import kinds
 
 FEW = {"size": "16", "n_train": "40", "n_test": "12", "n_retrieval": "24"}
@@ -37,6 +45,22 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return splits
 
 
+@pytest.fixture
+def endless(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+    """The splits that were asked for; none comes before the test has ended."""
+    splits: list[str] = []
+    over = threading.Event()
+
+    def waiting(split: str, *more: Any) -> Path:
+        splits.append(split)
+        over.wait(120)
+        raise BenchError("the test has ended")
+
+    monkeypatch.setattr(kinds, "rendered", waiting)
+    yield splits
+    over.set()
+
+
 def few(tmp_path: Path, **more: Any) -> dict[str, Any]:
     return {"dataset_options": FEW, "results": tmp_path / "results", "cache": tmp_path / "cache", **more}
 
@@ -50,11 +74,37 @@ def few(tmp_path: Path, **more: Any) -> dict[str, Any]:
         ("no.such.module:build", [], "cannot import"),
     ],
 )
-def test_a_model_refuses_before_any_picture_is_made(model, more, said, asked, tmp_path, capsys) -> None:
+def test_a_model_refuses_before_any_picture_is_there(model, more, said, endless, tmp_path, capsys) -> None:
     with pytest.raises(SystemExit) as ended:
         main(["run", "--model", model, "--task", "depth/scenes", "--results", str(tmp_path), *more])
     assert ended.value.code in (1, 2) and said in capsys.readouterr().err
-    assert asked == []
+    assert len(set(endless)) <= 1, "of one split they may be begun; of no other after the refusal"
+
+
+def test_pictures_are_made_while_the_model_is_opened(asked, tmp_path, monkeypatch) -> None:
+    opening = Session.open
+
+    def open_late(*words: Any) -> Session:
+        until = time.monotonic() + 60
+        while "test" not in asked and time.monotonic() < until:
+            time.sleep(0.01)
+        seen.extend(asked)
+        return opening(*words)
+
+    seen: list[str] = []
+    monkeypatch.setattr(Session, "open", open_late)
+    report = run("pixels", ["zero_shot_segmentation/scenes", "depth/scenes"], **few(tmp_path))
+    assert "test" in seen and [row.unit for row in report.rows] == ["depth/scenes"]
+
+
+def test_pictures_of_jobs_that_the_model_cannot_do_are_not_made(asked, tmp_path) -> None:
+    maker = JobMaker(RunOptions(**few(tmp_path)), "fast", silent)
+    texts, retrieval = (maker.make(units(name)[0]) for name in ("zero_shot_segmentation/scenes", WORDS[0]))
+    ahead = Ahead([texts, retrieval], silent)
+    ahead.keep([retrieval])
+    with ahead:
+        pass
+    assert asked == ["retrieval"]
 
 
 def test_a_row_is_there_before_the_pictures_of_the_next_job_are(asked, tmp_path, monkeypatch) -> None:

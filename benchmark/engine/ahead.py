@@ -1,4 +1,4 @@
-"""What later jobs read is made while earlier ones run: pictures that must be rendered first."""
+"""What later jobs read is made while the model is opened and earlier jobs run: pictures that must be rendered first."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from contextlib import suppress
 from types import TracebackType
 
-from benchmark.contracts import ImageSet
 from benchmark.contracts.progress import NewProgress
 from benchmark.engine.jobs import Job
 
@@ -19,21 +18,27 @@ class Ahead:
     """
 
     def __init__(self, jobs: Sequence[Job], progress: NewProgress) -> None:
-        sets = [images for job in jobs for data in job.data.values() for images in data.pictures().values()]
-        self._stopped = threading.Event()
-        self._thread = threading.Thread(target=self._prepare, args=(sets, progress), daemon=True)
+        self._jobs, self._kept = list(jobs), {id(job) for job in jobs}
+        self._progress = progress
+        self._thread = threading.Thread(target=self._prepare, daemon=True)
 
-    def __enter__(self) -> None:
+    def __enter__(self) -> Ahead:
         self._thread.start()
+        return self
+
+    def keep(self, jobs: Sequence[Job]) -> None:
+        """Of the jobs, only these are still wanted."""
+        self._kept = {id(job) for job in jobs}
 
     def __exit__(self, kind: type[BaseException] | None, error: object, trace: TracebackType | None) -> None:
-        self._stopped.set()
-        if kind is None:  # an interrupted run ends now
+        if kind is None and self._kept:  # an interrupted run ends now, and so does one whose model cannot be opened
             self._thread.join()
+        self.keep(())
 
-    def _prepare(self, sets: Sequence[ImageSet], progress: NewProgress) -> None:
-        for images in sets:
-            if self._stopped.is_set():
-                return
-            with suppress(Exception):
-                images.prepare(progress)
+    def _prepare(self) -> None:
+        for job in self._jobs:
+            for data in job.data.values():
+                for images in data.pictures().values():
+                    if id(job) in self._kept:
+                        with suppress(Exception):
+                            images.prepare(self._progress)

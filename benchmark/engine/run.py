@@ -154,21 +154,23 @@ def _run_model(target: Target, jobs: list[Job], hooks: Hooks, report: Report) ->
     todo = target.settle(jobs, target.slots(jobs, stamp), report, hooks) if stamp else {}
     if not todo:
         return
-    with report.timed("models"):
-        session = session or attempt(open_session, opening, report, hooks)
-    if session is None:
-        return
-    with report.timed("tasks"):
-        planned = []
-        for number, slot in todo.items():
-            job = jobs[number]
-            note = Note(target.shown, job.unit, "", job.change)
-            try:
-                if attempt(partial(session.plan, job), note, report, hooks):
-                    planned.append((job, slot))
-            except NotApplicable as e:
-                refuse(report, slot, replace(note, text=str(e)))
-        with Ahead([job for job, _ in planned], hooks.progress):
+    with Ahead([jobs[number] for number in todo], hooks.progress) as ahead:  # pictures are rendered while it is opened
+        with report.timed("models"):
+            session = session or attempt(open_session, opening, report, hooks)
+        if session is None:
+            ahead.keep(())
+            return
+        with report.timed("tasks"):
+            planned = []
+            for number, slot in todo.items():
+                job = jobs[number]
+                note = Note(target.shown, job.unit, "", job.change)
+                try:
+                    if attempt(partial(session.plan, job), note, report, hooks):
+                        planned.append((job, slot))
+                except NotApplicable as e:
+                    refuse(report, slot, replace(note, text=str(e)))
+            ahead.keep([job for job, _ in planned])
             _make_rows(session, planned, hooks, report)
     report.clock["tasks"] -= session.extractor.prepared
     report.clock["rendering"] = report.clock.get("rendering", 0.0) + session.extractor.prepared
