@@ -194,6 +194,8 @@ def load_protocol(
     preset = dict(values)
     for key, text in (overrides or {}).items():
         if key not in declared:
+            if of := ", ".join(f"[{one}]" for one in presets(path) if key in preset_table(task, path, one)[0]):
+                raise UsageError(f"{key!r} is a field of {task} {of}, not of [{name}]. Leave it out")
             raise unknown(f"protocol field of {task} [{name}]", key, declared, f"bench show {task}")
         values[key] = _coerce(_parse(text), hints[key], f"--set {key}")
         if values[key] != preset[key]:
@@ -202,7 +204,7 @@ def load_protocol(
         instance = schema(**values)
     except ValueError as e:
         raise UsageError(f"{where}: {e}") from None
-    label = name + ("+set" if values != preset else "")  # a field set to what it is leaves the preset what it is
+    label = name + "+set" * (values != preset)  # a field set to what it is leaves the preset what it is
     found = EvalProtocol(task, label, schema_name, raw.get("description", ""), instance, origins)
     for one in others if values == preset else ():
         if not found.takes(one.values) or all(values[key] == value for key, value in one.values.items()):

@@ -219,6 +219,7 @@ def test_mistakes_name_the_line_and_the_remedy(write, text, message):
     ("field", "message"),
     [
         ("stpes = 3", r"my_task.toml:7: unknown protocol field of linear_segmentation \[fast\] 'stpes'"),
+        ("crop = 3", r"my_task.toml:7: 'crop' is a field of linear_segmentation \[.*, not of \[fast\]. Leave it out"),
         ('with_cls = "yes"', r"my_task.toml:7: with_cls: 'yes' is str, must be bool"),
         ("with_cls = 2020-01-01", r"my_task.toml:7: protocol.with_cls = 2020-01-01 must be a finite number, a string"),
     ],

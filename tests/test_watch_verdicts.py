@@ -44,6 +44,16 @@ def test_a_checkpoint_written_anew_is_judged_by_what_it_holds_now(before: dict[s
     assert exit_code(history(fine, other, old), []) == exit_code(history(old), [])  # the other way: it is worse now
 
 
+@pytest.mark.parametrize(
+    ("verdict", "sign"),
+    [("worse", "▼"), ("better", "▲"), ("no difference", "="), ("undecided", "?"), ("too little data", "?")],
+)
+def test_every_verdict_has_a_sign_that_the_page_explains(verdict: str, sign: str) -> None:
+    page = markdown(history(Entry("step-1", "s", 1, "", (replace(POINT, verdict=verdict),))))
+    assert f"| 0.5000 {sign} |" in page
+    assert f"{sign} {verdict if sign != '?' else 'undecided or too few samples to tell'}" in page
+
+
 def test_until_regression_does_not_stop_at_one_that_was_written_anew(tmp_path: Path) -> None:
     """Neither beside the run nor after a restart."""
     checkpoint(tmp_path / "run", "step-2")

@@ -17,10 +17,10 @@ from benchmark.watch.history import Entry, History, Point
 FEW = "too little data"  # a verdict
 SUMMARY = "summary.md"
 REPORTS = ("history.csv", SUMMARY, "trend.png", "junit.xml")
-MARK = {"worse": " ▼", "better": " ▲", FEW: " ?"}
+MARK = {"worse": " ▼", "better": " ▲", "no difference": " =", "undecided": " ?", FEW: " ?"}
 LEGEND = (
-    "▼ worse, ▲ better, ? too few samples to tell: paired on the same samples, p adjusted by Holm over the tasks of a "
-    "checkpoint."
+    "▼ worse, ▲ better, = no difference, ? undecided or too few samples to tell: paired on the same samples, p "
+    "adjusted by Holm over the tasks of a checkpoint."
 )
 WORSE, LINE, BAND = "#c0362c", "#2f5d8a", "#2f5d8a"
 
