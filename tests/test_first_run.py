@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from benchmark import run
 from benchmark.cli import main
 from benchmark.contracts.progress import silent
 from benchmark.engine.ahead import Ahead
-from benchmark.engine.jobs import JobMaker
+from benchmark.engine.jobs import Job, JobMaker
 from benchmark.engine.options import RunOptions
 from benchmark.engine.report import Hooks
 from benchmark.engine.session import Session
@@ -97,13 +97,29 @@ def test_pictures_are_made_while_the_model_is_opened(asked, tmp_path, monkeypatc
     assert "test" in seen and [row.unit for row in report.rows] == ["depth/scenes"]
 
 
-def test_pictures_of_jobs_that_the_model_cannot_do_are_not_made(asked, tmp_path) -> None:
+def test_pictures_that_no_job_wants_are_not_made(tmp_path, monkeypatch) -> None:
+    """Of a job that the model cannot do, and of those whose rows another run has made meanwhile."""
+    asked, began, left = [], threading.Event(), threading.Event()
+
+    class Noting(Ahead):
+        def keep(self, jobs: Sequence[Job]) -> None:
+            super().keep(jobs)
+            if not jobs:
+                left.set()
+
+    def held(split: str, *more: Any) -> Path:
+        asked.append(split)
+        began.set()
+        left.wait(60)
+        raise BenchError("the block was left")
+
+    monkeypatch.setattr(kinds, "rendered", held)
     maker = JobMaker(RunOptions(**few(tmp_path)), "fast", silent)
-    texts, retrieval = (maker.make(units(name)[0]) for name in ("zero_shot_segmentation/scenes", WORDS[0]))
-    ahead = Ahead([texts, retrieval], silent)
-    ahead.keep([retrieval])
+    texts, retrieval, depth = (maker.make(units(word)[0]) for word in ("zero_shot_segmentation/scenes", *WORDS))
+    ahead = Noting([texts, retrieval, depth], silent)
+    ahead.keep([retrieval, depth])
     with ahead:
-        pass
+        began.wait(60)
     assert asked == ["retrieval"]
 
 

@@ -31,9 +31,10 @@ class Ahead:
         self._kept = {id(job) for job in jobs}
 
     def __exit__(self, kind: type[BaseException] | None, error: object, trace: TracebackType | None) -> None:
-        if kind is None and self._kept:  # an interrupted run ends now, and so does one whose model cannot be opened
-            self._thread.join()
+        wanted = bool(self._kept)
         self.keep(())
+        if kind is None and wanted:  # an interrupted run ends now, and so does one whose model cannot be opened
+            self._thread.join()
 
     def _prepare(self) -> None:
         for job in self._jobs:
