@@ -19,7 +19,7 @@ from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 
 from benchmark import registry
-from benchmark.cli import COMMANDS, app
+from benchmark.cli.commands import COMMANDS, app
 from benchmark.cli.weights import steps
 from benchmark.protocol import load_protocol, presets, variants
 from benchmark.rows.row import read_all

@@ -18,7 +18,7 @@ from benchmark.check.image_side import ImageChecks
 from benchmark.check.labelled import Labelled
 from benchmark.check.measured import BATCHES, dtype_drift, speed
 from benchmark.check.text_side import TextChecks
-from benchmark.cli import app
+from benchmark.cli.commands import app
 from benchmark.contracts import ImageFeatures, ImageRequest, ImageSet, LabelData
 from benchmark.errors import EncoderError
 

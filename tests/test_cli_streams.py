@@ -13,6 +13,7 @@ import pytest
 from command import bench
 
 import benchmark.cli.ls
+from benchmark.cli.commands import LazyGroup
 
 ROOT = Path(__file__).parents[1]
 
@@ -71,6 +72,28 @@ def test_sigterm_ends_a_command_as_ctrl_c_does_and_its_workers_without_a_word(mo
     assert bench("ls", "models") == 143
     line = "stopped by SIGTERM: what was finished is saved; the same command goes on from there\n"
     assert capsys.readouterr().err == line and signal.getsignal(signal.SIGTERM) == before
+
+
+@pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize("during", ["typer", "benchmark.cli.ls"])
+def test_a_signal_while_the_command_itself_is_imported_is_one_line(sent, code, during):
+    script = (
+        "import os, sys; from benchmark.cli import main\n"
+        "class Sent:\n"
+        "    def find_spec(self, name, *more):\n"
+        f"        name == '{during}' and os.kill(os.getpid(), {int(sent)})\n"
+        "sys.meta_path.insert(0, Sent())\n"
+        "main(['ls', 'suites'])\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=ROOT)
+    assert (done.returncode, done.stderr.count("\n")) == (code, 1) and done.stdout == ""
+    assert done.stderr.endswith("what was finished is saved; the same command goes on from there\n")
+
+
+def test_a_signal_while_words_are_read_is_one_line(monkeypatch, capsys):
+    monkeypatch.setattr(LazyGroup, "parse_args", lambda *_: os.kill(os.getpid(), signal.SIGTERM))
+    assert bench("ls", "models") == 143
+    assert capsys.readouterr().err.startswith("stopped by SIGTERM: ")
 
 
 def test_help_names_the_exit_codes(capsys):

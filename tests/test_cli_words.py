@@ -12,7 +12,8 @@ import pytest
 import typer
 from command import bench
 
-from benchmark.cli import COMMANDS, app, main
+from benchmark.cli import main
+from benchmark.cli.commands import COMMANDS, app
 from benchmark.engine.options import RunOptions
 from benchmark.system.paths import data_dir, results_dir
 

@@ -17,7 +17,7 @@ import pytest
 import typer
 
 from benchmark import registry
-from benchmark.cli import COMMANDS, app
+from benchmark.cli.commands import COMMANDS, app
 from benchmark.errors import UsageError
 from tasks.datasets.user_fields import read_task_file
 

@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +54,9 @@ def endless(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
 
     def waiting(split: str, *more: Any) -> Path:
         splits.append(split)
-        over.wait(120)
+        bar = more[-1]("rendering", 1)
+        while not over.wait(0.02):
+            bar.advance(0)
         raise BenchError("the test has ended")
 
     monkeypatch.setattr(kinds, "rendered", waiting)
@@ -97,8 +100,21 @@ def test_pictures_are_made_while_the_model_is_opened(asked, tmp_path, monkeypatc
     assert "test" in seen and [row.unit for row in report.rows] == ["depth/scenes"]
 
 
+def test_pictures_of_jobs_that_the_model_cannot_do_are_not_made(asked, tmp_path, monkeypatch) -> None:
+    maker = JobMaker(RunOptions(**few(tmp_path)), "fast", silent)
+    retrieval, texts = (maker.make(units(name)[0]) for name in (WORDS[0], "zero_shot_segmentation/scenes"))
+    rendered, told = kinds.rendered, threading.Event()
+    monkeypatch.setattr(kinds, "rendered", lambda *words: told.wait(60) and rendered(*words))
+    with Ahead(silent) as ahead:
+        ahead.begin([retrieval, texts])
+        ahead.keep([retrieval])
+        threading.Timer(0.1, told.set).start()
+        ahead.threads[0].join()
+    assert asked == ["retrieval"]
+
+
 def test_pictures_that_no_job_wants_are_not_made(tmp_path, monkeypatch) -> None:
-    """Of a job that the model cannot do, and of those whose rows another run has made meanwhile."""
+    """Those of jobs whose rows another run has made meanwhile."""
     asked, began, left = [], threading.Event(), threading.Event()
 
     class Noting(Ahead):
@@ -115,12 +131,27 @@ def test_pictures_that_no_job_wants_are_not_made(tmp_path, monkeypatch) -> None:
 
     monkeypatch.setattr(kinds, "rendered", held)
     maker = JobMaker(RunOptions(**few(tmp_path)), "fast", silent)
-    texts, retrieval, depth = (maker.make(units(word)[0]) for word in ("zero_shot_segmentation/scenes", *WORDS))
-    ahead = Noting([texts, retrieval, depth], silent)
-    ahead.keep([retrieval, depth])
-    with ahead:
+    retrieval, depth = (maker.make(units(word)[0]) for word in WORDS)
+    with Noting(silent) as ahead:
+        ahead.begin([retrieval, depth])
         began.wait(60)
     assert asked == ["retrieval"]
+
+
+@pytest.mark.parametrize("interrupted", [False, True])
+def test_pictures_that_nobody_waits_for_any_more_leave_nothing_half_made(interrupted, tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("BENCH_CACHE", str(tmp_path))
+    job = JobMaker(RunOptions(cache=tmp_path), "fast", silent).make(units("depth/scenes")[0])  # four thousand of them
+    with suppress(KeyboardInterrupt), Ahead(silent) as ahead:
+        ahead.begin([job])
+        until = time.monotonic() + 60
+        while not list(tmp_path.rglob("images.npy")) and time.monotonic() < until:
+            time.sleep(0.01)
+        begun = list(tmp_path.rglob("*.part"))
+        if interrupted:
+            raise KeyboardInterrupt
+        ahead.keep(())
+    assert begun and not list(tmp_path.rglob("*.npy")) and not list(tmp_path.rglob("*.part"))
 
 
 def test_a_row_is_there_before_the_pictures_of_the_next_job_are(asked, tmp_path, monkeypatch) -> None:

@@ -13,7 +13,8 @@ import broken_parts
 import pytest
 
 from benchmark import registry
-from benchmark.cli import COMMANDS, main
+from benchmark.cli import main
+from benchmark.cli.commands import COMMANDS
 from benchmark.contracts import DatasetInfo, DatasetSource
 
 Bench = Callable[[str], tuple[int, str, str]]

@@ -14,7 +14,7 @@ import pytest
 import typer
 
 from benchmark import registry
-from benchmark.cli import COMMANDS, app
+from benchmark.cli.commands import COMMANDS, app
 
 ROOT = Path(__file__).parents[1]
 OURS = re.compile(r"\b(units?|taps?|slots?)\b", re.I)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from benchmark import registry
-from benchmark.cli import COMMANDS
+from benchmark.cli.commands import COMMANDS
 from benchmark.protocol import presets
 
 ROOT = Path(__file__).parents[1]

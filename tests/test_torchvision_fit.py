@@ -9,7 +9,7 @@ from importlib.metadata import version
 
 import pytest
 
-from benchmark.cli import _explain
+from benchmark.cli.commands import _explain
 from benchmark.system import torchvision_fit
 from benchmark.system.torchvision_fit import misfit, remedy
 

@@ -98,7 +98,8 @@ def run(
         if json:
             typer.echo(jsonlib.dumps({**row.data.json(), "folder": str(row.folder)}, ensure_ascii=False), file=lines)
 
-    from benchmark.cli import STARTED, debugging
+    from benchmark.cli import STARTED
+    from benchmark.cli.commands import debugging
 
     before = time.perf_counter() - STARTED
     with bars(quiet=json) as (progress, say), redirect_stdout(sys.stderr if json else lines):

@@ -59,8 +59,8 @@ def sensitivity(
 
     options = run_options(locals())
 
-    from benchmark.cli import debugging
     from benchmark.cli.bars import bars
+    from benchmark.cli.commands import debugging
     from benchmark.engine.report import Hooks, Note
     from benchmark.rows.tables import write_tables
     from benchmark.sensitivity import report as words

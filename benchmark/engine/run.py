@@ -79,8 +79,9 @@ def run(
     if options.ray:
         spread(found_models, jobs, options, hooks, report)
     else:
-        for target in found_models:
-            _run_model(target, jobs, hooks, report)
+        with Ahead(hooks.progress) as ahead:
+            for target in found_models:
+                _run_model(target, jobs, hooks, report, ahead)
     return report
 
 
@@ -141,7 +142,7 @@ def _job(unit: Unit, maker: JobMaker, change: Change | None = None) -> Job:
         raise DataError(unreadable(e)) from None
 
 
-def _run_model(target: Target, jobs: list[Job], hooks: Hooks, report: Report) -> None:
+def _run_model(target: Target, jobs: list[Job], hooks: Hooks, report: Report, ahead: Ahead) -> None:
     opening = Note(target.shown, None, "")
     open_session = partial(Session.open, target.name, target.shown, target.options, hooks.progress)
     session, stamp = None, target.stamp
@@ -154,24 +155,24 @@ def _run_model(target: Target, jobs: list[Job], hooks: Hooks, report: Report) ->
     todo = target.settle(jobs, target.slots(jobs, stamp), report, hooks) if stamp else {}
     if not todo:
         return
-    with Ahead([jobs[number] for number in todo], hooks.progress) as ahead:  # pictures are rendered while it is opened
-        with report.timed("models"):
-            session = session or attempt(open_session, opening, report, hooks)
-        if session is None:
-            ahead.keep(())
-            return
-        with report.timed("tasks"):
-            planned = []
-            for number, slot in todo.items():
-                job = jobs[number]
-                note = Note(target.shown, job.unit, "", job.change)
-                try:
-                    if attempt(partial(session.plan, job), note, report, hooks):
-                        planned.append((job, slot))
-                except NotApplicable as e:
-                    refuse(report, slot, replace(note, text=str(e)))
-            ahead.keep([job for job, _ in planned])
-            _make_rows(session, planned, hooks, report)
+    ahead.begin([jobs[number] for number in todo])  # pictures are rendered while the model is opened
+    with report.timed("models"):
+        session = session or attempt(open_session, opening, report, hooks)
+    if session is None:
+        ahead.keep(())
+        return
+    with report.timed("tasks"):
+        planned = []
+        for number, slot in todo.items():
+            job = jobs[number]
+            note = Note(target.shown, job.unit, "", job.change)
+            try:
+                if attempt(partial(session.plan, job), note, report, hooks):
+                    planned.append((job, slot))
+            except NotApplicable as e:
+                refuse(report, slot, replace(note, text=str(e)))
+        ahead.keep([job for job, _ in planned])
+        _make_rows(session, planned, hooks, report)
     report.clock["tasks"] -= session.extractor.prepared
     report.clock["rendering"] = report.clock.get("rendering", 0.0) + session.extractor.prepared
     report.forwards[target.shown] = session.extractor.forwards

@@ -13,6 +13,35 @@ SIGNALS = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGUSR1") if hasa
 EXIT_CODE = 128 + signal.SIGTERM
 
 
+def ended_by(number: int) -> tuple[int, str]:
+    """The exit code of a command that Ctrl-C or SIGTERM ended, and its line."""
+    how = "interrupted" if number == signal.SIGINT else f"stopped by {signal.Signals(number).name}"
+    return 128 + number, f"{how}: what was finished is saved; the same command goes on from there"
+
+
+@contextmanager
+def at_once() -> Iterator[None]:
+    """Ends the process where Ctrl-C or SIGTERM comes inside, in a line: an import would end in its traceback."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def end(number: int, frame: FrameType | None) -> None:
+        code, line = ended_by(number)
+        os.write(2, f"{line}\n".encode())
+        os._exit(code)
+
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        for number, handler in before.items():
+            if handler is not signal.SIG_IGN:  # nohup, or a shell's background
+                signal.signal(number, end)
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
 class Stopped(KeyboardInterrupt):
     """SIGTERM: what lets Ctrl-C through lets it through, too, and tidies up on its way."""
 
