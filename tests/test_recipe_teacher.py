@@ -7,11 +7,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from recipe_fixtures import Squares, tiny
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from adapters.tipsv2.recipe import chunked
 from adapters.tipsv2.recipe.batch import Batch
+from adapters.tipsv2.recipe.cosines import cosines
 from adapters.tipsv2.recipe.ema import momentum_at
 from adapters.tipsv2.recipe.loader import Collate, Positions
 from adapters.tipsv2.recipe.masking import random_mask
@@ -163,6 +165,21 @@ def test_a_patch_loss_by_rows_has_the_gradient_of_the_whole_and_never_its_logits
     torch.testing.assert_close(centre_rows, centre_whole, rtol=1e-5, atol=1e-7)
     one, two = (torch.cat([grad.flatten() for grad in found.values()]) for found in (grads, by_rows))
     assert (two - one).norm() <= 1e-6 * one.norm()
+
+
+@pytest.mark.parametrize("half", [False, True], ids=["float32", "bfloat16"])
+def test_cosines_and_their_gradients_are_those_of_normalised_prototypes(half: bool) -> None:
+    generator = torch.Generator().manual_seed(0)
+    features = F.normalize(torch.randn(3, 5, 16, generator=generator), dim=-1).requires_grad_()
+    prototypes = torch.randn(40, 16, generator=generator).mul_(3).requires_grad_()
+    towards = torch.randn(3, 5, 40, generator=generator)
+    found = []
+    for product in (cosines, lambda f, p: f @ F.normalize(p, dim=-1).T):
+        with torch.autocast("cpu", torch.bfloat16, enabled=half):
+            value = product(features, prototypes)
+        found.append((value.detach().float(), *torch.autograd.grad((value * towards).sum(), (features, prototypes))))
+    for ours, theirs in zip(*found):
+        assert (ours - theirs).norm() <= (1e-2 if half else 1e-6) * theirs.norm()
 
 
 class Largest(TorchDispatchMode):

@@ -6,8 +6,9 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from adapters.tipsv2.recipe.chunked import Assigned, Cosines
+from adapters.tipsv2.recipe.chunked import Assigned
 from adapters.tipsv2.recipe.config import HeadConfig
+from adapters.tipsv2.recipe.cosines import Cosines, inverse_lengths
 
 
 class Targets(nn.Module):
@@ -40,7 +41,8 @@ class Targets(nn.Module):
         """The same target of the factors of logits, for a loss that computes it by rows."""
         rows = cosines.features.flatten(0, -2)
         with torch.autocast(rows.device.type, enabled=False):  # the sum of logits is the logit of the sum
-            self._saw(cosines.prototypes.float() @ rows.float().sum(0), len(rows))
+            total = cosines.prototypes.float() @ rows.float().sum(0)
+            self._saw(total.mul_(inverse_lengths(cosines.prototypes)), len(rows))
         return Assigned(cosines, self.center.clone(), temperature)
 
     def _saw(self, total: torch.Tensor, rows: int) -> None:

@@ -12,15 +12,10 @@ from typing import Any, NamedTuple
 
 import torch
 
+from adapters.tipsv2.recipe.cosines import Cosines, add_product, inverse_lengths, through_lengths
+
 WHOLE = 2**22  # logits up to which they are made whole: 16 MiB in float32
-ROWS_AT_ONCE = 2**22  # logits that exist at a time past that
-
-
-class Cosines(NamedTuple):
-    """Cosines [..., P] as the two factors of their product."""
-
-    features: torch.Tensor  # [..., d], unit length
-    prototypes: torch.Tensor  # [P, d], unit length
+ROWS_AT_ONCE = 2**21  # logits that exist at a time past that
 
 
 class Assigned(NamedTuple):
@@ -56,26 +51,37 @@ class _CrossEntropy(torch.autograd.Function):
     def forward(  # type: ignore[no-untyped-def]
         ctx, features: torch.Tensor, prototypes: torch.Tensor, target: Assigned, temperature: float, share: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        taught = target.cosines.features.flatten(0, 1)
+        taught, theirs = target.cosines.features.flatten(0, 1), target.cosines.prototypes
+        inverse, their_inverse = inverse_lengths(prototypes), inverse_lengths(theirs)
         by_feature, by_prototype = torch.zeros_like(features), torch.zeros_like(prototypes, dtype=torch.float32)
         loss, assigned = share.new_zeros(()), share.new_zeros(len(prototypes))
         step = max(1, ROWS_AT_ONCE // len(prototypes))
         for start in starts(len(features), step):
             rows = slice(start, start + step)
-            goal = (taught[rows] @ target.cosines.prototypes.T).float().sub_(target.center).div_(target.temperature)
-            goal = goal.softmax(-1)
-            log_q = ((features[rows] @ prototypes.T).float() / temperature).log_softmax(-1)
-            loss -= ((goal * log_q).sum(-1) * share[rows]).sum()
+            goal = (taught[rows] @ theirs.T).float().mul_(their_inverse).sub_(target.center).div_(target.temperature)
+            _softmax(goal)
+            ours = (features[rows] @ prototypes.T).float().mul_(inverse).div_(temperature)
+            chosen = torch.linalg.vecdot(goal, ours)
+            loss += ((_softmax(ours) - chosen) * share[rows]).sum()
             assigned += goal.sum(0)
-            grad = log_q.exp_().sub_(goal).mul_(share[rows, None] / temperature)
-            by_feature[rows] = grad @ prototypes
-            by_prototype += grad.T @ features[rows]
-        ctx.save_for_backward(by_feature, by_prototype.to(prototypes.dtype))
+            grad = ours.sub_(goal).mul_(share[rows, None] / temperature)
+            add_product(by_prototype, grad.T, features[rows])
+            by_feature[rows] = grad.mul_(inverse) @ prototypes
+            del goal, ours, grad
+        ctx.grads = [(by_feature, through_lengths(by_prototype, prototypes, inverse).to(prototypes.dtype))]
         mean = assigned / len(features)
         ctx.mark_non_differentiable(mean)
         return loss, mean
 
     @staticmethod
     def backward(ctx: Any, grad: torch.Tensor, _: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        by_feature, by_prototype = ctx.saved_tensors
-        return by_feature * grad, by_prototype * grad, None, None, None
+        by_feature, by_prototype = ctx.grads.pop()  # once; what nobody else holds becomes the parameter's gradient
+        return by_feature.mul_(grad), by_prototype.mul_(grad), None, None, None
+
+
+def _softmax(logits: torch.Tensor) -> torch.Tensor:
+    """Writes the softmax over logits [n, P]; their log of summed exponentials [n]."""
+    most = logits.amax(-1, keepdim=True)
+    total = logits.sub_(most).exp_().sum(-1, keepdim=True)
+    logits.div_(total)
+    return most.add_(total.log_()).squeeze(-1)

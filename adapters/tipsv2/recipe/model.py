@@ -12,8 +12,8 @@ from transformers import Tipsv2Config, Tipsv2Model
 
 from adapters.tipsv2.recipe import chunked
 from adapters.tipsv2.recipe.batch import Batch
-from adapters.tipsv2.recipe.chunked import Cosines
 from adapters.tipsv2.recipe.config import ModelConfig, RecipeConfig
+from adapters.tipsv2.recipe.cosines import Cosines
 from adapters.tipsv2.recipe.heads import ProjectionHead
 from adapters.tipsv2.recipe.initial import initialise_encoder
 

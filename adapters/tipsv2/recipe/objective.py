@@ -7,8 +7,9 @@ from typing import Any
 
 import torch
 
-from adapters.tipsv2.recipe.chunked import Cosines, patch_loss_by_rows
+from adapters.tipsv2.recipe.chunked import patch_loss_by_rows
 from adapters.tipsv2.recipe.config import RecipeConfig
+from adapters.tipsv2.recipe.cosines import Cosines
 from adapters.tipsv2.recipe.losses import contrastive_loss, dino_loss, global_sum, patch_loss
 from adapters.tipsv2.recipe.model import StudentOutput
 from adapters.tipsv2.recipe.schedule import ramp

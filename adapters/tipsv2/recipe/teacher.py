@@ -9,8 +9,9 @@ from torch import nn
 
 from adapters.tipsv2.recipe.batch import Batch
 from adapters.tipsv2.recipe.centering import Targets
-from adapters.tipsv2.recipe.chunked import Assigned, Cosines
+from adapters.tipsv2.recipe.chunked import Assigned
 from adapters.tipsv2.recipe.config import RecipeConfig
+from adapters.tipsv2.recipe.cosines import Cosines
 from adapters.tipsv2.recipe.ema import averaged_copy, momentum_at, update_average
 from adapters.tipsv2.recipe.model import Pretrainer, StudentOutput, vision_tokens
 from adapters.tipsv2.recipe.schedule import teacher_temperature
