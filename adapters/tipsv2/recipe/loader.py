@@ -19,7 +19,7 @@ from adapters.tipsv2.recipe.order import Order
 from adapters.tipsv2.recipe.samples import Source
 from adapters.tipsv2.recipe.stop import deaf
 from adapters.tipsv2.recipe.text import Tokenizer
-from adapters.tipsv2.recipe.views import pixels_of, random_view, stacked
+from adapters.tipsv2.recipe.views import cut, draw_crop, pixels_of
 from benchmark.errors import BenchError, DataError, UsageError
 from benchmark.system.files import machine_fault
 
@@ -28,9 +28,9 @@ from benchmark.system.files import machine_fault
 class Example:
     """One sample after its random choices."""
 
-    view: np.ndarray  # [H, W, 3 or 4] uint8
+    view: np.ndarray  # [H, W, 3] uint8
     texts: tuple[str, str]
-    local: list[np.ndarray]  # M of [h, w, 3 or 4] uint8, M = 0 outside the self-supervised branch
+    local: list[np.ndarray]  # M of [h, w, 3] uint8, M = 0 outside the self-supervised branch
     mask: np.ndarray  # [N] bool
     ssl: bool
     bad: tuple[str, ...]  # messages of samples that were passed over
@@ -85,14 +85,15 @@ class Positions(Dataset[Example | Unreadable]):
         rng = np.random.default_rng((self.config.train.seed, 1, position))
         weights = self.config.data.synthetic_weights
         texts = draw_pair(sample.alt, sample.synthetic, rng, loss.captions, weights)
-        pixels = pixels_of(sample.image)
-        view = random_view(pixels, views.global_size, views.global_scale, views.ratio, views.flip, rng)
         ssl = position % loss.ssl_every == 0
-        crops = views.local_crops if ssl and loss.dino > 0 else 0
-        local = [
-            random_view(pixels, views.local_size, views.local_scale, views.ratio, views.flip, rng) for _ in range(crops)
-        ]
+        sizes = [(views.global_size, views.global_scale)]
+        sizes += [(views.local_size, views.local_scale)] * (views.local_crops if ssl and loss.dino > 0 else 0)
+        width, height = sample.image.size
+        # all is drawn before anything is cut, which is faster than in turn: neither finds the caches full of the other
+        crops = [draw_crop(width, height, scale, views.ratio, views.flip, rng) for _, scale in sizes]
         mask = random_mask((views.global_size // self.config.model.patch_size) ** 2, loss.mask_ratio, rng)
+        pixels = pixels_of(sample.image)
+        view, *local = [cut(pixels, crop, size) for crop, (size, _) in zip(crops, sizes)]
         return Example(view, texts, local, mask, ssl, tuple(bad))
 
 
@@ -125,7 +126,7 @@ class Collate:
         if not chosen:
             raise UsageError("no sample of a batch runs the self-supervised branch: lower loss.ssl_every")
         batch = Batch(
-            images=channels_first(stacked([e.view for e in examples])),
+            images=channels_first(torch.from_numpy(np.stack([e.view for e in examples]))),
             texts=texts,
             captioned=torch.tensor([[self.tokenizer.says(text) for text in e.texts] for e in examples]),
             ssl_rows=torch.tensor(chosen),
@@ -140,8 +141,8 @@ def _crops(local: list[list[np.ndarray]]) -> torch.Tensor:
     b, count = len(local), len(local[0])
     if count == 0:
         return torch.empty(0, b, 3, 0, 0, dtype=torch.uint8)
-    crops = stacked([each[m] for m in range(count) for each in local])
-    return channels_first(crops.reshape(count, b, *crops.shape[1:]))
+    crops = np.stack([each[m] for m in range(count) for each in local])
+    return channels_first(torch.from_numpy(crops.reshape(count, b, *crops.shape[1:])))
 
 
 def steps_from(
