@@ -18,12 +18,13 @@ class Cosines(NamedTuple):
 def cosines(features: torch.Tensor, prototypes: torch.Tensor) -> torch.Tensor:
     """[..., P] float32 of unit features [..., d] and prototypes [P, d] of any length; the product is autocast's."""
     found: torch.Tensor = _Cosines.apply(features.flatten(0, -2), prototypes)  # type: ignore[no-untyped-call]
-    return found.unflatten(0, features.shape[:-1])
+    return found.reshape(*features.shape[:-1], len(prototypes))
 
 
 def inverse_lengths(prototypes: torch.Tensor) -> torch.Tensor:
     """[P] float32; of a prototype that is zero F.normalize's 1e12."""
-    return torch.linalg.vector_norm(prototypes, dim=-1, dtype=torch.float32).clamp_min_(1e-12).reciprocal_()
+    lengths: torch.Tensor = torch.linalg.vector_norm(prototypes, dim=-1, dtype=torch.float32)
+    return lengths.clamp_min_(1e-12).reciprocal_()
 
 
 def add_product(total: torch.Tensor, left: torch.Tensor, right: torch.Tensor) -> None:
@@ -50,7 +51,7 @@ class _Cosines(torch.autograd.Function):
         return (features @ prototypes.T).float().mul_(inverse)
 
     @staticmethod
-    def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         features, prototypes, inverse = ctx.saved_tensors
         with torch.autocast(features.device.type, ctx.half, enabled=ctx.half is not None):
             by_feature = (grad * inverse) @ prototypes
