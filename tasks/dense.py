@@ -19,6 +19,7 @@ from benchmark.contracts import (
     TaskContext,
     View,
 )
+from benchmark.data.read_ahead import read_ahead
 from benchmark.errors import DataError
 from benchmark.features.taps import corners_of, pixel_indices
 from benchmark.heads.grid import GridRows
@@ -175,8 +176,7 @@ def training_pixels(
     if live:
         encoder, need = context.encoder(), needs["train/patches"]
         view = resolve_view(need.view, encoder.transform, encoder.card, need.images)
-    for index in range(len(reader)):
-        truth = data.target(index)
+    for index, truth in enumerate(read_ahead(data.target, range(len(reader)))):
         rows, columns = pixel_indices(data.images.image_id(index), tap, *truth.shape[:2])
         values = truth[rows, columns]
         keep = read(values, rows)

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from benchmark.contracts import EncoderCard, Method, Need, Outcome, Tap, Task, TaskContext, View
+from benchmark.data.read_ahead import read_ahead
 from benchmark.errors import DataError
 from benchmark.metrics.segmentation import confusion_areas, miou
 from benchmark.system.late import torch
@@ -61,8 +62,9 @@ class PatchMemoryMethod(Method[PatchMemory]):
         test, check = context.data["test"], cross_check(context, memory.classes)
         rows, kept = [], Predictions(context, "segmentation")
         smaller: list[list[dict[str, Any]]] = [[] for _ in SHARES[:-1]]
-        for index, answers in self._answers(context, "test", memory, (k,)):
-            truth = np.asarray(test.target(index))
+        truths = read_ahead(test.target, range(len(test.images)))
+        for (index, answers), target in zip(self._answers(context, "test", memory, (k,)), truths):
+            truth = np.asarray(target)
             judged = [self._judged(of_size[0], truth) for of_size in answers]
             areas = [confusion_areas(found, target, memory.classes).columns() for found, target in judged]
             for columns, into in zip(areas, smaller):

@@ -29,6 +29,7 @@ from benchmark.contracts import (
     TaskContext,
     ignored_label,
 )
+from benchmark.data.read_ahead import read_ahead
 from benchmark.errors import DataError
 from benchmark.heads.logistic import Criterion, fit_logistic
 from benchmark.images.windows import Size, window_sizes
@@ -158,8 +159,8 @@ class PixelSegmentationMethod(PixelMethod[PixelSegmentation]):
         fitted = time.perf_counter()
         check, kept = cross_check(context, classes), Predictions(context, "segmentation")
         rows = []
-        for index, at_size in predicted_maps(context, needs, head.logits, "scoring segmentation"):
-            target = test.target(index)
+        found = predicted_maps(context, needs, head.logits, "scoring segmentation")
+        for (index, at_size), target in zip(found, read_ahead(test.target, range(len(test.images)))):
             prediction = at_size(*target.shape[:2]).argmax(0)
             rows.append({"id": test.images.image_id(index), **confusion_areas(prediction, target, classes).columns()})
             kept.add(index, prediction)

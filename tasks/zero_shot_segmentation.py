@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, TypeVar, cast
 
 from benchmark.contracts import EncoderCard, Interpolation, Method, Need, Outcome, Tap, Task, TaskContext, View
+from benchmark.data.read_ahead import read_ahead
 from benchmark.images.windows import Size, window_sizes
 from benchmark.metrics.segmentation import confusion_areas
 from benchmark.system.bounds import Amount, Count, Positive, Score
@@ -115,8 +116,8 @@ class _Cosine(Method[P]):
         texts = class_embeddings(context, names, templates, for_patches=True).to(context.device)
         check = cross_check(context, len(data.class_names))
         rows, kept = [], Predictions(context, "segmentation")
-        for index, scores in self._scores(context, texts):
-            target = data.target(index)
+        targets = read_ahead(data.target, range(len(data.images)))
+        for (index, scores), target in zip(self._scores(context, texts), targets):
             label, best = best_class(scores, *target.shape[:2])
             label = label if settle is None else settle(label, best)
             areas = confusion_areas(label, target, len(data.class_names))
@@ -133,8 +134,8 @@ class _Cosine(Method[P]):
         pictures, live = context.data["test"].images, self.live
         bar = context.progress("scoring zero-shot", len(pictures))
         if live is not None:
-            for index in range(len(pictures)):
-                yield index, class_scores(context, pictures.picture(index), texts, live)
+            for index, picture in enumerate(read_ahead(pictures.picture, range(len(pictures)))):
+                yield index, class_scores(context, picture, texts, live)
                 bar.advance()
             return
         reader = context.features("test/text_patches")

@@ -48,7 +48,8 @@ class ImageSet(ABC):
 
     @abstractmethod
     def load(self, index: int) -> np.ndarray:
-        """[H, W, 3] uint8 sRGB. Raises DataError naming the file when it cannot be read."""
+        """[H, W, 3] uint8 sRGB; several threads may ask at once. Raises DataError naming the file when it cannot be
+        read."""
 
     def picture(self, index: int) -> np.ndarray:
         """`load`, which is what densebench asks for. Raises DataError where it gives something else."""

@@ -98,7 +98,7 @@ class MapSamples(ImageSamples):
 
     @abstractmethod
     def target(self, index: int) -> np.ndarray:
-        """[H, W] or [H, W, C], of the picture's height and width."""
+        """[H, W] or [H, W, C], of the picture's height and width. Several threads may ask at once."""
 
     def counted(self, index: int) -> np.ndarray:
         """As `target`, NaN where nothing counts and a target could not say so itself."""

@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from benchmark.contracts import Answer, KeptHead, TaskContext
+from benchmark.data.read_ahead import read_ahead
 from benchmark.images.decode import to_float, within
 from benchmark.images.drawing import Kind, side_by_side
 from benchmark.rows.row import slug
@@ -27,8 +28,8 @@ Scored: TypeAlias = "tuple[int, torch.Tensor, np.ndarray]"  # index, prediction 
 def predicted(data: Any, indices: Iterable[int], p: TrainedHead, predict: Predict) -> Iterator[Scored]:
     """The prediction beside what counts of its target (`counted`), for each picture of `indices`, in order."""
     group: list[tuple[int, np.ndarray, np.ndarray]] = []
-    for index in indices:
-        image, target = data.images.picture(index), data.counted(index)
+    both = read_ahead(lambda index: (index, data.images.picture(index), data.counted(index)), indices)
+    for index, image, target in both:
         if p.test_square:
             image, target = middle_square(image), middle_square(target)
         image = stretched(image, p)
