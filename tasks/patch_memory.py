@@ -11,6 +11,7 @@ import hashlib
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,6 +19,7 @@ import numpy as np
 import scipy  # its parts are imported when they are used
 
 from benchmark.contracts import TaskContext, ignored_label
+from benchmark.data.read_ahead import read_ahead
 from benchmark.errors import DataError
 from benchmark.heads.knn import topk_search
 from benchmark.system.bounds import Amount, Counts, Layer, NotNegative, Part
@@ -214,10 +216,12 @@ class Memory:
         ]
         quota = max(1, protocol.memory // len(pictures)) if protocol.memory else h * w
         bar = context.progress("filling the memory", len(pictures))
+        read = partial(patch_labels, data, grid=(h, w), patch=self.patch, protocol=protocol)
+        labelled = read_ahead(read, pictures.tolist())
         for start in range(0, len(pictures), BLOCK):
             block = pictures[start : start + BLOCK]
             for index, tokens in zip(block, reader[block].flatten(1, 2)):
-                cells, counts, usable = patch_labels(data, int(index), (h, w), self.patch, protocol)
+                cells, counts, usable = next(labelled)
                 picked = self._picked(counts, usable, f"{context.seed}:{data.images.image_id(int(index))}")[:quota]
                 keys = space.keys(tokens[picked]).numpy()
                 ends = [-(-len(picked) // 4), -(-len(picked) // 2), len(picked)]
