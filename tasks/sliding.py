@@ -30,12 +30,22 @@ def class_scores(context: TaskContext, image: np.ndarray, texts: torch.Tensor, p
     `whole`: cosines on the patch grid. `slide`: at the resized picture's pixels, the mean over windows of each window's
     up-sampled cosines or, with `softmax`, of their probabilities.
     """
+    return scores_of(context, laid(image, context.encoder().transform.interpolation, protocol), texts, protocol)
+
+
+def laid(image: np.ndarray, own: Interpolation, protocol: Any) -> np.ndarray:
+    """[3, h, w] float32 in [0, 1] of an [H, W, 3] uint8 picture at the protocol's size; `own`: the encoder's rule."""
     height, width = resized(image.shape[0], image.shape[1], protocol.short_side, protocol.long_side)
-    own = context.encoder().transform.interpolation
     rule: Interpolation = own if protocol.interpolation == "encoder" else protocol.interpolation
-    pixels = torch.from_numpy(decode.to_float(decode.resize(image, height, width, rule, protocol.antialias)))
+    return decode.to_float(decode.resize(image, height, width, rule, protocol.antialias))
+
+
+def scores_of(context: TaskContext, picture: np.ndarray, texts: torch.Tensor, protocol: Any) -> torch.Tensor:
+    """As `class_scores`, of a picture [3, h, w] that is `laid`."""
+    pixels = torch.from_numpy(picture)
     if protocol.mode == "whole":
         return _probabilities(cosine_maps(context, pixels[None], texts), protocol)[0]
+    height, width = pixels.shape[1:]
     boxes = window_boxes(height, width, protocol.window, protocol.stride)
     bands = [(y, x0, min(y + BAND, y1), x1) for y0, x0, y1, x1 in boxes for y in range(y0, y1, BAND)]
     return fuse(_band_maps(context, pixels, boxes, texts, protocol), bands, height, width)

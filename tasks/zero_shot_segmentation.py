@@ -25,7 +25,7 @@ from tasks.idle_fields import check_background
 from tasks.predictions import Predictions
 from tasks.prompting import class_embeddings, templates_for
 from tasks.segmentation_scores import cross_check, segmentation_outcome
-from tasks.sliding import background_rule, best_class, class_scores, resized
+from tasks.sliding import background_rule, best_class, laid, resized, scores_of
 
 P = TypeVar("P", "ZeroShotSegmentation", "ZeroShotAspect")
 BLOCK = 32
@@ -134,8 +134,10 @@ class _Cosine(Method[P]):
         pictures, live = context.data["test"].images, self.live
         bar = context.progress("scoring zero-shot", len(pictures))
         if live is not None:
-            for index, picture in enumerate(read_ahead(pictures.picture, range(len(pictures)))):
-                yield index, class_scores(context, picture, texts, live)
+            own = context.encoder().transform.interpolation
+            laid_out = read_ahead(lambda index: laid(pictures.picture(index), own, live), range(len(pictures)))
+            for index, picture in enumerate(laid_out):
+                yield index, scores_of(context, picture, texts, live)
                 bar.advance()
             return
         reader = context.features("test/text_patches")

@@ -27,12 +27,15 @@ Scored: TypeAlias = "tuple[int, torch.Tensor, np.ndarray]"  # index, prediction 
 
 def predicted(data: Any, indices: Iterable[int], p: TrainedHead, predict: Predict) -> Iterator[Scored]:
     """The prediction beside what counts of its target (`counted`), for each picture of `indices`, in order."""
-    group: list[tuple[int, np.ndarray, np.ndarray]] = []
-    both = read_ahead(lambda index: (index, data.images.picture(index), data.counted(index)), indices)
-    for index, image, target in both:
+
+    def one(index: int) -> tuple[int, np.ndarray, np.ndarray]:
+        image, target = data.images.picture(index), data.counted(index)
         if p.test_square:
             image, target = middle_square(image), middle_square(target)
-        image = stretched(image, p)
+        return index, stretched(image, p), target
+
+    group: list[tuple[int, np.ndarray, np.ndarray]] = []
+    for index, image, target in read_ahead(one, indices):
         if group and (len(group) == BATCH or _shapes(group[0]) != _shapes((index, image, target))):
             yield from _through(group, p, predict)
             group = []
