@@ -28,8 +28,10 @@ def test_every_module_that_makes_a_number_has_mutants_and_tests_that_judge_them(
     made = {path for place in JUDGED for path in (ROOT / place).glob("*.py") if path.read_text().count("def ")}
     alone = ("protocol", "compare/compare", "compare/classes")
     assert made | {ROOT / "benchmark" / f"{name}.py" for name in alone} <= set(table)
-    assert all((ROOT / "tests" / name).is_file() for stages in table.values() for tests in stages for name in tests)
-    assert all(quick and wider and not set(quick) & set(wider) for quick, wider in table.values())
+    assert all((ROOT / "tests" / name).is_file() for tests in table.values() for name in tests)
+    for path, tests in table.items():
+        quick = next(of for glob, of in reversed(mutants.TABLE["modules"].items()) if path in ROOT.glob(glob))
+        assert tests[: len(quick)] == quick and len(quick) < len(tests) == len(set(tests)), path
 
 
 def test_what_no_test_can_kill_is_told_by_its_line_or_by_its_constant() -> None:
