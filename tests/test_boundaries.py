@@ -73,8 +73,8 @@ def test_a_ratio_on_a_threshold_and_a_depth_on_a_limit_do_not_count() -> None:
 def test_scale_and_shift_of_a_constant_only_shifts_and_leaves_out_the_limits() -> None:
     target = np.array([[1.0, 3.0, 10.0, np.inf, 0.5]])
     assert scale_and_shift(np.full((1, 5), 7.0), target, 0.5, 10.0).tolist() == [[2.0] * 5]
-    aligned = scale_and_shift(np.array([[2.0, 4.0, 9.0, 9.0, 9.0]]), target, 0.5, 10.0)
-    assert aligned[0, :2].tolist() == [1.0, 3.0] and aligned[0, 2] == 8.0
+    aligned = scale_and_shift(np.array([[2.0, 8.0, 9.0, 9.0, 9.0]]), target, 0.5, 10.0)
+    assert aligned[0, :3] == pytest.approx([1.0, 3.0, 1 + 7 / 3])
     untouched = np.array([[2.0]])
     assert scale_and_shift(untouched, np.array([[0.0]]), 0.5, 10.0) is untouched
 
@@ -94,6 +94,9 @@ def test_refused_scores_and_labels_are_named() -> None:
     for label in (3, 4, -1):
         with pytest.raises(DataError, match=f"label {label} is outside 0 … 2:"):
             label_ranks(torch.zeros(2, 3), np.array([0, label]))
+    with pytest.raises(DataError, match="label 3 is outside 0 … 2:"):
+        label_ranks(torch.zeros(7, 3), np.array([0, 1, 2, 3, 2, 1, 0]))  # more pictures than classes, and fewer
+    assert label_ranks(torch.eye(5)[[4, 0]], np.array([4, 4])).tolist() == [0, 4]
     assert label_ranks(torch.eye(3), np.arange(3)).tolist() == [0, 0, 0]
 
 

@@ -45,6 +45,25 @@ def test_ranks_and_average_precision_equal_a_loop_for_any_block(kind: str, block
     np.testing.assert_allclose(average_precision(q, g, positives, exclude, block), expected_ap, atol=1e-12)
 
 
+@pytest.mark.parametrize("block", [64, 2048])
+def test_a_few_ties_in_a_large_gallery_count_as_many_do(block: int) -> None:
+    """So few pairs are close that each is looked at by itself: copies of a positive, and what is a last digit off."""
+    rng = np.random.default_rng(7)
+    q, g = rng.normal(size=(50, 8)).astype(np.float32), rng.normal(size=(900, 8)).astype(np.float32)
+    lists = [[i, 450 + i] if i % 3 else [i] for i in range(50)]
+    g[800:820] = g[:20]
+    g[820:840] = g[20:40] * np.float32(1 + 2.0**-23)
+    none = np.full(50, -1)
+    expected_ranks, expected_ap = brute_force(q, g, lists, none)
+    positives = Positives.from_lists(lists)
+    assert np.array_equal(ranks(q, g, positives, none, block), expected_ranks)
+    np.testing.assert_allclose(average_precision(q, g, positives, none, block), expected_ap, atol=1e-12)
+    back = Positives.from_lists([[i] if i < 50 else [] for i in range(900)])
+    found = mutual_ranks(q, g, positives, back, block)
+    assert np.array_equal(found[0], expected_ranks)
+    assert np.array_equal(found[1], brute_force(g, q, [[i] if i < 50 else [] for i in range(900)], np.full(900, -1))[0])
+
+
 def test_a_collapsed_encoder_does_not_pass_for_a_perfect_one() -> None:
     same = np.full((30, 16), 0.37, np.float32)
     to_text, to_image = caption_positives([1] * 30)
