@@ -142,6 +142,10 @@ def test_depths_are_looked_at_from_the_first_map_to_the_last():
 
     depth_range({"test": SimpleNamespace(images=range(46), target=target)}, 0.2, 3.5)
     assert seen == list(range(0, 46, 3))
+    seen.clear()  # where none of those is in the range, the others in their order, until one is
+    far = SimpleNamespace(images=range(46), target=lambda i: target(i) * (1 if i in (4, 5, 40) else 99))
+    assert depth_range({"test": far}, 0.2, 3.5) == {"test": {"median_m": 99.0, "counted": round(1 / 19, 4)}}
+    assert seen == [*range(0, 46, 3), 1, 2, 4]
 
 
 def test_what_sees_no_picture_says_the_mean_of_the_depths_that_count(tmp_path):
