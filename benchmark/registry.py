@@ -170,7 +170,7 @@ def check_model_name(name: str) -> None:
         return
     if name.endswith(".py"):
         raise UsageError(f"{name} is a file. Name the function in it that returns the encoder: {name}:FUNCTION")
-    if Path(name).is_dir():
+    if name and Path(name).is_dir():
         raise UsageError(f"{name} is a folder: --model hf:{name}, or a name of bench ls models with --weights {name}")
     raise unknown("model", name, models(), "bench ls models")
 

@@ -59,7 +59,7 @@ def test_a_row_is_called_what_the_user_calls_it(here: Path, results: Path, capsy
 
 
 def test_what_was_typed_is_found(here: Path, results: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert told(capsys, *RUN, "pixels")[0] == 0
+    assert "1 row made, 0 were there" in told(capsys, *RUN, "pixels", "--model", "pixels")[1], "it is one model"
     for name in ((), ("--name", "mine")):
         assert told(capsys, *RUN, "enc.py:build", *name)[0] == 0
         for typed in ("enc.py:build", "./enc.py:build", str(here / "enc.py:build")):

@@ -201,6 +201,7 @@ def test_a_data_set_is_drawn_by_its_name_and_what_is_none_is_said(
         (["clip-mini", "--pictures", "x.png"], "clip-mini is no data set"),
         (["linear_segmentation", "--pictures", "x.png"], "linear_segmentation is no data set"),
         (["none.toml", "--pictures", "x.png"], "no such file"),
+        (["scenes", "--pictures", "x.jpg"], "Name it x.png"),
         (["ade20k", "--pictures", "x.png", "--data", "."], "ade20k"),
         ([], "takes one name"),
         (["scenes", "--task", "scenes"], "takes one name"),

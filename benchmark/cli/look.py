@@ -64,6 +64,7 @@ def look(
     from benchmark.look.task import look_at_task
     from benchmark.system.paths import data_dir
 
+    o.refuse_no_png("--out", out)
     models = model or ["tipsv2-mini"]
     if weights and len(models) > 1:
         raise UsageError(

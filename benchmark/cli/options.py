@@ -7,6 +7,8 @@ from typing import Annotated
 
 from typer import Option
 
+from benchmark.errors import UsageError
+
 Models = Annotated[
     list[str] | None,
     Option("--model", "-m", help="A name of bench ls models, hf:…, timm:…, open_clip:…, file.py:function; repeats"),
@@ -51,3 +53,9 @@ Force = Annotated[bool, Option("--force", help="Make rows again that are already
 NoCheck = Annotated[bool, Option("--no-check", help="Skip the conformance check of a new model")]
 Json = Annotated[bool, Option("--json", help="JSON on standard output, and nothing else there")]
 Markdown = Annotated[Path | None, Option(help="Also write Markdown here")]
+
+
+def refuse_no_png(option: str, file: Path | None) -> None:
+    """Raises UsageError where `option` names a file of another kind for what is drawn as a PNG."""
+    if file is not None and file.suffix.lower() not in ("", ".png"):
+        raise UsageError(f"{option} {file}: what is drawn is a PNG. Name it {file.with_suffix('.png')}")

@@ -52,10 +52,11 @@ def show(
 
     if (name is None) == (task is None):
         raise UsageError("bench show takes one name. See bench ls models|tasks|datasets|suites")
-    name = name or str(task)
+    name = str(task) if name is None else name
     file = name.endswith(".toml") or name.startswith("mmseg:")
     if pictures is not None and not (file or "/" in name or name in registry.datasets()):
         raise UsageError(f"--pictures: {name} is no data set. Name one (bench ls datasets), a task/dataset or a file")
+    o.refuse_no_png("--pictures", pictures)
     if not file:
         _facts(name, protocol, json)
     if file or pictures is not None:
@@ -156,6 +157,7 @@ def _main(row: Row) -> str:
 
 def _model_of_rows(rows: list[Row], json: bool) -> None:
     """What rows say of their model, and the main number of each."""
+    from benchmark.compare.sides import label
     from benchmark.rows.history import predecessors
 
     facts = rows[0].data.model.json()
@@ -165,7 +167,8 @@ def _model_of_rows(rows: list[Row], json: bool) -> None:
         facts |= {"transform": ", ".join(f"{k} {v}" for k, v in laid.items())}
     facts["rows"] = [] if json else ""
     for row in rows:
-        said = f"{row.unit} {row.data.protocol.name}: {_main(row)}"
+        part = f", n = {row.data.task.n}, a part of the data" if row.part else ""
+        said = f"{row.unit} {label(row)}: {_main(row)}{part}"
         facts["rows"] += [said] if json else f"{said}\n"
         for old, why in predecessors(row):
             said = f"  before, of {old.data.created[:10]}: {_main(old)}; then changed: {why}"

@@ -56,11 +56,11 @@ class Target:
 
 
 def targets(models: Sequence[str], options: RunOptions) -> list[Target]:
-    """`models`, each with every checkpoint that `--weights` matches.
+    """`models`, each once, with every checkpoint that `--weights` matches.
 
     Raises UsageError for a name, a file or a checkpoint that is not there, and for a --name that several would share.
     """
-    checkpoints = checkpoints_of(options.weights)
+    checkpoints, models = checkpoints_of(options.weights), list(dict.fromkeys(models))
     for name in models:
         check_own_file(name)
     if options.name is not None and len(models) * len(checkpoints) != 1:
