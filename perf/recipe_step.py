@@ -94,7 +94,10 @@ def open_clip_step(config: RecipeConfig, batch: Batch, place: Place) -> Step:
         layers=model.depth, width=model.width, head_width=model.width // model.heads, mlp_ratio=model.mlp_ratio,
         patch_size=model.patch_size, image_size=config.views.global_size, ls_init_value=model.layerscale,
     )  # fmt: skip
-    longest = max(ids.shape[1] for ids in batch.texts)
+    most = torch.tensor(max(ids.shape[1] for ids in batch.texts))
+    if place.world > 1:
+        torch.distributed.all_reduce(most, torch.distributed.ReduceOp.MAX)
+    longest = int(most)
     text = CLIPTextCfg(
         context_length=longest, vocab_size=model.vocab_size, width=model.width, heads=model.text_heads,
         layers=model.text_depth, no_causal_mask=True, pool_type="last",
