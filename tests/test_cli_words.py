@@ -82,6 +82,13 @@ def test_wrong_words_get_one_line_and_code(words, code, message, capsys, results
     assert err[0].startswith("error: ") and message in err[0]
 
 
+def test_a_cache_that_cannot_be_written_is_named_with_its_variable(capsys, results, monkeypatch):
+    monkeypatch.setenv("BENCH_CACHE", __file__)
+    assert bench("run", "--model", "pixels", "--task", "depth/scenes", "--limit", "4", "--dtype", "float32") == 1
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert __file__ in line and "cannot be written" in line and line.endswith("Choose another cache with BENCH_CACHE")
+
+
 def test_missing_data_is_one_line_and_exit_1(capsys, results, tmp_path):
     assert bench("run", "--model", "pixels", "--task", "ade20k", "--data", str(tmp_path)) == 1
     err = capsys.readouterr().err.strip().splitlines()

@@ -259,6 +259,8 @@ def test_bad_rows_of_tables_name_their_line(examples, write, tmp_path):
         ("{", r"captions.jsonl:2: is not JSON"),
         (json.dumps({"image": "9.jpg", "caption": "x"}), r"captions.jsonl:2: no picture '9.jpg'"),
         (json.dumps({"image": "1.jpg", "caption": " "}), r"captions.jsonl:2: caption .* is empty"),
+        (json.dumps({"image": "1.jpg", "captions": []}), r"captions.jsonl:2: has no caption"),
+        (json.dumps({"image": "1.jpg", "captions": "x"}), r"captions.jsonl:2: captions 'x' is no list"),
         (json.dumps({"caption": "x"}), r"captions.jsonl:2: has no 'image'"),
     ):
         (tmp_path / "c/captions.jsonl").write_text("\n".join([rows[0], broken, *rows[2:]]))

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import IO
 
 from benchmark.errors import BenchError, UsageError
+from benchmark.system.paths import cache_dir
 from benchmark.system.processes import locked
 
 
@@ -133,6 +134,12 @@ def only_writer(folder: Path) -> Iterator[None]:
         yield
 
 
+def _cached(path: Path) -> bool:
+    with suppress(UsageError):  # of a user without a home
+        return Path(os.path.abspath(path)).is_relative_to(os.path.abspath(cache_dir()))
+    return False
+
+
 @contextmanager
 def disk_errors(path: Path) -> Iterator[None]:
     """Turns "no space left", "read-only", "permission denied" and a file where a folder is wanted into one line with
@@ -146,5 +153,6 @@ def disk_errors(path: Path) -> Iterator[None]:
                 "choose another (BENCH_CACHE, --results)"
             ) from None
         if e.errno in CANNOT_WRITE:
-            raise BenchError(f"{path}: cannot be written ({e.strerror}). Choose another folder") from None
+            other = "another cache with BENCH_CACHE" if _cached(path) else "another folder"
+            raise BenchError(f"{path}: cannot be written ({e.strerror}). Choose {other}") from None
         raise

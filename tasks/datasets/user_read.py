@@ -177,7 +177,11 @@ def _captions(source: Source) -> CaptionSet:
     else:
         for where, row in table_rows(source, "captions", ("image",)):
             texts = row.get("captions") or [row.get("caption")]
-            if not isinstance(texts, list) or not all(isinstance(t, str) and t.strip() for t in texts):
+            if texts == [None]:
+                raise DataError(f"{where}: has no caption. Give it one, a list as captions, or leave the picture out")
+            if not isinstance(texts, list):
+                raise DataError(f"{where}: captions {texts!r} is no list. Write a list of texts, or caption for one")
+            if not all(isinstance(t, str) and t.strip() for t in texts):
                 raise DataError(f"{where}: caption {texts!r} is empty or no text")
             found.setdefault(source.find(str(row["image"]), where), []).extend(t.strip() for t in texts)
     source.covered(found, "captions", "caption for")
