@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from small import SmallEncoder
+from small import Noise, SmallEncoder
 from torch.nn import functional as F
 
 from benchmark.contracts import ImageFeatures, ImageRequest, ImageTransform
+from benchmark.contracts.progress import silent
 from benchmark.protocol import load_protocol
 from benchmark.registry import load_task, protocol_file
 from tasks.sliding import background_rule, best_class, class_scores, resized
@@ -153,3 +154,37 @@ def test_background_takes_what_no_class_reaches() -> None:
     settle = background_rule(1, 0.5, 4)
     label, score = torch.tensor([0, 1, 2, 2]), torch.tensor([0.9, 0.6, 0.5, 0.4])
     assert settle(label, score).tolist() == [0, 2, 3, 1]
+
+
+@pytest.mark.parametrize(
+    ("background", "place", "asked", "right"),
+    [
+        ("threshold", 1, "ant bee", [1, 1, 1]),
+        ("text", 1, "ant sky bee", [1, 0, 1]),
+        ("threshold", None, "ant sky bee", [1, 0, 1]),
+    ],
+)
+def test_a_background_by_threshold_has_no_text_where_the_data_have_one(
+    background: Any, place: int | None, asked: str, right: list[int]
+) -> None:
+    """Three patches: an ant, a bee, and one that is like nothing; the sky's own text is like the ant."""
+    vectors = {"ant": [1.0, 0, 0], "bee": [0.0, 1, 0], "sky": [0.9, 0.1, 0]}
+    said: list[str] = []
+
+    def text(texts: list[str]) -> torch.Tensor:
+        said.extend(texts)
+        return torch.tensor([next(v for word, v in vectors.items() if word in t) for t in texts])
+
+    target = np.array([[0, 2, 1]])
+    data = SimpleNamespace(
+        class_names=["ant", "sky", "bee"], background=place, images=Noise(1, 1, 3), target=lambda i: target
+    )
+    encoder = SmallEncoder()
+    context: Any = SimpleNamespace(
+        data={"test": data}, card=encoder.card, encoder=lambda: encoder, device="cpu", text=text, progress=silent,
+        features=lambda need: torch.eye(3)[None, None], cross_check=False, keep_predictions=0, look_at=(), scratch=None,
+    )  # fmt: skip
+    p = ZeroShotSegmentation("whole", 0, "encoder", 32, 24, False, "tcl_9", background, 0.5 * (background != "text"))
+    outcome = SquareMethod(p).run(context)
+    assert outcome.samples["intersection"].tolist() == [right]
+    assert list(dict.fromkeys(word for line in said for word in vectors if word in line)) == asked.split()
