@@ -9,6 +9,10 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from typing import Any, TypeVar
 
+import numpy as np
+
+from benchmark.system.late import torch
+
 T = TypeVar("T")
 MOST = 16  # samples under way
 BYTES = 64 << 20  # of them: large maps come one at a time
@@ -44,5 +48,7 @@ def processors() -> int:
 
 
 def size_of(value: Any) -> int:
-    """Bytes of the arrays in `value`, a tuple of them or one."""
-    return sum(map(size_of, value)) if isinstance(value, tuple) else int(getattr(value, "nbytes", 0))
+    """Bytes of the arrays and tensors in `value`, a tuple of them or one."""
+    if isinstance(value, tuple):
+        return sum(map(size_of, value))
+    return int(value.nbytes) if isinstance(value, (np.ndarray, torch.Tensor)) else 0
