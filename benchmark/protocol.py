@@ -204,7 +204,7 @@ def load_protocol(
         instance = schema(**values)
     except ValueError as e:
         raise UsageError(f"{where}: {e}") from None
-    label = name + "+set" * (values != preset)  # a field set to what it is leaves the preset what it is
+    label = name + ("+set" if values != preset else "")  # a field set to what it is leaves the preset what it is
     found = EvalProtocol(task, label, schema_name, raw.get("description", ""), instance, origins)
     for one in others if values == preset else ():
         if not found.takes(one.values) or all(values[key] == value for key, value in one.values.items()):

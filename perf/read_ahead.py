@@ -17,8 +17,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from benchmark.data.read_ahead import processors, read_ahead
+from benchmark.data.read_ahead import read_ahead
 from benchmark.images.decode import resize
+from benchmark.system.processes import processors
 
 
 def write(folder: Path, count: int) -> list[Path]:

@@ -229,9 +229,14 @@ def held_out_folds(n: int, share: float, judged: int, seed: int) -> np.ndarray:
 
 
 def predicted_maps(
-    context: TaskContext, needs: Mapping[str, Need], head: Callable[[torch.Tensor], torch.Tensor], label: str
-) -> Iterator[tuple[int, Callable[[int, int], torch.Tensor]]]:
-    """For each test picture, its index and a function (H, W) -> the head's output [C, H, W] at full resolution.
+    context: TaskContext,
+    needs: Mapping[str, Need],
+    head: Callable[[torch.Tensor], torch.Tensor],
+    label: str,
+    read: Callable[[int], np.ndarray],
+) -> Iterator[tuple[int, Callable[[int, int], torch.Tensor], np.ndarray]]:
+    """For each test picture, its index, a function (H, W) -> the head's output [C, H, W] at full resolution, and what
+    `read(index)` gives of it, its target.
 
     `head` maps tokens [..., D] to [..., C]; it is applied to tokens and its output up-sampled (bilinear,
     align_corners False), which for a linear head is the same as up-sampling first.
@@ -240,7 +245,7 @@ def predicted_maps(
     view = resolve_view(needs["test/patches"].view, live.transform, live.card, needs["test/patches"].images)
     reader = context.features("test/patches")
     cls = context.features("test/cls") if "test/cls" in needs else None
-    bar = context.progress(label, len(reader))
+    bar, targets = context.progress(label, len(reader)), read_ahead(read, range(len(reader)))
     for start in range(0, len(reader), BLOCK):
         tokens = reader[start : start + BLOCK].to(context.device)  # [b, h, w, D]
         if cls is not None:
@@ -248,7 +253,7 @@ def predicted_maps(
             tokens = torch.cat([tokens, extra[:, None, None].expand(*tokens.shape[:3], -1)], -1)
         out = head(tokens).permute(0, 3, 1, 2)  # [b, C, h, w]
         for i in range(len(out)):
-            yield start + i, _Upsampler(out[i], view)
+            yield start + i, _Upsampler(out[i], view), next(targets)
         bar.advance(len(out))
 
 

@@ -15,7 +15,6 @@ from typing import Any, Literal
 import numpy as np
 
 from benchmark.contracts import Answer, Encoder, KeptHead, Measurement, Outcome, Task, TaskContext
-from benchmark.data.read_ahead import read_ahead
 from benchmark.heads.bins import fit_bins
 from benchmark.metrics.geometry import depth_errors, has_depth
 from benchmark.statistics.statistic import Statistic
@@ -136,8 +135,7 @@ class PixelDepthMethod(PixelMethod[PixelDepth]):
 
         mean = pixels.targets.mean()
         rows, blind, kept = [], [], Predictions(context, "depth", far)
-        found = predicted_maps(context, needs, both, "scoring depth")
-        for (index, at_size), target in zip(found, read_ahead(test.target, range(len(test.images)))):
+        for index, at_size, target in predicted_maps(context, needs, both, "scoring depth", test.target):
             maps = at_size(*target.shape)
             kept.add(index, maps[0].clamp(near, far))
             if protocol.crop == "eigen":

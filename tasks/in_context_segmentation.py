@@ -62,9 +62,7 @@ class PatchMemoryMethod(Method[PatchMemory]):
         test, check = context.data["test"], cross_check(context, memory.classes)
         rows, kept = [], Predictions(context, "segmentation")
         smaller: list[list[dict[str, Any]]] = [[] for _ in SHARES[:-1]]
-        truths = read_ahead(test.target, range(len(test.images)))
-        for (index, answers), target in zip(self._answers(context, "test", memory, (k,)), truths):
-            truth = np.asarray(target)
+        for index, answers, truth in self._answers(context, "test", memory, (k,)):
             judged = [self._judged(of_size[0], truth) for of_size in answers]
             areas = [confusion_areas(found, target, memory.classes).columns() for found, target in judged]
             for columns, into in zip(areas, smaller):
@@ -99,8 +97,7 @@ class PatchMemoryMethod(Method[PatchMemory]):
         for distance in self.protocol.distances if held.any() else ():
             memory, rows = self._memory(context, np.flatnonzero(~held), distance, ~held), []
             ks = self.protocol.neighbours
-            for index, answers in self._answers(context, "train", memory, ks, np.flatnonzero(held)):
-                truth = np.asarray(context.data["train"].target(index))
+            for _, answers, truth in self._answers(context, "train", memory, ks, np.flatnonzero(held)):
                 judged = [self._judged(answer, truth) for answer in answers[-1]]
                 rows.append([confusion_areas(*both, memory.classes).columns() for both in judged])
             for k, columns in zip(ks, zip(*rows)):
@@ -124,13 +121,15 @@ class PatchMemoryMethod(Method[PatchMemory]):
 
     def _answers(
         self, context: TaskContext, split: str, memory: Memory, ks: Sequence[int], pictures: np.ndarray | None = None
-    ) -> Iterator[tuple[int, list[list[Answer]]]]:
-        """For each of `pictures` (None: all): its index, and for memories of the SHARES an answer by each of `ks`."""
+    ) -> Iterator[tuple[int, list[list[Answer]], np.ndarray]]:
+        """For each of `pictures` (None: all): its index, for memories of the SHARES an answer by each of `ks`, and its
+        mask."""
         reader = context.features(f"{split}/patches")
         chosen = np.arange(len(reader)) if pictures is None else pictures
         _, h, w, width = reader.shape
         at_once = max(1, QUERY_BYTES // (4 * h * w * width))
         bar = context.progress("looking up patches", len(chosen))
+        truths = read_ahead(context.data[split].target, chosen.tolist())
         for start in range(0, len(chosen), at_once):
             block = chosen[start : start + at_once]
             found = list(memory.nearest(reader[block].flatten(0, 2), max(ks)))
@@ -142,6 +141,7 @@ class PatchMemoryMethod(Method[PatchMemory]):
                         [Answer(memory.votes(scores[rows, :k], where[rows, :k]), (h, w), memory.patch) for k in ks]
                         for scores, where in found
                     ],
+                    np.asarray(next(truths)),
                 )
             bar.advance(len(block))
 

@@ -29,7 +29,6 @@ from benchmark.contracts import (
     TaskContext,
     ignored_label,
 )
-from benchmark.data.read_ahead import read_ahead
 from benchmark.errors import DataError
 from benchmark.heads.logistic import Criterion, fit_logistic
 from benchmark.images.windows import Size, window_sizes
@@ -159,8 +158,7 @@ class PixelSegmentationMethod(PixelMethod[PixelSegmentation]):
         fitted = time.perf_counter()
         check, kept = cross_check(context, classes), Predictions(context, "segmentation")
         rows = []
-        found = predicted_maps(context, needs, head.logits, "scoring segmentation")
-        for (index, at_size), target in zip(found, read_ahead(test.target, range(len(test.images)))):
+        for index, at_size, target in predicted_maps(context, needs, head.logits, "scoring segmentation", test.target):
             prediction = at_size(*target.shape[:2]).argmax(0)
             rows.append({"id": test.images.image_id(index), **confusion_areas(prediction, target, classes).columns()})
             kept.add(index, prediction)

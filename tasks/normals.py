@@ -13,7 +13,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from benchmark.contracts import Answer, Encoder, KeptHead, Measurement, Outcome, Task, TaskContext
-from benchmark.data.read_ahead import read_ahead
 from benchmark.metrics.geometry import ANGLE_BIN, has_normal, normal_errors
 from benchmark.statistics.statistic import Statistic
 from benchmark.system.late import torch
@@ -75,8 +74,7 @@ class PixelNormalsMethod(PixelMethod[PixelNormals]):
         mean = pixels.targets.mean(0)
         rows, blind = Columns(len(test.images)), Columns(len(test.images))
         kept = Predictions(context, "normals")
-        found = predicted_maps(context, needs, head.predict, "scoring normals")
-        for (index, at_size), target in zip(found, read_ahead(test.counted, range(len(test.images)))):
+        for index, at_size, target in predicted_maps(context, needs, head.predict, "scoring normals", test.counted):
             prediction = at_size(*target.shape[:2]).permute(1, 2, 0)  # only the angle counts: length plays no part
             kept.add(index, prediction)
             rows.add({"id": test.images.image_id(index), **normal_errors(prediction, target, True)})

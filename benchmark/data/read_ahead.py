@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -12,6 +11,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from benchmark.system.late import torch
+from benchmark.system.processes import processors
 
 T = TypeVar("T")
 MOST = 16  # samples under way
@@ -26,25 +26,16 @@ def read_ahead(read: Callable[[int], T], indices: Iterable[int], threads: int | 
     nothing more is begun. How many are read ahead follows from the bytes of the last one.
     """
     left = iter(indices)
-    waiting: deque[Future[T]] = deque()
-    most = 1
     with ThreadPoolExecutor(threads or min(4, processors())) as pool:
+        waiting: deque[Future[T]] = deque(pool.submit(read, index) for index in islice(left, 1))
         try:
-            while True:
-                waiting.extend(pool.submit(read, index) for index in islice(left, max(0, most - len(waiting))))
-                if not waiting:
-                    return
+            while waiting:
                 found = waiting.popleft().result()
                 most = max(1, min(MOST, BYTES // max(1, size_of(found))))
                 waiting.extend(pool.submit(read, index) for index in islice(left, max(0, most - len(waiting))))
                 yield found
         finally:
             pool.shutdown(cancel_futures=True)
-
-
-def processors() -> int:
-    """That this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def size_of(value: Any) -> int:

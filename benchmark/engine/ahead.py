@@ -42,8 +42,8 @@ class Ahead:
     def __exit__(self, kind: type[BaseException] | None, error: object, trace: TracebackType | None) -> None:
         wanted = bool(self._kept)
         self.keep(())
-        for thread in self.threads:
-            if kind is None and wanted:  # an interrupted run ends now, and so does one whose model cannot be opened
+        if kind is None and wanted:  # an interrupted run ends now, and so does one whose model cannot be opened
+            for thread in self.threads:
                 thread.join()
         self._over.set()
         for thread in self.threads:

@@ -42,6 +42,11 @@ def start_method() -> str:
     return "fork" if sys.platform.startswith("linux") and "jax" not in sys.modules else "spawn"
 
 
+def processors() -> int:
+    """That this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def open_files() -> int:
     """How many files this process may hold open: 256 in a shell of macOS, mostly 1024 on Linux; 512 on Windows."""
     if sys.platform == "win32":

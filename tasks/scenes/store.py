@@ -26,7 +26,7 @@ from benchmark.errors import BenchError
 from benchmark.system import cache_users, sealed
 from benchmark.system.files import FOLDER_MODE, disk_errors
 from benchmark.system.paths import cache_dir
-from benchmark.system.processes import locked
+from benchmark.system.processes import locked, processors
 from tasks.scenes.fill import SEED, TICK, array_names, fill, start_arrays
 from tasks.scenes.golden import GOLDEN
 from tasks.scenes.render import scene_captions
@@ -127,8 +127,7 @@ def _render_split(folder: Path, split: str, size: int, n: int, alone: bool, prog
 
 def workers(n: int) -> int:
     """Processes to render `n` scenes with: the processors this process may use, at most 16."""
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return 1 if n <= IN_PROCESS else min(usable, 16, -(-n // IN_PROCESS))
+    return 1 if n <= IN_PROCESS else min(processors(), 16, -(-n // IN_PROCESS))
 
 
 def _fill_in_parallel(folder: Path, split: str, size: int, n: int, progress: NewProgress) -> None:
