@@ -1,6 +1,6 @@
 """What --dry-run says of the memory of a step, beside what a process was seen to take.
 
-    python perf/dry_run.py [--width 192 384] [--batch 16] [--processes N [--shards M]]
+    python perf/dry_run.py [--width 192 384] [--batch 16] [--processes N [--shards M] [--accumulate K]]
 
 Each size is trained for two steps in a process of its own on one CPU thread: the high-water mark of its resident size
 over what it was before the model was made, freed memory given back at once. A
@@ -91,8 +91,9 @@ def _steps(config: RecipeConfig, student: Pretrainer, frozen: list[Pretrainer], 
         optimizer.zero_grad(set_to_none=True)
 
 
-def _fsdp(config: RecipeConfig, shards: int) -> RecipeConfig:
-    return dataclasses.replace(config, train=dataclasses.replace(config.train, strategy="fsdp", shards=shards))
+def _fsdp(config: RecipeConfig, shards: int, parts: int) -> RecipeConfig:
+    train = dataclasses.replace(config.train, strategy="fsdp", shards=shards, accumulate=parts)
+    return dataclasses.replace(config, train=train)
 
 
 def _together(args: argparse.Namespace, width: int) -> float:
@@ -100,7 +101,8 @@ def _together(args: argparse.Namespace, width: int) -> float:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    words = [sys.executable, __file__, "--one", json.dumps([width, args.batch * args.processes, False, args.shards])]
+    batch = args.batch * args.processes
+    words = [sys.executable, __file__, "--one", json.dumps([width, batch, False, args.shards, args.accumulate])]
     world = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536", "WORLD_SIZE": str(args.processes)}
     world |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     group = [
@@ -120,19 +122,20 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--processes", type=int, default=1)
     parser.add_argument("--shards", type=int, default=0)
+    parser.add_argument("--accumulate", type=int, default=1, help="micro-batches of a step, of the batch together")
     parser.add_argument("--one", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.one:
-        width, batch, distils, sharded = json.loads(args.one)
+        width, batch, distils, sharded, parts = json.loads(args.one)
         config = sized(width, batch)
         if sharded is None:
             print(taken(config, sized(2 * width, batch).model if distils else None))
         else:
-            print(shared(_fsdp(config, sharded)))
+            print(shared(_fsdp(config, sharded, parts)))
         return
     if args.processes > 1:
         for width in args.width:
-            config = _fsdp(sized(width, args.batch * args.processes), args.shards)
+            config = _fsdp(sized(width, args.batch * args.processes), args.shards, args.accumulate)
             cost = estimate(config, args.processes)
             said, seen = 1024 * (cost.weights_gib + cost.activations_gib), _together(args, width)
             print(f"width {width:4d}, {args.processes} processes: said {said:,.0f} MiB, the most taken {seen:,.0f} MiB:"
@@ -141,7 +144,7 @@ def main() -> None:
     for width, distils in [*((w, False) for w in args.width), (args.width[0], True)]:
         config = sized(width, args.batch)
         said = rehearse(config, args.batch, sized(2 * width, args.batch).model if distils else None).peak / 2**20
-        words = [sys.executable, __file__, "--one", json.dumps([width, args.batch, distils, None])]
+        words = [sys.executable, __file__, "--one", json.dumps([width, args.batch, distils, None, 1])]
         environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536"}  # what is freed goes back at once
         done = subprocess.run(words, capture_output=True, text=True, check=True, env=environment)
         seen = float(done.stdout)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from adapters.tipsv2.recipe.centering import Targets, sinkhorn
+from adapters.tipsv2.recipe.centering import Centered, move_centers, sinkhorn
 from adapters.tipsv2.recipe.config import HeadConfig
 from adapters.tipsv2.recipe.losses import contrastive_loss, dino_loss, patch_loss
 
@@ -116,13 +116,13 @@ def test_target_branch_takes_no_gradient(rng: np.random.Generator) -> None:
 
 
 def test_centering_uses_the_centre_of_the_steps_before_and_moves_it_once(rng: np.random.Generator) -> None:
-    targets = Targets(HeadConfig(prototypes=5, center_momentum=0.9))
+    targets = Centered(HeadConfig(prototypes=5, center_momentum=0.9))
     first, second = rng.normal(size=(4, 5)), rng.normal(size=(2, 5))
     found = targets(torch.from_numpy(first), 0.05)
     np.testing.assert_allclose(found.numpy(), np.exp(log_softmax(first / 0.05)), rtol=1e-4, atol=1e-7)
     targets(torch.from_numpy(second), 0.05)  # another micro-batch of the same step
     assert float(targets.center.abs().sum()) == 0
-    targets.update()
+    move_centers([targets])
     center = 0.1 * np.concatenate([first, second]).mean(0)
     np.testing.assert_allclose(targets.center.numpy(), center, rtol=1e-5)
     found = targets(torch.from_numpy(first), 0.05)
@@ -135,7 +135,10 @@ def test_sinkhorn_matches_numpy_and_balances_prototypes(rng: np.random.Generator
     for _ in range(3):
         q = q / q.sum(0) / 4
         q = q / q.sum(1, keepdims=True) / 32
-    found = sinkhorn(torch.from_numpy(logits), 0.5, 3)
+    more = rng.normal(size=(8, 3))  # balanced beside it, and by itself
+    found, other = sinkhorn([torch.from_numpy(logits), torch.from_numpy(more)], 0.5, 3)
     np.testing.assert_allclose(found.numpy(), q * 32, rtol=1e-6)
     np.testing.assert_allclose(found.sum(1).numpy(), 1, rtol=1e-6)
-    np.testing.assert_allclose(sinkhorn(torch.from_numpy(logits), 0.5, 50).mean(0).numpy(), 0.25, rtol=1e-3)
+    assert torch.equal(other, sinkhorn([torch.from_numpy(more)], 0.5, 3)[0])
+    (balanced,) = sinkhorn([torch.from_numpy(logits)], 0.5, 50)
+    np.testing.assert_allclose(balanced.mean(0).numpy(), 0.25, rtol=1e-3)

@@ -13,12 +13,13 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from adapters.tipsv2.recipe import chunked
 from adapters.tipsv2.recipe.batch import Batch
+from adapters.tipsv2.recipe.centering import move_centers
 from adapters.tipsv2.recipe.cosines import cosines
 from adapters.tipsv2.recipe.ema import momentum_at
 from adapters.tipsv2.recipe.loader import Collate, Positions
 from adapters.tipsv2.recipe.masking import random_mask
 from adapters.tipsv2.recipe.model import Pretrainer
-from adapters.tipsv2.recipe.objective import self_supervised_loss
+from adapters.tipsv2.recipe.objective import pair_loss, self_supervised
 from adapters.tipsv2.recipe.step import backward
 from adapters.tipsv2.recipe.teacher import Teacher
 from adapters.tipsv2.recipe.text import train_tokenizer
@@ -66,10 +67,10 @@ def test_averages_move_by_the_momentum_and_never_by_gradient() -> None:
 
 def test_no_gradient_reaches_the_shared_encoder_through_the_target() -> None:
     student, teacher, batch = prepared()
-    output = student(batch)
-    assert not output.clean_cls.requires_grad
-    assert not output.clean_patches.requires_grad
-    assert all(not t.requires_grad for t in teacher(output, batch, 0).values())
+    clean = student(batch)
+    assert not clean.cls.requires_grad
+    assert not clean.patches.requires_grad
+    assert all(not t.requires_grad for t in teacher(clean, batch, 0).values())
 
 
 @pytest.mark.parametrize("scope", ["head", "full"])
@@ -84,33 +85,28 @@ def test_masked_input_never_reaches_the_teacher(scope: str) -> None:
 
 def test_the_student_sees_the_mask_and_only_inside_the_patch_loss() -> None:
     student, _, batch = prepared()
-    first = student(batch)
+    first, images = student(batch, "masked"), student(batch).images
     batch.mask = ~batch.mask
-    second = student(batch)
-    assert first.patch_logits is not None
-    assert second.patch_logits is not None
-    assert not torch.allclose(first.patch_logits, second.patch_logits)
-    assert torch.equal(first.images, second.images)
+    assert not torch.allclose(student(batch, "masked"), first)
+    assert torch.equal(student(batch).images, images)
 
 
 def test_ibot_and_ibot_plus_plus_differ_by_the_visible_patches_alone() -> None:
     student, teacher, batch = prepared(loss__patch_loss="ibot", loss__dino=0.0)
-    output = student(batch)
-    targets = teacher(output, batch, 0)
+    logits, target = student(batch, "masked"), teacher(student(batch), batch, 0)["patch"]
     plus = tiny(loss__patch_loss="ibot++", loss__dino=0.0)
     ones = torch.ones_like(batch.mask)
-    full, _ = self_supervised_loss(output, targets, ones, student.config, 5)
-    every, _ = self_supervised_loss(output, targets, batch.mask, plus, 5)
-    masked, _ = self_supervised_loss(output, targets, batch.mask, student.config, 5)
-    torch.testing.assert_close(full, every)
-    assert not torch.allclose(masked, every)
+    full = self_supervised("patch", logits, target, ones, student.config, 5)
+    every = self_supervised("patch", logits, target, batch.mask, plus, 5)
+    masked = self_supervised("patch", logits, target, batch.mask, student.config, 5)
+    torch.testing.assert_close(full["loss"], every["loss"])
+    assert not torch.allclose(masked["loss"], every["loss"])
 
 
 def test_contrastive_run_has_no_projector_and_no_targets() -> None:
     student, teacher, batch = prepared(loss__dino=0.0, loss__patch_loss="none")
-    output = student(batch)
     assert len(student.heads) == 0
-    assert teacher(output, batch, 0) == {}
+    assert teacher(student(batch), batch, 0) == {}
     assert batch.local.shape[0] == 0
 
 
@@ -154,7 +150,7 @@ def test_a_patch_loss_by_rows_has_the_gradient_of_the_whole_and_never_its_logits
         with largest:
             terms = backward(student, teacher, batch, student.config, 3, OFF)
         centre: Any = teacher.targets["patch"]
-        centre.update()
+        move_centers([centre])
         grads = {n: p.grad.clone() for n, p in student.named_parameters() if p.grad is not None}
         found.append((terms, grads, centre.center.clone(), largest.rows))
         centre.center.zero_()
@@ -194,6 +190,58 @@ class Largest(TorchDispatchMode):
         if isinstance(out, torch.Tensor) and out.ndim and out.shape[-1] == self.prototypes:
             self.rows = max(self.rows, out.numel() // self.prototypes)
         return out
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{}, {"loss__ssl_every": 2, "head__balance": "sinkhorn"}, {"loss__dino": 0.0}, {"loss__patch": 0.0}],
+    ids=["all", "half", "patch", "dino"],
+)
+def test_passes_run_back_one_by_one_give_the_gradient_of_their_sum(changes: dict[str, Any]) -> None:
+    student, teacher, batch = prepared(**changes)
+    terms = backward(student, teacher, batch, student.config, 3, OFF)
+    ours = {n: p.grad.clone() for n, p in student.named_parameters() if p.grad is not None}
+    student.zero_grad()
+    clean = student(batch)
+    targets = teacher(clean, batch, 3)
+    total = pair_loss(clean.images, clean.texts, clean.temperature, student.config, batch.captioned)
+    for kind, what in (("cls", "crops"), ("patch", "masked")):
+        if kind in targets:
+            found = self_supervised(kind, student(batch, what), targets[kind], batch.mask, student.config, 3)
+            total = total + found["loss"]
+    total.backward()
+    assert float(terms["loss"]) == pytest.approx(float(total.detach()), rel=1e-6)
+    theirs = {n: p.grad for n, p in student.named_parameters() if p.grad is not None}
+    assert ours.keys() == theirs.keys()
+    one, two = (torch.cat([found[n].flatten() for n in theirs]) for found in (theirs, ours))
+    assert (two - one).norm() <= 1e-6 * one.norm()
+
+
+def test_what_a_pass_keeps_is_gone_before_the_next_begins(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else a step holds the activations of three views at a time."""
+    student, teacher, batch = prepared()
+    alive: set[int] = set()
+    left: list[int] = []
+
+    class Kept:
+        def __init__(self, tensor: torch.Tensor) -> None:
+            self.tensor = tensor
+            alive.add(id(self))
+
+        def __del__(self) -> None:
+            alive.discard(id(self))
+
+    begin = student.forward
+
+    def forward(*words: Any) -> Any:
+        left.append(len(alive))
+        return begin(*words)
+
+    monkeypatch.setattr(student, "forward", forward)
+    with torch.autograd.graph.saved_tensors_hooks(Kept, lambda kept: kept.tensor):
+        backward(student, teacher, batch, student.config, 3, OFF)
+    assert left == [0, 0, 0]
+    assert not alive
 
 
 @pytest.mark.parametrize("parts", [2, 4])

@@ -92,14 +92,15 @@ def _stage(config: RecipeConfig, devices: int, tflops: float, utilisation: float
     flops = step_flops(config)
     micro = max(1, math.ceil(config.train.batch_size / devices / config.train.accumulate))
     sharded = config.train.strategy == "fsdp" and devices > 1
-    held = rehearse(config, micro, teacher_model(config) if config.teacher.path else None, sharded)
     shards = shards_of(config.train, devices) if sharded else 1
+    summed = shards if config.train.accumulate == 1 else 1  # over micro-batches gradients are summed whole
+    held = rehearse(config, micro, teacher_model(config) if config.teacher.path else None, summed)
     weights = (held.weights + held.state) / shards + held.averages
     rest = held.peak - held.weights - held.state - held.averages - held.teacher
-    if sharded:  # its part of the gradients, and what is gathered: two layers and what is in none
+    if sharded:  # what is gathered: two layers and what is in none
         layers = [*student.encoder.vision_model.encoder.layer, *student.encoder.text_model.encoder.layers]
         sizes = [4 * sum(p.numel() for p in layer.parameters()) for layer in layers]
-        rest += held.gradients / shards + 2 * max(sizes) + held.weights - sum(sizes)
+        rest += 2 * max(sizes) + held.weights - sum(sizes)
     elif devices > 1:
         rest += held.gradients  # DDP exchanges them in buckets of their own
     seconds = flops * config.train.steps / (devices * tflops * 1e12 * utilisation)

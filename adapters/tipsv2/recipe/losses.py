@@ -20,12 +20,18 @@ def contrastive_loss(
     and the mean runs over the others of all processes.
     """
     there = torch.ones(images.shape[:2], dtype=torch.bool, device=images.device) if captioned is None else captioned
-    everywhere = _gathered(there)  # [B · world, K]
     with torch.autocast(images.device.type, enabled=False):
+        images, texts = images.float(), texts.float()
+        all_images, all_texts, everywhere = images, texts, there
+        if distributed():  # one exchange; its backward pass is the second
+            packed = gather_rows(torch.cat([images, texts, there[..., None].float()], -1))
+            all_images, all_texts, flags = torch.split(packed, [images.shape[-1], texts.shape[-1], 1], -1)
+            everywhere = flags[..., 0].detach() > 0
         pairs = []
-        for k, (i, t) in enumerate(zip(images.unbind(1), texts.unbind(1))):
+        for k in range(images.shape[1]):
             rows = None if bool(everywhere[:, k].all()) else (there[:, k], everywhere[:, k])
-            pairs.append(0.5 * (_one_way(i, t, temperature, rows) + _one_way(t, i, temperature, rows)))
+            asking = _one_way(images[:, k], all_texts[:, k], temperature, rows)
+            pairs.append(0.5 * (asking + _one_way(texts[:, k], all_images[:, k], temperature, rows)))
         return torch.stack(pairs).mean()
 
 
@@ -35,16 +41,16 @@ def _one_way(
     temperature: torch.Tensor,
     rows: tuple[torch.Tensor, torch.Tensor] | None,
 ) -> torch.Tensor:
-    """`rows`: which of the queries and which of the keys of all processes count; None: all."""
-    logits = queries.float() @ gather_rows(keys.float()).T / temperature  # [B, B · world]
-    rank = dist.get_rank() if _distributed() else 0
+    """`keys` are those of all processes; `rows`: which of the queries and which of the keys count; None: all."""
+    logits = queries @ keys.T / temperature  # [B, B · world]
+    rank = dist.get_rank() if distributed() else 0
     labels = torch.arange(len(queries), device=queries.device) + rank * len(queries)
     if rows is None:
         return F.cross_entropy(logits, labels)
     asked, answers = rows
     labels = labels.masked_fill(~asked, -100)  # cross_entropy's ignore_index
     total = F.cross_entropy(logits.masked_fill(~answers, -torch.inf), labels, reduction="sum")
-    world = dist.get_world_size() if _distributed() else 1
+    world = dist.get_world_size() if distributed() else 1
     return total * world / answers.sum().clamp_min(1)
 
 
@@ -87,25 +93,17 @@ class _GatherRows(torch.autograd.Function):
 
 
 def gather_rows(rows: torch.Tensor) -> torch.Tensor:
-    """[B, D] of this process → [B · world, D]; the identity in one process."""
-    return _GatherRows.apply(rows) if _distributed() else rows  # type: ignore[no-untyped-call]
-
-
-def _gathered(rows: torch.Tensor) -> torch.Tensor:
-    """Rows of all processes in rank order, without a gradient."""
-    if not _distributed():
-        return rows
-    parts = [torch.empty_like(rows) for _ in range(dist.get_world_size())]
-    dist.all_gather(parts, rows.contiguous())
-    return torch.cat(parts)
+    """[B, …] of this process → [B · world, …]; the identity in one process."""
+    return _GatherRows.apply(rows) if distributed() else rows  # type: ignore[no-untyped-call]
 
 
 def global_sum(value: torch.Tensor) -> torch.Tensor:
     """The sum over all processes."""
-    if _distributed():
+    if distributed():
         dist.all_reduce(value)
     return value
 
 
-def _distributed() -> bool:
+def distributed() -> bool:
+    """Whether there are other processes."""
     return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -17,22 +17,25 @@ from adapters.tipsv2.recipe.cosines import Cosines
 from adapters.tipsv2.recipe.heads import ProjectionHead
 from adapters.tipsv2.recipe.initial import initialise_encoder
 
+Pass = Literal["clean", "masked", "crops", "pairs"]
+Logits = torch.Tensor | Cosines  # cosines with each prototype [..., P], or what they are made of
+
 
 @dataclass
-class StudentOutput:
-    """What the losses read; b is the part of the batch B that runs the self-supervised branch."""
+class Clean:
+    """What the pass over the unmasked global view and the captions gives; b is the part of the batch B that runs the
+    self-supervised branch."""
 
     images: torch.Tensor  # [B, K, D] CLS, L2-normalised
     texts: torch.Tensor  # [B, K, D] L2-normalised
     temperature: torch.Tensor  # [1] divisor of the cosine
-    clean_cls: torch.Tensor  # [b, K, D] of the unmasked global view, detached
-    clean_patches: torch.Tensor  # [b, N, D] of the unmasked global view, detached
-    local_logits: torch.Tensor | None  # [M, b, P]
-    patch_logits: torch.Tensor | Cosines | None  # [b, N, P] of the masked view (or the clean one without masking)
+    cls: torch.Tensor  # [b, K, D], detached
+    patches: torch.Tensor  # [b, N, D], detached
+    patch_logits: Logits | None  # [b, N, P] where the patch loss reads this view (distillation without masking)
 
 
 class Pretrainer(nn.Module):
-    """All that is trained. One `forward` makes every pass of the student, so that DDP and FSDP see one call."""
+    """All that is trained. Every pass of the student is a `forward`, so that DDP and FSDP see it."""
 
     def __init__(self, config: RecipeConfig) -> None:
         super().__init__()
@@ -69,37 +72,35 @@ class Pretrainer(nn.Module):
         """The learned divisor of the cosine."""
         return self.log_temperature.exp().clamp_min(self.config.loss.min_temperature)
 
-    def forward(self, batch: Batch, contrastive_only: bool = False) -> StudentOutput | tuple[torch.Tensor, ...]:
-        """All passes of a step; with `contrastive_only` what `embed` gives."""
-        if contrastive_only:
+    def forward(self, batch: Batch, what: Pass = "clean") -> Any:
+        """One pass: "clean" gives `Clean`, "masked" the patch logits [b, N, P] of the masked view, "crops" the
+        logits [M, b, P] of the local crops, "pairs" what `embed` gives."""
+        if what == "pairs":
             return self.embed(batch)
-        cls, patches = vision_tokens(self.encoder.vision_model, batch.images)
-        rows = batch.ssl_rows
-        local: torch.Tensor | None = None
-        masked: torch.Tensor | Cosines | None = None
-        if "cls" in self.heads:
-            local_cls, _ = vision_tokens(self.encoder.vision_model, batch.local.flatten(0, 1))
-            local_cls = local_cls[:, self.config.loss.dino_cls].reshape(*batch.local.shape[:2], -1)
-            local = self.heads["cls"](local_cls)
-        if "patch" in self.heads:
-            if masks(self.config):
-                seen = vision_tokens(self.encoder.vision_model, batch.images[rows], batch.mask)[1]
-            else:
-                seen = patches[rows]
-            head: Any = self.heads["patch"]
-            masked = head.factors(seen) if by_rows(self.config, seen) else head(seen)
-        return StudentOutput(
+        vision, rows = self.encoder.vision_model, batch.ssl_rows
+        if what == "crops":
+            cls, _ = vision_tokens(vision, batch.local.flatten(0, 1))
+            return self.heads["cls"](cls[:, self.config.loss.dino_cls].reshape(*batch.local.shape[:2], -1))
+        if what == "masked":
+            return self._patch_logits(vision_tokens(vision, batch.images[rows], batch.mask)[1])
+        cls, patches = vision_tokens(vision, batch.images)
+        return Clean(
             images=F.normalize(cls[:, : len(batch.texts)].float(), dim=-1),
             texts=self._texts(batch) if not self.config.model.frozen else cls[:, :0].float(),
             temperature=self.temperature,
-            clean_cls=cls[rows].detach(),
-            clean_patches=patches[rows].detach(),
-            local_logits=local,
-            patch_logits=masked,
+            cls=cls[rows].detach(),
+            patches=patches[rows].detach(),
+            patch_logits=self._patch_logits(patches[rows])
+            if "patch" in self.heads and not masks(self.config)
+            else None,
         )
 
+    def _patch_logits(self, patches: torch.Tensor) -> Logits:
+        head: Any = self.heads["patch"]
+        return head.factors(patches) if by_rows(self.config, patches) else head(patches)  # type: ignore[no-any-return]
+
     def embed(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """(images, texts, temperature) of `StudentOutput`: all that the contrastive loss of a large batch needs."""
+        """(images, texts, temperature) of `Clean`: all that the contrastive loss of a large batch needs."""
         cls, _ = vision_tokens(self.encoder.vision_model, batch.images)
         return F.normalize(cls[:, : len(batch.texts)].float(), dim=-1), self._texts(batch), self.temperature
 
@@ -163,6 +164,13 @@ def by_rows(config: RecipeConfig, patches: torch.Tensor) -> bool:
     return config.head.balance == "center" and count > chunked.WHOLE
 
 
+def more_passes(config: RecipeConfig) -> list[Pass]:
+    """The passes of the self-supervised losses beside the clean one, in the order in which a step makes them: that of
+    the patch loss, which takes most, before the gradients of the other projector are there."""
+    found: list[Pass] = ["masked"] if masks(config) else []
+    return [*found, "crops"] if uses_dino(config) else found
+
+
 def uses_dino(config: RecipeConfig) -> bool:
     """Whether the DINO loss runs."""
     return config.loss.dino > 0
@@ -176,3 +184,8 @@ def uses_patches(config: RecipeConfig) -> bool:
 def masks(config: RecipeConfig) -> bool:
     """Whether the student sees a masked view: always in pre-training, on request in distillation."""
     return uses_patches(config) and (not config.teacher.path or config.teacher.mask)
+
+
+def reads_clean(config: RecipeConfig) -> bool:
+    """Whether the patch loss reads the unmasked view."""
+    return uses_patches(config) and not masks(config)

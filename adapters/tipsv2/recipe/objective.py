@@ -2,43 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 import torch
 
-from adapters.tipsv2.recipe.chunked import patch_loss_by_rows
+from adapters.tipsv2.recipe.centering import Target
+from adapters.tipsv2.recipe.chunked import Assigned, patch_loss_by_rows
 from adapters.tipsv2.recipe.config import RecipeConfig
 from adapters.tipsv2.recipe.cosines import Cosines
 from adapters.tipsv2.recipe.losses import contrastive_loss, dino_loss, global_sum, patch_loss
-from adapters.tipsv2.recipe.model import StudentOutput
+from adapters.tipsv2.recipe.model import Logits
 from adapters.tipsv2.recipe.schedule import ramp
 
+Terms = dict[str, torch.Tensor]
 
-def self_supervised_loss(
-    output: StudentOutput, targets: Mapping[str, Any], mask: torch.Tensor, config: RecipeConfig, step: int
-) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-    """(weighted DINO + patch loss, {"dino", "patch", "assignment_cls" [P], "assignment_patch" [P]})."""
-    total = output.images.new_zeros(())
-    terms: dict[str, torch.Tensor] = {}
-    temperature = config.head.student_temperature
-    if output.local_logits is not None:
-        terms["dino"] = dino_loss(output.local_logits, targets["cls"], temperature)
-        total = total + config.loss.dino * terms["dino"]
-    if output.patch_logits is not None:
-        only_masked = config.loss.patch_loss == "ibot" and (not config.teacher.path or config.teacher.mask)
-        weights = mask if only_masked else None
-        if isinstance(output.patch_logits, Cosines):
-            terms["patch"], terms["assignment_patch"] = patch_loss_by_rows(
-                output.patch_logits, targets["patch"], temperature, weights
-            )
-        else:
-            terms["patch"] = patch_loss(output.patch_logits, targets["patch"], temperature, weights)
-        total = total + config.loss.patch * terms["patch"]
-    for name, target in targets.items():
-        if isinstance(target, torch.Tensor):
-            terms[f"assignment_{name}"] = target.detach().reshape(-1, target.shape[-1]).mean(0)
-    return ramp(step, config.train.steps, config.loss.ssl_ramp) * total, terms
+
+def self_supervised(
+    kind: str, logits: Logits, target: Target, mask: torch.Tensor, config: RecipeConfig, step: int
+) -> Terms:
+    """A loss, weighted, and its readings. Of "cls" that of the crops' logits [M, b, P]: {"loss", "dino",
+    "assignment_cls" [P]}; of "patch" that of logits [b, N, P], of which `mask` [b, N] were hidden: {"loss", "patch",
+    "assignment_patch" [P]}."""
+    temperature, weight = config.head.student_temperature, ramp(step, config.train.steps, config.loss.ssl_ramp)
+    if isinstance(logits, Cosines) or isinstance(target, Assigned):
+        assert isinstance(logits, Cosines) and isinstance(target, Assigned)  # `model.by_rows` of both
+        loss, mean = patch_loss_by_rows(logits, target, temperature, _counted(mask, config))
+    else:
+        mean = target.detach().reshape(-1, target.shape[-1]).mean(0)
+        if kind == "cls":
+            loss = dino_loss(logits, target, temperature)
+            return {"loss": weight * config.loss.dino * loss, "dino": loss, "assignment_cls": mean}
+        loss = patch_loss(logits, target, temperature, _counted(mask, config))
+    return {"loss": weight * config.loss.patch * loss, "patch": loss, "assignment_patch": mean}
+
+
+def _counted(mask: torch.Tensor, config: RecipeConfig) -> torch.Tensor | None:
+    """The patches that the patch loss runs over; None: all."""
+    masks = not config.teacher.path or config.teacher.mask
+    return mask if config.loss.patch_loss == "ibot" and masks else None
 
 
 def pair_loss(
@@ -70,6 +69,7 @@ def feature_std(images: torch.Tensor) -> torch.Tensor:
     `images` [B, K, D] are all rows of this process; neither micro-batches nor processes change the value.
     """
     rows = images.double()
-    count, total = global_sum(rows.new_tensor(float(len(rows)))), global_sum(rows.sum(0))
-    squares = global_sum((rows - total / count).square().sum(0))
-    return (squares / (count - 1)).sqrt().mean().mul(images.shape[-1] ** 0.5).float()
+    sums = global_sum(torch.cat([rows.sum(0).flatten(), rows.square().sum(0).flatten(), rows.new_tensor([len(rows)])]))
+    total, squares = sums[:-1].chunk(2)
+    variance = (squares - total.square() / sums[-1]) / (sums[-1] - 1)
+    return variance.clamp_min(0).sqrt().mean().mul(images.shape[-1] ** 0.5).float()

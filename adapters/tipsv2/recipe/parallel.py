@@ -8,6 +8,7 @@ import os
 import traceback
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -133,9 +134,10 @@ def wrap(student: Pretrainer, train: TrainConfig, place: Place) -> nn.Module:
 
 
 @contextlib.contextmanager
-def synchronised(model: nn.Module, last: bool) -> Iterator[None]:
-    """Gradients are exchanged between processes in the last micro-batch of a step only."""
-    if isinstance(model, nn.parallel.DistributedDataParallel) and not last:
+def exchanging(model: nn.Module, last: bool, ends: bool) -> Iterator[None]:
+    """Around a pass and its `run_back`. Gradients are exchanged between processes in the `last` micro-batch of a step
+    alone: sharded ones after each pass, as no process holds them whole; DDP's in the pass that `ends` the step."""
+    if isinstance(model, nn.parallel.DistributedDataParallel) and not (last and ends):
         with model.no_sync():
             yield
         return
@@ -143,6 +145,28 @@ def synchronised(model: nn.Module, last: bool) -> Iterator[None]:
     if set_sync is not None:
         set_sync(last)
     yield
+
+
+def run_back(model: nn.Module, loss: torch.Tensor, ends: bool) -> None:
+    """Adds the gradients of `loss` to the parameters; of a loss that depends on none nothing."""
+    if isinstance(model, nn.parallel.DistributedDataParallel) and ends:
+        loss = loss + _Reached.apply(*(p for p in model.parameters() if p.requires_grad))  # type: ignore[no-untyped-call]
+    if loss.requires_grad:
+        loss.backward()  # type: ignore[no-untyped-call]
+
+
+class _Reached(torch.autograd.Function):
+    """Zero. DDP exchanges a bucket when backward has come by each of its parameters; the pass that ends a step may use
+    few of them, and by this node it comes by all, without a gradient of its own."""
+
+    @staticmethod
+    def forward(ctx: Any, *parameters: torch.Tensor) -> torch.Tensor:
+        ctx.count = len(parameters)
+        return parameters[0].new_zeros(())
+
+    @staticmethod
+    def backward(ctx: Any, grad: torch.Tensor) -> tuple[None, ...]:
+        return tuple([None] * ctx.count)
 
 
 def mean_over_processes(value: torch.Tensor, place: Place) -> torch.Tensor:

@@ -72,30 +72,31 @@ class _Alive(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self.peak = max(self.peak, self.now)
             self.watched[key] = weakref.ref(storage, lambda _, key=key: self._gone(key))  # type: ignore[misc]
 
-    def leave_out(self, tensor: Any) -> None:
-        """Counts a tensor no longer."""
-        key = tensor.untyped_storage()._cdata
-        self.now -= self.sizes.get(key, 0)
-        self.sizes[key] = 0
+    def keep(self, tensor: torch.Tensor, shards: int) -> None:
+        """Counts one of the tensor's `shards` from now on."""
+        storage = tensor.untyped_storage()
+        part = storage.nbytes() // shards
+        self.now += part - self.sizes.get(storage._cdata, part)
+        self.sizes[storage._cdata] = part
 
     def _gone(self, key: int) -> None:
         self.now -= self.sizes.pop(key, 0)
         self.watched.pop(key, None)
 
 
-def rehearse(config: RecipeConfig, batch: int, teacher: ModelConfig | None = None, sharded: bool = False) -> StepMemory:
+def rehearse(config: RecipeConfig, batch: int, teacher: ModelConfig | None = None, shards: int = 1) -> StepMemory:
     """The memory of a step over `batch` samples in one process, with a frozen teacher of the sizes of `teacher`.
 
-    Accumulated micro-batches are each of `batch` samples. Where weights are `sharded`, a gradient is gone for `peak`
-    when it is whole. All sizes are linear in the depths of the towers: deep ones are told from shallow ones.
+    Accumulated micro-batches are each of `batch` samples. Where weights are cut into `shards`, so is for `peak` a
+    gradient that is whole. All sizes are linear in the depths of the towers: deep ones are told from shallow ones.
     """
     model = config.model
     if max(model.depth, model.text_depth) <= DIRECT:
-        return _rehearse(config, batch, teacher, sharded)
+        return _rehearse(config, batch, teacher, shards)
     base, vision, text = (
         _rehearse(
             dataclasses.replace(config, model=dataclasses.replace(model, depth=depth, text_depth=text_depth)),
-            batch, teacher, sharded,
+            batch, teacher, shards,
         )
         for depth, text_depth in ((2, 2), (3, 2), (2, 3))
     )  # fmt: skip
@@ -108,7 +109,7 @@ def rehearse(config: RecipeConfig, batch: int, teacher: ModelConfig | None = Non
     return StepMemory(**found)
 
 
-def _rehearse(config: RecipeConfig, batch: int, teacher: ModelConfig | None, sharded: bool) -> StepMemory:
+def _rehearse(config: RecipeConfig, batch: int, teacher: ModelConfig | None, shards: int) -> StepMemory:
     one = dataclasses.replace(config, train=dataclasses.replace(config.train, accumulate=1))
     with torch.device("meta"):
         student = Pretrainer(one)
@@ -127,12 +128,11 @@ def _rehearse(config: RecipeConfig, batch: int, teacher: ModelConfig | None, sha
         held = _bytes(targets)
         theirs = _bytes(targets.vision) if targets.vision is not None and frozen else 0
         seen = content_free(one, batch).to(torch.device("cpu"))
-        if sharded:
-            for parameter in student.parameters():
-                if parameter.requires_grad:
-                    parameter.register_post_accumulate_grad_hook(  # type: ignore[no-untyped-call]
-                        lambda p: alive.leave_out(p.grad)
-                    )
+        for parameter in student.parameters():
+            if parameter.requires_grad:
+                parameter.register_post_accumulate_grad_hook(  # type: ignore[no-untyped-call]
+                    lambda p: alive.keep(p.grad, shards)
+                )
         alive.peak = alive.now
         pairs = _pairs(config, batch, alive) if config.train.accumulate > 1 and not config.model.frozen else 0
         alive.peak = alive.now

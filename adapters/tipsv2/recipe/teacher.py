@@ -8,12 +8,10 @@ import torch
 from torch import nn
 
 from adapters.tipsv2.recipe.batch import Batch
-from adapters.tipsv2.recipe.centering import Targets
-from adapters.tipsv2.recipe.chunked import Assigned
+from adapters.tipsv2.recipe.centering import Centered, Target, move_centers, sinkhorn
 from adapters.tipsv2.recipe.config import RecipeConfig
-from adapters.tipsv2.recipe.cosines import Cosines
 from adapters.tipsv2.recipe.ema import averaged_copy, momentum_at, update_average
-from adapters.tipsv2.recipe.model import Pretrainer, StudentOutput, vision_tokens
+from adapters.tipsv2.recipe.model import Clean, Logits, Pretrainer, by_rows, vision_tokens
 from adapters.tipsv2.recipe.schedule import teacher_temperature
 
 
@@ -38,7 +36,7 @@ class Teacher(nn.Module):
         if frozen is not None and self.frozen_heads:
             heads = frozen.heads
         self.heads = averaged_copy(heads)
-        self.targets = nn.ModuleDict({k: Targets(config.head) for k in student.heads})
+        self.targets = nn.ModuleDict({k: Centered(config.head) for k in student.heads})
 
     @property
     def frozen(self) -> tuple[str, ...]:
@@ -48,30 +46,28 @@ class Teacher(nn.Module):
         return ("vision.", "heads.") if self.frozen_heads else ("vision.",)
 
     @torch.no_grad()
-    def forward(self, output: StudentOutput, batch: Batch, step: int) -> dict[str, torch.Tensor | Assigned]:
+    def forward(self, clean: Clean, batch: Batch, step: int) -> dict[str, Target]:
         """{"cls": [b, P], "patch": [b, N, P]} for the losses that run; the latter in factors where the student's is."""
         if not self.targets:
             return {}
-        cls, patches = output.clean_cls, output.clean_patches
+        cls, patches = clean.cls, clean.patches
         if self.vision is not None:
             cls, patches = vision_tokens(self.vision, batch.images[batch.ssl_rows])
         temperature = teacher_temperature(step, self.config.train.steps, self.config.head)
         features = {"cls": cls[:, self.config.loss.dino_cls], "patch": patches}
-        found: dict[str, torch.Tensor | Assigned] = {}
-        target: Any
-        for name, target in self.targets.items():
+        logits: dict[str, Logits] = {}
+        for name in self.targets:
             head: Any = self.heads.get_submodule(name)
-            if name == "patch" and isinstance(output.patch_logits, Cosines):
-                found[name] = target.assigned(head.factors(features[name]), temperature)
-            else:
-                found[name] = target(head(features[name]), temperature)
-        return found
+            factors = name == "patch" and by_rows(self.config, patches)
+            logits[name] = head.factors(features[name]) if factors else head(features[name])
+        if self.config.head.balance == "sinkhorn":
+            whole = [each for each in logits.values() if isinstance(each, torch.Tensor)]  # in factors only if centred
+            return dict(zip(logits, sinkhorn(whole, temperature, self.config.head.sinkhorn_iterations), strict=True))
+        return {name: self.targets[name](each, temperature) for name, each in logits.items()}
 
     def update(self, student: Pretrainer, step: int) -> None:
         """Once after each optimiser step: centres, then averages."""
-        for target in self.targets.children():
-            if isinstance(target, Targets):
-                target.update()
+        move_centers([each for each in self.targets.children() if isinstance(each, Centered)])
         ema = self.config.ema
         momentum = momentum_at(step, self.config.train.steps, ema.momentum, ema.final_momentum)
         if not self.frozen_heads:

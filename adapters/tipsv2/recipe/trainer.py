@@ -175,18 +175,18 @@ class Trainer:
         self.optimizer.zero_grad(set_to_none=True)
         autocast = torch.autocast(self.place.device.type, self.place.dtype, enabled=self.place.dtype != torch.float32)
         terms = backward(self.model, self.teacher, batch, config, self.step, autocast)
-        terms["loss"] = mean_over_processes(terms["loss"], self.place)  # every process must stop together
-        no_alt = float(mean_over_processes(terms.pop("no_alt"), self.place))
+        norm = whole(torch.nn.utils.clip_grad_norm_(self.student.parameters(), config.optim.clip or math.inf))
+        told = torch.stack([terms["loss"], terms.pop("no_alt"), norm.reshape(())])  # processes must stop together
+        loss, no_alt, norm = mean_over_processes(told, self.place)
+        terms["loss"] = loss
         if no_alt == 1 and self.without_alt == self.step * config.train.batch_size and not config.model.frozen:
             raise DataError(
                 f"step {self.step + 1}: no sample so far has an alt text (data.alt = {config.data.alt!r})."
                 ' Name its column, or set loss.captions = "synthetic"'
             )
-        self.without_alt += round(no_alt * config.train.batch_size)
-        norm = torch.nn.utils.clip_grad_norm_(self.student.parameters(), config.optim.clip or math.inf)
-        norm = mean_over_processes(whole(norm), self.place)
+        self.without_alt += round(float(no_alt) * config.train.batch_size)
         kept = checkpoints(self.out)
-        self.guards.check_finite(float(terms["loss"]), float(norm), self.step + 1, str(kept[-1]) if kept else "")
+        self.guards.check_finite(float(loss), float(norm), self.step + 1, str(kept[-1]) if kept else "")
         self.optimizer.step()
         self.teacher.update(self.student, self.step)
         self.step += 1

@@ -37,7 +37,7 @@ def retrieval(
             local=torch.zeros(0),
             mask=torch.zeros(0, dtype=torch.bool),
         )
-        pieces.append(model(batch.to(device), contrastive_only=True)[:2])
+        pieces.append(model(batch.to(device), "pairs")[:2])
     cls, read = torch.cat([p[0] for p in pieces]), torch.cat([p[1] for p in pieces])  # [N, CLS, D], [N, kinds, D]
     found = {}
     for k, kind in enumerate(kinds):
