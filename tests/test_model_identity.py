@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from benchmark import load_encoder, registry
-from benchmark.engine.identity import display_name, model_stamp
+from benchmark.engine.identity import WORDS, display_name, model_stamp
 from benchmark.engine.run import run
 from benchmark.rows.row import slug
 
@@ -85,6 +85,20 @@ def test_a_named_weight_file_is_stale_with_what_is_read_beside_it(tmp_path, name
     assert model_stamp("tipsv2-b", str(tmp_path / named)) == before
     (tmp_path / edited).write_text("edited")
     assert model_stamp("tipsv2-b", str(tmp_path / named)) != before
+
+
+def test_another_word_about_a_model_leaves_its_rows(monkeypatch):
+    table = registry.models()
+    assert set(WORDS) - {"note"} <= {key for row in table.values() for key in row}
+    before = model_stamp("clip-b32", None)
+    for changes, same in (
+        ({word: "other" for word in WORDS}, True),
+        ({"revision": "0" * 40}, False),
+        ({"transform": {**table["clip-b32"]["transform"], "size": 336}}, False),
+    ):
+        changed = {**table, "clip-b32": {**table["clip-b32"], **changes}}
+        monkeypatch.setattr("benchmark.engine.identity.models", lambda changed=changed: changed)
+        assert (model_stamp("clip-b32", None) == before) == same, changes
 
 
 def test_only_what_hf_names_as_a_folder_is_one(tmp_path, monkeypatch):

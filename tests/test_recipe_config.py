@@ -153,12 +153,30 @@ def test_dry_run_counts_the_published_parameters_without_building_them() -> None
 def test_dry_run_cuts_weights_and_gradients_by_the_shards_of_a_copy(monkeypatch: pytest.MonkeyPatch) -> None:
     size = {"weights": 8, "averages": 1, "state": 4, "gradients": 8, "teacher": 0, "backwards": 30, "stepped": 0}
     held = StepMemory(**{k: v * 2**30 for k, v in size.items()}, pairs=0)
-    monkeypatch.setattr("adapters.tipsv2.recipe.cost.rehearse", lambda *_: held)
+    asked: list[int] = []
+
+    def rehearsed(config: RecipeConfig, batch: int, teacher: Any, shards: int) -> StepMemory:
+        asked.append(shards)
+        return held
+
+    monkeypatch.setattr("adapters.tipsv2.recipe.cost.rehearse", rehearsed)
     whole, copies = (estimate(read_config("g-224", {"train.shards": n}), devices=16) for n in (0, 4))
     assert (whole.weights_gib, copies.weights_gib) == (12 / 16 + 1, 12 / 4 + 1)
-    assert copies.activations_gib - whole.activations_gib == pytest.approx(8 / 4 - 8 / 16)
+    estimate(read_config("g-224", {"train.shards": 4, "train.accumulate": 2}), devices=16)
+    assert asked == [16, 4, 1], "over micro-batches gradients are summed whole"
     with pytest.raises(UsageError, match="shards = 3 must divide the number of processes, 16"):
         estimate(read_config("g-224", {"train.shards": 3}), devices=16)
+
+
+def test_gradients_are_held_in_their_shards_and_summed_as_they_come() -> None:
+    config = tiny(model__width=64, head__prototypes=256, train__batch_size=2)
+    whole, halves = (rehearse(config, 2, None, shards) for shards in (1, 2))
+    assert whole.gradients == halves.gradients
+    # few activations: a step takes most after the last pass, when all gradients are there
+    assert whole.stepped - halves.stepped == pytest.approx(whole.gradients / 2, rel=0.01)
+    assert 0 < whole.backwards - halves.backwards < whole.gradients / 2, (
+        "of the last pass some are not there at its peak"
+    )
 
 
 @pytest.mark.usefixtures("unrehearsed")

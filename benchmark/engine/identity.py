@@ -90,6 +90,10 @@ def _module_file(place: str) -> str | None:
     return spec.origin
 
 
+# What a model's table says for readers: other words are no other model.
+WORDS = ("golden_tokens", "gated", "licence", "no_text", "note", "params", "revision_status", "title")
+
+
 def model_stamp(name: str, weights: str | None, encoder: Encoder | None = None) -> str:
     """A digest that changes when the model behind a name may have changed.
 
@@ -98,7 +102,7 @@ def model_stamp(name: str, weights: str | None, encoder: Encoder | None = None) 
     digest where it is given.
     """
     check_model_name(name)
-    row = {k: v for k, v in models().get(name, {}).items() if k != "entry_point"}
+    row = {k: v for k, v in models().get(name, {}).items() if k not in ("entry_point", *WORDS)}
     own = is_own_code(name)
     files: list[str] = []
     for candidate in [weights or "", name.removeprefix("hf:") if name.startswith("hf:") else ""]:
