@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from pathlib import Path
 
@@ -10,7 +11,9 @@ import pytest
 from benchmark import load_encoder, registry
 from benchmark.engine.identity import WORDS, display_name, model_stamp
 from benchmark.engine.run import run
-from benchmark.rows.row import slug
+from benchmark.errors import UsageError
+from benchmark.rows.row import read_all, slug
+from benchmark.system.paths import reference_dir
 
 
 def test_two_checkpoints_of_one_last_name_are_two_models(tmp_path, monkeypatch):
@@ -92,7 +95,7 @@ def test_another_word_about_a_model_leaves_its_rows(monkeypatch):
     assert set(WORDS) - {"note"} <= {key for row in table.values() for key in row}
     before = model_stamp("clip-b32", None)
     for changes, same in (
-        ({word: "other" for word in WORDS}, True),
+        (dict.fromkeys(WORDS, "other"), True),
         ({"revision": "0" * 40}, False),
         ({"transform": {**table["clip-b32"]["transform"], "size": 336}}, False),
     ):
@@ -157,6 +160,20 @@ def test_what_another_release_of_an_adapter_measured_is_not_handed_out():
     changed = {"timm:vit_so400m_patch14_siglip_384": "timm_models", "open_clip:ViT-B-32/openai": "open_clip_models"}
     for name, module in changed.items():
         assert int(registry.code_versions_of(name)[f"adapters.{module}"]) >= 2
+
+
+def test_a_run_asks_for_what_the_shipped_rows_answer(tmp_path, monkeypatch):
+    """What moves a stamp, a protocol or the digest of `scenes` makes everybody's rows again, and the shipped ones too."""
+
+    def unopened(name, *_, **__):
+        raise UsageError(f"{name} is opened")
+
+    monkeypatch.setattr("benchmark.engine.session.open_encoder", unopened)
+    shipped = shutil.copytree(reference_dir(), tmp_path / "r")
+    models = sorted(path.name for path in shipped.iterdir())
+    report = run(models, suite="scenes", results=shipped, cache=tmp_path / "c")
+    assert report.reused == len(read_all(reference_dir())[0]) == 41
+    assert not report.failures
 
 
 def test_a_raised_version_makes_finished_rows_stale(tmp_path, monkeypatch):
