@@ -163,7 +163,7 @@ def test_what_another_release_of_an_adapter_measured_is_not_handed_out():
 
 
 def test_a_run_asks_for_what_the_shipped_rows_answer(tmp_path, monkeypatch):
-    """What moves a stamp, a protocol or the digest of `scenes` makes everybody's rows again, and the shipped ones too."""
+    """What moves a stamp, a protocol or the digest of `scenes` makes all rows again, and the shipped ones too."""
 
     def unopened(name, *_, **__):
         raise UsageError(f"{name} is opened")
