@@ -1,9 +1,9 @@
 """Which rate an optimiser of the recipe trains with best: loss curves of a ViT from scratch, a run for each rate.
 
     python perf/recipe_rates.py OUT [--width 384 --depth 12] [--rates 3e-4 1e-3 3e-3 1e-2] [--steps 100 --every 20]
-                                    [--optimizer adafactor]
+                                    [--warm-up 10] [--optimizer adafactor]
 
-All losses on 32 scenes of 96 px a step, ten steps of warm-up, then a constant rate; over the last `--every` steps it
+All losses on 32 scenes of 96 px a step, some steps of warm-up, then a constant rate; over the last `--every` steps it
 falls to zero. Same seed, same pictures in the same order. The runs take turns, `--every` steps each, so that one that
 is cut short (SIGTERM writes a checkpoint) has curves of equal length; the same command goes on from there.
 OUT/curves.csv has every step; printed are means of the contrastive loss over the steps of each turn.
@@ -25,7 +25,7 @@ from adapters.tipsv2.recipe.stop import Stopped
 from adapters.tipsv2.recipe.trainer import train
 from tasks.scenes.render import render
 
-BATCH, WARM_UP, SCENES = 32, 10, 3200
+BATCH, SCENES = 32, 3200
 LOSSES = ("contrastive", "dino", "patch")
 
 
@@ -38,7 +38,7 @@ def config_of(rate: float, until: int, words: argparse.Namespace) -> RecipeConfi
         "model.layerscale": 1.0, "views.global_size": 96, "views.local_size": 48, "loss.ssl_ramp": 0.0,
         "data.samples": SCENES, "data.cache": str(words.out / "scenes"),
         "optim.name": words.optimizer, "optim.lr": rate, "optim.weight_decay": 0.01, "optim.schedule": "trapezoid",
-        "optim.warmup": WARM_UP / until, "optim.decay": words.every / until if ends else 0.0, "optim.final_lr": 0.0,
+        "optim.warmup": words.warm_up / until, "optim.decay": words.every / until if ends else 0.0, "optim.final_lr": 0.0,
         "train.steps": until, "train.batch_size": BATCH, "train.threads": words.threads, "train.device": "cpu",
         "train.dtype": "float32", "train.log_every": 1, "train.checkpoint_every": 10, "train.keep": 1,
         "train.validate_every": 0, "guard.patience": words.steps + 1,
@@ -90,9 +90,12 @@ def main() -> None:
     parser.add_argument("--rates", type=float, nargs="+", default=[3e-4, 1e-3, 3e-3, 1e-2])
     parser.add_argument("--steps", type=int, default=100)
     parser.add_argument("--every", type=int, default=20)
+    parser.add_argument("--warm-up", type=int, default=10, help="steps until the rate is whole")
     parser.add_argument("--optimizer", default="adafactor")
     parser.add_argument("--threads", type=int, default=1)
     words = parser.parse_args()
+    if words.warm_up > words.every:
+        parser.error(f"--warm-up {words.warm_up} must lie in the first turn, --every {words.every}")
     for until in range(words.every, words.steps + 1, words.every):
         for rate in words.rates:
             turn(rate, until, words)
