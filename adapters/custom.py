@@ -28,7 +28,7 @@ import torch
 from adapters.own_sources import sources_digest
 from benchmark.contracts import Encoder, EncoderCard, ImageTransform, ModelSpec, PromptRule, WeightsInfo
 from benchmark.errors import BenchError, EncoderError, Ended, UsageError, staying
-from benchmark.registry import check_own_file
+from benchmark.registry import check_local
 from benchmark.system.digest import fingerprint
 
 _lent: list[Path] = []  # folders put on sys.path for the files in them, the last one first
@@ -53,7 +53,7 @@ def build(spec: ModelSpec) -> Encoder:
 
 def load_file(path: Path, name: str) -> ModuleType:
     """The module in file `path`, run now. Raises EncoderError, naming the line, where it cannot be."""
-    check_own_file(name)
+    check_local(name)
     module_name = f"densebench_custom_{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:12]}"
     found = importlib.util.spec_from_file_location(module_name, path)
     if found is None or found.loader is None:

@@ -175,11 +175,14 @@ def check_model_name(name: str) -> None:
     raise unknown("model", name, models(), "bench ls models")
 
 
-def check_own_file(name: str) -> None:
-    """Raises UsageError for `file.py:function` without that file."""
-    file = Path(name.rpartition(":")[0])
-    if is_own_code(name) and file.suffix == ".py" and not file.is_file():
+def check_local(name: str) -> None:
+    """Raises UsageError for `file.py:function` without that file and `hf:FOLDER` without that folder."""
+    file, folder = name.rpartition(":")[0], name.removeprefix("hf:")
+    if is_own_code(name) and file.endswith(".py") and not Path(file).is_file():
         raise UsageError(f"{name}: no file {file}. Write FILE.py:FUNCTION with a path from the current folder")
+    is_path = folder.startswith((".", "/", "~")) or folder.count("/") > 1  # the hub has OWNER/NAME
+    if name.startswith("hf:") and is_path and not Path(folder).is_dir():
+        raise UsageError(f"{name}: no folder {folder}. Give its path from the current folder, or hf:OWNER/NAME")
 
 
 def is_own_code(name: str) -> bool:

@@ -16,7 +16,7 @@ from adapters import clip, hub, weights_files
 from adapters.tipsv2.variants import Architecture
 from benchmark.contracts import ModelSpec
 from benchmark.errors import UsageError, WeightsError
-from benchmark.registry import models
+from benchmark.registry import check_local, models
 
 
 @pytest.mark.parametrize("name", ["clip-l14", "siglip2-so400m-384", "dinov2-g", "dinov3-b"])
@@ -93,6 +93,16 @@ def test_a_name_that_is_neither_a_folder_nor_a_repository():
     assert "is neither a folder here nor OWNER/NAME on the hub" in refusal(
         lambda: hub.build(ModelSpec("hf:./no/such/folder", target="./no/such/folder"))
     )
+
+
+def test_a_folder_that_is_not_there_is_refused_before_anything_is_imported(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "there").mkdir()
+    for gone in ("./gone", str(tmp_path / "gone"), "~/gone", "models/mine/final"):
+        with pytest.raises(UsageError, match=f"no folder {gone}. Give its path"):
+            check_local(f"hf:{gone}")
+    for name in ("hf:./there", "hf:owner/name", "hf:name", "timm:./gone", "clip-b16"):
+        check_local(name)
 
 
 def test_jax_is_refused_where_there_is_none(saved):

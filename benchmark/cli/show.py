@@ -181,11 +181,11 @@ def _encoder(name: str, json: bool) -> None:
     from dataclasses import asdict
 
     from benchmark.engine.loading import open_encoder
-    from benchmark.registry import check_model_name, check_own_file
+    from benchmark.registry import check_local, check_model_name
     from benchmark.system.digest import plain
 
     check_model_name(name)
-    check_own_file(name)
+    check_local(name)
     encoder = open_encoder(name)
     facts = {**asdict(encoder.card), **asdict(encoder.card.weights)}
     facts["options"] = dict(encoder.card.options)

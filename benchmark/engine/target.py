@@ -16,7 +16,7 @@ from benchmark.engine.options import RunOptions
 from benchmark.engine.report import Hooks, Note, Report
 from benchmark.engine.slots import Slot, slot_of
 from benchmark.errors import UsageError
-from benchmark.registry import check_own_file, is_own_code
+from benchmark.registry import check_local, is_own_code
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ def targets(models: Sequence[str], options: RunOptions) -> list[Target]:
     """
     checkpoints, models = checkpoints_of(options.weights), list(dict.fromkeys(models))
     for name in models:
-        check_own_file(name)
+        check_local(name)
     if options.name is not None and len(models) * len(checkpoints) != 1:
         count = len(models) * len(checkpoints)
         raise UsageError(f"--name {options.name}: is for one model, {count} are named. Run each by itself")
