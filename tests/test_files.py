@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from benchmark.system.files import write_text
+from benchmark.errors import BenchError
+from benchmark.system.files import make_folder, only_writer, write_text
 
 ROOT = Path(__file__).parents[1]
 WRITE = """
@@ -36,3 +39,20 @@ def test_a_disk_without_rights_takes_files_all_the_same(tmp_path: Path, monkeypa
     monkeypatch.setattr(os, "chmod", refused)
     write_text(tmp_path / "file", "x")
     assert (tmp_path / "file").read_text() == "x"
+
+
+def held(folder: Path) -> None:
+    with only_writer(folder):
+        raise AssertionError("it is not there")
+
+
+@pytest.mark.parametrize("ask", [make_folder, lambda folder: write_text(folder / "a.md", ""), held])
+def test_a_folder_that_cannot_be_made_is_one_line(monkeypatch: pytest.MonkeyPatch, ask: Callable[[Path], None]) -> None:
+    """/proc takes no folder, and says that there is no such file."""
+
+    def nothing(self: Path, *_: object, **__: object) -> None:
+        raise FileNotFoundError(errno.ENOENT, "No such file or directory", str(self))
+
+    monkeypatch.setattr(Path, "mkdir", nothing)
+    with pytest.raises(BenchError, match="^/gone: cannot be made .No such file or directory.. Choose another folder$"):
+        ask(Path("/gone"))

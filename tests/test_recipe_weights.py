@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,13 @@ from safetensors.torch import load_file, save_file
 
 from adapters.tipsv2.checkpoint import load
 from adapters.tipsv2.export import export
+from adapters.tipsv2.recipe import trainer
 from adapters.tipsv2.recipe.checkpoint import checkpoints
 from adapters.tipsv2.recipe.config import RecipeConfig
 from adapters.tipsv2.recipe.distill import frozen_teacher
 from adapters.tipsv2.recipe.export import load_weights
 from adapters.tipsv2.recipe.model import Pretrainer, vision_tokens
+from adapters.tipsv2.recipe.stop import Stopped
 from adapters.tipsv2.recipe.tokens import run_tokenizer
 from adapters.tipsv2.recipe.trainer import train
 from adapters.tipsv2.recipe.weights import model_config, read_sizes, spec_of
@@ -153,6 +156,28 @@ def test_a_narrower_student_learns_from_official_weights_through_a_warmed_projec
     head: Any = frozen.heads["patch"]
     assert torch.equal(head.mlp[0].weight, kept["average/heads.patch.mlp.0.weight"])
     assert load_file(final / "model.safetensors")["vision_model.embeddings.cls_token"].shape[-1] == 16
+
+
+def test_a_signal_in_the_last_step_of_the_projector_ends_the_run(published: dict[str, Path], tmp_path: Path) -> None:
+    """The projector is finished all the same; the distillation that follows would take days."""
+    sizes = {"model__patch_size": 14, "model__image_size": 28, "views__global_size": 28, "views__local_size": 14}
+    teacher = {"teacher__path": str(published["hub"]), "teacher__heads": "warm", "teacher__warmup_steps": 3}
+    config = tiny(train__steps=2, **sizes, **teacher)
+    original, ran = trainer.backward, []
+
+    def backward(*args: Any) -> Any:
+        ran.append(args[4])
+        if ran == [0, 1, 2]:
+            signal.raise_signal(signal.SIGTERM)
+        return original(*args)
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(trainer, "backward", backward)
+        with pytest.raises(Stopped, match="stopped by SIGTERM when the projector was trained"):
+            train(config, tmp_path, quiet=True)
+        assert ran == [0, 1, 2] and (tmp_path / "projector" / "final" / "heads.safetensors").exists()
+        train(config, tmp_path, quiet=True)
+    assert ran == [0, 1, 2, 0, 1]
 
 
 @pytest.mark.parametrize("name", ["tipsv2-b", "tipsv2-l", "tipsv2-so400m", "tipsv2-g"])

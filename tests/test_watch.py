@@ -19,6 +19,7 @@ from benchmark.cli.watch import exit_code
 from benchmark.errors import UsageError
 from benchmark.rows.row import Row, read_all
 from benchmark.watch.checkpoints import damage, find, step_of
+from benchmark.watch.report import markdown
 from benchmark.watch.steps import progress_of
 from benchmark.watch.watcher import Plan, Watcher
 
@@ -170,8 +171,10 @@ def test_a_checkpoint_that_comes_late_is_compared_with_the_one_before_it_in_trai
     scorer = Scorer({"step-100": 0.6, "step-200": 0.6, "step-300": 0.45})
     watcher(tmp_path, scorer, Clock()).run()
     checkpoint(tmp_path / "run", "step-200")
-    late = watcher(tmp_path, scorer, Clock()).run().entries[-1]
+    history = watcher(tmp_path, scorer, Clock()).run()
+    late = history.entries[-1]
     assert late.name == "step-200" and "step-100" in late.baseline
+    assert "| step-200 | step-100 | " in markdown(history), "by its name, not by that of the folder of its rows"
 
 
 def test_hidden_unfinished_and_pickled_files_are_no_checkpoints(tmp_path: Path) -> None:

@@ -135,7 +135,7 @@ def test_reports_are_written_for_people_and_for_ci(tmp_path: Path) -> None:
         checkpoint(tmp_path / "run", name)
     watcher(tmp_path, Scorer({"step-1": 0.6, "step-2": 0.45}), Clock()).run()
     out = tmp_path / "out"
-    assert "step-2 | step-1-" in (out / "summary.md").read_text()
+    assert "step-2 | step-1 |" in (out / "summary.md").read_text()
     assert (out / "trend.png").read_bytes()[:4] == b"\x89PNG"
     rows = list(csv.DictReader((out / "history.csv").open()))
     assert [r["verdict"] for r in rows if r["checkpoint"] == "step-2"] == ["worse", "worse"]

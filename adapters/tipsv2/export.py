@@ -17,7 +17,7 @@ from adapters.tipsv2.scenic import to_scenic
 from adapters.tipsv2.sources import TOKENIZER
 from benchmark.contracts import ModelSpec
 from benchmark.errors import UsageError
-from benchmark.system.files import write_atomic, write_text
+from benchmark.system.files import make_folder, write_atomic, write_text
 
 LAYOUTS: tuple[str, ...] = get_args(Layout)
 
@@ -87,7 +87,7 @@ def _config(checkpoint: Checkpoint, out: Path) -> Path:
     config.architectures = ["Tipsv2Model"]
     if checkpoint.temperature is not None:
         config.temperature_init_value = float(checkpoint.temperature)
-    out.mkdir(parents=True, exist_ok=True)
+    make_folder(out)
     config.save_pretrained(out)
     path = out / "config.json"
     if checkpoint.temperature is None:  # the library's default is no knowledge of this model

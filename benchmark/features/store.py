@@ -27,7 +27,7 @@ from benchmark.features.codec import CODECS, LAYOUTS
 from benchmark.features.shards import OpenShards
 from benchmark.system import cache_users, sealed
 from benchmark.system.digest import fingerprint, sha256_file
-from benchmark.system.files import disk_errors, write_atomic
+from benchmark.system.files import disk_errors, make_folder, write_atomic
 from benchmark.system.late import torch
 from benchmark.system.mapped import mapped
 from benchmark.system.processes import locked, open_files
@@ -252,8 +252,7 @@ class FeatureStore:
         if digest not in self._arrays:
             self._arrays[digest] = StoredArray(self.root / digest[:2] / digest, key, n, name, item_bytes)
         array = self._arrays[digest]
-        with disk_errors(array.folder):
-            array.folder.mkdir(parents=True, exist_ok=True)
+        make_folder(array.folder)
         cache_users.touch(self.root.parent, array.folder)
         return array
 

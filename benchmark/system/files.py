@@ -58,7 +58,7 @@ def write_together(folder: Path, contents: Mapping[str, bytes], before: Callable
 @contextmanager
 def _staged(path: Path, write: Callable[[IO[bytes]], object]) -> Iterator[Path]:
     """A temporary file in the folder of `path`, written and flushed to disk; gone after the block, if still there."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
     try:
         with os.fdopen(handle, "wb") as f:
@@ -70,6 +70,15 @@ def _staged(path: Path, write: Callable[[IO[bytes]], object]) -> Iterator[Path]:
         yield Path(name)
     finally:
         Path(name).unlink(missing_ok=True)
+
+
+def make_folder(folder: Path) -> None:
+    """Makes `folder` with all above it. Raises BenchError where none can be made, as below /proc."""
+    try:
+        with disk_errors(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+    except FileNotFoundError as e:
+        raise BenchError(f"{folder}: cannot be made ({e.strerror}). Choose {_elsewhere(folder)}") from None
 
 
 def writable(folder: Path, what: str = "results", option: str = "--results") -> None:
@@ -128,16 +137,17 @@ def only_writer(folder: Path) -> Iterator[None]:
     The lock is on the folder itself, so nothing is left behind. A file system without locks gives none.
     """
     with ExitStack() as held:
+        make_folder(folder)
         with disk_errors(folder):
-            folder.mkdir(parents=True, exist_ok=True)
             held.enter_context(locked(folder))
         yield
 
 
-def _cached(path: Path) -> bool:
+def _elsewhere(path: Path) -> str:
     with suppress(UsageError):  # of a user without a home
-        return Path(os.path.abspath(path)).is_relative_to(os.path.abspath(cache_dir()))
-    return False
+        if Path(os.path.abspath(path)).is_relative_to(os.path.abspath(cache_dir())):
+            return "another cache with BENCH_CACHE"
+    return "another folder"
 
 
 @contextmanager
@@ -153,6 +163,5 @@ def disk_errors(path: Path) -> Iterator[None]:
                 "choose another (BENCH_CACHE, --results)"
             ) from None
         if e.errno in CANNOT_WRITE:
-            other = "another cache with BENCH_CACHE" if _cached(path) else "another folder"
-            raise BenchError(f"{path}: cannot be written ({e.strerror}). Choose {other}") from None
+            raise BenchError(f"{path}: cannot be written ({e.strerror}). Choose {_elsewhere(path)}") from None
         raise

@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from benchmark.errors import BenchError, UsageError
+from benchmark.rows.row import slug
 from benchmark.system import sealed
 from benchmark.system.escaping import plain_cell
-from benchmark.system.files import disk_errors
+from benchmark.system.files import disk_errors, make_folder
 from benchmark.system.processes import locked
 from benchmark.watch.checkpoints import step_of
 from benchmark.watch.steps import Progress, ordered_by_name
@@ -59,6 +60,11 @@ class Entry:
     @property
     def regressions(self) -> tuple[Point, ...]:
         return tuple(p for p in self.points if p.verdict == "worse")
+
+
+def rows_folder(name: str, stamp: str) -> str:
+    """The folder of the rows of one state of a checkpoint: written anew, it has another."""
+    return f"{slug(name)}-{stamp[:8]}"
 
 
 @dataclass
@@ -176,8 +182,8 @@ def only_watcher(folder: Path) -> Iterator[None]:
     BenchError when nothing can be written there."""
     with ExitStack() as held:
         try:
+            make_folder(folder)
             with disk_errors(folder):
-                folder.mkdir(parents=True, exist_ok=True)
                 held.enter_context(locked(folder / ".lock", wait=False))
         except BlockingIOError:
             raise UsageError(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from benchmark.compare.compare import ALPHA
@@ -12,7 +12,7 @@ from benchmark.compare.report import OUTCOMES, number, table
 from benchmark.system.escaping import escape
 from benchmark.system.files import write_atomic, write_text
 from benchmark.system.plurals import number_of
-from benchmark.watch.history import Entry, History, Point
+from benchmark.watch.history import Entry, History, Point, rows_folder
 
 FEW = "too little data"  # a verdict
 SUMMARY = "summary.md"
@@ -64,7 +64,8 @@ def markdown(history: History, waiting: Sequence[str] = ()) -> str:
     lines = [f"## {escape(title)}", ""]
     if units:
         latest = history.latest()
-        rows = [_line(e, units, e not in latest) for e in history.entries]
+        named = {rows_folder(e.name, e.stamp): e.name for e in history.entries}
+        rows = [_line(e, units, e not in latest, named) for e in history.entries]
         lines += table(("checkpoint", "compared with", *units), rows)
         lines += ["", f"{LEGEND} {_chance(history)}".rstrip(), "", escape(_order(history))]
         lines += ["", "![Each task over the checkpoints](trend.png)"]
@@ -111,11 +112,11 @@ def _order(history: History) -> str:
     return f"{words}; {', '.join(timed)}: by time, as the name says none." if timed else f"{words}."
 
 
-def _line(entry: Entry, units: Sequence[str], replaced: bool) -> tuple[str, ...]:
+def _line(entry: Entry, units: Sequence[str], replaced: bool, named: Mapping[str, str]) -> tuple[str, ...]:
     found = {p.unit: p for p in entry.points}
     cells = [f"{number(p.value, p.metric_unit)}{MARK.get(p.verdict, '')}" if (p := found.get(u)) else "" for u in units]
     baseline = entry.baseline.rstrip("/").rsplit("/", 1)[-1]
-    return (entry.name + (" (written anew since)" if replaced else ""), baseline, *cells)
+    return (entry.name + (" (written anew since)" if replaced else ""), named.get(baseline, baseline), *cells)
 
 
 def trend_png(history: History) -> bytes:

@@ -24,7 +24,7 @@ from benchmark.rows.row import Row, read_all, slug
 from benchmark.system.digest import fingerprint
 from benchmark.system.plurals import number_of
 from benchmark.watch.checkpoints import Checkpoint, damage, find, is_exportable, is_training_state, pickles, step_of
-from benchmark.watch.history import Entry, History, Point, only_watcher
+from benchmark.watch.history import Entry, History, Point, only_watcher, rows_folder
 from benchmark.watch.report import FEW, write_reports
 from benchmark.watch.steps import namesakes, ordered_by_name
 
@@ -132,7 +132,7 @@ class Watcher:
 
     def _rows_at(self, name: str, stamp: str) -> Path:
         """Where the rows of one state of a checkpoint lie."""
-        return self.plan.out / "rows" / f"{slug(name)}-{stamp[:8]}"
+        return self.plan.out / "rows" / rows_folder(name, stamp)
 
     def _done(self, history: History, quiet: float) -> bool:
         plan = self.plan
@@ -239,7 +239,7 @@ class Watcher:
         prepare = self.plan.prepare or (EXPORT if is_exportable(checkpoint) else None)
         if not prepare:
             return checkpoint.path
-        target = self.plan.out / "prepared" / f"{slug(checkpoint.name)}-{stamp[:8]}"
+        target = self.plan.out / "prepared" / rows_folder(checkpoint.name, stamp)
         target.parent.mkdir(parents=True, exist_ok=True)
         words = [
             w.replace("{checkpoint}", str(checkpoint.path)).replace("{out}", str(target)) for w in shlex.split(prepare)

@@ -20,6 +20,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from benchmark.errors import DataError
+from benchmark.system.files import make_folder
 from tasks.datasets.catalog import catalog
 from tasks.datasets.hub import from_hub, lacking
 from tasks.datasets.known import Known, difference, known
@@ -96,7 +97,7 @@ def download(urls: str | Sequence[str], target: Path, *, gunzip: bool = False, p
     for a file of that name, or else the one the server sends. Raises DataError when it differs or cannot be fetched
     from any.
     """
-    target.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(target.parent)
     part = target.with_name(target.name + ".part")
     failures = []
     for url in [urls] if isinstance(urls, str) else urls:

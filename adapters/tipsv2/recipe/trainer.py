@@ -95,8 +95,10 @@ class Trainer:
         self.asked, self.config = config, config  # as it was asked for, and with the lengths that a resume keeps
         projectors = None
         if warms_up(config):
-            warmed = Trainer(projector_config(config), out / "projector", place, quiet, render).run()
-            projectors = warmed / "heads.safetensors"
+            before = Trainer(projector_config(config), out / "projector", place, quiet, render)
+            projectors = before.run() / "heads.safetensors"
+            if why := before.told():
+                raise Stopped(f"stopped by {why} when the projector was trained. The same command goes on from there")
         self.student = Pretrainer(config)
         if place.device.type == "cpu" and place.dtype == torch.bfloat16:
             # The fused kernel's bf16 backward is slow on a CPU; plain matrix products are 1.9 times faster a step.
@@ -115,6 +117,7 @@ class Trainer:
         self.guards = Guards(config)
         self.step, self.bad, self.without_alt, self.seconds = 0, 0, 0, 0.0
         self.saved = 0
+        self.signal = Asked()
         self.changes: list[dict[str, Any]] = []
         self.bases = dict.fromkeys(SHARES, config.train.steps)  # the steps that shares of the run are of
         readings = self._resume()
@@ -124,7 +127,7 @@ class Trainer:
 
     def run(self) -> Path:
         """Steps until the end; returns the exported folder. From its first batch on a signal is answered by a
-        checkpoint, or where the end is near by the end."""
+        checkpoint, or where the end is near by the end, and `told` names it."""
         with contextlib.ExitStack() as held:
             self._steps(held)
             final = self._export("final")
@@ -135,15 +138,22 @@ class Trainer:
                     shutil.rmtree(kept)
         return final
 
+    def told(self) -> str:
+        """The signal that any process of the run has had; "" for none."""
+        had = torch.tensor(float(bool(self.signal.name)), device=self.place.device)
+        had = mean_over_processes(had, self.place)  # what comes from here on all processes answer the next time
+        return (self.signal.name or "a signal to another process") if had else ""
+
     def _steps(self, held: contextlib.ExitStack) -> None:
         train = self.config.train
-        asked: Asked | None = None
+        hears = False
         begun = time.perf_counter() - self.seconds
         batches = steps_from(
             self.step, Positions(self.source, self.config), self.tokenizer, self.place.rank, self.place.world
         )
         for batch, bad in batches:
-            asked = asked or held.enter_context(listening())
+            if not hears:
+                self.signal, hears = held.enter_context(listening()), True
             self._count_bad(bad)
             assert batch is not None  # else more samples are bad than _count_bad lets pass
             terms = self._one_step(batch.to(self.place.device))
@@ -159,11 +169,9 @@ class Trainer:
             # Last: what a kill cuts short before it is done again.
             if train.keep and (self._due(train.checkpoint_every) or self.step == train.steps):
                 self._save()
-            told = torch.tensor(float(bool(asked.name)), device=self.place.device)
-            if float(mean_over_processes(told, self.place)) and self.step < train.steps:
+            if (why := self.told()) and self.step < train.steps:
                 if self.saved != self.step:
                     self._save()
-                why = asked.name or "a signal to another process"
                 raise Stopped(
                     f"stopped by {why} after step {self.step} of {train.steps}; the checkpoint is"
                     f" {self.out / f'step-{self.step:08d}'}. The same command goes on from there"
