@@ -124,7 +124,9 @@ def wrap(student: Pretrainer, train: TrainConfig, place: Place) -> nn.Module:
         model: nn.Module = student
     elif place.world > 1:
         model = nn.parallel.DistributedDataParallel(
-            student, device_ids=[place.device] if place.device.type == "cuda" else None
+            student,
+            device_ids=[place.device] if place.device.type == "cuda" else None,
+            broadcast_buffers=False,  # they are constants
         )
     else:
         model = student
