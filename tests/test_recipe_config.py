@@ -292,11 +292,11 @@ def allocated(config: RecipeConfig, teacher: RecipeConfig | None) -> int:
     return int(np.cumsum([e.nbytes() for e in sorted(events, key=lambda e: e.start_ns())]).max())
 
 
-@pytest.mark.parametrize(("width", "distilled"), [(32, False), (96, True)])
-def test_dry_run_says_the_memory_that_a_step_takes(width: int, distilled: bool) -> None:
+@pytest.mark.parametrize(("width", "depth", "distilled"), [(32, 1, False), (96, 1, True), (96, 12, False)])
+def test_dry_run_says_the_memory_that_a_step_takes(width: int, depth: int, distilled: bool) -> None:
     sizes: dict[str, Any] = {
         "model__width": width,
-        "model__depth": 1,
+        "model__depth": depth,
         "head__prototypes": 10 * width,
         "train__batch_size": 64,
     }

@@ -78,11 +78,8 @@ def assert_same_runs(alone: Path, together: Path) -> None:
         for name in one.keys() & {"loss", "contrastive", "dino", "patch"}:
             tolerance = 1e-6 if one["step"] == 1 else 1e-4  # later steps start from weights that differ by rounding
             assert two[name] == pytest.approx(one[name], rel=tolerance), (name, one["step"])
-    weights = list((alone / "final").glob("*.safetensors"))  # of frozen towers the projectors alone
-    assert weights
-    first, second = (
-        {k: v for path in weights for k, v in load_file(out / "final" / path.name).items()} for out in (alone, together)
-    )
+    first, second = (final_weights(out) for out in (alone, together))
+    assert first and first.keys() == second.keys()
     for name, value in first.items():
         if name.endswith("k_proj.bias"):
             continue  # its gradient is zero but for rounding, which an optimiser without a floor brings to unit size

@@ -9,6 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from recipe_fixtures import Squares, tiny
+from torch.distributed.utils import _apply_to_tensors
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from adapters.tipsv2.recipe import chunked
@@ -215,6 +216,19 @@ def test_passes_run_back_one_by_one_give_the_gradient_of_their_sum(changes: dict
     assert ours.keys() == theirs.keys()
     one, two = (torch.cat([found[n].flatten() for n in theirs]) for found in (theirs, ours))
     assert (two - one).norm() <= 1e-6 * one.norm()
+
+
+@pytest.mark.parametrize("whole", [2**22, 0], ids=["whole", "by rows"])
+def test_no_pass_hands_out_a_parameter_or_a_view(monkeypatch: pytest.MonkeyPatch, whole: int) -> None:
+    """FSDP hooks every tensor that a forward gives: a parameter would keep the hooks of all steps."""
+    student, _, batch = prepared(head__balance="center")
+    monkeypatch.setattr(chunked, "WHOLE", whole)
+    seen: list[torch.Tensor] = []
+    for what in ("clean", "masked", "crops", "pairs"):
+        _apply_to_tensors(seen.append, student(batch, what))
+    hooked = [tensor for tensor in seen if tensor.requires_grad]
+    assert len(hooked) == 3 + 1 + 1 + 3
+    assert not any(tensor.is_leaf or tensor._is_view() for tensor in hooked)
 
 
 def test_what_a_pass_keeps_is_gone_before_the_next_begins(monkeypatch: pytest.MonkeyPatch) -> None:

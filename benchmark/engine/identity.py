@@ -90,7 +90,7 @@ def _module_file(place: str) -> str | None:
     return spec.origin
 
 
-# What a model's table says for readers: other words are no other model.
+# What a model's table says for readers: other words are no other model. A row keeps those that stood there.
 WORDS = ("golden_tokens", "gated", "licence", "no_text", "note", "params", "revision_status", "title")
 
 

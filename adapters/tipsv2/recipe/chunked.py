@@ -56,17 +56,20 @@ class _CrossEntropy(torch.autograd.Function):
         by_feature, by_prototype = torch.zeros_like(features), torch.zeros_like(prototypes, dtype=torch.float32)
         loss, assigned = share.new_zeros(()), share.new_zeros(len(prototypes))
         step = max(1, ROWS_AT_ONCE // len(prototypes))
+        kind = features.device.type
+        low = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else prototypes.dtype
+        ours_low, theirs_low = prototypes.to(low), theirs.to(low)  # else autocast makes them anew for each part
         for start in starts(len(features), step):
             rows = slice(start, start + step)
-            goal = (taught[rows] @ theirs.T).float().mul_(their_inverse).sub_(target.center).div_(target.temperature)
-            _softmax(goal)
-            ours = (features[rows] @ prototypes.T).float().mul_(inverse).div_(temperature)
+            goal = (taught[rows] @ theirs_low.T).float().mul_(their_inverse)
+            _softmax(goal.sub_(target.center).div_(target.temperature))
+            ours = (features[rows] @ ours_low.T).float().mul_(inverse).div_(temperature)
             chosen = torch.linalg.vecdot(goal, ours)
             loss += ((_softmax(ours) - chosen) * share[rows]).sum()
             assigned += goal.sum(0)
             grad = ours.sub_(goal).mul_(share[rows, None] / temperature)
             add_product(by_prototype, grad.T, features[rows])
-            by_feature[rows] = grad.mul_(inverse) @ prototypes
+            by_feature[rows] = grad.mul_(inverse) @ ours_low
             del goal, ours, grad
         ctx.grads = [(by_feature, through_lengths(by_prototype, prototypes, inverse).to(prototypes.dtype))]
         mean = assigned / len(features)

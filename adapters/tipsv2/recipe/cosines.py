@@ -12,13 +12,19 @@ class Cosines(NamedTuple):
     """Cosines [..., P] as what they are made of."""
 
     features: torch.Tensor  # [..., d], unit length
-    prototypes: torch.Tensor  # [P, d], of any length
+    head: Any  # whose `prototypes` they are with: FSDP hooks each tensor that a pass gives, and a parameter keeps hooks
+
+    @property
+    def prototypes(self) -> torch.Tensor:
+        """[P, d], of any length."""
+        found: torch.Tensor = self.head.prototypes
+        return found
 
 
 def cosines(features: torch.Tensor, prototypes: torch.Tensor) -> torch.Tensor:
     """[..., P] float32 of unit features [..., d] and prototypes [P, d] of any length; the product is autocast's."""
-    found: torch.Tensor = _Cosines.apply(features.flatten(0, -2), prototypes)  # type: ignore[no-untyped-call]
-    return found.reshape(*features.shape[:-1], len(prototypes))
+    found: torch.Tensor = _Cosines.apply(features, prototypes)  # type: ignore[no-untyped-call]
+    return found
 
 
 def inverse_lengths(prototypes: torch.Tensor) -> torch.Tensor:
@@ -55,5 +61,5 @@ class _Cosines(torch.autograd.Function):
         features, prototypes, inverse = ctx.saved_tensors
         with torch.autocast(features.device.type, ctx.half, enabled=ctx.half is not None):
             by_feature = (grad * inverse) @ prototypes
-            by_prototype = (grad.T @ features).to(prototypes.dtype)
+            by_prototype = (grad.flatten(0, -2).T @ features.flatten(0, -2)).to(prototypes.dtype)
         return by_feature.to(features.dtype), through_lengths(by_prototype, prototypes, inverse)

@@ -90,9 +90,7 @@ class Pretrainer(nn.Module):
             temperature=self.temperature,
             cls=cls[rows].detach(),
             patches=patches[rows].detach(),
-            patch_logits=self._patch_logits(patches[rows])
-            if "patch" in self.heads and not masks(self.config)
-            else None,
+            patch_logits=self._patch_logits(patches[rows]) if reads_clean(self.config) else None,
         )
 
     def _patch_logits(self, patches: torch.Tensor) -> Logits:

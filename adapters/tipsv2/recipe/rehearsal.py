@@ -20,10 +20,8 @@ from adapters.tipsv2.recipe.config import ModelConfig, RecipeConfig, TeacherConf
 from adapters.tipsv2.recipe.model import Pretrainer, checkpoint_activations
 from adapters.tipsv2.recipe.objective import pair_loss
 from adapters.tipsv2.recipe.optim import make_optimizer
-from adapters.tipsv2.recipe.step import backward
+from adapters.tipsv2.recipe.step import backward, precision
 from adapters.tipsv2.recipe.teacher import Teacher
-
-DIRECT = 3  # layers of a tower up to which all are rehearsed
 
 
 @dataclass(frozen=True)
@@ -88,28 +86,9 @@ def rehearse(config: RecipeConfig, batch: int, teacher: ModelConfig | None = Non
     """The memory of a step over `batch` samples in one process, with a frozen teacher of the sizes of `teacher`.
 
     Accumulated micro-batches are each of `batch` samples. Where weights are cut into `shards`, so is for `peak` a
-    gradient that is whole. All sizes are linear in the depths of the towers: deep ones are told from shallow ones.
+    gradient that is whole. Every layer is rehearsed, some seconds for forty: the moment that takes most is another one
+    where towers are shallow.
     """
-    model = config.model
-    if max(model.depth, model.text_depth) <= DIRECT:
-        return _rehearse(config, batch, teacher, shards)
-    base, vision, text = (
-        _rehearse(
-            dataclasses.replace(config, model=dataclasses.replace(model, depth=depth, text_depth=text_depth)),
-            batch, teacher, shards,
-        )
-        for depth, text_depth in ((2, 2), (3, 2), (2, 3))
-    )  # fmt: skip
-    found = {
-        f.name: getattr(base, f.name)
-        + (model.depth - 2) * (getattr(vision, f.name) - getattr(base, f.name))
-        + (model.text_depth - 2) * (getattr(text, f.name) - getattr(base, f.name))
-        for f in dataclasses.fields(StepMemory)
-    }
-    return StepMemory(**found)
-
-
-def _rehearse(config: RecipeConfig, batch: int, teacher: ModelConfig | None, shards: int) -> StepMemory:
     one = dataclasses.replace(config, train=dataclasses.replace(config.train, accumulate=1))
     with torch.device("meta"):
         student = Pretrainer(one)
@@ -120,7 +99,6 @@ def _rehearse(config: RecipeConfig, batch: int, teacher: ModelConfig | None, sha
     half = config.train.dtype == "bfloat16" or (config.train.dtype == "auto" and config.train.device != "cpu")
     if config.train.activation_checkpointing:
         checkpoint_activations(student)
-    autocast = torch.autocast("cpu", torch.bfloat16, enabled=half)
     few = mock.patch.object(chunked, "starts", lambda rows, step: range(0, min(rows, 2 * step), step))
     with few, FakeTensorMode(allow_non_fake_inputs=True), _Alive() as alive:  # the third part takes no more than two
         student.to_empty(device="cpu")
@@ -137,7 +115,7 @@ def _rehearse(config: RecipeConfig, batch: int, teacher: ModelConfig | None, sha
         pairs = _pairs(config, batch, alive) if config.train.accumulate > 1 and not config.model.frozen else 0
         alive.peak = alive.now
         for _ in range(min(config.train.accumulate, 2)):
-            backward(student, targets, seen, one, 0, autocast)
+            backward(student, targets, seen, one, 0, precision("cpu", half))
         backwards = alive.peak
         gradients = sum(p.grad.nbytes for p in student.parameters() if p.grad is not None)
         standing = alive.now

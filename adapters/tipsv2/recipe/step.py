@@ -24,6 +24,12 @@ from adapters.tipsv2.recipe.parallel import exchanging, run_back
 from adapters.tipsv2.recipe.teacher import Teacher
 
 
+def precision(device: str, half: bool) -> torch.autocast:
+    """bfloat16 products on a kind of device where they are to be `half`. No copy of a weight is kept for another use in
+    the same pass: sharded or recomputed layers would hold all of theirs until it ends."""
+    return torch.autocast(device, torch.bfloat16, enabled=half, cache_enabled=False)
+
+
 @dataclass
 class Kept:
     """The contrastive loss of a whole batch and its gradients with respect to what produced it."""

@@ -38,7 +38,7 @@ from adapters.tipsv2.recipe.parallel import Place, joined, mean_over_processes, 
 from adapters.tipsv2.recipe.resume import SHARES, changed, leaves, same_lengths
 from adapters.tipsv2.recipe.samples import Renderer, ids_digest, open_source
 from adapters.tipsv2.recipe.schedule import learning_rate
-from adapters.tipsv2.recipe.step import backward
+from adapters.tipsv2.recipe.step import backward, precision
 from adapters.tipsv2.recipe.stop import Asked, Stopped, listening
 from adapters.tipsv2.recipe.teacher import Teacher
 from adapters.tipsv2.recipe.tokens import run_tokenizer
@@ -181,8 +181,8 @@ class Trainer:
         config = self.config
         set_learning_rate(self.optimizer, learning_rate(self.step, config.train.steps, config.optim))
         self.optimizer.zero_grad(set_to_none=True)
-        autocast = torch.autocast(self.place.device.type, self.place.dtype, enabled=self.place.dtype != torch.float32)
-        terms = backward(self.model, self.teacher, batch, config, self.step, autocast)
+        half = precision(self.place.device.type, self.place.dtype == torch.bfloat16)
+        terms = backward(self.model, self.teacher, batch, config, self.step, half)
         norm = whole(torch.nn.utils.clip_grad_norm_(self.student.parameters(), config.optim.clip or math.inf))
         told = torch.stack([terms["loss"], terms.pop("no_alt"), norm.reshape(())])  # processes must stop together
         loss, no_alt, norm = mean_over_processes(told, self.place)
