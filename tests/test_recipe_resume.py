@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import resource
+import shutil
 import signal
 from pathlib import Path
 
@@ -159,6 +160,24 @@ def test_a_field_that_is_younger_than_the_checkpoint_was_as_it_is_by_default(tmp
     before = {k: v for k, v in leaves(tiny()).items() if k not in ("data.order", "train.compile")}
     assert changed(before, tiny(), tmp_path, 2) == []
     assert [c["from"] for c in changed(before, tiny(data__order="shards"), tmp_path, 2)] == ["samples"]
+
+
+def test_a_finished_run_stays_what_it_was_trained_with(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    final = train(tiny(train__steps=2), tmp_path, quiet=True)
+    written = {path.name: path.read_bytes() for path in final.iterdir()}
+    train(tiny(train__steps=2, optim__lr=0.1, train__log_every=1), tmp_path)
+    assert {path.name: path.read_bytes() for path in final.iterdir()} == written
+    assert f"{tmp_path} is finished: optim.lr changes nothing there" in capsys.readouterr().out
+
+
+def test_other_weights_to_start_from_are_refused_and_moved_ones_are_not(tmp_path: Path) -> None:
+    first, other = (train(tiny(train__steps=1, train__seed=n), tmp_path / str(n), quiet=True) for n in (0, 1))
+    started = {"train__steps": 2, "train__checkpoint_every": 1}
+    train(tiny(init_from=str(first), **started), tmp_path / "run", quiet=True)
+    with pytest.raises(UsageError, match="step-00000002: the weights that it starts from are others than when"):
+        train(tiny(init_from=str(other), **started | {"train__steps": 3}), tmp_path / "run", quiet=True)
+    moved = shutil.copytree(first, tmp_path / "moved")
+    train(tiny(init_from=str(moved), **started | {"train__steps": 3}), tmp_path / "run", quiet=True)
 
 
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGUSR1"])

@@ -180,6 +180,29 @@ def test_a_signal_in_the_last_step_of_the_projector_ends_the_run(published: dict
     assert ran == [0, 1, 2, 0, 1]
 
 
+def test_a_projector_stays_that_of_its_teacher(published: dict[str, Path], tmp_path: Path) -> None:
+    """A refused run leaves it as it was: else the student's run could not go on."""
+    sizes = {"model__patch_size": 14, "model__image_size": 28, "views__global_size": 28, "views__local_size": 14}
+    warm = {"teacher__heads": "warm", "teacher__warmup_steps": 2}
+    run = {"train__steps": 1, "teacher__path": str(published["hub"]), **sizes, **warm}
+    train(tiny(**run), tmp_path, quiet=True)
+    projector = {p: p.read_bytes() for p in (tmp_path / "projector").rglob("*") if p.is_file()}
+
+    def refused(words: str, **changes: Any) -> None:
+        with pytest.raises(UsageError, match=words):
+            train(tiny(**run | changes), tmp_path)
+        assert {p: p.read_bytes() for p in (tmp_path / "projector").rglob("*") if p.is_file()} == projector
+
+    refused("teacher.warmup_steps was 2, is 3", teacher__warmup_steps=3)
+    other = shutil.copytree(published["hub"], tmp_path / "other")
+    for path in other.glob("*.safetensors"):
+        save_file({k: v + 0.01 for k, v in load_file(path).items()}, path, metadata={"format": "pt"})
+    refused("projector.*: the weights that it starts from are others", teacher__path=str(other))
+    shutil.rmtree(tmp_path / "step-00000001")  # the student not begun
+    refused("projector.*: the weights that it starts from are others", teacher__path=str(other))
+    refused("teacher.warmup_steps = 1, but .*projector", teacher__warmup_steps=1)
+
+
 @pytest.mark.parametrize("name", ["tipsv2-b", "tipsv2-l", "tipsv2-so400m", "tipsv2-g"])
 def test_the_shipped_configs_have_the_sizes_of_the_published_weights(name: str) -> None:
     from adapters.tipsv2.recipe.config_file import read_config
@@ -192,6 +215,15 @@ def test_the_shipped_configs_have_the_sizes_of_the_published_weights(name: str) 
     config = {"tipsv2-b": "continue-b", "tipsv2-g": "g-224"}.get(name, name.replace("tipsv2", "distil"))
     assert differences(sizes, read_config(config).model) == []
     assert read_sizes("init_from", row["hub"]) == read_sizes("init_from", name) == sizes
+
+
+def test_an_embedded_model_is_a_teacher_by_its_name() -> None:
+    from adapters.tipsv2.recipe.config_file import read_config
+
+    config = read_config("distil-mini", {"teacher.path": "tipsv2-mini"})
+    assert read_sizes("teacher.path", "tipsv2-mini").width == 128
+    frozen = frozen_teacher(config)
+    assert frozen is not None and set(frozen.heads) == {"cls", "patch"}
 
 
 def test_averages_and_centres_of_projectors_travel_to_the_next_stage(tmp_path: Path) -> None:

@@ -128,7 +128,9 @@ def main(argv: list[str] | None = None) -> None:
         code = _run(argv)
     except (KeyboardInterrupt, Interrupted) as e:
         told = isinstance(e.__cause__ or e, signals.Stopped)
-        code, line = signals.ended_by(signal.SIGTERM if told else signal.SIGINT)
+        words = sys.argv[1:] if argv is None else argv
+        kept = {"kept": "what its last checkpoint holds is saved"} if TRAINING & {*words} else {}
+        code, line = signals.ended_by(signal.SIGTERM if told else signal.SIGINT, **kept)
         print(line, file=sys.stderr)
     except Exception as e:
         sys.exit(_explain(e))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -68,4 +69,5 @@ def run_recipe(
 
     train = resolve(f"{RECIPE}.trainer:train")
     final = train(recipe, folder, render=resolve(RENDERER), run=run)
-    typer.echo(f"weights: {final}\nscore them: bench run --model tipsv2-mini --weights {final}")
+    if os.environ.get("RANK", "0") == "0":  # torchrun's processes would each say it
+        typer.echo(f"weights: {final}\nscore them: bench run --model tipsv2-mini --weights {final}")

@@ -13,10 +13,10 @@ SIGNALS = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGUSR1") if hasa
 EXIT_CODE = 128 + signal.SIGTERM
 
 
-def ended_by(number: int) -> tuple[int, str]:
-    """The exit code of a command that Ctrl-C or SIGTERM ended, and its line."""
+def ended_by(number: int, kept: str = "what was finished is saved") -> tuple[int, str]:
+    """The exit code of a command that Ctrl-C or SIGTERM ended, and its line, which says what is `kept`."""
     how = "interrupted" if number == signal.SIGINT else f"stopped by {signal.Signals(number).name}"
-    return 128 + number, f"{how}: what was finished is saved; the same command goes on from there"
+    return 128 + number, f"{how}: {kept}; the same command goes on from there"
 
 
 @contextmanager
@@ -71,7 +71,7 @@ def nothing_yet(number: int, frame: FrameType | None) -> None:
     """The handler until work begins: ends the process with EXIT_CODE and a line. An exception would meet whatever a
     library catches while it is imported."""
     name = signal.Signals(number).name
-    said = f"error: stopped by {name} before a step was made: there is nothing to keep. The same command begins again\n"
+    said = f"error: stopped by {name} before a step was made: what was there is still there. The same command goes on\n"
     os.write(2, said.encode())
     os._exit(EXIT_CODE)
 

@@ -153,7 +153,10 @@ def load_checkpoint(path: Path) -> tuple[Mapping[str, torch.Tensor], dict[str, A
         raise sealed.Damaged(f"{path / TENSORS}: is damaged ({first_line(error)})") from None
 
 
-def newest_whole(folder: Path) -> tuple[Path, Mapping[str, torch.Tensor], dict[str, Any]] | None:
+Found = tuple[Path, Mapping[str, torch.Tensor], dict[str, Any]]  # a checkpoint, its tensors and facts
+
+
+def newest_whole(folder: Path) -> Found | None:
     """The last checkpoint that is what was written, its tensors and facts; None where there is none.
 
     Newer ones that are damaged are named and set aside as `damaged-step-N`.

@@ -89,11 +89,11 @@ def check_teacher(config: RecipeConfig) -> None:
             f'{word}: no projector for {", ".join(missing)} (heads.safetensors). Set teacher.heads = "warm", which'
             ' trains one on its tokens first, or (equal widths) "ema"'
         )
-    if (Path(word) / RECIPE).is_file():
-        kept = recipe_of(Path(word)).head
+    if file and (file.parent / RECIPE).is_file():
+        kept = recipe_of(file.parent).head
         if (theirs_of := _shape(kept)) != (ours := _shape(config.head)):
             unlike = ", ".join(f"{v} {k}, head.{k} = {ours[k]}" for k, v in theirs_of.items() if v != ours[k])
-            raise UsageError(f"{word}: it has {unlike}")
+            raise UsageError(f"{word}: its projector has {unlike}. Set them alike")
 
 
 def _shape(head: HeadConfig) -> dict[str, int]:

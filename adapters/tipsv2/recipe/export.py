@@ -12,11 +12,11 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from adapters.tipsv2.recipe.checkpoint import FACTS, TOKENIZER, load_checkpoint, place, write_tensors
+from adapters.tipsv2.recipe.checkpoint import FACTS, TOKENIZER, checkpoints, load_checkpoint, place, write_tensors
 from adapters.tipsv2.recipe.config import RecipeConfig
 from adapters.tipsv2.recipe.config_file import from_table
 from adapters.tipsv2.recipe.model import Pretrainer
-from adapters.tipsv2.recipe.weights import differences, head_file, read_tensors, read_weights
+from adapters.tipsv2.recipe.weights import RECIPE, differences, head_file, read_tensors, read_weights
 from benchmark.errors import WeightsError, first_line
 from benchmark.system import sealed
 from benchmark.system.digest import plain
@@ -89,6 +89,10 @@ def export_checkpoint(path: Path, out: Path) -> Path:
         tokenizer = (path / TOKENIZER).read_bytes()
         config = from_table(facts["recipe"], str(path / FACTS))
     except (FileNotFoundError, KeyError) as error:
+        if there := [each.name for each in checkpoints(path)]:
+            raise WeightsError(f"{path} is a run. Name a checkpoint of it: {', '.join(there)}") from None
+        if (path / RECIPE).is_file():
+            raise WeightsError(f"{path} is what a run ended in: it needs no export") from None
         raise WeightsError(
             f"{path}: no checkpoint that can be exported ({first_line(error)} is missing): it was removed meanwhile, or"
             " made by an older densebench. Name a RUN/step-N that is there"

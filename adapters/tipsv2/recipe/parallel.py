@@ -52,8 +52,9 @@ def joined(train: TrainConfig, ssl_every: int = 1) -> Iterator[Place]:
         raise UsageError(f'train.device = "{train.device}", but torch sees no GPU here. Set train.device = "cpu"')
     try:
         device = torch.device(kind, local) if kind == "cuda" else torch.device(kind)
-    except RuntimeError:
-        raise UsageError(f'train.device = "{train.device}" is no device. Give auto, cpu, cuda or cuda:N') from None
+        torch.ones(1, device=device).item()
+    except (RuntimeError, AssertionError, NotImplementedError):  # torch knows the word, and has no such device here
+        raise UsageError(f'train.device = "{train.device}" is no device here. Give auto, cpu, cuda or cuda:N') from None
     bf16 = train.dtype == "bfloat16" or (
         train.dtype == "auto" and device.type == "cuda" and torch.cuda.is_bf16_supported()
     )
@@ -124,9 +125,7 @@ def wrap(student: Pretrainer, train: TrainConfig, place: Place) -> nn.Module:
         model: nn.Module = student
     elif place.world > 1:
         model = nn.parallel.DistributedDataParallel(
-            student,
-            device_ids=[place.device] if place.device.type == "cuda" else None,
-            broadcast_buffers=False,  # they are constants
+            student, device_ids=[place.device] if place.device.type == "cuda" else None
         )
     else:
         model = student

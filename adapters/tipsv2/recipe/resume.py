@@ -14,7 +14,7 @@ SILENT = (  # where a run runs, what it says, what it keeps: they change no weig
     "train.validate_samples", "train.evaluate_every", "data.cache", "data.workers",
 )  # fmt: skip
 # What was learnt so far stays what it is under other values of these; the change is recorded. Of moved files the
-# content is compared: the number of samples, the teacher's weights, the tokeniser.
+# content is compared: the number of samples, the weights it starts from and the teacher's, the tokeniser.
 MAY_CHANGE = (
     "name", "init_from", "model.tokenizer", "data.path", "data.max_bad", "data.image", "data.alt", "data.synthetic",
     "data.synthetic_weights", "data.order", "train.steps", "train.threads", "train.compile", "train.accumulate",
@@ -49,7 +49,8 @@ def changed(before: dict[str, Any], config: RecipeConfig, path: Path, step: int)
             f" remove {path.parent}"
         )
     if config.train.steps < step:
-        raise UsageError(f"train.steps = {config.train.steps}, but {path} is at step {step}. Give at least that many")
+        field = "teacher.warmup_steps" if config.model.frozen else "train.steps"
+        raise UsageError(f"{field} = {config.train.steps}, but {path} is at step {step}. Give at least that many")
     return [{"step": step, "field": k, "from": was, "to": is_} for k, (was, is_) in unlike.items()]
 
 

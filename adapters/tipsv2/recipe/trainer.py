@@ -15,6 +15,7 @@ import torch
 from adapters.tipsv2.recipe.checkpoint import (
     READINGS,
     TOKENIZER,
+    Found,
     checkpoints,
     module_tensors,
     newest_whole,
@@ -25,6 +26,7 @@ from adapters.tipsv2.recipe.checkpoint import (
     whole,
 )
 from adapters.tipsv2.recipe.config import RecipeConfig
+from adapters.tipsv2.recipe.config_file import from_table
 from adapters.tipsv2.recipe.distill import check_teacher, frozen_teacher, projector_config, warms_up
 from adapters.tipsv2.recipe.evaluation import Run, evaluate
 from adapters.tipsv2.recipe.export import export_folder, exported, load_averages, load_weights
@@ -93,6 +95,7 @@ class Trainer:
         self.source = open_source(config.data, render)
         self.tokenizer, config = run_tokenizer(config, self.source, out, place)
         self.asked, self.config = config, config  # as it was asked for, and with the lengths that a resume keeps
+        found = self._found()
         projectors = None
         if warms_up(config):
             before = Trainer(projector_config(config), out / "projector", place, quiet, render)
@@ -120,7 +123,7 @@ class Trainer:
         self.signal = Asked()
         self.changes: list[dict[str, Any]] = []
         self.bases = dict.fromkeys(SHARES, config.train.steps)  # the steps that shares of the run are of
-        readings = self._resume()
+        readings = self._resume(found) if found else None
         self.journal = Journal(
             out, config.train.steps, config.train.batch_size, self.step, quiet, place.first, readings
         )
@@ -248,6 +251,7 @@ class Trainer:
             "samples": len(self.source),
             "ids": ids_digest(self.source),
             "teacher": self.taught_by,
+            "began": self.student.source,
             "exported": self._facts(),
             "bad": self.bad,
             "without_alt": self.without_alt,
@@ -257,14 +261,19 @@ class Trainer:
         keep, tokenizer = self.config.train.keep, self.tokenizer.model
         save_checkpoint(self.out, self.step, tensors, facts, keep, self.journal.path, tokenizer, self.place)
 
-    def _resume(self) -> Path | None:
-        """Goes back to the newest whole checkpoint; its readings, where it has some."""
-        found = newest_whole(self.out)
-        if found is None:
-            return None
+    def _found(self) -> Found | None:
+        """The newest whole checkpoint. Raises UsageError where the run cannot go on from it as it is asked for, before
+        its projector is touched."""
+        if found := newest_whole(self.out):
+            path, _, facts = found
+            if "asked" not in facts:
+                raise UsageError(f"{path} was made by an older densebench. Give another --out, or remove {self.out}")
+            changed(facts["asked"], self.asked, path, facts["step"])
+        return found
+
+    def _resume(self, found: Found) -> Path | None:
+        """Goes back to a checkpoint; its readings, where it has some."""
         path, tensors, facts = found
-        if "asked" not in facts:
-            raise UsageError(f"{path} was made by an older densebench. Give another --out, or remove {self.out}")
         new = changed(facts["asked"], self.asked, path, facts["step"])
         for what, same in (
             (
@@ -276,16 +285,23 @@ class Trainer:
                 not facts.get("ids") or facts["ids"] == ids_digest(self.source),
             ),
             ("teacher.path names other weights", facts["teacher"] == self.taught_by),
+            ("the weights that it starts from are others", facts.get("began") in (None, self.student.source)),
             ("the tokeniser is another one", (path / TOKENIZER).read_bytes() == self.tokenizer.model),
         ):
             if not same:
                 raise UsageError(f"{path}: {what} than when it was made. Name the same, or give another --out")
-        self.changes = [*facts["changes"], *new]
-        moved = {change["field"] for change in new}
-        self.bases = {k: self.bases[k] if k in moved else steps for k, steps in facts["bases"].items()}
-        self._set(same_lengths(self.asked, self.bases))
-        if self.place.first and not self.quiet:
-            for change in new:
+        says = self.place.first and not self.quiet
+        if facts["step"] == self.asked.train.steps:  # it is over: what it was trained with is written down as it was
+            self.changes, self.bases = facts["changes"], facts["bases"]
+            self._set(from_table(facts["recipe"], str(path)))
+            if new and says:
+                print(f"{self.out} is finished: {', '.join(c['field'] for c in new)} changes nothing there")
+        else:
+            self.changes = [*facts["changes"], *new]
+            moved = {change["field"] for change in new}
+            self.bases = {k: self.bases[k] if k in moved else steps for k, steps in facts["bases"].items()}
+            self._set(same_lengths(self.asked, self.bases))
+            for change in new if says else ():
                 print(f"from step {change['step']}: {change['field']} = {change['to']!r}, it was {change['from']!r}")
         restore_module("student", self.student, tensors, path, self.student.left_out)
         restore_module("teacher", self.teacher, tensors, path, self.teacher.frozen)

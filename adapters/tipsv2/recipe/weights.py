@@ -6,6 +6,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from dataclasses import dataclass
+from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
 REMEDY = {
     "init_from": "Train the stage before it first, or name it with --set init_from=FOLDER",
-    "teacher.path": "Train the teacher first, or name its folder with --teacher",
+    "teacher.path": "Train the teacher first, or name its folder with bench distill --teacher",
 }
 RECIPE = "recipe.json"
 
@@ -103,7 +104,10 @@ def read_tokenizer(word: str) -> Path:
 
 def head_file(word: str) -> Path | None:
     """The projectors beside these weights; None where they come without."""
-    path = Path(word).expanduser() / "heads.safetensors"
+    folder = Path(word).expanduser()
+    if not folder.exists() and models().get(word, {}).get("embedded"):
+        folder = _embedded(word)
+    path = folder / "heads.safetensors"
     return path if path.is_file() else None
 
 
@@ -147,9 +151,13 @@ def _widths(model: ModelConfig) -> dict[str, Any]:
 
 def _folder(spec: ModelSpec) -> Path | None:
     if spec.weights is None:
-        return None
+        return _embedded(spec.name) if spec.row.get("embedded") else None
     path = Path(spec.weights)
     return path.parent if path.is_file() else path
+
+
+def _embedded(name: str) -> Path:
+    return Path(str(files("adapters") / "weights" / name))
 
 
 def read_tensors(path: Path) -> dict[str, torch.Tensor]:
