@@ -179,8 +179,10 @@ def numbers(results: Path, model: str) -> dict[str, dict[str, tuple[float, tuple
     return {r.unit: {k: (m.value, m.ci95) for k, m in r.data.metrics.items()} for r in rows}
 
 
-def test_one_and_two_threads_agree_within_a_tenth_of_a_point(first, tmp_path):
-    """Against the rows of this process, which has one thread."""
+def test_one_and_two_threads_agree_within_tenths_of_a_point(first, tmp_path):
+    """Against the rows of this process, which has one thread. A logistic fit stops with a millionth of its loss left:
+    on 24 pictures that is up to 0.1 mIoU to either side of the minimum (33.40 and 33.58 around 33.48), 0.003 with the
+    preset's weaker penalties."""
     units = ["linear_segmentation/scenes", "normals/scenes", "instance_retrieval/scenes"]
     words = [
         "run",
@@ -206,7 +208,8 @@ def test_one_and_two_threads_agree_within_a_tenth_of_a_point(first, tmp_path):
     assert sorted(two) == sorted(units)
     for unit in units:
         for name, (value, _) in two[unit].items():
-            assert abs(value - one[unit][name][0]) <= 0.1, (unit, name)
+            most = 0.3 if unit == "linear_segmentation/scenes" else 0.1
+            assert abs(value - one[unit][name][0]) <= most, (unit, name)
 
 
 def test_no_socket_is_opened(first, tmp_path, monkeypatch):
