@@ -217,6 +217,26 @@ def test_a_range_counts_with_its_zeros() -> None:
     assert expanded("a/*.tar") == ["a/*.tar"]
 
 
+def test_a_shard_that_is_counted_and_not_there_is_named_with_how_many_are_missing(tmp_path: Path) -> None:
+    import fsspec
+
+    write_shards(tmp_path, 3)
+    memory = fsspec.filesystem("memory")
+    for s in range(3):
+        memory.pipe(f"/counted/{s:03d}.tar", (tmp_path / f"{s:03d}.tar").read_bytes())
+    (tmp_path / "0").mkdir()
+    write_tar(tmp_path / "0" / "a.tar", pair(0))
+    memory.pipe("/counted/0/a.tar", (tmp_path / "0" / "a.tar").read_bytes())
+    for place in (str(tmp_path), "memory://counted"):
+        assert len(open_source(settings("tar", f"{place}/{{000..002}}.tar"))) == 6
+        with pytest.raises(DataError, match=r"/003\.tar, \S+/004\.tar: no such file; .* counts 5, 2 of them missing"):
+            open_source(settings("tar", f"{place}/{{000..004}}.tar"))
+        with pytest.raises(DataError, match=r"/005\.tar, …: no such file; .* counts 10, 7 of them missing\. Fetch"):
+            open_source(settings("tar", f"{place}/{{000..009}}.tar"))
+        with pytest.raises(DataError, match=r"/1/\*\.tar: no such file"):  # folders are counted, their files matched
+            open_source(settings("tar", f"{place}/{{0..1}}/*.tar"))
+
+
 # --------------------------------------------------------------------------------------------- files, other machines
 
 

@@ -18,6 +18,7 @@ from benchmark.errors import BenchError, DataError, UsageError, first_line
 OPEN = 16  # files that a process holds open at a time
 TRIES = 6  # of a request to another machine, 0.5, 1, 2, 4 and 8 s apart
 FIRST_WAIT = 0.5
+NAMED = 3  # missing files that an error names
 T = TypeVar("T")
 REMOTE = re.compile(r"^[a-z][a-z0-9+.-]+:(//|:)", re.IGNORECASE)
 RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
@@ -25,6 +26,10 @@ RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
 
 class Unreachable(BenchError):
     """A machine does not answer: no fault of the sample that was asked for."""
+
+
+class Absent(DataError):
+    """No such file."""
 
 
 @dataclass(frozen=True)
@@ -39,17 +44,30 @@ class Shard:
 def find_shards(pattern: str) -> list[Shard]:
     """The files that `pattern` names, sorted: `{00000..00999}` counts, `*` matches, where the place can be listed.
 
-    Raises DataError where there are none, UsageError where the package for such a URL is missing, Unreachable.
+    Raises DataError where there are none or one that is counted is missing, UsageError where the package for such a URL
+    is missing, Unreachable.
     """
-    names = [name for one in expanded(pattern) for name in _matches(one)]
+    found = {one: _matches(one) for one in expanded(pattern)}
+    names = sorted({name for matched in found.values() for name in matched})
     if not names:
         raise DataError(f"data.path = {pattern!r} matches no file. Give a pattern like shards/*.tar")
-    names = sorted(set(names))
+    _all_there(pattern, [one for one, matched in found.items() if not matched], len(found))
     if not REMOTE.match(pattern):
-        found = [os.stat(name) for name in names]
-        return [Shard(n, s.st_size, str(s.st_mtime_ns)) for n, s in zip(names, found, strict=True)]
+        facts = [os.stat(name) for name in names]
+        return [Shard(n, s.st_size, str(s.st_mtime_ns)) for n, s in zip(names, facts, strict=True)]
     with ThreadPoolExecutor(OPEN) as pool:
-        return list(pool.map(_described, names))
+        shards = list(pool.map(_described, names))
+    _all_there(pattern, [name for name, shard in zip(names, shards, strict=True) if shard is None], len(names))
+    return [shard for shard in shards if shard is not None]
+
+
+def _all_there(pattern: str, missing: Sequence[str], count: int) -> None:
+    """Raises DataError for `missing` of the `count` that a pattern names: training would go on with a part of the data
+    in silence."""
+    if missing:
+        first = ", ".join(missing[:NAMED]) + (", …" if len(missing) > NAMED else "")
+        of = f"; data.path = {pattern!r} counts {count}, {len(missing)} of them missing" if count > 1 else ""
+        raise DataError(f"{first}: no such file{of}. Fetch what is missing, or name only what is there")
 
 
 def expanded(pattern: str) -> list[str]:
@@ -72,9 +90,13 @@ def _matches(name: str) -> Sequence[str]:
     return [str(system.unstrip_protocol(found)) for found in _again(name, lambda: system.glob(path))]
 
 
-def _described(name: str) -> Shard:
+def _described(name: str) -> Shard | None:
+    """None where there is no such file."""
     system, path = _system(name)
-    info = _again(name, lambda: system.info(path))
+    try:
+        info = _again(name, lambda: system.info(path))
+    except Absent:
+        return None
     if not isinstance(info.get("size"), int):
         raise DataError(f"{name}: its server does not tell its length. Copy the shard to a disk")
     known = ("ETag", "etag", "LastModified", "mtime", "updated", "created")
@@ -96,12 +118,12 @@ def _system(name: str) -> tuple[Any, str]:
 
 
 def _again(name: str, ask: Callable[[], T]) -> T:
-    """What `ask` gives, asked up to TRIES times. Raises DataError for a file that is not there, else Unreachable."""
+    """What `ask` gives, asked up to TRIES times. Raises Absent for a file that is not there, else Unreachable."""
     for attempt in range(TRIES):
         try:
             return ask()
         except FileNotFoundError:
-            raise DataError(f"{name}: no such file") from None
+            raise Absent(f"{name}: no such file") from None
         except PermissionError as error:
             raise Unreachable(f"{name}: {first_line(error)}. Look at the credentials") from None
         except Exception as error:  # each file system raises its own library's errors
