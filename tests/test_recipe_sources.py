@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
+from recipe_fixtures import tiny
 
 from adapters.tipsv2.recipe.captions import draw_pair
 from adapters.tipsv2.recipe.config import DataConfig
@@ -23,6 +24,7 @@ from adapters.tipsv2.recipe.samples import ids_digest, open_source
 from adapters.tipsv2.recipe.source_files import sample_from
 from adapters.tipsv2.recipe.source_scenes import ScenesSource
 from adapters.tipsv2.recipe.text import Tokenizer, train_tokenizer
+from adapters.tipsv2.recipe.trainer import train
 from adapters.tipsv2.recipe.views import crop_box, cut, draw_crop, pixels_of, three_bytes, whole_pixels
 from benchmark.errors import BenchError, DataError, UsageError, WeightsError
 from tasks.scenes.render import render
@@ -118,10 +120,34 @@ def test_a_source_is_known_by_its_samples_wherever_it_lies(
 
 @pytest.mark.parametrize("make", [folder, tar, parquet, hub])
 def test_a_missing_column_names_itself_and_those_that_exist(tmp_path: Path, make: Any) -> None:
-    config = dataclasses.replace(make(tmp_path), alt="title")
+    config = dataclasses.replace(make(tmp_path), synthetic=("short", "title"))
     with pytest.raises(DataError, match="no column 'title'; there are .*'alt'") as caught:
         open_source(config).load(0)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("make", [folder, tar, parquet, hub])
+def test_an_object_without_the_key_has_no_alt_text_and_a_table_must_have_the_column(tmp_path: Path, make: Any) -> None:
+    config = dataclasses.replace(make(tmp_path), alt="title")
+    if make in (folder, tar):
+        assert open_source(config).load(0).alt == "" and open_source(config).load(0).synthetic[0] == ("short 0",)
+    else:
+        with pytest.raises(DataError, match="no column 'title'; there are .*'alt'"):
+            open_source(config)
+
+
+def test_one_object_without_an_alt_text_is_counted_and_none_that_has_one_ends_the_run(tmp_path: Path) -> None:
+    rows = [{"image": f"{i}.png", "synthetic": f"short {i}", **({"alt": f"alt {i}"} if i else {})} for i in range(4)]
+    for i in range(4):
+        (tmp_path / f"{i}.png").write_bytes(png(i))
+    (tmp_path / "captions.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    data = {"data__source": "folder", "data__path": str(tmp_path), "data__samples": 0}
+    short = {**data, "train__batch_size": 4, "train__steps": 1}
+    final = train(tiny(**short), tmp_path / "run", quiet=True)
+    record = json.loads((final / "run.json").read_text())
+    assert (record["bad_samples"], record["samples_without_alt_text"]) == (0, 1)
+    with pytest.raises(DataError, match="step 1: no sample so far has an alt text .data.alt = 'title'.. Name its col"):
+        train(tiny(**short, data__alt="title"), tmp_path / "other", quiet=True)
 
 
 def test_a_damaged_picture_names_its_row(tmp_path: Path) -> None:

@@ -25,20 +25,20 @@ def sample_from(image: Any, row: Mapping[str, Any], config: DataConfig, where: s
     """A Sample from encoded bytes (or a path) and a row of captions. Raises DataError naming `where`.
 
     A synthetic column may hold one caption or a list of them; empty ones are left out. An alt text
-    may be null.
+    may be null, or its key missing: JSON objects need not be alike. Tables look for their columns when they are opened.
     """
     if not isinstance(row, Mapping):
         raise DataError(f"{where}: the captions are {type(row).__name__}. Write a JSON object with {config.alt!r}")
-    for column in (config.alt, *config.synthetic):
+    for column in config.synthetic:
         if column not in row:
-            found = ", ".join(map(repr, row))
+            found = ", ".join(map(repr, row)) or "none"
             raise DataError(f"{where}: no column {column!r}; there are {found}. Set data.alt, data.synthetic")
     synthetic: list[tuple[str, ...]] = []
     for column in config.synthetic:
         value = row[column]
         several = value if isinstance(value, (list, tuple)) else [value]
         synthetic.append(tuple(text for text in (_caption(v, column, where) for v in several) if text))
-    return Sample(picture(image, where), _caption(row[config.alt], config.alt, where), tuple(synthetic))
+    return Sample(picture(image, where), _caption(row.get(config.alt), config.alt, where), tuple(synthetic))
 
 
 def _caption(value: Any, column: str, where: str) -> str:
