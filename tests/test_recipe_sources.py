@@ -150,6 +150,19 @@ def test_one_object_without_an_alt_text_is_counted_and_none_that_has_one_ends_th
         train(tiny(**short, data__alt="title"), tmp_path / "other", quiet=True)
 
 
+def test_shards_with_captions_in_txt_alone_say_how_they_are_read(tmp_path: Path) -> None:
+    write_tar(tmp_path / "a.tar", {f"{i}{e}": d for i in range(4) for e, d in ((".png", png(i)), (".txt", b"a cat"))})
+    data = {"data__source": "tar", "data__path": str(tmp_path / "*.tar"), "data__samples": 0, "train__batch_size": 4}
+    with pytest.raises(DataError, match="none of 4 samples can be read; the first: ") as caught:
+        train(tiny(**data), tmp_path / "run", quiet=True)
+    said = str(caught.value)
+    assert "a.tar, sample 0: no column 'synthetic'; there are 'txt'." in said and "\n" not in said
+    assert said.endswith('(captions of .txt alone: --set data.alt=txt --set "data.synthetic=[]")')
+    with pytest.raises(DataError, match=r"none of 4 samples has a caption .data.alt = 'alt', data.synthetic = \[\]"):
+        train(tiny(**data, data__synthetic=[]), tmp_path / "run", quiet=True)
+    train(tiny(**data, data__synthetic=[], data__alt="txt", train__steps=1), tmp_path / "run", quiet=True)
+
+
 def test_a_damaged_picture_names_its_row(tmp_path: Path) -> None:
     config = folder(tmp_path)
     (tmp_path / "1.png").write_bytes(png(1)[:30])

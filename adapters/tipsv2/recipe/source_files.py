@@ -32,7 +32,8 @@ def sample_from(image: Any, row: Mapping[str, Any], config: DataConfig, where: s
     for column in config.synthetic:
         if column not in row:
             found = ", ".join(map(repr, row)) or "none"
-            raise DataError(f"{where}: no column {column!r}; there are {found}. Set data.alt, data.synthetic")
+            only = ' (captions of .txt alone: --set data.alt=txt --set "data.synthetic=[]")' if "txt" in row else ""
+            raise DataError(f"{where}: no column {column!r}; there are {found}. Set data.alt, data.synthetic{only}")
     synthetic: list[tuple[str, ...]] = []
     for column in config.synthetic:
         value = row[column]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import os
 from pathlib import Path
@@ -16,6 +15,7 @@ from adapters.tipsv2.recipe.text import Tokenizer, train_tokenizer
 from adapters.tipsv2.recipe.weights import read_tokenizer
 from benchmark.errors import DataError, UsageError
 from benchmark.system import sealed
+from benchmark.system.plurals import number_of
 
 SAMPLES_READ = 4000
 DIGEST = ".digest.json"
@@ -60,12 +60,21 @@ def _write_trained(config: RecipeConfig, source: Source, path: Path) -> None:
     order = shuffled(len(source), (config.train.seed, 3))
     chosen = [order(i) for i in range(min(SAMPLES_READ, len(source)))]
     texts: list[str] = []
+    bad: list[str] = []
     for index in sorted(chosen):
-        with contextlib.suppress(DataError):  # the limit on bad samples is kept by the training loop
+        try:
             sample = source.load(index)
-            texts += [sample.alt, *(text for kind in sample.synthetic for text in captions.texts(kind))]
+        except DataError as error:  # the limit on bad samples is kept by the training loop
+            bad.append(str(error))
+            continue
+        for kind in (sample.alt, *sample.synthetic):
+            texts += captions.texts(kind)
+    place, read = f"data.path = {config.data.path!r}", number_of(len(chosen), "sample")
+    if len(bad) == len(chosen):
+        raise DataError(f"{place}: none of {read} can be read; the first: {bad[0]}")
     if not texts:
-        raise DataError(f"data.path = {config.data.path!r}: none of {len(chosen)} samples can be read")
+        names = f"data.alt = {config.data.alt!r}, data.synthetic = {list(config.data.synthetic)}"
+        raise DataError(f"{place}: none of {read} has a caption ({names}). Name the columns that hold captions")
     staging = path.with_name(path.name + ".part")
     staging.write_bytes(train_tokenizer(texts, config.model.vocab_size, config.model.max_text).model)
     os.replace(staging, path)
