@@ -196,7 +196,8 @@ def test_a_damaged_parquet_file_is_one_line(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("source", "path", "message"),
     [
-        ("folder", "none", "captions.jsonl: missing"),
+        ("folder", "none", r"none/captions.jsonl: missing .data.path = 'none'.\. Set data.path to a folder"),
+        ("folder", "", r"captions.jsonl: missing .data.path = ''.\. Set data.path to a folder"),
         ("tar", "none/*.tar", "matches no file"),
         ("parquet", "none", "matches no parquet file"),
         ("imagenet", "", "must be scenes, folder, tar, parquet, hub or module:function"),

@@ -96,7 +96,10 @@ def open_folder(config: DataConfig) -> FolderSource:
     root = Path(config.path)
     file = root / CAPTIONS
     if not file.is_file():
-        raise DataError(f"{file}: missing. A folder source holds pictures and {CAPTIONS}, one JSON object a line")
+        raise DataError(
+            f"{file}: missing (data.path = {config.path!r}). Set data.path to a folder that holds pictures and"
+            f" {CAPTIONS}, one JSON object a line"
+        )
     numbers, rows = [], []
     for number, row in itertools.islice(json_lines(file), config.samples or None):
         numbers.append(number)
