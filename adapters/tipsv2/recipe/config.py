@@ -125,7 +125,7 @@ class DataConfig:
     synthetic_weights: tuple[float, ...] = ()  # how likely each kind is to be drawn; empty: all alike (T2)
     cache: str = ""  # folder for rendered scenes and the indexes of shards; empty: $BENCH_CACHE/recipe
     workers: int = 0
-    max_bad: int = 0  # unreadable samples that may be skipped before the run stops
+    max_bad: int = 0  # draws of unreadable samples that may be skipped: one that is drawn again counts again
 
 
 @dataclass(frozen=True)
