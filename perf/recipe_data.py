@@ -32,7 +32,8 @@ from adapters.tipsv2.recipe.text import train_tokenizer
 
 torch.set_num_threads(1)
 folder, cache = sys.argv[1:]
-config = read_config("g-224", {"data.source": "tar", "data.path": f"{folder}/a.tar", "data.cache": cache})
+shard = {"data.source": "tar", "data.path": f"{folder}/a.tar", "data.cache": cache}
+config = read_config("g-224", shard | {"train.batch_size": 2})  # no batch is larger than the shard
 positions = Positions(open_source(config.data), config)
 collate = Collate(train_tokenizer(["a b c d e"] * 9, 60, 64))
 for line in sys.stdin:

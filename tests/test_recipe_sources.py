@@ -16,11 +16,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
-from recipe_fixtures import tiny
+from recipe_fixtures import Squares, tiny
 
 from adapters.tipsv2.recipe.captions import draw_pair
 from adapters.tipsv2.recipe.config import DataConfig
-from adapters.tipsv2.recipe.samples import ids_digest, open_source
+from adapters.tipsv2.recipe.config_file import CONFIGS, read_config
+from adapters.tipsv2.recipe.loader import Positions
+from adapters.tipsv2.recipe.samples import Without, ids_digest, open_source
 from adapters.tipsv2.recipe.source_files import sample_from
 from adapters.tipsv2.recipe.source_scenes import ScenesSource
 from adapters.tipsv2.recipe.text import Tokenizer, train_tokenizer
@@ -148,6 +150,20 @@ def test_one_object_without_an_alt_text_is_counted_and_none_that_has_one_ends_th
     assert (record["bad_samples"], record["samples_without_alt_text"]) == (0, 1)
     with pytest.raises(DataError, match="step 1: no sample so far has an alt text .data.alt = 'title'.. Name its col"):
         train(tiny(**short, data__alt="title"), tmp_path / "other", quiet=True)
+
+
+def test_a_batch_that_is_larger_than_the_data_is_refused(tmp_path: Path) -> None:
+    """Its copies of a picture would be each other's negatives."""
+    for number in (8, 96):
+        Positions(Squares(number), tiny())
+    with pytest.raises(UsageError, match=r"train\.batch_size = 8, but the data hold 7 samples: .* at most 7, or give"):
+        train(tiny(data__samples=7), tmp_path / "run", quiet=True)
+    gone = np.array([3, 5])
+    with pytest.raises(UsageError, match="the data hold 7 samples"):
+        Positions(Without(Squares(9), gone), tiny())
+    for path in CONFIGS.glob("*.toml"):
+        config = read_config(path)
+        assert config.data.source != "scenes" or config.data.samples >= config.train.batch_size, path
 
 
 def test_shards_with_captions_in_txt_alone_say_how_they_are_read(tmp_path: Path) -> None:

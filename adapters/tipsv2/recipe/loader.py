@@ -22,6 +22,7 @@ from adapters.tipsv2.recipe.text import Tokenizer
 from adapters.tipsv2.recipe.views import cut, draw_crop, pixels_of
 from benchmark.errors import BenchError, DataError, UsageError
 from benchmark.system.files import machine_fault
+from benchmark.system.plurals import number_of
 
 
 @dataclass
@@ -53,6 +54,12 @@ class Positions(Dataset[Example | Unreadable]):
     def __init__(self, source: Source, config: RecipeConfig) -> None:
         if len(source) == 0:
             raise DataError(f"data.source = {config.data.source!r} at {config.data.path!r} holds no samples")
+        if (batch := config.train.batch_size) > len(source):
+            raise UsageError(
+                f"train.batch_size = {batch}, but the data hold {number_of(len(source), 'sample')}: copies of a picture"
+                f" would be each other's negatives. Set train.batch_size to at most {len(source)}, or give more samples"
+                " (data.path, data.samples)"
+            )
         starts = getattr(source, "starts", None) if config.data.order == "shards" else None
         if starts is None and config.data.order == "shards":
             raise UsageError('data.order = "shards", but data.source is not "tar". Set data.order = "samples"')
