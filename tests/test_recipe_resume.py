@@ -112,11 +112,16 @@ def test_neither_micro_batches_nor_missing_texts_change_what_a_step_learns(tmp_p
 
 
 def test_a_column_that_gives_no_alt_text_at_all_is_named(tmp_path: Path) -> None:
-    config = tiny(data__source="recipe_fixtures:open_silent", data__samples=96, train__seed=0)
+    tokenizer = train(tiny(train__steps=1), tmp_path / "t", quiet=True) / "tokenizer.model"
+    data = {"data__source": "recipe_fixtures:open_silent", "data__samples": 96, "train__seed": 0}
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr("recipe_fixtures.Silent.load", _mute)
         with pytest.raises(DataError, match="step 1: no sample so far has an alt text .data.alt = 'alt'."):
-            train(config, tmp_path, quiet=True)
+            train(tiny(**data, model__tokenizer=str(tokenizer)), tmp_path / "given", quiet=True)
+        with pytest.raises(DataError, match="none of 96 samples has an alt text .data.alt = 'alt'.. Name its column"):
+            train(tiny(**data), tmp_path / "own", quiet=True)
+        assert not (tmp_path / "own" / "tokenizer.model").exists()  # it would lack the words of alt texts
+        train(tiny(**data, loss__captions="synthetic", train__steps=1), tmp_path / "own", quiet=True)
 
 
 def _mute(self, index: int):  # type: ignore[no-untyped-def]

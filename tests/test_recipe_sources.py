@@ -148,7 +148,7 @@ def test_one_object_without_an_alt_text_is_counted_and_none_that_has_one_ends_th
     final = train(tiny(**short), tmp_path / "run", quiet=True)
     record = json.loads((final / "run.json").read_text())
     assert (record["bad_samples"], record["samples_without_alt_text"]) == (0, 1)
-    with pytest.raises(DataError, match="step 1: no sample so far has an alt text .data.alt = 'title'.. Name its col"):
+    with pytest.raises(DataError, match="none of 4 samples has an alt text .data.alt = 'title'.. Name its column"):
         train(tiny(**short, data__alt="title"), tmp_path / "other", quiet=True)
 
 

@@ -60,6 +60,7 @@ def _write_trained(config: RecipeConfig, source: Source, path: Path) -> None:
     order = shuffled(len(source), (config.train.seed, 3))
     chosen = [order(i) for i in range(min(SAMPLES_READ, len(source)))]
     texts: list[str] = []
+    alts = 0
     bad: list[str] = []
     for index in sorted(chosen):
         try:
@@ -67,6 +68,7 @@ def _write_trained(config: RecipeConfig, source: Source, path: Path) -> None:
         except DataError as error:  # the limit on bad samples is kept by the training loop
             bad.append(str(error))
             continue
+        alts += bool(sample.alt.strip())
         for kind in (sample.alt, *sample.synthetic):
             texts += captions.texts(kind)
     place, read = f"data.path = {config.data.path!r}", number_of(len(chosen), "sample")
@@ -75,6 +77,11 @@ def _write_trained(config: RecipeConfig, source: Source, path: Path) -> None:
     if not texts:
         names = f"data.alt = {config.data.alt!r}, data.synthetic = {list(config.data.synthetic)}"
         raise DataError(f"{place}: none of {read} has a caption ({names}). Name the columns that hold captions")
+    if not alts and config.loss.captions != "synthetic" and not config.model.frozen:
+        raise DataError(  # the first step would say so too, but the run would keep a tokeniser without their words
+            f"{place}: none of {read} has an alt text (data.alt = {config.data.alt!r}). Name its column, or set"
+            ' loss.captions = "synthetic"'
+        )
     staging = path.with_name(path.name + ".part")
     staging.write_bytes(train_tokenizer(texts, config.model.vocab_size, config.model.max_text).model)
     os.replace(staging, path)
