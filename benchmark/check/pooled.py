@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 
 from benchmark.check.arrays import maps, relative_gap
 from benchmark.check.findings import Finding, failed, passed
 from benchmark.check.image_side import ImageChecks
-from benchmark.check.orientation import LEAST_SIDE, places_in, with_squares
+from benchmark.check.orientation import LEAST_SIDE, Place, places_in
 from benchmark.contracts import EncoderExtras, ImageRequest
 
-OWN_PATCH = 40  # times the median change of CLS by a square, at one place: CLS sees that patch alone (right models: 10)
+# A patch that is read as CLS, through a norm or a head too, moves CLS as far as it moves itself (0.5 to 1.8 times), and
+# over 8 times as far as any other does, whatever the picture. A trained CLS may attend to one patch while a bright
+# square is there: other pictures move it by others, and less (0.3 of the patch's own change at most).
+SEEDS = (21, 22, 23)  # of the pictures
+ALONE = 5  # times the change of CLS by any other square
+ITSELF = 0.4  # of the change of the patch by its own square
 OPPOSITE = -0.2  # mean cosine of CLS with the patches in text space, below which one of them has the wrong sign
 
 
@@ -34,8 +41,11 @@ def pooled(checks: ImageChecks) -> list[Finding]:
             if place := same_patch(vector, grid, checks.tolerance):
                 why = f"{part} is patch {place} of its map: is a model without a CLS token read as if it had one?"
                 return [failed(name, f"patch {place}", why)]
-    if reason := one_patch(checks):
-        return [failed(name, "one patch", reason)]
+    if alone := one_patch(checks):
+        place, share = alone
+        if share > ITSELF:
+            return [failed(name, "one patch", f"cls sees patch {place} alone: is a patch taken for the CLS token?")]
+        return [passed(name, f"patch {place} alone moves it, {share:.1g} as far as itself: looks like attention")]
     if not any(is_mean(cls, array, checks.tolerance) for array in outputs):
         return [passed(name, "neither a patch nor their mean")]
     tokens_beside = [layer for layer in features.layers[-1:] if not is_mean(*layer, checks.tolerance)]
@@ -63,22 +73,45 @@ def is_mean(cls: torch.Tensor, patches: torch.Tensor, tolerance: float) -> bool:
     return mean.shape[-1] == cls.shape[-1] and relative_gap(cls, mean.expand_as(cls)) <= tolerance
 
 
-def one_patch(checks: ImageChecks) -> str | None:
-    """The patch whose square moves CLS many times as far as every other does, in words."""
+def one_patch(checks: ImageChecks) -> tuple[Place, float] | None:
+    """The patch that alone moves CLS, in every picture, and the least that it does so in parts of its own change."""
     card = checks.encoder.card
-    plain = checks.images(1, card.image_size, card.image_size, seed=5) * 0.3
-    before = checks.encode(plain)
-    rows, columns = before.patches.shape[1:3]
-    if min(rows, columns) < LEAST_SIDE:
-        return None
-    places = [(0, 0), (rows - 1, columns - 1), *places_in(rows, columns)]
-    after = checks.encode(with_squares(plain, card.patch_size, places))
-    change = 1 - F.cosine_similarity(before.cls.double(), after.cls.double(), dim=-1)  # [places, K]
-    for one in change.T:
-        order = one.sort(descending=True).values
-        if order[0] > OWN_PATCH * one.median().clamp_min(1e-9) and order[0] > OWN_PATCH / 4 * order[1]:
-            return f"cls sees patch {places[int(one.argmax())]} alone: is a patch taken for the CLS token?"
-    return None
+    found: dict[tuple[int, Place], float] = {}  # by CLS and patch
+    for seed in SEEDS:
+        plain = checks.native(1, seed)
+        before = checks.encode(plain)
+        rows, columns = before.patches.shape[1:3]
+        if min(rows, columns) < LEAST_SIDE:
+            return None
+        places = [(0, 0), (rows - 1, columns - 1), *places_in(rows, columns)]
+        after = checks.encode(with_opposites(plain, card.patch_size, places))
+        seen = {}
+        for k, one in enumerate(changes(before.cls, after.cls).T):  # [places]
+            first, second = one.topk(2).values
+            at = int(one.argmax())
+            row, column = places[at]
+            own = changes(before.patches[:, row, column], after.patches[at : at + 1, row, column])
+            if first > ALONE * second:
+                seen[k, places[at]] = float(first / own.clamp_min(1e-12))
+        found = {key: min(share, found.get(key, share)) for key, share in seen.items() if not found or key in found}
+        if not found:
+            return None
+    (_, place), share = max(found.items(), key=lambda item: item[1])
+    return place, share
+
+
+def changes(before: torch.Tensor, after: torch.Tensor) -> torch.Tensor:
+    """1 − cosine of vectors [1, …, D] and [n, …, D]."""
+    return 1 - F.cosine_similarity(before.double(), after.double(), dim=-1)
+
+
+def with_opposites(picture: torch.Tensor, patch: int, places: Sequence[Place]) -> torch.Tensor:
+    """[1, 3, H, W] → [len(places), 3, H, W], each with a square of an opposite colour over the patch of its place."""
+    batch = picture.repeat(len(places), 1, 1, 1)
+    for image, (row, column) in zip(batch, places):
+        square = image[:, row * patch : (row + 1) * patch, column * patch : (column + 1) * patch]
+        square.copy_((square.mean((1, 2), keepdim=True) < 0.5).expand_as(square))
+    return batch
 
 
 def text_patch_sign(checks: ImageChecks) -> list[Finding]:
