@@ -20,7 +20,9 @@ from benchmark.check.measured import BATCHES, dtype_drift, speed
 from benchmark.check.text_side import TextChecks
 from benchmark.cli.commands import app
 from benchmark.contracts import ImageFeatures, ImageRequest, ImageSet, LabelData
-from benchmark.errors import EncoderError
+from benchmark.engine.options import RunOptions
+from benchmark.engine.session import _check_once
+from benchmark.errors import BenchError, EncoderError
 
 
 def test_a_crash_on_odd_sizes_is_caught_and_a_refusal_is_not():
@@ -186,7 +188,31 @@ def test_a_first_run_checks_a_new_model_before_it_encodes_anything(file, tmp_pat
     words = ["run", "--model", f"{file}:swapped", "--task", str(task), "--results", str(tmp_path / "r")]
     result = CliRunner().invoke(app, words)
     assert result.exit_code == 1
-    assert "breaks the encoder contract: grid orientation" in result.output and "bench check --model" in result.output
+    assert "breaks the encoder contract: grid orientation" in result.output
+    assert f"are swapped. See bench check --model {file}:swapped" in " ".join(result.output.split())
     assert not list((tmp_path / "r").rglob("result.json"))
     unchecked = CliRunner().invoke(app, [*words, "--no-check"])
     assert unchecked.exit_code == 0, unchecked.output
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({}, ""),
+        ({"weights": "run 1/final"}, " --weights 'run 1/final'"),
+        ({"backend": "jax", "dtype": "bfloat16"}, " --backend jax --dtype bfloat16"),
+        ({"model_options": {"gelu": "tanh", "compile": "1"}}, " --gelu tanh --compile"),
+        ({"trust_remote_code": True}, " --trust-remote-code"),
+    ],
+)
+def test_the_line_of_a_wrong_encoder_names_the_check_of_the_same_weights(tmp_path, options, words):
+    class Asks(SmallEncoder):
+        """Its first fault ends in a question mark."""
+
+        def encode_image(self, images, request=ImageRequest()):
+            found = super().encode_image(images, request)
+            return replace(found, patches=found.patches.flatten(1, 2).roll(1, 1).view_as(found.patches))
+
+    with pytest.raises(BenchError) as raised:
+        _check_once(Asks(), "cpu", RunOptions(cache=tmp_path, **options), "small")
+    assert str(raised.value).endswith(f"dropped from the front? See bench check --model small{words}")

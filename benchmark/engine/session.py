@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -164,6 +165,21 @@ def encoder_of(name: str, options: RunOptions) -> Encoder:
     )
 
 
+def check_command(name: str, options: RunOptions) -> str:
+    """`bench check` of the encoder that `encoder_of` loads, not of other weights or another number type."""
+    made = options.model_options
+    given = {
+        "--weights": options.weights,
+        "--backend": None if options.backend == "torch" else options.backend,
+        "--dtype": None if options.dtype == "auto" else options.dtype,
+        "--gelu": made.get("gelu"),
+        "--positions": made.get("positions"),
+    }
+    words = [word for option, value in given.items() if value is not None for word in (option, value)]
+    words += ["--compile"] * ("compile" in made) + ["--trust-remote-code"] * options.trust_remote_code
+    return shlex.join(["bench", "check", "--model", name, *words])
+
+
 def _check_once(encoder: Encoder, device: str, options: RunOptions, name: str) -> None:
     """The cheap conformance check, once for each weights, code version and dtype; raises BenchError when it fails."""
     card = encoder.card
@@ -179,7 +195,7 @@ def _check_once(encoder: Encoder, device: str, options: RunOptions, name: str) -
     golden = models().get(name, {}).get("golden_tokens")
     bad = [f for f in check_encoder(encoder, cheap=True, device=device, golden=golden).findings if not f.ok]
     if bad:
-        raise BenchError(
-            f"{card.name} breaks the encoder contract: {bad[0].name}: {bad[0].detail}. See bench check --model {name}"
-        )
+        reason = bad[0].detail if bad[0].detail.endswith("?") else f"{bad[0].detail}."
+        check = check_command(name, options)
+        raise BenchError(f"{card.name} breaks the encoder contract: {bad[0].name}: {reason} See {check}")
     write_text(stamp, card.name + "\n")
