@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -23,6 +24,7 @@ from benchmark.errors import UsageError
 from benchmark.rows.row import read_row
 from benchmark.statistics.jackknife import influence, paired_error
 from benchmark.statistics.statistic import Statistic
+from benchmark.system.paths import reference_dir
 
 
 def test_class_changes_name_the_class_that_was_lost(tmp_path: Path) -> None:
@@ -125,6 +127,16 @@ def test_a_unit_only_the_candidate_has_is_named_and_no_error(tmp_path: Path) -> 
     write_rows(tmp_path, {"b": 0.6}, ["depth", "normals"])
     code, out = run("a", "b", "--fail-on-regression", "--results", tmp_path)
     assert code == 0 and "normals/scenes: not compared: only B (b) has a row of it" in out
+    assert "a → b: 1 no difference, 1 not compared" in " ".join(out.split())
+
+
+def test_shipped_rows_are_said_to_be_and_not_those_of_the_user(tmp_path: Path) -> None:
+    both = compare("pixels", "random-vit", results=tmp_path, tasks=["depth/scenes"], **FAST)
+    assert both.conditions[0].startswith("pixels, random-vit: shipped rows, measured earlier with densebench ")
+    shutil.copytree(reference_dir() / "pixels", tmp_path / "pixels")
+    one = compare("pixels", "random-vit", results=tmp_path, tasks=["depth/scenes"], **FAST)
+    assert one.conditions[0].startswith("random-vit: shipped rows")
+    assert not any("shipped" in line for line in compare("pixels", "pixels", results=tmp_path, **FAST).conditions)
 
 
 def test_reports_hold_every_unit_and_survive_hostile_names(tmp_path: Path) -> None:

@@ -22,9 +22,11 @@ from benchmark.compare.wanted import Wanted, of_rows
 from benchmark.errors import BenchError, UsageError
 from benchmark.rows.row import Row
 from benchmark.rows.schema import Environment
+from benchmark.rows.shipped import origin
 from benchmark.rows.tables import CEILING, stale_lines
 from benchmark.statistics.multiple import holm, minimum_detectable_effect
 from benchmark.statistics.paired import paired
+from benchmark.system.paths import reference_dir
 from benchmark.system.plurals import number_of
 
 Verdict = Literal["better", "worse", "no difference", "undecided", "too little data"]
@@ -126,7 +128,19 @@ def compare(
         refused=tuple(refused),
         problems=(*side_a.problems, *side_b.problems),
         unpaired=() if only else _only_in_b(side_a, side_b),
-        conditions=unlike(pairs),
+        conditions=(*shipped_lines(side_a, side_b), *unlike(pairs)),
+    )
+
+
+def shipped_lines(*sides: Side) -> tuple[str, ...]:
+    """One line for sides whose rows come with densebench: they were not measured here."""
+    place, found = reference_dir().resolve(), dict[str, list[str]]()
+    for side in sides:
+        if side.rows and place in (root := side.root.resolve(), *root.parents):
+            found.setdefault(origin(side.rows), []).append(side.name)
+    return tuple(
+        f"{', '.join(dict.fromkeys(names))}: shipped rows, measured earlier with {made}, not here"
+        for made, names in found.items()
     )
 
 
@@ -308,5 +322,5 @@ def _against_published(a: str, b: str, results: Path, tasks: Sequence[str], suit
         refused=tuple(missing),
         problems=side.problems,
         published=tuple(found),
-        conditions=(*protocol_lines(found), *stale_lines(side.rows)),
+        conditions=(*shipped_lines(side), *protocol_lines(found), *stale_lines(side.rows)),
     )

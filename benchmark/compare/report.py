@@ -112,8 +112,8 @@ def summary(comparison: Comparison) -> str:
             parts.append(f"{others} measured elsewhere alone")
         if part := len(known) - len(whole):
             parts.append(f"{part} measured on a part of the data")
-    if comparison.refused:
-        parts.append(f"{len(comparison.refused)} not compared")
+    if lost := len(comparison.refused) + len(comparison.unpaired):
+        parts.append(f"{lost} not compared")
     if comparison.problems:
         parts.append(f"{len(comparison.problems)} damaged or half-written")
     return f"{comparison.a} → {comparison.b}: " + (", ".join(parts) or "nothing compared")
