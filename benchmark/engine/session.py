@@ -195,7 +195,7 @@ def _check_once(encoder: Encoder, device: str, options: RunOptions, name: str) -
     golden = models().get(name, {}).get("golden_tokens")
     bad = [f for f in check_encoder(encoder, cheap=True, device=device, golden=golden).findings if not f.ok]
     if bad:
-        reason = bad[0].detail if bad[0].detail.endswith("?") else f"{bad[0].detail}."
+        reason = bad[0].detail if bad[0].detail.endswith(("?", ".")) else f"{bad[0].detail}."
         check = check_command(name, options)
         raise BenchError(f"{card.name} breaks the encoder contract: {bad[0].name}: {reason} See {check}")
     write_text(stamp, card.name + "\n")
