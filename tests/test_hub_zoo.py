@@ -75,7 +75,10 @@ def one_line(call: Any) -> str:
     return str(caught.value)
 
 
-LOOSE = {"BitModel": 1e-4}  # it divides by the spread of its weights, which is small where they are drawn
+LOOSE = {
+    "BitModel": 1e-4,  # it divides by the spread of its weights, which is small where they are drawn
+    "MobileNetV2Model": 1e-4,  # rounding: on some processors its own float32 output is 4e-5 from that in float64
+}
 
 
 def close(found: torch.Tensor, wanted: torch.Tensor, limit: float = 1e-5) -> bool:
