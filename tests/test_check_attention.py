@@ -13,8 +13,8 @@ from wrong_adapters import Wrong
 from benchmark import load_encoder
 from benchmark.check import check_encoder
 from benchmark.check.image_side import ImageChecks
+from benchmark.check.orientation import with_squares
 from benchmark.check.pooled import ALONE, ITSELF, changes, one_patch
-from benchmark.check.pooled import with_opposites as squares
 
 CORNER = (7, 7)
 
@@ -55,7 +55,7 @@ def test_a_vit_whose_cls_attends_to_one_patch_passes(where, values, vit):
 def test_the_patch_that_such_a_cls_attends_to_moves_it_as_no_other_does(vit):
     checks = ImageChecks(vit(2, 5), "cpu")
     dim = checks.images(1, 64, 64, seed=5) * 0.3
-    after = checks.encode(squares(dim, 8, [CORNER, (0, 0), (0, 7), (7, 0), (3, 4)])).cls
+    after = checks.encode(with_squares(dim, 8, [CORNER, (0, 0), (0, 7), (7, 0), (3, 4)], opposite=True)).cls
     change = changes(checks.encode(dim).cls, after)[:, 0]
     assert change[0] > ALONE * change[1:].max()
     assert one_patch(checks) is None  # brighter pictures have others to attend to

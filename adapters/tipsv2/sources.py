@@ -55,7 +55,7 @@ def find(spec: ModelSpec, tokenizer: bool = True) -> Source:
             config=there.folder / "config.json",
         )
     if spec.row.get("embedded"):
-        folder = Path(str(files("adapters") / "weights" / spec.name))
+        folder = embedded(spec.name)
         if not folder.is_dir():
             raise WeightsError(
                 f"{spec.name}: no weights in {folder}. Install densebench again, or use --weights FOLDER"
@@ -65,6 +65,11 @@ def find(spec: ModelSpec, tokenizer: bool = True) -> Source:
         folder = download(spec.row["hub"], spec.row["revision"], spec)
         return in_folder(spec, folder, f"{spec.row['hub']}@{spec.row['revision']}", tokenizer=tokenizer)
     raise WeightsError(f"{spec.name} is not on the hub. {get(spec)}")
+
+
+def embedded(name: str) -> Path:
+    """The folder of the weights that come with densebench."""
+    return Path(str(files("adapters") / "weights" / name))
 
 
 def in_folder(spec: ModelSpec, folder: Path, name: str, file: Path | None = None, tokenizer: bool = True) -> Source:

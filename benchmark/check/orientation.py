@@ -31,11 +31,13 @@ def places_in(rows: int, columns: int) -> list[Place]:
     return [*outer, (1, columns // 2), (rows // 2, 1)]
 
 
-def with_squares(picture: torch.Tensor, patch: int, places: Sequence[Place]) -> torch.Tensor:
-    """[1, 3, H, W] → [len(places), 3, H, W], each with a white square over the patch of its place."""
+def with_squares(picture: torch.Tensor, patch: int, places: Sequence[Place], opposite: bool = False) -> torch.Tensor:
+    """[1, 3, H, W] → [len(places), 3, H, W], each with a square over the patch of its place: white, or of the colour
+    opposite to the patch's own."""
     batch = picture.repeat(len(places), 1, 1, 1)
     for image, (row, column) in zip(batch, places):
-        image[:, row * patch : (row + 1) * patch, column * patch : (column + 1) * patch] = 1.0
+        square = image[:, row * patch : (row + 1) * patch, column * patch : (column + 1) * patch]
+        square[:] = (square.mean((1, 2), keepdim=True) < 0.5) if opposite else 1.0
     return batch
 
 

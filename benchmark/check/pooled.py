@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 import torch.nn.functional as F
 
 from benchmark.check.arrays import maps, relative_gap
 from benchmark.check.findings import Finding, failed, passed
 from benchmark.check.image_side import ImageChecks
-from benchmark.check.orientation import LEAST_SIDE, Place, places_in
+from benchmark.check.orientation import LEAST_SIDE, Place, places_in, with_squares
 from benchmark.contracts import EncoderExtras, ImageRequest
 
 # A patch that is read as CLS, through a norm or a head too, moves CLS as far as it moves itself (0.5 to 1.8 times), and
@@ -84,7 +82,7 @@ def one_patch(checks: ImageChecks) -> tuple[Place, float] | None:
         if min(rows, columns) < LEAST_SIDE:
             return None
         places = [(0, 0), (rows - 1, columns - 1), *places_in(rows, columns)]
-        after = checks.encode(with_opposites(plain, card.patch_size, places))
+        after = checks.encode(with_squares(plain, card.patch_size, places, opposite=True))
         seen = {}
         for k, one in enumerate(changes(before.cls, after.cls).T):  # [places]
             first, second = one.topk(2).values
@@ -103,15 +101,6 @@ def one_patch(checks: ImageChecks) -> tuple[Place, float] | None:
 def changes(before: torch.Tensor, after: torch.Tensor) -> torch.Tensor:
     """1 − cosine of vectors [1, …, D] and [n, …, D]."""
     return 1 - F.cosine_similarity(before.double(), after.double(), dim=-1)
-
-
-def with_opposites(picture: torch.Tensor, patch: int, places: Sequence[Place]) -> torch.Tensor:
-    """[1, 3, H, W] → [len(places), 3, H, W], each with a square of an opposite colour over the patch of its place."""
-    batch = picture.repeat(len(places), 1, 1, 1)
-    for image, (row, column) in zip(batch, places):
-        square = image[:, row * patch : (row + 1) * patch, column * patch : (column + 1) * patch]
-        square.copy_((square.mean((1, 2), keepdim=True) < 0.5).expand_as(square))
-    return batch
 
 
 def text_patch_sign(checks: ImageChecks) -> list[Finding]:

@@ -124,11 +124,11 @@ def debugging() -> bool:
 
 def main(argv: list[str] | None = None) -> None:
     """`bench` with these words [default: those of the process]; ends in SystemExit."""
+    words = sys.argv[1:] if argv is None else argv
     try:
-        code = _run(argv)
+        code = _run(words or ["--help"])
     except (KeyboardInterrupt, Interrupted) as e:
         told = isinstance(e.__cause__ or e, signals.Stopped)
-        words = sys.argv[1:] if argv is None else argv
         kept = {"kept": "what its last checkpoint holds is saved"} if TRAINING & {*words} else {}
         code, line = signals.ended_by(signal.SIGTERM if told else signal.SIGINT, **kept)
         print(line, file=sys.stderr)
@@ -137,11 +137,10 @@ def main(argv: list[str] | None = None) -> None:
     sys.exit(code if isinstance(code, int) else 0)
 
 
-def _run(argv: list[str] | None) -> Any:
+def _run(words: list[str]) -> Any:
     streams.prepare()
     # Read when torch is first imported: threads that spin while they wait make a shared machine many times slower.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-    words = (sys.argv[1:] if argv is None else argv) or ["--help"]
     if "--debug" in words:  # accepted anywhere, not only before the command
         words = [w for w in words if w != "--debug"]
         os.environ["BENCH_DEBUG"] = "1"

@@ -136,7 +136,7 @@ def shipped_lines(*sides: Side) -> tuple[str, ...]:
     """One line for sides whose rows come with densebench: they were not measured here."""
     place, found = reference_dir().resolve(), dict[str, list[str]]()
     for side in sides:
-        if side.rows and place in (root := side.root.resolve(), *root.parents):
+        if side.rows and side.root.resolve().is_relative_to(place):
             found.setdefault(origin(side.rows), []).append(side.name)
     return tuple(
         f"{', '.join(dict.fromkeys(names))}: shipped rows, measured earlier with {made}, not here"

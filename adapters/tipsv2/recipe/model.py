@@ -74,9 +74,8 @@ class Pretrainer(nn.Module):
 
     def forward(self, batch: Batch, what: Pass = "clean") -> Any:
         """One pass: "clean" gives `Clean`, "masked" the patch logits [b, N, P] of the masked view, "crops" the
-        logits [M, b, P] of the local crops, "pairs" what `embed` gives."""
-        if what == "pairs":
-            return self.embed(batch)
+        logits [M, b, P] of the local crops, "pairs" images, texts and temperature of `Clean`: all that the contrastive
+        loss of a large batch needs."""
         vision, rows = self.encoder.vision_model, batch.ssl_rows
         if what == "crops":
             cls, _ = vision_tokens(vision, batch.local.flatten(0, 1))
@@ -84,8 +83,11 @@ class Pretrainer(nn.Module):
         if what == "masked":
             return self._patch_logits(vision_tokens(vision, batch.images[rows], batch.mask)[1])
         cls, patches = vision_tokens(vision, batch.images)
+        images = F.normalize(cls[:, : len(batch.texts)].float(), dim=-1)
+        if what == "pairs":
+            return images, self._texts(batch), self.temperature
         return Clean(
-            images=F.normalize(cls[:, : len(batch.texts)].float(), dim=-1),
+            images=images,
             texts=self._texts(batch) if not self.config.model.frozen else cls[:, :0].float(),
             temperature=self.temperature,
             cls=cls[rows].detach(),
@@ -96,11 +98,6 @@ class Pretrainer(nn.Module):
     def _patch_logits(self, patches: torch.Tensor) -> Logits:
         head: Any = self.heads["patch"]
         return head.factors(patches) if by_rows(self.config, patches) else head(patches)  # type: ignore[no-any-return]
-
-    def embed(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """(images, texts, temperature) of `Clean`: all that the contrastive loss of a large batch needs."""
-        cls, _ = vision_tokens(self.encoder.vision_model, batch.images)
-        return F.normalize(cls[:, : len(batch.texts)].float(), dim=-1), self._texts(batch), self.temperature
 
     def _texts(self, batch: Batch) -> torch.Tensor:
         return torch.stack([self.encode_text(ids) for ids in batch.texts], 1)

@@ -9,7 +9,7 @@ from adapters.tipsv2.recipe.chunked import Assigned, patch_loss_by_rows
 from adapters.tipsv2.recipe.config import RecipeConfig
 from adapters.tipsv2.recipe.cosines import Cosines
 from adapters.tipsv2.recipe.losses import contrastive_loss, dino_loss, global_sum, patch_loss
-from adapters.tipsv2.recipe.model import Logits
+from adapters.tipsv2.recipe.model import Logits, masks
 from adapters.tipsv2.recipe.schedule import ramp
 
 Terms = dict[str, torch.Tensor]
@@ -36,8 +36,7 @@ def self_supervised(
 
 def _counted(mask: torch.Tensor, config: RecipeConfig) -> torch.Tensor | None:
     """The patches that the patch loss runs over; None: all."""
-    masks = not config.teacher.path or config.teacher.mask
-    return mask if config.loss.patch_loss == "ibot" and masks else None
+    return mask if config.loss.patch_loss == "ibot" and masks(config) else None
 
 
 def pair_loss(

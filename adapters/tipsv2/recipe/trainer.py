@@ -120,7 +120,7 @@ class Trainer:
         self.guards = Guards(config)
         self.step, self.bad, self.without_alt, self.seconds = 0, 0, 0, 0.0
         self.saved = 0
-        self.signal = Asked()
+        self.signal: Asked | None = None  # from the first batch on
         self.changes: list[dict[str, Any]] = []
         self.bases = dict.fromkeys(SHARES, config.train.steps)  # the steps that shares of the run are of
         readings = self._resume(found) if found else None
@@ -143,20 +143,18 @@ class Trainer:
 
     def told(self) -> str:
         """The signal that any process of the run has had; "" for none."""
-        had = torch.tensor(float(bool(self.signal.name)), device=self.place.device)
-        had = mean_over_processes(had, self.place)  # what comes from here on all processes answer the next time
-        return (self.signal.name or "a signal to another process") if had else ""
+        name = self.signal.name if self.signal else ""  # what comes from here on all processes answer the next time
+        had = mean_over_processes(torch.tensor(float(bool(name)), device=self.place.device), self.place)
+        return (name or "a signal to another process") if had else ""
 
     def _steps(self, held: contextlib.ExitStack) -> None:
         train = self.config.train
-        hears = False
         begun = time.perf_counter() - self.seconds
         batches = steps_from(
             self.step, Positions(self.source, self.config), self.tokenizer, self.place.rank, self.place.world
         )
         for batch, bad in batches:
-            if not hears:
-                self.signal, hears = held.enter_context(listening()), True
+            self.signal = self.signal or held.enter_context(listening())
             self._count_bad(bad)
             assert batch is not None  # else more samples are bad than _count_bad lets pass
             terms = self._one_step(batch.to(self.place.device))

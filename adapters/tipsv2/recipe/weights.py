@@ -6,7 +6,6 @@ from __future__ import annotations
 import dataclasses
 import json
 from dataclasses import dataclass
-from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -106,7 +105,7 @@ def head_file(word: str) -> Path | None:
     """The projectors beside these weights; None where they come without."""
     folder = Path(word).expanduser()
     if not folder.exists() and models().get(word, {}).get("embedded"):
-        folder = _embedded(word)
+        folder = sources.embedded(word)
     path = folder / "heads.safetensors"
     return path if path.is_file() else None
 
@@ -151,13 +150,9 @@ def _widths(model: ModelConfig) -> dict[str, Any]:
 
 def _folder(spec: ModelSpec) -> Path | None:
     if spec.weights is None:
-        return _embedded(spec.name) if spec.row.get("embedded") else None
+        return sources.embedded(spec.name) if spec.row.get("embedded") else None
     path = Path(spec.weights)
     return path.parent if path.is_file() else path
-
-
-def _embedded(name: str) -> Path:
-    return Path(str(files("adapters") / "weights" / name))
 
 
 def read_tensors(path: Path) -> dict[str, torch.Tensor]:
